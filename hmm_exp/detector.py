@@ -1,0 +1,278 @@
+"""The detector: bars in, regimes out, the same object in training, on file, live and served.
+
+It bundles what a fit learned (feature recipe, scaler, hidden Markov model with its states in
+order, labels) with what its answers rest on (bar length, stamps, gaps, the history it needs).
+
+    detector = hmm_exp.load_detector("models:/hmm_regime/Production")
+    regimes = detector.filter(bars)  # timestamp, available_at, state, label, p_state_0, ...
+
+Filtered probabilities use bars up to their own row only. A sequence starts from the stationary
+distribution: the fitted `startprob` belongs to the first training bar and means nothing later.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hmm_exp.errors import DataError, HistoryError, ModelError
+from hmm_exp.features.build import FeatureTable, build_features
+from hmm_exp.features.recipe import Recipe
+from hmm_exp.hmm import recursions
+from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.market.bars import Bars
+from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.timeframes import timeframe_step
+from hmm_exp.market.validate import bars_from_frame
+
+FORMAT = 1  # of the JSON below; a reader refuses what it does not know
+FILE_NAME = "detector.json"
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A fitted regime model with everything that turns bars into its observations.
+
+    Attributes
+    ----------
+    recipe
+        Which feature columns, from which timeframes and windows.
+    scaler_mean, scaler_scale
+        Mean and standard deviation of every column on train rows, shape (D,).
+    params
+        The Gaussian HMM over scaled features; state 0 is the calmest.
+    labels
+        Name of every state, calm first.
+    step, stamp, gaps, name
+        Of the bars it was trained on, as in `Bars`.
+    min_history
+        Base bars an answer needs: feature warm-up plus burn-in of the filter.
+    meta
+        Where it comes from: fingerprint, train end and the like. Never used in computing.
+    """
+
+    recipe: Recipe
+    scaler_mean: np.ndarray
+    scaler_scale: np.ndarray
+    params: GaussianParams
+    labels: tuple[str, ...]
+    step: pd.Timedelta
+    stamp: str
+    gaps: str
+    name: str
+    min_history: int
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_states(self) -> int:
+        """Number of regimes."""
+        return self.params.n_states
+
+    def filter(self, bars: "Bars | pd.DataFrame") -> pd.DataFrame:
+        """Regime of every row from the bars up to it: the causal answer.
+
+        Parameters
+        ----------
+        bars
+            `Bars`, or a frame with `timestamp`, `open high low close volume`: one sequence of at
+            least `min_history` bars. The first `min_history` rows are still settling.
+
+        Returns
+        -------
+        DataFrame
+            `timestamp, available_at, state, label, p_state_0 ...`, a row per complete bar of the
+            recipe's finest timeframe after the feature warm-up.
+
+        Raises
+        ------
+        HistoryError
+            With fewer than `min_history` bars.
+        DataError
+            When the bars are not valid, or not of the length the model was trained on.
+        """
+        return self.filter_table(self.table(bars))
+
+    def filter_features(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Regime of every ready feature row: `timestamp` and the recipe's columns; see `filter`."""
+        return self.filter_table(self.table_of_features(frame))
+
+    def filter_table(self, table: FeatureTable) -> pd.DataFrame:
+        """Regime of every row of a feature table; see `filter`."""
+        return self.regimes(table, self.filtered(table).probs)
+
+    def table(self, bars: "Bars | pd.DataFrame") -> FeatureTable:
+        """Features of bars that are valid for this model and long enough for an answer."""
+        bars = self._accepted(bars)
+        if len(bars) < self.min_history:
+            raise HistoryError(
+                f"{len(bars)} bars are too few: send at least {self.min_history} consecutive bars "
+                f"({self.recipe.grid} model, windows and burn-in included)"
+            )
+        return build_features(bars, self.recipe)
+
+    def table_of_features(self, frame: pd.DataFrame) -> FeatureTable:
+        """Feature table from ready rows: a `timestamp` column and every column of the recipe."""
+        missing = [name for name in ("timestamp", *self.recipe.columns) if name not in frame]
+        if missing:
+            raise DataError(f"no column {', '.join(missing)}: send {self.input_hint}")
+        return feature_table(frame, self.recipe, self.row_step, self.stamp, self.gaps)
+
+    def scaled(self, table: FeatureTable) -> np.ndarray:
+        """Observations of the model: scaled features, shape (T, D), NaN where missing."""
+        return np.ascontiguousarray((table.X - self.scaler_mean) / self.scaler_scale)
+
+    def log_density(self, table: FeatureTable) -> np.ndarray:
+        """Log density of every row under every state, in nats of scaled features, shape (T, K)."""
+        return recursions.log_density(self.params, self.scaled(table))
+
+    def filtered(self, table: FeatureTable) -> recursions.Filtered:
+        """Filtered probabilities p(z_t | x_1..t) and predictive log-likelihoods of the rows."""
+        return self._recurse(recursions.filter, table)
+
+    def smoothed(self, table: FeatureTable) -> recursions.Smoothed:
+        """Smoothed probabilities p(z_t | x_1..T): for looking back only."""
+        return self._recurse(recursions.smooth, table)
+
+    def decoded(self, table: FeatureTable) -> recursions.Decoded:
+        """Viterbi path, the most likely sequence of states given all rows: for looking back only."""
+        return self._recurse(recursions.viterbi, table)
+
+    def regimes(self, table: FeatureTable, probs: np.ndarray) -> pd.DataFrame:
+        """Frame of the answer from state probabilities, shape (T, K)."""
+        state = probs.argmax(axis=1)
+        answer = {
+            "timestamp": table.timestamp.to_numpy(),
+            "available_at": table.frame.index,
+            "state": state,
+            "label": np.asarray(self.labels, dtype=object)[state],
+        }
+        answer |= {f"p_state_{k}": probs[:, k] for k in range(self.n_states)}
+        return pd.DataFrame(answer)
+
+    @property
+    def row_step(self) -> pd.Timedelta:
+        """Time between two rows of the answer."""
+        return timeframe_step(self.recipe.grid)
+
+    @property
+    def input_hint(self) -> str:
+        """What a caller may send, in words."""
+        return (
+            "timestamp with open, high, low, close, volume, or timestamp with "
+            + ", ".join(self.recipe.columns)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as JSON-ready values; floats keep every bit."""
+        return {
+            "format": FORMAT,
+            "recipe": self.recipe.to_dict(),
+            "scaler_mean": self.scaler_mean.tolist(),
+            "scaler_scale": self.scaler_scale.tolist(),
+            "params": self.params.to_dict(),
+            "labels": list(self.labels),
+            "step_seconds": self.step.total_seconds(),
+            "stamp": self.stamp,
+            "gaps": self.gaps,
+            "name": self.name,
+            "min_history": self.min_history,
+            "meta": self.meta,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> "Detector":
+        """Read what `to_dict` gave. Raises ModelError on another format or a missing part."""
+        if stored.get("format") != FORMAT:
+            raise ModelError(f"detector format {stored.get('format')}: this version reads {FORMAT}")
+        try:
+            return cls(
+                recipe=Recipe.from_dict(stored["recipe"]),
+                scaler_mean=np.array(stored["scaler_mean"], dtype=np.float64),
+                scaler_scale=np.array(stored["scaler_scale"], dtype=np.float64),
+                params=GaussianParams.from_dict(stored["params"]),
+                labels=tuple(stored["labels"]),
+                step=pd.Timedelta(seconds=stored["step_seconds"]),
+                stamp=stored["stamp"],
+                gaps=stored["gaps"],
+                name=stored["name"],
+                min_history=stored["min_history"],
+                meta=stored["meta"],
+            )
+        except KeyError as error:
+            raise ModelError(f"the stored detector has no {error.args[0]!r}") from None
+
+    def save(self, path: "str | Path") -> None:
+        """Write the detector as JSON, whole or not at all."""
+        target = Path(path)
+        beside = target.with_name(f".{target.name}.part")
+        beside.write_text(json.dumps(self.to_dict(), indent=1))
+        beside.replace(target)
+
+    @classmethod
+    def load(cls, path: "str | Path") -> "Detector":
+        """Read a detector from its JSON file or from the folder that holds it."""
+        source = Path(path)
+        source = source / FILE_NAME if source.is_dir() else source
+        try:
+            return cls.from_dict(json.loads(source.read_text()))
+        except FileNotFoundError:
+            raise ModelError(f"no detector at {source}") from None
+        except json.JSONDecodeError as error:
+            raise ModelError(f"{source} is not a detector: {error}") from None
+
+    def with_meta(self, **meta: Any) -> "Detector":
+        """Give a copy with more said about where it comes from."""
+        return replace(self, meta=self.meta | meta)
+
+    def _accepted(self, bars: "Bars | pd.DataFrame") -> Bars:
+        if isinstance(bars, pd.DataFrame):
+            with _hint(self.input_hint):
+                return bars_from_frame(
+                    bars, bar_stamp=self.stamp, step=self.step, gaps=self.gaps, name=self.name
+                )
+        if bars.step != self.step:
+            raise DataError(f"bars of {bars.step}: the model was trained on bars of {self.step}")
+        return bars
+
+    def _recurse(self, recursion: Any, table: FeatureTable) -> Any:
+        stationary = self.params.stationary()
+        return recursion(stationary, self.params.transmat, self.log_density(table), table.steps)
+
+
+def feature_table(
+    frame: pd.DataFrame, recipe: Recipe, row_step: pd.Timedelta, stamp: str, gaps: str
+) -> FeatureTable:
+    """Feature table from ready rows with a `timestamp` column, or indexed by `available_at`."""
+    from hmm_exp.market.load import features_from_frame
+
+    rows = frame if frame.index.name == "available_at" else features_from_frame(frame, bar_stamp=stamp)[0]
+    values = rows[list(recipe.columns)].astype(np.float64)
+    complete = values.notna().all(axis=1).to_numpy()
+    if not complete.any():
+        raise DataError(f"no feature row is complete in {', '.join(recipe.columns)}")
+    first = int(complete.argmax())
+    time = values.index.as_unit("ns").asi8[first:]
+    return FeatureTable(
+        frame=values.iloc[first:],
+        timestamp=rows["timestamp"].iloc[first:],
+        steps=chain_steps(time, row_step.value, gaps),
+        warmup_rows=first,
+        n_missing=int((~complete[first:]).sum()),
+        recipe=recipe,
+    )
+
+
+@contextmanager
+def _hint(what_to_send: str) -> Iterator[None]:
+    """Add to a complaint about a missing column what a caller may send instead."""
+    try:
+        yield
+    except DataError as error:
+        if "no column" in str(error):
+            raise DataError(f"{error}; send {what_to_send}") from None
+        raise

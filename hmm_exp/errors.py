@@ -1,0 +1,33 @@
+"""Every error this package raises on purpose.
+
+A command line prints the message as one line and exits with 2; a library caller can catch
+`HmmExpError`. A message carries the value, the rule and the place or the option that decides.
+"""
+
+
+class HmmExpError(Exception):
+    """Base of the family: something the user can act on."""
+
+
+class ConfigError(HmmExpError):
+    """A setting is unknown, out of range, or contradicts another."""
+
+
+class DataError(HmmExpError):
+    """Bars or features that cannot be used as they are."""
+
+
+class HistoryError(DataError):
+    """Too few bars to answer: windows or the filter's burn-in are not filled."""
+
+
+class FitError(HmmExpError):
+    """A model cannot be fitted to these observations."""
+
+
+class ModelError(HmmExpError):
+    """A stored model is missing, damaged or of an unknown format."""
+
+
+class TrackingError(HmmExpError):
+    """The tracking store or the registry refuses or does not answer."""

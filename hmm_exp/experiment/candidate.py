@@ -1,0 +1,151 @@
+"""One number of states, fitted and measured: the unit that selection compares."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hmm_exp.errors import FitError
+from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.experiment.split import TEST, VAL
+from hmm_exp.hmm import recursions
+from hmm_exp.hmm.criteria import criteria
+from hmm_exp.hmm.density import log_density
+from hmm_exp.hmm.fit import Fit, fit
+from hmm_exp.hmm.health import HealthLimits, condition_numbers, hard_faults
+from hmm_exp.hmm.order import posterior_spread, volatility_order
+from hmm_exp.hmm.params import GaussianParams
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A fit with its states in order and its figures on train and validation.
+
+    Attributes
+    ----------
+    fit
+        Of the train rows, states calm first.
+    log_lik
+        Log-likelihood in nats of scaled features: `train` from the fitted startprob, `val` and
+        `test` conditional on the rows before. A part without rows is left out.
+    n_rows
+        Observed (complete) rows of every part.
+    criteria
+        `aic bic hqc icl` on train.
+    occupancy
+        Smoothed share of every state on train, shape (K,).
+    faults
+        Hard faults in words; an empty list makes the candidate eligible.
+    """
+
+    fit: Fit
+    log_lik: dict[str, float]
+    n_rows: dict[str, int]
+    criteria: dict[str, float]
+    occupancy: np.ndarray
+    max_condition_number: float
+    faults: list[str]
+
+    @property
+    def params(self) -> GaussianParams:
+        """Parameters, states calm first."""
+        return self.fit.params
+
+    @property
+    def n_states(self) -> int:
+        """Number of states."""
+        return self.params.n_states
+
+
+def train_steps(steps: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Chain steps of a run of rows taken out of a table; its first row opens a sequence."""
+    inside = steps[rows].copy()
+    inside[0] = 0
+    return inside
+
+
+def fit_candidate(prepared: Prepared, n_states: int, rows: np.ndarray | None = None) -> Candidate:
+    """Fit `n_states` states on train rows (or on `rows`, a mask) and measure the fit.
+
+    Raises
+    ------
+    FitError
+        When no start leads to a model.
+    """
+    rows = prepared.train if rows is None else rows
+    X, steps = prepared.X[rows], train_steps(prepared.table.steps, rows)
+    model = prepared.config.model
+    fitted = fit(
+        X,
+        steps,
+        n_states=n_states,
+        covariance_type=prepared.config.covariance.type,
+        n_init=model.n_init,
+        n_iter=model.n_iter,
+        tol=model.tol,
+        min_covar=model.min_covar,
+        seed=model.random_state,
+        volatility=_volatility(prepared, rows),
+    )
+    fitted = replace(fitted, params=_ordered(prepared, fitted.params, rows))
+    return _measure(prepared, fitted, rows)
+
+
+def _measure(prepared: Prepared, fitted: Fit, rows: np.ndarray) -> Candidate:
+    params = fitted.params
+    density = log_density(params, prepared.X)
+    steps = train_steps(prepared.table.steps, rows)
+    observed = ~np.isnan(prepared.X).any(axis=1)
+    n_rows = {name: int((mask & observed).sum()) for name, mask in _parts(prepared, rows).items()}
+    smoothed = recursions.smooth(params.startprob, params.transmat, density[rows], steps)
+    entropy = recursions.path_entropy(params.startprob, params.transmat, density[rows], steps)
+    occupancy = smoothed.probs[observed[rows]].mean(axis=0)
+    limits = HealthLimits(
+        min_occupancy=prepared.config.selection.min_occupancy,
+        min_covar=prepared.config.model.min_covar,
+    )
+    return Candidate(
+        fit=fitted,
+        log_lik={"train": smoothed.log_lik} | _conditional(prepared, params, density, n_rows),
+        n_rows=n_rows,
+        criteria=criteria(smoothed.log_lik, params.n_parameters(), n_rows["train"], entropy),
+        occupancy=occupancy,
+        max_condition_number=float(condition_numbers(params).max()),
+        faults=hard_faults(params, occupancy, n_rows["train"], fitted.status, limits),
+    )
+
+
+def _parts(prepared: Prepared, rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {"train": rows, "val": prepared.part == VAL, "test": prepared.part == TEST}
+
+
+def _conditional(
+    prepared: Prepared, params: GaussianParams, density: np.ndarray, n_rows: dict[str, int]
+) -> dict[str, float]:
+    """Likelihood of validation and test while the filter runs on from train."""
+    try:
+        stationary = params.stationary()
+    except FitError:
+        return {}
+    filtered = recursions.filter(stationary, params.transmat, density, prepared.table.steps)
+    return {
+        name: float(filtered.log_lik[prepared.part == part].sum())
+        for name, part in (("val", VAL), ("test", TEST))
+        if n_rows[name]
+    }
+
+
+def _volatility(prepared: Prepared, rows: np.ndarray) -> np.ndarray | None:
+    return None if prepared.volatility is None else prepared.X[rows, prepared.volatility]
+
+
+def _ordered(prepared: Prepared, params: GaussianParams, rows: np.ndarray) -> GaussianParams:
+    """States by mean volatility; without a feature that measures it, by the spread of returns."""
+    if prepared.volatility is not None:
+        return params.reordered(volatility_order(params.means[:, prepared.volatility]))
+    returns = prepared.row_return
+    if returns is None:
+        return params.reordered(volatility_order(np.linalg.norm(params.means, axis=1)))
+    density = log_density(params, prepared.X[rows])
+    steps = train_steps(prepared.table.steps, rows)
+    probs = recursions.smooth(params.startprob, params.transmat, density, steps).probs
+    return params.reordered(volatility_order(posterior_spread(probs, returns[rows])))

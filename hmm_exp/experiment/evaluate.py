@@ -1,0 +1,163 @@
+"""A fitted model in numbers a person can read: raw-unit moments and the diagnostics table.
+
+Example
+-------
+>>> summary = StateSummary(labels, columns, transmat, stationary, means, covars, states, steps)
+>>> diagnostics_table(summary, {"train": next_bar_train, "test": next_bar_test})
+              table   row  column     value
+  transition_matrix  calm    calm  0.981...
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from hmm_exp.experiment.persistence import (
+    expected_dwell,
+    find_visits,
+    observed_dwell,
+    occupancy,
+    one_bar_shares,
+)
+
+
+@dataclass(frozen=True)
+class StateSummary:
+    """What the tables of a fitted model are made of, states in their order.
+
+    Attributes
+    ----------
+    labels
+        Name of every state, unique, K of them.
+    columns
+        Names of the features, D of them.
+    transmat, stationary
+        Transition matrix (K, K) and its stationary distribution (K,).
+    means, covars
+        In raw units, (K, D) and (K, D, D): see `raw_means` and `raw_covars`.
+    states
+        Filtered label of every row, shape (T,).
+    steps
+        Chain steps from the row before, shape (T,).
+    """
+
+    labels: Sequence[str]
+    columns: Sequence[str]
+    transmat: np.ndarray
+    stationary: np.ndarray
+    means: np.ndarray
+    covars: np.ndarray
+    states: np.ndarray
+    steps: np.ndarray
+
+
+def raw_means(means: np.ndarray, scaler_mean: np.ndarray, scaler_scale: np.ndarray) -> np.ndarray:
+    """Means of scaled features (K, D) in the features' own units, (K, D)."""
+    return means * scaler_scale + scaler_mean
+
+
+def raw_covars(
+    covars: np.ndarray, covariance_type: str, n_states: int, scaler_scale: np.ndarray
+) -> np.ndarray:
+    """Covariances of scaled features, in the shape of their type, as raw-unit (K, D, D).
+
+    Parameters
+    ----------
+    covars
+        "diag" (K, D), "full" (K, D, D), "tied" (D, D) or "spherical" (K,): variances, as
+        hmmlearn stores them. (hmmlearn's property `covars_` expands diag and spherical; those
+        (K, D, D) arrays are of type "full" here.)
+    covariance_type
+        One of the four.
+    n_states
+        K.
+    scaler_scale
+        Raw units per scaled unit, shape (D,).
+    """
+    n_features = len(scaler_scale)
+    identity = np.eye(n_features)
+    match covariance_type:
+        case "full":
+            full = covars
+        case "diag":
+            full = covars[:, :, None] * identity
+        case "spherical":
+            full = covars[:, None, None] * identity
+        case "tied":
+            full = np.broadcast_to(covars, (n_states, n_features, n_features))
+        case _:
+            raise ValueError(f"unknown covariance type {covariance_type!r}")
+    return full * np.outer(scaler_scale, scaler_scale)
+
+
+def state_tables(summary: StateSummary) -> dict[str, pd.DataFrame]:
+    """Transitions, long-run shares, dwell times and moments, one wide table each, by state."""
+    deviations = np.sqrt(np.diagonal(summary.covars, axis1=1, axis2=2))
+    return {
+        "transition_matrix": _frame(summary, summary.transmat, summary.labels),
+        "stationary": _frame(summary, summary.stationary[:, None], ["share"]),
+        "occupancy": _frame(summary, _shares(summary)[:, None], ["share"]),
+        "dwell": dwell_table(summary),
+        "state_means": _frame(summary, summary.means, summary.columns),
+        "state_deviations": _frame(summary, deviations, summary.columns),
+    }
+
+
+def dwell_table(summary: StateSummary) -> pd.DataFrame:
+    """Expected and observed dwell in bars, number of visits and share of one-bar visits."""
+    n_states = len(summary.labels)
+    visits = find_visits(summary.states, summary.steps)
+    return pd.DataFrame(
+        {
+            "expected_bars": expected_dwell(summary.transmat),
+            "observed_bars": observed_dwell(visits, n_states),
+            "visits": np.bincount(visits.state, minlength=n_states),
+            "one_bar_share": one_bar_shares(visits, n_states),
+        },
+        index=list(summary.labels),
+    )
+
+
+def diagnostics_table(
+    summary: StateSummary, next_bar: Mapping[str, pd.DataFrame] | None = None
+) -> pd.DataFrame:
+    """All tables of a model in one tidy frame `table, row, column, value`.
+
+    Parameters
+    ----------
+    summary
+        The fitted model and its filtered path.
+    next_bar
+        `next_bar_table` per split; becomes the tables `next_bar_{split}`.
+    """
+    tables = state_tables(summary)
+    for split, table in (next_bar or {}).items():
+        tables[f"next_bar_{split}"] = table.set_axis(list(summary.labels), axis=0)
+    return tidy(tables)
+
+
+def tidy(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Stack wide tables, row by row; a value that is not finite does not exist and has no row."""
+    parts = [
+        pd.DataFrame(
+            {
+                "table": name,
+                "row": np.repeat(table.index.astype(str), table.shape[1]),
+                "column": np.tile(table.columns.astype(str), len(table)),
+                "value": table.to_numpy(dtype=np.float64).ravel(),
+            }
+        )
+        for name, table in tables.items()
+    ]
+    stacked = pd.concat(parts, ignore_index=True)
+    return stacked[np.isfinite(stacked["value"])].reset_index(drop=True)
+
+
+def _frame(summary: StateSummary, values: np.ndarray, columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(values, index=list(summary.labels), columns=list(columns))
+
+
+def _shares(summary: StateSummary) -> np.ndarray:
+    return occupancy(summary.states, len(summary.labels))

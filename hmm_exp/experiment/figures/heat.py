@@ -1,0 +1,39 @@
+"""A matrix as shaded cells with numbers, for transitions and for recovered regimes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+
+from hmm_exp.experiment.figures.style import INK
+
+_SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#c9ced6", "#3d4654"])
+_DARK = 0.62  # shade from which white text reads better
+
+
+def draw_heat(
+    axes: Axes, matrix: np.ndarray, names: Sequence[Sequence[str]], shade: np.ndarray
+) -> None:
+    """Cells of `matrix` in greys by `shade` (0 white to 1 dark) with their numbers.
+
+    Greys, because colours mean regimes. Empty names are not drawn.
+    """
+    rows, columns = matrix.shape
+    axes.imshow(shade, cmap=_SHADES, vmin=0, vmax=1, aspect="auto")
+    axes.hlines(np.arange(1, rows) - 0.5, -0.5, columns - 0.5, "white", linewidth=2)
+    axes.vlines(np.arange(1, columns) - 0.5, -0.5, rows - 0.5, "white", linewidth=2)
+    for i, j in np.ndindex(rows, columns):
+        if names[i][j]:
+            axes.text(
+                j,
+                i,
+                names[i][j],
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="white" if shade[i, j] > _DARK else INK,
+                parse_math=False,
+            )
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)

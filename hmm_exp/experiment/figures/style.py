@@ -1,0 +1,184 @@
+"""The visual language of every figure: colours of regimes, frame, key, numbers, and `save`.
+
+Everything is laid out in pixels of a 100 dpi canvas. Text is what costs time (about 1 ms for each
+label), so figures are sparing with ticks, and small multiples share one Axes (`cells.py`).
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+DPI = 100
+WIDTH = 1000  # pixels
+MARGIN = 84  # pixels left of the axes, where titles start too
+INK = "#222222"
+GREY = "#6b6b6b"
+FAINT = "#d9d9d9"
+ACCENT = "#00695c"  # what was chosen or best; far from every regime colour
+_TITLE, _TEXT, _SMALL = 12, 9, 8  # points
+_EM = DPI / 72  # pixels per point
+
+# Calm to turbulent: CIE lightness 75 falling to 32, and at least 13 Delta E apart pairwise in
+# normal, protan, deutan and tritan sight (simulated after Machado et al. 2009).
+_RAMP = (
+    "#66c1ff",
+    "#89b2ce",
+    "#92a4a9",
+    "#b18f55",
+    "#c37500",
+    "#ba561b",
+    "#af3327",
+    "#8d2428",
+)
+
+
+def regime_colors(n_states: int) -> tuple[str, ...]:
+    """Hex colours of states in order, calm to turbulent, darker with every step.
+
+    The ends are the same at any number of states; the only state of one is the middle of three.
+    """
+    ramp = np.array([to_rgb(color) for color in _RAMP])
+    places = np.linspace(0, 1, n_states) if n_states > 1 else np.array([0.5])
+    knots = np.linspace(0, 1, len(ramp))
+    return tuple(to_hex([np.interp(p, knots, channel) for channel in ramp.T]) for p in places)
+
+
+def new_figure(title: str, subtitle: str, height: int = 440) -> Figure:
+    """An empty figure `WIDTH` by `height` pixels with what is seen and, below, what is drawn."""
+    figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    for text, points, below, color in ((title, _TITLE, 10, INK), (subtitle, _TEXT, 34, GREY)):
+        figure.text(
+            20 / WIDTH,
+            1 - below / height,
+            shorten(capitalize(text), points, WIDTH - 40),
+            fontsize=points,
+            color=color,
+            va="top",
+            parse_math=False,
+        )
+    return figure
+
+
+def add_axes(
+    figure: Figure,
+    *,
+    left: float = MARGIN,
+    right: float = 20,
+    top: float = 100,
+    bottom: float = 48,
+    xlabel: str = "",
+    ylabel: str = "",
+) -> Axes:
+    """Axes in the house frame, `left`, `right`, `top`, `bottom` pixels from the figure's edges."""
+    width, height = figure.get_size_inches() * DPI
+    axes = figure.add_axes(
+        (
+            left / width,
+            bottom / height,
+            (width - left - right) / width,
+            (height - top - bottom) / height,
+        )
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(length=3, color=FAINT, labelcolor=GREY, labelsize=_TEXT)
+    axes.set_xlabel(xlabel, fontsize=_TEXT, color=GREY)
+    axes.set_ylabel(ylabel, fontsize=_TEXT, color=GREY)
+    middle = (bottom + (height - top - bottom) / 2) / height
+    axes.yaxis.set_label_coords((left - 68) / width, middle, transform=figure.transFigure)
+    return axes
+
+
+def add_key(figure: Figure, names: Sequence[str], colors: Sequence, below: float = 64) -> None:
+    """Name the colours in one row, `below` pixels under the figure's top edge."""
+    width, height = figure.get_size_inches() * DPI
+    left, y = 26.0, 1 - below / height
+    places = []
+    for name in names:
+        places.append((left / width, y))
+        figure.text(
+            (left + 10) / width, y, name, fontsize=_TEXT, color=INK, va="center_baseline"
+        ).set_parse_math(False)
+        left += 10 + text_width(name) + 14
+    sheet = figure.add_axes((0, 0, 1, 1), zorder=-1)
+    sheet.set_axis_off()
+    sheet.set(xlim=(0, 1), ylim=(0, 1))
+    sheet.scatter(*np.array(places).T, s=60, marker="s", c=list(colors), linewidths=0)
+
+
+def text_width(text: str, points: float = _TEXT) -> float:
+    """A generous guess of a label's width in pixels, without a renderer."""
+    return 0.62 * points * _EM * len(text)
+
+
+def shorten(text: str, points: float, room: float) -> str:
+    """`text`, with its middle replaced by an ellipsis when it is wider than `room` pixels."""
+    most = max(int(room / text_width("x", points)), 3)
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+
+
+def capitalize(text: str) -> str:
+    """First letter in upper case, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def join(*parts: str) -> str:
+    """Parts of a subtitle that are there, with a dot between."""
+    return "  ·  ".join(part for part in parts if part)
+
+
+def number(value: float) -> str:
+    """A number for an axis: 1.2M, 70,000, 0.00056 or −0.5; at most five significant digits."""
+    if abs(value) >= 1e6:
+        text = f"{value / 1e6:,.5g}M"
+    else:
+        text = f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:,.5g}"
+    return text.replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """A share as it is written in titles and cells: 62 %, 0.4 %."""
+    if 0 < share < 0.01 or 0.99 < share < 1:
+        return f"{100 * share:.1f} %"
+    return f"{100 * share:.0f} %"
+
+
+def round_ticks(low: float, high: float, n: int) -> np.ndarray:
+    """About `n` round values inside [low, high]."""
+    ticks = MaxNLocator(nbins=n, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    ticks[np.abs(ticks) < 1e-9 * (high - low)] = 0.0
+    return ticks[(ticks >= low) & (ticks <= high)]
+
+
+def padded(low: float, high: float, share: float = 0.08) -> tuple[float, float]:
+    """The range widened by `share` on both sides; never empty."""
+    room = share * (high - low) or 0.1 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def save(figure: Figure, path: str | os.PathLike) -> Path:
+    """Write a figure beside `path` and rename it, so that no half-written picture exists.
+
+    The format follows the suffix of `path`; PNG is compressed lightly, which halves the time.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    format_ = path.suffix.lstrip(".") or "png"
+    fast = {"compress_level": 1} if format_ == "png" else None
+    try:
+        figure.savefig(beside, dpi=DPI, format=format_, pil_kwargs=fast)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,316 @@
+"""From a config to what a fit needs: bars, features, split, scaler, scaled rows, next returns.
+
+Everything that can be wrong with the input is found here, before any fit.
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.preprocessing import StandardScaler
+
+from hmm_exp import __version__
+from hmm_exp.config import Config, DataConfig, flat
+from hmm_exp.detector import feature_table
+from hmm_exp.errors import DataError, FitError
+from hmm_exp.experiment.split import TRAIN, Split, make_split
+from hmm_exp.features.build import FeatureTable, build_features
+from hmm_exp.features.recipe import Recipe, select_columns
+from hmm_exp.market.bars import Bars, bars_digest
+from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.load import read_bars, read_features
+from hmm_exp.market.synthetic import make_market
+from hmm_exp.market.timeframes import timeframe_step
+
+NOT_IN_RESULT = {"gate", "compute", "tracking", "registry", "sweep", "promote", "sweep_id"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """The input as read: bars, or a ready feature frame when there are none.
+
+    Attributes
+    ----------
+    time
+        When each base bar (or ready row) is complete, UTC.
+    log_return
+        Log return per base bar, shape (N,), NaN where the bar before is missing; None when a
+        ready table has no raw log return.
+    """
+
+    bars: Bars | None
+    frame: pd.DataFrame | None
+    name: str
+    digest: str
+    report: dict[str, Any]
+    time: pd.DatetimeIndex
+    log_return: np.ndarray | None
+
+    @property
+    def next_return(self) -> np.ndarray | None:
+        """Log return of the bar after each base bar, NaN at the end and across gaps."""
+        if self.log_return is None:
+            return None
+        return np.append(self.log_return[1:], np.nan)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One observation space, ready to be fitted.
+
+    Attributes
+    ----------
+    part
+        BEFORE, TRAIN, VAL or TEST of every row, shape (T,).
+    target_part
+        The same for the next return of every base bar: the part its return falls in, shape (N,).
+    X
+        Scaled features, shape (T, D), NaN where missing.
+    volatility
+        Column of X that states are ordered by, or None.
+    row_of_bar
+        Latest row known at each base bar's close, -1 before the first, shape (N,).
+    """
+
+    config: Config
+    source: Source
+    table: FeatureTable
+    split: Split
+    part: np.ndarray
+    target_part: np.ndarray
+    scaler: StandardScaler
+    X: np.ndarray
+    volatility: int | None
+    row_of_bar: np.ndarray
+    seconds: float
+
+    @property
+    def recipe(self) -> Recipe:
+        """Columns and windows of this observation space."""
+        return self.table.recipe
+
+    @property
+    def base_step(self) -> pd.Timedelta:
+        """Length of a base bar; of a row, when the features came ready."""
+        bars = self.source.bars
+        return timeframe_step(self.recipe.grid) if bars is None else bars.step
+
+    def rescaled(self, rows: np.ndarray) -> "Prepared":
+        """Same rows, scaled by a scaler fitted on `rows` (a mask) instead of train."""
+        complete = self.table.frame[rows].dropna().to_numpy()
+        scaler = StandardScaler().fit(complete)
+        return replace(self, scaler=scaler, X=_scaled(self.table, scaler))
+
+    @property
+    def row_return(self) -> np.ndarray | None:
+        """Base log return at each row's close, shape (T,); None without base returns."""
+        if self.source.log_return is None:
+            return None
+        bar_of_row = self.source.time.searchsorted(self.table.frame.index, side="right") - 1
+        return self.source.log_return[bar_of_row]
+
+    @property
+    def train(self) -> np.ndarray:
+        """Mask of train rows, shape (T,)."""
+        return self.part == TRAIN
+
+    @property
+    def observation_space(self) -> str:
+        """Runs share it when their likelihoods may be compared: columns, timeframe, split, data."""
+        exact = [self.recipe.to_dict(), self.split.to_dict(), self.source.digest]
+        code = hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()[:6]
+        return f"{self.config.features.name}@{self.timeframe}#{code}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Same fingerprint, same result: settings that can change it, data, package version."""
+        settings = {
+            name: value
+            for name, value in flat(self.config).items()
+            if name.split(".")[0] not in NOT_IN_RESULT
+        }
+        exact = [settings, self.source.digest, __version__]
+        return hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def timeframe(self) -> str:
+        """Timeframes of the features, finest first, such as "1H" or "1H+4H"."""
+        return "+".join(self.recipe.timeframes)
+
+
+def prepare(config: Config) -> Prepared:
+    """Read, build, split, scale; see the errors of each part.
+
+    Raises
+    ------
+    ConfigError, DataError, FitError
+        For input that no fit should start on.
+    """
+    source = read_source(config.data)
+    started = time.perf_counter()
+    table = _features(config, source)
+    split = make_split(source.time, config.split)
+    part = split.of(table.frame.index)
+    train = part == TRAIN
+    scaler = _scaler(table, train, config)
+    row_of_bar = table.frame.index.searchsorted(source.time, side="right") - 1
+    return Prepared(
+        config=config,
+        source=source,
+        table=table,
+        split=split,
+        part=part,
+        target_part=split.of(source.time[1:].append(source.time[-1:])),
+        scaler=scaler,
+        X=_scaled(table, scaler),
+        volatility=volatility_column(table.recipe),
+        row_of_bar=row_of_bar,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def read_source(data: DataConfig) -> Source:
+    """Bars or ready features as configured; read once per process, file state and settings."""
+    return _read(json.dumps(vars(data), sort_keys=True), _file_state(data.path))
+
+
+def volatility_column(recipe: Recipe) -> int | None:
+    """Column that tells calm from turbulent: the finest Parkinson, else the finest range."""
+    for stem in ("close_parkinson_", "high_low_range_pct_current_"):
+        found = [i for i, name in enumerate(recipe.columns) if name.startswith(stem)]
+        if found:
+            return min(found, key=lambda i: column_step(recipe.columns[i]))
+    return None
+
+
+def column_step(column: str) -> pd.Timedelta:
+    """Bar length of a feature column, from its suffix."""
+    return timeframe_step(column.rsplit("_", 1)[1])
+
+
+@lru_cache(maxsize=4)
+def _read(settings: str, _file_state: tuple[int, int]) -> Source:
+    data = DataConfig(**json.loads(settings))
+    if data.kind == "features":
+        return _source_of_features(data)
+    if data.kind == "synthetic":
+        bars = make_market(data.n_bars, data.n_regimes, data.seed)
+    else:
+        assert data.path is not None
+        assert data.bar_stamp is not None
+        bars = read_bars(
+            data.path,
+            bar_stamp=data.bar_stamp,
+            gaps=data.gaps,
+            bad_rows=data.bad_rows,
+            name=data.name,
+            timestamp_column=data.timestamp_column,
+            volume_column=data.volume_column,
+        )
+    return Source(
+        bars=bars,
+        frame=None,
+        name=bars.name,
+        digest=bars_digest(bars),
+        report=bars.report,
+        time=pd.DatetimeIndex(bars.frame.index),
+        log_return=_log_returns(bars),
+    )
+
+
+def _file_state(path: str | None) -> tuple[int, int]:
+    """Modification time and size, so that an edited file is read again."""
+    if path is None or not Path(path).is_file():
+        return (0, 0)
+    stat = Path(path).stat()
+    return (stat.st_mtime_ns, stat.st_size)
+
+
+def _source_of_features(data: DataConfig) -> Source:
+    assert data.path is not None
+    assert data.bar_stamp is not None
+    frame, report = read_features(data.path, bar_stamp=data.bar_stamp)
+    return Source(
+        bars=None,
+        frame=frame,
+        name=data.name or report["name"],
+        digest=_frame_digest(frame),
+        report=report,
+        time=pd.DatetimeIndex(frame.index),
+        log_return=_ready_returns(frame),
+    )
+
+
+def _log_returns(bars: Bars) -> np.ndarray:
+    log_close = np.log(bars.frame["close"].to_numpy())
+    returns = np.diff(log_close, prepend=np.nan)
+    returns[chain_steps(bars.time, bars.step.value, bars.gaps) != 1] = np.nan
+    return returns
+
+
+def _ready_returns(frame: pd.DataFrame) -> np.ndarray | None:
+    """Raw return of the finest timeframe in a ready table, which stands in for the bars."""
+    columns = [name for name in frame.columns if name.startswith("close_logret_current_")]
+    if not columns:
+        return None
+    finest = min(columns, key=column_step)
+    return frame[finest].to_numpy(dtype=np.float64)
+
+
+def _frame_digest(frame: pd.DataFrame) -> str:
+    code = hashlib.sha256(",".join(frame.columns).encode())
+    code.update(pd.util.hash_pandas_object(frame).to_numpy().tobytes())
+    return code.hexdigest()[:16]
+
+
+def _features(config: Config, source: Source) -> FeatureTable:
+    recipe = recipe_of(config, source.frame)
+    if source.bars is not None:
+        return build_features(source.bars, recipe)
+    assert source.frame is not None
+    stamp = config.data.bar_stamp or "open"
+    return feature_table(source.frame, recipe, timeframe_step(recipe.grid), stamp, config.data.gaps)
+
+
+def recipe_of(config: Config, ready: pd.DataFrame | None = None) -> Recipe:
+    """Feature recipe of a config; with a ready table, an empty column list takes all of its own."""
+    features = config.features
+    windows = {"window": features.window, "vwap_hours": features.vwap_hours}
+    if features.name != "columns":
+        recipe = Recipe.of_set(features.name, config.timeframe.timeframes, **windows)
+        names = list(recipe.columns)
+    else:
+        names = features.columns or ([] if ready is None else list(ready.columns))
+        names = [name for name in names if name != "timestamp"]
+    names = select_columns(names, features.include, features.exclude)
+    if ready is not None and (absent := [name for name in names if name not in ready.columns]):
+        raise DataError(f"no column {', '.join(absent)} in {config.data.path}")
+    return Recipe.of_columns(names, **windows)
+
+
+def _scaled(table: FeatureTable, scaler: StandardScaler) -> np.ndarray:
+    return np.ascontiguousarray((table.X - scaler.mean_) / scaler.scale_)
+
+
+def _scaler(table: FeatureTable, train: np.ndarray, config: Config) -> StandardScaler:
+    """Scaler fitted on complete train rows only, after checking that they can carry a fit."""
+    rows = table.frame[train].dropna()
+    n_states = max(config.state_grid)
+    if len(rows) < 2:
+        raise DataError(
+            f"{len(rows)} complete train rows of {table.recipe.grid} after a warm-up of "
+            f"{table.warmup_rows}: more bars, a shorter window or a larger split.train is needed"
+        )
+    constant = [name for name in rows if rows[name].iloc[0] == rows[name].min() == rows[name].max()]
+    if constant:
+        raise FitError(f"constant on all train rows: {', '.join(constant)}; leave it out")
+    distinct = len(rows.drop_duplicates())
+    if distinct < n_states:
+        raise FitError(f"{n_states} states from {distinct} distinct train rows: use fewer states")
+    return StandardScaler().fit(rows.to_numpy())

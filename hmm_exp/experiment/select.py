@@ -1,0 +1,47 @@
+"""Choosing the number of states inside one run, on train and validation only."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from hmm_exp.config import SelectionConfig
+from hmm_exp.experiment.candidate import Candidate
+
+
+def select(candidates: Sequence[Candidate], config: SelectionConfig) -> Candidate:
+    """Lowest criterion among eligible candidates, near-ties by higher validation likelihood.
+
+    A candidate with a hard fault is passed over; when all have one, the best of them is returned
+    and its faults say why it is not eligible.
+    """
+    pool = [candidate for candidate in candidates if not candidate.faults] or list(candidates)
+    best = min(pool, key=lambda candidate: candidate.criteria[config.within])
+    limit = best.criteria[config.within] + config.near_tie
+    near = [c for c in pool if c is best or c.criteria[config.within] < limit]
+    return max(near, key=lambda candidate: candidate.log_lik.get("val", -math.inf))
+
+
+def selection_table(
+    candidates: Sequence[Candidate], chosen: Candidate, null: dict[str, float]
+) -> pd.DataFrame:
+    """Row per number of states tried, K=1 as the null first: criteria, likelihoods, verdict."""
+    rows = [{"n_states": 1, **null, "eligible": False, "chosen": False, "reason": "the null"}]
+    rows = [] if any(candidate.n_states == 1 for candidate in candidates) else rows
+    for candidate in candidates:
+        rows.append(
+            {
+                "n_states": candidate.n_states,
+                "log_lik_train": candidate.log_lik["train"],
+                "n_params": candidate.params.n_parameters(),
+                **candidate.criteria,
+                "log_lik_val": candidate.log_lik.get("val"),
+                "converged": candidate.fit.converged,
+                "restart_agreement": candidate.fit.restart_agreement,
+                "min_occupancy": float(candidate.occupancy.min()),
+                "eligible": not candidate.faults,
+                "chosen": candidate is chosen,
+                "reason": "; ".join(candidate.faults),
+            }
+        )
+    return pd.DataFrame(rows)

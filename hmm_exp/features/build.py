@@ -1,0 +1,200 @@
+"""A feature table from bars: every timeframe's values, joined on the finest grid.
+
+A row holds, for each timeframe, the last bar that was complete when the row became available, so
+nothing in it depends on later bars, nor on how many there are.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from hmm_exp.errors import ConfigError, DataError, HistoryError
+from hmm_exp.features.kernel import N_FEATURES, advance_all, join_as_of, new_state
+from hmm_exp.features.recipe import Recipe
+from hmm_exp.market.bars import Bars
+from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.resample import resample
+from hmm_exp.market.timeframes import timeframe_step
+
+FORMATS = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of consecutive rows, the first of them complete.
+
+    Attributes
+    ----------
+    frame
+        Index `available_at` (UTC), one float64 column for each of `recipe.columns`. A row that
+        lacks a feature has NaN there.
+    timestamp
+        The stamp of each row's bar (UTC), by the convention of the bars; indexed as `frame`.
+    steps
+        Chain steps from the row before: 0 starts a sequence, 1 is the neighbour, shape (T,).
+    warmup_rows
+        Rows before the first complete one; they are not in the table.
+    n_missing
+        Rows of the table that lack a feature.
+    recipe
+        What was computed.
+    """
+
+    frame: pd.DataFrame
+    timestamp: pd.Series
+    steps: np.ndarray
+    warmup_rows: int
+    n_missing: int
+    recipe: Recipe
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def X(self) -> np.ndarray:  # noqa: N802
+        """Observations, C-ordered float64, shape (T, D); NaN where missing."""
+        return np.ascontiguousarray(self.frame.to_numpy(dtype=np.float64))
+
+    def write(self, path: str | Path) -> None:
+        """Write `timestamp` and the columns as CSV or Parquet, by the extension of `path`.
+
+        Numbers keep every bit and missing ones are empty. The file is written beside and renamed.
+        Raises ConfigError as `check_output` does, OSError where the folder cannot be written.
+        """
+        path = Path(path)
+        check_output(path)
+        _write_beside(self._arrow(utc=path.suffix.lower() != ".csv"), path)
+
+    def _arrow(self, utc: bool) -> pa.Table:
+        """Columns for a file; CSV takes naive times and so says `2023-01-01 00:00:00`."""
+        stamps = pd.DatetimeIndex(self.timestamp).tz_convert(None)
+        unit = "s" if (stamps == stamps.floor("s")).all() else "ns"
+        kind = pa.timestamp(unit, "UTC" if utc else None)
+        arrays = {"timestamp": pa.array(stamps.as_unit(unit).to_numpy(), kind)}
+        for column in self.frame:
+            arrays[str(column)] = pa.array(self.frame[column].to_numpy(), from_pandas=True)
+        return pa.table(arrays)
+
+
+def build_features(bars: Bars, recipe: Recipe) -> FeatureTable:
+    """Compute the columns of `recipe` on the grid of its finest timeframe.
+
+    A first bar of a coarser timeframe that began before the data did is left out, so that a
+    value never depends on where the data begin.
+
+    Raises
+    ------
+    HistoryError
+        Too few bars for the windows; says how many are needed.
+    DataError
+        Enough bars, but no row that has every feature.
+    ConfigError
+        A timeframe that is no whole multiple of the bars.
+    """
+    try:
+        bins = {timeframe: _whole_bins(bars, timeframe) for timeframe in recipe.timeframes}
+    except HistoryError:
+        raise _too_few(bars, recipe) from None
+    X = _join(recipe, bins)
+    missing = np.isnan(X).any(axis=1)
+    if missing.all():
+        raise _no_complete_row(bars, recipe, X)
+    first = int(missing.argmin())
+    rows = bins[recipe.grid].frame.iloc[first:]
+    step_ns = timeframe_step(recipe.grid).as_unit("ns").value
+    return FeatureTable(
+        frame=pd.DataFrame(X[first:], rows.index, list(recipe.columns), copy=False),
+        timestamp=rows["timestamp"],
+        steps=chain_steps(bins[recipe.grid].time[first:], step_ns, bars.gaps),
+        warmup_rows=first,
+        n_missing=int(missing[first:].sum()),
+        recipe=recipe,
+    )
+
+
+def timeframe_values(bars: Bars, window: int, vwap_window: int) -> np.ndarray:
+    """Values of the nine features for bars of one timeframe.
+
+    Returns
+    -------
+    ndarray of shape (T, 9)
+        Columns in the order of `recipe.FEATURES`, NaN where missing.
+    """
+    values = np.empty((len(bars), N_FEATURES))
+    steps = chain_steps(bars.time, bars.step.as_unit("ns").value, bars.gaps)
+    advance_all(new_state(window, vwap_window), bars.ohlcv, steps == 1, values)
+    return values
+
+
+def check_output(path: Path) -> None:
+    """Raise ConfigError unless `path` has a known extension and lies in a folder that exists."""
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"{path}: a feature table is written as {' or '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: the folder {path.parent} does not exist")
+
+
+def _whole_bins(bars: Bars, timeframe: str) -> Bars:
+    """Bars of a timeframe without a first one that began before the data."""
+    binned = resample(bars, timeframe)
+    if binned is bars or not len(binned):
+        return binned
+    began = binned.frame.index[0] - binned.step
+    if bars.frame.index[0] - bars.step <= began:
+        return binned
+    return replace(binned, frame=binned.frame.iloc[1:], states=None)
+
+
+def _join(recipe: Recipe, bins: dict[str, Bars]) -> np.ndarray:
+    """Values of every column at every row of the grid, shape (T, D)."""
+    row_time = bins[recipe.grid].time
+    X = np.empty((len(row_time), len(recipe.columns)))
+    timeframes, features = map(np.array, zip(*recipe.sources(), strict=True))
+    for timeframe, bars in bins.items():
+        columns = np.flatnonzero(timeframes == timeframe)
+        values = timeframe_values(bars, recipe.window, recipe.vwap_window(timeframe))
+        join_as_of(row_time, bars.time, values, features[columns], columns, X)
+    return X
+
+
+def _no_complete_row(bars: Bars, recipe: Recipe, X: np.ndarray) -> DataError:
+    """Explain why no row has every feature."""
+    if len(bars) <= recipe.warmup(bars.step):
+        return _too_few(bars, recipe)
+    never = np.isnan(X).all(axis=0)
+    if never.any():
+        name = recipe.columns[int(never.argmax())]
+        return DataError(f"{name} has no value on any of {len(X)} rows: leave it out of features")
+    return DataError(f"none of {len(X)} rows has every feature: gaps or zero volume are too many")
+
+
+def _too_few(bars: Bars, recipe: Recipe) -> HistoryError:
+    needed = recipe.warmup(bars.step) + 1
+    return HistoryError(
+        f"{len(bars)} bars are too few for the windows of {', '.join(recipe.timeframes)}: "
+        f"{needed} are needed"
+    )
+
+
+def _write_beside(table: pa.Table, path: Path) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if path.suffix.lower() == ".csv":
+            _write_csv(table, beside)
+        else:
+            pa.parquet.write_table(table, beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write_csv(table: pa.Table, path: Path) -> None:
+    with path.open("wb") as file:
+        file.write((",".join(table.column_names) + "\n").encode())  # pyarrow quotes every name
+        pa.csv.write_csv(table, file, pa.csv.WriteOptions(include_header=False))

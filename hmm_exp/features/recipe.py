@@ -1,0 +1,267 @@
+"""What to compute: feature columns, their timeframes and the lengths of their windows.
+
+>>> Recipe.of_set("v1", ["1H", "4H"]).columns[:2]
+('close_logret_current_1H', 'close_logret_current_4H')
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pandas as pd
+
+from hmm_exp.config import nearest
+from hmm_exp.errors import ConfigError, ModelError
+from hmm_exp.market.timeframes import timeframe_step
+
+HOUR = pd.Timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One kind of column.
+
+    Attributes
+    ----------
+    template
+        Name without the timeframe; `{w}` stands for the window.
+    set_name
+        "v1" or "v2".
+    lookback
+        From the window and the VWAP's window to the number of bars one value is made from.
+    """
+
+    template: str
+    set_name: str
+    lookback: Callable[[int, int], int]
+
+    def column(self, window: int, timeframe: str) -> str:
+        """Full column name, such as `close_parkinson_20_4H`."""
+        return f"{self.template.format(w=window)}_{timeframe}"
+
+
+# The order is that of `kernel.advance`, of the columns of a set, and of the documentation.
+FEATURES = (
+    Feature("close_logret_current", "v1", lambda w, vwap: 2),
+    Feature("log_volume_delta_current", "v1", lambda w, vwap: 2),
+    Feature("close_parkinson_{w}", "v1", lambda w, vwap: w),
+    Feature("close_ret_zscore_{w}", "v2", lambda w, vwap: w + 1),
+    Feature("volume_rvol_{w}", "v2", lambda w, vwap: w),
+    Feature("close_over_vwap", "v2", lambda w, vwap: vwap),
+    Feature("close_log_ratio_vwap", "v2", lambda w, vwap: vwap),
+    Feature("high_low_range_pct_current", "v2", lambda w, vwap: 1),
+    Feature("close_open_pct_current", "v2", lambda w, vwap: 1),
+)
+SETS = {"v1": ("v1",), "v2": ("v2",), "v1v2": ("v1", "v2")}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the values of a feature table, beside the bars.
+
+    Attributes
+    ----------
+    columns
+        Full names, in the order of the table.
+    timeframes
+        As listed; the finest decides the rows.
+    window
+        Bars in the windows of Parkinson volatility, z-score and relative volume.
+    vwap_hours
+        Length of the VWAP's window; in bars of a timeframe the whole ones that fit.
+
+    Raises
+    ------
+    ConfigError
+        On an unknown column or timeframe, one given twice, or a window that holds too few bars.
+    """
+
+    columns: tuple[str, ...]
+    timeframes: tuple[str, ...]
+    window: int = 20
+    vwap_hours: float = 720.0
+
+    def __post_init__(self) -> None:
+        _check_timeframes(self.timeframes)
+        _check_windows(self)
+        _check_columns(self)
+
+    @classmethod
+    def of_set(
+        cls, name: str, timeframes: Sequence[str], window: int = 20, vwap_hours: float = 720.0
+    ) -> "Recipe":
+        """Columns of the set v1, v2 or v1v2: by feature, then by timeframe as listed."""
+        if name not in SETS:
+            raise ConfigError(
+                f"unknown feature set {name!r}{nearest(name, SETS)}: one of {', '.join(SETS)}"
+            )
+        columns = (
+            feature.column(window, timeframe)
+            for feature in FEATURES
+            if feature.set_name in SETS[name]
+            for timeframe in timeframes
+        )
+        return cls(tuple(columns), tuple(timeframes), window, vwap_hours)
+
+    @classmethod
+    def of_columns(
+        cls, columns: Sequence[str], window: int = 20, vwap_hours: float = 720.0
+    ) -> "Recipe":
+        """Columns by name, in the order given; the timeframes are those of their suffixes."""
+        timeframes = dict.fromkeys(filter(None, map(column_timeframe, columns)))
+        # With no timeframe to be read at all, any will do to name the nearest column.
+        return cls(tuple(columns), tuple(timeframes) or ("1H",), window, vwap_hours)
+
+    @property
+    def grid(self) -> str:
+        """The finest timeframe: one row for each of its bars."""
+        return min(self.timeframes, key=timeframe_step)
+
+    def vwap_window(self, timeframe: str) -> int:
+        """Length of the VWAP's window in bars of `timeframe`."""
+        return math.floor(self.vwap_hours / (timeframe_step(timeframe) / HOUR) + 1e-9)
+
+    def sources(self) -> list[tuple[str, int]]:
+        """For every column its timeframe and the place of its feature in `FEATURES`."""
+        known = _known_columns(self.timeframes, self.window)
+        return [known[column] for column in self.columns]
+
+    def warmup(self, base_step: pd.Timedelta) -> int:
+        """Bars of length `base_step` needed before the bar that closes the first complete row.
+
+        The worst case over where in its bins the data begin: a row that has this many gapless
+        bars before it is complete, and is what a longer history would give. Every gap in a
+        timeframe's window costs the z-score one more of its bars.
+        """
+        grid = _bars_per_bin(self.grid, base_step)
+        return max(
+            _base_bars(_bars_per_bin(timeframe, base_step), grid, self._lookback(timeframe)) - 1
+            for timeframe in self.timeframes
+        )
+
+    def _lookback(self, timeframe: str) -> int:
+        """Bars of `timeframe` that its longest feature among the columns is made from."""
+        vwap = self.vwap_window(timeframe)
+        used = [index for source, index in self.sources() if source == timeframe]
+        return max((FEATURES[index].lookback(self.window, vwap) for index in used), default=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {key: _plain(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """Inverse of `to_dict`. Raises ModelError when `values` is not its work."""
+        try:
+            return cls(
+                tuple(values["columns"]),
+                tuple(values["timeframes"]),
+                values["window"],
+                values["vwap_hours"],
+            )
+        except (KeyError, TypeError, ConfigError) as error:
+            raise ModelError(f"the stored feature recipe is damaged: {error}") from error
+
+
+def column_timeframe(column: str) -> str | None:
+    """Timeframe that a column's suffix names: "4H" of `close_over_vwap_4H`, None without one."""
+    match = re.search(r"_(\d+(?:min|H|D))$", column)
+    return match[1] if match else None
+
+
+def select_columns(
+    names: Sequence[str], include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> list[str]:
+    """Names that match a pattern of `include` (all when empty) and none of `exclude`.
+
+    Patterns are globs and respect case; the order of `names` is kept.
+
+    Raises
+    ------
+    ConfigError
+        When a pattern matches nothing, or nothing is left.
+    """
+    for option, patterns in (("include", include), ("exclude", exclude)):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ConfigError(
+                    f"features.{option} pattern {pattern!r} matches no column"
+                    f"{nearest(pattern, names)}"
+                )
+    selected = [
+        name
+        for name in names
+        if (not include or _matches(name, include)) and not _matches(name, exclude)
+    ]
+    if not selected:
+        raise ConfigError("features.include and features.exclude leave no column")
+    return selected
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _known_columns(timeframes: Iterable[str], window: int) -> dict[str, tuple[str, int]]:
+    return {
+        feature.column(window, timeframe): (timeframe, index)
+        for index, feature in enumerate(FEATURES)
+        for timeframe in timeframes
+    }
+
+
+def _bars_per_bin(timeframe: str, base_step: pd.Timedelta) -> int:
+    return max(1, -(-timeframe_step(timeframe) // base_step))
+
+
+def _base_bars(per_bin: int, per_row: int, n_bins: int) -> int:
+    """Base bars that hold `n_bins` whole bins known at the last row, wherever they begin.
+
+    Worst case: the data end just before the next row, and the last row lies as far behind the
+    edge of a bin as rows (every `per_row`) and bins (every `per_bin`) can.
+    """
+    return n_bins * per_bin + (per_bin - math.gcd(per_bin, per_row)) + (per_row - 1)
+
+
+def _check_timeframes(timeframes: Sequence[str]) -> None:
+    if not timeframes:
+        raise ConfigError("no timeframe is given: name at least one, such as 1H")
+    seen: dict[pd.Timedelta, str] = {}
+    for timeframe in timeframes:
+        step = timeframe_step(timeframe)
+        if step in seen:
+            raise ConfigError(f"timeframes {seen[step]} and {timeframe} are the same")
+        seen[step] = timeframe
+
+
+def _check_windows(recipe: Recipe) -> None:
+    if not isinstance(recipe.window, int) or recipe.window < 2:
+        raise ConfigError(f"features.window={recipe.window}: must be a whole number, at least 2")
+    if not math.isfinite(recipe.vwap_hours) or recipe.vwap_hours <= 0:
+        raise ConfigError(f"features.vwap_hours={recipe.vwap_hours}: must be above 0")
+    for timeframe in recipe.timeframes:
+        if recipe.vwap_window(timeframe) < 1:
+            raise ConfigError(
+                f"features.vwap_hours={recipe.vwap_hours:g} is shorter than one bar of {timeframe}"
+            )
+
+
+def _check_columns(recipe: Recipe) -> None:
+    if not recipe.columns:
+        raise ConfigError("no feature column is given")
+    known = _known_columns(recipe.timeframes, recipe.window)
+    for column in recipe.columns:
+        if column not in known:
+            raise ConfigError(
+                f"unknown feature column {column!r}{nearest(column, known)}; "
+                f"windows are features.window={recipe.window}"
+            )
+        if recipe.columns.count(column) > 1:
+            raise ConfigError(f"feature column {column!r} is given twice")

@@ -1,0 +1,67 @@
+"""Information criteria, lower is better, and the one-state model they are held against.
+
+AIC = -2L + 2p (Akaike 1974), BIC = -2L + p ln n (Schwarz 1978), HQC = -2L + 2p ln ln n (Hannan &
+Quinn 1979), ICL = BIC + 2H with H the entropy of the posterior over state paths (Biernacki, Celeux
+& Govaert 2000). They rank models of the same observations only.
+"""
+
+import math
+
+import numpy as np
+
+from hmm_exp.errors import FitError
+from hmm_exp.hmm.density import log_density
+from hmm_exp.hmm.params import COVARS_PRIOR, GaussianParams
+from hmm_exp.hmm.starts import shape_covars
+
+
+def criteria(
+    log_lik: float, n_parameters: int, n_rows: int, path_entropy: float
+) -> dict[str, float]:
+    """The criteria `aic bic hqc icl`.
+
+    Parameters
+    ----------
+    log_lik
+        Log-likelihood L in nats.
+    n_rows
+        Observed rows n; missing ones do not count. HQC needs at least three.
+    path_entropy
+        H in nats.
+    """
+    deviance, p = -2.0 * log_lik, n_parameters
+    bic = deviance + p * math.log(n_rows)
+    return {
+        "aic": deviance + 2.0 * p,
+        "bic": bic,
+        "hqc": deviance + 2.0 * p * math.log(math.log(n_rows)),
+        "icl": bic + 2.0 * path_entropy,
+    }
+
+
+def single_gaussian(
+    X: np.ndarray, covariance_type: str = "diag", min_covar: float = 1e-3
+) -> tuple[float, int]:
+    """Log-likelihood in nats and parameter count of one state: the null of every cell.
+
+    The optimum of the one-state model under the prior that every fit has, so that the null is
+    judged by the same rule. `min_covar` is added to the variances only when the covariance is
+    singular without it. Rows with NaN are left out. Raises FitError when no row is complete.
+    """
+    X = np.asarray(X, dtype=np.float64)
+    X = X[~np.isnan(X).any(axis=1)]
+    params = _one_state(X, covariance_type, min_covar)
+    return float(log_density(params, X).sum()), params.n_parameters()
+
+
+def _one_state(X: np.ndarray, covariance_type: str, min_covar: float) -> GaussianParams:
+    n, D = X.shape
+    if n == 0:
+        raise FitError("no row is complete")
+    mean = X.mean(axis=0)
+    centred = X - mean
+    prior = COVARS_PRIOR * (np.ones((D, D)) if covariance_type in ("full", "tied") else np.eye(D))
+    covariance = (np.einsum("ti,tj->ij", centred, centred) + prior) / n
+    singular = np.linalg.eigvalsh(covariance)[0] <= 0
+    covars = shape_covars(covariance[None], covariance_type, min_covar if singular else 0.0)
+    return GaussianParams(np.ones(1), np.ones((1, 1)), mean[None], covars, covariance_type)

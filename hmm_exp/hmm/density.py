@@ -1,0 +1,83 @@
+"""Log densities of every state at every row, by a row-wise compiled kernel.
+
+ln N(x; m, S) = -(D ln 2 pi + ln det S + z'z) / 2 with L z = x - m and S = L L' (Cholesky), solved
+forward in a fixed order. A row's bits depend on that row alone, never on how many rows there are.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from hmm_exp.errors import FitError
+from hmm_exp.hmm.params import GaussianParams
+
+
+class Density(NamedTuple):
+    """What the kernel needs of K Gaussians, computed once per model.
+
+    Attributes
+    ----------
+    means
+        Shape (K, D).
+    factor
+        Lower Cholesky factor of every covariance, its diagonal inverted, shape (K, D, D).
+    log_norm
+        -(D ln 2 pi + ln det S_k) / 2, shape (K,).
+    diagonal
+        Whether everything off the diagonal of the factors is zero.
+    """
+
+    means: np.ndarray
+    factor: np.ndarray
+    log_norm: np.ndarray
+    diagonal: bool
+
+
+def density_of(params: GaussianParams) -> Density:
+    """Prepare the state densities of a model. Raises FitError on a singular covariance."""
+    try:
+        factor = np.linalg.cholesky(params.full_covars())
+    except np.linalg.LinAlgError:
+        raise FitError("a state's covariance matrix is not positive definite") from None
+    D = params.n_features
+    diagonal = np.arange(D)
+    spread = factor[:, diagonal, diagonal]  # (K, D)
+    log_norm = -0.5 * D * np.log(2 * np.pi) - np.log(spread).sum(axis=1)
+    factor[:, diagonal, diagonal] = 1.0 / spread
+    is_diagonal = params.covariance_type in ("diag", "spherical")
+    return Density(params.means, factor, log_norm, is_diagonal)
+
+
+def log_density(params: GaussianParams, X: np.ndarray) -> np.ndarray:
+    """ln p(x_t | z_t = k) in nats, shape (T, K); a row with any NaN is missing and gets zeros."""
+    X = np.ascontiguousarray(X, dtype=np.float64)
+    out = np.empty((len(X), params.n_states))
+    _log_density(X, density_of(params), out)
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def log_density_row(X, t, density, out, z):
+    """Write ln p(X[t] | k) into out[t, k] for every k; z (D,) is scratch."""
+    K, D = density.means.shape
+    missing = False
+    for i in range(D):
+        missing |= np.isnan(X[t, i])
+    for k in range(K):
+        distance = 0.0
+        for i in range(D):
+            rest = X[t, i] - density.means[k, i]
+            if not density.diagonal:
+                for j in range(i):
+                    rest -= density.factor[k, i, j] * z[j]
+            z[i] = rest * density.factor[k, i, i]
+            distance += z[i] * z[i]
+        out[t, k] = 0.0 if missing else density.log_norm[k] - 0.5 * distance
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _log_density(X, density, out):
+    z = np.empty(X.shape[1])
+    for t in range(X.shape[0]):
+        log_density_row(X, t, density, out, z)

@@ -1,0 +1,179 @@
+"""Hard faults: what makes a fitted model unfit for use, each named in one line.
+
+A likelihood can be high for a bad reason: a state that explains a handful of rows, a covariance
+that has collapsed onto a line, two states that are one. Such a model is never chosen.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hmm_exp.errors import FitError
+from hmm_exp.hmm.params import GaussianParams, n_covariance_parameters
+
+
+@dataclass(frozen=True)
+class HealthLimits:
+    """Where a number becomes a fault.
+
+    Attributes
+    ----------
+    min_occupancy
+        Least share of the rows that a state may hold.
+    min_dwell
+        Least expected stay in a state, in rows.
+    rows_per_parameter
+        Least rows of a state per parameter of its own (mean, covariance, way out).
+    max_condition_number
+        Largest ratio of a covariance's extreme eigenvalues.
+    min_covar
+        Floor of the variances; one that lies on it was kept up by it.
+    min_distance
+        Least Bhattacharyya distance between two states, in nats.
+    """
+
+    min_occupancy: float = 0.01
+    min_dwell: float = 1.5
+    rows_per_parameter: float = 10.0
+    max_condition_number: float = 1e6
+    min_covar: float = 1e-3
+    min_distance: float = 0.02
+
+
+def hard_faults(
+    params: GaussianParams,
+    occupancy: np.ndarray,
+    n_rows: int,
+    status: str,
+    limits: HealthLimits | None = None,
+) -> list[str]:
+    """Every fault in words; empty for a healthy model.
+
+    Parameters
+    ----------
+    params
+        States in the order in which they shall be named.
+    occupancy
+        Mean posterior probability of every state over the observed train rows, shape (K,).
+    n_rows
+        Observed train rows.
+    status
+        How EM ended: "tolerance", "cap" or "fall".
+    """
+    limits = limits or HealthLimits()
+    return [
+        *_convergence_faults(status),
+        *_occupancy_faults(params, np.asarray(occupancy), n_rows, limits),
+        *_chain_faults(params, limits),
+        *_covariance_faults(params, limits),
+        *_distance_faults(params, limits),
+    ]
+
+
+def dwell_times(params: GaussianParams) -> np.ndarray:
+    """Expected stay in every state in rows, 1 / (1 - a_kk), shape (K,); inf when never left."""
+    with np.errstate(divide="ignore"):
+        return 1.0 / np.maximum(1.0 - np.diagonal(params.transmat), 0.0)
+
+
+def condition_numbers(params: GaussianParams) -> np.ndarray:
+    """Ratio of the extreme eigenvalues of every covariance, shape (K,); inf when singular."""
+    eigenvalues = np.linalg.eigvalsh(params.full_covars())
+    least = np.maximum(eigenvalues[:, 0], 0.0)
+    with np.errstate(divide="ignore"):
+        return eigenvalues[:, -1] / least
+
+
+def bhattacharyya(params: GaussianParams) -> np.ndarray:
+    """Bhattacharyya distance between the densities of all pairs of states, in nats, (K, K).
+
+    d'S^-1 d / 8 + ln(det S / sqrt(det S_i det S_j)) / 2, with S the mean of the two covariances
+    and d the difference of the means (Bhattacharyya 1943; Kailath 1967, eq. 56).
+    """
+    means, covars = params.means, params.full_covars()
+    difference = means[:, None] - means[None]  # (K, K, D)
+    middle = (covars[:, None] + covars[None]) / 2  # (K, K, D, D)
+    solved = np.linalg.solve(middle, difference[..., None])[..., 0]
+    log_det = np.linalg.slogdet(covars)[1]
+    apart = np.linalg.slogdet(middle)[1] - (log_det[:, None] + log_det[None]) / 2
+    return (difference * solved).sum(axis=-1) / 8 + apart / 2
+
+
+def _convergence_faults(status: str) -> list[str]:
+    reasons = {
+        "cap": "the cap on iterations was reached",
+        "fall": "the objective fell",
+        "failed": "EM broke down",
+    }
+    return [] if status == "tolerance" else [f"not converged: {reasons.get(status, status)}"]
+
+
+def _occupancy_faults(
+    params: GaussianParams, occupancy: np.ndarray, n_rows: int, limits: HealthLimits
+) -> list[str]:
+    own = _own_parameters(params)
+    needed = limits.rows_per_parameter * own
+    faults = []
+    for k, share in enumerate(occupancy):
+        if share < limits.min_occupancy:
+            faults.append(
+                f"state {k} holds {share:.2%} of the rows (least {limits.min_occupancy:.2%})"
+            )
+        if share * n_rows < needed:
+            faults.append(
+                f"state {k} rests on {share * n_rows:.0f} rows for its {own} parameters "
+                f"(least {needed:.0f})"
+            )
+    return faults
+
+
+def _own_parameters(params: GaussianParams) -> int:
+    """Parameters that only the rows of one state tell: mean, own covariance, transition row."""
+    K, D = params.means.shape
+    kind = params.covariance_type
+    covariance = 0 if kind == "tied" else n_covariance_parameters(kind, 1, D)
+    return D + covariance + K - 1
+
+
+def _chain_faults(params: GaussianParams, limits: HealthLimits) -> list[str]:
+    faults = [
+        f"state {k} is expected to last {dwell:.2f} rows (least {limits.min_dwell:g})"
+        for k, dwell in enumerate(dwell_times(params))
+        if dwell < limits.min_dwell
+    ]
+    try:
+        params.stationary()
+    except FitError as error:
+        faults.append(str(error))
+    return faults
+
+
+def _covariance_faults(params: GaussianParams, limits: HealthLimits) -> list[str]:
+    variances = np.diagonal(params.full_covars(), axis1=1, axis2=2)
+    faults = []
+    for k, condition in enumerate(condition_numbers(params)):
+        if condition > limits.max_condition_number:
+            faults.append(
+                f"the covariance of state {k} has condition number {condition:.2g} "
+                f"(most {limits.max_condition_number:.2g})"
+            )
+        if variances[k].min() <= limits.min_covar * (1 + 1e-9):
+            faults.append(
+                f"feature {variances[k].argmin()} of state {k} has variance "
+                f"{variances[k].min():.2g}, at the floor {limits.min_covar:g}"
+            )
+    return faults
+
+
+def _distance_faults(params: GaussianParams, limits: HealthLimits) -> list[str]:
+    try:
+        distance = bhattacharyya(params)
+    except np.linalg.LinAlgError:
+        return ["two states have no distance: their covariances are singular"]
+    pairs = zip(*np.triu_indices(params.n_states, 1), strict=True)
+    return [
+        f"states {i} and {j} are nearly the same: Bhattacharyya distance {distance[i, j]:.3g} "
+        f"(least {limits.min_distance:g})"
+        for i, j in pairs
+        if not distance[i, j] >= limits.min_distance
+    ]

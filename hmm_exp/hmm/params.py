@@ -1,0 +1,218 @@
+"""The parameters of a Gaussian hidden Markov model, as one immutable value.
+
+Shapes and names are hmmlearn's, so a fitted model can always be had as a plain
+`hmmlearn.hmm.GaussianHMM`:
+
+>>> model = params.to_hmmlearn()
+>>> GaussianParams.from_hmmlearn(model).covars.shape == params.covars.shape
+True
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hmm_exp.errors import FitError, ModelError
+
+if TYPE_CHECKING:
+    from hmmlearn.hmm import GaussianHMM
+
+COVARIANCE_TYPES = ("diag", "full", "tied", "spherical")
+COVARS_PRIOR = 1e-2  # hmmlearn's default `covars_prior`, with `covars_weight=1`
+
+_SUM_TOLERANCE = 1e-8
+_SINGULAR = 1e-10  # second singular value of I - A below which the chain is taken as reducible
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianParams:
+    """Initial distribution, transitions and state densities of a Gaussian HMM.
+
+    Attributes
+    ----------
+    startprob
+        p(z_1), shape (K,).
+    transmat
+        p(z_t = j | z_t-1 = i) at row i, column j, shape (K, K).
+    means
+        Shape (K, D), in the units of the (scaled) observations.
+    covars
+        Shape (K, D) for "diag", (K, D, D) for "full", (D, D) for "tied", (K,) for "spherical".
+    covariance_type
+        One of `COVARIANCE_TYPES`.
+
+    Raises
+    ------
+    FitError
+        When shapes do not fit together, a number is not finite, a distribution does not sum to
+        one, or a variance is not positive.
+    """
+
+    startprob: np.ndarray
+    transmat: np.ndarray
+    means: np.ndarray
+    covars: np.ndarray
+    covariance_type: str = "diag"
+
+    def __post_init__(self) -> None:
+        for name in ("startprob", "transmat", "means", "covars"):
+            value = np.ascontiguousarray(getattr(self, name), dtype=np.float64)
+            object.__setattr__(self, name, value)
+        _check_shapes(self)
+        _check_values(self)
+
+    @property
+    def n_states(self) -> int:
+        """K."""
+        return self.means.shape[0]
+
+    @property
+    def n_features(self) -> int:
+        """D."""
+        return self.means.shape[1]
+
+    def n_parameters(self) -> int:
+        """Free parameters p as hmmlearn counts them: K-1 + K(K-1) + KD + covariances."""
+        K, D = self.means.shape
+        return K - 1 + K * (K - 1) + K * D + n_covariance_parameters(self.covariance_type, K, D)
+
+    def reordered(self, order: np.ndarray) -> "GaussianParams":
+        """The same model with old state `order[k]` as new state k."""
+        order = np.asarray(order)
+        return replace(
+            self,
+            startprob=self.startprob[order],
+            transmat=self.transmat[np.ix_(order, order)],
+            means=self.means[order],
+            covars=self.covars if self.covariance_type == "tied" else self.covars[order],
+        )
+
+    def full_covars(self) -> np.ndarray:
+        """Covariance matrix of every state, shape (K, D, D)."""
+        K, D = self.means.shape
+        if self.covariance_type == "full":
+            return self.covars.copy()
+        if self.covariance_type == "tied":
+            return np.tile(self.covars, (K, 1, 1))
+        variances = self.covars if self.covariance_type == "diag" else self.covars[:, None]
+        return np.eye(D) * np.broadcast_to(variances, (K, D))[:, None, :]
+
+    def stationary(self) -> np.ndarray:
+        """The distribution pi with pi A = pi, shape (K,).
+
+        Raises
+        ------
+        FitError
+            When more than one exists: the chain falls apart into groups of states that never
+            (or less than once in about 1e10 steps) reach each other.
+        """
+        K = self.n_states
+        balance = np.eye(K) - self.transmat.T
+        if K > 1 and np.linalg.svd(balance, compute_uv=False)[-2] < _SINGULAR:
+            raise FitError("the transition matrix has more than one stationary distribution")
+        system = np.vstack([balance, np.ones(K)])
+        solution = np.linalg.lstsq(system, np.append(np.zeros(K), 1.0), rcond=None)[0]
+        solution = np.maximum(solution, 0.0)
+        return solution / solution.sum()
+
+    def to_hmmlearn(self) -> "GaussianHMM":
+        """A plain `hmmlearn.hmm.GaussianHMM` with these parameters."""
+        from hmmlearn.hmm import GaussianHMM
+
+        model = GaussianHMM(self.n_states, covariance_type=self.covariance_type)
+        model.n_features = self.n_features
+        model.startprob_ = self.startprob.copy()
+        model.transmat_ = self.transmat.copy()
+        model.means_ = self.means.copy()
+        model.covars_ = self.covars
+        return model
+
+    @classmethod
+    def from_hmmlearn(cls, model: "GaussianHMM") -> "GaussianParams":
+        """The parameters of a fitted `GaussianHMM`."""
+        covars = np.asarray(model._covars_)
+        if model.covariance_type == "spherical" and covars.ndim == 2:
+            covars = covars[:, 0]  # hmmlearn repeats the one variance D times after a fit
+        return cls(model.startprob_, model.transmat_, model.means_, covars, model.covariance_type)
+
+    def to_dict(self) -> dict:
+        """Plain lists and numbers, exact to the bit when written as JSON."""
+        return {
+            "covariance_type": self.covariance_type,
+            "startprob": self.startprob.tolist(),
+            "transmat": self.transmat.tolist(),
+            "means": self.means.tolist(),
+            "covars": self.covars.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict) -> "GaussianParams":
+        """Inverse of `to_dict`. Raises ModelError when a part is missing or makes no sense."""
+        try:
+            return cls(
+                data["startprob"],
+                data["transmat"],
+                data["means"],
+                data["covars"],
+                data["covariance_type"],
+            )
+        except KeyError as error:
+            raise ModelError(f"the stored model lacks {error}") from None
+        except (FitError, TypeError, ValueError) as error:
+            raise ModelError(f"the stored model is damaged: {error}") from None
+
+
+def n_covariance_parameters(covariance_type: str, n_states: int, n_features: int) -> int:
+    """Free parameters of all covariances together."""
+    K, D = n_states, n_features
+    triangle = D * (D + 1) // 2
+    counts = {"diag": K * D, "full": K * triangle, "tied": triangle, "spherical": K}
+    return counts[covariance_type]
+
+
+def log_prior(params: GaussianParams) -> float:
+    """The term that EM with hmmlearn's default `covars_prior` adds to the log-likelihood, in nats.
+
+    hmmlearn's M step divides `covars_prior + scatter` by the state's mass. That maximises
+    log-likelihood - 1/2 sum_k tr(P S_k^-1) with P = 0.01 I for "diag" and "spherical". For "full"
+    and "tied" hmmlearn adds the scalar to every element, so there P = 0.01 in every place, and a
+    tied matrix is counted once. EM never lowers the sum of the two (Dempster, Laird & Rubin 1977,
+    section 3: the MAP variant).
+    """
+    if params.covariance_type == "diag":
+        return -0.5 * COVARS_PRIOR * float(np.sum(1.0 / params.covars))
+    if params.covariance_type == "spherical":
+        return -0.5 * COVARS_PRIOR * params.n_features * float(np.sum(1.0 / params.covars))
+    return -0.5 * COVARS_PRIOR * float(np.sum(np.linalg.inv(params.covars)))
+
+
+def _check_shapes(params: GaussianParams) -> None:
+    """Raise FitError unless all arrays belong to one model."""
+    if params.covariance_type not in COVARIANCE_TYPES:
+        raise FitError(
+            f"unknown covariance type {params.covariance_type!r}: one of {COVARIANCE_TYPES}"
+        )
+    if params.means.ndim != 2 or params.means.size == 0:
+        raise FitError(f"means have shape {params.means.shape}, not (states, features)")
+    K, D = params.means.shape
+    covars = {"diag": (K, D), "full": (K, D, D), "tied": (D, D), "spherical": (K,)}
+    wanted = {"startprob": (K,), "transmat": (K, K), "covars": covars[params.covariance_type]}
+    for name, shape in wanted.items():
+        if getattr(params, name).shape != shape:
+            raise FitError(f"{name} has shape {getattr(params, name).shape}, not {shape}")
+
+
+def _check_values(params: GaussianParams) -> None:
+    """Raise FitError unless distributions are distributions and variances positive."""
+    for name in ("startprob", "transmat", "means", "covars"):
+        if not np.isfinite(getattr(params, name)).all():
+            raise FitError(f"{name} holds a number that is not finite")
+    for name in ("startprob", "transmat"):
+        value = getattr(params, name)
+        if (value < 0).any() or (abs(value.sum(axis=-1) - 1) > _SUM_TOLERANCE).any():
+            raise FitError(f"{name} is not made of distributions: {value.tolist()}")
+    matrix = params.covariance_type in ("full", "tied")
+    variances = np.diagonal(params.covars, axis1=-2, axis2=-1) if matrix else params.covars
+    if (variances <= 0).any():
+        raise FitError(f"a variance is not positive: {float(variances.min()):.3g}")

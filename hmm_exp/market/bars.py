@@ -1,0 +1,64 @@
+"""The one shape of market data: validated OHLCV bars, indexed by when they may be used."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+PRICES = ("open", "high", "low", "close")
+OHLCV = (*PRICES, "volume")
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Bars in time order, complete and valid.
+
+    Attributes
+    ----------
+    frame
+        Index `available_at` (UTC, nanoseconds, strictly increasing): when the bar is complete.
+        Columns `timestamp` (UTC, the stamp as the source gave it) and float64
+        `open high low close volume`.
+    step
+        Length of one bar.
+    stamp
+        "open" or "close": what `timestamp` marks. Open-stamped bars are available one step later.
+    gaps
+        "split": a missing bar is a missing observation. "bridge": neighbours are neighbours.
+    name
+        The instrument.
+    report
+        What was normalised, dropped and found missing, for `data_report.json`.
+    states
+        Planted regime of every bar, shape (T,), on a synthetic market only.
+    """
+
+    frame: pd.DataFrame
+    step: pd.Timedelta
+    stamp: str = "open"
+    gaps: str = "split"
+    name: str = "bars"
+    report: dict = field(default_factory=dict)
+    states: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def time(self) -> np.ndarray:
+        """`available_at` as int64 nanoseconds since 1970, shape (T,)."""
+        return self.frame.index.as_unit("ns").asi8
+
+    @property
+    def ohlcv(self) -> np.ndarray:
+        """Open, high, low, close, volume as a C-ordered float64 array, shape (T, 5)."""
+        return np.ascontiguousarray(self.frame[list(OHLCV)].to_numpy(dtype=np.float64))
+
+
+def bars_digest(bars: Bars) -> str:
+    """Sixteen hex digits that tell two data sets apart: values, times, step, options, name."""
+    digest = hashlib.sha256(bars.time.tobytes())
+    digest.update(bars.ohlcv.tobytes())
+    digest.update(f"{bars.step.as_unit('ns').value}|{bars.stamp}|{bars.gaps}|{bars.name}".encode())
+    return digest.hexdigest()[:16]

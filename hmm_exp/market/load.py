@@ -1,0 +1,158 @@
+"""Bars and prebuilt features from files: CSV with any delimiter, gzip of it, Parquet.
+
+>>> bars = read_bars("btc_1h.csv", bar_stamp="open")
+>>> bars.report["gaps"]["count"]
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hmm_exp.errors import ConfigError, DataError
+from hmm_exp.market.bars import Bars
+from hmm_exp.market.columns import is_bars_header, is_features_header
+from hmm_exp.market.gaps import usual_step
+from hmm_exp.market.rows import Rows, check_choice, counted
+from hmm_exp.market.stamps import stamp_column
+from hmm_exp.market.table import Table, read_table
+from hmm_exp.market.timeframes import timeframe_step
+from hmm_exp.market.validate import (
+    bars_from_frame,
+    span_report,
+    stamped_frame,
+    with_index_as_column,
+)
+
+
+def read_bars(
+    path: str | Path,
+    *,
+    bar_stamp: str,
+    gaps: str = "split",
+    bad_rows: str = "error",
+    name: str | None = None,
+    timestamp_column: str | None = None,
+    volume_column: str | None = None,
+) -> Bars:
+    """Bars from a file; the options are those of `bars_from_frame`, the name is the file's stem.
+
+    `Bars.report` also tells the file's form. Raises ConfigError and DataError.
+    """
+    table = _whole_rows(read_table(path, is_bars_header), bad_rows)
+    bars = bars_from_frame(
+        table.frame,
+        bar_stamp=bar_stamp,
+        gaps=gaps,
+        bad_rows=bad_rows,
+        name=name or instrument_name(path),
+        timestamp_column=timestamp_column,
+        volume_column=volume_column,
+    )
+    return replace(bars, report=_with_file(bars.report, table))
+
+
+def read_features(
+    path: str | Path,
+    *,
+    bar_stamp: str,
+    bad_rows: str = "error",
+    name: str | None = None,
+    timestamp_column: str | None = None,
+) -> tuple[pd.DataFrame, dict]:
+    """Prebuilt features from a file, and their data report.
+
+    Returns
+    -------
+    frame
+        Index `available_at` (UTC), column `timestamp`, then every numeric column in the file's
+        order. Rows of the finest timeframe that the `_{TF}` suffixes name. A missing value stays
+        NaN; columns of text are left out and listed in the report.
+
+    Raises
+    ------
+    ConfigError
+        An option has an unknown value.
+    DataError
+        No column is numeric, a column with a timeframe's suffix holds text, a value is infinite,
+        stamps are unreadable or in conflict, or there are too few rows.
+    """
+    check_choice("data.bar_stamp", bar_stamp, ("open", "close"))
+    table = _whole_rows(read_table(path, is_features_header), bad_rows)
+    frame = with_index_as_column(table.frame)
+    stamps = stamp_column(frame, bar_stamp, timestamp_column)
+    names = _feature_columns(frame, str(stamps.name))
+    rows = Rows(stamps, frame[names], bad_rows)
+    rows.need_stamps()
+    rows.sort()
+    rows.need_cells([("text instead of a number", rows.text)])
+    rows.need_cells([("an infinite value", np.isinf(rows.values))])
+    rows.need_one_row_a_stamp()
+    rows.need(2)
+    step_ns = _finest_step(names) or usual_step(rows.stamps)
+    report = {
+        "name": name or instrument_name(path),
+        "rows_read": len(frame),
+        "rows_used": len(rows),
+        **span_report(rows.stamps, step_ns, bar_stamp),
+        "columns": {"timestamp": str(stamps.name)} | {n: n for n in names},
+        "columns_left_out": [n for n in frame.columns if n not in names and n != stamps.name],
+        "normalised": rows.notes,
+        "dropped": rows.dropped,
+    }
+    features = stamped_frame(rows.stamps, rows.values, names, step_ns, bar_stamp)
+    return features, _with_file(report, table)
+
+
+def instrument_name(path: str | Path) -> str:
+    """The file's stem, without `.csv` before `.gz` too."""
+    stem = Path(path).stem
+    return Path(stem).stem if Path(stem).suffix in (".csv", ".tsv", ".txt") else stem
+
+
+def _whole_rows(table: Table, bad_rows: str) -> Table:
+    """The table, where every row had as many fields as the header or may be left out."""
+    if table.ragged and bad_rows == "error":
+        line, text = table.ragged[0]
+        raise DataError(
+            f"{counted(len(table.ragged), 'row')} with more or fewer fields than the header, "
+            f"first {text[:60]!r} in line {line}; data.bad_rows=drop leaves them out"
+        )
+    return table
+
+
+def _with_file(report: dict, table: Table) -> dict:
+    """The report led by what the file is, rows that were no rows counted."""
+    report = table.about | report
+    if table.ragged:
+        report["rows_read"] += len(table.ragged)
+        report["dropped"] = {"other number of fields": len(table.ragged)} | report["dropped"]
+    return report
+
+
+def _feature_columns(frame: pd.DataFrame, timestamp: str) -> list[str]:
+    """Numeric columns but the time, and those with a timeframe's suffix whatever they hold."""
+    names = [
+        name
+        for name, dtype in zip(frame.columns, frame.dtypes, strict=True)
+        if name != timestamp and (pd.api.types.is_numeric_dtype(dtype) or _suffix_step(name))
+    ]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"columns named more than once: {', '.join(twice)}")
+    if not names:
+        raise DataError(f"no numeric column beside {timestamp!r}; set data.path")
+    return names
+
+
+def _suffix_step(name: str) -> int:
+    """Nanoseconds of the timeframe that ends a column's name, 0 without one."""
+    try:
+        return timeframe_step(name.rpartition("_")[2]).as_unit("ns").value
+    except ConfigError:
+        return 0
+
+
+def _finest_step(names: list[str]) -> int:
+    return min(filter(None, map(_suffix_step, names)), default=0)

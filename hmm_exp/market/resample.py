@@ -1,0 +1,148 @@
+"""Coarser bars: right-closed bins, each known at its right edge and never earlier.
+
+A 4H bar holds the bars complete in (t - 4h, t] and is available at t. `push_bar` advances one
+bin by one base bar; `resample` is that kernel in a loop, so a stream that calls it bar by bar has
+the same bits.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from numba import njit
+
+from hmm_exp.errors import ConfigError, HistoryError
+from hmm_exp.market.bars import OHLCV, Bars
+from hmm_exp.market.rows import moment
+from hmm_exp.market.timeframes import timeframe_name, timeframe_step
+from hmm_exp.market.validate import stamped_frame
+
+
+def resample(bars: Bars, timeframe: str) -> Bars:
+    """Bars of a coarser timeframe, stamped by the source's convention.
+
+    Bins lie on whole multiples of the timeframe since 1970, UTC. A bin exists once a bar available
+    at or after its right edge does; one with missing bars is built from those present and counted
+    in `report["partial_bins"]` (in a session market nothing is missing). A planted state is that
+    of the bin's last bar. The bars' own timeframe returns them unchanged.
+
+    Raises
+    ------
+    ConfigError
+        `timeframe` is unknown, finer than the bars or no whole multiple of them.
+    HistoryError
+        No bin is complete.
+    """
+    step = timeframe_step(timeframe)
+    if step == bars.step:
+        return bars
+    _check_multiple(bars.step, step, timeframe)
+    step_ns = step.as_unit("ns").value
+    edges, ohlcv, counts = _complete_bins(bars.time, bars.ohlcv, step_ns)
+    if not len(edges):
+        raise HistoryError(f"no complete bar of {timeframe} in {len(bars)} of {bars.step}")
+    stamps = edges - step_ns if bars.stamp == "open" else edges
+    report = _report(stamps, counts, bars, step)
+    frame = stamped_frame(stamps, ohlcv, list(OHLCV), step_ns, bars.stamp)
+    states = None if bars.states is None else bars.states[np.cumsum(counts) - 1]
+    return replace(bars, frame=frame, step=step, report=report, states=states)
+
+
+def new_bin() -> tuple[np.ndarray, np.ndarray]:
+    """An empty bin for `push_bar`: int64 (right edge, bars in it) and float64 OHLCV."""
+    return np.zeros(2, dtype=np.int64), np.zeros(5)
+
+
+@njit(cache=True, nogil=True)
+def push_bar(place, total, step_ns, time_ns, bar, done_edges, done_ohlcv, done_counts):
+    """Add a base bar to the open bin and hand out every bin that is complete by now.
+
+    Parameters
+    ----------
+    place, total
+        The open bin, from `new_bin`; changed in place.
+    step_ns, time_ns
+        Length of a bin; `available_at` of the bar; nanoseconds.
+    bar
+        Open, high, low, close, volume, shape (5,).
+    done_edges, done_ohlcv, done_counts
+        Where complete bins are written: right edge, OHLCV and number of bars; room for two.
+
+    Returns
+    -------
+    Number of bins written: 0, 1, or 2 when the bar comes after a gap and completes its own.
+    """
+    edge = -(-time_ns // step_ns) * step_ns
+    n_done = 0
+    if place[1] > 0 and place[0] < edge:  # the bars up to that edge never came
+        _hand_out(place, total, done_edges, done_ohlcv, done_counts, n_done)
+        n_done += 1
+    if place[1] == 0:
+        place[0] = edge
+        total[:] = bar
+    else:
+        total[1] = max(total[1], bar[1])
+        total[2] = min(total[2], bar[2])
+        total[3] = bar[3]
+        total[4] += bar[4]
+    place[1] += 1
+    if time_ns == edge:
+        _hand_out(place, total, done_edges, done_ohlcv, done_counts, n_done)
+        n_done += 1
+    return n_done
+
+
+@njit(cache=True, nogil=True)
+def _hand_out(place, total, done_edges, done_ohlcv, done_counts, at):
+    done_edges[at] = place[0]
+    done_ohlcv[at] = total
+    done_counts[at] = place[1]
+    place[1] = 0
+
+
+@njit(cache=True, nogil=True)
+def _push_all(place, total, step_ns, time_ns, ohlcv, edges, bins, counts):
+    n = 0
+    for t in range(len(time_ns)):
+        n += push_bar(place, total, step_ns, time_ns[t], ohlcv[t], edges[n:], bins[n:], counts[n:])
+    return n
+
+
+def _complete_bins(
+    time_ns: np.ndarray, ohlcv: np.ndarray, step_ns: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Right edges (B,), OHLCV (B, 5) and number of bars (B,) of the complete bins."""
+    T = len(time_ns)  # no more bins than bars
+    edges, bins, counts = np.empty(T, np.int64), np.empty((T, 5)), np.empty(T, np.int64)
+    n = _push_all(*new_bin(), step_ns, time_ns, ohlcv, edges, bins, counts)
+    return edges[:n], bins[:n], counts[:n]
+
+
+def _check_multiple(base: pd.Timedelta, step: pd.Timedelta, timeframe: str) -> None:
+    if step < base:
+        raise ConfigError(
+            f"timeframe {timeframe} is finer than the bars ({_name(base)}); "
+            f"set timeframe={_name(base)} or coarser, or data.path to finer bars"
+        )
+    if step.as_unit("ns").value % base.as_unit("ns").value:
+        raise ConfigError(f"timeframe {timeframe} is no whole multiple of the bars ({_name(base)})")
+
+
+def _name(step: pd.Timedelta) -> str:
+    return str(step) if step.as_unit("ns").value % 60_000_000_000 else timeframe_name(step)
+
+
+def _report(stamps: np.ndarray, counts: np.ndarray, bars: Bars, step: pd.Timedelta) -> dict:
+    whole = step // bars.step
+    partial = np.flatnonzero(counts < whole) if bars.gaps == "split" else []
+    report = {
+        "name": bars.name,
+        "step": _name(step),
+        "source_step": _name(bars.step),
+        "source_rows": len(bars),
+        "rows_used": len(stamps),
+        "first": moment(stamps[0]),
+        "last": moment(stamps[-1]),
+        "partial_bins": len(partial),
+    }
+    return report | ({"first_partial": moment(stamps[partial[0]])} if len(partial) else {})

@@ -1,0 +1,122 @@
+"""A seeded hourly market with planted regimes, for a first run without a file or a network.
+
+Regimes persist for some hundred hours and differ in volatility, and each pulls the price to a level
+of its own: turbulence begins with a fall, as markets do. Within a bar the price walks in twelve
+moves, so high and low belong to the path; the size of a bar's moves is Student-t like; volume rises
+with volatility.
+
+>>> bars = make_market(n_bars=2_000, seed=1)
+>>> bars.states  # 0 is the calmest
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.signal import lfilter
+
+from hmm_exp.errors import ConfigError
+from hmm_exp.market.bars import OHLCV, Bars
+from hmm_exp.market.gaps import gap_report
+from hmm_exp.market.validate import span_report, stamped_frame
+
+_HOUR = 3_600_000_000_000  # ns
+_START = pd.Timestamp("2021-01-01", tz="UTC").as_unit("ns").value
+_FIRST_PRICE = 20_000.0
+_VOLATILITY = (0.002, 0.014)  # of an hourly log return, calmest and wildest regime
+_DWELL = (200.0, 100.0)  # mean hours in a regime
+_LEVEL = (0.06, -0.3)  # log price that each regime pulls to, over the first one
+_PULL = 0.06  # share of the distance to it that an hour takes back
+_TAIL = 16.0  # degrees of freedom of a bar's Student-t scale
+_WALK = 12  # price moves within a bar
+_VOLUME = 1_000.0  # usual hourly volume
+_VOLUME_RISE = 0.8  # log volume per log volatility
+_VOLUME_OF_BAR = 0.2  # log volume per log of a bar's own size in its regime
+_VOLUME_NOISE = 0.1  # hourly shock of the log volume
+_VOLUME_MEMORY = 0.95  # share of the shocks that lasts to the next hour
+
+
+def make_market(n_bars: int = 26_280, n_regimes: int = 3, seed: int = 7) -> Bars:
+    """Hourly bars from 2021-01-01 UTC whose true regimes are known.
+
+    Parameters
+    ----------
+    n_bars
+        Number of bars, at least 2; the default is three years of hours.
+    n_regimes
+        Number of regimes, at least 1. `Bars.states` numbers them by volatility, calm first.
+    seed
+        The same seed gives the same market.
+
+    Raises
+    ------
+    ConfigError
+        A number is below its least.
+    """
+    if n_bars < 2 or n_regimes < 1:
+        raise ConfigError(
+            f"a market of {n_bars} bars and {n_regimes} regimes: needs at least 2 and 1"
+        )
+    rng = np.random.default_rng(seed)
+    states = _regimes(rng, n_bars, _spread(_DWELL, n_regimes))
+    volatility = _spread(_VOLATILITY, n_regimes)[states]
+    scale = volatility * np.sqrt((_TAIL - 2) / rng.chisquare(_TAIL, n_bars))
+    prices = _prices(rng, scale, _spread(_LEVEL, n_regimes)[states])
+    ohlcv = np.column_stack([prices, _volume(rng, volatility, scale)])
+    return _as_bars(ohlcv, states, seed)
+
+
+def _spread(ends: tuple[float, float], n_regimes: int) -> np.ndarray:
+    """Values of the regimes, calm first: evenly apart, in ratio where both ends are positive."""
+    if n_regimes == 1:
+        return np.array([np.mean(ends)])
+    return np.geomspace(*ends, n_regimes) if min(ends) > 0 else np.linspace(*ends, n_regimes)
+
+
+def _regimes(rng: np.random.Generator, n_bars: int, dwell: np.ndarray) -> np.ndarray:
+    """A Markov chain's states (T,): geometric dwell times, then a neighbour or, rarer, a leap."""
+    K = len(dwell)
+    if K == 1:
+        return np.zeros(n_bars, dtype=np.int64)
+    visits, hours, state = [], [], int(rng.integers(K))
+    while sum(hours) < n_bars:
+        visits.append(state)
+        hours.append(int(rng.geometric(1 / dwell[state])))
+        away = np.abs(np.arange(K) - state)
+        chance = np.where(away > 0, 1 / np.maximum(away, 1) ** 2, 0.0)
+        state = int(rng.choice(K, p=chance / chance.sum()))
+    return np.repeat(visits, hours)[:n_bars]
+
+
+def _prices(rng: np.random.Generator, scale: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Open, high, low, close (T, 4) of a walk whose bars open where the last one closed."""
+    moves = rng.standard_normal((len(scale), _WALK)) * (scale / np.sqrt(_WALK))[:, None]
+    moves += (_PULL / _WALK * level)[:, None]
+    close = lfilter([1.0], [1.0, -(1.0 - _PULL)], moves.sum(axis=1))  # log price over the first one
+    opens = np.concatenate([[0.0], close[:-1]])
+    moves -= (_PULL / _WALK * opens)[:, None]
+    inside = opens[:, None] + np.cumsum(moves[:, :-1], axis=1)
+    path = _FIRST_PRICE * np.exp(np.column_stack([opens, inside, close]))
+    return np.column_stack([path[:, 0], path.max(axis=1), path.min(axis=1), path[:, -1]])
+
+
+def _volume(rng: np.random.Generator, volatility: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Volume (T,): up with the regime's volatility, less with the bar's own, noise that lasts."""
+    regime = _VOLUME_RISE * np.log(volatility / np.sqrt(np.prod(_VOLATILITY)))
+    bar = _VOLUME_OF_BAR * np.log(scale / volatility)
+    noise = lfilter([1.0], [1.0, -_VOLUME_MEMORY], rng.standard_normal(len(scale)))
+    return _VOLUME * np.exp(regime + bar + _VOLUME_NOISE * noise)
+
+
+def _as_bars(ohlcv: np.ndarray, states: np.ndarray, seed: int) -> Bars:
+    stamps = _START + _HOUR * np.arange(len(states))
+    report = {
+        "name": "synthetic",
+        "seed": seed,
+        "rows_read": len(stamps),
+        "rows_used": len(stamps),
+        **span_report(stamps, _HOUR, "open"),
+        "normalised": [],
+        "dropped": {},
+        "gaps": gap_report(stamps, _HOUR, "split"),
+    }
+    frame = stamped_frame(stamps, ohlcv, list(OHLCV), _HOUR, "open")
+    return Bars(frame, pd.Timedelta(hours=1), "open", "split", "synthetic", report, states)

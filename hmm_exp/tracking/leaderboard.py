@@ -1,0 +1,200 @@
+"""Reading a sweep back from the store: its table, and which cell won and why.
+
+Inside one observation space an information criterion ranks; between the spaces' winners a
+common yardstick on validation decides, on the bars that every one of them scores. Test is never
+read here.
+"""
+
+import json
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from mlflow.entities import Run, ViewType
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.errors import TrackingError
+from hmm_exp.tracking import tags
+
+SCORES_FILE = "scores.parquet"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The winning run of a sweep, or None, and the reasons in words."""
+
+    run_id: str | None
+    reasons: list[str]
+
+
+def experiment_ids(client: MlflowClient) -> list[str]:
+    """All experiments of a store, so that a sweep is found by its id alone."""
+    return [experiment.experiment_id for experiment in client.search_experiments()]
+
+
+def sweep_parent(client: MlflowClient, sweep_id: str) -> Run:
+    """Parent run of a sweep. Raises TrackingError when there is none."""
+    runs = _search(client, sweep_id, "sweep")
+    if not runs:
+        raise TrackingError(f"no sweep {sweep_id} in this store")
+    return runs[0]
+
+
+def sweep_cells(client: MlflowClient, sweep_id: str) -> list[Run]:
+    """All cells of a sweep, in the order they were started."""
+    return sorted(_search(client, sweep_id, "cell"), key=lambda run: run.info.start_time)
+
+
+def leaderboard(cells: list[Run]) -> pd.DataFrame:
+    """Table of a sweep's cells, best criterion first inside each space, failed cells last."""
+    rows = [_row(run) for run in cells]
+    table = pd.DataFrame(rows)
+    order = ["status", "space", "bic"]
+    return table.sort_values(order, ascending=[True, True, True], na_position="last").drop(
+        columns=["space", "status"]
+    )
+
+
+def choose(client: MlflowClient, sweep_id: str) -> Choice:
+    """Choose a sweep's winner among its eligible cells, by train and validation only."""
+    finished = [run for run in sweep_cells(client, sweep_id) if run.info.status == "FINISHED"]
+    eligible = [run for run in finished if tags.FAULTS not in run.data.tags]
+    if not eligible:
+        return Choice(None, [f"none of the {len(finished)} finished cells is eligible"])
+    spaces: dict[str, list[Run]] = {}
+    for run in eligible:
+        spaces.setdefault(run.data.tags[tags.OBSERVATION_SPACE], []).append(run)
+    winners = [_best_inside(runs) for runs in spaces.values()]
+    if len(winners) == 1:
+        return Choice(winners[0].run.info.run_id, [winners[0].reason])
+    return _best_across(client, winners)
+
+
+@dataclass(frozen=True)
+class _Winner:
+    run: Run
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return self.run.data.tags[tags.CELL]
+
+
+def _search(client: MlflowClient, sweep_id: str, kind: str) -> list[Run]:
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            experiment_ids(client),
+            filter_string=f"tags.{tags.SWEEP_ID} = '{sweep_id}' and tags.{tags.KIND} = '{kind}'",
+            run_view_type=ViewType.ACTIVE_ONLY,
+            max_results=1000,
+            page_token=token,
+        )
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _row(run: Run) -> dict[str, object]:
+    metrics, run_tags = run.data.metrics, run.data.tags
+    failed = run.info.status != "FINISHED"
+    seconds = sum(value for name, value in metrics.items() if name.startswith("seconds_"))
+    reason = run_tags.get(tags.STATUS_REASON, run.info.status)
+    return {
+        "cell": run_tags[tags.CELL],
+        "K": metrics.get("n_states"),
+        "bic": metrics.get("bic"),
+        "val_ll/bar": metrics.get("log_lik_val_per_bar"),
+        "gain_t": metrics.get("return_gain_val"),
+        "gain_ewma": metrics.get("ewma_gain_val"),
+        "eligible": f"{run.info.status}: {reason}" if failed else run_tags.get(tags.FAULTS, "yes"),
+        "s": None if failed else seconds,
+        "run": run.info.run_id,
+        "space": run_tags.get(tags.OBSERVATION_SPACE, ""),
+        "status": failed,
+    }
+
+
+def _best_inside(runs: list[Run]) -> _Winner:
+    """Lowest criterion; among those closer than near_tie to it, the higher validation likelihood."""
+    criterion = runs[0].data.params["selection.within"]
+    near_tie = float(runs[0].data.params["selection.near_tie"])
+    by_criterion = sorted(runs, key=lambda run: run.data.metrics[criterion])
+    lowest = by_criterion[0]
+    limit = lowest.data.metrics[criterion] + near_tie
+    near = [run for run in runs if run is lowest or run.data.metrics[criterion] < limit]
+    best = max(near, key=lambda run: run.data.metrics.get("log_lik_val_per_bar", -math.inf))
+    space = best.data.tags[tags.OBSERVATION_SPACE]
+    name, value = best.data.tags[tags.CELL], best.data.metrics[criterion]
+    if len(runs) == 1:
+        return _Winner(best, f"{name}: the only eligible cell in {space}")
+    if best is not lowest:
+        return _Winner(
+            best,
+            f"{name}: {criterion.upper()} within {near_tie:g} of the lowest in {space}, "
+            "higher validation log-likelihood",
+        )
+    margin = by_criterion[1].data.metrics[criterion] - value
+    return _Winner(
+        best,
+        f"{name}: lowest {criterion.upper()} of {len(runs)} in {space} "
+        f"({value:.1f}, {margin:.1f} below the next)",
+    )
+
+
+def _best_across(client: MlflowClient, winners: list[_Winner]) -> Choice:
+    """Higher mean yardstick on the validation bars that every space's winner scores."""
+    inside = [winner.reason for winner in winners]
+    digests = {winner.run.data.tags[tags.DATA_DIGEST] for winner in winners}
+    if len(digests) > 1:
+        return Choice(None, [*inside, "the spaces hold different data: no choice between them"])
+    yardstick = winners[0].run.data.params["selection.across"]
+    scores = [_validation_scores(client, winner.run.info.run_id) for winner in winners]
+    if any(score is None for score in scores):
+        return Choice(None, [*inside, "a space has no base returns: no choice between spaces"])
+    common = pd.concat([_yardstick(s, yardstick) for s in scores if s is not None], axis=1).dropna()
+    if common.empty:
+        return Choice(None, [*inside, "no validation bar is scored by every space"])
+    means = common.mean().to_numpy()
+    best = int(np.argmax(means))
+    ranked = np.sort(means)[::-1]
+    verdict = (
+        f"{winners[best].name} wins across {len(winners)} spaces: {yardstick} "
+        f"{means[best]:+.4f} nats per bar, {ranked[0] - ranked[1]:.4f} above the next, "
+        f"on {len(common)} common validation bars"
+    )
+    return Choice(winners[best].run.info.run_id, [*inside, verdict])
+
+
+def _validation_scores(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
+    if not any(item.path == SCORES_FILE for item in client.list_artifacts(run_id)):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = client.download_artifacts(run_id, SCORES_FILE, folder)
+        scores = pd.read_parquet(Path(path))
+    return scores[scores["split"] == "val"].set_index("available_at")
+
+
+def _yardstick(scores: pd.DataFrame, name: str) -> pd.Series:
+    baseline = {"return_gain_val": "static_score", "ewma_gain_val": "ewma_score"}.get(name)
+    return scores["model_score"] - (scores[baseline] if baseline else 0.0)
+
+
+def criteria_by_states(cells: list[Run]) -> pd.DataFrame:
+    """Criteria of every number of states tried: columns space, covariance, n_states, bic ..."""
+    rows = []
+    for run in cells:
+        for entry in json.loads(run.data.tags.get(tags.CRITERIA_BY_STATES, "[]")):
+            rows.append(
+                {
+                    "space": run.data.tags[tags.OBSERVATION_SPACE].split("#")[0],
+                    "covariance": run.data.params["covariance.type"],
+                    **entry,
+                }
+            )
+    return pd.DataFrame(rows)

@@ -1,0 +1,238 @@
+"""The detector as an MLflow model: stored without pickle, loaded without the checkout, served.
+
+    model = mlflow.pyfunc.load_model("models:/hmm_regime/Production")
+    regimes = model.predict(bars)  # timestamp, open, high, low, close, volume
+
+Each call is one sequence: send the lookback, not one bar. What is stored is the detector as JSON
+beside this package's source, so that any process with the pinned packages can load it.
+"""
+
+import re
+import shutil
+import tempfile
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import AnyType
+
+from hmm_exp.detector import FILE_NAME, Detector
+from hmm_exp.errors import DataError, HmmExpError
+from hmm_exp.market.bars import OHLCV
+from hmm_exp.market.rows import Rows
+
+MODEL_NAME = "model"
+RUNTIME_PACKAGES = ("mlflow", "numba", "numpy", "omegaconf", "pandas", "pyarrow", "scipy")
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_SOURCE = (  # what loading and predicting need of this package
+    "__init__.py",
+    "errors.py",
+    "config.py",
+    "detector.py",
+    "market",
+    "features",
+    "hmm",
+    "tracking/__init__.py",
+    "tracking/serving.py",
+    "tracking/loading.py",
+)
+_OPTIONS = re.compile(r"; (set data\.\w+|data\.\w+=\w+ [^;]*)")
+
+
+class RequestError(MlflowException):
+    """Input that has no answer, in one line; the REST server answers it with status 400.
+
+    The server would put the whole frame before `message`; here `message` stays as it was raised.
+    """
+
+    def __init__(self, line: str) -> None:
+        self._line = line
+        super().__init__(line, error_code=INVALID_PARAMETER_VALUE)
+
+    @property
+    def message(self) -> str:
+        """What is wrong and what to send instead."""
+        return self._line
+
+    @message.setter
+    def message(self, text: str) -> None:
+        pass
+
+
+class RegimeModel:
+    """The detector behind MLflow's `predict`: bars or ready features in, filtered regimes out."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector = detector
+
+    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Regime of every row from the rows up to it.
+
+        Parameters
+        ----------
+        frame
+            `timestamp` (text, datetimes or epochs) with `open high low close volume`, or with the
+            feature columns of the model: one sequence of at least `min_history` bars.
+
+        Returns
+        -------
+        DataFrame
+            `timestamp, available_at, state, label, p_state_0 ...`
+
+        Raises
+        ------
+        RequestError
+            When there is no answer: says what is wrong and what to send.
+        """
+        try:
+            return self._regimes(frame)
+        except HmmExpError as error:
+            raise RequestError(_for_caller(error, self.detector)) from None
+
+    def get_raw_model(self) -> Detector:
+        """Give the detector itself, by MLflow's name for it."""
+        return self.detector
+
+    def _regimes(self, frame: pd.DataFrame) -> pd.DataFrame:
+        columns = self.detector.recipe.columns
+        if frame.empty:
+            raise DataError("no rows, or none of the known columns")
+        has_features = any(name in frame for name in columns)
+        if has_features and not all(name in frame for name in OHLCV):
+            return self.detector.filter_features(_numbers_only(frame, columns))
+        return self.detector.filter(frame)
+
+
+def log_detector(run_id: str, detector: Detector) -> LoggedModel:
+    """Log the detector as the model of a run, in the store that MLflow is set to.
+
+    Returns
+    -------
+    LoggedModel
+        With `model_id` and `model_uri`, `models:/m-...`.
+    """
+    # The steps of `mlflow.pyfunc.log_model`, which works on the active run alone, puts a model of
+    # any other into experiment 0, and copies the run's params and metric histories one by one.
+    client = MlflowClient()
+    experiment_id = client.get_run(run_id).info.experiment_id
+    model = client.create_logged_model(experiment_id, name=MODEL_NAME, source_run_id=run_id)
+    with tempfile.TemporaryDirectory() as folder:
+        client.log_model_artifacts(model.model_id, str(_saved(Path(folder), detector, model)))
+    model = client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return model
+
+
+def signature_of(detector: Detector) -> ModelSignature:
+    """Columns that may be sent, all optional, and those that come back.
+
+    Inputs are of any type: MLflow would refuse whole-numbered volumes as doubles and take one form
+    of timestamp only. `RegimeModel` checks them, with better words.
+    """
+    names = ("timestamp", *OHLCV, *detector.recipe.columns)
+    answer = {
+        "timestamp": DataType.datetime,
+        "available_at": DataType.datetime,
+        "state": DataType.long,
+        "label": DataType.string,
+    } | {f"p_state_{k}": DataType.double for k in range(detector.n_states)}
+    return ModelSignature(
+        inputs=Schema([ColSpec(AnyType(), name, required=False) for name in names]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in answer.items()]),
+    )
+
+
+@cache
+def requirements() -> list[str]:
+    """Packages that loading and predicting need, at the versions in use."""
+    return [f"{name}=={version(name)}" for name in RUNTIME_PACKAGES]
+
+
+def sample_bars(detector: Detector) -> pd.DataFrame:
+    """Made-up bars, as many as the detector asks for: enough to see that it answers."""
+    n_bars = detector.min_history + int(detector.row_step / detector.step)
+    random = np.random.default_rng(0)
+    close = 100 * np.exp(0.005 * random.standard_normal(n_bars).cumsum())
+    opens = np.concatenate([[100.0], close[:-1]])
+    return pd.DataFrame(
+        {
+            "timestamp": pd.date_range("2021-01-01", periods=n_bars, freq=detector.step, tz="UTC"),
+            "open": opens,
+            "high": np.maximum(opens, close) * (1 + 0.002 * random.random(n_bars)),
+            "low": np.minimum(opens, close) * (1 - 0.002 * random.random(n_bars)),
+            "close": close,
+            "volume": random.uniform(50, 150, n_bars),
+        }
+    )
+
+
+def _saved(folder: Path, detector: Detector, model: LoggedModel) -> Path:
+    """Folder of the MLflow model: the detector, this package's source, the pinned packages."""
+    code = _copied_source(folder / _PACKAGE.name)
+    detector.save(folder / FILE_NAME)
+    mlflow.pyfunc.save_model(
+        folder / MODEL_NAME,
+        loader_module=__name__,
+        data_path=str(folder / FILE_NAME),
+        code_paths=[str(code)],
+        pip_requirements=requirements(),
+        mlflow_model=Model(
+            artifact_path=model.artifact_location,
+            model_uuid=model.model_id,
+            model_id=model.model_id,
+            run_id=model.source_run_id,
+            signature=signature_of(detector),  # as an argument it warns of a missing example
+        ),
+    )
+    return folder / MODEL_NAME
+
+
+def _copied_source(target: Path) -> Path:
+    """Copy the Python files that a stored model needs, without what was compiled from them."""
+    for name in _SOURCE:
+        files = sorted((_PACKAGE / name).rglob("*.py")) or [_PACKAGE / name]
+        for file in files:
+            copy = target / file.relative_to(_PACKAGE)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+    return target
+
+
+def _load_pyfunc(data_path: str) -> RegimeModel:
+    """MLflow's entry: the model from what `log_detector` stored."""
+    return RegimeModel(Detector.load(data_path))
+
+
+def _numbers_only(frame: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Feature rows as numbers; a cell that is none is refused.
+
+    A row that lacks a feature need not be sent: left out, it counts as missing all the same.
+    """
+    present = [name for name in columns if name in frame]
+    if "timestamp" not in frame or len(present) < len(columns):
+        return frame  # the detector says what lacks
+    rows = Rows(frame["timestamp"], frame[present], "error")
+    rows.need_stamps()
+    missing = ~np.isfinite(rows.values) & ~rows.text
+    rows.need_cells(
+        [("text instead of a number", rows.text), ("a missing or infinite number", missing)]
+    )
+    return frame.assign(**dict(zip(present, rows.values.T, strict=True)))
+
+
+def _for_caller(error: HmmExpError, detector: Detector) -> str:
+    """Say what is wrong and what to send, without the options of a training run."""
+    text = _OPTIONS.sub("", " ".join(str(error).split()))
+    if "send " in text:
+        return text
+    return f"{text}: send at least {detector.min_history} rows of {detector.input_hint}"

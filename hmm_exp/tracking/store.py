@@ -1,0 +1,159 @@
+"""The MLflow store: which one, made once, and a client for it.
+
+Default: `mlflow.db` (SQLite) and `mlruns/` in the folder where the program runs, so that a bare
+`mlflow ui` or `mlflow.pyfunc.load_model` in the same folder finds everything.
+"""
+
+import logging
+import os
+import sqlite3
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from filelock import FileLock
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.config import TrackingConfig
+from hmm_exp.errors import TrackingError
+
+DATABASE = "mlflow.db"
+ARTIFACTS = "mlruns"
+_SQLITE = "sqlite:///"
+_ANSWER_WITHIN = 10  # seconds
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store with the experiment that holds the runs."""
+
+    uri: str
+    experiment_id: str
+    experiment: str
+    client: MlflowClient
+
+
+def resolve_uri(uri: str | None = None) -> str:
+    """Absolute tracking URI: the given one, else MLFLOW_TRACKING_URI, else SQLite in this folder.
+
+    Absolute, because workers may run elsewhere and share nothing but the resolved text.
+    """
+    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{DATABASE}"
+    if "://" not in chosen:
+        raise TrackingError(
+            f"tracking.uri={chosen}: write sqlite:///{chosen}/{DATABASE} or an http(s) address "
+            "(MLflow 3 keeps no runs in plain folders)"
+        )
+    if chosen.startswith(_SQLITE):
+        return _SQLITE + str(Path(chosen.removeprefix(_SQLITE)).absolute())
+    return chosen
+
+
+def open_store(tracking: TrackingConfig) -> Store:
+    """Open the store and its experiment, making both on first use.
+
+    Safe when many processes start at once: the making happens under a file lock.
+
+    Raises
+    ------
+    TrackingError
+        When the store does not answer or its folder cannot be written.
+    """
+    uri = resolve_uri(tracking.uri)
+    _check_answers(uri)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
+    mlflow.set_tracking_uri(uri)
+    client = MlflowClient(uri)
+    try:
+        experiment_id = _experiment(client, uri, tracking.experiment)
+    except MlflowException as error:
+        raise TrackingError(f"tracking store {uri}: {' '.join(str(error).split())}") from None
+    return Store(uri, experiment_id, tracking.experiment, client)
+
+
+def connect(uri: str | None = None) -> MlflowClient:
+    """Client of an existing store, for commands that only read or promote."""
+    resolved = resolve_uri(uri)
+    if resolved.startswith(_SQLITE) and not Path(resolved.removeprefix(_SQLITE)).is_file():
+        raise TrackingError(
+            f"no tracking store at {resolved}: run where the sweep ran, or say --tracking-uri"
+        )
+    _check_answers(resolved)
+    mlflow.set_tracking_uri(resolved)
+    return MlflowClient(resolved)
+
+
+def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+    if not uri.startswith(_SQLITE):
+        return _get_or_create(client, name, artifact_location=None)
+    database = Path(uri.removeprefix(_SQLITE))
+    with FileLock(f"{database}.lock"):
+        experiment_id = _get_or_create(
+            client, name, artifact_location=(database.parent / ARTIFACTS).as_uri()
+        )
+        with sqlite3.connect(database) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")  # writers do not wait for readers
+        connection.close()
+    return experiment_id
+
+
+def _get_or_create(client: MlflowClient, name: str, artifact_location: str | None) -> str:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return client.create_experiment(name, artifact_location=artifact_location)
+        except MlflowException:  # another process was faster on a shared server
+            experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        raise TrackingError(f"experiment {name!r} is deleted: restore it or set tracking.experiment")
+    return experiment.experiment_id
+
+
+def _check_answers(uri: str) -> None:
+    """Ask once, with little patience; MLflow itself would retry for minutes."""
+    if uri.startswith(_SQLITE):
+        _check_writable(Path(uri.removeprefix(_SQLITE)).parent)
+    elif uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    else:
+        _check_database(uri)
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TrackingError(f"cannot write to {folder}: {error.strerror}") from None
+
+
+def _check_server(uri: str) -> None:
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_WITHIN):
+            pass
+    except urllib.error.HTTPError:
+        pass  # something answers; MLflow will say more, a login for example
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise TrackingError(f"tracking server {uri} does not answer: {reason}") from None
+
+
+def _check_database(uri: str) -> None:
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+    try:
+        with create_engine(uri).connect():
+            pass
+    except ArgumentError:
+        raise TrackingError(f"tracking.uri={uri} is not an address MLflow can use") from None
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        raise TrackingError(f"tracking database {uri} does not answer: {reason}") from None
+    except ImportError as error:
+        raise TrackingError(f"tracking.uri={uri} needs the package {error.name}") from None

@@ -1,0 +1,193 @@
+"""A sweep: opened before Hydra launches its cells, judged after the last.
+
+Hydra calls `SweepCallback` around a multirun. The sweep's end reads the store by `sweep_id`, so
+it sees cells that ran in other processes or on other machines.
+"""
+
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from mlflow.entities import Run, RunStatus
+from mlflow.tracking import MlflowClient
+from omegaconf import DictConfig, open_dict, read_write
+
+from hmm_exp.config import Config, to_config
+from hmm_exp.errors import HmmExpError
+from hmm_exp.experiment import figures
+from hmm_exp.tracking import registry, tags, terminal
+from hmm_exp.tracking.leaderboard import (
+    Choice,
+    choose,
+    criteria_by_states,
+    leaderboard,
+    sweep_cells,
+    sweep_parent,
+)
+from hmm_exp.tracking.preflight import check_sweep
+from hmm_exp.tracking.record import git_sha
+from hmm_exp.tracking.store import Store, open_store
+
+__all__ = ["SweepCallback", "choose", "close_sweep", "open_sweep"]
+FAILED, BAD_INPUT = 1, 2
+
+
+class SweepCallback(Callback):
+    """Opens a sweep and closes it; a single run passes through untouched."""
+
+    def __init__(self) -> None:
+        self.settings: Config | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check every cell's settings, open the parent run and tell the cells about it."""
+        with _exits_with(BAD_INPUT):
+            self.settings = open_sweep(config)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the leaderboard, choose, ask the gate, promote; exit non-zero on any failure."""
+        assert self.settings is not None
+        with _exits_with(FAILED):
+            if not close_sweep(self.settings):
+                raise SystemExit(FAILED)
+
+
+@contextmanager
+def _exits_with(status: int) -> Iterator[None]:
+    """Leave the program on an error: Hydra turns a callback's into a warning and goes on."""
+    try:
+        yield
+    except HmmExpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(status) from None
+    except Exception:
+        traceback.print_exc()
+        raise SystemExit(status) from None
+
+
+def open_sweep(config: DictConfig) -> Config:
+    """Check all cells, open the sweep's parent run, and pass its id on to every cell.
+
+    The id is appended to the overrides from which Hydra composes each cell, so that it reaches
+    workers anywhere. Raises HmmExpError before anything is written.
+    """
+    n_cells = check_sweep(config)
+    settings = to_config(config)
+    store = open_store(settings.tracking)
+    resumed = settings.sweep_id is not None
+    parent = _reopened(store, settings.sweep_id) if settings.sweep_id else _opened(store, n_cells)
+    settings.sweep_id = parent.data.tags[tags.SWEEP_ID]
+    settings.sweep.parent_run = parent.info.run_id
+    with read_write(config), open_dict(config):
+        config.hydra.overrides.task += [
+            f"sweep_id={settings.sweep_id}",
+            f"sweep.parent_run={parent.info.run_id}",
+            f"sweep.n_cells={n_cells}",
+            f"sweep.resumed={resumed}",
+        ]
+    cells = f"{n_cells} cell{'s' if n_cells > 1 else ''}"
+    print(f"sweep {settings.sweep_id}: {cells}; if stopped, go on with sweep_id={settings.sweep_id}")
+    return settings
+
+
+def is_finished(client: MlflowClient, settings: Config, fingerprint: str) -> bool:
+    """Whether this sweep holds a finished cell of this fingerprint."""
+    assert settings.sweep_id is not None
+    return any(
+        run.info.status == "FINISHED" and run.data.tags.get(tags.FINGERPRINT) == fingerprint
+        for run in sweep_cells(client, settings.sweep_id)
+    )
+
+
+def close_sweep(settings: Config) -> bool:
+    """Judge a sweep that ran to its end: leaderboard, winner, gate, registry, parent run.
+
+    Returns
+    -------
+    bool
+        True when every cell finished and the winner was promoted where that was asked.
+    """
+    assert settings.sweep_id is not None
+    store = open_store(settings.tracking)
+    cells = sweep_cells(store.client, settings.sweep_id)
+    parent = sweep_parent(store.client, settings.sweep_id)
+    print(f"\n{terminal.leaderboard_table(leaderboard(cells))}\n")
+    choice = choose(store.client, settings.sweep_id)
+    for reason in choice.reasons:
+        print(reason)
+    succeeded = _promote(store, settings, choice) and _all_finished(cells)
+    _write_parent(store, parent, cells, choice)
+    link = terminal.ui_link(store, sweep_id=settings.sweep_id)
+    print(f"compare: {terminal.ui_command(store)}{link}")
+    winner = next((run for run in cells if run.info.run_id == choice.run_id), None)
+    if winner is not None:
+        print(winner.data.tags.get(tags.REGIME_NOW, ""))
+    return succeeded
+
+
+def _opened(store: Store, n_cells: int) -> Run:
+    sweep_id = terminal.new_sweep_id()
+    identity = {tags.KIND: "sweep", tags.SWEEP_ID: sweep_id, tags.N_CELLS: str(n_cells)}
+    if sha := git_sha():
+        identity[tags.GIT_SHA] = sha
+    return store.client.create_run(
+        store.experiment_id, tags=identity, run_name=f"sweep {sweep_id}"
+    )
+
+
+def _reopened(store: Store, sweep_id: str) -> Run:
+    """Parent of an earlier sweep; its cells that a dead process left RUNNING become KILLED."""
+    parent = sweep_parent(store.client, sweep_id)
+    for run in sweep_cells(store.client, sweep_id):
+        if run.info.status == "RUNNING":
+            store.client.set_terminated(run.info.run_id, "KILLED")
+    store.client.update_run(parent.info.run_id, status="RUNNING")
+    return parent
+
+
+def _promote(store: Store, settings: Config, choice: Choice) -> bool:
+    if choice.run_id is None:
+        print("nothing to promote")
+        return False
+    if settings.promote is False:
+        print(f"winner: run {choice.run_id}; not promoted (promote=false)")
+        return True
+    decision = registry.promote(
+        store.client, choice.run_id, registry_name=settings.registry.name, gate=settings.gate
+    )
+    terminal.print_decision(decision, settings.registry.name)
+    return decision.promoted or decision.noop
+
+
+def _all_finished(cells: list[Run]) -> bool:
+    latest = {run.data.tags.get(tags.FINGERPRINT, run.info.run_id): run for run in cells}
+    failed = [run for run in latest.values() if run.info.status != "FINISHED"]
+    for run in failed:
+        reason = run.data.tags.get(tags.STATUS_REASON, "no reason recorded")
+        print(f"{run.info.status}: {run.data.tags[tags.CELL]} (run {run.info.run_id}): {reason}")
+    return not failed
+
+
+def _write_parent(store: Store, parent: Run, cells: list[Run], choice: Choice) -> None:
+    run_id = parent.info.run_id
+    with tempfile.TemporaryDirectory() as folder:
+        leaderboard(cells).to_csv(Path(folder) / "leaderboard.csv", index=False)
+        criteria = criteria_by_states(cells)
+        if not criteria.empty:
+            (Path(folder) / "plots").mkdir()
+            figures.save(figures.bic_by_space(criteria), Path(folder) / "plots" / "bic.png")
+        store.client.log_artifacts(run_id, folder)
+    verdict = "\n\n".join(choice.reasons)
+    store.client.set_tag(run_id, tags.NOTE, verdict)
+    if choice.run_id:
+        store.client.set_tag(run_id, tags.WINNER, choice.run_id)
+    status = RunStatus.FINISHED if _finished(cells) else RunStatus.FAILED
+    store.client.set_terminated(run_id, RunStatus.to_string(status))
+
+
+def _finished(cells: list[Run]) -> bool:
+    return all(run.info.status == "FINISHED" for run in cells)

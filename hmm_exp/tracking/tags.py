@@ -1,0 +1,25 @@
+"""Names of the tags on runs and model versions: the contract between recording, choice and gate."""
+
+SWEEP_ID = "sweep_id"
+KIND = "kind"  # "sweep" on a parent run, "cell" on a run with a model
+CELL = "cell"  # the cell's name in words, such as "v1@1H diag K=3"
+FINGERPRINT = "fingerprint"
+OBSERVATION_SPACE = "observation_space"
+FEATURE_SET = "feature_set"
+TIMEFRAME = "timeframe"
+GIT_SHA = "git_sha"
+DATA_DIGEST = "data_digest"
+STATUS_REASON = "status_reason"
+INSTRUMENT = "instrument"
+DATA_KIND = "data_kind"
+FAULTS = "faults"  # hard faults joined by "; ", absent when there are none
+CRITERIA_BY_STATES = "criteria_by_states"  # JSON of a run's selection table
+REGIME_NOW = "regime_now"
+GATE_DECISION = "gate_decision"
+GATE_REASONS = "gate_reasons"
+PARENT_RUN = "mlflow.parentRunId"
+RUN_NAME = "mlflow.runName"
+NOTE = "mlflow.note.content"
+N_CELLS = "n_cells"
+WINNER = "winner"
+REPLACES = "replaces"  # on a model version: the version it took Production from

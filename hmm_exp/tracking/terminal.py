@@ -1,0 +1,128 @@
+"""What the program says on the terminal: live progress, tables, verdicts, links."""
+
+import secrets
+import sys
+import time
+from types import TracebackType
+from urllib.parse import quote
+
+import pandas as pd
+
+from hmm_exp.experiment.run import RunResult
+from hmm_exp.tracking.registry import Decision
+from hmm_exp.tracking.store import Store, resolve_uri
+
+WIDTH = 100
+
+
+class Progress:
+    """One live line on a terminal, rewritten in place and gone at the end; nothing in a pipe."""
+
+    def __init__(self, head: str) -> None:
+        self.head = head
+        self.live = sys.stderr.isatty()
+
+    def __call__(self, text: str) -> None:
+        """Show what is being done now."""
+        if self.live:
+            print(f"\r\x1b[K{self.head}  {text}"[: WIDTH + 4], end="", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.live:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def summary_line(result: RunResult) -> str:
+    """Give a finished cell in one line."""
+    metrics = result.metrics
+    gain = metrics.get("return_gain_val")
+    parts = [f"K={result.n_states}", f"BIC {metrics['bic']:.1f}"]
+    parts += [] if gain is None else [f"gain {gain:+.4f}"]
+    parts += [f"{result.seconds:.1f} s"]
+    parts += [f"ineligible: {result.faults[0]}"] if result.faults else []
+    return "  ".join(parts)
+
+
+def print_run(result: RunResult) -> None:
+    """Print a run's choice of states and what each state is."""
+    if len(result.selection) > 1:
+        print(plain_table(result.selection_view()), end="\n\n")
+    print(plain_table(result.state_view()), end="\n\n")
+    for fault in result.faults:
+        print(f"hard fault: {fault}")
+    for warning in result.warnings:
+        print(f"warning: {warning}")
+
+
+def print_decision(decision: Decision, registry_name: str) -> None:
+    """Print what the gate and the registry did, each reason on its line."""
+    if decision.promoted:
+        print(f"promoted: models:/{registry_name}/Production is version {decision.version}")
+    elif decision.noop:
+        print(f"models:/{registry_name}/Production is this model already (v{decision.version})")
+    else:
+        print("not promoted:")
+    for reason in decision.reasons:
+        print(f"  {reason}")
+    for warning in decision.warnings:
+        print(f"  warning: {warning}")
+
+
+def leaderboard_table(table: pd.DataFrame) -> str:
+    """Give a leaderboard in at most WIDTH columns; long reasons are cut, the run has them whole."""
+    shown = table.assign(
+        run=table["run"].str[:8],
+        K=table["K"].map("{:.0f}".format, na_action="ignore"),
+        bic=table["bic"].map("{:.1f}".format, na_action="ignore"),
+        s=table["s"].map("{:.1f}".format, na_action="ignore"),
+        **{
+            name: table[name].map("{:+.4f}".format, na_action="ignore")
+            for name in ("val_ll/bar", "gain_t", "gain_ewma")
+        },
+    ).fillna("")
+    narrow = shown.drop(columns="eligible").to_string(index=False).splitlines()
+    room = max(12, WIDTH - max(map(len, narrow)) - 2)
+    cut = shown["eligible"].map(lambda text: text if len(text) <= room else text[: room - 1] + "…")
+    return shown.assign(eligible=cut).to_string(index=False)
+
+
+def new_sweep_id() -> str:
+    """Give a new sweep id: the time, and four characters against collisions."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def ui_command(store: Store) -> str:
+    """Give the command that serves the store's UI, empty when a server does already."""
+    if store.uri.startswith(("http://", "https://")):
+        return ""
+    if store.uri == resolve_uri():
+        return "mlflow ui, then "
+    return f"mlflow ui --backend-store-uri {store.uri}, then "
+
+
+def plain_table(table: pd.DataFrame) -> str:
+    """Give a table as aligned text without an index; what does not exist is blank."""
+    return table.to_string(index=False, na_rep="", float_format=lambda x: f"{x:.4g}")
+
+
+def ui_link(store: Store, *, run_id: str | None = None, sweep_id: str | None = None) -> str:
+    """Address of a run, or of the table of a sweep's cells, in the MLflow UI."""
+    served = store.uri.startswith(("http://", "https://"))
+    base = store.uri.rstrip("/") if served else "http://127.0.0.1:5000"
+    place = f"{base}/#/experiments/{store.experiment_id}"
+    if run_id is not None:
+        return f"{place}/runs/{run_id}"
+    wanted = quote(f"tags.sweep_id = '{sweep_id}' and tags.kind = 'cell'")
+    order = quote("metrics.`bic`")
+    return (
+        f"{place}/runs?searchFilter={wanted}&orderByKey={order}&orderByAsc=true"
+        "&workflowType=machine_learning"
+    )

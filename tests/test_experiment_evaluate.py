@@ -1,0 +1,203 @@
+"""Tables of a fitted model: next bars, persistence, raw units, diagnostics."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hmm_exp.experiment import evaluate as ev
+from hmm_exp.experiment import persistence as ps
+from hmm_exp.experiment.next_bar import COLUMNS, next_bar_table
+
+
+def slow_visits(states, steps):
+    """Visits by walking the chain one bar at a time."""
+    visits = []
+    for state, step in zip(states, steps, strict=True):
+        if visits and step > 0 and visits[-1][0] == state:
+            visits[-1][1] += step
+        else:
+            visits.append([state, 1])
+    return [tuple(visit) for visit in visits]
+
+
+def summary(**changes):
+    """A two-state, two-feature model with a short path."""
+    fields = {
+        "labels": ["calm", "turbulent"],
+        "columns": ["a_1H", "b_1H"],
+        "transmat": np.array([[0.9, 0.1], [0.25, 0.75]]),
+        "stationary": np.array([0.25, 0.1]) / 0.35,
+        "means": np.array([[1.0, 2.0], [3.0, 4.0]]),
+        "covars": np.array([np.diag([4.0, 9.0]), np.diag([16.0, 25.0])]),
+        "states": np.array([0, 0, 0, 1, 0]),
+        "steps": np.array([0, 1, 1, 1, 1]),
+    }
+    return ev.StateSummary(**(fields | changes))
+
+
+def test_next_bar_table_by_hand():
+    states = np.array([0, 0, 0, 0, 1, -1, 0])
+    returns = np.array([0.01, -0.02, 0.03, 0.02, 0.05, 0.9, np.nan])
+    table = next_bar_table(states, returns, 3, bars_per_year=400.0)
+    calm, four = table.loc[0], returns[:4]
+    sharpe = four.mean() / four.std(ddof=1)
+    assert tuple(table.columns) == COLUMNS
+    assert list(table["n"]) == [4, 1, 0]
+    assert calm["mean"] == pytest.approx(0.01)
+    assert calm["mean_error"] == pytest.approx(four.std(ddof=1) / 2.0)
+    assert calm["volatility"] == pytest.approx(four.std(ddof=1))
+    assert calm["hit_rate"] == 0.75
+    assert calm["hit_rate_error"] == pytest.approx(np.sqrt(0.75 * 0.25 / 4.0))
+    assert calm["sharpe"] == pytest.approx(sharpe)
+    assert calm["sharpe_error"] == pytest.approx(np.sqrt((1.0 + sharpe**2 / 2.0) / 4.0))
+    assert calm["sharpe_annual"] == pytest.approx(20.0 * sharpe)
+    assert calm["sharpe_annual_error"] == pytest.approx(20.0 * calm["sharpe_error"])
+
+
+def test_statistics_that_do_not_exist_are_missing():
+    table = next_bar_table(np.array([0, 1, 1]), np.array([0.01, 0.02, 0.02]), 3)
+    present = {state: set(table.columns[table.loc[state].notna()]) for state in range(3)}
+    assert present[0] == {"n", "mean", "hit_rate"}
+    assert present[1] == present[0] | {"mean_error", "hit_rate_error", "volatility"}
+    assert present[2] == {"n"}
+
+
+def test_next_bar_mask_keeps_train_and_test_apart():
+    rng = np.random.default_rng(0)
+    states, returns = rng.integers(0, 2, 200), rng.standard_normal(200)
+    train = np.arange(200) < 120
+    masked = next_bar_table(states, returns, 2, mask=train)
+    pd.testing.assert_frame_equal(masked, next_bar_table(states[:120], returns[:120], 2))
+
+
+def test_errors_are_the_spread_over_many_samples():
+    rng = np.random.default_rng(1)
+    returns = 0.1 + rng.standard_t(12.0, (600, 400))
+    tables = [next_bar_table(np.zeros(400, int), row, 1).loc[0] for row in returns]
+    frame = pd.DataFrame(tables)
+    for name in ("mean", "volatility", "hit_rate", "sharpe"):
+        assert frame[f"{name}_error"].mean() == pytest.approx(frame[name].std(), rel=0.1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    path=st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 1, 1, 3])), max_size=40),
+)
+def test_visits_are_those_of_a_slow_walk(path):
+    states = np.array([state for state, _ in path], dtype=np.int64)
+    steps = np.array([step for _, step in path], dtype=np.int64)
+    steps[:1] = 0
+    visits = ps.find_visits(states, steps)
+    expected = slow_visits(states, steps)
+    assert list(zip(visits.state, visits.length, strict=True)) == expected
+    lengths = ps.dwell_lengths(visits, 3)
+    assert [list(part) for part in lengths] == [
+        [n for s, n in expected if s == k] for k in (0, 1, 2)
+    ]
+
+
+def test_visits_end_at_sequences_and_span_missing_bars():
+    visits = ps.find_visits(np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 3, 4, 0, 1]))
+    assert list(visits.state) == [0, 1, 1]
+    assert list(visits.length) == [5, 1, 2]
+
+
+def test_observed_dwell_agrees_with_the_chain_that_made_the_path():
+    rng = np.random.default_rng(2)
+    transmat = np.array([[0.95, 0.05], [0.2, 0.8]])
+    states = np.zeros(60_000, dtype=np.int64)
+    for t, draw in enumerate(rng.random(59_999), start=1):
+        states[t] = draw > transmat[states[t - 1], 0]
+    visits = ps.find_visits(states, np.r_[0, np.ones(59_999, dtype=np.int64)])
+    np.testing.assert_allclose(ps.expected_dwell(transmat), [20.0, 5.0])
+    np.testing.assert_allclose(ps.observed_dwell(visits, 2), [20.0, 5.0], rtol=0.05)
+    np.testing.assert_allclose(ps.one_bar_shares(visits, 2), [0.05, 0.2], rtol=0.15)
+    np.testing.assert_allclose(ps.occupancy(states, 2), [0.8, 0.2], rtol=0.05)
+
+
+def test_a_state_never_seen_has_no_dwell():
+    visits = ps.find_visits(np.array([0, 0]), np.array([0, 1]))
+    assert np.isnan(ps.observed_dwell(visits, 2)[1])
+    assert np.isnan(ps.one_bar_shares(visits, 2)[1])
+    assert ps.occupancy(np.array([0, 0, -1]), 2).tolist() == [1.0, 0.0]
+    assert np.isinf(ps.expected_dwell(np.eye(2))).all()
+
+
+def test_persistence_metrics_by_hand():
+    filtered = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [1.0, 0.0]])
+    smoothed = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    metrics = ps.persistence_metrics(filtered, smoothed, np.array([0, 1, 1, 1]))
+    assert metrics == {
+        "mean_dwell_bars": pytest.approx(4.0 / 3.0),
+        "one_bar_visit_share": pytest.approx(2.0 / 3.0),
+        "posterior_entropy": pytest.approx(np.log(2.0) / 4.0),
+        "revision_rate": 0.25,
+        "switches_per_1000": pytest.approx(2000.0 / 3.0),
+    }
+
+
+def test_a_change_between_sequences_is_no_switch():
+    probs = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    metrics = ps.persistence_metrics(probs, probs, np.array([0, 0, 1]))
+    assert metrics["switches_per_1000"] == 0.0
+    assert "switches_per_1000" not in ps.persistence_metrics(probs, probs, np.zeros(3, int))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("diag", (2, 3)), ("full", (2, 3, 3)), ("tied", (3, 3)), ("spherical", (2,))],
+)
+def test_raw_moments_are_those_of_unscaled_draws(kind, shape):
+    rng = np.random.default_rng(3)
+    covars = rng.uniform(0.5, 2.0, shape)
+    if kind in ("full", "tied"):
+        covars = covars @ np.swapaxes(covars, -1, -2)
+    centre, unit = np.array([5.0, -1.0, 0.1]), np.array([100.0, 1.0, 0.01])
+    means = rng.standard_normal((2, 3))
+    scaled = {
+        "diag": lambda k: np.diag(covars[k]),
+        "full": lambda k: covars[k],
+        "tied": lambda k: covars,
+        "spherical": lambda k: covars[k] * np.eye(3),
+    }[kind]
+    raw_m = ev.raw_means(means, centre, unit)
+    raw_c = ev.raw_covars(covars, kind, 2, unit)
+    assert raw_c.shape == (2, 3, 3)
+    for k in range(2):
+        draws = rng.multivariate_normal(means[k], scaled(k), 200_000) * unit + centre
+        np.testing.assert_allclose((draws.mean(axis=0) - raw_m[k]) / unit, 0.0, atol=0.03)
+        np.testing.assert_allclose(raw_c[k], np.diag(unit) @ scaled(k) @ np.diag(unit), rtol=1e-12)
+
+
+def test_an_unknown_covariance_type_is_refused():
+    with pytest.raises(ValueError, match="unknown covariance type 'banana'"):
+        ev.raw_covars(np.ones((2, 3)), "banana", 2, np.ones(3))
+
+
+def test_diagnostics_hold_every_table_once():
+    returns = np.array([0.01, -0.02, 0.03, 0.05, np.nan])
+    model = summary()
+    table = ev.diagnostics_table(model, {"test": next_bar_table(model.states, returns, 2)})
+    assert list(table.columns) == ["table", "row", "column", "value"]
+    assert not table.duplicated(["table", "row", "column"]).any()
+    value = table.set_index(["table", "row", "column"])["value"]
+    assert value["transition_matrix", "calm", "turbulent"] == 0.1
+    assert value["stationary", "calm", "share"] == pytest.approx(0.25 / 0.35)
+    assert value["occupancy", "turbulent", "share"] == 0.2
+    assert value["dwell", "calm", "expected_bars"] == pytest.approx(10.0)
+    assert value["dwell", "calm", "observed_bars"] == 2.0
+    assert value["dwell", "calm", "visits"] == 2.0
+    assert value["dwell", "calm", "one_bar_share"] == 0.5
+    assert value["state_means", "turbulent", "a_1H"] == 3.0
+    assert value["state_deviations", "turbulent", "b_1H"] == 5.0
+    assert value["next_bar_test", "turbulent", "mean"] == 0.05
+
+
+def test_diagnostics_leave_out_what_does_not_exist():
+    model = summary(transmat=np.eye(2), states=np.zeros(5, dtype=np.int64))
+    table = ev.diagnostics_table(model)
+    assert np.isfinite(table["value"]).all()
+    dwell = table[table["table"] == "dwell"]
+    assert set(dwell["column"][dwell["row"] == "turbulent"]) == {"visits"}

@@ -1,0 +1,159 @@
+"""Normalised, refused, dropped: what happens to every kind of row."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hmm_exp.errors import ConfigError, DataError
+from hmm_exp.market.bars import bars_digest
+from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.synthetic import make_market
+from hmm_exp.market.validate import bars_from_frame
+
+HOUR = 3_600_000_000_000
+
+
+@pytest.fixture
+def frame():
+    """Ten good hours from 2024-03-31, stamped at the open."""
+    market = make_market(10).frame.reset_index(drop=True)
+    market["timestamp"] = pd.date_range("2024-03-31", periods=10, freq="h", tz="UTC")
+    return market
+
+
+def same(bars, expected):
+    pd.testing.assert_frame_equal(bars.frame, expected.frame)
+
+
+def test_lossless_differences_of_form_give_the_same_bars(frame):
+    expected = bars_from_frame(frame, bar_stamp="open")
+    same(bars_from_frame(frame[::-1], bar_stamp="open"), expected)
+    same(bars_from_frame(frame.sample(frac=1, random_state=0), bar_stamp="open"), expected)
+    same(bars_from_frame(pd.concat([frame, frame[3:5]]), bar_stamp="open"), expected)
+    same(bars_from_frame(frame.rename(columns=str.upper), bar_stamp="open"), expected)
+    same(bars_from_frame(frame.set_index("timestamp"), bar_stamp="open"), expected)
+    same(bars_from_frame(frame.astype(str), bar_stamp="open"), expected)
+    same(bars_from_frame(expected.frame, bar_stamp="open"), expected)
+
+
+def test_what_was_normalised_is_reported(frame):
+    bars = bars_from_frame(pd.concat([frame, frame[3:5]])[::-1], bar_stamp="open")
+    assert "2 exact duplicate rows removed" in bars.report["normalised"]
+    assert "1 step back in time: rows sorted" not in bars.report["normalised"]
+    assert (bars.report["rows_read"], bars.report["rows_used"]) == (12, 10)
+
+
+BAD = [
+    ("open", "abc", r"1 row with text instead of a number, first open=abc at 2024-03-31 02:00"),
+    ("close", None, r"1 row with a missing or infinite number, first close=.* at 2024-03-31 02:00"),
+    ("volume", np.inf, r"1 row with a missing or infinite number, first volume=inf"),
+    ("low", 0.0, r"1 row with a zero or negative price, first low=0.0"),
+    ("low", -3.0, r"1 row with a zero or negative price, first low=-3.0"),
+    ("high", 1.0, r"1 row with high below low, first high=1.0"),
+    ("close", 1.0, r"1 row with open or close outside low..high, first close=1.0"),
+    ("volume", -1.0, r"1 row with a negative volume, first volume=-1.0"),
+    ("timestamp", "soon", r"1 unreadable timestamp, first 'soon' in data row 3"),
+    ("timestamp", None, r"1 unreadable timestamp, first .* in data row 3"),
+]
+
+
+@pytest.mark.parametrize(("column", "value", "line"), BAD)
+def test_a_bad_row_is_an_error_or_dropped_and_counted(frame, column, value, line):
+    frame[column] = frame[column].astype(object)
+    frame.loc[2, column] = value
+    with pytest.raises(DataError, match=rf"^{line}.*; data.bad_rows=drop leaves them out$"):
+        bars_from_frame(frame, bar_stamp="open")
+    bars = bars_from_frame(frame, bar_stamp="open", bad_rows="drop")
+    same(bars, bars_from_frame(frame.drop(index=2).infer_objects(), bar_stamp="open"))
+    assert sum(bars.report["dropped"].values()) == 1
+    assert bars.report["gaps"]["missing_bars"] == 1
+
+
+def test_several_kinds_of_bad_rows_stand_in_one_line_each_row_under_one(frame):
+    frame.loc[[1, 2], "low"] = -1.0
+    frame.loc[[2, 4], "volume"] = -1.0
+    with pytest.raises(DataError, match=r"^2 rows with a zero.* 01:00, 1 row with a negative vol"):
+        bars_from_frame(frame, bar_stamp="open")
+
+
+def test_conflicting_stamps_are_an_error_or_the_last_stays(frame):
+    other = frame[2:5].assign(volume=[1.0, 2.0, 3.0])
+    both = pd.concat([frame, other])
+    line = (
+        "3 conflicting duplicate timestamps, first 2024-03-31 02:00; "
+        "data.bad_rows=drop keeps the last"
+    )
+    with pytest.raises(DataError, match=f"^{line}$"):
+        bars_from_frame(both, bar_stamp="open")
+    bars = bars_from_frame(both, bar_stamp="open", bad_rows="drop")
+    np.testing.assert_array_equal(bars.frame["volume"].iloc[2:5], [1.0, 2.0, 3.0])
+    assert bars.report["dropped"] == {"conflicting duplicate timestamp": 3}
+
+
+def test_zero_volume_and_flat_bars_are_legal(frame):
+    frame["volume"] = 0.0
+    frame[["open", "high", "low"]] = frame[["close"]].to_numpy().repeat(3, axis=1)
+    report = bars_from_frame(frame, bar_stamp="open").report
+    assert (report["zero_volume_bars"], report["flat_bars"]) == (10, 10)
+
+
+def test_close_stamped_bars_are_available_at_their_stamp(frame):
+    bars = bars_from_frame(frame, bar_stamp="close")
+    assert list(bars.frame.index) == list(bars.frame["timestamp"])
+
+
+def test_the_length_of_a_bar_is_inferred_given_or_refused(frame):
+    assert bars_from_frame(frame.drop(index=[2, 5]), bar_stamp="open").step.seconds == 3600
+    one = bars_from_frame(frame[:1], bar_stamp="open", step=pd.Timedelta(hours=1))
+    assert len(one) == 1
+    with pytest.raises(DataError, match="too few rows: 1, at least 2 needed"):
+        bars_from_frame(frame[:1], bar_stamp="open")
+    with pytest.raises(DataError, match="bars come every 0 days 04:00:00 but every 0 days 01:00"):
+        bars_from_frame(frame[::4], bar_stamp="open", step=pd.Timedelta(hours=1))
+
+
+def test_dropping_everything_says_so(frame):
+    with pytest.raises(DataError, match="too few rows: 0 of 10, 10 dropped, at least 2 needed"):
+        bars_from_frame(frame.assign(open="x"), bar_stamp="open", bad_rows="drop")
+
+
+def test_a_frame_that_was_given_is_left_as_it_was(frame):
+    before = frame.copy()
+    bars_from_frame(frame[::-1], bar_stamp="open")
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_an_unknown_way_with_gaps_names_the_option(frame):
+    with pytest.raises(ConfigError, match=r"data.gaps is 'fill': choose split or bridge"):
+        bars_from_frame(frame, bar_stamp="open", gaps="fill")
+
+
+def test_the_digest_tells_values_stamps_and_names_apart(frame):
+    def digest(table, **options):
+        return bars_digest(bars_from_frame(table, **{"bar_stamp": "open"} | options))
+
+    assert digest(frame) == digest(frame[::-1])
+    others = {
+        digest(frame),
+        digest(frame, bar_stamp="close"),
+        digest(frame, gaps="bridge"),
+        digest(frame, name="other"),
+        digest(frame.assign(volume=1.0)),
+    }
+    assert len(others) == 5
+
+
+def test_chain_steps_count_missing_bars_and_restart_after_more_than_a_day_of_them():
+    hours = np.array([0, 1, 4, 29, 55, 56])  # 2, 24 and 25 missing
+    assert chain_steps(hours * HOUR, HOUR, "split").tolist() == [0, 1, 3, 25, 0, 1]
+    assert chain_steps(hours * HOUR, HOUR, "bridge").tolist() == [0, 1, 1, 1, 1, 1]
+    assert chain_steps(hours[:0], HOUR, "split").tolist() == []
+
+
+@given(st.lists(st.integers(1, 40), max_size=30))
+def test_chain_steps_agree_with_counting_by_hand(passed):
+    time = np.cumsum([0, *passed]) * HOUR
+    expected = [0] + [0 if n - 1 > 24 else n for n in passed]
+    assert chain_steps(time, HOUR, "split").tolist() == expected
