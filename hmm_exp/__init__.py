@@ -1,7 +1,7 @@
 """Sweep, judge, promote and serve Gaussian hidden Markov models of market regimes.
 
-    detector = hmm_exp.load_detector("models:/hmm_regime/Production")
-    regimes = detector.filter(bars)
+detector = hmm_exp.load_detector("models:/hmm_regime/Production")
+regimes = detector.filter(bars)
 """
 
 from importlib import import_module

@@ -7,12 +7,14 @@ Nothing here is heavy: `--help` and a typo are answered from this file alone.
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.errors import ConfigError
 
@@ -249,9 +251,26 @@ def checked(config: "DictConfig | Config") -> Config:
 
 
 def to_config(config: DictConfig) -> Config:
-    """Read a composed OmegaConf node into plain dataclasses; types are checked on the way."""
-    fields = {key: value for key, value in config.items() if key != "hydra"}
-    settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), fields))
+    """Read a composed OmegaConf node into plain dataclasses.
+
+    Raises
+    ------
+    ConfigError
+        An unknown setting, also one that was forced in with `+`, or a value of the wrong type.
+    """
+    plain = {
+        key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for key, value in config.items()
+        if key != "hydra"
+    }
+    known = set(flat(Config()))
+    for name, _ in _walk(plain, ""):
+        if name not in known:
+            raise ConfigError(f"unknown setting {name}{nearest(name, known)}: --cfg job shows all")
+    try:
+        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+    except OmegaConfBaseException as error:
+        raise ConfigError(" ".join(str(error).split())) from None
     assert isinstance(settings, Config)
     return settings
 
@@ -265,6 +284,25 @@ def nearest(word: str, options: Iterable[str]) -> str:
     """Give " (did you mean X?)" when something like `word` is among the options, else nothing."""
     match = difflib.get_close_matches(word, list(options), n=1)
     return f" (did you mean {match[0]}?)" if match else ""
+
+
+def composition_error(error: Exception) -> str:
+    """Hydra's and OmegaConf's words on one line, with the nearest setting for an unknown one."""
+    text = " ".join(f"{error} {error.__cause__ or ''}".split())
+    if choice := re.search(
+        r"Could not find '(\S+)/(\S+)' Available options in '\S+': (.*?) Conf", text
+    ):
+        group, word, options = choice.groups()
+        return f"unknown {group} {word!r}: one of {', '.join(options.split())}"
+    if unknown := re.search(
+        r"Could not override '\+*([\w.]+)'|Key '\w+' not in.*?full_key: ([\w.]+)", text
+    ):
+        name = unknown[1] or unknown[2]
+        known = [*flat(Config()), *vars(Config())]
+        return f"unknown setting {name}{nearest(name, known)}: --cfg job shows them all"
+    if "add --multirun" in text:
+        return f"{text.split(' 1. ')[0]}: add -m to sweep over a list"
+    return text.split(" full_key:")[0].split(" See https:")[0]
 
 
 def conf_dir() -> Path:

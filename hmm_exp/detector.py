@@ -13,9 +13,9 @@ distribution: the fitted `startprob` belongs to the first training bar and means
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,8 +27,12 @@ from hmm_exp.hmm import recursions
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.load import features_from_frame
 from hmm_exp.market.timeframes import timeframe_step
 from hmm_exp.market.validate import bars_from_frame
+
+if TYPE_CHECKING:
+    from hmm_exp.stream.live import Stream
 
 FORMAT = 1  # of the JSON below; a reader refuses what it does not know
 FILE_NAME = "detector.json"
@@ -105,15 +109,36 @@ class Detector:
         """Regime of every row of a feature table; see `filter`."""
         return self.regimes(table, self.filtered(table).probs)
 
+    def stream(
+        self, history: "Bars | pd.DataFrame | None" = None, missing: str = "error"
+    ) -> "Stream":
+        """Filter that takes bars one by one; at every bar its answer is that of `filter`.
+
+        Parameters
+        ----------
+        history
+            At least `min_history` bars to begin with, as for `filter`. Without them the stream
+            gives no regime until it has taken as many.
+        missing
+            What a bar means that is not one step on from the last: "error", or "gap".
+
+        Raises
+        ------
+        HistoryError, DataError
+            As `filter`.
+        """
+        from hmm_exp.stream.live import Stream
+        from hmm_exp.stream.model import StreamModel
+
+        names = [part.name for part in fields(StreamModel)]
+        stream = Stream(StreamModel(**{name: getattr(self, name) for name in names}), missing)
+        if history is not None:
+            stream.extend(self._long_enough(self._accepted(history)))
+        return stream
+
     def table(self, bars: "Bars | pd.DataFrame") -> FeatureTable:
         """Features of bars that are valid for this model and long enough for an answer."""
-        bars = self._accepted(bars)
-        if len(bars) < self.min_history:
-            raise HistoryError(
-                f"{len(bars)} bars are too few: send at least {self.min_history} consecutive bars "
-                f"({self.recipe.grid} model, windows and burn-in included)"
-            )
-        return build_features(bars, self.recipe)
+        return build_features(self._long_enough(self._accepted(bars)), self.recipe)
 
     def table_of_features(self, frame: pd.DataFrame) -> FeatureTable:
         """Feature table from ready rows: a `timestamp` column and every column of the recipe."""
@@ -139,15 +164,15 @@ class Detector:
         return self._recurse(recursions.smooth, table)
 
     def decoded(self, table: FeatureTable) -> recursions.Decoded:
-        """Viterbi path, the most likely sequence of states given all rows: for looking back only."""
+        """Viterbi path, the most likely one given all rows: for looking back only."""
         return self._recurse(recursions.viterbi, table)
 
     def regimes(self, table: FeatureTable, probs: np.ndarray) -> pd.DataFrame:
         """Frame of the answer from state probabilities, shape (T, K)."""
         state = probs.argmax(axis=1)
         answer = {
-            "timestamp": table.timestamp.to_numpy(),
-            "available_at": table.frame.index,
+            "timestamp": table.timestamp.array,
+            "available_at": table.available_at,
             "state": state,
             "label": np.asarray(self.labels, dtype=object)[state],
         }
@@ -239,6 +264,14 @@ class Detector:
             raise DataError(f"bars of {bars.step}: the model was trained on bars of {self.step}")
         return bars
 
+    def _long_enough(self, bars: Bars) -> Bars:
+        if len(bars) < self.min_history:
+            raise HistoryError(
+                f"{len(bars)} bars are too few: send at least {self.min_history} consecutive bars "
+                f"({self.recipe.grid} model, windows and burn-in included)"
+            )
+        return bars
+
     def _recurse(self, recursion: Any, table: FeatureTable) -> Any:
         stationary = self.params.stationary()
         return recursion(stationary, self.params.transmat, self.log_density(table), table.steps)
@@ -248,15 +281,14 @@ def feature_table(
     frame: pd.DataFrame, recipe: Recipe, row_step: pd.Timedelta, stamp: str, gaps: str
 ) -> FeatureTable:
     """Feature table from ready rows with a `timestamp` column, or indexed by `available_at`."""
-    from hmm_exp.market.load import features_from_frame
-
-    rows = frame if frame.index.name == "available_at" else features_from_frame(frame, bar_stamp=stamp)[0]
+    ready = frame.index.name == "available_at"
+    rows = frame if ready else features_from_frame(frame, bar_stamp=stamp, fewest=1)[0]
     values = rows[list(recipe.columns)].astype(np.float64)
     complete = values.notna().all(axis=1).to_numpy()
     if not complete.any():
         raise DataError(f"no feature row is complete in {', '.join(recipe.columns)}")
     first = int(complete.argmax())
-    time = values.index.as_unit("ns").asi8[first:]
+    time = pd.DatetimeIndex(values.index).as_unit("ns").asi8[first:]
     return FeatureTable(
         frame=values.iloc[first:],
         timestamp=rows["timestamp"].iloc[first:],

@@ -1,14 +1,49 @@
 """Fixtures shared by all tests."""
 
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from hmm_exp.config import Config, DataConfig, ModelConfig
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real market data that lies beside the project, where there is one."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the real market data is not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def small_config() -> Config:
+    """A run that takes a fraction of a second: 3,000 synthetic hours, two starts."""
+    return Config(
+        data=DataConfig(n_bars=3000, name="synthetic", bar_stamp="open"),
+        model=replace(ModelConfig(), n_init=2, n_states=3),
+    )
+
+
+@pytest.fixture(scope="session")
+def train_cli():
+    """Run `python -m hmm_exp.train` with words in a folder, as a user does."""
+
+    def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        clean = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+        return subprocess.run(
+            [sys.executable, "-m", "hmm_exp.train", *words],
+            cwd=folder,
+            env=clean | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run

@@ -31,11 +31,8 @@ def bars_csv(tmp_path):
 
 def test_the_documented_command_writes_the_table_and_reports_what_it_left_out(bars_csv):
     folder = bars_csv.parent
-    done = build(
-        folder,
-        *"--input bars.csv --bar-stamp open --features v1 --timeframes 1H 4H 12H 1D".split(),
-        *"--output v1.csv".split(),
-    )
+    options = "--bar-stamp open --features v1 --timeframes 1H 4H 12H 1D --output v1.csv"
+    done = build(folder, "--input", "bars.csv", *options.split())
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(folder / "v1.csv")
     columns = Recipe.of_set("v1", ["1H", "4H", "12H", "1D"]).columns

@@ -76,6 +76,7 @@ def test_a_gzip_keeps_the_name_of_the_instrument():
 @pytest.mark.parametrize(
     ("content", "line"),
     [
+        ("<html>\n<p>gone</p>\n", r"no column named open, high, low, close; there are <html>"),
         ("", r"bars.csv is empty; set data.path"),
         (b"\x1f\x8b broken", r"bars.csv is a damaged gzip file"),
         (b"PAR1 broken", r"bars.csv is a damaged Parquet file"),

@@ -29,7 +29,7 @@ def by_pandas(bars, timeframe):
     return bins[bins.index <= bars.frame.index[-1]]
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(TIMEFRAMES, st.integers(30, 400), st.integers(0, 10_000), st.floats(0.3, 1.0))
 def test_bins_agree_with_pandas_on_any_set_of_bars(timeframe, n, seed, share):
     keep = np.random.default_rng(seed).random(400) < share
@@ -40,7 +40,7 @@ def test_bins_agree_with_pandas_on_any_set_of_bars(timeframe, n, seed, share):
     np.testing.assert_allclose(ours.ohlcv, theirs.to_numpy(), rtol=1e-14)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(TIMEFRAMES, st.integers(30, 400), st.integers(0, 10_000))
 def test_resampling_ignores_the_future_bit_for_bit(timeframe, n, seed):
     rng = np.random.default_rng(seed)
@@ -57,7 +57,7 @@ def test_resampling_ignores_the_future_bit_for_bit(timeframe, n, seed):
         pd.testing.assert_frame_equal(earlier, cut.frame, check_exact=True)
 
 
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(TIMEFRAMES, st.integers(0, 10_000))
 def test_a_stream_of_bars_gives_the_bits_of_the_batch(timeframe, seed):
     keep = np.random.default_rng(seed).random(400) < 0.6

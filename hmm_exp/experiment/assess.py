@@ -81,9 +81,7 @@ def _summary(prepared: Prepared, chosen: Candidate, states: np.ndarray) -> State
         transmat=params.transmat,
         stationary=params.stationary(),
         means=raw_means(params.means, scaler.mean_, scaler.scale_),
-        covars=raw_covars(
-            params.covars, params.covariance_type, params.n_states, scaler.scale_
-        ),
+        covars=raw_covars(params.covars, params.covariance_type, params.n_states, scaler.scale_),
         states=states,
         steps=prepared.table.steps,
     )
@@ -97,9 +95,7 @@ def _known_at_close(prepared: Prepared, probs: np.ndarray) -> np.ndarray:
     return known
 
 
-def _yardstick(
-    prepared: Prepared, bar_probs: np.ndarray
-) -> tuple[pd.DataFrame, dict[str, float]]:
+def _yardstick(prepared: Prepared, bar_probs: np.ndarray) -> tuple[pd.DataFrame, dict[str, float]]:
     returns, part = prepared.source.next_return, prepared.target_part
     assert returns is not None
     on_train = np.where(part == TRAIN, returns, np.nan)

@@ -112,7 +112,7 @@ class Prepared:
         """Base log return at each row's close, shape (T,); None without base returns."""
         if self.source.log_return is None:
             return None
-        bar_of_row = self.source.time.searchsorted(self.table.frame.index, side="right") - 1
+        bar_of_row = self.source.time.searchsorted(self.table.available_at, side="right") - 1
         return self.source.log_return[bar_of_row]
 
     @property
@@ -156,17 +156,17 @@ def prepare(config: Config) -> Prepared:
     started = time.perf_counter()
     table = _features(config, source)
     split = make_split(source.time, config.split)
-    part = split.of(table.frame.index)
+    part = split.of(table.available_at)
     train = part == TRAIN
     scaler = _scaler(table, train, config)
-    row_of_bar = table.frame.index.searchsorted(source.time, side="right") - 1
+    row_of_bar = table.available_at.searchsorted(source.time, side="right") - 1
     return Prepared(
         config=config,
         source=source,
         table=table,
         split=split,
         part=part,
-        target_part=split.of(source.time[1:].append(source.time[-1:])),
+        target_part=np.append(split.of(source.time)[1:], split.of(source.time[-1:])),
         scaler=scaler,
         X=_scaled(table, scaler),
         volatility=volatility_column(table.recipe),
@@ -281,9 +281,9 @@ def _features(config: Config, source: Source) -> FeatureTable:
 def recipe_of(config: Config, ready: pd.DataFrame | None = None) -> Recipe:
     """Feature recipe of a config; with a ready table, an empty column list takes all of its own."""
     features = config.features
-    windows = {"window": features.window, "vwap_hours": features.vwap_hours}
+    windows = (features.window, features.vwap_hours)
     if features.name != "columns":
-        recipe = Recipe.of_set(features.name, config.timeframe.timeframes, **windows)
+        recipe = Recipe.of_set(features.name, config.timeframe.timeframes, *windows)
         names = list(recipe.columns)
     else:
         names = features.columns or ([] if ready is None else list(ready.columns))
@@ -291,7 +291,7 @@ def recipe_of(config: Config, ready: pd.DataFrame | None = None) -> Recipe:
     names = select_columns(names, features.include, features.exclude)
     if ready is not None and (absent := [name for name in names if name not in ready.columns]):
         raise DataError(f"no column {', '.join(absent)} in {config.data.path}")
-    return Recipe.of_columns(names, **windows)
+    return Recipe.of_columns(names, *windows)
 
 
 def _scaled(table: FeatureTable, scaler: StandardScaler) -> np.ndarray:
@@ -309,7 +309,7 @@ def _scaler(table: FeatureTable, train: np.ndarray, config: Config) -> StandardS
         )
     constant = [name for name in rows if rows[name].iloc[0] == rows[name].min() == rows[name].max()]
     if constant:
-        raise FitError(f"constant on all train rows: {', '.join(constant)}; leave it out")
+        raise FitError(f"constant on all train rows: {', '.join(map(str, constant))}; leave it out")
     distinct = len(rows.drop_duplicates())
     if distinct < n_states:
         raise FitError(f"{n_states} states from {distinct} distinct train rows: use fewer states")

@@ -18,7 +18,7 @@ SPLIT_NAMES = {BEFORE: "before", TRAIN: "train", VAL: "val", TEST: "test"}
 
 @dataclass(frozen=True)
 class Split:
-    """Instants (UTC): train is (train_start, train_end], validation (train_end, val_end], then test."""
+    """Instants (UTC): train ends at train_end, validation at val_end, test is what follows."""
 
     train_start: pd.Timestamp
     train_end: pd.Timestamp

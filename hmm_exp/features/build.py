@@ -57,6 +57,11 @@ class FeatureTable:
         return len(self.frame)
 
     @property
+    def available_at(self) -> pd.DatetimeIndex:
+        """When each row may be used, UTC, shape (T,)."""
+        return pd.DatetimeIndex(self.frame.index)
+
+    @property
     def X(self) -> np.ndarray:  # noqa: N802
         """Observations, C-ordered float64, shape (T, D); NaN where missing."""
         return np.ascontiguousarray(self.frame.to_numpy(dtype=np.float64))
@@ -74,9 +79,10 @@ class FeatureTable:
     def _arrow(self, utc: bool) -> pa.Table:
         """Columns for a file; CSV takes naive times and so says `2023-01-01 00:00:00`."""
         stamps = pd.DatetimeIndex(self.timestamp).tz_convert(None)
-        unit = "s" if (stamps == stamps.floor("s")).all() else "ns"
-        kind = pa.timestamp(unit, "UTC" if utc else None)
-        arrays = {"timestamp": pa.array(stamps.as_unit(unit).to_numpy(), kind)}
+        whole = (stamps == stamps.floor("s")).all()
+        stamps = stamps.as_unit("s") if whole else stamps.as_unit("ns")
+        kind = pa.timestamp(stamps.unit, "UTC" if utc else None)
+        arrays = {"timestamp": pa.array(stamps.to_numpy(), kind)}
         for column in self.frame:
             arrays[str(column)] = pa.array(self.frame[column].to_numpy(), from_pandas=True)
         return pa.table(arrays)

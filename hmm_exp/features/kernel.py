@@ -1,7 +1,10 @@
 """Values of the nine features, bar by bar, from a state of fixed size.
 
 `advance` takes one closed bar of one timeframe and writes its features; a batch is the same call
-in a loop, so batch and stream give the same bits. The state of a timeframe is one float64 array:
+in a loop, so batch and stream give the same bits. A stream of finer bars puts
+`market.resample.push_bar` before it and advances a timeframe for each of its bars that closes,
+except a first one that began before the stream did (see `build.build_features`). The state of a
+timeframe is one float64 array:
 
     header | squared log ranges, volumes, returns (2w each) | price*volume, volume (W + 2 each)
 

@@ -37,14 +37,15 @@ def burn_in(
     Raises
     ------
     FitError
-        When no start is seen to be forgotten: the chain holds on to where it began.
+        When not even the first row's start is forgotten by the last row, or one takes more than
+        10,000 bars: the chain holds on to where it began.
     """
     if params.n_states == 1:
         return 1
     log_lik = np.ascontiguousarray(log_lik, dtype=np.float64)
     steps = np.ascontiguousarray(steps, dtype=np.int64)
-    bars, seen = _burn_in(params.startprob, params.transmat, log_lik, steps, tolerance)
-    if not seen:
+    bars, agreed = _burn_in(params.startprob, params.transmat, log_lik, steps, tolerance)
+    if not agreed:
         raise FitError(
             f"the filter still remembers where it started after {bars} bars "
             f"(largest chance to stay in a state: {np.diagonal(params.transmat).max():.6g})"
@@ -54,46 +55,43 @@ def burn_in(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _burn_in(startprob, transmat, log_lik, steps, tolerance):
-    """Bars needed, and whether any start was seen to be forgotten.
+    """Bars needed, and whether the filters were seen to agree at all.
 
     What filters started at t span shrinks as rows come, and holds what filters started at t + 1
-    span: the row at which they agree never lies earlier for a later start. So, going back from the
-    last row, all starts that cannot need `_SLACK` bars more than the longest so far are skipped.
+    span: the row at which they agree never lies earlier for a later start. So the first row tells
+    whether any start is forgotten, and, going back from the last row, all starts that cannot need
+    `_SLACK` bars more than the longest so far are skipped.
     """
-    longest, seen = 1, False
+    rows, agreed = _rows_apart(startprob, transmat, log_lik, steps, 0, tolerance)
+    longest = rows + 1
     t = log_lik.shape[0] - 1
-    while t >= 0:
-        agreed, forgotten = _first_agreement(startprob, transmat, log_lik, steps, t, tolerance)
-        if agreed >= _LONGEST:
-            return agreed, False
-        seen |= forgotten
-        longest = max(longest, agreed + 1)
-        t = min(t - 1, t + agreed - longest - _SLACK)
-    return longest + _SLACK, seen
+    while agreed and t > 0:
+        rows, _ = _rows_apart(startprob, transmat, log_lik, steps, t, tolerance)
+        longest = max(longest, rows + 1)
+        agreed = rows < _LONGEST
+        t = min(t - 1, t + rows - longest - _SLACK)
+    return longest + _SLACK, agreed
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _first_agreement(startprob, transmat, log_lik, steps, first, tolerance):
-    """Rows after `first` until K certain starts agree, and whether the rows made them do so."""
+def _rows_apart(startprob, transmat, log_lik, steps, first, tolerance):
+    """Rows from `first` on until K certain starts agree for good, and whether they did."""
     T, K = log_lik.shape
     probs = np.eye(K)  # a certain start stays certain at its own first row
-    fresh = np.empty((1, K))
-    predicted = np.empty((2, K))
-    agreed, apart = 1, 1.0
+    filtered = np.empty((1, K))
+    log_prob = np.empty(1)
+    rows, apart = 1, 1.0
     for n in range(1, min(T - first, _LONGEST + 1)):
         t = first + n
-        if steps[t] == 0:
-            return agreed, apart <= tolerance
-        row = log_lik[t : t + 1]
+        row, step = log_lik[t : t + 1], steps[t : t + 1]
         for k in range(K):
-            advance(probs, k, startprob, transmat, row, steps[t], fresh, 0, predicted)
-            probs[k] = fresh[0]
+            advance(startprob, transmat, row, step, probs[k], filtered, log_prob)
         apart = _diameter(probs)
         if apart > tolerance:
-            agreed = n + 1
-        if apart < _SETTLED:
-            return agreed, True
-    return agreed, apart <= tolerance
+            rows = n + 1
+        if apart < _SETTLED:  # a new sequence, too: all begin it alike
+            return rows, True
+    return rows, apart <= tolerance
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

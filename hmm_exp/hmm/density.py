@@ -57,7 +57,7 @@ def log_density(params: GaussianParams, X: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def log_density_row(X, t, density, out, z):
     """Write ln p(X[t] | k) into out[t, k] for every k; z (D,) is scratch."""
     K, D = density.means.shape
@@ -65,15 +65,34 @@ def log_density_row(X, t, density, out, z):
     for i in range(D):
         missing |= np.isnan(X[t, i])
     for k in range(K):
-        distance = 0.0
-        for i in range(D):
-            rest = X[t, i] - density.means[k, i]
-            if not density.diagonal:
-                for j in range(i):
-                    rest -= density.factor[k, i, j] * z[j]
-            z[i] = rest * density.factor[k, i, i]
-            distance += z[i] * z[i]
+        if density.diagonal:
+            distance = _scaled_distance(X, t, density, k)
+        else:
+            distance = _whitened_distance(X, t, density, k, z)
         out[t, k] = 0.0 if missing else density.log_norm[k] - 0.5 * distance
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _scaled_distance(X, t, density, k):
+    """Squared Mahalanobis distance of row t from state k, independent features."""
+    distance = 0.0
+    for i in range(density.means.shape[1]):
+        z = (X[t, i] - density.means[k, i]) * density.factor[k, i, i]
+        distance += z * z
+    return distance
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _whitened_distance(X, t, density, k, z):
+    """The same for any covariance: solve L z = x - m forward."""
+    distance = 0.0
+    for i in range(density.means.shape[1]):
+        rest = X[t, i] - density.means[k, i]
+        for j in range(i):
+            rest -= density.factor[k, i, j] * z[j]
+        z[i] = rest * density.factor[k, i, i]
+        distance += z[i] * z[i]
+    return distance
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -102,8 +102,8 @@ def filter(
     startprob, transmat, log_lik, steps = _as_arrays(startprob, transmat, log_lik, steps)
     T, K = log_lik.shape
     result = Filtered(np.empty((T, K)), np.empty(T))
-    last = np.array([startprob if carry is None else carry], dtype=np.float64)
-    _filter(startprob, transmat, log_lik, _opened(steps, carry is None), last, *result)
+    current = np.array(startprob if carry is None else carry, dtype=np.float64)
+    advance(startprob, transmat, log_lik, _opened(steps, carry is None), current, *result)
     return result
 
 
@@ -170,141 +170,147 @@ def path_entropy(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def advance(last, s, startprob, transmat, log_lik, steps, probs, t, predicted):
-    """One row of the filter, shared by batch and stream; returns ln p(x_t | x_1..t-1).
+def advance(startprob, transmat, log_lik, steps, current, probs, log_prob):
+    """Run the filter over rows (T, K): the one kernel of batch (T rows) and stream (one row).
 
-    Writes `probs[t]` from `last[s]`, the filtered probabilities of the row before, and
-    `log_lik[t]`, `steps` chain steps later; `predicted` (2, K) is scratch. Rows are passed as array
-    and index because a view costs more than the arithmetic on four states.
+    Reads `log_lik` and `steps` (T,), writes `probs` (T, K) and `log_prob` (T,). `current` (K,)
+    holds the filtered probabilities of the row before and is left holding those of the last row.
     """
-    if steps == 0:
-        for k in range(startprob.shape[0]):
-            predicted[0, k] = startprob[k]
-    else:
-        _propagate(last, s, transmat, steps, predicted)
-    return _update(predicted, log_lik, probs, t)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _propagate(probs, t, transmat, steps, out):
-    """probs[t] A^steps for at least one step, into out[0]; out[1] is scratch."""
-    _step(probs, t, transmat, out, 0)
-    for _ in range(steps - 1):
-        for k in range(transmat.shape[0]):
-            out[1, k] = out[0, k]
-        _step(out, 1, transmat, out, 0)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _step(probs, t, transmat, out, s):
-    """out[s] = probs[t] A, in a fixed order of summation."""
     K = transmat.shape[0]
-    for j in range(K):
+    predicted = np.empty(K)
+    _shifted_densities(log_lik, probs, log_prob)
+    for t in range(log_lik.shape[0]):
+        if steps[t] == 0:
+            for k in range(K):
+                current[k] = startprob[k]
+                predicted[k] = startprob[k]
+        for _ in range(steps[t]):
+            for j in range(K):
+                total = 0.0
+                for i in range(K):
+                    total += current[i] * transmat[i, j]
+                predicted[j] = total
+            for k in range(K):
+                current[k] = predicted[k]
+        shift = log_prob[t]
         total = 0.0
-        for i in range(K):
-            total += probs[t, i] * transmat[i, j]
-        out[s, j] = total
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _update(predicted, log_lik, probs, t):
-    """Bayes' rule at row t; returns the log of its normaliser."""
-    K = log_lik.shape[1]
-    shift = log_lik[t, 0]
-    missing = shift == 0.0
-    for k in range(1, K):
-        if log_lik[t, k] > shift:
-            shift = log_lik[t, k]
-        missing &= log_lik[t, k] == 0.0
-    total = 0.0
-    for k in range(K):
-        probs[t, k] = predicted[0, k] * math.exp(log_lik[t, k] - shift)
-        total += probs[t, k]
-    if not total > _FAINT:
-        total, shift = _update_faint(predicted, log_lik, probs, t)
-    least = 1.0
-    scale = 1.0 / total
-    for k in range(K):
-        probs[t, k] *= scale
-        least = min(least, probs[t, k])
-    if least < _FLOOR:
         for k in range(K):
-            if predicted[0, k] > 0.0:
-                probs[t, k] = max(probs[t, k], _FLOOR)
-    return 0.0 if missing else math.log(total) + shift
+            current[k] = predicted[k] * probs[t, k]
+            total += current[k]
+        if not total > _FAINT:
+            total, shift = _update_faint(predicted, log_lik, t, current)
+        scale = 1.0 / total
+        for k in range(K):
+            current[k] *= scale
+            if current[k] < _FLOOR and predicted[k] > 0.0:
+                current[k] = _FLOOR
+            probs[t, k] = current[k]
+        log_prob[t] = math.log(total) + shift
+        if shift == 0.0 and _is_missing(log_lik, t):
+            log_prob[t] = 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _update_faint(predicted, log_lik, probs, t):
-    """The same in logs, for when the likeliest state was all but ruled out before the row."""
-    K = log_lik.shape[1]
+def _shifted_densities(log_lik, out, shift):
+    """exp(log_lik - the row's maximum), and that maximum; two sweeps run faster than one."""
+    T, K = log_lik.shape
+    for t in range(T):
+        shift[t] = log_lik[t, 0]
+        for k in range(1, K):
+            shift[t] = max(shift[t], log_lik[t, k])
+        for k in range(K):
+            out[t, k] = log_lik[t, k] - shift[t]
+    for t in range(T):
+        for k in range(K):
+            out[t, k] = math.exp(out[t, k])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _is_missing(log_lik, t):
+    missing = True
+    for k in range(log_lik.shape[1]):
+        missing &= log_lik[t, k] == 0.0
+    return missing
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _update_faint(predicted, log_lik, t, out):
+    """Bayes' rule in logs, for when the likeliest state was all but ruled out before the row.
+
+    Writes unnormalised probabilities; returns their sum and the shift they were taken at.
+    """
+    K = predicted.shape[0]
     shift = -np.inf
     for k in range(K):
-        if predicted[0, k] > 0.0:
-            shift = max(shift, math.log(predicted[0, k]) + log_lik[t, k])
+        if predicted[k] > 0.0:
+            shift = max(shift, math.log(predicted[k]) + log_lik[t, k])
     total = 0.0
     for k in range(K):
-        probs[t, k] = predicted[0, k]
-        if shift > -np.inf and predicted[0, k] > 0.0:
-            probs[t, k] = math.exp(math.log(predicted[0, k]) + log_lik[t, k] - shift)
-        total += probs[t, k]
+        out[k] = predicted[k]
+        if shift > -np.inf and predicted[k] > 0.0:
+            out[k] = math.exp(math.log(predicted[k]) + log_lik[t, k] - shift)
+        total += out[k]
     return total, shift
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _filter(startprob, transmat, log_lik, steps, carry, probs, evidence):
-    predicted = np.empty((2, startprob.shape[0]))
-    last, s = carry, 0  # carry (1, K) stands for the row before the first
-    for t in range(log_lik.shape[0]):
-        evidence[t] = advance(last, s, startprob, transmat, log_lik, steps[t], probs, t, predicted)
-        last, s = probs, t
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _propagate(probs, t, transmat, out, s):
+    """out[s] = probs[t] A, summed in a fixed order."""
+    for j in range(transmat.shape[0]):
+        total = 0.0
+        for i in range(transmat.shape[0]):
+            total += probs[t, i] * transmat[i, j]
+        out[s, j] = total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _predict(probs, transmat, steps, out):
     work = np.empty((2, transmat.shape[0]))
     for t in range(probs.shape[0]):
-        _propagate(probs, t, transmat, steps, work)
-        for k in range(transmat.shape[0]):
-            out[t, k] = work[0, k]
+        work[0] = probs[t]
+        for _ in range(steps):
+            _propagate(work, 0, transmat, work, 1)
+            work[0] = work[1]
+        out[t] = work[0]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _smooth(transmat, steps, probs, pairs, trail):
     """Turn filtered probs (T, K) into smoothed ones in place; trail (max steps + 1, K)."""
     K = transmat.shape[0]
-    later = np.empty((2, K))
+    later = np.empty(K)
+    scratch = np.empty(K)
     for t in range(probs.shape[0] - 2, -1, -1):
         n = steps[t + 1]
         if n == 0:
             continue
         for k in range(K):
             trail[0, k] = probs[t, k]
-            later[0, k] = probs[t + 1, k]
+            later[k] = probs[t + 1, k]
         for s in range(n):
-            _step(trail, s, transmat, trail, s + 1)
+            _propagate(trail, s, transmat, trail, s + 1)
         for s in range(n - 1, -1, -1):
-            _step_back(trail, s, transmat, later, pairs)
+            _step_back(trail, s, transmat, later, pairs, scratch)
         for k in range(K):
-            probs[t, k] = later[0, k]
+            probs[t, k] = later[k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _step_back(trail, s, transmat, later, pairs):
-    """Carry smoothed later[0] back to trail[s] in place, and count its expected transitions."""
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _step_back(trail, s, transmat, later, pairs, scratch):
+    """Carry smoothed `later` back to trail[s] in place, and count its expected transitions."""
     K = transmat.shape[0]
     total = 0.0
     for i in range(K):
-        later[1, i] = 0.0
+        scratch[i] = 0.0
         for j in range(K):
             if trail[s + 1, j] > 0.0:
                 # The quotient is at most one: dividing first cannot overflow.
-                pair = trail[s, i] * transmat[i, j] / trail[s + 1, j] * later[0, j]
+                pair = trail[s, i] * transmat[i, j] / trail[s + 1, j] * later[j]
                 pairs[i, j] += pair
-                later[1, i] += pair
-        total += later[1, i]
+                scratch[i] += pair
+        total += scratch[i]
     for i in range(K):
-        later[0, i] = later[1, i] / total
+        later[i] = scratch[i] / total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -334,7 +340,7 @@ def _viterbi(log_start, log_powers, log_lik, steps, origin, states):
     return log_prob
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _best_origin(score, log_transition):
     best = 0
     value = score[0] + log_transition[0]
@@ -373,7 +379,7 @@ def _path_entropy(probs, powers, steps):
     return entropy
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _x_log_x(x):
     return x * np.log(x) if x > 0.0 else 0.0
 

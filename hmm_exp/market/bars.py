@@ -48,7 +48,7 @@ class Bars:
     @property
     def time(self) -> np.ndarray:
         """`available_at` as int64 nanoseconds since 1970, shape (T,)."""
-        return self.frame.index.as_unit("ns").asi8
+        return pd.DatetimeIndex(self.frame.index).as_unit("ns").asi8
 
     @property
     def ohlcv(self) -> np.ndarray:

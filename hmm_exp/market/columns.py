@@ -134,5 +134,9 @@ def _chosen(names: Sequence[str], chosen: str, option: str) -> str:
 
 
 def _there_are(names: Sequence[str]) -> str:
-    shown = ", ".join(name or "(nameless)" for name in names[:12])
+    shown = ", ".join(_printable(name) for name in names[:12])
     return f"there are {shown}{' and more' if len(names) > 12 else ''}"
+
+
+def _printable(name: str) -> str:
+    return (name if name.isprintable() else repr(name))[:40] or "(nameless)"

@@ -78,9 +78,29 @@ def read_features(
         No column is numeric, a column with a timeframe's suffix holds text, a value is infinite,
         stamps are unreadable or in conflict, or there are too few rows.
     """
-    check_choice("data.bar_stamp", bar_stamp, ("open", "close"))
     table = _whole_rows(read_table(path, is_features_header), bad_rows)
-    frame = with_index_as_column(table.frame)
+    features, report = features_from_frame(
+        table.frame,
+        bar_stamp=bar_stamp,
+        bad_rows=bad_rows,
+        name=name or instrument_name(path),
+        timestamp_column=timestamp_column,
+    )
+    return features, _with_file(report, table)
+
+
+def features_from_frame(
+    frame: pd.DataFrame,
+    *,
+    bar_stamp: str,
+    bad_rows: str = "error",
+    name: str = "features",
+    timestamp_column: str | None = None,
+    fewest: int = 2,
+) -> tuple[pd.DataFrame, dict]:
+    """Prebuilt features from a table in memory, and their report; see `read_features`."""
+    check_choice("data.bar_stamp", bar_stamp, ("open", "close"))
+    frame = with_index_as_column(frame)
     stamps = stamp_column(frame, bar_stamp, timestamp_column)
     names = _feature_columns(frame, str(stamps.name))
     rows = Rows(stamps, frame[names], bad_rows)
@@ -89,10 +109,10 @@ def read_features(
     rows.need_cells([("text instead of a number", rows.text)])
     rows.need_cells([("an infinite value", np.isinf(rows.values))])
     rows.need_one_row_a_stamp()
-    rows.need(2)
+    rows.need(fewest)
     step_ns = _finest_step(names) or usual_step(rows.stamps)
     report = {
-        "name": name or instrument_name(path),
+        "name": name,
         "rows_read": len(frame),
         "rows_used": len(rows),
         **span_report(rows.stamps, step_ns, bar_stamp),
@@ -101,8 +121,7 @@ def read_features(
         "normalised": rows.notes,
         "dropped": rows.dropped,
     }
-    features = stamped_frame(rows.stamps, rows.values, names, step_ns, bar_stamp)
-    return features, _with_file(report, table)
+    return stamped_frame(rows.stamps, rows.values, names, step_ns, bar_stamp), report
 
 
 def instrument_name(path: str | Path) -> str:

@@ -134,7 +134,7 @@ def _name(step: pd.Timedelta) -> str:
 
 def _report(stamps: np.ndarray, counts: np.ndarray, bars: Bars, step: pd.Timedelta) -> dict:
     whole = step // bars.step
-    partial = np.flatnonzero(counts < whole) if bars.gaps == "split" else []
+    partial = np.flatnonzero((counts < whole) & (bars.gaps == "split"))
     report = {
         "name": bars.name,
         "step": _name(step),

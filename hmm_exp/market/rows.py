@@ -107,7 +107,7 @@ class Rows:
             self.refuse(conflict, counts, line, "keeps the last")
 
     def need_cells(self, reasons: Sequence[tuple[str, np.ndarray]]) -> None:
-        """Refuse rows with a bad cell: `reasons` are phrases with cells (T, D), first one counts."""
+        """Refuse rows with bad cells (T, D), given by phrase; a row counts under its first one."""
         bad = np.zeros(len(self), dtype=bool)
         lines, counts = [], {}
         for phrase, cells in reasons:

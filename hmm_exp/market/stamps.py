@@ -45,8 +45,8 @@ def read_stamps(column: pd.Series) -> tuple[np.ndarray, list[str]]:
         return _nanoseconds(pd.to_datetime(column, utc=True)), []
     if column.dtype.kind in "iuf":
         numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        exact = column.to_numpy(dtype=np.int64) if not np.isnan(numbers).any() else None
-        return _from_numbers(numbers, exact if column.dtype.kind in "iu" else None)
+        whole = column.dtype.kind in "iu" and not np.isnan(numbers).any()
+        return _from_numbers(numbers, column.to_numpy(dtype=np.int64) if whole else None)
     return _from_text(column)
 
 
@@ -64,7 +64,8 @@ def _from_numbers(
 ) -> tuple[np.ndarray, list[str]]:
     """Epochs, or dates written as 20200131; `exact` keeps nanoseconds beyond 2^53."""
     present = numbers[np.isfinite(numbers)]
-    if len(present) and np.all((present >= 19_000_101) & (present <= 21_001_231)):
+    like_dates = (present >= 19_000_101) & (present <= 21_001_231) & (present % 1 == 0)
+    if len(present) and like_dates.all():
         text = pd.Series(numbers).astype("Int64").astype("string")
         dates = pd.to_datetime(text, format="%Y%m%d", utc=True, errors="coerce")
         return _nanoseconds(dates), ["dates written as YYYYMMDD"]
@@ -89,7 +90,7 @@ def _from_epochs(numbers: np.ndarray, exact: np.ndarray | None) -> tuple[np.ndar
 
 
 def _from_text(column: pd.Series) -> tuple[np.ndarray, list[str]]:
-    text = column.astype("string").str.strip()
+    text = column.reset_index(drop=True).astype("string").str.strip()
     numbers = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     if np.isfinite(numbers).any():
         stamps, notes = _from_numbers(numbers)
@@ -102,9 +103,8 @@ def _from_text(column: pd.Series) -> tuple[np.ndarray, list[str]]:
 
 def _from_dates(text: pd.Series) -> tuple[np.ndarray, list[str]]:
     stamps = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
+    # Without a year there is no date: a time of day alone would be read as today's.
     left = stamps.isna() & text.str.contains(r"\d{4}", regex=True).fillna(False)
-    # A time of day alone would be read as today's, a date alone of "10:00" likewise.
-    stamps = stamps.where(text.str.contains(r"\d{4}", regex=True).fillna(False))
     if not left.any():
         return _nanoseconds(stamps), []
     other = _year_first(text[left])

@@ -1,7 +1,7 @@
 """A seeded hourly market with planted regimes, for a first run without a file or a network.
 
 Regimes persist for some hundred hours and differ in volatility, and each pulls the price to a level
-of its own: turbulence begins with a fall, as markets do. Within a bar the price walks in twelve
+of its own: turbulence begins with a fall, as markets do. Within a bar the price walks in many
 moves, so high and low belong to the path; the size of a bar's moves is Student-t like; volume rises
 with volatility.
 
@@ -26,7 +26,7 @@ _DWELL = (200.0, 100.0)  # mean hours in a regime
 _LEVEL = (0.06, -0.3)  # log price that each regime pulls to, over the first one
 _PULL = 0.06  # share of the distance to it that an hour takes back
 _TAIL = 16.0  # degrees of freedom of a bar's Student-t scale
-_WALK = 12  # price moves within a bar
+_WALK = 24  # price moves within a bar
 _VOLUME = 1_000.0  # usual hourly volume
 _VOLUME_RISE = 0.8  # log volume per log volatility
 _VOLUME_OF_BAR = 0.2  # log volume per log of a bar's own size in its regime
@@ -76,10 +76,13 @@ def _regimes(rng: np.random.Generator, n_bars: int, dwell: np.ndarray) -> np.nda
     K = len(dwell)
     if K == 1:
         return np.zeros(n_bars, dtype=np.int64)
-    visits, hours, state = [], [], int(rng.integers(K))
-    while sum(hours) < n_bars:
+    visits: list[int] = []
+    hours: list[int] = []
+    state, total = int(rng.integers(K)), 0
+    while total < n_bars:
         visits.append(state)
         hours.append(int(rng.geometric(1 / dwell[state])))
+        total += hours[-1]
         away = np.abs(np.arange(K) - state)
         chance = np.where(away > 0, 1 / np.maximum(away, 1) ** 2, 0.0)
         state = int(rng.choice(K, p=chance / chance.sum()))

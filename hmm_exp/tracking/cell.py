@@ -3,9 +3,8 @@
 import logging
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 
-from hmm_exp.config import Config, checked
+from hmm_exp.config import Config
 from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.experiment.run import RunResult, run
 from hmm_exp.tracking import registry, terminal
@@ -16,9 +15,8 @@ from hmm_exp.tracking.sweep import is_finished
 log = logging.getLogger(__name__)
 
 
-def run_cell(config: DictConfig) -> None:
+def run_cell(settings: Config) -> None:
     """Run one config: alone an error is raised; in a sweep it is recorded and the sweep goes on."""
-    settings = checked(config)
     if settings.sweep.parent_run is None:
         _run_alone(settings)
     else:
@@ -36,7 +34,7 @@ def _run_alone(settings: Config) -> None:
         decision = registry.promote(
             store.client, run_id, registry_name=settings.registry.name, gate=settings.gate
         )
-        terminal.print_decision(decision, settings.registry.name)
+        print(*decision.lines(settings.registry.name), sep="\n")
     print(result.regime_now)
 
 

@@ -121,7 +121,7 @@ def _row(run: Run) -> dict[str, object]:
 
 
 def _best_inside(runs: list[Run]) -> _Winner:
-    """Lowest criterion; among those closer than near_tie to it, the higher validation likelihood."""
+    """Lowest criterion; near-ties to it are decided by the higher validation likelihood."""
     criterion = runs[0].data.params["selection.within"]
     near_tie = float(runs[0].data.params["selection.near_tie"])
     by_criterion = sorted(runs, key=lambda run: run.data.metrics[criterion])

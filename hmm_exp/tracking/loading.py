@@ -1,6 +1,6 @@
 """A detector from wherever it lies: the registry, a run, a folder, a file.
 
-    detector = hmm_exp.load_detector("models:/hmm_regime/Production")
+detector = hmm_exp.load_detector("models:/hmm_regime/Production")
 """
 
 import re

@@ -1,10 +1,12 @@
 """Before a sweep starts: every setting of every cell is checked, and the data is read once.
 
 Cells are a product of choices; checking each choice once, the others at their first value, finds
-a bad value at the cost of a sum.
+a bad value at the cost of a sum. Settings are checked before anything heavy is imported.
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,29 +16,43 @@ from omegaconf import DictConfig, OmegaConf
 
 from hmm_exp.config import Config, checked
 from hmm_exp.errors import ConfigError, HmmExpError
-from hmm_exp.experiment.prepare import prepare
 
-def check_sweep(config: DictConfig) -> int:
-    """Check all choices of a sweep; give its number of cells.
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep whose settings are all valid: its number of cells and one config per variation."""
+
+    n_cells: int
+    variations: list[Config]
+
+
+def plan_sweep(config: DictConfig) -> Plan:
+    """Check the settings of all cells. Raises ConfigError, or what Hydra raises on composing."""
+    choices = _choices(config)
+    variations = [checked(_compose(config, overrides)) for overrides in _variations(choices)]
+    return Plan(math.prod(len(words) for words in choices), variations)
+
+
+def check_data(plan: Plan) -> None:
+    """Prepare every combination of data, features, timeframe and split that is planned once.
 
     Raises
     ------
-    ConfigError
-        A choice that cannot work in any cell.
     DataError, FitError
-        When no variation of data, features, timeframe and split can be prepared. One that can
-        not, beside others that can, is left to fail as a cell of its own.
+        When none can be prepared. One that cannot, beside others that can, is left to fail as a
+        cell of its own.
     """
-    choices = _choices(config)
-    n_cells = 1
-    for words in choices:
-        n_cells *= len(words)
-    spaces: dict[str, Config] = {}
-    for overrides in _variations(choices):
-        settings = checked(_compose(config, overrides))
-        spaces.setdefault(_space_key(settings), settings)
-    _check_spaces(list(spaces.values()))
-    return n_cells
+    from hmm_exp.experiment.prepare import prepare
+
+    spaces = {_space_key(settings): settings for settings in plan.variations}
+    errors = []
+    for settings in spaces.values():
+        try:
+            prepare(settings)
+        except HmmExpError as error:
+            errors.append(error)
+    if len(errors) == len(spaces):
+        raise errors[0]
 
 
 def _choices(config: DictConfig) -> list[list[str]]:
@@ -82,14 +98,3 @@ def _compose(config: DictConfig, overrides: list[str]) -> DictConfig:
 def _space_key(settings: Config) -> str:
     parts = (settings.data, settings.features, settings.timeframe, settings.split)
     return repr((parts, max(settings.state_grid)))
-
-
-def _check_spaces(spaces: list[Config]) -> None:
-    errors = []
-    for settings in spaces:
-        try:
-            prepare(settings)
-        except HmmExpError as error:
-            errors.append(error)
-    if len(errors) == len(spaces):
-        raise errors[0]

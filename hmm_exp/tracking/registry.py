@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import mlflow
@@ -24,9 +24,9 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.config import GateConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.gate import STAGE, Champion, Verdict, judge, model_id
 from hmm_exp.tracking.serving import sample_bars
 
-STAGE = "Production"
 ALIAS = "production"
 
 _SQLITE = "sqlite:///"
@@ -44,24 +44,6 @@ _COPIED_METRICS = ("n_states", "bic", "return_gain_val", "return_gain_test", "ew
 
 
 @dataclass(frozen=True)
-class Champion:
-    """The version in Production.
-
-    Attributes
-    ----------
-    version, run_id
-        Of the registered model, and of the run that made it.
-    tags
-        Of the version: fingerprint, instrument, data kind, sweep, metrics, and which version it
-        took over from (`replaces`).
-    """
-
-    version: str
-    run_id: str | None
-    tags: dict[str, str]
-
-
-@dataclass(frozen=True)
 class Decision:
     """What became of a candidate.
 
@@ -72,9 +54,9 @@ class Decision:
     version
         The version now in Production, None when there is none.
     reasons
-        Why it was refused; empty when it was not.
+        Why it is refused; empty when it is not.
     warnings
-        What would have refused it, had it not been forced.
+        What would have refused it, were it not forced.
     noop
         The champion is this very model: nothing to do.
     dry_run
@@ -92,6 +74,20 @@ class Decision:
     def refused(self) -> bool:
         """The gate said no."""
         return bool(self.reasons)
+
+    def lines(self, registry_name: str) -> list[str]:
+        """What a terminal shows: the outcome, then each reason and warning on its line."""
+        uri = f"models:/{registry_name}/{STAGE}"
+        if self.noop:
+            outcome = f"{uri} is this model already (version {self.version})"
+        elif self.refused:
+            outcome = "would be refused:" if self.dry_run else "not promoted:"
+        elif self.dry_run:
+            outcome = f"would be promoted to {uri}"
+        else:
+            outcome = f"promoted: {uri} is version {self.version}"
+        warned = [f"warning: {warning}" for warning in self.warnings]
+        return [outcome, *(f"  {line}" for line in [*self.reasons, *warned])]
 
 
 def champion(client: MlflowClient, registry_name: str) -> Champion | None:
@@ -140,17 +136,12 @@ def promote(
             if not dry_run:
                 _settle(client, registry_name, current.version)  # a crash may have left a half
             return Decision(version=current.version, noop=True, dry_run=dry_run)
-        decision = _judge(run, current, gate, force)
+        decision = _decided(run, current, judge(run, current, gate), force)
         if dry_run:
-            return Decision(
-                version=decision.version,
-                reasons=decision.reasons,
-                warnings=decision.warnings,
-                dry_run=True,
-            )
+            return replace(decision, dry_run=True)
         if not decision.refused:
             version = _install(client, run, registry_name, current)
-            decision = Decision(promoted=True, version=version, warnings=decision.warnings)
+            decision = replace(decision, promoted=True, version=version)
         _write_decision(client, run_id, decision)
         return decision
 
@@ -173,81 +164,36 @@ def rollback(client: MlflowClient, registry_name: str) -> Champion:
                 f"version {current.version} of {registry_name} took over from no other: there is "
                 "nothing to roll back to"
             )
-        _check_answers(f"models:/{registry_name}/{previous}")
+        if complaint := _complaint(f"models:/{registry_name}/{previous}"):
+            raise TrackingError(f"not rolled back: {complaint}")
         _settle(client, registry_name, previous)
-        _check_answers(f"models:/{registry_name}/{STAGE}")
         return _champion(client.get_model_version(registry_name, previous))
-
-
-def _judge(run: Run, current: Champion | None, gate: GateConfig, force: bool) -> Decision:
-    """Ask the gate; what is unfit to be loaded, or never allowed, cannot be forced."""
-    final = _unfit(run) + (_synthetic_over_market(run, current) if gate.instrument else [])
-    forcible = _hard_faults(run) if gate.hard_faults else []
-    forcible += _other_instrument(run, current) if gate.instrument and not final else []
-    version = current.version if current else None
-    if force:
-        return Decision(version=version, reasons=final, warnings=[f"forced: {r}" for r in forcible])
-    return Decision(version=version, reasons=final + forcible)
-
-
-def _unfit(run: Run) -> list[str]:
-    if run.info.lifecycle_stage != "active":
-        return ["the run is deleted"]
-    if run.info.status != "FINISHED":
-        why = run.data.tags.get(tags.STATUS_REASON)
-        return [f"the run is {run.info.status}{f': {why}' if why else ''}"]
-    return [] if _model_id(run) else ["the run holds no model"]
-
-
-def _hard_faults(run: Run) -> list[str]:
-    faults = run.data.tags.get(tags.FAULTS, "").split("; ")
-    return [f"hard fault: {fault}" for fault in faults if fault]
-
-
-def _synthetic_over_market(run: Run, current: Champion | None) -> list[str]:
-    if current is None or not _is_synthetic(run.data.tags) or _is_synthetic(current.tags):
-        return []
-    return [
-        f"the synthetic market never replaces a real one: version {current.version} is of "
-        f"{current.tags.get(tags.INSTRUMENT, 'an unnamed instrument')}; use another registry.name"
-    ]
-
-
-def _other_instrument(run: Run, current: Champion | None) -> list[str]:
-    if current is None or _is_synthetic(current.tags):
-        return []
-    mine, theirs = (t.get(tags.INSTRUMENT, "unnamed") for t in (run.data.tags, current.tags))
-    if mine == theirs:
-        return []
-    return [
-        f"the run is of {mine} but version {current.version} in {STAGE} is of {theirs}; use "
-        f"another registry.name, or --force"
-    ]
-
-
-def _is_synthetic(of: dict[str, str]) -> bool:
-    return of.get(tags.DATA_KIND) == "synthetic"
 
 
 def _same_model(run: Run, current: Champion) -> bool:
     fingerprint = run.data.tags.get(tags.FINGERPRINT)
-    return run.info.run_id == current.run_id or (
-        fingerprint is not None and fingerprint == current.tags.get(tags.FINGERPRINT)
-    )
+    same = fingerprint is not None and fingerprint == current.tags.get(tags.FINGERPRINT)
+    return run.info.run_id == current.run_id or (same and run.info.status == "FINISHED")
+
+
+def _decided(run: Run, current: Champion | None, verdict: Verdict, force: bool) -> Decision:
+    """Turn the gate's verdict into a decision; a model that does not answer is refused too."""
+    reasons = verdict.final + ([] if force else verdict.forcible)
+    forced = [f"forced: {reason}" for reason in verdict.forcible] if force else []
+    if not reasons and (complaint := _complaint(f"models:/{model_id(run)}")):
+        reasons = [complaint]
+    return Decision(version=current.version if current else None, reasons=reasons, warnings=forced)
 
 
 def _install(client: MlflowClient, run: Run, name: str, current: Champion | None) -> str:
     """Register, put into Production, prove that it answers there, else bring back the champion."""
-    _check_answers(f"models:/{_model_id(run)}")
     version = _registered(client, run, name)
     if current is not None:
         client.set_model_version_tag(name, version, tags.REPLACES, current.version)
     _settle(client, name, version)
-    try:
-        _check_answers(f"models:/{name}/{STAGE}")
-    except TrackingError:
+    if complaint := _complaint(f"models:/{name}/{STAGE}"):
         _undo(client, name, version, current)
-        raise
+        raise TrackingError(f"not promoted: {complaint}")
     return version
 
 
@@ -263,17 +209,19 @@ def _registered(client: MlflowClient, run: Run, name: str) -> str:
     """Version of the run's model; one that an interrupted promotion left is taken up again."""
     for version in _versions(client, name):
         if version.run_id == run.info.run_id and version.current_stage == "None":
+            for key, value in _version_tags(run).items():
+                client.set_model_version_tag(name, version.version, key, value)
             return str(version.version)
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    model_id = _model_id(run)
+    source = model_id(run)
     created = client.create_model_version(
         name,
-        source=f"models:/{model_id}",
+        source=f"models:/{source}",
         run_id=run.info.run_id,
         tags=_version_tags(run),
         description=_description(run),
-        model_id=model_id,
+        model_id=source,
     )
     return str(created.version)
 
@@ -296,21 +244,20 @@ def _move(client: MlflowClient, name: str, version: str, stage: str) -> None:
         )
 
 
-def _check_answers(uri: str) -> None:
-    """Load a model by its URI and let it predict. Raises TrackingError when that fails."""
+def _complaint(uri: str) -> str | None:
+    """Load a model by its URI and let it predict; gives what is wrong with it, None if nothing."""
     path = list(sys.path)
     try:
         model = mlflow.pyfunc.load_model(uri, suppress_warnings=True)
         regimes = model.predict(sample_bars(model.get_raw_model()))
         total = regimes.filter(like="p_state_").sum(axis=1)
-    except Exception as error:
-        raise TrackingError(
-            f"{uri} does not answer: {type(error).__name__}: {' '.join(str(error).split())}"
-        ) from error
+    except Exception as error:  # whatever a stored model may raise
+        return f"{uri} does not answer: {type(error).__name__}: {' '.join(str(error).split())}"
     finally:
         sys.path[:] = path  # MLflow leaves the model's own code in front
     if regimes.empty or not (abs(total - 1) < _SUM_TOLERANCE).all():
-        raise TrackingError(f"{uri} gives no probabilities that sum to one")
+        return f"{uri} gives no probabilities that sum to one"
+    return None
 
 
 def _write_decision(client: MlflowClient, run_id: str, decision: Decision) -> None:
@@ -334,11 +281,6 @@ def _description(run: Run) -> str:
     figures = ", ".join(f"{name} {about[name]}" for name in _COPIED_METRICS if name in about)
     instrument = about.get(tags.INSTRUMENT, "an unnamed instrument")
     return f"{cell} on {instrument}, {source}" + (f": {figures}" if figures else "")
-
-
-def _model_id(run: Run) -> str | None:
-    models = run.outputs.model_outputs if run.outputs else []
-    return models[-1].model_id if models else None
 
 
 def _champion(version: ModelVersion) -> Champion:

@@ -8,7 +8,6 @@ beside this package's source, so that any process with the pinned packages can l
 """
 
 import re
-import shutil
 import tempfile
 from functools import cache
 from importlib.metadata import version
@@ -31,7 +30,7 @@ from hmm_exp.market.bars import OHLCV
 from hmm_exp.market.rows import Rows
 
 MODEL_NAME = "model"
-RUNTIME_PACKAGES = ("mlflow", "numba", "numpy", "omegaconf", "pandas", "pyarrow", "scipy")
+RUNTIME_PACKAGES = ("mlflow", "numba", "numpy", "omegaconf", "pandas", "pyarrow")
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SOURCE = (  # what loading and predicting need of this package
@@ -46,7 +45,8 @@ _SOURCE = (  # what loading and predicting need of this package
     "tracking/serving.py",
     "tracking/loading.py",
 )
-_OPTIONS = re.compile(r"; (set data\.\w+|data\.\w+=\w+ [^;]*)")
+_SETTING = re.compile(r"; set data\.\w+")
+_REMEDY = re.compile(r"data\.bad_rows=drop (leave|keep)s")
 
 
 class RequestError(MlflowException):
@@ -109,7 +109,8 @@ class RegimeModel:
             raise DataError("no rows, or none of the known columns")
         has_features = any(name in frame for name in columns)
         if has_features and not all(name in frame for name in OHLCV):
-            return self.detector.filter_features(_numbers_only(frame, columns))
+            _check_cells(frame, columns)
+            return self.detector.filter_features(frame)
         return self.detector.filter(frame)
 
 
@@ -178,7 +179,11 @@ def sample_bars(detector: Detector) -> pd.DataFrame:
 
 def _saved(folder: Path, detector: Detector, model: LoggedModel) -> Path:
     """Folder of the MLflow model: the detector, this package's source, the pinned packages."""
-    code = _copied_source(folder / _PACKAGE.name)
+    code = folder / _PACKAGE.name
+    for room in {code / Path(name).parent for name in _source()}:
+        room.mkdir(parents=True, exist_ok=True)
+    for name, content in _source().items():
+        (code / name).write_bytes(content)
     detector.save(folder / FILE_NAME)
     mlflow.pyfunc.save_model(
         folder / MODEL_NAME,
@@ -197,15 +202,12 @@ def _saved(folder: Path, detector: Detector, model: LoggedModel) -> Path:
     return folder / MODEL_NAME
 
 
-def _copied_source(target: Path) -> Path:
-    """Copy the Python files that a stored model needs, without what was compiled from them."""
-    for name in _SOURCE:
-        files = sorted((_PACKAGE / name).rglob("*.py")) or [_PACKAGE / name]
-        for file in files:
-            copy = target / file.relative_to(_PACKAGE)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-    return target
+@cache
+def _source() -> dict[str, bytes]:
+    """Python files that a stored model needs, by their path inside the package."""
+    places = [_PACKAGE / name for name in _SOURCE]
+    files = [f for p in places for f in (sorted(p.rglob("*.py")) if p.is_dir() else [p])]
+    return {str(file.relative_to(_PACKAGE)): file.read_bytes() for file in files}
 
 
 def _load_pyfunc(data_path: str) -> RegimeModel:
@@ -213,26 +215,26 @@ def _load_pyfunc(data_path: str) -> RegimeModel:
     return RegimeModel(Detector.load(data_path))
 
 
-def _numbers_only(frame: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Feature rows as numbers; a cell that is none is refused.
+def _check_cells(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    """Refuse feature cells that are no number; which columns lack, the detector says.
 
     A row that lacks a feature need not be sent: left out, it counts as missing all the same.
     """
     present = [name for name in columns if name in frame]
-    if "timestamp" not in frame or len(present) < len(columns):
-        return frame  # the detector says what lacks
+    if "timestamp" not in frame:
+        return
     rows = Rows(frame["timestamp"], frame[present], "error")
     rows.need_stamps()
     missing = ~np.isfinite(rows.values) & ~rows.text
     rows.need_cells(
         [("text instead of a number", rows.text), ("a missing or infinite number", missing)]
     )
-    return frame.assign(**dict(zip(present, rows.values.T, strict=True)))
 
 
 def _for_caller(error: HmmExpError, detector: Detector) -> str:
-    """Say what is wrong and what to send, without the options of a training run."""
-    text = _OPTIONS.sub("", " ".join(str(error).split()))
+    """What is wrong and what to send, in a caller's words: a request has no `data.` options."""
+    text = _SETTING.sub("", " ".join(str(error).split()))
+    text = _REMEDY.sub(r"\1", text)  # "leave them out", "keep the last"
     if "send " in text:
         return text
     return f"{text}: send at least {detector.min_history} rows of {detector.input_hint}"

@@ -109,7 +109,9 @@ def _get_or_create(client: MlflowClient, name: str, artifact_location: str | Non
         except MlflowException:  # another process was faster on a shared server
             experiment = client.get_experiment_by_name(name)
     if experiment is None or experiment.lifecycle_stage != "active":
-        raise TrackingError(f"experiment {name!r} is deleted: restore it or set tracking.experiment")
+        raise TrackingError(
+            f"experiment {name!r} is deleted: restore it or set tracking.experiment"
+        )
     return experiment.experiment_id
 
 

@@ -1,24 +1,17 @@
 """A sweep: opened before Hydra launches its cells, judged after the last.
 
-Hydra calls `SweepCallback` around a multirun. The sweep's end reads the store by `sweep_id`, so
-it sees cells that ran in other processes or on other machines.
+The end reads the store by `sweep_id`, so it sees cells that ran in other processes or on other
+machines.
 """
 
-import sys
 import tempfile
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from hydra.experimental.callback import Callback
 from mlflow.entities import Run, RunStatus
 from mlflow.tracking import MlflowClient
 from omegaconf import DictConfig, open_dict, read_write
 
 from hmm_exp.config import Config, to_config
-from hmm_exp.errors import HmmExpError
 from hmm_exp.experiment import figures
 from hmm_exp.tracking import registry, tags, terminal
 from hmm_exp.tracking.leaderboard import (
@@ -29,54 +22,21 @@ from hmm_exp.tracking.leaderboard import (
     sweep_cells,
     sweep_parent,
 )
-from hmm_exp.tracking.preflight import check_sweep
+from hmm_exp.tracking.preflight import Plan, check_data
 from hmm_exp.tracking.record import git_sha
 from hmm_exp.tracking.store import Store, open_store
 
-__all__ = ["SweepCallback", "choose", "close_sweep", "open_sweep"]
-FAILED, BAD_INPUT = 1, 2
+__all__ = ["choose", "close_sweep", "is_finished", "open_sweep"]
 
 
-class SweepCallback(Callback):
-    """Opens a sweep and closes it; a single run passes through untouched."""
-
-    def __init__(self) -> None:
-        self.settings: Config | None = None
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check every cell's settings, open the parent run and tell the cells about it."""
-        with _exits_with(BAD_INPUT):
-            self.settings = open_sweep(config)
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the leaderboard, choose, ask the gate, promote; exit non-zero on any failure."""
-        assert self.settings is not None
-        with _exits_with(FAILED):
-            if not close_sweep(self.settings):
-                raise SystemExit(FAILED)
-
-
-@contextmanager
-def _exits_with(status: int) -> Iterator[None]:
-    """Leave the program on an error: Hydra turns a callback's into a warning and goes on."""
-    try:
-        yield
-    except HmmExpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(status) from None
-    except Exception:
-        traceback.print_exc()
-        raise SystemExit(status) from None
-
-
-def open_sweep(config: DictConfig) -> Config:
-    """Check all cells, open the sweep's parent run, and pass its id on to every cell.
+def open_sweep(config: DictConfig, plan: Plan) -> Config:
+    """Check the data, open the sweep's parent run, and pass its id on to every cell.
 
     The id is appended to the overrides from which Hydra composes each cell, so that it reaches
     workers anywhere. Raises HmmExpError before anything is written.
     """
-    n_cells = check_sweep(config)
-    settings = to_config(config)
+    check_data(plan)
+    n_cells, settings = plan.n_cells, to_config(config)
     store = open_store(settings.tracking)
     resumed = settings.sweep_id is not None
     parent = _reopened(store, settings.sweep_id) if settings.sweep_id else _opened(store, n_cells)
@@ -90,7 +50,9 @@ def open_sweep(config: DictConfig) -> Config:
             f"sweep.resumed={resumed}",
         ]
     cells = f"{n_cells} cell{'s' if n_cells > 1 else ''}"
-    print(f"sweep {settings.sweep_id}: {cells}; if stopped, go on with sweep_id={settings.sweep_id}")
+    print(
+        f"sweep {settings.sweep_id}: {cells}; if stopped, go on with sweep_id={settings.sweep_id}"
+    )
     return settings
 
 
@@ -134,9 +96,7 @@ def _opened(store: Store, n_cells: int) -> Run:
     identity = {tags.KIND: "sweep", tags.SWEEP_ID: sweep_id, tags.N_CELLS: str(n_cells)}
     if sha := git_sha():
         identity[tags.GIT_SHA] = sha
-    return store.client.create_run(
-        store.experiment_id, tags=identity, run_name=f"sweep {sweep_id}"
-    )
+    return store.client.create_run(store.experiment_id, tags=identity, run_name=f"sweep {sweep_id}")
 
 
 def _reopened(store: Store, sweep_id: str) -> Run:
@@ -159,7 +119,7 @@ def _promote(store: Store, settings: Config, choice: Choice) -> bool:
     decision = registry.promote(
         store.client, choice.run_id, registry_name=settings.registry.name, gate=settings.gate
     )
-    terminal.print_decision(decision, settings.registry.name)
+    print(*decision.lines(settings.registry.name), sep="\n")
     return decision.promoted or decision.noop
 
 

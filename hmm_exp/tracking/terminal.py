@@ -9,7 +9,6 @@ from urllib.parse import quote
 import pandas as pd
 
 from hmm_exp.experiment.run import RunResult
-from hmm_exp.tracking.registry import Decision
 from hmm_exp.tracking.store import Store, resolve_uri
 
 WIDTH = 100
@@ -60,20 +59,6 @@ def print_run(result: RunResult) -> None:
         print(f"hard fault: {fault}")
     for warning in result.warnings:
         print(f"warning: {warning}")
-
-
-def print_decision(decision: Decision, registry_name: str) -> None:
-    """Print what the gate and the registry did, each reason on its line."""
-    if decision.promoted:
-        print(f"promoted: models:/{registry_name}/Production is version {decision.version}")
-    elif decision.noop:
-        print(f"models:/{registry_name}/Production is this model already (v{decision.version})")
-    else:
-        print("not promoted:")
-    for reason in decision.reasons:
-        print(f"  {reason}")
-    for warning in decision.warnings:
-        print(f"  warning: {warning}")
 
 
 def leaderboard_table(table: pd.DataFrame) -> str:

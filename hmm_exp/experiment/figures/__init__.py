@@ -6,15 +6,11 @@
 One visual language runs through all of them. A regime has one colour everywhere, light blue when
 calm to dark red when turbulent, and gets darker on the way, so that grey print and colour-blind
 eyes keep the order. Grey and ink are for everything that is not a regime. Titles are computed from
-the data. No pyplot and no rcParams: figures may be made in any thread.
+the data. No pyplot and no lasting rcParams: figures may be made in any thread.
 """
 
-from hmm_exp.experiment.figures.model import (
-    dwell_times,
-    next_bar_return,
-    state_means,
-    transition_matrix,
-)
+from hmm_exp.experiment.figures.behaviour import dwell_times, next_bar_return
+from hmm_exp.experiment.figures.model import state_means, transition_matrix
 from hmm_exp.experiment.figures.search import bic_by_space, convergence, criteria
 from hmm_exp.experiment.figures.style import regime_colors, save
 from hmm_exp.experiment.figures.timeline import price, probabilities, recovered

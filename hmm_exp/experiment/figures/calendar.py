@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from hmm_exp.experiment.figures.style import GREY, INK, text_width
+from hmm_exp.experiment.figures.style import GREY, INK, draw_lines, set_ticks, text_width
 
 _DAY = 86_400e9
 _STEPS = (
@@ -41,7 +41,7 @@ def time_ticks(start: int, end: int, most: int = 8) -> tuple[np.ndarray, list[st
     return at[inside], names
 
 
-def set_time_axis(axes: Axes, time: np.ndarray, *, label: str = "time (UTC)") -> None:
+def set_time_axis(axes: Axes, time: np.ndarray) -> None:
     """Let the x axis of `axes` span `time`, which is in nanoseconds and not empty."""
     start, end = int(time[0]), int(time[-1])
     if start == end:
@@ -49,8 +49,7 @@ def set_time_axis(axes: Axes, time: np.ndarray, *, label: str = "time (UTC)") ->
     room = int(0.03 * (end - start))  # a name at the very edge would leave the figure
     at, names = time_ticks(start, end - room, most=7)
     axes.set_xlim(*days(np.array([start, end])))
-    axes.set_xticks(days(at), names)
-    axes.set_xlabel(label)
+    set_ticks(axes, "x", days(at), names)
 
 
 def mark_splits(axes: Axes, splits: Mapping[str, int], width: float = 896) -> None:
@@ -58,14 +57,17 @@ def mark_splits(axes: Axes, splits: Mapping[str, int], width: float = 896) -> No
 
     `splits` maps a part's name to its first instant (nanoseconds); `width` is the axes' in pixels.
     """
+    if not splits:
+        return
     low, high = axes.get_xlim()
     parts = sorted((max(float(days(np.array(t))), low), name) for name, t in splits.items())
     parts = [(at, name) for at, name in parts if at < high]
     ends = [at for at, _ in parts[1:]] + [high]
     edges = [at for at, _ in parts if at > low]
     across = axes.get_xaxis_transform()
-    axes.vlines(edges, 0, 1, "white", transform=across, linewidth=3, alpha=0.8)
-    axes.vlines(edges, 0, 1, INK, (0, (4, 3)), transform=across, linewidth=1)
+    marks = [np.array([[at, at], [0, 1]]) for at in edges]
+    draw_lines(axes, marks, "white", transform=across, linewidths=3, zorder=1.5)
+    draw_lines(axes, marks, INK, transform=across, linewidths=1, linestyles=[(0, (4, 3))])
     for (at, name), end in zip(parts, ends, strict=True):
         if (end - at) / (high - low) * width > text_width(name) + 10:
             axes.annotate(

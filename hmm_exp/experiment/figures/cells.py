@@ -8,15 +8,14 @@ An Axes costs 20 ms to draw, a cell costs its labels; 36 features would take a s
         sheet.plot(*cell.at(x, y))
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from hmm_exp.experiment.figures.style import DPI, FAINT, GREY, INK, number, shorten
+from hmm_exp.experiment.figures.style import DPI, FAINT, GREY, INK, draw_lines, number, shorten
 
 _POINTS = 8
 
@@ -81,13 +80,6 @@ def cut(
     ]
 
 
-def draw_lines(sheet: Axes, segments: Sequence[np.ndarray], colors, **style) -> LineCollection:
-    """Polylines, each (2, n) in pixels, as one artist."""
-    lines = LineCollection([segment.T for segment in segments], colors=colors, **style)
-    sheet.add_collection(lines, autolim=False)
-    return lines
-
-
 def draw_frames(sheet: Axes, cells: Sequence[Cell]) -> None:
     """The left and the bottom edge of every cell, as one artist."""
     edges = [
@@ -102,14 +94,17 @@ def draw_frames(sheet: Axes, cells: Sequence[Cell]) -> None:
     draw_lines(sheet, edges, FAINT, linewidths=0.8, zorder=0)
 
 
-def draw_title(sheet: Axes, cell: Cell, text: str) -> None:
-    """A line above the cell, shortened to its width."""
-    room = cell.width + 6
-    write(sheet, cell.left, cell.bottom + cell.height + 5, shorten(text, _POINTS, room), color=INK)
+def draw_title(sheet: Axes, cell: Cell, text: str, room: float = 0) -> None:
+    """A line above the cell, shortened to `room` pixels or the cell's width, the wider."""
+    short = shorten(text, _POINTS, max(room, cell.width))
+    write(sheet, cell.left, cell.bottom + cell.height + 5, short, color=INK)
 
 
 def draw_yticks(
-    sheet: Axes, cell: Cell, ticks: Sequence[float], names: Sequence[str] | None = None
+    sheet: Axes,
+    cell: Cell,
+    ticks: Iterable[float],
+    names: Sequence[str] | None = None,
 ) -> None:
     """Labels left of the cell."""
     for tick, name in zip(ticks, names or [number(t) for t in ticks], strict=True):
@@ -117,7 +112,10 @@ def draw_yticks(
 
 
 def draw_xticks(
-    sheet: Axes, cell: Cell, ticks: Sequence[float], names: Sequence[str] | None = None
+    sheet: Axes,
+    cell: Cell,
+    ticks: Iterable[float],
+    names: Sequence[str] | None = None,
 ) -> None:
     """Labels below the cell."""
     for tick, name in zip(ticks, names or [number(t) for t in ticks], strict=True):

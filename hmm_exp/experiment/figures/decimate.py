@@ -35,9 +35,8 @@ def majority(states: np.ndarray, n_states: int, columns: int = COLUMNS) -> np.nd
     size = group_size(len(states), columns)
     group = np.arange(len(states)) // size
     known = states >= 0
-    counts = np.bincount(
-        group[known] * n_states + states[known], minlength=-(-len(states) // size) * n_states
-    )
+    cells = -(-len(states) // size) * n_states
+    counts = np.bincount(group[known] * n_states + states[known], minlength=cells)
     counts = counts.reshape(-1, n_states)
     return np.where(counts.any(axis=1), counts.argmax(axis=1), -1)
 

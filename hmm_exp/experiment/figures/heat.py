@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
-from hmm_exp.experiment.figures.style import INK
+from hmm_exp.experiment.figures.style import INK, draw_lines
 
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#c9ced6", "#3d4654"])
-_DARK = 0.62  # shade from which white text reads better
+_DARK = 0.75  # shade from which white text reads better
 
 
 def draw_heat(
@@ -21,8 +21,9 @@ def draw_heat(
     """
     rows, columns = matrix.shape
     axes.imshow(shade, cmap=_SHADES, vmin=0, vmax=1, aspect="auto")
-    axes.hlines(np.arange(1, rows) - 0.5, -0.5, columns - 0.5, "white", linewidth=2)
-    axes.vlines(np.arange(1, columns) - 0.5, -0.5, rows - 0.5, "white", linewidth=2)
+    across = [np.array([[-0.5, columns - 0.5], [i - 0.5] * 2]) for i in range(1, rows)]
+    along = [np.array([[j - 0.5] * 2, [-0.5, rows - 0.5]]) for j in range(1, columns)]
+    draw_lines(axes, across + along, "white", linewidths=2)
     for i, j in np.ndindex(rows, columns):
         if names[i][j]:
             axes.text(
@@ -35,5 +36,3 @@ def draw_heat(
                 color="white" if shade[i, j] > _DARK else INK,
                 parse_math=False,
             )
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from hmm_exp.experiment.figures.cells import (
     Cell,
@@ -31,6 +30,7 @@ from hmm_exp.experiment.figures.style import (
     number,
     padded,
     round_ticks,
+    set_ticks,
     text_width,
 )
 
@@ -66,24 +66,27 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None, subject: str = "
         What the data is, for the line under the title.
     """
     table = table.sort_values("n_states").reset_index(drop=True)
+    band = "band: chosen" if chosen is not None else ""
     figure = new_figure(
         _criteria_title(table, chosen),
-        join("Above each criterion's lowest (lower is better)", _hollow(table), subject),
+        join("Above each criterion's lowest, which is ringed", band, _hollow(table), subject),
     )
-    axes = add_axes(figure, right=130, xlabel="number of states", ylabel="above the lowest")
+    axes = add_axes(
+        figure, right=130, top=72, xlabel="number of states", ylabel="above the lowest (2 × nats)"
+    )
     states = table["n_states"].to_numpy()
     names = [name for name in _CRITERIA if name in table and table[name].notna().any()]
     excess = {name: (table[name] - table[name].min()).to_numpy(float) for name in names}
     top = _axis_top(states, excess)
     if chosen is not None:
         axes.axvline(chosen, color=ACCENT, linewidth=8, alpha=0.15)
-    for name in names:
+    for name in reversed(names):
         _draw_criterion(axes, table, name, excess[name])
     axes.set_ylim(-0.05 * top, top)
     axes.set_xlim(states.min() - 0.4, states.max() + 0.4)
-    axes.set_xticks(states, [str(k) for k in states])
+    set_ticks(axes, "x", states, map(str, states))
     ticks = round_ticks(0, top, 5)
-    axes.set_yticks(ticks, [number(t) for t in ticks])
+    set_ticks(axes, "y", ticks, map(number, ticks))
     _name_lines(axes, names, excess, top)
     _note_null(axes, states, excess, top)
     return figure
@@ -151,12 +154,11 @@ def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
     best = int(bic.index[0])
     text = f"BIC is lowest at {_states(best)}"
     if len(bic) > 1:
-        text += (
-            f", {number(round(bic.iloc[1] - bic.iloc[0], 1))} below {_states(int(bic.index[1]))}"
-        )
+        ahead = number(round(bic.iloc[1] - bic.iloc[0], 1))
+        text += f", {ahead} below {_states(int(bic.index[1]))}"
     if chosen is not None and chosen != best:
         text = f"{_states(chosen)} chosen; {text}"
-    elif best == table["n_states"].max() > 2:
+    elif best == bic.index.max() and (bic.index > 1).sum() > 1:
         text += "; the grid ends there"
     return capitalize(text)
 
@@ -226,15 +228,13 @@ def _set_gap_axes(axes: Axes, gaps: Sequence[np.ndarray]) -> None:
     highest = max(gap.max(initial=1.0) for gap in gaps)
     decades = np.arange(np.log10(_FLOOR), np.ceil(np.log10(highest)) + 1).astype(int)
     axes.set_yscale("log")
-    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylim(_FLOOR / 1.6, 10.0 ** decades[-1])
-    names = ["≤ 0.001", *(number(10.0**d) for d in decades[1:])]
-    axes.set_yticks(10.0**decades, names)
     axes.set_xlim(1 - 0.02 * longest, 1.02 * longest + 1)
+    names = ["≤ 0.001", *(number(10.0**d) for d in decades[1:])]
+    set_ticks(axes, "y", 10.0**decades, names)
     ticks = round_ticks(1, longest, 6)
-    axes.set_xticks(
-        ticks[ticks == ticks.round()], [number(t) for t in ticks[ticks == ticks.round()]]
-    )
+    whole = ticks[ticks == ticks.round()]
+    set_ticks(axes, "x", whole, map(number, whole))
     axes.axhline(_SAME_OPTIMUM, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
 
 
@@ -273,7 +273,7 @@ def bic_by_space(
     height = rows * (290 if rows == 1 else 220) + 130
     figure = new_figure(
         _sweep_title(table, winner),
-        join("BIC above the lowest of its observation space", _hollow(table), subject),
+        join("BIC above the lowest of its observation space (2 × nats)", _hollow(table), subject),
         height=height,
     )
     sheet = add_sheet(figure)
@@ -289,13 +289,14 @@ def bic_by_space(
 
 def _draw_space(sheet: Axes, cell: Cell, part: pd.DataFrame, space: str, winner) -> Cell:
     """The lines of one observation space; returns the cell with its scale."""
-    excess = part["bic"] - part["bic"].min()
-    states = np.unique(part["n_states"])
-    several = excess[part["n_states"] > 1] if len(states) > 2 else excess
+    shown = part.assign(excess=part["bic"] - part["bic"].min()).sort_values("n_states")
+    several = shown[shown["n_states"] > 1]
+    if several["n_states"].nunique() > 1:  # one state would flatten the rest
+        shown = several
+    states = np.unique(shown["n_states"])
     cell = cell.scaled(
-        (states[0] - 0.5, states[-1] + 0.5), padded(0, float(several.max()) or 1.0, 0.08)
+        (states[0] - 0.5, states[-1] + 0.5), padded(0, float(shown["excess"].max()) or 1.0)
     )
-    shown = part.assign(excess=excess)[excess <= cell.ylim[1]].sort_values("n_states")
     for covariance, line in shown.groupby("covariance", sort=False):
         color, dashes, marker = _COVARIANCES.get(str(covariance), (GREY, "-", "D"))
         x, y = cell.at(line["n_states"], line["excess"])
@@ -327,4 +328,4 @@ def _sweep_title(table: pd.DataFrame, winner: tuple[str, str, int] | None) -> st
     if winner is None:
         return f"{fits}: no eligible winner"
     space, covariance, n_states = winner
-    return f"{space} with {_states(n_states)} and {covariance} covariance won among {fits}"
+    return f"Won by {space} with {_states(n_states)} and {covariance} covariance, among {fits}"

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from hmm_exp.experiment.figures.calendar import days, mark_splits, set_time_axis
 from hmm_exp.experiment.figures.decimate import (
@@ -29,10 +28,12 @@ from hmm_exp.experiment.figures.style import (
     percent,
     regime_colors,
     round_ticks,
+    set_ticks,
 )
 
 _LOG_FROM = 3.0  # highest over lowest price that asks for a log axis
 _CERTAIN = 0.9
+_UPRIGHT = 5  # columns of a matrix beside a strip that leave room for level names
 _AREAS = COLUMNS // 2  # columns of two pixels: narrower ones look like a bar code
 
 
@@ -78,7 +79,7 @@ def price(
     )
     colors = regime_colors(len(labels))
     names = [f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True)]
-    axes = add_axes(figure, ylabel=f"close ({unit})")
+    axes = add_axes(figure, xlabel="time (UTC)", ylabel=f"close ({unit})")
     _draw_price(axes, time, close, states, colors)
     _set_price_axis(axes, close, logarithmic)
     set_time_axis(axes, time)
@@ -109,12 +110,11 @@ def _set_price_axis(axes: Axes, close: np.ndarray, logarithmic: bool) -> None:
     if logarithmic:
         ticks = _log_ticks(low, high)
         axes.set_yscale("log")
-        axes.yaxis.set_minor_locator(NullLocator())
         axes.set_ylim(low / 1.05, high * (high / low) ** 0.05)
     else:
         ticks = round_ticks(low, high, 5)
         axes.set_ylim(*padded(low, high, 0.05))
-    axes.set_yticks(ticks, [number(t) for t in ticks])
+    set_ticks(axes, "y", ticks, map(number, ticks))
 
 
 def _log_ticks(low: float, high: float) -> np.ndarray:
@@ -150,18 +150,16 @@ def probabilities(
     """
     with np.errstate(invalid="ignore"):
         certain = (probs.max(axis=1) > _CERTAIN).sum() / max(np.isfinite(probs[:, 0]).sum(), 1)
-    title = (
-        f"One regime has more than {percent(_CERTAIN)} probability in {percent(certain)} of bars"
-    )
+    title = f"One regime is more than {percent(_CERTAIN)} probable in {percent(certain)} of bars"
     size = group_size(len(time), _AREAS)
     averaged = f"mean of {size} bars per column" if size > 1 else ""
     figure = new_figure(title, join(f"{kind.capitalize()} probabilities", averaged, subject))
-    axes = add_axes(figure, ylabel="probability")
+    axes = add_axes(figure, xlabel="time (UTC)", ylabel="probability")
     colors = regime_colors(len(labels))
     _draw_stack(axes, time, probs, colors)
     set_time_axis(axes, time)
     axes.set_ylim(0, 1)
-    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+    set_ticks(axes, "y", (0, 0.5, 1), ("0", "0.5", "1"))
     mark_splits(axes, splits or {})
     add_key(figure, labels, colors)
     return figure
@@ -214,18 +212,19 @@ def recovered(
         join(f"Planted against {kind} regimes of the synthetic market", subject),
         height=400,
     )
+    bottom = 52 if len(labels) <= _UPRIGHT else 76
     matrix = add_axes(
         figure,
         left=110,
         right=540,
         top=78,
-        bottom=72,
+        bottom=bottom,
         xlabel="recovered as (% of the planted bars)",
+        ylabel="planted",
     )
     draw_heat(matrix, shares, [[f"{100 * s:.0f}" for s in row] for row in shares], shares)
-    matrix.set_ylabel("planted")
     _name_cells(matrix, truth, labels)
-    strip = add_axes(figure, left=570, right=20, top=78, bottom=72)
+    strip = add_axes(figure, left=570, right=20, top=78, bottom=bottom, xlabel="time (UTC)")
     _draw_strips(strip, time, (planted, len(truth)), (states, len(labels)))
     return figure
 
@@ -250,9 +249,9 @@ def _recovered_title(truth: Sequence[str], labels: Sequence[str], shares: np.nda
 
 
 def _name_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
-    turn = 90 if len(columns) > 5 else 0
-    axes.set_xticks(range(len(columns)), columns, rotation=turn)
-    axes.set_yticks(range(len(rows)), rows)
+    turn = 0 if len(columns) <= _UPRIGHT else 90
+    set_ticks(axes, "x", range(len(columns)), columns, rotation=turn)
+    set_ticks(axes, "y", range(len(rows)), rows)
 
 
 def _draw_strips(axes: Axes, time: np.ndarray, *rows: tuple[np.ndarray, int]) -> None:
@@ -264,8 +263,7 @@ def _draw_strips(axes: Axes, time: np.ndarray, *rows: tuple[np.ndarray, int]) ->
         axes.imshow(band, extent=extent, aspect="auto", interpolation="nearest")
     set_time_axis(axes, time)
     axes.set_ylim(0, 2)
-    axes.set_yticks([0.5, 1.5], ["recovered", "planted"])
-    axes.tick_params(axis="y", length=0)
+    set_ticks(axes, "y", (0.5, 1.5), ("recovered", "planted"))
 
 
 def occupancy(states: np.ndarray, n_states: int) -> np.ndarray:

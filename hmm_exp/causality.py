@@ -1,0 +1,209 @@
+"""Does a detector look ahead? Change the future, and see which answers about the past change.
+
+    python -m hmm_exp.causality --model models:/hmm_regime/Production --bars bars.csv
+
+At random times the bars after are cut off, and then rewritten as another market. Filtered answers
+up to that time must stay the same to the last bit. Smoothed probabilities and the Viterbi path
+look back from the end of the data: how far they move is what a backtest on them would not see.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hmm_exp.detector import Detector
+    from hmm_exp.market.bars import Bars
+
+EXAMPLES = """examples:
+  python -m hmm_exp.causality --model models:/hmm_regime/Production --bars bars.csv
+  python -m hmm_exp.causality --model runs:/0a1b2c3d4e5f --bars bars.csv --times 50
+  python -m hmm_exp.causality --model ./model --bars bars.csv --seed 7
+
+exit status: 0 filtered answers never changed; 1 they did; 2 bad input
+"""
+LOOKS_AHEAD, BAD_INPUT = 1, 2
+OUTPUTS = ("filtered", "smoothed", "viterbi")
+
+
+@dataclass(frozen=True)
+class Views:
+    """Answers about the rows of some bars.
+
+    Attributes
+    ----------
+    available_at
+        When each row was known, int64 nanoseconds, shape (T,).
+    probs
+        For each of `OUTPUTS` state probabilities (T, K); a Viterbi path is one-hot.
+    """
+
+    available_at: np.ndarray
+    probs: dict[str, np.ndarray]
+
+
+def check_causality(
+    detector: "Detector", bars: "Bars", times: int = 20, seed: int = 0
+) -> "pd.DataFrame":
+    """Rewrite and truncate the future at random times and compare the past.
+
+    Parameters
+    ----------
+    detector
+        The model to be checked.
+    bars
+        At least twice `detector.min_history`.
+    times
+        At how many random times, spread over the bars after the first `min_history`.
+    seed
+        The same seed checks the same times.
+
+    Returns
+    -------
+    DataFrame
+        Index output and future ("truncated", "rewritten"). `largest_change` of a probability in
+        any row up to the time, `labels_changed` as a share of the rows, `rows` compared. A row
+        that is there in one answer and not in the other is a change of 1.
+
+    Raises
+    ------
+    HistoryError
+        With too few bars.
+    """
+    import pandas as pd
+
+    from hmm_exp.errors import HistoryError
+
+    if len(bars) < 2 * detector.min_history:
+        raise HistoryError(
+            f"{len(bars)} bars are too few: at least {2 * detector.min_history} are needed, twice "
+            "what one answer needs"
+        )
+    rng = np.random.default_rng(seed)
+    whole = views(detector, bars)
+    found = []
+    for kept in rng.integers(detector.min_history, len(bars), size=times):
+        for future, changed in _futures(bars, int(kept), rng):
+            found += _changes(whole, views(detector, changed), bars.time[kept - 1], future)
+    table = pd.DataFrame(found).groupby(["output", "future"], sort=False)
+    sums = table[["labels", "rows"]].sum()
+    return pd.DataFrame(
+        {
+            "largest_change": table["change"].max(),
+            "labels_changed": sums["labels"] / sums["rows"].clip(lower=1),
+            "rows": sums["rows"],
+        }
+    )
+
+
+def views(detector: "Detector", bars: "Bars") -> Views:
+    """All three answers about some bars."""
+    import pandas as pd
+
+    table = detector.table(bars)
+    path = detector.decoded(table).states
+    answers = {
+        "filtered": detector.filtered(table).probs,
+        "smoothed": detector.smoothed(table).probs,
+        "viterbi": np.eye(detector.n_states)[path],
+    }
+    return Views(pd.DatetimeIndex(table.frame.index).as_unit("ns").asi8, answers)
+
+
+def _futures(bars: "Bars", kept: int, rng: np.random.Generator) -> "Iterator[tuple[str, Bars]]":
+    """The first `kept` bars alone, and with another market after them."""
+    yield "truncated", replace(bars, frame=bars.frame.iloc[:kept], states=None)
+    frame, n = bars.frame.copy(), len(bars) - kept
+    size = 10.0 ** rng.uniform(-1, 1)  # calmer or wilder than any bar before
+    walk = rng.normal(0, 0.01 * size, n).cumsum().clip(-20, 20)
+    place = frame.index[kept:]
+    prices = ["open", "high", "low", "close"]
+    frame.loc[place, prices] = frame.loc[place, prices].mul(2.718281828459045**walk, axis=0)
+    frame.loc[place, "volume"] *= rng.lognormal(0, size, n)
+    yield "rewritten", replace(bars, frame=frame, states=None)
+
+
+def _changes(whole: Views, other: Views, until: int, future: str) -> Iterator[dict]:
+    """What differs in the rows known at a time, for each output."""
+    past = int(np.searchsorted(whole.available_at, until, side="right"))
+    same_rows = np.array_equal(
+        whole.available_at[:past], other.available_at[other.available_at <= until]
+    )
+    for output in OUTPUTS:
+        if not same_rows:
+            yield {"output": output, "future": future, "change": 1.0, "labels": past, "rows": past}
+            continue
+        ours, theirs = whole.probs[output][:past], other.probs[output][:past]
+        labels = int((ours.argmax(axis=1) != theirs.argmax(axis=1)).sum())
+        change = float(np.abs(ours - theirs).max(initial=0.0))
+        yield {"output": output, "future": future, "change": change, "labels": labels, "rows": past}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"error: {message} (see --help)\n")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = _Parser(
+        prog="python -m hmm_exp.causality",
+        description="Check that a detector never looks ahead, and see how much hindsight changes.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", required=True, help="models:/..., runs:/..., a run's id, a folder or a file")
+    add("--bars", type=Path, required=True, help="bars: CSV, gzip or Parquet")
+    add("--times", type=int, default=20, help="random times to change the future at (default: 20)")
+    add("--seed", type=int, default=0, help="of the random times (default: 0)")
+    args = parser.parse_args(argv)
+    if args.times < 1:
+        parser.error(f"--times {args.times}: at least 1")
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, print the table and the verdict; gives the exit status."""
+    from hmm_exp.market.load import read_bars
+    from hmm_exp.tracking.lookup import find_detector
+
+    detector = find_detector(args.model)
+    bars = read_bars(args.bars, bar_stamp=detector.stamp, gaps=detector.gaps)
+    table = check_causality(detector, bars, args.times, args.seed)
+    shown = table.reset_index()
+    shown["largest_change"] = shown["largest_change"].map("{:.3g}".format)
+    shown["labels_changed"] = shown["labels_changed"].map("{:.2%}".format)
+    print(shown.to_string(index=False))
+    if table["largest_change"].xs("filtered", level="output").max() > 0:
+        print("\nfiltered answers changed: this detector looks ahead")
+        return LOOKS_AHEAD
+    print(f"\nfiltered answers never changed, at {args.times} times; use those for live decisions")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; bad input is one line on standard error."""
+    args = parse(argv)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from hmm_exp.errors import HmmExpError
+
+    try:
+        return run(args)
+    except (HmmExpError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

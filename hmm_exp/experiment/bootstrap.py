@@ -1,0 +1,79 @@
+r"""Resampled means of dependent series: the stationary bootstrap.
+
+A draw of n bars is put together from blocks of neighbours whose starts are uniform and whose
+lengths are geometric; the end of the series is followed by its start (Politis & Romano 1994,
+Journal of the American Statistical Association 89). Block sums come from cumulative sums, so a
+draw costs its number of blocks and not of bars.
+
+The rule of Politis & White (2004) for the mean block length reads the first autocorrelations, and
+misses what is faint and lasts; the caller says how long blocks are, for gains half of the window
+of `significance.window`: the two then weigh slow autocorrelations alike.
+
+Example
+-------
+>>> bootstrap_interval(gain, block=100)
+(0.031, 0.058)
+"""
+
+import numpy as np
+from numba import njit
+
+
+def bootstrap_interval(
+    x: np.ndarray, block: float, *, share: float = 0.95, seed: int = 0, n_draws: int = 1000
+) -> tuple[float, float]:
+    """Percentile interval of the mean of a complete series (n,).
+
+    Parameters
+    ----------
+    x
+        In time order, complete.
+    block
+        Mean block length, bars, at least 1.
+    share
+        Of the draws inside the interval.
+    """
+    means = bootstrap_means(x[:, None], block, seed=seed, n_draws=n_draws)[:, 0]
+    low, high = np.quantile(means, [0.5 * (1.0 - share), 0.5 * (1.0 + share)])
+    return float(low), float(high)
+
+
+def bootstrap_means(
+    x: np.ndarray, block: float, *, seed: int = 0, n_draws: int = 1000
+) -> np.ndarray:
+    """Means of `n_draws` resamples of M series, the same bars in all of them; (n_draws, M).
+
+    Parameters
+    ----------
+    x
+        Series in time order, complete, shape (n, M).
+    block
+        Mean block length, bars, at least 1.
+    """
+    centre = x.mean(axis=0)
+    sums = np.zeros((len(x) + 1, x.shape[1]))
+    np.cumsum(x - centre, axis=0, out=sums[1:])
+    means = np.empty((n_draws, x.shape[1]))
+    _fill_means(sums, block, np.random.default_rng(seed), means)
+    return means + centre
+
+
+@njit(cache=True, nogil=True)
+def _fill_means(sums, block, rng, means):
+    """One resample after the other; sums (n + 1, M) are cumulative and start at zero."""
+    n, M = len(sums) - 1, sums.shape[1]
+    per_log = 0.0 if block <= 1.0 else 1.0 / np.log(1.0 - 1.0 / block)
+    for draw in range(len(means)):
+        means[draw] = 0.0
+        left = n
+        while left > 0:
+            start = int(rng.random() * n)
+            length = min(1.0 + np.floor(per_log * np.log(1.0 - rng.random())), float(left))
+            left -= int(length)
+            end = start + int(length)
+            around = end > n  # at most once, as a block is at most n long
+            for m in range(M):
+                total = sums[min(end, n), m] - sums[start, m]
+                means[draw, m] += total + sums[end - n, m] if around else total
+        for m in range(M):
+            means[draw, m] /= n

@@ -1,0 +1,186 @@
+"""Long files of bars or features in chunks, so that memory does not grow with the file.
+
+>>> for bars, share in bar_chunks("btc_1min.csv", bar_stamp="open", step=minute):
+...     print(f"{len(bars)} bars, {share:.0%} of the file read")
+
+Each chunk is normalised and checked as a file of its own, and must come after the one before it.
+A file that has to be seen whole (newest row first, dates whose form shows only over many rows) is
+read whole.
+"""
+
+import gzip
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+from hmm_exp.errors import DataError
+from hmm_exp.market.bars import Bars
+from hmm_exp.market.columns import is_bars_header, is_features_header
+from hmm_exp.market.load import features_from_frame, instrument_name, read_bars, read_features
+from hmm_exp.market.rows import moment
+from hmm_exp.market.table import Table, _as_utf8, _delimited, read_table
+from hmm_exp.market.validate import bars_from_frame
+
+BLOCK = 16 << 20  # bytes of text in a chunk, about 250,000 bars
+_PARQUET_ROWS = 250_000
+_WHOLE = ("newest first", "back in time", "dates not in ISO form")  # notes of a report
+
+
+def bar_chunks(
+    path: str | Path,
+    *,
+    bar_stamp: str,
+    step: pd.Timedelta,
+    gaps: str = "split",
+    bad_rows: str = "error",
+    name: str | None = None,
+    block: int = BLOCK,
+) -> Iterator[tuple[Bars, float]]:
+    """Bars of a file in time order, with the share of the file that has been read.
+
+    Parameters
+    ----------
+    path, bar_stamp, gaps, bad_rows, name
+        As in `read_bars`.
+    step
+        Length of a bar.
+    block
+        Bytes of text that make a chunk.
+
+    Raises
+    ------
+    DataError
+        As `read_bars`, and when a chunk does not come after the one before.
+    """
+    options = {"bar_stamp": bar_stamp, "gaps": gaps, "bad_rows": bad_rows}
+    name = name or instrument_name(path)
+    last: Bars | None = None
+    for table, share in _tables(Path(path), is_bars_header, block):
+        bars = bars_from_frame(_rows_of(table, bad_rows), step=step, name=name, **options)
+        if last is None and share < 1 and _needs_whole(bars.report):
+            yield read_bars(path, name=name, **options), 1.0
+            return
+        bars = bars if last is None else _after(last, bars)
+        if len(bars):
+            yield bars, share
+            last = bars
+
+
+def feature_chunks(
+    path: str | Path, *, bar_stamp: str, bad_rows: str = "error", block: int = BLOCK
+) -> Iterator[tuple[pd.DataFrame, float]]:
+    """Prebuilt feature rows of a file, as `read_features` gives them, in chunks; see above."""
+    last: pd.Timestamp | None = None
+    for table, share in _tables(Path(path), is_features_header, block):
+        rows, report = features_from_frame(
+            _rows_of(table, bad_rows), bar_stamp=bar_stamp, bad_rows=bad_rows, fewest=1
+        )
+        if last is None and share < 1 and _needs_whole(report):
+            yield read_features(path, bar_stamp=bar_stamp, bad_rows=bad_rows)[0], 1.0
+            return
+        if last is not None and rows.index[0] <= last:
+            raise _not_in_order(rows.index[0], last)
+        yield rows, share
+        last = rows.index[-1]
+
+
+def _tables(
+    path: Path, is_header: Callable[[list[str]], bool], block: int
+) -> Iterator[tuple[Table, float]]:
+    """Tables of consecutive rows of a file, with the share of it that has been read."""
+    if not path.is_file():
+        yield read_table(path, is_header), 1.0  # says what is wrong
+        return
+    with path.open("rb") as file:
+        magic = file.read(4)
+        file.seek(0)
+        if magic == b"PAR1":
+            yield from _parquet(path)
+        elif magic[:2] in (b"\xff\xfe", b"\xfe\xff") or not magic.strip():
+            yield read_table(path, is_header), 1.0
+        else:
+            size = path.stat().st_size
+            is_gzip = magic[:2] == b"\x1f\x8b"
+            with gzip.open(file) if is_gzip else nullcontext(file) as text:
+                for table in _text_tables(text, is_header, path, block):
+                    yield table, file.tell() / size
+
+
+def _text_tables(
+    text: IO[bytes], is_header: Callable[[list[str]], bool], path: Path, block: int
+) -> Iterator[Table]:
+    """Each block under the header of the first one."""
+    header, lines = b"", 0
+    try:
+        for content in _blocks(text, block):
+            content = content if header else _as_utf8(content)
+            frame, about, ragged = _delimited(header + content, is_header, path)
+            shift = lines - header.count(b"\n")
+            yield Table(frame, about, [(number + shift, row) for number, row in ragged])
+            lines += content.count(b"\n")
+            header = header or content.split(b"\n")[about["preamble_lines"]] + b"\n"
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _blocks(text: IO[bytes], size: int) -> Iterator[bytes]:
+    """Blocks that end with a line; a short rest stays with the last, as it tells too little."""
+    block, more = text.read(size), text.read(size)
+    while len(more) > size // 4:
+        cut = block.rfind(b"\n") + 1
+        if cut:
+            yield block[:cut]
+        block, more = block[cut:] + more, text.read(size)
+    if block:
+        yield block + more
+
+
+def _parquet(path: Path) -> Iterator[tuple[Table, float]]:
+    about = {"file": str(path), "format": "parquet"}
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            total, done = file.metadata.num_rows, 0
+            for batch in file.iter_batches(_PARQUET_ROWS):
+                done += len(batch)
+                frame = pa.Table.from_batches([batch]).to_pandas(date_as_object=False)
+                yield Table(frame, about), done / total
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is a damaged Parquet file: {error}") from None
+
+
+def _rows_of(table: Table, bad_rows: str) -> pd.DataFrame:
+    if table.ragged and bad_rows == "error":
+        line, text = table.ragged[0]
+        raise DataError(
+            f"{len(table.ragged)} rows with more or fewer fields than the header, first "
+            f"{text[:60]!r} in line {line}; data.bad_rows=drop leaves them out"
+        )
+    return table.frame
+
+
+def _needs_whole(report: dict) -> bool:
+    return any(mark in note for note in report["normalised"] for mark in _WHOLE)
+
+
+def _after(last: Bars, bars: Bars) -> Bars:
+    """The bars, without a first one that repeats the last one of the chunk before."""
+    if bars.time[0] > last.time[-1]:
+        return bars
+    same = bars.time[0] == last.time[-1] and np.array_equal(bars.ohlcv[0], last.ohlcv[-1])
+    if not same:
+        raise _not_in_order(bars.frame.index[0], last.frame.index[-1])
+    return replace(bars, frame=bars.frame.iloc[1:])
+
+
+def _not_in_order(first: pd.Timestamp, last: pd.Timestamp) -> DataError:
+    return DataError(
+        f"rows are not in time order: {moment(first.value)} comes after {moment(last.value)} in "
+        "the file; sort it by time first"
+    )

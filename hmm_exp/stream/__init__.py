@@ -1,0 +1,11 @@
+"""Bars as they come: one by one (`live`), from a pipe (`follow`), from long files (`files`).
+
+>>> from hmm_exp.stream import Stream
+>>> stream = Stream.load("stream.json")
+>>> stream.update(bar)
+"""
+
+from hmm_exp.stream.live import Regime, Stream
+from hmm_exp.stream.model import StreamModel
+
+__all__ = ["Regime", "Stream", "StreamModel"]

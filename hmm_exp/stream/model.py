@@ -1,0 +1,96 @@
+"""What a stream must know of a fitted model: how bars become observations, and the chain."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hmm_exp.errors import ModelError
+from hmm_exp.features.recipe import Recipe
+from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.market.timeframes import timeframe_step
+
+
+@dataclass(frozen=True, eq=False)
+class StreamModel:
+    """The computing parts of a detector; a saved stream carries them with it.
+
+    Attributes
+    ----------
+    recipe
+        Which feature columns, from which timeframes and windows.
+    scaler_mean, scaler_scale
+        Mean and standard deviation of every column, shape (D,).
+    params
+        The Gaussian HMM over scaled features.
+    labels
+        Name of every state.
+    step, stamp, gaps, name
+        Of the bars, as in `Bars`.
+    min_history
+        Bars before the first answer: windows and the filter's burn-in.
+    """
+
+    recipe: Recipe
+    scaler_mean: np.ndarray
+    scaler_scale: np.ndarray
+    params: GaussianParams
+    labels: tuple[str, ...]
+    step: pd.Timedelta
+    stamp: str
+    gaps: str
+    name: str
+    min_history: int
+
+    @property
+    def row_step(self) -> pd.Timedelta:
+        """Time between two rows of the answer."""
+        return timeframe_step(self.recipe.grid)
+
+    def regimes(
+        self, timestamp: pd.DatetimeIndex, available_at: pd.DatetimeIndex, probs: np.ndarray
+    ) -> pd.DataFrame:
+        """Frame of the answer, as `detector.filter` gives it, from probabilities (T, K)."""
+        state = probs.argmax(axis=1)
+        columns = {
+            "timestamp": timestamp,
+            "available_at": available_at,
+            "state": state,
+            "label": np.asarray(self.labels, dtype=object)[state],
+        }
+        return pd.DataFrame(columns | {f"p_state_{k}": p for k, p in enumerate(probs.T)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON; floats keep every bit."""
+        return {
+            "recipe": self.recipe.to_dict(),
+            "scaler_mean": self.scaler_mean.tolist(),
+            "scaler_scale": self.scaler_scale.tolist(),
+            "params": self.params.to_dict(),
+            "labels": list(self.labels),
+            "step_seconds": self.step.total_seconds(),
+            "stamp": self.stamp,
+            "gaps": self.gaps,
+            "name": self.name,
+            "min_history": self.min_history,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "StreamModel":
+        """Read what `to_dict` gave. Raises ModelError when `values` is not its work."""
+        try:
+            return cls(
+                recipe=Recipe.from_dict(values["recipe"]),
+                scaler_mean=np.array(values["scaler_mean"], dtype=np.float64),
+                scaler_scale=np.array(values["scaler_scale"], dtype=np.float64),
+                params=GaussianParams.from_dict(values["params"]),
+                labels=tuple(values["labels"]),
+                step=pd.Timedelta(seconds=values["step_seconds"]),
+                stamp=values["stamp"],
+                gaps=values["gaps"],
+                name=values["name"],
+                min_history=values["min_history"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"the model of the saved stream is damaged: {error}") from error

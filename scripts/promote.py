@@ -1,0 +1,96 @@
+"""Put a model into Production, if the gate lets it.
+
+Exit status: 0 promoted, or in Production already; 1 refused; 2 bad input.
+"""
+
+import argparse
+import os
+import sys
+from typing import NoReturn
+
+EXAMPLES = """examples:
+  python scripts/promote.py --sweep 20260102-150405-ab12 --dry-run   # would the winner pass?
+  python scripts/promote.py --sweep 20260102-150405-ab12             # promote the winner
+  python scripts/promote.py --run 0a1b2c3d4e5f                       # promote one run
+  python scripts/promote.py --run 0a1b2c3d4e5f --force               # over another instrument
+
+exit status: 0 promoted, or in Production already; 1 refused; 2 bad input
+"""
+REFUSED, BAD_INPUT = 1, 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"error: {message} (see --help)\n")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = _Parser(
+        description="Put a model into Production, if the gate lets it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    candidate = parser.add_mutually_exclusive_group(required=True)
+    candidate.add_argument("--run", metavar="ID", help="the run that holds the model")
+    candidate.add_argument("--sweep", metavar="ID", help="the sweep whose winner is meant")
+    add = parser.add_argument
+    add("--dry-run", action="store_true", help="say what would be done, change nothing")
+    add("--force", action="store_true", help="turn the gate's reasons into recorded warnings")
+    add(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)",
+    )
+    add("--registry", default="hmm_regime", metavar="NAME", help="registered model (hmm_regime)")
+    return parser.parse_args(argv)
+
+
+def promote(args: argparse.Namespace) -> int:
+    """Choose where a sweep is meant, ask the gate, promote, and say so; gives the exit status."""
+    from hmm_exp.config import GateConfig
+    from hmm_exp.tracking import registry, store
+
+    client = store.connect(args.tracking_uri)
+    run_id = args.run or _winner(client, args.sweep)
+    if run_id is None:
+        return REFUSED
+    decision = registry.promote(
+        client,
+        run_id,
+        registry_name=args.registry,
+        gate=GateConfig(),
+        force=args.force,
+        dry_run=args.dry_run,
+    )
+    print(*decision.lines(args.registry), sep="\n")
+    return REFUSED if decision.refused else 0
+
+
+def _winner(client, sweep_id: str) -> str | None:
+    """Winning run of a sweep, with the reason printed."""
+    from hmm_exp.tracking.leaderboard import choose, sweep_parent
+
+    sweep_parent(client, sweep_id)  # an unknown sweep is bad input, not a refusal
+    choice = choose(client, sweep_id)
+    print(*choice.reasons, sep="\n")
+    return choice.run_id
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; bad input is one line on standard error."""
+    args = parse(argv)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from hmm_exp.errors import HmmExpError
+
+    try:
+        return promote(args)
+    except HmmExpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Slow, readable twins of the compiled kernels: every path through the chain, one by one."""
+
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+
+from hmm_exp.hmm.params import GaussianParams
+
+
+class Enumeration(NamedTuple):
+    """All state paths (N, T) and ln p(path, x) of each (N,)."""
+
+    paths: np.ndarray
+    log_joint: np.ndarray
+
+
+def enumerate_paths(startprob, transmat, log_lik, steps) -> Enumeration:
+    """Every state path through the rows; m missing bars are summed out by A^(m+1)."""
+    T, K = log_lik.shape
+    paths = np.array(list(product(range(K), repeat=T)))
+    log_joint = np.zeros(len(paths))
+    with np.errstate(divide="ignore"):
+        for t in range(T):
+            if t == 0 or steps[t] == 0:
+                log_joint += np.log(startprob)[paths[:, t]]
+            else:
+                power = np.linalg.matrix_power(transmat, steps[t])
+                log_joint += np.log(power)[paths[:, t - 1], paths[:, t]]
+            log_joint += log_lik[t, paths[:, t]]
+    return Enumeration(paths, log_joint)
+
+
+def marginal(paths: Enumeration, t: int, n_states: int) -> np.ndarray:
+    """p(z_t | all rows), shape (K,)."""
+    weight = np.exp(paths.log_joint - logsumexp(paths.log_joint))
+    return np.bincount(paths.paths[:, t], weight, n_states)
+
+
+def filtered_probs(startprob, transmat, log_lik, steps) -> np.ndarray:
+    """p(z_t | x_1..t), shape (T, K): the last marginal of every beginning."""
+    T, K = log_lik.shape
+    rows = [
+        marginal(enumerate_paths(startprob, transmat, log_lik[: t + 1], steps[: t + 1]), t, K)
+        for t in range(T)
+    ]
+    return np.stack(rows)
+
+
+def smoothed_probs(startprob, transmat, log_lik, steps) -> np.ndarray:
+    """p(z_t | x_1..T), shape (T, K)."""
+    T, K = log_lik.shape
+    paths = enumerate_paths(startprob, transmat, log_lik, steps)
+    return np.stack([marginal(paths, t, K) for t in range(T)])
+
+
+def expected_pairs(startprob, transmat, log_lik, steps) -> np.ndarray:
+    """Expected one-step transitions, shape (K, K), where every step is 0 or 1."""
+    paths = enumerate_paths(startprob, transmat, log_lik, steps)
+    weight = np.exp(paths.log_joint - logsumexp(paths.log_joint))
+    pairs = np.zeros_like(transmat)
+    for t in range(1, len(log_lik)):
+        if steps[t] == 1:
+            np.add.at(pairs, (paths.paths[:, t - 1], paths.paths[:, t]), weight)
+    return pairs
+
+
+def path_entropy(startprob, transmat, log_lik, steps) -> float:
+    """- sum p ln p over all paths given the rows, in nats."""
+    paths = enumerate_paths(startprob, transmat, log_lik, steps)
+    log_weight = paths.log_joint - logsumexp(paths.log_joint)
+    possible = np.isfinite(log_weight)
+    return float(-np.sum(np.exp(log_weight[possible]) * log_weight[possible]))
+
+
+def fill_gaps(log_lik, steps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Write every missing bar out as a row of zeros: log_lik, steps, place of the old rows."""
+    rows, filled, place = [], [], []
+    for t, step in enumerate(steps):
+        for _ in range(step - 1):
+            rows.append(np.zeros(log_lik.shape[1]))
+            filled.append(1)
+        place.append(len(rows))
+        rows.append(log_lik[t])
+        filled.append(min(step, 1))
+    return np.array(rows), np.array(filled), np.array(place)
+
+
+def log_density(params: GaussianParams, X: np.ndarray) -> np.ndarray:
+    """ln p(x | k) by scipy, zeros for a row with NaN, shape (T, K)."""
+    out = np.zeros((len(X), params.n_states))
+    seen = ~np.isnan(X).any(axis=1)
+    for k, covariance in enumerate(params.full_covars()):
+        out[seen, k] = multivariate_normal(params.means[k], covariance).logpdf(X[seen])
+    return out
+
+
+def bars_to_agreement(params: GaussianParams, log_lik, steps, tolerance) -> int | None:
+    """Largest number of bars, over all starting rows, that K certain starts need to agree.
+
+    None when those started at the first row do not agree by the last.
+    """
+    T, K = log_lik.shape
+    worst = 1
+    for first in range(T):
+        probs = np.eye(K)
+        last_apart = first
+        for t in range(first + 1, T):
+            if steps[t] == 0:
+                break
+            probs = probs @ np.linalg.matrix_power(params.transmat, steps[t])
+            probs = probs * np.exp(log_lik[t] - log_lik[t].max())
+            probs /= probs.sum(axis=1, keepdims=True)
+            if np.ptp(probs, axis=0).max() > tolerance:
+                last_apart = t
+        if last_apart == T - 1 and first == 0:
+            return None
+        worst = max(worst, last_apart - first + 2)
+    return worst

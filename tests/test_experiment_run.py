@@ -1,0 +1,364 @@
+"""One run without Hydra or MLflow: what reads what, what is chosen, what comes out."""
+
+from dataclasses import replace
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from hmmlearn.hmm import GaussianHMM
+
+from hmm_exp.config import SelectionConfig, checked
+from hmm_exp.detector import Detector
+from hmm_exp.errors import ConfigError, DataError, FitError, HmmExpError
+from hmm_exp.experiment.artifacts import write_artifacts
+from hmm_exp.experiment.candidate import train_steps
+from hmm_exp.experiment.prepare import prepare
+from hmm_exp.experiment.run import regime_in_words, run
+from hmm_exp.experiment.select import select
+from hmm_exp.experiment.split import TRAIN
+
+
+@pytest.fixture
+def result(small_config):
+    return run(prepare(checked(small_config)))
+
+
+@pytest.fixture
+def bars_csv(small_config, tmp_path):
+    """The small synthetic market as a user's file."""
+    frame = prepare(small_config).source.bars.frame
+    path = tmp_path / "bars.csv"
+    frame.assign(timestamp=frame["timestamp"].dt.tz_localize(None)).to_csv(path, index=False)
+    return path
+
+
+def edited(config, path, **changes):
+    """The small config on a file, with settings changed by dotted names."""
+    config.data = replace(config.data, kind="bars", path=str(path), name=None)
+    for dotted, value in changes.items():
+        group, name = dotted.split("__")
+        setattr(getattr(config, group), name, value)
+    return config
+
+
+def rewrite(path, row, column, value):
+    frame = pd.read_csv(path).astype({column: object})
+    frame.loc[row, column] = value
+    frame.to_csv(path, index=False)
+
+
+def test_scaler_sees_train_rows_only(small_config, bars_csv):
+    before = prepare(edited(small_config, bars_csv))
+    frame = pd.read_csv(bars_csv)
+    last_train = int((before.target_part == TRAIN).sum())
+    frame.loc[last_train + 1 :, ["open", "high", "low", "close"]] *= 3.0
+    frame.loc[last_train + 1 :, "volume"] *= 50.0
+    frame.to_csv(bars_csv, index=False)
+    after = prepare(edited(small_config, bars_csv))
+    np.testing.assert_array_equal(before.scaler.mean_, after.scaler.mean_)
+    np.testing.assert_array_equal(before.scaler.scale_, after.scaler.scale_)
+    complete = before.table.frame[before.train].to_numpy()
+    np.testing.assert_allclose(before.scaler.mean_, complete.mean(axis=0))
+
+
+def test_fit_and_choice_do_not_see_test_bars(small_config, bars_csv):
+    small_config.model = replace(small_config.model, n_states=None, state_grid=[2, 3])
+    before = run(prepare(edited(small_config, bars_csv)))
+    frame = pd.read_csv(bars_csv)
+    n_known = round(len(frame) * 0.85)
+    frame.loc[n_known:, ["open", "high", "low", "close"]] *= 1.7
+    frame.to_csv(bars_csv, index=False)
+    after = run(prepare(edited(small_config, bars_csv)))
+    assert before.n_states == after.n_states
+    np.testing.assert_array_equal(before.detector.params.means, after.detector.params.means)
+    for name in ("bic", "log_lik_val", "return_gain_val", "ewma_gain_val"):
+        assert before.metrics[name] == after.metrics[name]
+
+
+def test_same_seed_same_bits(small_config, result):
+    again = run(prepare(checked(small_config)))
+    np.testing.assert_array_equal(result.detector.params.covars, again.detector.params.covars)
+    pd.testing.assert_frame_equal(result.regimes, again.regimes, check_exact=True)
+
+
+def test_criteria_are_hmmlearns_on_the_train_rows(result):
+    model = result.chosen.params.to_hmmlearn()
+    X = result.prepared.X[result.prepared.train]
+    assert result.metrics["log_lik_train"] == pytest.approx(model.score(X), rel=1e-10)
+    assert result.metrics["bic"] == pytest.approx(model.bic(X), rel=1e-10)
+    assert result.metrics["aic"] == pytest.approx(model.aic(X), rel=1e-10)
+
+
+def test_states_are_calm_first_with_their_labels(result):
+    parkinson = result.assessment.summary.means[:, 2]
+    assert (np.diff(parkinson) > 0).all()
+    assert result.detector.labels == ("calm", "normal", "turbulent")
+
+
+def test_planted_regimes_are_recovered(result):
+    prepared = result.prepared
+    known = prepared.row_of_bar >= 0
+    found = result.assessment.summary.states[prepared.row_of_bar[known]]
+    planted = prepared.source.bars.states[known]
+    assert np.mean(found == planted) > 0.8
+
+
+def test_regimes_have_a_row_per_row_and_probabilities_that_sum_to_one(result):
+    regimes = result.regimes
+    leading = ["timestamp", "available_at", "split", "state", "label"]
+    assert list(regimes.columns) == [
+        *leading,
+        "p_state_0",
+        "p_state_1",
+        "p_state_2",
+        "state_smoothed",
+        "state_viterbi",
+    ]
+    assert len(regimes) == len(result.prepared.table)
+    assert regimes["available_at"].is_monotonic_increasing
+    probs = regimes.filter(like="p_state_").to_numpy()
+    np.testing.assert_allclose(probs.sum(axis=1), 1.0, atol=1e-12)
+    np.testing.assert_array_equal(probs.argmax(axis=1), regimes["state"])
+
+
+def test_regimes_come_from_the_detector_bit_for_bit(result):
+    answer = result.detector.filter(result.prepared.source.bars)
+    pd.testing.assert_frame_equal(
+        answer, result.regimes[list(answer.columns)], check_exact=True, check_dtype=False
+    )
+
+
+def test_a_lookback_of_min_history_agrees_with_regimes(result):
+    bars = result.prepared.source.bars
+    probs = [f"p_state_{k}" for k in range(3)]
+    whole = result.regimes.set_index("available_at")[probs]
+    for end in (1500, 2100, 2999):
+        lookback = bars.frame.iloc[end - result.detector.min_history + 1 : end + 1]
+        answer = result.detector.filter(lookback.reset_index(drop=True)).iloc[-1]
+        expected = whole.loc[answer["available_at"]]
+        np.testing.assert_allclose(answer[probs].astype(float), expected, atol=1e-6)
+
+
+def test_the_future_changes_no_filtered_probability(result):
+    bars = result.prepared.source.bars
+    frame = bars.frame.copy()
+    frame.iloc[2000:, 1:5] *= np.linspace(1.0, 2.0, len(frame) - 2000)[:, None]
+    known = result.regimes["available_at"] <= bars.frame.index[1999]
+    columns = list(result.detector.filter(bars).columns)
+    for future in (frame, frame.iloc[:2000], frame.iloc[:2001]):
+        answer = result.detector.filter(future.reset_index(drop=True))
+        pd.testing.assert_frame_equal(
+            answer[: known.sum()],
+            result.regimes.loc[known, columns],
+            check_exact=True,
+            check_dtype=False,
+        )
+
+
+def test_selected_k_lies_in_the_grid_and_an_ineligible_best_is_passed_over(small_config):
+    small_config.model = replace(small_config.model, n_states=None, state_grid=[2, 3, 4])
+    outcome = run(prepare(small_config))
+    assert outcome.n_states in (2, 3, 4)
+    assert list(outcome.selection["n_states"]) == [1, 2, 3, 4]
+    assert outcome.metrics["grid_edge"] == (outcome.n_states == 4)
+    best = min(outcome.candidates, key=lambda c: c.criteria["bic"])
+    spoiled = [
+        replace(c, faults=["state 0 is empty"]) if c is best else c for c in outcome.candidates
+    ]
+    passed_over = select(spoiled, SelectionConfig(near_tie=0.0))
+    assert passed_over.n_states != best.n_states
+    assert not passed_over.faults
+
+
+def test_near_ties_are_decided_by_validation_likelihood(small_config):
+    small_config.model = replace(small_config.model, n_states=None, state_grid=[2, 3])
+    two, three = run(prepare(small_config)).candidates
+    low = replace(two, criteria=two.criteria | {"bic": 100.0}, log_lik={"val": -50.0})
+    near = replace(three, criteria=three.criteria | {"bic": 101.5}, log_lik={"val": -40.0})
+    assert select([low, near], SelectionConfig(near_tie=2.0)) is near
+    assert select([low, near], SelectionConfig(near_tie=1.0)) is low
+
+
+def test_when_all_have_faults_the_best_is_named_ineligible(small_config):
+    small_config.selection.min_occupancy = 0.5
+    outcome = run(prepare(small_config))
+    assert any("least 50.00%" in fault for fault in outcome.faults)
+
+
+def test_refit_uses_validation_rows_for_the_detector_only(small_config, result):
+    small_config.model = replace(small_config.model, refit="train_val")
+    wider = run(prepare(small_config))
+    assert wider.refit is not None
+    assert wider.detector.scaler_mean[2] != result.detector.scaler_mean[2]
+    assert wider.metrics["bic"] == result.metrics["bic"]
+    assert wider.metrics["return_gain_test"] == result.metrics["return_gain_test"]
+
+
+@pytest.mark.parametrize("timeframe", ["4H", "12H"])
+def test_coarser_rows_are_scored_on_every_base_bar(small_config, timeframe):
+    small_config.timeframe.timeframes = [timeframe]
+    small_config.timeframe.name = timeframe
+    small_config.model = replace(small_config.model, n_states=2)
+    outcome = run(prepare(small_config))
+    scores = outcome.assessment.scores
+    assert len(scores) == small_config.data.n_bars
+    scored = scores["model_score"].notna()
+    assert scored.mean() > 0.8
+    assert (np.diff(np.flatnonzero(scored)) == 1).all()
+
+
+def test_metrics_are_finite_and_named_as_promised(result):
+    promised = (
+        "bic aic hqc icl bic_null n_params n_rows_train log_lik_train log_lik_val log_lik_test "
+        "log_lik_val_per_bar return_score_val return_gain_val return_gain_test ewma_gain_val "
+        "n_states n_features n_iter n_polished converged restart_agreement min_occupancy "
+        "max_condition_number switches_per_1000 mean_dwell_bars revision_rate "
+        "seconds_features seconds_fit seconds_evaluate"
+    )
+    assert set(promised.split()) <= set(result.metrics)
+    assert all(np.isfinite(value) for value in result.metrics.values())
+    assert "grid_edge" not in result.metrics  # one number of states has no edge
+
+
+def test_artifacts_are_all_there_and_load(result, tmp_path):
+    write_artifacts(result, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {
+        *("model.joblib", "scaler.joblib", "config.json", "config.yaml", "metrics.json"),
+        *("regimes.csv", "diagnostics.csv", "selection.csv", "data_report.json", "plots"),
+    }
+    figures = {path.stem for path in (tmp_path / "plots").iterdir()}
+    assert figures == {
+        *("price", "probabilities", "transition_matrix", "state_means", "criteria"),
+        *("convergence", "dwell_times", "next_bar_return", "recovered"),
+    }
+    model = joblib.load(tmp_path / "model.joblib")
+    assert isinstance(model, GaussianHMM)
+    scaler = joblib.load(tmp_path / "scaler.joblib")
+    X = scaler.transform(result.prepared.table.frame.to_numpy()[:100])
+    assert np.isfinite(model.score(X))
+    regimes = pd.read_csv(tmp_path / "regimes.csv", parse_dates=["timestamp", "available_at"])
+    assert len(regimes) == len(result.regimes)
+    np.testing.assert_array_equal(regimes["p_state_0"], result.regimes["p_state_0"])
+    tidy = pd.read_csv(tmp_path / "diagnostics.csv")
+    assert list(tidy.columns) == ["table", "row", "column", "value"]
+    assert {"transition_matrix", "stationary", "dwell", "state_means", "occupancy"} <= set(
+        tidy["table"]
+    )
+
+
+def test_detector_survives_its_file(result, tmp_path):
+    result.detector.save(tmp_path / "detector.json")
+    loaded = Detector.load(tmp_path)
+    bars = result.prepared.source.bars
+    pd.testing.assert_frame_equal(
+        loaded.filter(bars), result.detector.filter(bars), check_exact=True
+    )
+
+
+def test_features_table_gives_the_same_run_as_its_bars(small_config, bars_csv, tmp_path):
+    from_bars = run(prepare(edited(small_config, bars_csv)))
+    table = tmp_path / "v1.csv"
+    from_bars.prepared.table.write(table)
+    small_config.data = replace(small_config.data, kind="features", path=str(table))
+    from_table = run(prepare(small_config))
+    # The table lacks the warm-up rows, so that its split instants lie a little later.
+    assert from_table.metrics["bic"] == pytest.approx(from_bars.metrics["bic"], rel=0.05)
+    assert from_table.metrics["return_gain_val"] == pytest.approx(
+        from_bars.metrics["return_gain_val"], abs=0.05
+    )
+    lookback = pd.read_csv(table).tail(400)
+    answer = from_table.detector.filter_features(lookback)
+    assert answer["state"].iloc[-1] == from_table.regimes["state"].iloc[-1]
+
+
+def test_a_features_table_without_returns_has_no_yardstick(small_config, bars_csv, tmp_path):
+    table = prepare(edited(small_config, bars_csv)).table
+    path = tmp_path / "volatility.csv"
+    frame = table.frame.drop(columns="close_logret_current_1H")
+    frame.insert(0, "timestamp", table.timestamp.to_numpy())
+    frame.to_csv(path, index=False)
+    small_config.data = replace(small_config.data, kind="features", path=str(path))
+    small_config.features.name = "columns"
+    outcome = run(prepare(small_config))
+    assert not [name for name in outcome.metrics if "gain" in name]
+    assert outcome.assessment.scores is None
+
+
+def test_regime_in_words_tells_since_when(result):
+    words = regime_in_words(result.regimes)
+    last = result.regimes.iloc[-1]
+    assert f"{last['label']} (state {last['state']})" in words
+    run_start = result.regimes["state"].ne(last["state"])[::-1].idxmax() + 1
+    assert f"since {result.regimes['available_at'][run_start]:%Y-%m-%d %H:%M}" in words
+
+
+def test_a_train_block_opens_its_own_sequence():
+    steps = np.array([0, 1, 1, 3, 1])
+    rows = np.array([False, False, True, True, True])
+    np.testing.assert_array_equal(train_steps(steps, rows), [0, 3, 1])
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value", "says"),
+    [
+        (7, "close", "n/a!", "text"),
+        (7, "close", "", "data.bad_rows=drop"),
+        (7, "close", 0.0, "data.bad_rows=drop"),
+        (7, "open", -5.0, "data.bad_rows=drop"),
+        (7, "high", 1e-9, "data.bad_rows=drop"),
+        (7, "volume", -1.0, "data.bad_rows=drop"),
+        (8, "timestamp", "2021-01-01 07:00:00", "data.bad_rows=drop keeps the last"),
+    ],
+)
+def test_a_bad_bar_is_one_line_with_its_place_and_option(
+    small_config, bars_csv, row, column, value, says
+):
+    rewrite(bars_csv, row, column, value)
+    with pytest.raises(DataError) as error:
+        prepare(edited(small_config, bars_csv))
+    message = str(error.value)
+    assert says in message
+    assert "2021-01-01" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"data__path": "nowhere.csv"}, DataError, "nowhere.csv"),
+        ({"data__volume_column": "turnover"}, HmmExpError, "turnover"),
+        ({"features__window": 5000}, DataError, "5000|at least"),
+        ({"model__n_states": None, "model__state_grid": [2, 51]}, ConfigError, "at most 50"),
+        ({"timeframe__timeframes": ["7X"]}, ConfigError, "unknown timeframe '7X'"),
+        ({"timeframe__timeframes": ["30min"]}, ConfigError, "30min"),
+        ({"features__name": "v9"}, ConfigError, "unknown feature set 'v9'"),
+        (
+            {"features__name": "columns", "features__columns": ["close_logret_curent_1H"]},
+            ConfigError,
+            "close_logret_current_1H",
+        ),
+    ],
+)
+def test_bad_settings_for_the_data_are_one_line_before_any_fit(
+    small_config, bars_csv, changes, error, says
+):
+    with pytest.raises(error, match=says) as caught:
+        prepare(checked(edited(small_config, bars_csv, **changes)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_constant_feature_is_named(small_config, bars_csv):
+    frame = pd.read_csv(bars_csv)
+    frame["volume"] = 1.0
+    frame.to_csv(bars_csv, index=False)
+    with pytest.raises(FitError, match="log_volume_delta_current_1H"):
+        prepare(edited(small_config, bars_csv))
+
+
+def test_more_states_than_distinct_rows_is_refused(small_config, bars_csv):
+    pd.read_csv(bars_csv).head(40).to_csv(bars_csv, index=False)
+    config = edited(small_config, bars_csv, model__n_states=20)
+    with pytest.raises(FitError, match="20 states from 9 distinct train rows"):
+        prepare(config)

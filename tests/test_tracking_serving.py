@@ -1,0 +1,375 @@
+"""A detector through MLflow and back: same answers, no pickle, no checkout, clear complaints."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+
+import hmm_exp
+from hmm_exp.config import GateConfig
+from hmm_exp.errors import ModelError
+from hmm_exp.features.build import build_features
+from hmm_exp.market.validate import bars_from_frame
+from hmm_exp.tracking.registry import promote
+from hmm_exp.tracking.serving import MODEL_NAME, RegimeModel, log_detector, sample_bars
+from hmm_exp.tracking.store import Store
+from tests.small_detector import (
+    MIN_HISTORY,
+    candidate,
+    forget_store,
+    small_detector,
+    store_in,
+)
+
+HOUR = pd.Timedelta(hours=1)
+
+# Loads and predicts where `hmm_exp` cannot be imported but from the stored model.
+STRANGER = """
+import json, sys
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
+sys.path[:] = [p for p in sys.path if p not in ("", {root!r})]
+try:
+    import hmm_exp
+    sys.exit("the checkout can be imported")
+except ModuleNotFoundError:
+    pass
+import mlflow, pandas
+mlflow.set_tracking_uri({store!r})
+model = mlflow.pyfunc.load_model({uri!r})
+regimes = model.predict(pandas.read_parquet({bars!r}))
+import hmm_exp
+print(json.dumps({{
+    "p": regimes["p_state_0"].tolist(),
+    "from": hmm_exp.__file__,
+    "hydra": any(name.split(".")[0] == "hydra" for name in sys.modules),
+    "min_history": hmm_exp.load_detector({uri!r}).min_history,
+}}))
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One store for the module: making it takes seconds."""
+    yield store_in(tmp_path_factory.mktemp("store"))
+    forget_store()
+
+
+@pytest.fixture(scope="module")
+def bars() -> pd.DataFrame:
+    return sample_bars(small_detector())
+
+
+@pytest.fixture(scope="module")
+def served(store):
+    """The detector as `mlflow.pyfunc.load_model` gives it, signature enforced."""
+    run_id = candidate(store, small_detector())
+    return mlflow.pyfunc.load_model(f"runs:/{run_id}/{MODEL_NAME}")
+
+
+@pytest.fixture(scope="module")
+def features(bars) -> pd.DataFrame:
+    """Ready feature rows of the same bars."""
+    detector = small_detector()
+    table = build_features(bars_from_frame(bars, bar_stamp="open"), detector.recipe)
+    return table.frame.assign(timestamp=table.timestamp).reset_index(drop=True)
+
+
+def test_the_loaded_model_answers_as_the_detector_does(served, bars):
+    expected = small_detector().filter(bars)
+    pd.testing.assert_frame_equal(served.predict(bars), expected)
+
+
+def test_feature_rows_give_what_their_bars_give(served, bars, features):
+    expected = small_detector().filter(bars)
+    got = served.predict(features)
+    assert list(got["timestamp"]) == list(expected["timestamp"])
+    np.testing.assert_allclose(got["p_state_0"], expected["p_state_0"], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "as_sent",
+    [
+        pytest.param(lambda t: t.dt.strftime("%Y-%m-%dT%H:%M:%SZ"), id="text with a zone"),
+        pytest.param(lambda t: t.dt.strftime("%Y-%m-%d %H:%M"), id="text without"),
+        pytest.param(lambda t: t.dt.tz_localize(None), id="naive datetimes"),
+        pytest.param(lambda t: t.dt.tz_convert("Asia/Tokyo"), id="another zone"),
+        pytest.param(lambda t: t.astype("int64") // 10**9, id="epoch seconds"),
+        pytest.param(lambda t: t.astype("int64") // 10**6, id="epoch milliseconds"),
+    ],
+)
+def test_timestamps_may_have_any_usual_form(served, bars, as_sent):
+    stamps = bars["timestamp"].dt.as_unit("ns")
+    got = served.predict(bars.assign(timestamp=as_sent(stamps)))
+    pd.testing.assert_frame_equal(got, served.predict(bars))
+
+
+def test_whole_numbers_and_numbers_written_as_text_are_numbers(served, bars):
+    whole = bars.assign(volume=np.arange(1, len(bars) + 1))
+    text = whole.assign(volume=whole["volume"].astype(str))
+    pd.testing.assert_frame_equal(served.predict(text), served.predict(whole))
+
+
+def test_the_answer_can_be_sent_as_json(served, bars):
+    text = io.StringIO()
+    mlflow.pyfunc.scoring_server.predictions_to_json(served.predict(bars), text)
+    first = json.loads(text.getvalue())["predictions"][0]
+    assert list(first) == ["timestamp", "available_at", "state", "label", "p_state_0", "p_state_1"]
+    assert first["label"] in ("calm", "turbulent")
+    assert pd.Timestamp(first["available_at"]) - pd.Timestamp(first["timestamp"]) == HOUR
+
+
+BAD_REQUESTS = [
+    pytest.param(lambda f: f.drop(columns="close"), "no column named close", id="missing column"),
+    pytest.param(lambda f: f.drop(columns="timestamp"), "no column of times", id="no timestamp"),
+    pytest.param(
+        lambda f: f.assign(close=[None, *f["close"][1:]]),
+        "1 row with a missing or infinite number, first close=",
+        id="null",
+    ),
+    pytest.param(
+        lambda f: f.assign(close=[np.nan, *f["close"][1:]]),
+        "1 row with a missing or infinite number, first close=nan at 2021-01-01 00:00",
+        id="NaN",
+    ),
+    pytest.param(
+        lambda f: f.assign(close=["dear", *f["close"][1:]]),
+        "1 row with text instead of a number, first close=dear at 2021-01-01 00:00",
+        id="text",
+    ),
+    pytest.param(
+        lambda f: f.assign(timestamp=[None, *f["timestamp"][1:]]),
+        "1 unreadable timestamp",
+        id="null timestamp",
+    ),
+    pytest.param(lambda f: f.assign(high=f["low"] / 2), "high below low", id="high below low"),
+    pytest.param(lambda f: f.iloc[:0], "no rows", id="empty"),
+    pytest.param(lambda f: pd.DataFrame({"price": [1.0]}), "no rows", id="unknown columns"),
+    pytest.param(lambda f: f.iloc[:20], "20 bars are too few: send at least 60", id="too short"),
+    pytest.param(lambda f: f.iloc[::4], "bars come every 0 days 04:00:00", id="other bars"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "words"), BAD_REQUESTS)
+def test_a_bad_request_is_one_line_that_says_what_to_send(served, bars, spoil, words):
+    with pytest.raises(MlflowException) as caught:
+        served.predict(spoil(bars))
+    text = caught.value.message
+    assert words in text
+    assert "send" in text
+    assert "\n" not in text
+    assert "data." not in text
+    assert caught.value.get_http_status_code() == 400
+
+
+@pytest.mark.parametrize("value", [None, np.nan, "dear", np.inf])
+def test_a_feature_that_is_no_number_is_refused(served, features, value):
+    column = small_detector().recipe.columns[1]
+    spoilt = features.astype({column: object})
+    spoilt.loc[3, column] = value
+    with pytest.raises(MlflowException, match=f"first {column}=.*leave them out: send"):
+        served.predict(spoilt)
+
+
+def test_a_missing_feature_column_is_named(served, features):
+    with pytest.raises(MlflowException, match="no column close_parkinson_20_1H: send timestamp"):
+        served.predict(features.drop(columns="close_parkinson_20_1H"))
+
+
+def test_the_server_cannot_lengthen_a_complaint(bars):
+    with pytest.raises(MlflowException) as caught:
+        RegimeModel(small_detector()).predict(bars.drop(columns="open"))
+    caught.value.message = f"Failed to predict data '{bars}'"
+    assert "\n" not in json.loads(caught.value.serialize_as_json())["message"]
+
+
+def test_a_stored_model_is_json_and_python_and_lies_with_its_run(store: Store):
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    model = log_detector(run_id, small_detector())
+    assert model.experiment_id == store.experiment_id
+    assert model.status == "READY"
+    assert store.client.get_run(run_id).outputs.model_outputs[0].model_id == model.model_id
+    folder = Path(model.artifact_location.removeprefix("file://"))
+    kinds = {path.suffix for path in (folder / "code").rglob("*") if path.is_file()}
+    assert kinds == {".py"}
+    assert [path.name for path in (folder / "data").iterdir()] == ["detector.json"]
+
+
+@pytest.mark.slow
+def test_it_loads_where_the_checkout_cannot_be_imported(store: Store, bars, tmp_path):
+    run_id = candidate(store, small_detector())
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    bars.to_parquet(elsewhere / "bars.parquet")
+    program = STRANGER.format(
+        root=str(Path(hmm_exp.__file__).parents[1]),
+        store=store.uri,
+        uri=f"runs:/{run_id}/{MODEL_NAME}",
+        bars=str(elsewhere / "bars.parquet"),
+    )
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MLFLOW"))}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program],
+        cwd=elsewhere,
+        env=clean | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["from"].endswith("/code/hmm_exp/__init__.py")
+    assert not answer["hydra"]
+    assert answer["min_history"] == MIN_HISTORY
+    expected = small_detector().filter(bars)["p_state_0"]
+    np.testing.assert_allclose(answer["p"], expected, atol=1e-12)
+
+
+def test_a_detector_is_found_by_run_model_folder_and_file(store: Store, tmp_path):
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    model = log_detector(run_id, small_detector())
+    file = tmp_path / "detector.json"
+    small_detector().save(file)
+    places = [
+        f"runs:/{run_id}",
+        f"runs:/{run_id}/{MODEL_NAME}",
+        model.model_uri,
+        model.artifact_location.removeprefix("file://"),
+        tmp_path,
+        str(file),
+    ]
+    for place in places:
+        assert hmm_exp.load_detector(place).to_dict() == small_detector().to_dict()
+
+
+@pytest.mark.parametrize(
+    "place", ["models:/nothing/Production", "models:/nothing@production", "runs:/0a1b", "nowhere"]
+)
+def test_what_is_not_there_is_said_in_one_line(store: Store, place):
+    with pytest.raises(ModelError) as caught:
+        hmm_exp.load_detector(place)
+    assert place.split("/")[0] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_looking_for_a_model_makes_no_store(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(ModelError, match="no tracking store at sqlite"):
+        hmm_exp.load_detector("models:/hmm_regime/Production")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_package_is_light_until_something_is_asked_of_it():
+    program = (
+        "import sys, hmm_exp\n"
+        "heavy = {'pandas', 'numba', 'mlflow', 'omegaconf'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert {'Detector', 'load_detector', '__version__'} <= set(dir(hmm_exp))\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def server(store: Store, tmp_path_factory):
+    """Address of a real server of the promoted model, on loopback."""
+    run_id = candidate(store, small_detector())
+    decision = promote(store.client, run_id, registry_name="hmm_regime", gate=GateConfig())
+    assert decision.promoted, decision
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = "-m mlflow models serve --env-manager local -m models:/hmm_regime/Production"
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, *words.split(), "--host", "127.0.0.1", "--port", str(port)],
+            env=os.environ | {"MLFLOW_TRACKING_URI": store.uri, "PATH": tools},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        assert _answers(f"{address}/ping", process), log.read_text()
+        yield address
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answers(url: str, process: subprocess.Popen, patience: float = 240.0) -> bool:
+    """Wait until a server answers; False when it went away or takes too long."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return True
+        except OSError:
+            time.sleep(0.2)
+    return False
+
+
+def post(server: str, body: object) -> tuple[int, dict]:
+    """Status and answer of a request."""
+    request = urllib.request.Request(
+        f"{server}/invocations",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def records(frame: pd.DataFrame) -> dict:
+    """Body of a request: what `frame.to_json` writes, nulls for NaN."""
+    text = frame.to_json(orient="records", date_format="iso", date_unit="s", double_precision=15)
+    return {"dataframe_records": json.loads(text)}
+
+
+@pytest.mark.slow
+def test_the_server_answers_bars_and_features(server, bars, features):
+    expected = small_detector().filter(bars)
+    for frame in (bars, features):
+        status, answer = post(server, records(frame))
+        assert status == 200
+        got = pd.DataFrame(answer["predictions"])
+        assert list(got.columns) == list(expected.columns)
+        np.testing.assert_allclose(got["p_state_0"], expected["p_state_0"], atol=1e-9)
+        assert list(pd.to_datetime(got["available_at"])) == list(expected["available_at"])
+
+
+@pytest.mark.slow
+def test_the_server_refuses_bad_requests_with_status_400_and_one_line(server, bars):
+    for case in BAD_REQUESTS:
+        spoil, words = case.values
+        status, answer = post(server, records(spoil(bars)))
+        assert (case.id, status) == (case.id, 400)
+        assert "send" in answer["message"], case.id
+        assert "\n" not in answer["message"], case.id
+        if "nan" not in words:  # a null in JSON
+            assert words in answer["message"], case.id
+    for body in ({"dataframe_records": []}, {"dataframe_split": {"columns": ["open"], "data": []}}):
+        status, answer = post(server, body)
+        assert status == 400
+        assert "no rows" in answer["message"]

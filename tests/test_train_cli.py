@@ -1,0 +1,271 @@
+"""The true command line, by subprocess, on real SQLite stores."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.tracking import tags
+
+SMALL = ("data.n_bars=2500", "model.n_init=1", "tracking.figures=false")
+
+
+def store_of(folder) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{folder}/mlflow.db")
+
+
+def runs_of(client: MlflowClient, kind: str) -> list:
+    experiment = client.get_experiment_by_name("hmm_exp")
+    return client.search_runs(
+        [experiment.experiment_id], f"tags.{tags.KIND} = '{kind}'", order_by=["start_time ASC"]
+    )
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, train_cli):
+    """A sweep of four cells over number of states and feature sets, figures on."""
+    folder = tmp_path_factory.mktemp("sweep")
+    words = ("data.n_bars=2500", "model.n_init=1", "model.n_states=2,3", "features=v1,v2")
+    return folder, train_cli(folder, "-m", *words)
+
+
+def test_help_shows_examples(train_cli, tmp_path):
+    done = train_cli(tmp_path, "--help")
+    assert done.returncode == 0
+    assert "-m model.n_states=2,3,4,5 features=v1,v2" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["model.nstates=3"], "unknown setting model.nstates (did you mean model.n_states?)"),
+        (["+model.nstates=3"], "model.nstates"),
+        (["features=v9"], "unknown features 'v9': one of columns, v1, v1v2, v2"),
+        (["timeframe=7H"], "unknown timeframe '7H'"),
+        (["covariance=round"], "unknown covariance 'round'"),
+        (["model.n_states=two"], "'two'"),
+        (["features=v1,v2"], "add -m"),
+        (["-m", "model.n_states=2,0"], "model.n_states=0: must be at least 1"),
+        (["-m", "features=v1,v9"], "unknown features 'v9'"),
+        (["model.n_states=3", "model.state_grid=[2,3]"], "unset one with model.state_grid=null"),
+        (["data=bars", "data.path=no.csv", "data.bar_stamp=open"], "no.csv"),
+        (["tracking.uri=http://127.0.0.1:9"], "does not answer"),
+        (["tracking.uri=sqlite:////proc/none/mlflow.db"], "cannot write to /proc/none"),
+        (["split.test=0.2"], "must sum to 1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line_and_leaves_nothing(train_cli, tmp_path, words, line):
+    done = train_cli(tmp_path, *words, *SMALL[:1])
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert line in done.stderr
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_sweep_is_one_parent_with_a_finished_child_per_cell(swept):
+    folder, done = swept
+    assert done.returncode == 0, done.stderr
+    client = store_of(folder)
+    (parent,) = runs_of(client, "sweep")
+    cells = runs_of(client, "cell")
+    assert len(cells) == 4
+    assert {run.data.tags[tags.PARENT_RUN] for run in cells} == {parent.info.run_id}
+    assert {run.info.status for run in [parent, *cells]} == {"FINISHED"}
+    sets = {(run.data.params["features.name"], run.data.metrics["n_states"]) for run in cells}
+    assert sets == {("v1", 2), ("v1", 3), ("v2", 2), ("v2", 3)}
+    assert not client.search_runs(["0"])  # nothing in the default experiment
+
+
+def test_a_cell_holds_metrics_tags_params_and_artifacts(swept):
+    client = store_of(swept[0])
+    run = runs_of(client, "cell")[0]
+    assert {"bic", "icl", "log_lik_val_per_bar", "return_gain_val", "seconds_track"} <= set(
+        run.data.metrics
+    )
+    named = (
+        *(tags.SWEEP_ID, tags.FINGERPRINT, tags.OBSERVATION_SPACE, tags.FEATURE_SET),
+        *(tags.TIMEFRAME, tags.DATA_DIGEST),
+    )
+    assert set(named) <= set(run.data.tags)
+    assert run.data.params["data.n_bars"] == "2500"
+    names = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"regimes.csv", "model.joblib", "scaler.joblib", "plots", "data_report.json"} <= names
+    plots = {item.path for item in client.list_artifacts(run.info.run_id, "plots")}
+    assert "plots/price.png" in plots
+
+
+def test_the_leaderboard_is_printed_and_kept_on_the_parent(swept):
+    folder, done = swept
+    client = store_of(folder)
+    (parent,) = runs_of(client, "sweep")
+    names = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"leaderboard.csv", "plots"} <= names
+    path = client.download_artifacts(parent.info.run_id, "leaderboard.csv", str(folder))
+    table = pd.read_csv(path)
+    assert len(table) == 4
+    for run_id in table["run"]:
+        assert run_id[:8] in done.stdout
+    printed = [line for line in done.stdout.splitlines() if "@1H diag K=" in line][:4]
+    assert max(map(len, printed)) <= 100
+    assert "wins across 2 spaces" in done.stdout
+
+
+def test_the_last_line_is_the_regime_now(swept):
+    last = swept[1].stdout.strip().splitlines()[-1]
+    assert re.fullmatch(r"regime at .* UTC: .* \(state \d\), since .*, probability [\d.]+", last)
+
+
+def test_production_is_the_lowest_bic_of_the_space_that_forecasts_best(swept):
+    folder, done = swept
+    client = store_of(folder)
+    cells = runs_of(client, "cell")
+    (version,) = [
+        v
+        for v in client.search_model_versions("name = 'hmm_regime'")
+        if v.current_stage == "Production"
+    ]
+    best = {}
+    for run in cells:
+        space = run.data.tags[tags.OBSERVATION_SPACE]
+        if space not in best or run.data.metrics["bic"] < best[space].data.metrics["bic"]:
+            best[space] = run
+    winner = max(best.values(), key=lambda run: run.data.metrics["return_gain_val"])
+    assert version.run_id == winner.info.run_id
+
+
+USE = """
+import json, os, sys
+sys.path[:] = [p for p in sys.path if os.path.abspath(p or '.') != {root!r}]
+sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in type(f).__module__.lower()
+                    and 'editable' not in getattr(f, '__name__', '').lower()]
+import importlib.util
+assert importlib.util.find_spec('hmm_exp') is None, 'the checkout is importable'
+import mlflow, pandas as pd
+model = mlflow.pyfunc.load_model('models:/hmm_regime/Production')
+bars = pd.read_csv('bars.csv')
+answer = model.predict(bars).iloc[-1]
+print(json.dumps([answer['label'], int(answer['state']), float(answer['p_state_0'])]))
+"""
+
+
+def test_production_loads_in_the_same_folder_without_the_checkout_and_without_pickle(swept):
+    from hmm_exp.market.synthetic import make_market
+    from tests.conftest import ROOT
+
+    folder, _ = swept
+    frame = make_market(n_bars=2500, n_regimes=3, seed=7).frame
+    frame.assign(timestamp=frame["timestamp"].dt.tz_localize(None)).to_csv(
+        folder / "bars.csv", index=False
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "PYTHON"))}
+    done = subprocess.run(
+        [sys.executable, "-c", USE.format(root=str(ROOT))],
+        cwd=folder,
+        env=environment | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    label, state, p_calm = json.loads(done.stdout.strip().splitlines()[-1])
+    client = store_of(folder)
+    (version,) = client.get_latest_versions("hmm_regime", ["Production"])
+    path = client.download_artifacts(version.run_id, "regimes.csv", str(folder))
+    last = pd.read_csv(path).iloc[-1]
+    assert (label, state) == (last["label"], last["state"])
+    assert p_calm == pytest.approx(last["p_state_0"], abs=1e-12)
+
+
+def test_the_same_command_again_changes_nothing_in_production(train_cli, tmp_path):
+    words = ("-m", "model.n_states=2,3", *SMALL)
+    assert train_cli(tmp_path, *words).returncode == 0
+    again = train_cli(tmp_path, *words)
+    assert again.returncode == 0, again.stderr
+    assert "is this model already" in again.stdout
+    assert len(store_of(tmp_path).search_model_versions("name = 'hmm_regime'")) == 1
+
+
+def test_a_failing_cell_costs_only_itself(train_cli, tmp_path):
+    words = ("-m", "features.window=20,2400", "model.n_states=2", *SMALL)
+    done = train_cli(tmp_path, *words)
+    assert done.returncode == 1
+    client = store_of(tmp_path)
+    cells = runs_of(client, "cell")
+    assert sorted(run.info.status for run in cells) == ["FAILED", "FINISHED"]
+    (failed,) = [run for run in cells if run.info.status == "FAILED"]
+    assert failed.data.tags[tags.STATUS_REASON] in done.stdout
+    assert failed.info.run_id in done.stdout
+    assert "is version 1" in done.stdout  # the winner is chosen from the rest
+
+
+def test_when_no_cell_is_eligible_nothing_is_promoted(train_cli, tmp_path):
+    done = train_cli(
+        tmp_path, "-m", "model.n_states=2,3", "selection.min_occupancy=0.5", *SMALL
+    )
+    assert done.returncode == 1
+    assert "none of the 2 finished cells is eligible" in done.stdout
+    assert not store_of(tmp_path).search_registered_models()
+
+
+def test_a_sweep_goes_on_where_it_stopped(train_cli, tmp_path):
+    words = ("-m", "model.n_states=2,3", "promote=false", *SMALL)
+    first = train_cli(tmp_path, *words)
+    sweep_id = re.search(r"sweep (\S+):", first.stdout)[1]
+    client = store_of(tmp_path)
+    lost = runs_of(client, "cell")[0]
+    client.delete_run(lost.info.run_id)
+    again = train_cli(tmp_path, *words, f"sweep_id={sweep_id}")
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("finished before") == 1
+    assert len(runs_of(client, "cell")) == 2
+    unknown = train_cli(tmp_path, *words, "sweep_id=never")
+    assert (unknown.returncode, unknown.stderr) == (2, "error: no sweep never in this store\n")
+
+
+def test_a_single_run_has_no_parent_and_is_promoted_only_when_asked(train_cli, tmp_path):
+    done = train_cli(tmp_path, "model.state_grid=[2,3]", *SMALL)
+    assert done.returncode == 0, done.stderr
+    client = store_of(tmp_path)
+    (run,) = runs_of(client, "cell")
+    assert tags.PARENT_RUN not in run.data.tags
+    assert not client.search_registered_models()
+    done = train_cli(tmp_path, "model.n_states=2", "promote=true", *SMALL)
+    assert "models:/hmm_regime/Production is version 1" in done.stdout
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_carries_conf_and_runs_anywhere(tmp_path):
+    from tests.conftest import ROOT
+
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(tmp_path)]
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    target = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(target)]
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+    away = tmp_path / "away"
+    away.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "hmm_exp.train", "--cfg", "job"],
+        cwd=away,
+        env=os.environ | {"PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "kind: synthetic" in done.stdout
+    where = subprocess.run(
+        [sys.executable, "-c", "import hmm_exp.config as c; print(c.conf_dir())"],
+        cwd=away,
+        env=os.environ | {"PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+    )
+    assert str(target) in where.stdout
