@@ -1,7 +1,7 @@
-r"""Make the table of `hmm_exp/experiment/critical_values.py`: python benchmarks/critical_values.py
+r"""Make the table of `hmm_exp/experiment/critical_values.py`: python -m benchmarks.critical_values
 
 For every number of bars n and every kind of worthless gain (mean zero) below, simulate series,
-divide their means by `hac_error`'s formula with its window, and take the quantile that the
+divide their means by the formula of `hac_error` with its window, and take the quantile that the
 statistic exceeds in `level` of them, the larger of both signs. The table holds the worst kind.
 Takes about two minutes on one core. With --check, print the level that each kind reaches instead.
 """
@@ -92,7 +92,7 @@ def statistics(kind: Kind, n: int, draws: int, seed: int) -> np.ndarray:
 
 def _studentised(series: np.ndarray, width: int) -> np.ndarray:
     """The statistic of every row, by cumulative sums."""
-    draws, n = series.shape
+    n = series.shape[1]
     mean = series.mean(axis=1, keepdims=True)
     deviation = np.pad(series - mean, ((0, 0), (0, width - 1)))
     sums = np.pad(np.cumsum(deviation, axis=1), ((0, 0), (width, 0)))

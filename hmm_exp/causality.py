@@ -89,18 +89,15 @@ def check_causality(
         )
     rng = np.random.default_rng(seed)
     whole = views(detector, bars)
-    found = []
+    found: list[dict] = []
     for kept in rng.integers(detector.min_history, len(bars), size=times):
         for future, changed in _futures(bars, int(kept), rng):
             found += _changes(whole, views(detector, changed), bars.time[kept - 1], future)
-    table = pd.DataFrame(found).groupby(["output", "future"], sort=False)
-    sums = table[["labels", "rows"]].sum()
+    groups = pd.DataFrame(found).groupby(["output", "future"])  # sorts as OUTPUTS are listed
+    sums = groups[["labels", "rows"]].sum()
+    share = sums["labels"] / sums["rows"].clip(lower=1)
     return pd.DataFrame(
-        {
-            "largest_change": table["change"].max(),
-            "labels_changed": sums["labels"] / sums["rows"].clip(lower=1),
-            "rows": sums["rows"],
-        }
+        {"largest_change": groups["change"].max(), "labels_changed": share, "rows": sums["rows"]}
     )
 
 
@@ -122,12 +119,12 @@ def _futures(bars: "Bars", kept: int, rng: np.random.Generator) -> "Iterator[tup
     """The first `kept` bars alone, and with another market after them."""
     yield "truncated", replace(bars, frame=bars.frame.iloc[:kept], states=None)
     frame, n = bars.frame.copy(), len(bars) - kept
-    size = 10.0 ** rng.uniform(-1, 1)  # calmer or wilder than any bar before
-    walk = rng.normal(0, 0.01 * size, n).cumsum().clip(-20, 20)
+    size = rng.uniform(0.01, 0.1)  # of a further return on every bar
+    walk = rng.normal(0, size, n).cumsum().clip(-20, 20)
     place = frame.index[kept:]
     prices = ["open", "high", "low", "close"]
-    frame.loc[place, prices] = frame.loc[place, prices].mul(2.718281828459045**walk, axis=0)
-    frame.loc[place, "volume"] *= rng.lognormal(0, size, n)
+    frame.loc[place, prices] = frame.loc[place, prices].mul(np.exp(walk), axis=0)
+    frame.loc[place, "volume"] *= rng.lognormal(0, 1, n)
     yield "rewritten", replace(bars, frame=frame, states=None)
 
 

@@ -102,7 +102,10 @@ class Detector:
         return self.filter_table(self.table(bars))
 
     def filter_features(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Regime of every ready feature row: `timestamp` and the recipe's columns; see `filter`."""
+        """Regime of every ready feature row: `timestamp` and the recipe's columns; see `filter`.
+
+        At least `min_rows` of them.
+        """
         return self.filter_table(self.table_of_features(frame))
 
     def filter_table(self, table: FeatureTable) -> pd.DataFrame:
@@ -145,6 +148,11 @@ class Detector:
         missing = [name for name in ("timestamp", *self.recipe.columns) if name not in frame]
         if missing:
             raise DataError(f"no column {', '.join(missing)}: send {self.input_hint}")
+        if len(frame) < self.min_rows:
+            raise HistoryError(
+                f"{len(frame)} feature rows are too few: send at least {self.min_rows} "
+                f"consecutive rows of {self.recipe.grid}"
+            )
         return feature_table(frame, self.recipe, self.row_step, self.stamp, self.gaps)
 
     def scaled(self, table: FeatureTable) -> np.ndarray:
@@ -178,6 +186,12 @@ class Detector:
         }
         answer |= {f"p_state_{k}": probs[:, k] for k in range(self.n_states)}
         return pd.DataFrame(answer)
+
+    @property
+    def min_rows(self) -> int:
+        """Feature rows an answer needs when the features come ready: the burn-in alone."""
+        bars_per_row = max(1, round(self.row_step / self.step))
+        return max(1, (self.min_history - self.recipe.warmup(self.step)) // bars_per_row)
 
     @property
     def row_step(self) -> pd.Timedelta:

@@ -184,15 +184,16 @@ def _check_read(args: argparse.Namespace, detector: Any, n_read: int, n_rows: in
     """Refuse an answer that rests on too few bars."""
     from hmm_exp.errors import HistoryError
 
-    hours = detector.min_history * detector.step.total_seconds() / 3600
-    settling = detector.min_history - detector.recipe.warmup(detector.step)
     if args.bars is not None and n_read < detector.min_history:
         raise HistoryError(
             f"{n_read} bars are too few: at least {detector.min_history} consecutive bars are "
             "needed, windows and burn-in included"
         )
-    if args.lookbacks is not None and n_read * detector.row_step < settling * detector.step:
-        raise HistoryError(f"the lookbacks are too short: {hours:g} hours are enough for certain")
+    if args.bars is None and n_rows < detector.min_rows:
+        raise HistoryError(
+            f"{n_rows} rows with their windows filled are too few: at least {detector.min_rows} "
+            f"consecutive rows of {detector.recipe.grid} are needed"
+        )
     if n_rows == 0:
         raise HistoryError(f"no row of {n_read} has every feature")
 

@@ -9,7 +9,7 @@ import sys
 from typing import NoReturn
 
 EXAMPLES = """examples:
-  python scripts/promote.py --sweep 20260102-150405-ab12 --dry-run   # would the winner pass?
+  python scripts/promote.py --sweep latest --dry-run                # would the winner pass?
   python scripts/promote.py --sweep 20260102-150405-ab12             # promote the winner
   python scripts/promote.py --run 0a1b2c3d4e5f                       # promote one run
   python scripts/promote.py --run 0a1b2c3d4e5f --force               # over another instrument
@@ -35,7 +35,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     candidate = parser.add_mutually_exclusive_group(required=True)
     candidate.add_argument("--run", metavar="ID", help="the run that holds the model")
-    candidate.add_argument("--sweep", metavar="ID", help="the sweep whose winner is meant")
+    candidate.add_argument("--sweep", metavar="ID", help="the sweep whose winner is meant, or latest")
     add = parser.add_argument
     add("--dry-run", action="store_true", help="say what would be done, change nothing")
     add("--force", action="store_true", help="turn the gate's reasons into recorded warnings")
@@ -71,8 +71,10 @@ def promote(args: argparse.Namespace) -> int:
 
 def _winner(client, sweep_id: str) -> str | None:
     """Winning run of a sweep, with the reason printed."""
-    from hmm_exp.tracking.leaderboard import choose, sweep_parent
+    from hmm_exp.tracking.leaderboard import choose, latest_sweep_id, sweep_parent
 
+    if sweep_id == "latest":
+        sweep_id = latest_sweep_id(client)
     sweep_parent(client, sweep_id)  # an unknown sweep is bad input, not a refusal
     choice = choose(client, sweep_id)
     print(*choice.reasons, sep="\n")

@@ -1,12 +1,14 @@
 """Fixtures shared by all tests."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import Config, DataConfig, ModelConfig
 
@@ -20,6 +22,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real market data is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """A SQLite store with its tables and nothing in them: making one takes MLflow seconds."""
+    path = tmp_path_factory.mktemp("empty_store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def workdir(tmp_path, empty_store) -> Path:
+    """A folder with an empty store, as a first run would leave it."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A detector through MLflow and back: same answers, no pickle, no checkout, clear complaints."""
 
+import ast
 import contextlib
 import io
 import json
@@ -25,7 +26,7 @@ from hmm_exp.errors import ModelError
 from hmm_exp.features.build import build_features
 from hmm_exp.market.validate import bars_from_frame
 from hmm_exp.tracking.registry import promote
-from hmm_exp.tracking.serving import MODEL_NAME, RegimeModel, log_detector, sample_bars
+from hmm_exp.tracking.serving import MODEL_NAME, RegimeModel, _source, log_detector, sample_bars
 from hmm_exp.tracking.store import Store
 from tests.small_detector import (
     MIN_HISTORY,
@@ -206,6 +207,15 @@ def test_a_stored_model_is_json_and_python_and_lies_with_its_run(store: Store):
     kinds = {path.suffix for path in (folder / "code").rglob("*") if path.is_file()}
     assert kinds == {".py"}
     assert [path.name for path in (folder / "data").iterdir()] == ["detector.json"]
+
+
+def test_the_stored_source_imports_nothing_of_the_package_that_is_not_stored():
+    stored = _source()
+    for name, content in stored.items():
+        for node in ast.walk(ast.parse(content)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hmm_exp."):
+                place = node.module.removeprefix("hmm_exp.").replace(".", "/")
+                assert {f"{place}.py", f"{place}/__init__.py"} & set(stored), (name, node.module)
 
 
 @pytest.mark.slow

@@ -10,7 +10,10 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
+from hmm_exp.market.synthetic import make_market
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.registry import champion
+from tests.conftest import ROOT
 
 SMALL = ("data.n_bars=2500", "model.n_init=1", "tracking.figures=false")
 
@@ -124,21 +127,16 @@ def test_the_last_line_is_the_regime_now(swept):
 
 
 def test_production_is_the_lowest_bic_of_the_space_that_forecasts_best(swept):
-    folder, done = swept
+    folder, _ = swept
     client = store_of(folder)
     cells = runs_of(client, "cell")
-    (version,) = [
-        v
-        for v in client.search_model_versions("name = 'hmm_regime'")
-        if v.current_stage == "Production"
-    ]
     best = {}
     for run in cells:
         space = run.data.tags[tags.OBSERVATION_SPACE]
         if space not in best or run.data.metrics["bic"] < best[space].data.metrics["bic"]:
             best[space] = run
     winner = max(best.values(), key=lambda run: run.data.metrics["return_gain_val"])
-    assert version.run_id == winner.info.run_id
+    assert champion(client, "hmm_regime").run_id == winner.info.run_id
 
 
 USE = """
@@ -157,9 +155,6 @@ print(json.dumps([answer['label'], int(answer['state']), float(answer['p_state_0
 
 
 def test_production_loads_in_the_same_folder_without_the_checkout_and_without_pickle(swept):
-    from hmm_exp.market.synthetic import make_market
-    from tests.conftest import ROOT
-
     folder, _ = swept
     frame = make_market(n_bars=2500, n_regimes=3, seed=7).frame
     frame.assign(timestamp=frame["timestamp"].dt.tz_localize(None)).to_csv(
@@ -176,27 +171,27 @@ def test_production_loads_in_the_same_folder_without_the_checkout_and_without_pi
     assert done.returncode == 0, done.stderr
     label, state, p_calm = json.loads(done.stdout.strip().splitlines()[-1])
     client = store_of(folder)
-    (version,) = client.get_latest_versions("hmm_regime", ["Production"])
-    path = client.download_artifacts(version.run_id, "regimes.csv", str(folder))
+    run_id = champion(client, "hmm_regime").run_id
+    path = client.download_artifacts(run_id, "regimes.csv", str(folder))
     last = pd.read_csv(path).iloc[-1]
     assert (label, state) == (last["label"], last["state"])
     assert p_calm == pytest.approx(last["p_state_0"], abs=1e-12)
 
 
-def test_the_same_command_again_changes_nothing_in_production(train_cli, tmp_path):
+def test_the_same_command_again_changes_nothing_in_production(train_cli, workdir):
     words = ("-m", "model.n_states=2,3", *SMALL)
-    assert train_cli(tmp_path, *words).returncode == 0
-    again = train_cli(tmp_path, *words)
+    assert train_cli(workdir, *words).returncode == 0
+    again = train_cli(workdir, *words)
     assert again.returncode == 0, again.stderr
     assert "is this model already" in again.stdout
-    assert len(store_of(tmp_path).search_model_versions("name = 'hmm_regime'")) == 1
+    assert len(store_of(workdir).search_model_versions("name = 'hmm_regime'")) == 1
 
 
-def test_a_failing_cell_costs_only_itself(train_cli, tmp_path):
+def test_a_failing_cell_costs_only_itself(train_cli, workdir):
     words = ("-m", "features.window=20,2400", "model.n_states=2", *SMALL)
-    done = train_cli(tmp_path, *words)
+    done = train_cli(workdir, *words)
     assert done.returncode == 1
-    client = store_of(tmp_path)
+    client = store_of(workdir)
     cells = runs_of(client, "cell")
     assert sorted(run.info.status for run in cells) == ["FAILED", "FINISHED"]
     (failed,) = [run for run in cells if run.info.status == "FAILED"]
@@ -205,45 +200,43 @@ def test_a_failing_cell_costs_only_itself(train_cli, tmp_path):
     assert "is version 1" in done.stdout  # the winner is chosen from the rest
 
 
-def test_when_no_cell_is_eligible_nothing_is_promoted(train_cli, tmp_path):
+def test_when_no_cell_is_eligible_nothing_is_promoted(train_cli, workdir):
     done = train_cli(
-        tmp_path, "-m", "model.n_states=2,3", "selection.min_occupancy=0.5", *SMALL
+        workdir, "-m", "model.n_states=2,3", "selection.min_occupancy=0.5", *SMALL
     )
     assert done.returncode == 1
     assert "none of the 2 finished cells is eligible" in done.stdout
-    assert not store_of(tmp_path).search_registered_models()
+    assert not store_of(workdir).search_registered_models()
 
 
-def test_a_sweep_goes_on_where_it_stopped(train_cli, tmp_path):
+def test_a_sweep_goes_on_where_it_stopped(train_cli, workdir):
     words = ("-m", "model.n_states=2,3", "promote=false", *SMALL)
-    first = train_cli(tmp_path, *words)
+    first = train_cli(workdir, *words)
     sweep_id = re.search(r"sweep (\S+):", first.stdout)[1]
-    client = store_of(tmp_path)
+    client = store_of(workdir)
     lost = runs_of(client, "cell")[0]
     client.delete_run(lost.info.run_id)
-    again = train_cli(tmp_path, *words, f"sweep_id={sweep_id}")
+    again = train_cli(workdir, *words, f"sweep_id={sweep_id}")
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("finished before") == 1
     assert len(runs_of(client, "cell")) == 2
-    unknown = train_cli(tmp_path, *words, "sweep_id=never")
+    unknown = train_cli(workdir, *words, "sweep_id=never")
     assert (unknown.returncode, unknown.stderr) == (2, "error: no sweep never in this store\n")
 
 
-def test_a_single_run_has_no_parent_and_is_promoted_only_when_asked(train_cli, tmp_path):
-    done = train_cli(tmp_path, "model.state_grid=[2,3]", *SMALL)
+def test_a_single_run_has_no_parent_and_is_promoted_only_when_asked(train_cli, workdir):
+    done = train_cli(workdir, "model.state_grid=[2,3]", *SMALL)
     assert done.returncode == 0, done.stderr
-    client = store_of(tmp_path)
+    client = store_of(workdir)
     (run,) = runs_of(client, "cell")
     assert tags.PARENT_RUN not in run.data.tags
     assert not client.search_registered_models()
-    done = train_cli(tmp_path, "model.n_states=2", "promote=true", *SMALL)
+    done = train_cli(workdir, "model.n_states=2", "promote=true", *SMALL)
     assert "models:/hmm_regime/Production is version 1" in done.stdout
 
 
 @pytest.mark.slow
 def test_an_installed_wheel_carries_conf_and_runs_anywhere(tmp_path):
-    from tests.conftest import ROOT
-
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(tmp_path)]
     subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")

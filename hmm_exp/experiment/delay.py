@@ -1,10 +1,10 @@
 """How long a planted switch stays unseen: bars until the filtered label follows.
 
 A planted visit is a stay in one true regime. Its delay is the number of bars from its first to the
-first whose label names that regime, 0 when that is the same bar. A visit that ends before is missed;
-one that the data's end cuts short before it was seen is left out, as is the first, which begins with
-no switch. A label that happens to be right already counts as seen at once, so a label that always
-flickers has no delay: read it beside the switches per 1000 bars.
+first whose label names that regime, 0 when that is the same bar. A visit that ends before that is
+missed. One that the end of the data cuts short before it was seen is left out; so is the very
+first, which begins with no switch. A label that happens to be right already counts as seen at once,
+so one that always flickers has no delay: read it beside the switches per 1000 bars.
 
 >>> detection_delay(planted=np.array([0, 0, 1, 1, 1, 0]), labels=np.array([0, 0, 0, 1, 1, 1]))
 DetectionDelay(n_switches=1, missed_share=0.0, median_bars=1.0, mean_bars=1.0)

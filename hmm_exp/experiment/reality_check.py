@@ -1,14 +1,15 @@
-r"""The best of many: whether the winner of a sweep beats the baseline by more than its being chosen.
+r"""The best of many: whether a sweep's winner beats the baseline by more than its being chosen.
 
 M cells with gains d_mi over one baseline on the same n bars. The best mean gain is compared with
 what the best of M worthless cells reaches, their dependence kept by drawing the same bars of all:
 
-    White (2000, Econometrica 68)    V = max_m sqrt(n) mean_m,   V* = max_m sqrt(n) (mean*_m - mean_m)
-    Hansen (2005, JBES 23), "SPA"    T = max_m sqrt(n) mean_m / w_m, at least 0,
-                                     T* = max_m sqrt(n) (mean*_m - g_m) / w_m, at least 0
+    White (2000, Econometrica 68)    V  = max_m mean_m
+                                     V* = max_m (mean*_m - mean_m)
+    Hansen (2005, JBES 23), "SPA"    T  = max_m mean_m / w_m, at least 0
+                                     T* = max_m (mean*_m - g_m) / w_m, at least 0
 
-with w_m the bootstrap error of sqrt(n) mean_m, and g_m = mean_m unless the cell is hopeless, that
-is mean_m < -w_m sqrt(2 ln ln n / n): then 0. White's is conservative when many bad cells were tried,
+with w_m the bootstrap error of mean_m, and g_m = mean_m unless the cell is hopeless, that is
+mean_m < -w_m sqrt(2 ln ln n): then 0. White's is conservative when many bad cells were tried,
 Hansen's less so. Both p-values are (1 + draws at least as large) / (1 + draws).
 
 Example
@@ -52,9 +53,7 @@ class RealityCheck:
     p_spa: float
 
 
-def reality_check(
-    gains: np.ndarray, *, seed: int = 0, n_draws: int = 1000
-) -> RealityCheck | None:
+def reality_check(gains: np.ndarray, *, seed: int = 0, n_draws: int = 1000) -> RealityCheck | None:
     """Test the best of M cells by the stationary bootstrap.
 
     Parameters
@@ -87,7 +86,7 @@ def reality_check(
 
 
 def _p_spa(means: np.ndarray, draws: np.ndarray, n_bars: int) -> float:
-    """Hansen's consistent p-value; sqrt(n) cancels from statistic and errors."""
+    """Hansen's consistent p-value."""
     error = np.maximum(draws.std(axis=0), _STILL)
     hopeless = means < -error * math.sqrt(2.0 * math.log(math.log(n_bars)))
     centred = draws - np.where(hopeless, 0.0, means)

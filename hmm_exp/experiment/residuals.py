@@ -7,15 +7,15 @@ normal quantile is the pseudo-residual (Zucchini & MacDonald 2009, section 6.2.3
 
 For feature d of row t the forecast is the mixture of the states' Gaussian marginals, weighted with
 the *predicted* probabilities p(z_t | x_1..t-1); for the next base return it is the yardstick's
-mixture of Student-t with the probabilities known at the bar's close. Whichever tail of u is small is
-the one computed, so residuals are exact far beyond eight deviations.
+mixture of Student-t with the probabilities known at the bar's close. The smaller tail of u is the
+one computed, so residuals are exact far beyond eight deviations.
 
 At 20,000 rows every test rejects every model, so effects are judged by size: how far the
 distribution of z is from normal (Kolmogorov-Smirnov distance, share beyond three deviations), and
-how much of its level and of its size (z^2) can be told from the five rows before. Features of rolling
-windows share bars with their neighbours and cannot pass the latter: that is no fault of the test, but
-of a model which takes them for independent given the state, and why BIC on them asks for ever more
-states.
+how much of its level and of its size (z^2) can be told from the five rows before. Features of
+rolling windows share bars with their neighbours and cannot pass the latter: that is no fault of the
+test, but of a model which takes them for independent given the state, and it is why BIC on them
+asks for ever more states.
 
 Example
 -------
@@ -56,7 +56,7 @@ class ResidualEffects:
     memory
         Largest absolute autocorrelation of z in the first `LAGS` lags.
     square_memory
-        The same of z^2, which is cut at `FAR`^2 so that single rows do not decide.
+        The same of z^2, see `cut_squares`.
     """
 
     n: int
@@ -67,18 +67,21 @@ class ResidualEffects:
 
     def metrics(self, name: str) -> dict[str, float]:
         """Flat names of a run record: `residual_{effect}_{name}`."""
-        return {f"residual_{key}_{name}": value for key, value in asdict(self).items() if key != "n"}
+        return {
+            f"residual_{key}_{name}": value for key, value in asdict(self).items() if key != "n"
+        }
 
 
 @dataclass(frozen=True)
 class ResidualLimits:
     """Effects beyond which residuals reject a model, on top of three errors of chance.
 
-    A KS distance of .1 is that of a Student-t of two degrees of freedom; an autocorrelation of .2
-    lets 4 % of the variance be told from the row before.
+    A KS distance of .05 is that of a Student-t with three degrees of freedom, or of a deviation
+    that is a fifth too small; an autocorrelation of .2 lets 4 % of the variance be told from a row
+    before.
     """
 
-    ks: float = 0.10
+    ks: float = 0.05
     tail_share: float = 0.02
     memory: float = 0.20
     square_memory: float = 0.20
@@ -154,14 +157,18 @@ def residual_effects(residuals: np.ndarray) -> ResidualEffects | None:
     z = residuals[np.isfinite(residuals)]
     if len(z) < LEAST:
         return None
-    squares = np.minimum(residuals**2, FAR**2)
     return ResidualEffects(
         n=len(z),
         ks=_ks_distance(z),
         tail_share=float(np.mean(np.abs(z) > FAR)),
         memory=float(np.abs(autocorrelation(residuals, LAGS)).max()),
-        square_memory=float(np.abs(autocorrelation(squares, LAGS)).max()),
+        square_memory=float(np.abs(autocorrelation(cut_squares(residuals), LAGS)).max()),
     )
+
+
+def cut_squares(residuals: np.ndarray) -> np.ndarray:
+    """Squares of residuals, at most `FAR` squared, so that single rows do not decide; NaN stays."""
+    return np.minimum(residuals**2, FAR**2)
 
 
 def autocorrelation(x: np.ndarray, n_lags: int) -> np.ndarray:

@@ -132,7 +132,7 @@ def write_lookbacks(lookbacks: Lookbacks, folder: str | Path) -> None:
 
 def _recent(bars: Bars, timeframe: str, begin: pd.Timestamp) -> Bars:
     """Bars that began at `begin` or later."""
-    recent = bars.frame[bars.frame.index - bars.step >= begin]
+    recent = bars.frame[bars.frame.index >= begin + bars.step]
     if recent.empty:
         raise HistoryError(f"the lookback holds no whole bar of {timeframe}")
     return replace(bars, frame=recent, states=None)

@@ -9,11 +9,12 @@ read whole.
 """
 
 import gzip
+import io
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from hmm_exp.market.validate import bars_from_frame
 
 BLOCK = 16 << 20  # bytes of text in a chunk, about 250,000 bars
 _PARQUET_ROWS = 250_000
+Rows = TypeVar("Rows", Bars, pd.DataFrame)
 _WHOLE = ("newest first", "back in time", "dates not in ISO form")  # notes of a report
 
 
@@ -61,10 +63,16 @@ def bar_chunks(
     """
     options = {"bar_stamp": bar_stamp, "gaps": gaps, "bad_rows": bad_rows}
     name = name or instrument_name(path)
+
+    def bars_of(table: Table) -> tuple[Bars, dict]:
+        frame = _rows_of(table, bad_rows)
+        bars = bars_from_frame(frame, step=step, name=name, **options)
+        return bars, bars.report
+
     last: Bars | None = None
     for table, share in _tables(Path(path), is_bars_header, block):
-        bars = bars_from_frame(_rows_of(table, bad_rows), step=step, name=name, **options)
-        if last is None and share < 1 and _needs_whole(bars.report):
+        bars = _in_order(bars_of, table, is_whole=share == 1 or last is not None)
+        if bars is None:
             yield read_bars(path, name=name, **options), 1.0
             return
         bars = bars if last is None else _after(last, bars)
@@ -77,12 +85,15 @@ def feature_chunks(
     path: str | Path, *, bar_stamp: str, bad_rows: str = "error", block: int = BLOCK
 ) -> Iterator[tuple[pd.DataFrame, float]]:
     """Prebuilt feature rows of a file, as `read_features` gives them, in chunks; see above."""
+
+    def rows_of(table: Table) -> tuple[pd.DataFrame, dict]:
+        frame = _rows_of(table, bad_rows)
+        return features_from_frame(frame, bar_stamp=bar_stamp, bad_rows=bad_rows, fewest=1)
+
     last: pd.Timestamp | None = None
     for table, share in _tables(Path(path), is_features_header, block):
-        rows, report = features_from_frame(
-            _rows_of(table, bad_rows), bar_stamp=bar_stamp, bad_rows=bad_rows, fewest=1
-        )
-        if last is None and share < 1 and _needs_whole(report):
+        rows = _in_order(rows_of, table, is_whole=share == 1 or last is not None)
+        if rows is None:
             yield read_features(path, bar_stamp=bar_stamp, bad_rows=bad_rows)[0], 1.0
             return
         if last is not None and rows.index[0] <= last:
@@ -114,7 +125,7 @@ def _tables(
 
 
 def _text_tables(
-    text: IO[bytes], is_header: Callable[[list[str]], bool], path: Path, block: int
+    text: io.BufferedIOBase, is_header: Callable[[list[str]], bool], path: Path, block: int
 ) -> Iterator[Table]:
     """Each block under the header of the first one."""
     header, lines = b"", 0
@@ -130,7 +141,7 @@ def _text_tables(
         raise DataError(f"{path} cannot be read: {error}") from None
 
 
-def _blocks(text: IO[bytes], size: int) -> Iterator[bytes]:
+def _blocks(text: io.BufferedIOBase, size: int) -> Iterator[bytes]:
     """Blocks that end with a line; a short rest stays with the last, as it tells too little."""
     block, more = text.read(size), text.read(size)
     while len(more) > size // 4:
@@ -165,8 +176,18 @@ def _rows_of(table: Table, bad_rows: str) -> pd.DataFrame:
     return table.frame
 
 
-def _needs_whole(report: dict) -> bool:
-    return any(mark in note for note in report["normalised"] for mark in _WHOLE)
+def _in_order(
+    read: Callable[[Table], tuple[Rows, dict]], table: Table, is_whole: bool
+) -> Rows | None:
+    """Rows of a chunk; None where the first one shows that the file must be seen whole."""
+    try:
+        rows, report = read(table)
+    except DataError:
+        if is_whole:
+            raise
+        return None  # more rows tell more, be it of the form of dates or of what is wrong
+    told = any(mark in note for note in report["normalised"] for mark in _WHOLE)
+    return None if told and not is_whole else rows
 
 
 def _after(last: Bars, bars: Bars) -> Bars:

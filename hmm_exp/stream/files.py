@@ -47,7 +47,7 @@ class Newest:
         goes_on = begun == 0 and self.row is not None and self.row["state"] == state[-1]
         if not goes_on:
             self.since = frame["available_at"].iloc[begun]
-        self.row = frame.iloc[-1].to_dict()
+        self.row = {str(name): value for name, value in frame.iloc[-1].items()}
         self.n_rows += len(frame)
 
     def to_dict(self) -> dict[str, Any]:

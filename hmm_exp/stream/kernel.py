@@ -163,14 +163,14 @@ def run(settings, numbers, clock, memory, time_ns, ohlcv, row_time, row_probs):
     for t in range(len(time_ns)):
         if clock[LAST_BAR] == NEVER:
             _skip_begun(constants, clock, time_ns[t])
-        _close_bins(constants, clock, memory, work, time_ns[t], ohlcv[t])
+        _close_bins(constants, clock, memory, work, time_ns[t], ohlcv, t)
         n = _take_closed(constants, clock, memory, work, row_time, row_probs, n)
         clock[LAST_BAR] = time_ns[t]
         clock[N_BARS] += 1
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _unpacked(settings, numbers):
     F, D, K = settings[0], settings[1], settings[2]
     timeframes, rest = settings[7 : 7 + F], settings[7 + F :]
@@ -196,7 +196,7 @@ def _unpacked(settings, numbers):
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _new_work(F, D, K):
     return Work(
         np.empty((F, 2), np.int64),
@@ -213,7 +213,7 @@ def _new_work(F, D, K):
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _skip_begun(constants, clock, time_ns):
     """Mark first bins that began before the data: no value may depend on where the data begin."""
     for f in range(len(constants.step_ns)):
@@ -223,14 +223,15 @@ def _skip_begun(constants, clock, time_ns):
             clock[HEADER + PER_TIMEFRAME * f + SKIPPED] = edge
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _close_bins(constants, clock, memory, work, time_ns, bar):
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _close_bins(constants, clock, memory, work, time_ns, ohlcv, t):
     """Add a bar to the open bin of every timeframe, and gather the bins that are closed by now."""
     for f in range(len(constants.step_ns)):
         work.n_taken[f] = 0
         if constants.step_ns[f] == constants.base_ns:
             work.edges[f, 0] = time_ns
-            work.bins[f, 0] = bar
+            for i in range(5):
+                work.bins[f, 0, i] = ohlcv[t, i]
             work.n_closed[f] = 1
         else:
             at, start = HEADER + PER_TIMEFRAME * f, constants.start[f]
@@ -239,14 +240,14 @@ def _close_bins(constants, clock, memory, work, time_ns, bar):
                 memory[start : start + 5],
                 constants.step_ns[f],
                 time_ns,
-                bar,
+                ohlcv[t],
                 work.edges[f],
                 work.bins[f],
                 work.counts,
             )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _take_closed(constants, clock, memory, work, row_time, row_probs, n):
     """Advance every timeframe by its closed bins, in time order, and write the grid's rows."""
     grid = constants.grid
@@ -256,13 +257,14 @@ def _take_closed(constants, clock, memory, work, row_time, row_probs, n):
         whole = edge != clock[HEADER + PER_TIMEFRAME * grid + SKIPPED]
         if whole and _filter_row(constants, clock, memory, work, edge):
             row_time[n] = edge
-            row_probs[n] = work.probs[0]
+            for k in range(len(constants.startprob)):
+                row_probs[n, k] = work.probs[0, k]
             n += 1
     _advance_until(constants, clock, memory, work, FOREVER)
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _advance_until(constants, clock, memory, work, time_ns):
     """Advance every timeframe by those of its closed bins that were known at a time."""
     for f in range(len(constants.step_ns)):
@@ -272,7 +274,7 @@ def _advance_until(constants, clock, memory, work, time_ns):
             work.n_taken[f] += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _advance_timeframe(constants, clock, memory, f, edge, bar):
     """Features of one closed bar of timeframe f, unless it began before the data."""
     at, start = HEADER + PER_TIMEFRAME * f, constants.start[f]
@@ -286,7 +288,7 @@ def _advance_timeframe(constants, clock, memory, f, edge, bar):
     clock[at + LAST_EDGE] = edge
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _filter_row(constants, clock, memory, work, time_ns):
     """One row from the latest values of all timeframes; False while windows still fill."""
     missing = _scaled_row(constants, memory, work.X)
@@ -310,7 +312,7 @@ def _filter_row(constants, clock, memory, work, time_ns):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _scaled_row(constants, memory, X):
     """Write the model's observation into X[0]; True where it lacks a feature."""
     missing = False
@@ -321,7 +323,7 @@ def _scaled_row(constants, memory, X):
     return missing
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _chain_step(constants, before, edge, f):
     """Chain steps between two bars of timeframe f, as `gaps.chain_steps` counts them."""
     if constants.bridge:

@@ -35,6 +35,19 @@ def experiment_ids(client: MlflowClient) -> list[str]:
     return [experiment.experiment_id for experiment in client.search_experiments()]
 
 
+def latest_sweep_id(client: MlflowClient) -> str:
+    """Id of the sweep that was started last. Raises TrackingError when there is none."""
+    runs = client.search_runs(
+        experiment_ids(client),
+        filter_string=f"tags.{tags.KIND} = 'sweep'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    if not runs:
+        raise TrackingError("this store holds no sweep yet")
+    return runs[0].data.tags[tags.SWEEP_ID]
+
+
 def sweep_parent(client: MlflowClient, sweep_id: str) -> Run:
     """Parent run of a sweep. Raises TrackingError when there is none."""
     runs = _search(client, sweep_id, "sweep")

@@ -41,6 +41,7 @@ _SOURCE = (  # what loading and predicting need of this package
     "market",
     "features",
     "hmm",
+    "stream",
     "tracking/__init__.py",
     "tracking/serving.py",
     "tracking/loading.py",

@@ -178,7 +178,7 @@ def _hollow(table: pd.DataFrame) -> str:
 
 
 def convergence(
-    histories: Sequence[Sequence[float]],
+    histories: Sequence[np.ndarray],
     *,
     polished: Sequence[bool] | None = None,
     subject: str = "",

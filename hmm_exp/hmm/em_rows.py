@@ -1,0 +1,160 @@
+"""Observations laid out for EM: eight stretches of time side by side, one per SIMD lane.
+
+The series, with every missing bar of a gap put in as a row of its own, is cut into 8 stretches of
+n rows. Row t is step s = t mod n of lane t // n, and feature d of step s is one vector of 8 numbers
+(one per lane) at `x[s * D + d]`. Whatever is not a plain row (no observation, first of a sequence,
+filling at the end) is told by a code, so that the kernels meet only one kind of row.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hmm_exp.errors import FitError
+from hmm_exp.hmm.compiling import entry, kernel
+
+LANES = 8
+
+# What a row may be, as bits of its code.
+MISSING = 1  # no observation: density 1 in every state
+FIRST = 2  # starts a sequence: the state is drawn from startprob
+FILLING = 4  # past the end of the data: a sequence of one missing row that counts for nothing
+
+
+class Rows(NamedTuple):
+    """The laid-out series.
+
+    Attributes
+    ----------
+    x
+        Observations minus `centre`, zeros where missing, shape (n * D, LANES).
+    code
+        What every row is, shape (n + 1, LANES); step n is what follows each lane's end.
+    special
+        Whether any lane of the step has a code, shape (n + 1,).
+    centre
+        Mean of every feature over the observed rows, shape (D,). Moments about it lose no digits
+        however far from zero the data lie.
+    spread
+        Variance of every feature over the observed rows, shape (D,).
+    n_rows
+        Rows of the series, missing bars included, filling excluded.
+    n_observed
+        Rows with an observation.
+    """
+
+    x: np.ndarray
+    code: np.ndarray
+    special: np.ndarray
+    centre: np.ndarray
+    spread: np.ndarray
+    n_rows: int
+    n_observed: int
+
+
+def lay_out(X: np.ndarray, steps: np.ndarray) -> Rows:
+    """Cut the series into lanes.
+
+    Parameters
+    ----------
+    X
+        Observations, shape (T, D); a row with any NaN is wholly missing.
+    steps
+        Chain steps from the row before, shape (T,): 0 starts a sequence, 1 is the neighbour,
+        m + 1 means m missing rows in between. The first is taken as 0.
+
+    Raises
+    ------
+    FitError
+        Shapes that do not fit, an infinite value, negative steps, or nothing observed.
+    """
+    X = np.ascontiguousarray(X, dtype=np.float64)
+    steps = np.ascontiguousarray(steps, dtype=np.int64)
+    _check(X, steps)
+    D = X.shape[1]
+    centre, spread, n_observed = _moments(X)
+    if n_observed < 0:
+        raise FitError(f"row {-n_observed - 1} holds an infinite value")
+    if n_observed == 0:
+        raise FitError("every row is missing: nothing to fit")
+    if not np.isfinite(spread).all():
+        raise FitError(f"feature {int(np.argmin(np.isfinite(spread)))} is too large to be squared")
+    n_rows = len(X) + int(np.maximum(steps[1:] - 1, 0).sum())
+    n = -(-n_rows // LANES)
+    x = aligned_zeros(n * D)
+    code = np.full((n + 1, LANES), MISSING | FIRST | FILLING, dtype=np.uint8)
+    _fill(X, steps, centre, x, code)
+    code[n, :-1] = code[0, 1:]
+    special = np.asarray(code.any(axis=1))
+    return Rows(x, code, special, centre, spread, n_rows, n_observed)
+
+
+def aligned_zeros(n_vectors: int) -> np.ndarray:
+    """Zeros of shape (n_vectors, LANES) that start on a cache line."""
+    line = 64
+    raw = np.zeros(n_vectors * LANES + line // 8)
+    start = (-raw.ctypes.data % line) // 8
+    return raw[start : start + n_vectors * LANES].reshape(n_vectors, LANES)
+
+
+def _check(X: np.ndarray, steps: np.ndarray) -> None:
+    """Raise FitError unless X and steps belong together."""
+    if X.ndim != 2 or X.size == 0:
+        raise FitError(f"observations have shape {X.shape}, not (rows, features)")
+    if steps.shape != X.shape[:1]:
+        raise FitError(f"{len(X)} rows but steps of shape {steps.shape}")
+    if (steps < 0).any():
+        raise FitError(f"steps at row {int(np.argmax(steps < 0))} is negative")
+
+
+@kernel
+def _is_missing(x):
+    for value in x:  # noqa: SIM110 - numba compiles no generators
+        if np.isnan(value):
+            return True
+    return False
+
+
+@entry
+def _moments(X):
+    """Mean and variance of the observed rows (Welford 1962), and their number.
+
+    A row with an infinite value gives minus its place, counted from one, instead of the number.
+    """
+    T, D = X.shape
+    mean = np.zeros(D)
+    square = np.zeros(D)
+    n_observed = 0
+    for t in range(T):
+        if _is_missing(X[t]):
+            continue
+        n_observed += 1
+        for d in range(D):
+            if np.isinf(X[t, d]):
+                return mean, square, -(t + 1)
+            away = X[t, d] - mean[d]
+            mean[d] += away / n_observed
+            square[d] += away * (X[t, d] - mean[d])
+    return mean, square / max(n_observed, 1), n_observed
+
+
+@entry
+def _fill(X, steps, centre, x, code):
+    """Write observations and codes to their places; missing bars become missing rows."""
+    T, D = X.shape
+    n = code.shape[0] - 1
+    row = 0
+    for t in range(T):
+        first = t == 0 or steps[t] == 0
+        if not first:
+            for _ in range(steps[t] - 1):
+                code[row % n, row // n] = MISSING
+                row += 1
+        s, lane = row % n, row // n
+        code[s, lane] = FIRST if first else 0
+        if _is_missing(X[t]):
+            code[s, lane] |= MISSING
+        else:
+            for d in range(D):
+                x[s * D + d, lane] = X[t, d] - centre[d]
+        row += 1

@@ -1,0 +1,313 @@
+"""The M step of EM for Gaussian states, with hmmlearn's priors, and a floor under the covariances.
+
+All four covariance types share one representation inside EM: a (K, D, D) array, of which "diag" and
+"spherical" use the diagonal only and "tied" holds K equal matrices. Means are relative to the
+centre of the data.
+
+hmmlearn 0.3.3 (after Huang, Acero & Hon 2001, "Spoken Language Processing", p. 443) divides
+`covars_prior + scatter` by the state's mass. That maximises, together with the other updates,
+
+    log-likelihood - 1/2 sum_k [ tr(S_k^-1 P) + w ln det S_k + v (m_k - m0)' S_k^-1 (m_k - m0) ]
+                   + sum (a - 1) ln startprob + sum (b - 1) ln transmat
+
+with P = covars_prior (a scalar fills the diagonal for "diag" and "spherical" but *every* element
+for "full" and "tied"), w = max(covars_weight - 1, 0) or max(covars_weight - D, 0), v = means_weight
+and m0 = means_prior, and the Dirichlet parameters a and b. A tied matrix counts once. This
+penalised objective is what EM never lowers.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from hmm_exp.hmm.compiling import kernel
+
+KINDS = ("spherical", "diag", "tied", "full")
+SPHERICAL, DIAG, TIED, FULL = range(4)
+
+_NO_MASS = 1e-50  # expected rows or steps that say nothing: the parameters stay
+_SMALLEST_DIVISOR = 1e-5  # hmmlearn's, for "diag" and "spherical"
+
+
+class Model(NamedTuple):
+    """Parameters as the kernels use them; K states, D features.
+
+    Attributes
+    ----------
+    startprob, transmat
+        Shapes (K,) and (K, K).
+    means
+        Relative to the centre of the data, shape (K, D).
+    covars
+        Shape (K, D, D).
+    whiten
+        Inverse of the lower Cholesky factor of every covariance, shape (K, D, D).
+    shift
+        `whiten @ means`, shape (K, D): z = whiten @ x - shift is standard normal in its state.
+    log_norm
+        Log density at the mean, shape (K,).
+    kind
+        Shape (1,): place of the covariance type in `KINDS`.
+    """
+
+    startprob: np.ndarray
+    transmat: np.ndarray
+    means: np.ndarray
+    covars: np.ndarray
+    whiten: np.ndarray
+    shift: np.ndarray
+    log_norm: np.ndarray
+    kind: np.ndarray
+
+
+class Stats(NamedTuple):
+    """Expected counts and moments about the centre of the data.
+
+    Attributes
+    ----------
+    start
+        Sequences that begin in the state, shape (K,).
+    pairs
+        Steps from state i to state j, shape (K, K).
+    mass
+        Observed rows in the state, shape (K,).
+    first
+        Sum of the observations in the state, shape (K, D).
+    second
+        Sum of their outer products, lower triangle (or diagonal alone), shape (K, D, D).
+    """
+
+    start: np.ndarray
+    pairs: np.ndarray
+    mass: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+
+
+class Prior(NamedTuple):
+    """hmmlearn's prior parameters, spread to the shapes the update needs.
+
+    Shapes: startprob (K,), transmat (K, K), means (K, D) relative to the centre, scatter (K, D, D),
+    weights (2,): means_weight and covars_weight.
+    """
+
+    startprob: np.ndarray
+    transmat: np.ndarray
+    means: np.ndarray
+    scatter: np.ndarray
+    weights: np.ndarray
+
+
+@kernel
+def copy(source, target):
+    """Copy one flat array to another."""
+    for i in range(source.size):
+        target[i] = source[i]
+
+
+@kernel
+def clear(stats):
+    """Set everything to zero."""
+    _zero(stats.start)
+    _zero(stats.pairs.ravel())
+    _zero(stats.mass)
+    _zero(stats.first.ravel())
+    _zero(stats.second.ravel())
+
+
+@kernel
+def _zero(flat):
+    for i in range(flat.size):
+        flat[i] = 0.0
+
+
+@kernel
+def update(model, stats, prior):
+    """Replace the parameters by those that maximise the penalised expected log-likelihood."""
+    _update_distribution(model.startprob, stats.start, prior.startprob)
+    for k in range(model.startprob.size):
+        _update_distribution(model.transmat[k], stats.pairs[k], prior.transmat[k])
+    kind = model.kind[0]
+    v = prior.weights[0]
+    for k in range(model.means.shape[0]):
+        if stats.mass[k] > _NO_MASS:
+            for d in range(model.means.shape[1]):
+                total = v * prior.means[k, d] + stats.first[k, d]
+                model.means[k, d] = total / (v + stats.mass[k])
+    if kind == TIED:
+        _update_tied(model, stats, prior)
+        return
+    for k in range(model.means.shape[0]):
+        if stats.mass[k] > _NO_MASS:
+            _update_covariance(model, stats, prior, k)
+
+
+@kernel
+def _update_distribution(probs, counts, dirichlet):
+    """Normalised counts; what is zero stays zero, and next to no counts change nothing."""
+    total = 0.0
+    for j in range(probs.size):
+        if probs[j] > 0.0:
+            total += max(dirichlet[j] - 1.0 + counts[j], 0.0)
+    if total < _NO_MASS:
+        return
+    for j in range(probs.size):
+        if probs[j] > 0.0:
+            probs[j] = max(dirichlet[j] - 1.0 + counts[j], 0.0) / total
+
+
+@kernel
+def _scatter(model, stats, prior, k, i, j):
+    """Weighted outer product of deviations from the new mean, with the mean's own prior."""
+    mean_i, mean_j = model.means[k, i], model.means[k, j]
+    away = (mean_i - prior.means[k, i]) * (mean_j - prior.means[k, j])
+    return (
+        prior.weights[0] * away
+        + stats.second[k, i, j]
+        - stats.first[k, i] * mean_j
+        - stats.first[k, j] * mean_i
+        + mean_i * mean_j * stats.mass[k]
+    )
+
+
+@kernel
+def _update_covariance(model, stats, prior, k):
+    """Covariance of one state, any type but "tied"."""
+    D = model.means.shape[1]
+    kind = model.kind[0]
+    if kind == FULL:
+        divisor = max(prior.weights[1] - D, 0.0) + stats.mass[k]
+    else:
+        divisor = max(max(prior.weights[1] - 1.0, 0.0) + stats.mass[k], _SMALLEST_DIVISOR)
+    for i in range(D):
+        for j in range(i + 1 if kind == FULL else 0):
+            value = (prior.scatter[k, i, j] + _scatter(model, stats, prior, k, i, j)) / divisor
+            model.covars[k, i, j] = value
+            model.covars[k, j, i] = value
+        if kind != FULL:
+            value = (prior.scatter[k, i, i] + _scatter(model, stats, prior, k, i, i)) / divisor
+            model.covars[k, i, i] = value
+    if kind == SPHERICAL:
+        mean = 0.0
+        for i in range(D):
+            mean += model.covars[k, i, i] / D
+        for i in range(D):
+            model.covars[k, i, i] = mean
+
+
+@kernel
+def _update_tied(model, stats, prior):
+    """The one covariance of all states, written to each."""
+    K, D = model.means.shape
+    divisor = max(prior.weights[1] - D, 0.0)
+    for k in range(K):
+        divisor += stats.mass[k]
+    for i in range(D):
+        for j in range(i + 1):
+            total = prior.scatter[0, i, j]
+            for k in range(K):
+                if stats.mass[k] > _NO_MASS:
+                    total += _scatter(model, stats, prior, k, i, j)
+            for k in range(K):
+                model.covars[k, i, j] = total / divisor
+                model.covars[k, j, i] = total / divisor
+
+
+@kernel
+def whiten(model, floor, hits):
+    """Factor the covariances after lifting them to the floor; mark in `hits` (K, D) what it lifted.
+
+    The floor (D,) bounds the variance of every feature given the features before it (for "diag"
+    and "spherical": its variance). A pivot of the Cholesky factorisation below it is raised by
+    adding to that one diagonal element, so the result is always positive definite.
+    """
+    K, D = model.means.shape
+    full = model.kind[0] >= TIED
+    for k in range(K):
+        lower = model.whiten[k]
+        log_det = 0.0
+        for i in range(D):
+            for j in range(i if full else 0):
+                rest = model.covars[k, i, j]
+                for m in range(j):
+                    rest -= lower[i, m] * lower[j, m]
+                lower[i, j] = rest / lower[j, j]
+            pivot = model.covars[k, i, i]
+            for j in range(i if full else 0):
+                pivot -= lower[i, j] * lower[i, j]
+            hits[k, i] = not pivot >= floor[i]
+            if hits[k, i]:
+                model.covars[k, i, i] += floor[i] - pivot
+                pivot = floor[i]
+            lower[i, i] = math.sqrt(pivot)
+            log_det += math.log(pivot)
+        _invert_lower(lower)
+        for i in range(D):
+            model.shift[k, i] = 0.0
+            for j in range(i + 1):
+                model.shift[k, i] += lower[i, j] * model.means[k, j]
+        model.log_norm[k] = -0.5 * (D * math.log(2.0 * math.pi) + log_det)
+
+
+@kernel
+def _invert_lower(lower):
+    """Invert a lower triangular matrix in place, row by row from the last column back."""
+    D = lower.shape[0]
+    for i in range(D):
+        lower[i, i] = 1.0 / lower[i, i]
+        for j in range(i):
+            total = 0.0
+            for m in range(j, i):
+                total += lower[i, m] * lower[m, j]
+            lower[i, j] = -total * lower[i, i]
+
+
+@kernel
+def log_prior(model, prior):
+    """The penalty of the module docstring: what EM adds to the log-likelihood, in nats."""
+    K, D = model.means.shape
+    kind = model.kind[0]
+    total = 0.0
+    for k in range(K):
+        total += _log_dirichlet(model.transmat[k], prior.transmat[k])
+        total += _log_dirichlet(model.startprob, prior.startprob) / K
+        if prior.weights[0] > 0.0:
+            total -= 0.5 * prior.weights[0] * _distance(model, prior, k)
+    w = max(prior.weights[1] - (D if kind >= TIED else 1.0), 0.0)
+    for k in range(1 if kind == TIED else K):
+        log_det = -2.0 * model.log_norm[k] - D * math.log(2.0 * math.pi)
+        total -= 0.5 * (w * log_det + _trace(model.whiten[k], prior.scatter[k]))
+    return total
+
+
+@kernel
+def _log_dirichlet(probs, dirichlet):
+    total = 0.0
+    for j in range(probs.size):
+        if dirichlet[j] != 1.0 and probs[j] > 0.0:
+            total += (dirichlet[j] - 1.0) * math.log(probs[j])
+    return total
+
+
+@kernel
+def _distance(model, prior, k):
+    """Squared Mahalanobis distance of the mean from its prior mean."""
+    total = 0.0
+    for i in range(model.means.shape[1]):
+        z = 0.0
+        for j in range(i + 1):
+            z += model.whiten[k, i, j] * (model.means[k, j] - prior.means[k, j])
+        total += z * z
+    return total
+
+
+@kernel
+def _trace(lower, scatter):
+    """tr(W' W P) for the whitening matrix W of a state."""
+    total = 0.0
+    for r in range(lower.shape[0]):
+        for i in range(r + 1):
+            for j in range(r + 1):
+                total += lower[r, i] * lower[r, j] * scatter[i, j]
+    return total

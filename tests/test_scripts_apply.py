@@ -1,0 +1,315 @@
+"""`scripts/apply_hmm.py` as a user runs it: files, long files in chunks, a pipe that is killed."""
+
+import gzip
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hmm_exp.features.build import build_features
+from hmm_exp.features.lookbacks import build_lookbacks, write_lookbacks
+from hmm_exp.features.recipe import Recipe
+from hmm_exp.market import chunks
+from hmm_exp.market.chunks import bar_chunks, feature_chunks
+from hmm_exp.stream.files import RegimeFile, apply
+from hmm_exp.stream.rows import RowStream
+from tests.live_detector import SHORT, gappy_bars, live_detector, part
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "apply_hmm.py"
+RECIPE = Recipe.of_set("v1v2", ["1H", "4H"], **SHORT)
+main = runpy.run_path(str(SCRIPT))["main"]
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return live_detector(RECIPE)
+
+
+@pytest.fixture(scope="module")
+def bars():
+    return gappy_bars(1500)
+
+
+@pytest.fixture(scope="module")
+def expected(detector, bars):
+    """What `filter` says of the bars."""
+    return detector.filter(bars)
+
+
+@pytest.fixture
+def folder(detector, bars, tmp_path):
+    """A model and new bars as a user has them."""
+    detector.save(tmp_path / "detector.json")
+    bars.frame.to_csv(tmp_path / "new.csv", index=False)
+    return tmp_path
+
+
+def run(folder, *words, **options):
+    """Run the script in a folder."""
+    command = [sys.executable, str(SCRIPT), "--model", ".", *words]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300, **options
+    )
+
+
+def read(path) -> pd.DataFrame:
+    frame = pd.read_csv(path)
+    for name in ("timestamp", "available_at"):
+        frame[name] = pd.to_datetime(frame[name], utc=True).dt.as_unit("ns")
+    return frame
+
+
+def assert_same(ours: pd.DataFrame, theirs: pd.DataFrame):
+    theirs = theirs.reset_index(drop=True).astype({"label": ours["label"].dtype})
+    pd.testing.assert_frame_equal(ours.reset_index(drop=True), theirs, check_exact=True)
+
+
+def test_bars_in_regimes_out(folder, expected):
+    done = run(folder, "--bars", "new.csv", "--output", "regimes.csv", "--latest")
+    assert done.returncode == 0, done.stderr
+    assert_same(read(folder / "regimes.csv"), expected)
+    newest = json.loads(done.stdout)
+    last = expected.iloc[-1]
+    assert newest["p_state_0"] == last["p_state_0"]
+    assert newest["label"] == last["label"]
+    assert pd.Timestamp(newest["available_at"]) == last["available_at"]
+    since = expected["available_at"][expected["state"].diff().ne(0)].iloc[-1]
+    assert pd.Timestamp(newest["since"]) == since
+    assert done.stderr.count("\n") == 1  # no progress in a pipe
+
+
+def test_a_feature_table_gives_the_same_regimes(folder, bars, expected, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    build_features(bars, RECIPE).write(folder / "v1.csv")
+    words = "--model . --features-csv v1.csv --output regimes.csv"
+    assert main(words.split()) == 0, capsys.readouterr().err
+    assert_same(read(folder / "regimes.csv"), expected)
+
+
+def test_lookbacks_give_the_newest_regime(folder, bars, expected, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "lookbacks").mkdir()
+    write_lookbacks(build_lookbacks(bars, RECIPE.timeframes, hours=1200), folder / "lookbacks")
+    assert main(["--model", ".", "--lookbacks", "lookbacks", "--latest"]) == 0
+    newest = json.loads(capsys.readouterr().out)
+    assert abs(newest["p_state_0"] - expected["p_state_0"].iloc[-1]) < 1e-9
+
+
+def test_long_files_go_through_in_chunks_with_the_same_bits(folder, bars, detector, expected):
+    path, sizes, seen = folder / "new.csv", [], []
+    options = {"bar_stamp": "open", "step": bars.step, "block": 10_000}
+
+    def counted():
+        for chunk, share in bar_chunks(path, **options):
+            sizes.append(len(chunk))
+            yield chunk, share
+
+    with RegimeFile(folder / "regimes.csv") as file:
+        newest, n_read = apply(
+            detector.stream().extend, counted(), file.write, lambda n, share: seen.append(share)
+        )
+    assert len(sizes) > 5
+    assert max(sizes) < 250
+    assert n_read == len(bars)
+    assert newest.n_rows == len(expected)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    assert_same(read(folder / "regimes.csv"), expected)
+
+
+def test_long_feature_tables_go_through_in_chunks(folder, bars, detector, expected):
+    build_features(bars, RECIPE).write(folder / "v1.csv")
+    frames = []
+    rows = feature_chunks(folder / "v1.csv", bar_stamp="open", block=20_000)
+    apply(RowStream(detector.stream().model).extend, rows, frames.append)
+    assert len(frames) > 5
+    assert_same(pd.concat(frames), expected)
+
+
+@pytest.mark.parametrize("form", ["preamble", "gzip", "parquet", "newest first", "day first"])
+def test_chunks_read_what_read_bars_reads(folder, bars, form, monkeypatch):
+    text = bars.frame.to_csv(index=False)
+    path = folder / "form.csv"
+    if form == "preamble":
+        path.write_text("# from an exchange\n\n" + text)
+    elif form == "gzip":
+        path.write_bytes(gzip.compress(text.encode()))
+    elif form == "parquet":
+        monkeypatch.setattr(chunks, "_PARQUET_ROWS", 300)
+        bars.frame.to_parquet(path, index=False)
+    elif form == "newest first":
+        bars.frame.iloc[::-1].to_csv(path, index=False)
+    else:
+        stamps = bars.frame["timestamp"].dt.strftime("%d/%m/%Y %H:%M")
+        bars.frame.assign(timestamp=stamps).to_csv(path, index=False)
+    read = [chunk for chunk, _ in bar_chunks(path, bar_stamp="open", step=bars.step, block=20_000)]
+    assert (len(read) == 1) == (form in ("newest first", "day first"))
+    together = pd.concat([chunk.frame for chunk in read])
+    assert together.equals(bars.frame)
+
+
+def test_a_chunk_out_of_order_is_refused(folder, bars):
+    frame = bars.frame
+    pd.concat([frame.iloc[700:], frame.iloc[:700]]).to_csv(folder / "mixed.csv", index=False)
+    done = run(folder, "--bars", "mixed.csv", "--output", "regimes.csv")
+    assert done.returncode == 0  # one chunk is sorted
+    read = bar_chunks(folder / "mixed.csv", bar_stamp="open", step=bars.step, block=10_000)
+    with pytest.raises(Exception, match="not in time order"):
+        list(read)
+
+
+BAD_WORDS = [
+    ("--bars nowhere.csv --latest", "no such file"),
+    ("--bars short.csv --output regimes.csv", "bars are too few: at least"),
+    ("--bars bad.csv --output regimes.csv", "high below low"),
+    ("--bars daily.csv --output regimes.csv", "bars come every 1 days"),
+    ("--features-csv new.csv --latest", "no column close_logret_current_1H"),
+    ("--lookbacks nowhere --latest", "holds no 1H.csv"),
+    ("--bars new.csv --output nowhere/regimes.csv", "does not exist"),
+    ("--bars new.csv --output regimes.xls", "written as .csv"),
+    ("--bars new.csv", "give --output, --latest or both"),
+    ("--latest", "give one of --bars"),
+    ("--bars new.csv --latest --state s.json", "go with --follow"),
+    ("--follow --latest", "--follow goes with"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD_WORDS, ids=[w for w, _ in BAD_WORDS])
+def test_bad_input_is_one_line_and_leaves_no_file(
+    folder, bars, words, message, capsys, monkeypatch
+):
+    monkeypatch.chdir(folder)
+    frame = bars.frame
+    frame.iloc[:50].to_csv("short.csv", index=False)
+    frame.assign(high=frame["high"].where(frame.index != frame.index[700], 1.0)).to_csv(
+        "bad.csv", index=False
+    )
+    frame[frame.index.hour == 0].to_csv("daily.csv", index=False)
+    before = sorted(folder.iterdir())
+    try:
+        status = main(["--model", ".", *words.split()])
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert message in error
+    assert error.count("\n") == 1
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_model_that_is_not_there_is_one_line(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["--model", "nowhere", "--bars", "new.csv", "--latest"]) == 2
+    assert "no detector at nowhere" in capsys.readouterr().err
+
+
+def lines_of(frame: pd.DataFrame, form: str) -> list[str]:
+    """Bars as a feed sends them."""
+    if form == "csv":
+        return frame.to_csv(index=False).splitlines(keepends=True)
+    return [json.dumps(bar, default=str) + "\n" for bar in frame.to_dict("records")]
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_follow_writes_a_regime_for_each_closed_bar(folder, bars, expected, form):
+    history = part(bars, slice(1400))
+    history.frame.to_csv(folder / "history.csv", index=False)
+    news = part(bars, slice(1390, None)).frame  # ten bars of it are known already
+    words = ["--follow", "--bars", "history.csv", "--missing", "gap"]
+    words += ["--json"] if form == "json" else []
+    done = run(folder, *words, input="".join(lines_of(news, form)))
+    assert done.returncode == 0, done.stderr
+    if form == "csv":
+        (folder / "out.csv").write_text(done.stdout)
+        rows = read(folder / "out.csv")
+    else:
+        rows = pd.DataFrame([json.loads(line) for line in done.stdout.splitlines()])
+    assert len(rows) == len(bars) - 1400
+    assert rows["p_state_1"].tolist() == expected["p_state_1"].tolist()[-len(rows) :]
+
+
+def follow(folder, *words) -> subprocess.Popen:
+    command = [sys.executable, "-u", str(SCRIPT), "--model", ".", "--follow", "--missing", "gap"]
+    return subprocess.Popen(
+        [*command, *words], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_rows(path: Path, n_rows: int) -> None:
+    """Wait until a file has that many rows under its header."""
+    deadline = time.monotonic() + 120
+    while not path.exists() or path.read_text().count("\n") < n_rows + 1:
+        assert time.monotonic() < deadline, "no rows came"
+        time.sleep(0.02)
+
+
+def test_follow_goes_on_after_kill_9_with_each_row_once(folder, bars, expected):
+    (folder / "history.csv").write_text(bars.frame.iloc[:1200].to_csv(index=False))
+    header, *lines = lines_of(bars.frame.iloc[1200:], "csv")
+    words = ["--bars", "history.csv", "--state", "stream.json", "--output", "regimes.csv"]
+    first = follow(folder, *words)
+    first.stdin.write(header + "".join(lines[:100]))
+    first.stdin.flush()
+    wait_for_rows(folder / "regimes.csv", 60)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    with (folder / "regimes.csv").open("a") as torn:  # a row that was half written when it died
+        torn.write("2021-0")
+    second = follow(folder, *words)
+    second.communicate(header + "".join(lines), timeout=120)  # the feed begins anew
+    assert second.returncode == 0
+    ours = read(folder / "regimes.csv")
+    assert_same(ours, expected[-len(ours) :])
+    assert len(ours) == len(lines)
+
+
+def test_follow_without_a_state_that_it_knows_does_not_write_behind_other_rows(folder, capsys):
+    (folder / "regimes.csv").write_text("timestamp,available_at\n")
+    done = run(folder, "--follow", "--output", "regimes.csv", input="")
+    assert done.returncode == 2
+    assert "holds rows already" in done.stderr
+
+
+def test_follow_refuses_the_state_of_another_model(folder):
+    other = live_detector(RECIPE, seed=1)
+    other.stream().save(folder / "stream.json")
+    done = run(folder, "--follow", "--state", "stream.json", input="")
+    assert done.returncode == 2
+    assert "was saved with another model" in done.stderr
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_follow_stops_at_a_bad_bar_or_leaves_it_out(folder, bars, drop):
+    header, *lines = lines_of(bars.frame.iloc[:400], "csv")
+    bad = [*lines[:300], "2021-06-01,1,0.5,2,1,5\n", "what\n", *lines[300:]]
+    words = ["--follow", "--missing", "gap", "--state", "s.json"]
+    done = run(
+        folder, *words, *(["--bad-rows", "drop"] if drop else []), input=header + "".join(bad)
+    )
+    answered = done.stdout.count("\n") - 1
+    settled = 400 - live_detector(RECIPE).min_history + 1
+    assert done.returncode == (0 if drop else 2)
+    assert answered == (settled if drop else settled - 100)
+    assert "high below its low" in done.stderr
+    assert done.stderr.count("left out") == (2 if drop else 0)
+    assert json.loads((folder / "s.json").read_text())["last_bar"] == str(
+        bars.frame.index[399 if drop else 299]
+    )
+
+
+def test_follow_does_not_take_a_line_that_was_cut_off(folder, bars):
+    text = "".join(lines_of(bars.frame.iloc[:200], "csv"))
+    done = run(folder, "--follow", "--missing", "gap", "--state", "s.json", input=text[:-3])
+    assert done.returncode == 2
+    assert "has no end" in done.stderr
+    stored = json.loads((folder / "s.json").read_text())
+    assert stored["last_bar"] == str(bars.frame.index[198])
