@@ -81,7 +81,11 @@ class ModelConfig:
 
 @dataclass
 class SplitConfig:
-    """Train, validation and test in time: by ratio, or by dates (UTC)."""
+    """Train, validation and test in time: by ratio, by dates (UTC), or by a walk forward.
+
+    A walk forward sets its parts by either, refits every `refit_every` base bars from the end of
+    train on, and so has every bar of validation and test out of sample.
+    """
 
     kind: str = "ratio"
     train: float = 0.70
@@ -90,6 +94,9 @@ class SplitConfig:
     train_start: str | None = None
     train_end: str | None = None
     val_end: str | None = None
+    refit_every: int = 720
+    window: int | None = None
+    refit_starts: int = 1
 
 
 @dataclass
@@ -217,10 +224,13 @@ RULES: dict[str, Callable[[Any], str | None]] = {
     "model.min_covar": _Range(0),
     "model.random_state": _Range(0, 2**32 - 1),
     "model.refit": _Choice(("train", "train_val")),
-    "split.kind": _Choice(("ratio", "dates")),
+    "split.kind": _Choice(("ratio", "dates", "walk_forward")),
     "split.train": _Range(0, 1, above=True),
     "split.val": _Range(0, 1),
     "split.test": _Range(0, 1),
+    "split.refit_every": _Range(1),
+    "split.window": _Range(10),
+    "split.refit_starts": _Range(0, 10_000),
     "selection.within": _Choice(("bic", "aic", "hqc", "icl")),
     "selection.across": _Choice(("return_gain_val", "ewma_gain_val", "return_score_val")),
     "selection.near_tie": _Range(0),
@@ -365,12 +375,33 @@ def _check_features(settings: Config) -> None:
 
 def _check_split(settings: Config) -> None:
     split = settings.split
-    if split.kind == "ratio":
-        total = split.train + split.val + split.test
-        if abs(total - 1.0) > 1e-9:
+    walks = split.kind == "walk_forward"
+    if split.kind == "dates" or (walks and (split.train_end or split.val_end)):
+        if split.train_end is None or split.val_end is None:
             raise ConfigError(
-                f"split.train={split.train} + split.val={split.val} + split.test={split.test} "
-                f"= {total:g}: must sum to 1"
+                f"split={split.kind} needs split.train_end=... and split.val_end=... (UTC)"
             )
-    elif split.train_end is None or split.val_end is None:
-        raise ConfigError("split=dates needs split.train_end=... and split.val_end=... (UTC)")
+    else:
+        _check_shares(split)
+    if walks:
+        _check_walk(settings)
+
+
+def _check_shares(split: SplitConfig) -> None:
+    total = split.train + split.val + split.test
+    if abs(total - 1.0) > 1e-9:
+        raise ConfigError(
+            f"split.train={split.train} + split.val={split.val} + split.test={split.test} "
+            f"= {total:g}: must sum to 1"
+        )
+
+
+def _check_walk(settings: Config) -> None:
+    split = settings.split
+    if split.val == 0.0 and split.val_end is None:
+        raise ConfigError("split.val=0: a walk forward chooses on its validation part")
+    if settings.model.refit != "train":
+        raise ConfigError(
+            f"model.refit={settings.model.refit} is set beside split=walk_forward, whose last "
+            "refit is the model: use model.refit=train"
+        )

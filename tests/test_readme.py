@@ -61,7 +61,7 @@ def shortened(command: str) -> list[str]:
     """The command with a smaller synthetic market and fewer starts: minutes become seconds."""
     words = shlex.split(command)
     if "hmm_exp.train" not in words:
-        return words
+        return words  # a script
     own_bars = any(word.startswith(("data=", "experiment=")) for word in words)
     return words + list(FAST[1:] if own_bars else FAST)
 
@@ -155,7 +155,8 @@ def tree() -> str:
     lines = [f"conf/                one folder per group: {choices}"]
     for folder, entries in sorted(groups.items(), key=lambda item: (item[0] != "hmm_exp", item[0])):
         lines += [f"{folder}/", *entries]
-    return "\n".join([*lines, "tests/               one file per module; reference.py holds slow twins"])
+    lines.append("tests/               one file per module; reference.py holds slow twins")
+    return "\n".join(lines)
 
 
 def summary(path: Path) -> str:
@@ -165,5 +166,5 @@ def summary(path: Path) -> str:
 
 
 def test_the_tree_is_that_of_the_checkout():
-    """To renew it: python -c "from tests.test_readme import tree; print(tree())"."""
+    """To renew it, print `tests.test_readme.tree()`."""
     assert tree() in README

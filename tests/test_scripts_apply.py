@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -221,9 +220,9 @@ def lines_of(frame: pd.DataFrame, form: str) -> list[str]:
 
 @pytest.mark.parametrize("form", ["csv", "json"])
 def test_follow_writes_a_regime_for_each_closed_bar(folder, bars, expected, form):
-    history = part(bars, slice(1400))
+    history = part(bars, slice(1300))
     history.frame.to_csv(folder / "history.csv", index=False)
-    news = part(bars, slice(1390, None)).frame  # ten bars of it are known already
+    news = part(bars, slice(1290, None)).frame  # ten bars of it are known already
     words = ["--follow", "--bars", "history.csv", "--missing", "gap"]
     words += ["--json"] if form == "json" else []
     done = run(folder, *words, input="".join(lines_of(news, form)))
@@ -233,7 +232,7 @@ def test_follow_writes_a_regime_for_each_closed_bar(folder, bars, expected, form
         rows = read(folder / "out.csv")
     else:
         rows = pd.DataFrame([json.loads(line) for line in done.stdout.splitlines()])
-    assert len(rows) == len(bars) - 1400
+    assert len(rows) == len(bars) - 1300
     assert rows["p_state_1"].tolist() == expected["p_state_1"].tolist()[-len(rows) :]
 
 

@@ -9,6 +9,9 @@ The rule of Politis & White (2004) for the mean block length reads the first aut
 misses what is faint and lasts; the caller says how long blocks are, for gains half of the window
 of `significance.window`: the two then weigh slow autocorrelations alike.
 
+Intervals of 95 % hold the mean of 1,200 independent bars in 93 % of samples, and in 88 % where slow
+regimes are in the gain; what decides over a model is `significance.GainEstimate.bound`.
+
 Example
 -------
 >>> bootstrap_interval(gain, block=100)
@@ -18,11 +21,13 @@ Example
 import numpy as np
 from numba import njit
 
+LEAST_KEPT = 0.25  # share of the variance below which blocks are too long for the series
+
 
 def bootstrap_interval(
     x: np.ndarray, block: float, *, share: float = 0.95, seed: int = 0, n_draws: int = 1000
 ) -> tuple[float, float]:
-    """Percentile interval of the mean of a complete series (n,).
+    """Interval of the mean of a complete series (n,): quantiles of `mean_errors` about it.
 
     Parameters
     ----------
@@ -33,9 +38,20 @@ def bootstrap_interval(
     share
         Of the draws inside the interval.
     """
-    means = bootstrap_means(x[:, None], block, seed=seed, n_draws=n_draws)[:, 0]
-    low, high = np.quantile(means, [0.5 * (1.0 - share), 0.5 * (1.0 + share)])
+    errors = mean_errors(x[:, None], block, seed=seed, n_draws=n_draws)[:, 0]
+    low, high = x.mean() + np.quantile(errors, [0.5 * (1.0 - share), 0.5 * (1.0 + share)])
     return float(low), float(high)
+
+
+def mean_errors(x: np.ndarray, block: float, *, seed: int = 0, n_draws: int = 1000) -> np.ndarray:
+    """By how much resampled means miss the mean, (n_draws, M), arguments as in `bootstrap_means`.
+
+    Widened by 1 / sqrt(1 - 2 block / n): blocks of a series about its own mean vary by so much less
+    than those about the true mean.
+    """
+    draws = bootstrap_means(x, block, seed=seed, n_draws=n_draws)
+    kept = max(1.0 - 2.0 * block / len(x), LEAST_KEPT)
+    return (draws - x.mean(axis=0)) / np.sqrt(kept)
 
 
 def bootstrap_means(

@@ -4,13 +4,18 @@ M cells with gains d_mi over one baseline on the same n bars. The best mean gain
 what the best of M worthless cells reaches, their dependence kept by drawing the same bars of all:
 
     White (2000, Econometrica 68)    V  = max_m mean_m
-                                     V* = max_m (mean*_m - mean_m)
-    Hansen (2005, JBES 23), "SPA"    T  = max_m mean_m / w_m, at least 0
-                                     T* = max_m (mean*_m - g_m) / w_m, at least 0
+                                     V* = max_m e_m
+    Hansen (2005, JBES 23), "SPA"    T  = max_m mean_m / s_m, at least 0
+                                     T* = max_m (e_m + h_m) / s_m, at least 0
 
-with w_m the bootstrap error of mean_m, and g_m = mean_m unless the cell is hopeless, that is
-mean_m < -w_m sqrt(2 ln ln n): then 0. White's is conservative when many bad cells were tried,
-Hansen's less so. Both p-values are (1 + draws at least as large) / (1 + draws).
+with e_m the error of a resampled mean, s_m the standard deviation of cell m's gain, and h_m = 0
+unless the cell is hopeless, that is mean_m < -w_m sqrt(2 ln ln n) with w_m the bootstrap's standard
+error: then h_m = mean_m. White's is conservative when many bad cells were tried, Hansen's less so.
+Hansen divides by w_m, which of gains with slow autocorrelation is itself so uncertain that 12 % of
+worthless sweeps passed 5 %; s_m puts cells on one scale just as well.
+
+Both p-values are (1 + draws at least as large) / (1 + draws). Of worthless sweeps of 12 cells and
+1,200 bars, 5 % of independent and 7 to 8 % of slowly autocorrelated ones fall below .05.
 
 Example
 -------
@@ -23,10 +28,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmm_exp.experiment.bootstrap import bootstrap_means
+from hmm_exp.experiment.bootstrap import mean_errors
 from hmm_exp.experiment.significance import MIN_BARS, window
 
-_STILL = 1e-9  # errors below it are rounding: such a cell equals the baseline
+_STILL = 1e-9  # deviations below it are rounding: such a cell equals the baseline
 
 
 @dataclass(frozen=True)
@@ -73,25 +78,24 @@ def reality_check(gains: np.ndarray, *, seed: int = 0, n_draws: int = 1000) -> R
     if n_cells == 0 or n_bars < MIN_BARS:
         return None
     means = common.mean(axis=0)
-    draws = bootstrap_means(common, window(n_bars) / 2, seed=seed, n_draws=n_draws)
+    errors = mean_errors(common, window(n_bars) / 2, seed=seed, n_draws=n_draws)
     best = int(means.argmax())
     return RealityCheck(
         best=best,
         n_cells=n_cells,
         n_bars=n_bars,
         gain=float(means[best]),
-        p_white=_p_value(means.max(), (draws - means).max(axis=1)),
-        p_spa=_p_spa(means, draws, n_bars),
+        p_white=_p_value(means.max(), errors.max(axis=1)),
+        p_spa=_p_spa(means, errors, np.maximum(common.std(axis=0), _STILL), n_bars),
     )
 
 
-def _p_spa(means: np.ndarray, draws: np.ndarray, n_bars: int) -> float:
-    """Hansen's consistent p-value."""
-    error = np.maximum(draws.std(axis=0), _STILL)
-    hopeless = means < -error * math.sqrt(2.0 * math.log(math.log(n_bars)))
-    centred = draws - np.where(hopeless, 0.0, means)
-    statistic = max(float((means / error).max()), 0.0)
-    return _p_value(statistic, np.maximum((centred / error).max(axis=1), 0.0))
+def _p_spa(means: np.ndarray, errors: np.ndarray, spread: np.ndarray, n_bars: int) -> float:
+    """Hansen's consistent p-value, every cell in units of `spread`."""
+    limit = errors.std(axis=0) * math.sqrt(2.0 * math.log(math.log(n_bars)))
+    hopeless = np.where(means < -limit, means, 0.0)
+    statistic = max(float((means / spread).max()), 0.0)
+    return _p_value(statistic, np.maximum(((errors + hopeless) / spread).max(axis=1), 0.0))
 
 
 def _p_value(statistic: float, worthless: np.ndarray) -> float:

@@ -1,10 +1,17 @@
-"""Train, validation and test in time.
+"""Train, validation and test in time, and the folds of a walk forward.
 
 The instants are set on the base bars, before features and timeframes, so that every cell of a
 sweep shares them. Train fits, validation chooses, test judges.
+
+>>> print(make_split(bars.frame.index, SplitConfig(kind="walk_forward", refit_every=2000)))
+ refit       train_from         train_to  train_bars   out_of_sample_to  bars part
+     0 2021-01-01 01:00 2022-03-14 00:00       10512   2022-06-05 08:00  2000  val
+     1 2021-01-01 01:00 2022-06-05 08:00       12512   2022-08-27 16:00  2000  val
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,9 +36,86 @@ class Split:
         edges = pd.DatetimeIndex([self.train_start, self.train_end, self.val_end])
         return (edges.searchsorted(time, side="left") - 1).astype(np.int8)
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         """Instants as ISO texts."""
-        return {name: getattr(self, name).isoformat() for name in self.__dataclass_fields__}
+        names = ("train_start", "train_end", "val_end")
+        return {name: getattr(self, name).isoformat() for name in names}
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fit of a walk: what it learns from, and the bars that it speaks for.
+
+    Attributes
+    ----------
+    number
+        0 for the first fit.
+    first, end, stop
+        Base bars [first, end) are its past, [end, stop) its out-of-sample block.
+    split
+        The same as instants: train is the past, val the block, test what comes later.
+    """
+
+    number: int
+    first: int
+    end: int
+    stop: int
+    split: Split
+
+
+@dataclass(frozen=True)
+class WalkForward(Split):
+    """Fits one after the other, each from its own past, together out of sample after train.
+
+    No fold holds a bar after its block, so nothing that a fold is used for can look ahead. Fitted
+    at the close of bar `end - 1`, a fold forecasts the returns of bars end..stop-1.
+
+    Attributes
+    ----------
+    refit_every
+        Base bars of a block; the last block may be shorter.
+    window
+        Base bars that a fit sees at most; None: all so far.
+    folds
+        In time order; their blocks follow each other without a gap up to the last bar.
+    time
+        When each base bar is complete (UTC).
+    """
+
+    refit_every: int
+    window: int | None
+    folds: tuple[Fold, ...]
+    time: pd.DatetimeIndex = field(repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Instants as ISO texts, and how the walk steps."""
+        return super().to_dict() | {"refit_every": self.refit_every, "window": self.window}
+
+    def table(self) -> pd.DataFrame:
+        """One row per fold: the bars it learns from, the last one it speaks for, their part."""
+        first, end, stop = np.array([(f.first, f.end, f.stop) for f in self.folds]).T
+        part = self.of(self.time)
+        return pd.DataFrame(
+            {
+                "refit": [fold.number for fold in self.folds],
+                "train_from": self.time[first],
+                "train_to": self.time[end - 1],
+                "train_bars": end - first,
+                "out_of_sample_to": self.time[stop - 1],
+                "bars": stop - end,
+                "part": [
+                    "+".join(SPLIT_NAMES[p] for p in np.unique(part[fold.end : fold.stop]))
+                    for fold in self.folds
+                ],
+            }
+        )
+
+    def __str__(self) -> str:
+        def minutes(time: pd.Timestamp) -> str:
+            return f"{time:%Y-%m-%d %H:%M}"
+
+        times = dict.fromkeys(("train_from", "train_to", "out_of_sample_to"), minutes)
+        return self.table().to_string(index=False, formatters=times)
 
 
 def make_split(available_at: pd.DatetimeIndex, config: SplitConfig) -> Split:
@@ -50,15 +134,42 @@ def make_split(available_at: pd.DatetimeIndex, config: SplitConfig) -> Split:
         Dates outside the data, or a split that leaves no train bars.
     """
     before = available_at[0] - pd.Timedelta(1, "ns")
-    if config.kind == "dates":
+    if config.kind == "dates" or config.train_end is not None:
         split = _by_dates(config, before)
         _check_inside(split, available_at)
-        return split
+    else:
+        split = _by_ratio(config, available_at, before)
+    return _walk(split, available_at, config) if config.kind == "walk_forward" else split
+
+
+def _by_ratio(config: SplitConfig, available_at: pd.DatetimeIndex, before: pd.Timestamp) -> Split:
     n = len(available_at)
     n_train, n_val = round(n * config.train), round(n * config.val)
     if n_train < 1:
         raise DataError(f"split.train={config.train} of {n} bars leaves none to fit on")
     return Split(before, available_at[n_train - 1], available_at[min(n, n_train + n_val) - 1])
+
+
+def _walk(split: Split, time: pd.DatetimeIndex, config: SplitConfig) -> WalkForward:
+    """Cut what follows train into blocks of `refit_every` bars, a fold for each."""
+    start = int(time.searchsorted(split.train_start, side="right"))
+    ends = range(int(time.searchsorted(split.train_end, side="right")), len(time), config.refit_every)
+    if not ends:
+        raise DataError(f"all {len(time)} bars are train: a walk forward needs some after it")
+    folds = []
+    for number, end in enumerate(ends):
+        first = start if config.window is None else max(start, end - config.window)
+        stop = min(end + config.refit_every, len(time))
+        since = time[first - 1] if first else split.train_start
+        inside = Split(since, time[end - 1], time[stop - 1])
+        folds.append(Fold(number, first, end, stop, inside))
+    return WalkForward(
+        *(split.train_start, split.train_end, split.val_end),
+        refit_every=config.refit_every,
+        window=config.window,
+        folds=tuple(folds),
+        time=time,
+    )
 
 
 def _by_dates(config: SplitConfig, before: pd.Timestamp) -> Split:

@@ -29,7 +29,7 @@ class Start:
     Attributes
     ----------
     kind
-        "quantile" or "random".
+        "quantile", "random" or "warm".
     log_lik
         Log-likelihood in nats where EM ended; -inf for a start that failed.
     objective
@@ -110,6 +110,7 @@ def fit(
     min_covar: float = 1e-3,
     seed: int = 0,
     volatility: np.ndarray | None = None,
+    initial: GaussianParams | None = None,
 ) -> Fit:
     """Fit a Gaussian HMM by EM from `n_init` starts and keep the best.
 
@@ -125,6 +126,8 @@ def fit(
         Added to the variances of the starting points.
     volatility
         Ranks the rows for the quantile starts, shape (T,). None takes the norm of the row.
+    initial
+        One more start, the first, of kind "warm"; with it `n_init` may be 0.
 
     Raises
     ------
@@ -143,6 +146,8 @@ def fit(
         min_covar=min_covar,
         seed=seed,
     )
+    if initial is not None:
+        points = [StartingPoint("warm", initial), *points]
     polished = [_polish(X, steps, point, n_iter, tol) for point in points]
     return _best_of(polished)
 

@@ -71,7 +71,8 @@ def close_sweep(settings: Config) -> bool:
     Returns
     -------
     bool
-        True when every cell finished and the winner was promoted where that was asked.
+        True when every cell finished and one of them could be chosen. A winner that the gate
+        refuses is a result, not a failure.
     """
     assert settings.sweep_id is not None
     store = open_store(settings.tracking)
@@ -81,7 +82,8 @@ def close_sweep(settings: Config) -> bool:
     choice = choose(store.client, settings.sweep_id)
     for reason in choice.reasons:
         print(reason)
-    succeeded = _promote(store, settings, choice) and _all_finished(cells)
+    succeeded = _all_finished(cells) and choice.run_id is not None
+    _promote(store, settings, choice)
     _write_parent(store, parent, cells, choice)
     link = terminal.ui_link(store, sweep_id=settings.sweep_id)
     print(f"compare: {terminal.ui_command(store)}{link}")
@@ -109,18 +111,17 @@ def _reopened(store: Store, sweep_id: str) -> Run:
     return parent
 
 
-def _promote(store: Store, settings: Config, choice: Choice) -> bool:
+def _promote(store: Store, settings: Config, choice: Choice) -> None:
     if choice.run_id is None:
         print("nothing to promote")
-        return False
+        return
     if settings.promote is False:
         print(f"winner: run {choice.run_id}; not promoted (promote=false)")
-        return True
+        return
     decision = registry.promote(
         store.client, choice.run_id, registry_name=settings.registry.name, gate=settings.gate
     )
     print(*decision.lines(settings.registry.name), sep="\n")
-    return decision.promoted or decision.noop
 
 
 def _all_finished(cells: list[Run]) -> bool:

@@ -85,7 +85,7 @@ def cumulative_gain(
     figure = new_figure(
         _gain_title({name: gain[judged] for name, gain in gains.items()}, last),
         join(
-            "Gain in log score of the next return, from zero in every part",
+            "Gain in log score, from zero in every part",
             _best_week(time[judged], gains[first][judged], f"{last} gain over {first}"),
             subject,
         ),
@@ -188,7 +188,7 @@ def residuals(
         height=height,
     )
     sheet = add_sheet(figure)
-    cells = cut(2 * len(shown), len(shown), (MARGIN, 46, WIDTH + 14, height - 56), (34, 44))
+    cells = cut(2 * len(shown), len(shown), (MARGIN, 46, WIDTH + 14, height - 56), (34, 50))
     reach, room = (-_REACH, _REACH), _memory_range(shown)
     quantiles = [cell.scaled(reach, reach) for cell in cells[: len(shown)]]
     memories = [cell.scaled((0.5, _LAGS + 0.5), room) for cell in cells[len(shown) :]]
