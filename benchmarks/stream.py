@@ -16,7 +16,8 @@ from hmm_exp.detector import Detector
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.stream.kernel import constants_of, new_state, run
+from hmm_exp.stream.kernel import run
+from hmm_exp.stream.layout import constants_of, new_state
 
 BAR = ["timestamp", "open", "high", "low", "close", "volume"]
 TENTHS = 10

@@ -34,6 +34,7 @@ from hmm_exp.market.validate import bars_from_frame
 if TYPE_CHECKING:
     from hmm_exp.stream.live import Stream
 
+Source = Bars | pd.DataFrame | FeatureTable
 FORMAT = 1  # of the JSON below; a reader refuses what it does not know
 FILE_NAME = "detector.json"
 
@@ -77,14 +78,16 @@ class Detector:
         """Number of regimes."""
         return self.params.n_states
 
-    def filter(self, bars: "Bars | pd.DataFrame") -> pd.DataFrame:
+    def filter(self, source: Source) -> pd.DataFrame:
         """Regime of every row from the bars up to it: the causal answer.
 
         Parameters
         ----------
-        bars
-            `Bars`, or a frame with `timestamp`, `open high low close volume`: one sequence of at
-            least `min_history` bars. The first `min_history` rows are still settling.
+        source
+            `Bars`; or a frame with `timestamp`, `open high low close volume`; or ready feature
+            rows, `timestamp` and the recipe's columns; or a `FeatureTable`. One sequence of at
+            least `min_history` bars (`min_rows` feature rows), the first of which are still
+            settling.
 
         Returns
         -------
@@ -99,18 +102,21 @@ class Detector:
         DataError
             When the bars are not valid, or not of the length the model was trained on.
         """
-        return self.filter_table(self.table(bars))
-
-    def filter_features(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Regime of every ready feature row: `timestamp` and the recipe's columns; see `filter`.
-
-        At least `min_rows` of them.
-        """
-        return self.filter_table(self.table_of_features(frame))
-
-    def filter_table(self, table: FeatureTable) -> pd.DataFrame:
-        """Regime of every row of a feature table; see `filter`."""
+        table = self.observe(source)
         return self.regimes(table, self.filtered(table).probs)
+
+    def smooth(self, source: Source) -> pd.DataFrame:
+        """Regime of every row from all rows, later ones too: for looking back only; as `filter`."""
+        table = self.observe(source)
+        return self.regimes(table, self.smoothed(table).probs)
+
+    def decode(self, source: Source) -> pd.DataFrame:
+        """Most likely path through all rows (Viterbi): for looking back only.
+
+        As `filter`, without probabilities: the path has one for the whole.
+        """
+        table = self.observe(source)
+        return self.regimes(table, None, self.decoded(table).states)
 
     def stream(
         self, history: "Bars | pd.DataFrame | None" = None, missing: str = "error"
@@ -139,21 +145,13 @@ class Detector:
             stream.extend(self._long_enough(self._accepted(history)))
         return stream
 
-    def table(self, bars: "Bars | pd.DataFrame") -> FeatureTable:
-        """Features of bars that are valid for this model and long enough for an answer."""
-        return build_features(self._long_enough(self._accepted(bars)), self.recipe)
-
-    def table_of_features(self, frame: pd.DataFrame) -> FeatureTable:
-        """Feature table from ready rows: a `timestamp` column and every column of the recipe."""
-        missing = [name for name in ("timestamp", *self.recipe.columns) if name not in frame]
-        if missing:
-            raise DataError(f"no column {', '.join(missing)}: send {self.input_hint}")
-        if len(frame) < self.min_rows:
-            raise HistoryError(
-                f"{len(frame)} feature rows are too few: send at least {self.min_rows} "
-                f"consecutive rows of {self.recipe.grid}"
-            )
-        return feature_table(frame, self.recipe, self.row_step, self.stamp, self.gaps)
+    def observe(self, source: Source) -> FeatureTable:
+        """Features of what `filter` takes, valid for this model and long enough for an answer."""
+        if isinstance(source, FeatureTable):
+            return source
+        if isinstance(source, pd.DataFrame) and self._holds_features(source):
+            return self._ready(source)
+        return build_features(self._long_enough(self._accepted(source)), self.recipe)
 
     def scaled(self, table: FeatureTable) -> np.ndarray:
         """Observations of the model: scaled features, shape (T, D), NaN where missing."""
@@ -175,18 +173,6 @@ class Detector:
         """Viterbi path, the most likely one given all rows: for looking back only."""
         return self._recurse(recursions.viterbi, table)
 
-    def regimes(self, table: FeatureTable, probs: np.ndarray) -> pd.DataFrame:
-        """Frame of the answer from state probabilities, shape (T, K)."""
-        state = probs.argmax(axis=1)
-        answer = {
-            "timestamp": table.timestamp.array,
-            "available_at": table.available_at,
-            "state": state,
-            "label": np.asarray(self.labels, dtype=object)[state],
-        }
-        answer |= {f"p_state_{k}": probs[:, k] for k in range(self.n_states)}
-        return pd.DataFrame(answer)
-
     @property
     def min_rows(self) -> int:
         """Feature rows an answer needs when the features come ready: the burn-in alone."""
@@ -201,9 +187,8 @@ class Detector:
     @property
     def input_hint(self) -> str:
         """What a caller may send, in words."""
-        return (
-            "timestamp with open, high, low, close, volume, or timestamp with "
-            + ", ".join(self.recipe.columns)
+        return "timestamp with open, high, low, close, volume, or timestamp with " + ", ".join(
+            self.recipe.columns
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -277,6 +262,38 @@ class Detector:
         if bars.step != self.step:
             raise DataError(f"bars of {bars.step}: the model was trained on bars of {self.step}")
         return bars
+
+    def _holds_features(self, frame: pd.DataFrame) -> bool:
+        prices = set(map(str.lower, map(str, frame.columns)))
+        return "close" not in prices and any(name in frame for name in self.recipe.columns)
+
+    def _ready(self, frame: pd.DataFrame) -> FeatureTable:
+        missing = [name for name in ("timestamp", *self.recipe.columns) if name not in frame]
+        if missing:
+            raise DataError(f"no column {', '.join(missing)}: send {self.input_hint}")
+        if len(frame) < self.min_rows:
+            raise HistoryError(
+                f"{len(frame)} feature rows are too few: send at least {self.min_rows} "
+                f"consecutive rows of {self.recipe.grid}"
+            )
+        return feature_table(frame, self.recipe, self.row_step, self.stamp, self.gaps)
+
+    def regimes(
+        self, table: FeatureTable, probs: np.ndarray | None, states: np.ndarray | None = None
+    ) -> pd.DataFrame:
+        """Frame of an answer from probabilities, shape (T, K), or from states alone."""
+        if states is None:
+            assert probs is not None
+            states = probs.argmax(axis=1)
+        answer = {
+            "timestamp": table.timestamp.array,
+            "available_at": table.available_at,
+            "state": states,
+            "label": np.asarray(self.labels, dtype=object)[states],
+        }
+        if probs is not None:
+            answer |= {f"p_state_{k}": probs[:, k] for k in range(self.n_states)}
+        return pd.DataFrame(answer)
 
     def _long_enough(self, bars: Bars) -> Bars:
         if len(bars) < self.min_history:

@@ -177,7 +177,7 @@ def _source(
         args.lookbacks, detector.recipe.timeframes, bar_stamp=detector.stamp, gaps=detector.gaps
     )
     table = lookback_table(lookbacks, detector.recipe)
-    return detector.filter_table, [(table, 1.0)]
+    return detector.filter, [(table, 1.0)]
 
 
 def _check_read(args: argparse.Namespace, detector: Any, n_read: int, n_rows: int) -> None:

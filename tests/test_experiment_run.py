@@ -269,7 +269,7 @@ def test_features_table_gives_the_same_run_as_its_bars(small_config, bars_csv, t
         from_bars.metrics["return_gain_val"], abs=0.05
     )
     lookback = pd.read_csv(table).tail(400)
-    answer = from_table.detector.filter_features(lookback)
+    answer = from_table.detector.filter(lookback)
     assert answer["state"].iloc[-1] == from_table.regimes["state"].iloc[-1]
 
 

@@ -86,7 +86,7 @@ def test_a_folder_of_lookbacks_gives_the_regime_of_the_whole_history(tmp_path):
     detector = live_detector(recipe)
     write_lookbacks(build_lookbacks(bars, recipe.timeframes, hours=900), tmp_path)
     lookbacks = read_lookbacks(tmp_path, recipe.timeframes, bar_stamp="open")
-    ours = detector.filter_table(lookback_table(lookbacks, recipe)).iloc[-1]
+    ours = detector.filter(lookback_table(lookbacks, recipe)).iloc[-1]
     theirs = detector.filter(bars).iloc[-1]
     assert ours["available_at"] == theirs["available_at"]
     assert abs(ours["p_state_0"] - theirs["p_state_0"]) < 1e-9

@@ -155,6 +155,15 @@ def test_chunks_read_what_read_bars_reads(folder, bars, form, monkeypatch):
     assert together.equals(bars.frame)
 
 
+@pytest.mark.parametrize("n_blocks", [1.2, 1.5, 2.5])
+def test_a_file_that_is_newest_first_is_read_whole_wherever_its_blocks_end(folder, bars, n_blocks):
+    path = folder / "new.csv"
+    bars.frame.iloc[::-1].to_csv(path, index=False)
+    block = int(path.stat().st_size / n_blocks)
+    (read,) = bar_chunks(path, bar_stamp="open", step=bars.step, block=block)
+    assert read[0].frame.equals(bars.frame)
+
+
 def test_a_chunk_out_of_order_is_refused(folder, bars):
     frame = bars.frame
     pd.concat([frame.iloc[700:], frame.iloc[:700]]).to_csv(folder / "mixed.csv", index=False)

@@ -308,6 +308,12 @@ def test_a_missing_file_and_an_unknown_option_are_refused(quiet, tmp_path):
         Stream(quiet[0].model, missing="skip")
 
 
+def test_timeframes_must_be_made_of_whole_bars():
+    detector = live_detector(Recipe.of_set("v1", ["30min"], **SHORT), step="1h")
+    with pytest.raises(ConfigError, match="30min is no whole multiple"):
+        detector.stream()
+
+
 def test_many_bars_must_follow_and_be_of_the_same_length(quiet):
     stream, _ = quiet
     with pytest.raises(DataError, match="do not come after"):

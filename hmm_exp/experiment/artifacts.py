@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 
 from hmm_exp.config import flat
 from hmm_exp.experiment import figures
-from hmm_exp.experiment.run import RunResult
-from hmm_exp.experiment.split import SPLIT_NAMES
+from hmm_exp.experiment.drift import drift_table, refit_table, walk_dwell, walk_means
+from hmm_exp.experiment.result import RunResult
+from hmm_exp.experiment.split import SPLIT_NAMES, WalkForward
+from hmm_exp.experiment.walk import Walk
 from hmm_exp.hmm.order import labels
 
 SCORES_FILE = "scores.parquet"
@@ -33,6 +35,8 @@ def write_artifacts(result: RunResult, folder: Path) -> None:
     write_csv(result.regimes, folder / "regimes.csv")
     write_csv(result.assessment.diagnostics, folder / "diagnostics.csv")
     write_csv(result.selection, folder / "selection.csv")
+    if result.walk is not None:
+        _write_walk(result, result.walk, folder)
     if result.assessment.scores is not None:
         pyarrow.parquet.write_table(_arrow(result.assessment.scores), folder / SCORES_FILE)
     if result.config.tracking.figures:
@@ -67,6 +71,13 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     pyarrow.csv.write_csv(_arrow(frame), path, pyarrow.csv.WriteOptions(quoting_style="needed"))
 
 
+def _write_walk(result: RunResult, walk: Walk, folder: Path) -> None:
+    split = result.prepared.split
+    assert isinstance(split, WalkForward)
+    write_csv(refit_table(walk, split), folder / "refits.csv")
+    write_csv(drift_table(walk, result.prepared.recipe.columns), folder / "drift.csv")
+
+
 def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
     """Every figure of a run by name, one at a time so that only one is in memory."""
     subject = _subject(result)
@@ -93,6 +104,8 @@ def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
         "criteria",
         figures.criteria(result.selection, chosen=result.n_states, subject=subject),
     )
+    if result.walk is not None:
+        yield "drift", _drift(result, result.walk, subject)
     histories = [start.history for start in result.chosen.fit.starts if len(start.history)]
     yield "convergence", figures.convergence(histories, subject=subject)
     if result.assessment.next_bar:
@@ -109,7 +122,7 @@ def _timelines(result: RunResult, subject: str) -> Iterator[tuple[str, Figure]]:
     bars = prepared.source.bars
     if bars is not None:
         known = prepared.row_of_bar >= 0
-        states = np.where(known, assessment.summary.states[prepared.row_of_bar], -1)
+        states = np.where(known, assessment.states[prepared.row_of_bar], -1)
         close = bars.frame["close"].to_numpy()
         yield (
             "price",
@@ -131,6 +144,21 @@ def _timelines(result: RunResult, subject: str) -> Iterator[tuple[str, Figure]]:
     yield (
         "probabilities",
         figures.probabilities(time, assessment.probs, names, splits=splits, subject=subject),
+    )
+
+
+def _drift(result: RunResult, walk: Walk, subject: str) -> Figure:
+    summary = result.assessment.summary
+    return figures.drift(
+        np.array([refit.fold.split.train_end.value for refit in walk.refits]),
+        walk_means(walk),
+        walk_dwell(walk),
+        summary.columns,
+        summary.labels,
+        agreement=np.array([r.agreement.share if r.agreement else np.nan for r in walk.refits]),
+        refused=np.array([bool(refit.refused) for refit in walk.refits]),
+        bar=result.prepared.recipe.grid,
+        subject=subject,
     )
 
 

@@ -1,5 +1,6 @@
 """Judging a fitted model: persistence, tables of its states, the yardstick on the next bar."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,29 +12,67 @@ from hmm_exp.experiment.next_bar import next_bar_table
 from hmm_exp.experiment.persistence import persistence_metrics
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.split import SPLIT_NAMES, TEST, TRAIN
-from hmm_exp.experiment.yardstick import fit_baselines, fit_yardstick, score_bars, summarise
+from hmm_exp.experiment.yardstick import (
+    Baselines,
+    fit_baselines,
+    fit_yardstick,
+    score_bars,
+    summarise,
+)
 from hmm_exp.hmm import recursions
 from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.order import labels
+from hmm_exp.hmm.params import GaussianParams
 
 YEAR = pd.Timedelta(days=365.25)
 
 
 @dataclass(frozen=True, eq=False)
+class Track:
+    """What a model, or one after the other, said at every row and bar.
+
+    Attributes
+    ----------
+    probs
+        Filtered probabilities of every row, shape (T, K); NaN where no model had spoken yet.
+    log_lik
+        ln p(x_t | x_1..t-1) of every row in nats of scaled features, shape (T,), NaN as above.
+    smoothed
+        Probabilities in hindsight, shape (T, K).
+    bar_probs
+        Filtered probabilities known at the close of every base bar, shape (N, K).
+    scores
+        Log predictive densities `model, static, ewma` of the next return, one row per base bar,
+        nats; None without base returns.
+    """
+
+    probs: np.ndarray
+    log_lik: np.ndarray
+    smoothed: np.ndarray
+    bar_probs: np.ndarray
+    scores: pd.DataFrame | None
+
+    @property
+    def spoken(self) -> np.ndarray:
+        """Mask of the rows that have probabilities, shape (T,)."""
+        return np.isfinite(self.probs[:, 0])
+
+
+@dataclass(frozen=True, eq=False)
 class Assessment:
-    """What the train fit is worth.
+    """What the train fit, or a walk of fits, is worth.
 
     Attributes
     ----------
     summary
-        States, transitions and means in raw units.
+        States, transitions and means in raw units; its path holds the rows with a regime.
     probs
-        Filtered probabilities of every row, shape (T, K).
+        Filtered probabilities of every row, shape (T, K); NaN where no model had spoken yet.
     scores
         Per base bar `available_at, split` and log predictive densities of its next return,
         `model_score, static_score, ewma_score` in nats; None without base returns.
     next_bar
-        Per-state table of the next bar's return for "train" and "test"; empty without returns.
+        Per-state table of the next bar's return by part; empty without returns.
     diagnostics
         Tidy `table, row, column, value`.
     metrics
@@ -47,25 +86,70 @@ class Assessment:
     diagnostics: pd.DataFrame
     metrics: dict[str, float]
 
+    @property
+    def states(self) -> np.ndarray:
+        """Filtered label of every row, shape (T,); -1 where no model had spoken yet."""
+        return most_probable(self.probs)
 
-def assess(prepared: Prepared, chosen: Candidate) -> Assessment:
-    """Judge the train fit of the chosen number of states on all parts."""
-    params, steps = chosen.params, prepared.table.steps
+
+def most_probable(probs: np.ndarray) -> np.ndarray:
+    """Most probable state of every row, shape (T,); -1 where there are no probabilities."""
+    known = np.isfinite(probs[:, 0])
+    return np.where(known, np.where(known[:, None], probs, 0.0).argmax(axis=1), -1)
+
+
+def follow(
+    prepared: Prepared, params: GaussianParams, baselines: Baselines | None = None
+) -> Track:
+    """Run a model over all rows, and score it on all bars by densities fitted on train.
+
+    Parameters
+    ----------
+    baselines
+        Fitted on the same train returns, where that has been done before.
+
+    Raises
+    ------
+    FitError
+        When the chain has no unique stationary distribution, or the densities cannot be fitted.
+    """
     density = log_density(params, prepared.X)
-    recursion = (params.stationary(), params.transmat, density, steps)
-    probs = recursions.filter(*recursion).probs
-    smoothed = recursions.smooth(*recursion).probs
-    summary = _summary(prepared, chosen, probs.argmax(axis=1))
-    metrics = persistence_metrics(probs, smoothed, steps)
+    recursion = (params.stationary(), params.transmat, density, prepared.table.steps)
+    filtered = recursions.filter(*recursion)
+    bar_probs = _known_at_close(prepared, filtered.probs)
+    return Track(
+        probs=filtered.probs,
+        log_lik=filtered.log_lik,
+        smoothed=recursions.smooth(*recursion).probs,
+        bar_probs=bar_probs,
+        scores=_scores(prepared, bar_probs, baselines),
+    )
+
+
+def baselines_of(prepared: Prepared) -> Baselines | None:
+    """Forecasts without states, fitted on the train returns; None without base returns."""
+    returns = prepared.source.next_return
+    if returns is None:
+        return None
+    return fit_baselines(returns[prepared.target_part == TRAIN])
+
+
+def assess(
+    prepared: Prepared, chosen: Candidate, track: Track, parts: Sequence[int] = (TRAIN, TEST)
+) -> Assessment:
+    """Judge a model by what it said, the per-state tables of the next bar on `parts`."""
+    spoken = track.spoken
+    steps = prepared.table.steps[spoken]
+    summary = _summary(prepared, chosen, track.probs[spoken].argmax(axis=1), steps)
+    metrics = persistence_metrics(track.probs[spoken], track.smoothed[spoken], steps)
     scores, next_bar = None, {}
-    if prepared.source.next_return is not None:
-        bar_probs = _known_at_close(prepared, probs)
-        scores, gains = _yardstick(prepared, bar_probs)
-        next_bar = _next_bar(prepared, bar_probs)
-        metrics |= gains
+    if track.scores is not None:
+        metrics |= summarise(track.scores, prepared.target_part)
+        scores = _named(prepared, track.scores)
+        next_bar = _next_bar(prepared, track.bar_probs, parts)
     return Assessment(
         summary=summary,
-        probs=probs,
+        probs=track.probs,
         scores=scores,
         next_bar=next_bar,
         diagnostics=diagnostics_table(summary, next_bar),
@@ -73,7 +157,9 @@ def assess(prepared: Prepared, chosen: Candidate) -> Assessment:
     )
 
 
-def _summary(prepared: Prepared, chosen: Candidate, states: np.ndarray) -> StateSummary:
+def _summary(
+    prepared: Prepared, chosen: Candidate, states: np.ndarray, steps: np.ndarray
+) -> StateSummary:
     params, scaler = chosen.params, prepared.scaler
     return StateSummary(
         labels=labels(params.n_states),
@@ -83,7 +169,7 @@ def _summary(prepared: Prepared, chosen: Candidate, states: np.ndarray) -> State
         means=raw_means(params.means, scaler.mean_, scaler.scale_),
         covars=raw_covars(params.covars, params.covariance_type, params.n_states, scaler.scale_),
         states=states,
-        steps=prepared.table.steps,
+        steps=steps,
     )
 
 
@@ -95,34 +181,41 @@ def _known_at_close(prepared: Prepared, probs: np.ndarray) -> np.ndarray:
     return known
 
 
-def _yardstick(prepared: Prepared, bar_probs: np.ndarray) -> tuple[pd.DataFrame, dict[str, float]]:
-    returns, part = prepared.source.next_return, prepared.target_part
-    assert returns is not None
-    on_train = np.where(part == TRAIN, returns, np.nan)
-    yardstick = fit_yardstick(bar_probs, on_train)
-    scores = score_bars(yardstick, fit_baselines(on_train[part == TRAIN]), bar_probs, returns)
-    gains = summarise(scores, part)
+def _scores(
+    prepared: Prepared, bar_probs: np.ndarray, baselines: Baselines | None
+) -> pd.DataFrame | None:
+    returns = prepared.source.next_return
+    if returns is None:
+        return None
+    yardstick = fit_yardstick(bar_probs, np.where(prepared.target_part == TRAIN, returns, np.nan))
+    known = baselines or baselines_of(prepared)
+    assert known is not None
+    return score_bars(yardstick, known, bar_probs, returns)
+
+
+def _named(prepared: Prepared, scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores as they are recorded: with the bar's time and the part of its target."""
     named = scores.rename(columns={name: f"{name}_score" for name in scores})
     named.insert(0, "available_at", prepared.source.time)
-    named.insert(1, "split", [SPLIT_NAMES[p] for p in part])
-    return named, gains
+    named.insert(1, "split", [SPLIT_NAMES[p] for p in prepared.target_part])
+    return named
 
 
-def _next_bar(prepared: Prepared, bar_probs: np.ndarray) -> dict[str, pd.DataFrame]:
+def _next_bar(
+    prepared: Prepared, bar_probs: np.ndarray, parts: Sequence[int]
+) -> dict[str, pd.DataFrame]:
     returns = prepared.source.next_return
     assert returns is not None
-    known = np.isfinite(bar_probs[:, 0])
-    states = np.where(known, np.nan_to_num(bar_probs).argmax(axis=1), -1)
     # Bars a year as they come, so that sessions and weekends are not counted.
     years = (prepared.source.time[-1] - prepared.source.time[0]) / YEAR
     per_year = len(returns) / years if years > 0 else None
     return {
-        name: next_bar_table(
-            states,
+        SPLIT_NAMES[part]: next_bar_table(
+            most_probable(bar_probs),
             returns,
             bar_probs.shape[1],
             bars_per_year=per_year,
             mask=prepared.target_part == part,
         )
-        for name, part in (("train", TRAIN), ("test", TEST))
+        for part in parts
     }

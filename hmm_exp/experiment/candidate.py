@@ -63,8 +63,16 @@ def train_steps(steps: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return inside
 
 
-def fit_candidate(prepared: Prepared, n_states: int, rows: np.ndarray | None = None) -> Candidate:
+def fit_candidate(
+    prepared: Prepared,
+    n_states: int,
+    rows: np.ndarray | None = None,
+    initial: GaussianParams | None = None,
+) -> Candidate:
     """Fit `n_states` states on train rows (or on `rows`, a mask) and measure the fit.
+
+    With `initial`, parameters close to the optimum, EM starts from them and from
+    `split.refit_starts` fresh points instead of `model.n_init`.
 
     Raises
     ------
@@ -79,12 +87,13 @@ def fit_candidate(prepared: Prepared, n_states: int, rows: np.ndarray | None = N
         steps,
         n_states=n_states,
         covariance_type=prepared.config.covariance.type,
-        n_init=model.n_init,
+        n_init=model.n_init if initial is None else prepared.config.split.refit_starts,
         n_iter=model.n_iter,
         tol=model.tol,
         min_covar=model.min_covar,
         seed=model.random_state,
         volatility=_volatility(prepared, rows),
+        initial=initial,
     )
     fitted = replace(fitted, params=_ordered(prepared, fitted.params, rows))
     return _measure(prepared, fitted, rows)

@@ -8,10 +8,10 @@ as the worst of eight kinds of worthless gains: independent normal, Student-t wi
 freedom, and chi-square; autoregressions of .3, .7 and .9; wandering volatility; and a mean that
 switches sign every 50 bars, faint enough to leave autocorrelations near .1 yet a long-run variance
 of five times the variance, as the gains of regimes over a static density have on hourly BTC. This
-last kind decides up to 5,000 bars. Independent gains then pass more rarely than `level` says: 3.2 %
-instead of 5 %, and 1.2 % instead of 2.5 %, of a thousand bars. A component that is slower still
-cannot be told from a gain in few bars, whatever the test: with 1,200 bars, one that switches every
-200 passes 2.5 % in 8 % of samples.
+last kind decides up to 5,000 bars. Independent gains of 1,000 bars then pass more rarely than
+`level` says: 3 to 4 % instead of 5 %, and 1 to 1.5 % instead of 2.5 %. A component that is slower
+still cannot be told from a gain in few bars, whatever the test: with 1,200 bars, one that switches
+every 200 passes 2.5 % in 8 % of samples.
 
 >>> MULTIPLIERS[0.025][BARS.index(1000)]
 2.68

@@ -19,7 +19,7 @@ from hmm_exp import __version__
 from hmm_exp.config import Config, DataConfig, flat
 from hmm_exp.detector import feature_table
 from hmm_exp.errors import DataError, FitError
-from hmm_exp.experiment.split import TRAIN, Split, make_split
+from hmm_exp.experiment.split import TRAIN, Fold, Split, make_split
 from hmm_exp.features.build import FeatureTable, build_features
 from hmm_exp.features.recipe import Recipe, select_columns
 from hmm_exp.market.bars import Bars, bars_digest
@@ -58,6 +58,14 @@ class Source:
         if self.log_return is None:
             return None
         return np.append(self.log_return[1:], np.nan)
+
+    def cut(self, bars: slice) -> "Source":
+        """The same input with some of its base bars alone."""
+        log_return = None if self.log_return is None else self.log_return[bars]
+        inside = None
+        if self.bars is not None:
+            inside = replace(self.bars, frame=self.bars.frame.iloc[bars], states=None)
+        return replace(self, bars=inside, time=self.time[bars], log_return=log_return)
 
 
 @dataclass(frozen=True)
@@ -104,8 +112,40 @@ class Prepared:
     def rescaled(self, rows: np.ndarray) -> "Prepared":
         """Same rows, scaled by a scaler fitted on `rows` (a mask) instead of train."""
         complete = self.table.frame[rows].dropna().to_numpy()
-        scaler = StandardScaler().fit(complete)
+        if len(complete) < 2:
+            raise FitError(f"{len(complete)} complete rows of {self.table.recipe.grid} to fit on")
+        return self.scaled_by(StandardScaler().fit(complete))
+
+    def scaled_by(self, scaler: StandardScaler) -> "Prepared":
+        """Same rows under another scaler."""
         return replace(self, scaler=scaler, X=_scaled(self.table, scaler))
+
+    def cut(self, fold: Fold) -> "Prepared":
+        """The bars and rows of a fold and no others, scaled by its own past.
+
+        Its past is the train part, its out-of-sample block the validation part. Raises FitError
+        when there are too few rows for a scaler.
+        """
+        rows = fold.rows(self.table.available_at)
+        bars = slice(fold.first, fold.stop)
+        time = self.source.time[bars]
+        table = replace(
+            self.table,
+            frame=self.table.frame.iloc[rows],
+            timestamp=self.table.timestamp.iloc[rows],
+            steps=np.append(0, self.table.steps[rows][1:]),
+            n_missing=int(np.isnan(self.X[rows]).any(axis=1).sum()),
+        )
+        fresh = replace(
+            self,
+            source=self.source.cut(bars),
+            table=table,
+            split=fold.split,
+            part=fold.split.of(table.available_at),
+            target_part=_target_part(fold.split, time),
+            row_of_bar=np.maximum(self.row_of_bar[bars] - rows.start, -1),
+        )
+        return fresh.rescaled(fresh.train)
 
     @property
     def row_return(self) -> np.ndarray | None:
@@ -166,7 +206,7 @@ def prepare(config: Config) -> Prepared:
         table=table,
         split=split,
         part=part,
-        target_part=np.append(split.of(source.time)[1:], split.of(source.time[-1:])),
+        target_part=_target_part(split, source.time),
         scaler=scaler,
         X=_scaled(table, scaler),
         volatility=volatility_column(table.recipe),
@@ -292,6 +332,12 @@ def recipe_of(config: Config, ready: pd.DataFrame | None = None) -> Recipe:
     if ready is not None and (absent := [name for name in names if name not in ready.columns]):
         raise DataError(f"no column {', '.join(absent)} in {config.data.path}")
     return Recipe.of_columns(names, *windows)
+
+
+def _target_part(split: Split, time: pd.DatetimeIndex) -> np.ndarray:
+    """Part of the bar after each; of the last bar itself."""
+    part = split.of(time)
+    return np.append(part[1:], part[-1:])
 
 
 def _scaled(table: FeatureTable, scaler: StandardScaler) -> np.ndarray:

@@ -11,8 +11,8 @@ what the best of M worthless cells reaches, their dependence kept by drawing the
 with e_m the error of a resampled mean, s_m the standard deviation of cell m's gain, and h_m = 0
 unless the cell is hopeless, that is mean_m < -w_m sqrt(2 ln ln n) with w_m the bootstrap's standard
 error: then h_m = mean_m. White's is conservative when many bad cells were tried, Hansen's less so.
-Hansen divides by w_m, which of gains with slow autocorrelation is itself so uncertain that 12 % of
-worthless sweeps passed 5 %; s_m puts cells on one scale just as well.
+Hansen divides by w_m, which from a few dozen blocks is so uncertain that 12 to 14 % of worthless
+sweeps passed 5 %; s_m puts cells on one scale just as well.
 
 Both p-values are (1 + draws at least as large) / (1 + draws). Of worthless sweeps of 12 cells and
 1,200 bars, 5 % of independent and 7 to 8 % of slowly autocorrelated ones fall below .05.

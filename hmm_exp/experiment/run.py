@@ -3,113 +3,41 @@
     result = run(prepare(checked(Config())))
     result.metrics["bic"], result.detector.filter(bars)
 
-Train fits, validation chooses the number of states, test only judges.
+Train fits, validation chooses the number of states, test only judges. With `split=walk_forward`
+the same holds for a walk: its bars up to val_end choose, the later ones judge, all out of sample.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 from sklearn.preprocessing import StandardScaler
 
-from hmm_exp.config import Config
 from hmm_exp.detector import Detector
 from hmm_exp.errors import FitError
-from hmm_exp.experiment.assess import Assessment, assess
+from hmm_exp.experiment.assess import assess, follow
 from hmm_exp.experiment.candidate import Candidate, fit_candidate, train_steps
-from hmm_exp.experiment.persistence import expected_dwell
+from hmm_exp.experiment.drift import walk_metrics
 from hmm_exp.experiment.prepare import Prepared
-from hmm_exp.experiment.select import select, selection_table
-from hmm_exp.experiment.split import SPLIT_NAMES, VAL
+from hmm_exp.experiment.result import RunResult, regime_in_words
+from hmm_exp.experiment.select import (
+    select,
+    select_walk,
+    selection_table,
+    validation_scores,
+)
+from hmm_exp.experiment.split import SPLIT_NAMES, TEST, VAL, WalkForward
+from hmm_exp.experiment.walk import Walk, walk_forward
 from hmm_exp.hmm.burnin import burn_in
 from hmm_exp.hmm.criteria import criteria, single_gaussian
 from hmm_exp.hmm.order import labels
 
+__all__ = ["RunResult", "regime_in_words", "regime_table", "run", "run_once", "run_walk_forward"]
+
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, eq=False)
-class RunResult:
-    """Everything a run found out.
-
-    Attributes
-    ----------
-    prepared
-        What was fitted.
-    candidates, chosen
-        Every number of states tried, and the one selected.
-    detector
-        What is promoted and served.
-    scaler
-        The detector's scaler as scikit-learn keeps it.
-    refit
-        The fit on train and validation behind the detector, or None when it is the train fit.
-    assessment
-        Regimes, tables and metrics of the chosen train fit.
-    metrics
-        Flat names, all finite; what does not exist is left out.
-    faults
-        Hard faults: not empty means not eligible.
-    warnings
-        What a reader should know and the choice does not depend on.
-    """
-
-    prepared: Prepared
-    candidates: list[Candidate]
-    chosen: Candidate
-    detector: Detector
-    scaler: StandardScaler
-    refit: Candidate | None
-    assessment: Assessment
-    selection: pd.DataFrame
-    regimes: pd.DataFrame
-    metrics: dict[str, float]
-    faults: list[str]
-    warnings: list[str]
-
-    @property
-    def config(self) -> Config:
-        """The settings of the run."""
-        return self.prepared.config
-
-    @property
-    def config_yaml(self) -> str:
-        """The whole resolved settings as YAML."""
-        return OmegaConf.to_yaml(OmegaConf.structured(self.config))
-
-    @property
-    def n_states(self) -> int:
-        """Number of states chosen."""
-        return self.chosen.n_states
-
-    def selection_view(self) -> pd.DataFrame:
-        """Selection table for a reader: what was compared and which was taken."""
-        columns = ["n_states", "bic", "aic", "hqc", "icl", "log_lik_val", "min_occupancy", "chosen"]
-        return self.selection[[name for name in columns if name in self.selection]]
-
-    def state_view(self) -> pd.DataFrame:
-        """One row per state for a reader: share, dwell, and what the next bar did on test."""
-        summary = self.assessment.summary
-        view = pd.DataFrame({"state": summary.labels, "share": self.chosen.occupancy})
-        view["dwell_bars"] = expected_dwell(summary.transmat)
-        for name, table in self.assessment.next_bar.items():
-            view[f"next_vol_{name}"] = table["volatility"].to_numpy()
-            view[f"next_mean_{name}"] = table["mean"].to_numpy()
-        return view
-
-    @property
-    def seconds(self) -> float:
-        """Time spent so far, all parts."""
-        return sum(value for name, value in self.metrics.items() if name.startswith("seconds_"))
-
-    @property
-    def regime_now(self) -> str:
-        """Regime of the last row in words: which, since when, how sure."""
-        return regime_in_words(self.regimes)
 
 
 def run(prepared: Prepared, progress: Progress = lambda text: None) -> RunResult:
@@ -125,25 +53,23 @@ def run(prepared: Prepared, progress: Progress = lambda text: None) -> RunResult
     FitError
         When no number of states can be fitted, or the chain of the chosen one never forgets.
     """
+    walks = isinstance(prepared.split, WalkForward)
+    return run_walk_forward(prepared, progress) if walks else run_once(prepared, progress)
+
+
+def run_once(prepared: Prepared, progress: Progress = lambda text: None) -> RunResult:
+    """Fit on train alone; see `run`."""
     clock = time.perf_counter()
-    candidates = _fit_grid(prepared, progress)
+    candidates, warnings = _fit_grid(prepared, progress)
     chosen = select(candidates, prepared.config.selection)
-    warnings: list[str] = []
     refit, scaler = _refit(prepared, chosen, warnings, progress)
     detector = _detector(prepared, refit or chosen, scaler)
     seconds_fit = time.perf_counter() - clock
     progress("evaluating")
-    assessment = assess(prepared, chosen)
+    assessment = assess(prepared, chosen, follow(prepared, chosen.params))
     null = _null(prepared)
-    grid = [candidate.n_states for candidate in candidates]
-    metrics = _metrics(chosen, grid, null) | assessment.metrics
-    metrics |= {
-        "seconds_features": prepared.seconds,
-        "seconds_fit": seconds_fit,
-        "seconds_evaluate": time.perf_counter() - clock - seconds_fit,
-    }
-    if metrics.get("grid_edge"):
-        warnings.append(f"the best number of states, {chosen.n_states}, is the largest tried")
+    metrics = _metrics(candidates, chosen, null, warnings) | assessment.metrics
+    metrics |= _seconds(prepared, clock, seconds_fit)
     return RunResult(
         prepared=prepared,
         candidates=candidates,
@@ -154,16 +80,53 @@ def run(prepared: Prepared, progress: Progress = lambda text: None) -> RunResult
         assessment=assessment,
         selection=selection_table(candidates, chosen, null),
         regimes=regime_table(prepared, detector),
-        metrics={name: float(value) for name, value in metrics.items() if np.isfinite(value)},
+        metrics=_finite(metrics),
         faults=chosen.faults,
         warnings=warnings,
+    )
+
+
+def run_walk_forward(prepared: Prepared, progress: Progress = lambda text: None) -> RunResult:
+    """Fit again and again on the past, judge what was said of the bars after; see `run`.
+
+    The last model of the chosen walk is the detector, and criteria and train figures are its own.
+    """
+    clock = time.perf_counter()
+    walks, warnings = walk_forward(prepared, progress)
+    walk = select_walk(walks, prepared.target_part, prepared.config.selection)
+    fitted, chosen = walk.fitted, walk.candidate
+    detector = _detector(fitted, chosen, fitted.scaler)
+    seconds_fit = time.perf_counter() - clock
+    progress("evaluating")
+    prepared = prepared.scaled_by(fitted.scaler)
+    assessment = assess(prepared, chosen, walk.track, parts=(VAL, TEST))
+    null = _null(fitted)
+    candidates = [other.candidate for other in walks]
+    metrics = _metrics(candidates, chosen, null, warnings) | assessment.metrics
+    metrics |= walk_metrics(walk) | _seconds(prepared, clock, seconds_fit)
+    scores = pd.DataFrame([validation_scores(other, prepared.target_part) for other in walks])
+    table = selection_table(candidates, chosen, null)
+    return RunResult(
+        prepared=prepared,
+        candidates=candidates,
+        chosen=chosen,
+        detector=detector,
+        scaler=fitted.scaler,
+        refit=None,
+        assessment=assessment,
+        selection=table.join(scores.set_axis(table.index[-len(walks) :])),
+        regimes=walk_regimes(prepared, detector, walk),
+        metrics=_finite(metrics),
+        faults=chosen.faults,
+        warnings=warnings + _refusals(walk),
+        walk=walk,
     )
 
 
 def regime_table(prepared: Prepared, detector: Detector) -> pd.DataFrame:
     """Rows of `regimes.csv`: the causal answer first, then what hindsight says, named as such."""
     table = prepared.table
-    regimes = detector.filter_table(table)
+    regimes = detector.filter(table)
     split = [SPLIT_NAMES[part] for part in prepared.part]
     regimes.insert(2, "split", split)
     regimes["state_smoothed"] = detector.smoothed(table).probs.argmax(axis=1)
@@ -171,20 +134,19 @@ def regime_table(prepared: Prepared, detector: Detector) -> pd.DataFrame:
     return regimes
 
 
-def regime_in_words(regimes: pd.DataFrame) -> str:
-    """Give the last row of a regime frame in words."""
-    last = regimes.iloc[-1]
-    changes = np.flatnonzero(np.diff(regimes["state"].to_numpy())) + 1
-    since = regimes["available_at"].iloc[changes[-1] if len(changes) else 0]
-    sure = last[f"p_state_{last['state']}"]
-    return (
-        f"regime at {last['available_at']:%Y-%m-%d %H:%M} UTC: {last['label']} "
-        f"(state {last['state']}), since {since:%Y-%m-%d %H:%M}, probability {sure:.3f}"
-    )
+def walk_regimes(prepared: Prepared, detector: Detector, walk: Walk) -> pd.DataFrame:
+    """Rows of `regimes.csv` of a walk: out of sample only, with the fit that spoke, no hindsight.
+
+    Those of the last block are the detector's own answers.
+    """
+    regimes = detector.regimes(prepared.table, walk.track.probs)
+    regimes.insert(2, "split", [SPLIT_NAMES[part] for part in prepared.part])
+    regimes["refit"] = walk.refit_of_row
+    return regimes[walk.track.spoken].reset_index(drop=True)
 
 
-def _fit_grid(prepared: Prepared, progress: Progress) -> list[Candidate]:
-    """Fit every number of states; one that cannot be fitted fails the run only when all do."""
+def _fit_grid(prepared: Prepared, progress: Progress) -> tuple[list[Candidate], list[str]]:
+    """Fit every number of states; one that cannot be fitted is named, and fails no other."""
     candidates, errors = [], []
     for n_states in prepared.config.state_grid:
         progress(f"fitting {n_states} states")
@@ -194,7 +156,7 @@ def _fit_grid(prepared: Prepared, progress: Progress) -> list[Candidate]:
             errors.append(f"{n_states} states: {error}")
     if not candidates:
         raise FitError("; ".join(errors))
-    return candidates
+    return candidates, errors
 
 
 def _refit(
@@ -218,23 +180,23 @@ def _refit(
 
 
 def _detector(prepared: Prepared, candidate: Candidate, scaler: StandardScaler) -> Detector:
-    source, recipe = prepared.source, prepared.recipe
-    step = prepared.base_step
+    refitted = scaler is not prepared.scaler
+    train_end = prepared.split.val_end if refitted else prepared.split.train_end
     detector = Detector(
-        recipe=recipe,
+        recipe=prepared.recipe,
         scaler_mean=np.array(scaler.mean_),
         scaler_scale=np.array(scaler.scale_),
         params=candidate.params,
         labels=labels(candidate.n_states),
-        step=step,
+        step=prepared.base_step,
         stamp=prepared.config.data.bar_stamp or "open",
         gaps=prepared.config.data.gaps,
-        name=source.name,
+        name=prepared.source.name,
         min_history=0,
         meta={
             "fingerprint": prepared.fingerprint,
-            "train_end": prepared.split.train_end.isoformat(),
-            "refit": candidate.n_rows["train"] != int(prepared.train.sum()),
+            "train_end": train_end.isoformat(),
+            "refit": refitted,
         },
     )
     return replace(detector, min_history=_min_history(prepared, detector))
@@ -262,7 +224,9 @@ def _null(prepared: Prepared) -> dict[str, float]:
     }
 
 
-def _metrics(chosen: Candidate, grid: list[int], null: dict[str, float]) -> dict[str, Any]:
+def _metrics(
+    candidates: list[Candidate], chosen: Candidate, null: dict[str, float], warnings: list[str]
+) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         **chosen.criteria,
         "bic_null": null["bic"],
@@ -277,9 +241,35 @@ def _metrics(chosen: Candidate, grid: list[int], null: dict[str, float]) -> dict
         "min_occupancy": chosen.occupancy.min(),
         "max_condition_number": chosen.max_condition_number,
     }
-    if len(grid) > 1:
-        metrics["grid_edge"] = chosen.n_states == max(grid)
+    if len(candidates) > 1:
+        metrics["grid_edge"] = chosen is candidates[-1]
+    if metrics.get("grid_edge"):
+        warnings.append(f"the best number of states, {chosen.n_states}, is the largest tried")
     for part, log_lik in chosen.log_lik.items():
         metrics[f"log_lik_{part}"] = log_lik
         metrics[f"log_lik_{part}_per_bar"] = log_lik / chosen.n_rows[part]
     return metrics
+
+
+def _seconds(prepared: Prepared, clock: float, seconds_fit: float) -> dict[str, float]:
+    return {
+        "seconds_features": prepared.seconds,
+        "seconds_fit": seconds_fit,
+        "seconds_evaluate": time.perf_counter() - clock - seconds_fit,
+    }
+
+
+def _finite(metrics: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
+
+
+def _refusals(walk: Walk) -> list[str]:
+    """Fits that were not used, in one line with the reason of the latest."""
+    refused = [refit for refit in walk.refits if refit.refused]
+    if not refused:
+        return []
+    latest = refused[-1]
+    return [
+        f"{len(refused)} of {len(walk.refits)} fits were refused and the model before them went "
+        f"on, last at {latest.fold.split.train_end:%Y-%m-%d %H:%M}: {'; '.join(latest.refused)}"
+    ]

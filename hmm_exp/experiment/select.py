@@ -3,10 +3,14 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from hmm_exp.config import SelectionConfig
 from hmm_exp.experiment.candidate import Candidate
+from hmm_exp.experiment.split import VAL
+from hmm_exp.experiment.walk import Walk
+from hmm_exp.experiment.yardstick import summarise
 
 
 def select(candidates: Sequence[Candidate], config: SelectionConfig) -> Candidate:
@@ -20,6 +24,28 @@ def select(candidates: Sequence[Candidate], config: SelectionConfig) -> Candidat
     limit = best.criteria[config.within] + config.near_tie
     near = [c for c in pool if c is best or c.criteria[config.within] < limit]
     return max(near, key=lambda candidate: candidate.log_lik.get("val", -math.inf))
+
+
+def select_walk(
+    walks: Sequence[Walk], target_part: np.ndarray, config: SelectionConfig
+) -> Walk:
+    """Highest out-of-sample yardstick on validation bars, among walks that end in a healthy model.
+
+    Without base returns the highest out-of-sample likelihood of the validation rows.
+    """
+
+    def worth(walk: Walk) -> float:
+        scores = validation_scores(walk, target_part)
+        return scores.get(config.across, walk.candidate.log_lik.get("val", -math.inf))
+
+    return max([w for w in walks if not w.candidate.faults] or walks, key=worth)
+
+
+def validation_scores(walk: Walk, target_part: np.ndarray) -> dict[str, float]:
+    """Yardstick of the walk's validation bars, all of them out of sample; empty without returns."""
+    if walk.track.scores is None:
+        return {}
+    return summarise(walk.track.scores, target_part, parts=(VAL,))
 
 
 def selection_table(

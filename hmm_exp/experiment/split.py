@@ -62,6 +62,11 @@ class Fold:
     stop: int
     split: Split
 
+    def rows(self, available_at: pd.DatetimeIndex) -> slice:
+        """Rows of a grid, given when each is complete, that lie in the fold."""
+        edges = pd.DatetimeIndex([self.split.train_start, self.split.val_end])
+        return slice(*map(int, available_at.searchsorted(edges, side="right")))
+
 
 @dataclass(frozen=True)
 class WalkForward(Split):
@@ -164,7 +169,7 @@ def _walk(split: Split, time: pd.DatetimeIndex, config: SplitConfig) -> WalkForw
         inside = Split(since, time[end - 1], time[stop - 1])
         folds.append(Fold(number, first, end, stop, inside))
     return WalkForward(
-        *(split.train_start, split.train_end, split.val_end),
+        *(split.train_start, folds[0].split.train_end, split.val_end),
         refit_every=config.refit_every,
         window=config.window,
         folds=tuple(folds),

@@ -9,13 +9,18 @@ wrappers are longer than the kernels.
 
 Numba keeps compiled code beside the file of the entry and looks at the date of that file alone, so
 it would go on using an old kernel from another file. Here the folder is named after a digest of all
-files of this package: any change in any of them compiles anew. It lies in NUMBA_CACHE_DIR, else in
-the user's cache folder, so a read-only installation is cached too.
+files that hold compiled functions of the engine: a change in any of them compiles all anew. It lies
+in NUMBA_CACHE_DIR, else in the user's cache folder, so a read-only installation is cached too.
 """
 
 import hashlib
+import logging
 import os
+import shutil
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,9 @@ njit: Any = numba.njit  # its type hints lack some options
 
 kernel = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 inlined = njit(inline="always")
+
+_KEPT = 4  # folders of other versions of the engine; a lost one costs a compilation
+_log = logging.getLogger("hmm_exp.hmm")
 
 
 def entry(function: Callable) -> Any:
@@ -40,11 +48,44 @@ def entry(function: Callable) -> Any:
         config.CACHE_DIR = usual
 
 
+def announce(dispatcher: Any) -> None:
+    """Say in one line that the next call of an entry compiles it, when it does.
+
+    Goes to the logger `hmm_exp.hmm` at level INFO. Folders of old versions are removed then.
+    """
+    if dispatcher.signatures or _is_cached(dispatcher):
+        return
+    _log.info("compiling the fitting engine, once on this machine (about 15 s) ...")
+    prune(cache_folder().parent)
+
+
+def prune(base: Path) -> None:
+    """Remove all but the newest folders of compiled code in `base`."""
+    with suppress(OSError):
+        folders = [path for path in base.iterdir() if _is_ours(path.name)]
+        for old in sorted(folders, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@cache
 def cache_folder() -> Path:
     """Where the compiled code of exactly these sources is kept."""
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
+        text = source.read_bytes()
+        if source.name == Path(__file__).name or b"hmm_exp.hmm.compiling import" in text:
+            digest.update(text)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    base = Path(config.CACHE_DIR) if config.CACHE_DIR else Path(home) / "hmm_exp"
+    base = Path(config.CACHE_DIR or home) / "hmm_exp"
     return base / digest.hexdigest()[:16]
+
+
+def _is_cached(dispatcher: Any) -> bool:
+    """Whether an earlier process of this Python left compiled code of the entry."""
+    version = f"py{sys.version_info.major}{sys.version_info.minor}"
+    name = f"*.{dispatcher.py_func.__name__}-*.{version}*.nbi"
+    return any(cache_folder().rglob(name))
+
+
+def _is_ours(name: str) -> bool:
+    return len(name) == 16 and set(name) <= set("0123456789abcdef")

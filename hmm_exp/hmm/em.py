@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm import em_lanes, em_log
-from hmm_exp.hmm.compiling import entry, inlined
+from hmm_exp.hmm.compiling import announce, entry, inlined
 from hmm_exp.hmm.em_rows import Rows, aligned_zeros, lay_out
 from hmm_exp.hmm.em_update import KINDS, Model, Prior, Stats, copy, log_prior, update, whiten
 from hmm_exp.hmm.params import GaussianParams
@@ -113,6 +113,7 @@ def em(
     tol: float = 1e-2,
     covar_floor: float = COVAR_FLOOR,
     priors: Priors | None = None,
+    params: str = "stmc",
     log_domain: bool = False,
 ) -> EMResult:
     """Climb from `start` to a maximum of the penalised likelihood.
@@ -138,6 +139,8 @@ def em(
         has no place here.
     priors
         hmmlearn's defaults unless given.
+    params
+        What may change, by hmmlearn's letters: (s)tartprob, (t)ransmat, (m)eans, (c)ovars.
     log_domain
         Make every E step in the log domain: slow, for tests and doubts.
 
@@ -154,10 +157,8 @@ def em(
     full = start.covariance_type in ("full", "tied")
     model = _model(start, rows.centre)
     best = _model(start, rows.centre)
-    prior = _prior(priors or Priors(), start, rows.centre)
-    floor = covar_floor * np.where(rows.spread > 0, rows.spread, 1.0)
-    if start.covariance_type == "spherical":
-        floor[:] = floor.mean()  # one variance, one floor
+    prior = _prior(priors or Priors(), start, rows.centre, params)
+    floor = absolute_floor(rows, start.covariance_type, covar_floor)
     work = _work(rows, start.n_states, n_iter, full)
     status = _climb(rows, model, best, prior, floor, tol, work, log_domain, False)
     while status == _IN_LOGS:
@@ -179,6 +180,19 @@ def em(
         floor_hits=work.best_hits,
         n_log_domain=n_log,
     )
+
+
+def announce_compilation() -> None:
+    """Tell the user, in one line to the logger `hmm_exp.hmm`, when the next fit has to compile."""
+    announce(_climb)
+
+
+def absolute_floor(rows: Rows, covariance_type: str, relative: float = COVAR_FLOOR) -> np.ndarray:
+    """Least variance of every feature given the features before it, shape (D,)."""
+    floor = relative * np.where(rows.spread > 0, rows.spread, 1.0)
+    if covariance_type == "spherical":
+        floor[:] = floor.mean()  # one variance, one floor
+    return floor
 
 
 class _Work(NamedTuple):
@@ -264,7 +278,7 @@ def _model(params: GaussianParams, centre: np.ndarray) -> Model:
     )
 
 
-def _prior(priors: Priors, start: GaussianParams, centre: np.ndarray) -> Prior:
+def _prior(priors: Priors, start: GaussianParams, centre: np.ndarray, updated: str) -> Prior:
     """Spread the prior parameters as hmmlearn's broadcasting does."""
     K, D = start.means.shape
     scatter = np.zeros((K, D, D))
@@ -278,6 +292,7 @@ def _prior(priors: Priors, start: GaussianParams, centre: np.ndarray) -> Prior:
         means=np.broadcast_to(_floats(priors.means_prior), (K, D)) - centre,
         scatter=scatter,
         weights=np.array([priors.means_weight, priors.covars_weight], dtype=np.float64),
+        updated=np.array([letter in updated for letter in "stmc"]),
     )
 
 

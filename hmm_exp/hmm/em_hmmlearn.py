@@ -1,6 +1,6 @@
 """One EM run from one start, done by hmmlearn.
 
-Only `run_start` is used outside. hmmlearn cannot bridge missing rows, so every gap and every
+The engine to compare with. hmmlearn cannot bridge missing rows, so every gap and every
 missing row starts a new segment here, and all segments share one startprob.
 """
 
@@ -9,19 +9,27 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 from hmmlearn.base import ConvergenceMonitor
 from hmmlearn.hmm import GaussianHMM
-from threadpoolctl import threadpool_limits
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.params import GaussianParams, log_prior
+from hmm_exp.hmm.threads import one_blas_thread
+
+
+class Run(NamedTuple):
+    """Log-likelihood and penalised objective in nats before every M step, shape (iterations,)."""
+
+    log_lik: np.ndarray
+    objective: np.ndarray
 
 
 def run_start(
     X: np.ndarray, steps: np.ndarray, start: GaussianParams, *, n_iter: int, tol: float
-) -> tuple[GaussianParams, np.ndarray]:
+) -> tuple[GaussianParams, Run]:
     """Climb from `start` until the objective gains less than `tol`, falls, or `n_iter` is reached.
 
     Parameters
@@ -33,8 +41,8 @@ def run_start(
     -------
     GaussianParams
         Where EM ended.
-    ndarray
-        The penalised objective in nats before every M step, shape (iterations,).
+    Run
+        How it got there.
 
     Raises
     ------
@@ -42,7 +50,7 @@ def run_start(
         When a state loses all its rows or its covariance collapses.
     """
     rows, lengths = segments(X, steps)
-    with _quiet(), threadpool_limits(limits=1, user_api="blas"):  # sums depend on thread count
+    with _quiet(), one_blas_thread():  # sums depend on the number of threads
         try:
             return _fit(rows, lengths, start, "scaling", n_iter, tol)
         except ValueError:  # underflow: a row that no state expects
@@ -66,6 +74,7 @@ class _PenalisedHMM(GaussianHMM):
     """hmmlearn's model, watched by the objective that its M step climbs."""
 
     def _compute_lower_bound(self, curr_logprob: float) -> float:
+        self.log_liks.append(curr_logprob)
         return curr_logprob + log_prior(GaussianParams.from_hmmlearn(self))
 
 
@@ -79,7 +88,7 @@ class _Monitor(ConvergenceMonitor):
         self.iter += 1
 
 
-def _fit(rows, lengths, start, implementation, n_iter, tol) -> tuple[GaussianParams, np.ndarray]:
+def _fit(rows, lengths, start, implementation, n_iter, tol) -> tuple[GaussianParams, Run]:
     model = _PenalisedHMM(
         start.n_states,
         covariance_type=start.covariance_type,
@@ -90,9 +99,10 @@ def _fit(rows, lengths, start, implementation, n_iter, tol) -> tuple[GaussianPar
     )
     model.startprob_, model.transmat_ = start.startprob.copy(), start.transmat.copy()
     model.means_, model.covars_ = start.means.copy(), start.covars
-    model.monitor_ = _Monitor(tol, n_iter, verbose=False)
+    model.monitor_, model.log_liks = _Monitor(tol, n_iter, verbose=False), []
     model.fit(rows, lengths)
-    return GaussianParams.from_hmmlearn(model), np.array(model.monitor_.history)
+    run = Run(np.array(model.log_liks), np.array(model.monitor_.history))
+    return GaussianParams.from_hmmlearn(model), run
 
 
 @contextmanager

@@ -89,7 +89,8 @@ class Prior(NamedTuple):
     """hmmlearn's prior parameters, spread to the shapes the update needs.
 
     Shapes: startprob (K,), transmat (K, K), means (K, D) relative to the centre, scatter (K, D, D),
-    weights (2,): means_weight and covars_weight.
+    weights (2,): means_weight and covars_weight. `updated` (4,) says which of startprob, transmat,
+    means and covars EM may change.
     """
 
     startprob: np.ndarray
@@ -97,6 +98,7 @@ class Prior(NamedTuple):
     means: np.ndarray
     scatter: np.ndarray
     weights: np.ndarray
+    updated: np.ndarray
 
 
 @kernel
@@ -125,22 +127,30 @@ def _zero(flat):
 @kernel
 def update(model, stats, prior):
     """Replace the parameters by those that maximise the penalised expected log-likelihood."""
-    _update_distribution(model.startprob, stats.start, prior.startprob)
-    for k in range(model.startprob.size):
-        _update_distribution(model.transmat[k], stats.pairs[k], prior.transmat[k])
-    kind = model.kind[0]
-    v = prior.weights[0]
-    for k in range(model.means.shape[0]):
-        if stats.mass[k] > _NO_MASS:
-            for d in range(model.means.shape[1]):
-                total = v * prior.means[k, d] + stats.first[k, d]
-                model.means[k, d] = total / (v + stats.mass[k])
-    if kind == TIED:
+    if prior.updated[0]:
+        _update_distribution(model.startprob, stats.start, prior.startprob)
+    if prior.updated[1]:
+        for k in range(model.startprob.size):
+            _update_distribution(model.transmat[k], stats.pairs[k], prior.transmat[k])
+    if prior.updated[2]:
+        for k in range(model.startprob.size):
+            _update_mean(model, stats, prior, k)
+    if prior.updated[3] and model.kind[0] == TIED:
         _update_tied(model, stats, prior)
-        return
-    for k in range(model.means.shape[0]):
-        if stats.mass[k] > _NO_MASS:
-            _update_covariance(model, stats, prior, k)
+    elif prior.updated[3]:
+        for k in range(model.startprob.size):
+            if stats.mass[k] > _NO_MASS:
+                _update_covariance(model, stats, prior, k)
+
+
+@kernel
+def _update_mean(model, stats, prior, k):
+    """Mean of one state; without rows it stays."""
+    if stats.mass[k] > _NO_MASS:
+        v = prior.weights[0]
+        for d in range(model.means.shape[1]):
+            total = v * prior.means[k, d] + stats.first[k, d]
+            model.means[k, d] = total / (v + stats.mass[k])
 
 
 @kernel

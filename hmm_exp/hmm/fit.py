@@ -4,55 +4,65 @@
 >>> fitted.status, fitted.restart_agreement
 ('tolerance', 0.8)
 
-EM (Baum et al. 1970; Rabiner 1989, section III.C) climbs the log-likelihood plus `log_prior`. That
-sum is what the history holds, what convergence is judged on, and what the best start is chosen by;
-`log_lik` is without the prior.
+EM (Baum et al. 1970; Rabiner 1989, section III.C) climbs the log-likelihood plus the log prior.
+That sum is what the history holds, what convergence is judged on, and what the best start is chosen
+by; `log_lik` is without the prior.
+
+Two engines do the same work: "native" (`em`) and "hmmlearn" (`em_hmmlearn`), which is slower, knows
+no missing rows (a gap ends a sequence there) and has no floor under its covariances.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.density import log_density
+from hmm_exp.hmm.em import COVAR_FLOOR, Priors, absolute_floor, announce_compilation, em
+from hmm_exp.hmm.em_rows import lay_out
 from hmm_exp.hmm.params import GaussianParams, log_prior
 from hmm_exp.hmm.recursions import filter
-from hmm_exp.hmm.starts import StartingPoint, starting_points
+from hmm_exp.hmm.restarts import Climb, Climbed, Progress, Start, climb_all
+from hmm_exp.hmm.split_merge import starts_from
+from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, starting_points
 
+ENGINES = ("native", "hmmlearn")
 AGREEMENT = 0.1  # nats
 
+__all__ = ["AGREEMENT", "ENGINES", "Fit", "Search", "Start", "fit", "fit_from", "log_likelihood"]
 
-@dataclass(frozen=True, eq=False)
-class Start:
-    """What became of one start.
+
+@dataclass(frozen=True)
+class Search:
+    """How every start is climbed.
 
     Attributes
     ----------
-    kind
-        "quantile", "random" or "warm".
-    log_lik
-        Log-likelihood in nats where EM ended; -inf for a start that failed.
-    objective
-        The same plus the prior: what EM climbs.
-    history
-        Objective before every M step, shape (n_iter,); empty for a start that failed.
-    status
-        "tolerance", "cap", "fall" (see `judge`), or "failed".
-    reason
-        Why it failed, else empty.
+    n_iter
+        Most iterations of one start.
+    tol
+        Smallest gain, in nats of the whole objective, that is worth another iteration.
+    engine
+        One of `ENGINES`.
+    threads
+        Most starts at a time; None takes all cores. Changes no bit. "hmmlearn" uses one.
+    covar_floor
+        Least variance of a feature given the features before it, relative to its variance in the
+        data ("native" only).
+    priors
+        hmmlearn's defaults unless given ("native" only).
+    params
+        What EM may change, by hmmlearn's letters ("native" only).
     """
 
-    kind: str
-    log_lik: float
-    objective: float
-    history: np.ndarray
-    status: str
-    reason: str = ""
-
-    @property
-    def converged(self) -> bool:
-        """Whether the last gain was in [0, tol)."""
-        return self.status == "tolerance"
+    n_iter: int = 200
+    tol: float = 1e-3
+    engine: str = "native"
+    threads: int | None = None
+    covar_floor: float = COVAR_FLOOR
+    priors: Priors | None = None
+    params: str = "stmc"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +76,18 @@ class Fit:
     log_lik
         Log-likelihood of all rows in nats, gaps and missing rows bridged, from `startprob`.
     history
-        Objective before every M step of the best start, shape (n_iter,).
+        Objective of the best start after 0, 1, 2, ... iterations, shape (n_iter + 1,).
     status
-        How the best start ended: "tolerance", "cap" or "fall".
+        How the best start ended. "tolerance": its gains were in [0, tol), three in a row with the
+        native engine, one with hmmlearn's; "cap": `n_iter` iterations were made; "fall": the
+        objective fell.
     starts
         Every start, in the order they were drawn.
     restart_agreement
         Share of the polished starts whose objective is within 0.1 nat of the best one's.
+    covar_floor
+        The floor under the variance of every feature given the features before it, shape (D,);
+        None when the engine has none.
     """
 
     params: GaussianParams
@@ -81,21 +96,27 @@ class Fit:
     status: str
     starts: list[Start]
     restart_agreement: float
+    covar_floor: np.ndarray | None = None
 
     @property
     def converged(self) -> bool:
-        """Whether the last gain of the best start was in [0, tol)."""
+        """Whether the best start ended because there was next to nothing left to gain."""
         return self.status == "tolerance"
 
     @property
     def n_iter(self) -> int:
         """Iterations of the best start."""
-        return len(self.history)
+        return len(self.history) - 1
+
+    @property
+    def objective(self) -> float:
+        """Log-likelihood plus log prior in nats."""
+        return max(start.objective for start in self.starts if start.history is self.history)
 
     @property
     def n_polished(self) -> int:
         """Starts that EM carried to an end."""
-        return sum(start.status != "failed" for start in self.starts)
+        return sum(start.polished for start in self.starts)
 
 
 def fit(
@@ -110,7 +131,11 @@ def fit(
     min_covar: float = 1e-3,
     seed: int = 0,
     volatility: np.ndarray | None = None,
-    initial: GaussianParams | None = None,
+    engine: str = "native",
+    threads: int | None = None,
+    initial: GaussianParams | Sequence[GaussianParams] | None = None,
+    progress: Progress | None = None,
+    kinds: Sequence[str] = DEFAULT_KINDS,
 ) -> Fit:
     """Fit a Gaussian HMM by EM from `n_init` starts and keep the best.
 
@@ -120,36 +145,67 @@ def fit(
         Scaled observations, shape (T, D); a row with any NaN is missing.
     steps
         Chain steps from the previous row, shape (T,); 0 starts a sequence.
-    tol
-        Smallest gain, in nats of the whole objective, that is worth another iteration.
+    n_iter, tol, engine, threads
+        See `Search`.
     min_covar
-        Added to the variances of the starting points.
+        Added to the variances of the starting points, in units of the feature's variance.
     volatility
         Ranks the rows for the quantile starts, shape (T,). None takes the norm of the row.
     initial
-        One more start, the first, of kind "warm"; with it `n_init` may be 0.
+        Earlier solutions to start from besides the drawn starts: as they are with `n_states`
+        states, else with states split or merged.
+    progress
+        Called with the place of a start, their number and the log-likelihood reached, whenever one
+        has ended, in the calling thread.
+    kinds
+        Kinds of drawn starts, taken in turn: see `starts.starting_points`.
 
     Raises
     ------
     FitError
-        When there are too few complete rows, or every start fails.
+        When there are too few complete or distinct rows, or every start fails.
     """
     X = np.ascontiguousarray(X, dtype=np.float64)
-    steps = np.ascontiguousarray(steps, dtype=np.int64)
     observed = ~np.isnan(X).any(axis=1)
     points = starting_points(
-        X[observed],
+        X if observed.all() else X[observed],
         None if volatility is None else np.asarray(volatility)[observed],
         n_states=n_states,
         covariance_type=covariance_type,
         n_init=n_init if n_states > 1 else 1,  # one state has one optimum
         min_covar=min_covar,
         seed=seed,
+        kinds=kinds,
     )
-    if initial is not None:
-        points = [StartingPoint("warm", initial), *points]
-    polished = [_polish(X, steps, point, n_iter, tol) for point in points]
-    return _best_of(polished)
+    points += starts_from(initial, n_states)
+    search = Search(n_iter=n_iter, tol=tol, engine=engine, threads=threads)
+    return fit_from(points, X, steps, search, progress)
+
+
+def fit_from(
+    points: Sequence[StartingPoint],
+    X: np.ndarray,
+    steps: np.ndarray,
+    search: Search | None = None,
+    progress: Progress | None = None,
+) -> Fit:
+    """Climb from given starting points and keep the best; parameters and errors as in `fit`."""
+    search = search or Search()
+    X = np.ascontiguousarray(X, dtype=np.float64)
+    steps = np.ascontiguousarray(steps, dtype=np.int64)
+    if search.engine not in ENGINES:
+        raise FitError(f"unknown engine {search.engine!r}: one of {', '.join(ENGINES)}")
+    native = search.engine == "native"
+    climb, floor = (_native if native else _hmmlearn)(X, steps, search, points[0].params)
+    climbed = climb_all(
+        points,
+        climb,
+        n_iter=search.n_iter,
+        n_rows=len(X),
+        threads=search.threads if native else 1,  # hmmlearn's warnings are the whole process's
+        progress=progress,
+    )
+    return _best_of(climbed, floor)
 
 
 def judge(history: np.ndarray, tol: float) -> str:
@@ -165,22 +221,6 @@ def judge(history: np.ndarray, tol: float) -> str:
     return "tolerance" if gain < tol else "cap"
 
 
-def _polish(
-    X: np.ndarray, steps: np.ndarray, point: StartingPoint, n_iter: int, tol: float
-) -> tuple[GaussianParams | None, Start]:
-    """Run EM from one start; a start that fails is kept with its reason."""
-    from hmm_exp.hmm.em_hmmlearn import run_start
-
-    try:
-        params, history = run_start(X, steps, point.params, n_iter=n_iter, tol=tol)
-        log_lik = log_likelihood(params, X, steps)
-    except FitError as error:
-        failed = Start(point.kind, -np.inf, -np.inf, np.empty(0), "failed", str(error))
-        return None, failed
-    objective = log_lik + log_prior(params)
-    return params, Start(point.kind, log_lik, objective, history, judge(history, tol))
-
-
 def log_likelihood(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> float:
     """ln p(x_1..T) in nats from `startprob`. Raises FitError when it is not finite."""
     log_lik = log_density(params, X)
@@ -190,20 +230,70 @@ def log_likelihood(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> 
     return total
 
 
-def _best_of(polished: list[tuple[GaussianParams | None, Start]]) -> Fit:
+def _native(
+    X: np.ndarray, steps: np.ndarray, search: Search, like: GaussianParams
+) -> tuple[Climb, np.ndarray]:
+    """Climb with the compiled engine over rows laid out once, and its covariance floor."""
+    announce_compilation()
+    rows = lay_out(X, steps)
+
+    def climb(point: StartingPoint, n_iter: int) -> Climbed:
+        result = em(
+            rows,
+            None,
+            point.params,
+            n_iter=n_iter,
+            tol=search.tol,
+            covar_floor=search.covar_floor,
+            priors=search.priors,
+            params=search.params,
+        )
+        start = Start(
+            point.kind,
+            result.log_lik,
+            result.objective,
+            result.objective_history,
+            result.history,
+            result.status,
+        )
+        return Climbed(result.params, start)
+
+    return climb, absolute_floor(rows, like.covariance_type, search.covar_floor)
+
+
+def _hmmlearn(
+    X: np.ndarray, steps: np.ndarray, search: Search, like: GaussianParams
+) -> tuple[Climb, None]:
+    """Climb with hmmlearn; what it reports is measured as the native engine's results are."""
+    from hmm_exp.hmm.em_hmmlearn import run_start
+
+    def climb(point: StartingPoint, n_iter: int) -> Climbed:
+        params, run = run_start(X, steps, point.params, n_iter=n_iter, tol=search.tol)
+        log_lik = log_likelihood(params, X, steps)
+        objective = log_lik + log_prior(params)
+        status = judge(run.objective, search.tol)
+        history = np.append(run.objective, objective)
+        log_liks = np.append(run.log_lik, log_lik)
+        return Climbed(params, Start(point.kind, log_lik, objective, history, log_liks, status))
+
+    return climb, None
+
+
+def _best_of(climbed: list[Climbed], floor: np.ndarray | None) -> Fit:
     """The converged one of the starts that agree with the best objective, if there is one."""
-    starts = [start for _, start in polished]
-    top = max(start.objective for start in starts)
-    if top == -np.inf:
+    starts = [one.start for one in climbed]
+    polished = [one for one in climbed if one.start.polished]
+    if not polished:
         raise FitError(f"all {len(starts)} starts failed, the first: {starts[0].reason}")
-    agreeing = [pair for pair in polished if pair[1].objective >= top - AGREEMENT]
-    params, best = max(agreeing, key=lambda pair: (pair[1].converged, pair[1].objective))
-    assert params is not None
+    top = max(one.start.objective for one in polished)
+    agreeing = [one for one in polished if one.start.objective >= top - AGREEMENT]
+    best = max(agreeing, key=lambda one: (one.start.converged, one.start.objective))
     return Fit(
-        params=params,
-        log_lik=best.log_lik,
-        history=best.history,
-        status=best.status,
+        params=best.params,
+        log_lik=best.start.log_lik,
+        history=best.start.history,
+        status=best.start.status,
         starts=starts,
-        restart_agreement=len(agreeing) / sum(start.status != "failed" for start in starts),
+        restart_agreement=len(agreeing) / len(polished),
+        covar_floor=floor,
     )

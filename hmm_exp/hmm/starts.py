@@ -1,11 +1,12 @@
-"""Where EM begins: half the starts cut the rows by volatility, half take random rows as means.
+"""Where EM begins: rows cut by volatility, random responsibilities, and other ways to compare.
 
 EM finds the nearest local optimum, so a fit is as good as its starts. Regimes of markets differ
 mostly in volatility and last long: rows ranked by volatility and cut at jittered quantiles, with a
 transition matrix that stays at .95 to .99, begin close to the optimum; random starts guard against
-data of another kind.
+data of another kind. `benchmarks/starts.py` measures every kind.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +14,18 @@ import numpy as np
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.params import GaussianParams
 
+KINDS = ("quantile", "random", "block", "rows", "kmeans")
+DEFAULT_KINDS = ("quantile", "random")
+
 _STICKY = (0.95, 0.99)
 _LEAST_SHARE = 0.1  # of an even share, so that no quantile bin is empty
-_SPREAD = 3.0  # random starts scale the common covariance by up to this factor, either way
+_SPREAD = 3.0  # starts from random rows scale the common covariance by up to this, either way
+_BLOCKS_PER_STATE = 5
+_CHUNK = 65_536  # rows whose responsibilities are in memory at a time
 
 
 class StartingPoint(NamedTuple):
-    """Where one EM run begins, and how it was found: "quantile" or "random"."""
+    """Where one EM run begins, and how it was found: one of `KINDS`, or "given", "split", ..."""
 
     kind: str
     params: GaussianParams
@@ -34,46 +40,53 @@ def starting_points(
     n_init: int,
     min_covar: float,
     seed: int,
+    kinds: Sequence[str] = DEFAULT_KINDS,
 ) -> list[StartingPoint]:
-    """Draw `n_init` starts, quantile and random ones in turn; start i does not depend on n_init.
+    """Draw `n_init` starts, the kinds in turn; start i does not depend on n_init.
 
     Parameters
     ----------
     X
-        Observed rows only, shape (N, D).
+        Observed rows only, in their order, shape (N, D).
     volatility
-        A number per row that grows with volatility, shape (N,). None takes the norm of the row.
+        A number per row that grows with volatility, shape (N,). None takes the norm of the row
+        in standard deviations.
+    min_covar
+        Added to every variance, in units of the feature's variance over all rows.
+    kinds
+        Any of
+
+        - "quantile": rows ranked by volatility and cut, evenly the first time, then at jitter;
+        - "random": every row belongs to all states, by responsibilities drawn evenly;
+        - "block": stretches of time dealt to the states at random;
+        - "rows": random rows as means, the covariance of all rows scaled at random;
+        - "kmeans": clusters of rows.
 
     Raises
     ------
     FitError
-        When there are fewer rows than states, or a volatility is not finite.
+        When there are fewer distinct rows than states, or a volatility is not finite.
     """
-    if len(X) < n_states:
-        raise FitError(f"{n_states} states need at least {n_states} complete rows, got {len(X)}")
-    ranked = np.argsort(_volatility(X, volatility), kind="stable")
-    starts = []
+    _check_rows(X, n_states)
+    ranked = np.argsort(_volatility(X, volatility), kind="stable") if "quantile" in kinds else X
+    ridge = min_covar * _scale(X) ** 2
+    points = []
     for i, child in enumerate(np.random.SeedSequence(seed).spawn(n_init)):
         rng = np.random.default_rng(child)
-        if i % 2 == 0:
-            bins = _quantile_bins(ranked, n_states, rng, jitter=i > 0)
-            means, covars = _moments(X, bins, n_states)
-            kind = "quantile"
-        else:
-            means, covars = _random_moments(X, n_states, rng)
-            kind = "random"
-        shaped = shape_covars(covars, covariance_type, min_covar)
+        kind = kinds[i % len(kinds)]
+        means, covars = _drawn(kind, X, ranked, n_states, rng, jitter=i >= len(kinds))
+        shaped = shape_covars(covars, covariance_type, ridge)
         start = np.full(n_states, 1.0 / n_states)
-        transmat = _sticky(n_states, rng)
-        starts.append(
-            StartingPoint(kind, GaussianParams(start, transmat, means, shaped, covariance_type))
-        )
-    return starts
+        params = GaussianParams(start, _sticky(n_states, rng), means, shaped, covariance_type)
+        points.append(StartingPoint(kind, params))
+    return points
 
 
-def shape_covars(covars: np.ndarray, covariance_type: str, min_covar: float) -> np.ndarray:
-    """Full covariances (K, D, D) in the shape of the type, `min_covar` added to every variance."""
-    covars = covars + min_covar * np.eye(covars.shape[-1])
+def shape_covars(
+    covars: np.ndarray, covariance_type: str, ridge: float | np.ndarray = 0.0
+) -> np.ndarray:
+    """Full covariances (K, D, D) in the shape of the type, `ridge` added to every variance."""
+    covars = covars + ridge * np.eye(covars.shape[-1])
     variances = np.diagonal(covars, axis1=1, axis2=2)
     if covariance_type == "diag":
         return variances
@@ -82,13 +95,55 @@ def shape_covars(covars: np.ndarray, covariance_type: str, min_covar: float) -> 
     return covars.mean(axis=0) if covariance_type == "tied" else covars
 
 
+def _check_rows(X: np.ndarray, n_states: int) -> None:
+    """Raise FitError when the rows cannot tell that many states apart."""
+    if len(X) < n_states:
+        raise FitError(f"{n_states} states need at least {n_states} complete rows, got {len(X)}")
+    if not np.isfinite(X).all():
+        bad = np.argwhere(~np.isfinite(X))[0]
+        raise FitError(f"complete row {bad[0]} holds an infinite value in feature {bad[1]}")
+    if len(np.unique(X[: 10 * n_states], axis=0)) >= n_states:
+        return
+    distinct = len(np.unique(X, axis=0))
+    if distinct < n_states:
+        raise FitError(f"{n_states} states from {distinct} distinct rows: use fewer states")
+
+
+def _scale(X: np.ndarray) -> np.ndarray:
+    """Standard deviation of every feature, one where it does not vary, shape (D,)."""
+    spread = X.std(axis=0)
+    return np.where(spread > 0, spread, 1.0)
+
+
 def _volatility(X: np.ndarray, volatility: np.ndarray | None) -> np.ndarray:
     if volatility is None:
-        return np.linalg.norm(X, axis=1)
+        return np.linalg.norm((X - X.mean(axis=0)) / _scale(X), axis=1)
     if not np.isfinite(volatility).all():
         bad = int((~np.isfinite(volatility)).sum())
         raise FitError(f"the volatility that ranks the rows is not finite in {bad} complete rows")
     return volatility
+
+
+def _drawn(
+    kind: str,
+    X: np.ndarray,
+    ranked: np.ndarray,
+    n_states: int,
+    rng: np.random.Generator,
+    jitter: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means (K, D) and full covariances (K, D, D) of one start."""
+    if kind == "quantile":
+        return _moments(X, _quantile_bins(ranked, n_states, rng, jitter), n_states)
+    if kind == "random":
+        return _random_moments(X, n_states, rng)
+    if kind == "block":
+        return _moments(X, _blocks(len(X), n_states, rng), n_states)
+    if kind == "rows":
+        return _row_moments(X, n_states, rng)
+    if kind == "kmeans":
+        return _moments(X, _clusters(X, n_states, rng), n_states)
+    raise FitError(f"unknown kind of start {kind!r}: one of {', '.join(KINDS)}")
 
 
 def _quantile_bins(
@@ -103,9 +158,25 @@ def _quantile_bins(
     place = np.arange(1, n_states + 1)
     ends = np.round(np.cumsum(shares) * N).astype(int)
     ends = np.minimum(np.maximum(ends, place), N - n_states + place)  # a row for everyone
-    bins = np.empty(N, dtype=int)
-    bins[ranked] = np.searchsorted(ends, np.arange(N), side="right")
+    bins = np.empty(N, dtype=np.int64)
+    bins[ranked] = np.repeat(np.arange(n_states), np.diff(ends, prepend=0))
     return bins
+
+
+def _blocks(N: int, n_states: int, rng: np.random.Generator) -> np.ndarray:
+    """State of every row, shape (N,): equal stretches, as many for each state, shuffled."""
+    n_blocks = min(N, _BLOCKS_PER_STATE * n_states)
+    owner = rng.permutation(np.arange(n_blocks) % n_states)
+    return owner[np.arange(N) * n_blocks // N]
+
+
+def _clusters(X: np.ndarray, n_states: int, rng: np.random.Generator) -> np.ndarray:
+    """State of every row, shape (N,): k-means of the standardised rows."""
+    from sklearn.cluster import KMeans
+
+    seed = int(rng.integers(2**31))
+    standardised = (X - X.mean(axis=0)) / _scale(X)
+    return KMeans(n_states, n_init=1, random_state=seed).fit(standardised).labels_
 
 
 def _moments(X: np.ndarray, bins: np.ndarray, n_states: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,6 +188,25 @@ def _moments(X: np.ndarray, bins: np.ndarray, n_states: int) -> tuple[np.ndarray
 def _random_moments(
     X: np.ndarray, n_states: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Moments of all rows under responsibilities drawn evenly from the simplex."""
+    D = X.shape[1]
+    centre = X.mean(axis=0)
+    mass, first, second = np.zeros(n_states), np.zeros((n_states, D)), np.zeros((n_states, D, D))
+    for begin in range(0, len(X), _CHUNK):
+        rows = X[begin : begin + _CHUNK] - centre
+        weight = rng.exponential(size=(len(rows), n_states))
+        weight /= weight.sum(axis=1, keepdims=True)
+        mass += weight.sum(axis=0)
+        first += weight.T @ rows
+        second += np.stack([(rows * weight[:, k, None]).T @ rows for k in range(n_states)])
+    means = first / mass[:, None]
+    covars = second / mass[:, None, None] - means[:, :, None] * means[:, None, :]
+    return means + centre, covars
+
+
+def _row_moments(
+    X: np.ndarray, n_states: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Random rows as means, the covariance of all rows scaled at random."""
     means = X[rng.choice(len(X), n_states, replace=False)]
     scale = _SPREAD ** rng.uniform(-1, 1, n_states)
@@ -126,7 +216,7 @@ def _random_moments(
 def _covariance(X: np.ndarray) -> np.ndarray:
     """Maximum-likelihood covariance, shape (D, D)."""
     centred = X - X.mean(axis=0)
-    return np.einsum("ti,tj->ij", centred, centred) / len(X)
+    return centred.T @ centred / len(X)
 
 
 def _sticky(n_states: int, rng: np.random.Generator) -> np.ndarray:

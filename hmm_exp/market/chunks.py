@@ -120,37 +120,37 @@ def _tables(
             size = path.stat().st_size
             is_gzip = magic[:2] == b"\x1f\x8b"
             with gzip.open(file) if is_gzip else nullcontext(file) as text:
-                for table in _text_tables(text, is_header, path, block):
-                    yield table, file.tell() / size
+                for table, is_last in _text_tables(text, is_header, path, block):
+                    yield table, 1.0 if is_last else min(file.tell() / size, 0.99)
 
 
 def _text_tables(
     text: io.BufferedIOBase, is_header: Callable[[list[str]], bool], path: Path, block: int
-) -> Iterator[Table]:
-    """Each block under the header of the first one."""
+) -> Iterator[tuple[Table, bool]]:
+    """Each block under the header of the first one, and whether it is the last."""
     header, lines = b"", 0
     try:
-        for content in _blocks(text, block):
+        for content, is_last in _blocks(text, block):
             content = content if header else _as_utf8(content)
             frame, about, ragged = _delimited(header + content, is_header, path)
             shift = lines - header.count(b"\n")
-            yield Table(frame, about, [(number + shift, row) for number, row in ragged])
+            yield Table(frame, about, [(number + shift, row) for number, row in ragged]), is_last
             lines += content.count(b"\n")
             header = header or content.split(b"\n")[about["preamble_lines"]] + b"\n"
     except (OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
 
 
-def _blocks(text: io.BufferedIOBase, size: int) -> Iterator[bytes]:
+def _blocks(text: io.BufferedIOBase, size: int) -> Iterator[tuple[bytes, bool]]:
     """Blocks that end with a line; a short rest stays with the last, as it tells too little."""
     block, more = text.read(size), text.read(size)
     while len(more) > size // 4:
         cut = block.rfind(b"\n") + 1
         if cut:
-            yield block[:cut]
+            yield block[:cut], False
         block, more = block[cut:] + more, text.read(size)
     if block:
-        yield block + more
+        yield block + more, True
 
 
 def _parquet(path: Path) -> Iterator[tuple[Table, float]]:

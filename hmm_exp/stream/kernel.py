@@ -3,10 +3,7 @@
 `run` takes closed bars in time order and writes a row of state probabilities for every bar of the
 grid that closes. It calls the kernels that the batch calls (`resample.push_bar`,
 `features.kernel.advance`, `density.log_density_row`, `recursions.advance`), so its bits are those
-of the batch filter over all bars so far. All that it remembers lies in two arrays of fixed size:
-
-    clock, int64    header | for each timeframe: open bin's edge, bars in it, last closed edge, ...
-    memory, float64 probabilities (K) | for each timeframe: open bin (5), values (9), windows
+of the batch filter over all bars so far. `layout` tells what lies where in its arrays.
 
 >>> settings, numbers = constants_of(model)
 >>> clock, memory = new_state(model)
@@ -18,60 +15,28 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from hmm_exp.features.kernel import N_FEATURES
 from hmm_exp.features.kernel import advance as advance_features
-from hmm_exp.features.kernel import new_state as new_windows
-from hmm_exp.hmm.density import Density, density_of, log_density_row
+from hmm_exp.hmm.density import log_density_row
 from hmm_exp.hmm.recursions import advance as advance_filter
 from hmm_exp.market.gaps import MAX_MISSING
 from hmm_exp.market.resample import push_bar
-from hmm_exp.market.timeframes import timeframe_step
-from hmm_exp.stream.model import StreamModel
-
-NEVER = np.iinfo(np.int64).min
-FOREVER = np.iinfo(np.int64).max
-
-# Places in the clock's header, then in each timeframe's part of it.
-N_BARS, LAST_BAR, LAST_ROW = range(3)
-HEADER = 3
-EDGE, COUNT, LAST_EDGE, SKIPPED = range(4)
-PER_TIMEFRAME = 4
-
-_OHLCV = 5
-
-
-class Constants(NamedTuple):
-    """The parts of what `constants_of` gives; F timeframes, D columns, K states.
-
-    Attributes
-    ----------
-    step_ns
-        Length of a bar of every timeframe in nanoseconds, shape (F,).
-    start
-        Where a timeframe's part of the memory begins and where the last one ends, shape (F + 1,).
-    sources
-        Timeframe and feature of every column, shape (D, 2).
-    base_ns, grid, bridge
-        Length of a base bar; which timeframe decides the rows; whether neighbours are neighbours.
-    mean, scale
-        Of the scaler, shape (D,).
-    startprob
-        Where a sequence starts: the stationary distribution, shape (K,).
-    transmat, density
-        Of the model.
-    """
-
-    step_ns: np.ndarray
-    start: np.ndarray
-    sources: np.ndarray
-    base_ns: int
-    grid: int
-    bridge: bool
-    mean: np.ndarray
-    scale: np.ndarray
-    startprob: np.ndarray
-    transmat: np.ndarray
-    density: Density
+from hmm_exp.stream.layout import (
+    BIN,
+    COUNT,
+    EDGE,
+    FOREVER,
+    HEADER,
+    LAST_BAR,
+    LAST_EDGE,
+    LAST_ROW,
+    N_BARS,
+    NEVER,
+    PER_TIMEFRAME,
+    SKIPPED,
+    VALUES,
+    WINDOWS,
+    unpacked,
+)
 
 
 class Work(NamedTuple):
@@ -104,42 +69,6 @@ class Work(NamedTuple):
     log_prob: np.ndarray
 
 
-def constants_of(model: StreamModel) -> tuple[np.ndarray, np.ndarray]:
-    """What `run` needs of a model and never changes: int64 settings and float64 numbers.
-
-    Two arrays, because every further argument costs a call more than the features of a bar do;
-    `_unpacked` gives their parts names again.
-    """
-    recipe, params, density = model.recipe, model.params, density_of(model.params)
-    place = {timeframe: f for f, timeframe in enumerate(recipe.timeframes)}
-    sizes = [len(windows) + _OHLCV + N_FEATURES for windows in _windows(model)]
-    start = params.n_states + np.cumsum([0, *sizes])
-    settings = [
-        *(len(place), params.n_features, params.n_states),
-        model.step.as_unit("ns").value,
-        place[recipe.grid],
-        model.gaps == "bridge",
-        density.diagonal,
-        *(timeframe_step(name).as_unit("ns").value for name in recipe.timeframes),
-        *start.tolist(),
-        *(number for name, feature in recipe.sources() for number in (place[name], feature)),
-    ]
-    chain = params.stationary(), params.transmat
-    numbers = (model.scaler_mean, model.scaler_scale, *chain, *density[:3])
-    return np.array(settings, dtype=np.int64), np.concatenate([part.ravel() for part in numbers])
-
-
-def new_state(model: StreamModel) -> tuple[np.ndarray, np.ndarray]:
-    """Clock and memory of a stream that has seen no bar."""
-    clock = np.full(HEADER + PER_TIMEFRAME * len(model.recipe.timeframes), NEVER)
-    clock[N_BARS] = 0
-    clock[HEADER + COUNT :: PER_TIMEFRAME] = 0
-    parts = [np.zeros(model.params.n_states)]
-    for windows in _windows(model):
-        parts += [np.zeros(_OHLCV), np.full(N_FEATURES, np.nan), windows]
-    return clock, np.concatenate(parts)
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
 def run(settings, numbers, clock, memory, time_ns, ohlcv, row_time, row_probs):
     """Take bars and write the rows that they complete.
@@ -147,7 +76,7 @@ def run(settings, numbers, clock, memory, time_ns, ohlcv, row_time, row_probs):
     Parameters
     ----------
     settings, numbers, clock, memory
-        From `constants_of` and `new_state`; the latter two are changed in place.
+        From `layout.constants_of` and `layout.new_state`; the latter two are changed in place.
     time_ns, ohlcv
         `available_at` (T,), increasing and later than all before; valid bars (T, 5).
     row_time, row_probs
@@ -157,7 +86,7 @@ def run(settings, numbers, clock, memory, time_ns, ohlcv, row_time, row_probs):
     -------
     Number of rows written. A bar that comes after a gap can complete two.
     """
-    constants = _unpacked(settings, numbers)
+    constants = unpacked(settings, numbers)
     work = _new_work(len(constants.step_ns), len(constants.mean), len(constants.startprob))
     n = 0
     for t in range(len(time_ns)):
@@ -168,32 +97,6 @@ def run(settings, numbers, clock, memory, time_ns, ohlcv, row_time, row_probs):
         clock[LAST_BAR] = time_ns[t]
         clock[N_BARS] += 1
     return n
-
-
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _unpacked(settings, numbers):
-    F, D, K = settings[0], settings[1], settings[2]
-    timeframes, rest = settings[7 : 7 + F], settings[7 + F :]
-    scaler, chain = numbers[: 2 * D], numbers[2 * D :]
-    gaussians = chain[K + K * K :]
-    return Constants(
-        timeframes,
-        rest[: F + 1],
-        rest[F + 1 :].reshape((D, 2)),
-        settings[3],
-        settings[4],
-        settings[5] == 1,
-        scaler[:D],
-        scaler[D:],
-        chain[:K],
-        chain[K : K + K * K].reshape((K, K)),
-        Density(
-            gaussians[: K * D].reshape((K, D)),
-            gaussians[K * D : K * D + K * D * D].reshape((K, D, D)),
-            gaussians[K * D + K * D * D :],
-            settings[6] == 1,
-        ),
-    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -237,7 +140,7 @@ def _close_bins(constants, clock, memory, work, time_ns, ohlcv, t):
             at, start = HEADER + PER_TIMEFRAME * f, constants.start[f]
             work.n_closed[f] = push_bar(
                 clock[at + EDGE : at + COUNT + 1],
-                memory[start : start + 5],
+                memory[start + BIN : start + VALUES],
                 constants.step_ns[f],
                 time_ns,
                 ohlcv[t],
@@ -282,8 +185,8 @@ def _advance_timeframe(constants, clock, memory, f, edge, bar):
         return
     before = clock[at + LAST_EDGE]
     linked = before != NEVER and _chain_step(constants, before, edge, f) == 1
-    values = memory[start + 5 : start + 5 + N_FEATURES]
-    windows = memory[start + 5 + N_FEATURES : constants.start[f + 1]]
+    values = memory[start + VALUES : start + WINDOWS]
+    windows = memory[start + WINDOWS : constants.start[f + 1]]
     advance_features(windows, bar[0], bar[1], bar[2], bar[3], bar[4], linked, values)
     clock[at + LAST_EDGE] = edge
 
@@ -317,7 +220,7 @@ def _scaled_row(constants, memory, X):
     """Write the model's observation into X[0]; True where it lacks a feature."""
     missing = False
     for d in range(len(constants.mean)):
-        place = constants.start[constants.sources[d, 0]] + 5 + constants.sources[d, 1]
+        place = constants.start[constants.sources[d, 0]] + VALUES + constants.sources[d, 1]
         X[0, d] = (memory[place] - constants.mean[d]) / constants.scale[d]
         missing |= np.isnan(X[0, d])
     return missing
@@ -331,8 +234,3 @@ def _chain_step(constants, before, edge, f):
     step = constants.step_ns[f]
     passed = max((edge - before + step // 2) // step, 1)
     return 0 if passed > MAX_MISSING + 1 else passed
-
-
-def _windows(model: StreamModel) -> list[np.ndarray]:
-    recipe = model.recipe
-    return [new_windows(recipe.window, recipe.vwap_window(tf)) for tf in recipe.timeframes]

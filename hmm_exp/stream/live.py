@@ -23,15 +23,8 @@ from hmm_exp.errors import DataError, ModelError
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.rows import check_choice, moment
 from hmm_exp.stream.bar import Numbers, read_bar, stamp_of
-from hmm_exp.stream.kernel import (
-    LAST_BAR,
-    LAST_ROW,
-    N_BARS,
-    NEVER,
-    constants_of,
-    new_state,
-    run,
-)
+from hmm_exp.stream.kernel import run
+from hmm_exp.stream.layout import LAST_BAR, LAST_ROW, N_BARS, NEVER, constants_of, new_state
 from hmm_exp.stream.model import StreamModel
 
 FORMAT = 1  # of a saved stream; a reader refuses what it does not know

@@ -111,7 +111,7 @@ class RegimeModel:
         has_features = any(name in frame for name in columns)
         if has_features and not all(name in frame for name in OHLCV):
             _check_cells(frame, columns)
-            return self.detector.filter_features(frame)
+            return self.detector.filter(frame)
         return self.detector.filter(frame)
 
 

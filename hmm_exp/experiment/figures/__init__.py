@@ -10,6 +10,7 @@ the data. No pyplot and no lasting rcParams: figures may be made in any thread.
 """
 
 from hmm_exp.experiment.figures.behaviour import dwell_times, next_bar_return
+from hmm_exp.experiment.figures.drift import drift
 from hmm_exp.experiment.figures.model import state_means, transition_matrix
 from hmm_exp.experiment.figures.search import bic_by_space, convergence, criteria
 from hmm_exp.experiment.figures.style import regime_colors, save
@@ -19,6 +20,7 @@ __all__ = [
     "bic_by_space",
     "convergence",
     "criteria",
+    "drift",
     "dwell_times",
     "next_bar_return",
     "price",

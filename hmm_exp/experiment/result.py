@@ -1,0 +1,114 @@
+"""What a run found out, for the record, the terminal and the figures."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+from sklearn.preprocessing import StandardScaler
+
+from hmm_exp.config import Config
+from hmm_exp.detector import Detector
+from hmm_exp.experiment.assess import Assessment
+from hmm_exp.experiment.candidate import Candidate
+from hmm_exp.experiment.persistence import expected_dwell
+from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.experiment.walk import Walk
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """Everything a run found out.
+
+    Attributes
+    ----------
+    prepared
+        What was fitted; after a walk forward scaled as its last model wants it.
+    candidates, chosen
+        Every number of states tried, and the one selected; of a walk its last model, with the
+        likelihoods of the out-of-sample rows of all of them.
+    detector
+        What is promoted and served.
+    scaler
+        The detector's scaler as scikit-learn keeps it.
+    refit
+        The fit on train and validation behind the detector, or None when it is the train fit.
+    assessment
+        Regimes, tables and metrics of the chosen train fit, or of the chosen walk out of sample.
+    regimes
+        Rows of `regimes.csv`.
+    metrics
+        Flat names, all finite; what does not exist is left out.
+    faults
+        Hard faults: not empty means not eligible.
+    warnings
+        What a reader should know and the choice does not depend on.
+    walk
+        The fits of a walk forward one by one, None for a single fit.
+    """
+
+    prepared: Prepared
+    candidates: list[Candidate]
+    chosen: Candidate
+    detector: Detector
+    scaler: StandardScaler
+    refit: Candidate | None
+    assessment: Assessment
+    selection: pd.DataFrame
+    regimes: pd.DataFrame
+    metrics: dict[str, float]
+    faults: list[str]
+    warnings: list[str]
+    walk: Walk | None = None
+
+    @property
+    def config(self) -> Config:
+        """The settings of the run."""
+        return self.prepared.config
+
+    @property
+    def config_yaml(self) -> str:
+        """The whole resolved settings as YAML."""
+        return OmegaConf.to_yaml(OmegaConf.structured(self.config))
+
+    @property
+    def n_states(self) -> int:
+        """Number of states chosen."""
+        return self.chosen.n_states
+
+    def selection_view(self) -> pd.DataFrame:
+        """Selection table for a reader: what was compared and which was taken."""
+        columns = ["n_states", "bic", "aic", "hqc", "icl", "log_lik_val", "min_occupancy", "chosen"]
+        return self.selection[[name for name in columns if name in self.selection]]
+
+    def state_view(self) -> pd.DataFrame:
+        """One row per state for a reader: share, dwell, and what the next bar did on test."""
+        summary = self.assessment.summary
+        view = pd.DataFrame({"state": summary.labels, "share": self.chosen.occupancy})
+        view["dwell_bars"] = expected_dwell(summary.transmat)
+        for name, table in self.assessment.next_bar.items():
+            view[f"next_vol_{name}"] = table["volatility"].to_numpy()
+            view[f"next_mean_{name}"] = table["mean"].to_numpy()
+        return view
+
+    @property
+    def seconds(self) -> float:
+        """Time spent so far, all parts."""
+        return sum(value for name, value in self.metrics.items() if name.startswith("seconds_"))
+
+    @property
+    def regime_now(self) -> str:
+        """Regime of the last row in words: which, since when, how sure."""
+        return regime_in_words(self.regimes)
+
+
+def regime_in_words(regimes: pd.DataFrame) -> str:
+    """Give the last row of a regime frame in words."""
+    last = regimes.iloc[-1]
+    changes = np.flatnonzero(np.diff(regimes["state"].to_numpy())) + 1
+    since = regimes["available_at"].iloc[changes[-1] if len(changes) else 0]
+    sure = last[f"p_state_{last['state']}"]
+    return (
+        f"regime at {last['available_at']:%Y-%m-%d %H:%M} UTC: {last['label']} "
+        f"(state {last['state']}), since {since:%Y-%m-%d %H:%M}, probability {sure:.3f}"
+    )

@@ -1,0 +1,235 @@
+"""A walk forward: fits one after the other, each from its past alone, judged on the bars after it.
+
+    walks, errors = walk_forward(prepare(config))     # one walk per number of states
+    walks[0].track.scores, walks[0].refits[-1].agreement
+
+At every fold features are scaled, states ordered, and the densities of the next return fitted anew,
+with the bars of the fold's past. The new model filters its past again before it speaks: old
+probabilities mean nothing under new parameters. A fit that fails or has a hard fault is refused,
+and the model before it goes on, as it would in use.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from sklearn.preprocessing import StandardScaler
+
+from hmm_exp.errors import FitError
+from hmm_exp.experiment.assess import Track, baselines_of, follow, most_probable
+from hmm_exp.experiment.candidate import Candidate, fit_candidate
+from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.experiment.split import SPLIT_NAMES, TEST, TRAIN, VAL, Fold, WalkForward
+from hmm_exp.experiment.yardstick import Baselines
+from hmm_exp.hmm.agreement import Agreement, agreement
+from hmm_exp.hmm.params import GaussianParams
+
+SCORES = ["model", "static", "ewma"]
+_SLACK = 1e-3  # weight of the even chain in a warm start: a way that has closed can open again
+
+
+@dataclass(frozen=True, eq=False)
+class Refit:
+    """What happened at one fold.
+
+    Attributes
+    ----------
+    candidate, scaler
+        The model from here on, and the scaler of its features.
+    refused
+        Why the new fit was not used and the model before goes on; empty when it was.
+    agreement
+        Labels of the model before against those of the new one, on the new one's train rows;
+        None for the first fit and after a refusal.
+    """
+
+    fold: Fold
+    candidate: Candidate
+    scaler: StandardScaler
+    refused: list[str]
+    agreement: Agreement | None
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """All fits of one number of states, and what they said out of sample.
+
+    Attributes
+    ----------
+    refits
+        In time order, one per fold.
+    track
+        Of all rows and bars; nothing was said before the first block.
+    refit_of_row
+        Fold that speaks for every row, shape (T,); -1 before the first block.
+    candidate
+        The last model. Its `val` and `test` likelihoods are those of the whole walk, of features
+        scaled as by the first fit.
+    fitted
+        The fold that the last model was fitted on.
+    """
+
+    refits: list[Refit]
+    track: Track
+    refit_of_row: np.ndarray
+    candidate: Candidate
+    fitted: Prepared
+
+    @property
+    def n_states(self) -> int:
+        """Number of states."""
+        return self.candidate.n_states
+
+
+def walk_forward(
+    prepared: Prepared, progress: Callable[[str], None] = lambda text: None
+) -> tuple[list[Walk], list[str]]:
+    """Walk with every number of states of the grid.
+
+    Returns
+    -------
+    list of Walk
+        By rising number of states.
+    list of str
+        Why a number of states is not among them.
+
+    Raises
+    ------
+    FitError
+        When no walk comes to its end.
+    """
+    assert isinstance(prepared.split, WalkForward)
+    folds = prepared.split.folds
+    walkers = [_Walker(prepared, n_states) for n_states in prepared.config.state_grid]
+    errors: list[str] = []
+    for fold in folds:
+        known = prepared.cut(fold)
+        baselines = baselines_of(known)
+        for walker in list(walkers):
+            progress(f"fit {fold.number + 1} of {len(folds)}, {walker.n_states} states")
+            try:
+                walker.step(fold, known, baselines)
+            except FitError as error:
+                walkers.remove(walker)
+                errors.append(f"{walker.n_states} states, fit {fold.number + 1}: {error}")
+        if not walkers:
+            raise FitError("; ".join(errors))
+    return [walker.walk() for walker in walkers], errors
+
+
+def carried(
+    params: GaussianParams, before: StandardScaler, after: StandardScaler
+) -> GaussianParams:
+    """Parameters of a fit as the start of the next one, in the units of its scaler.
+
+    Exact but for spherical covariances, which other units stretch. The initial distribution starts
+    even, and all transitions a little more even than they were: EM never leaves a zero.
+    """
+    factor = before.scale_ / after.scale_
+    stretch = {
+        "diag": factor**2,
+        "full": np.outer(factor, factor),
+        "tied": np.outer(factor, factor),
+        "spherical": np.mean(factor**2),
+    }
+    even = np.full_like(params.transmat, 1.0 / params.n_states)
+    return replace(
+        params,
+        startprob=even[0],
+        transmat=(1.0 - _SLACK) * params.transmat + _SLACK * even,
+        means=(params.means * before.scale_ + before.mean_ - after.mean_) / after.scale_,
+        covars=params.covars * stretch[params.covariance_type],
+    )
+
+
+class _Walker:
+    """One number of states on its way: the model in force, and what was said so far."""
+
+    def __init__(self, prepared: Prepared, n_states: int) -> None:
+        n_rows, n_bars = len(prepared.table), len(prepared.row_of_bar)
+        self.prepared, self.n_states = prepared, n_states
+        self.refits: list[Refit] = []
+        self.fitted = prepared
+        self.states = np.full(n_rows, -1)  # of the model in force
+        self.refit_of_row = np.full(n_rows, -1)
+        self.probs = np.full((n_rows, n_states), np.nan)
+        self.smoothed = self.probs.copy()
+        self.log_lik = np.full(n_rows, np.nan)
+        self.bar_probs = np.full((n_bars, n_states), np.nan)
+        self.scores = np.full((n_bars, len(SCORES)), np.nan)
+
+    def step(self, fold: Fold, known: Prepared, baselines: Baselines | None) -> None:
+        """Fit at a fold, or go on with the model before, and speak for its block."""
+        before = self.refits[-1] if self.refits else None
+        candidate, track, refused = self._attempt(known, baselines, before)
+        agreed = None
+        if track is None:
+            assert before is not None
+            known = known.scaled_by(before.scaler)
+            candidate = before.candidate
+            track = follow(known, candidate.params, baselines)
+        else:
+            agreed = self._agreement(fold, known, track) if before else None
+            self.fitted = known
+        assert candidate is not None
+        self.refits.append(Refit(fold, candidate, known.scaler, refused, agreed))
+        self._speak(fold, known, track)
+
+    def walk(self) -> Walk:
+        """What has come together."""
+        said = self.prepared.source.next_return is not None
+        scores = pd.DataFrame(self.scores, columns=SCORES) if said else None
+        track = Track(self.probs, self.log_lik, self.smoothed, self.bar_probs, scores)
+        return Walk(self.refits, track, self.refit_of_row, self._candidate(), self.fitted)
+
+    def _attempt(
+        self, known: Prepared, baselines: Baselines | None, before: Refit | None
+    ) -> tuple[Candidate | None, Track | None, list[str]]:
+        """Give the new fit with what it says; or nothing, and why the model before goes on."""
+        start = carried(before.candidate.params, before.scaler, known.scaler) if before else None
+        try:
+            candidate = fit_candidate(known, self.n_states, initial=start)
+            if before and candidate.faults and not before.candidate.faults:
+                return None, None, candidate.faults
+            return candidate, follow(known, candidate.params, baselines), []
+        except FitError as error:
+            if before is None:
+                raise
+            return None, None, [str(error)]
+
+    def _agreement(self, fold: Fold, known: Prepared, track: Track) -> Agreement | None:
+        """Compare the labels of both models on the rows that the new one learned from."""
+        rows = fold.rows(self.prepared.table.available_at)
+        train = known.part == TRAIN
+        now = most_probable(track.probs)
+        return agreement(self.states[rows][train], now[train], self.n_states, self.n_states)
+
+    def _speak(self, fold: Fold, known: Prepared, track: Track) -> None:
+        """Take over what a model says of its block, and of the return that leads into it."""
+        rows = fold.rows(self.prepared.table.available_at)
+        self.states[:] = -1
+        self.states[rows] = most_probable(track.probs)
+        inside = known.part == VAL
+        block = np.flatnonzero(inside) + rows.start
+        units = np.log(self.prepared.scaler.scale_ / known.scaler.scale_).sum()
+        self.refit_of_row[block] = fold.number
+        self.probs[block] = track.probs[inside]
+        self.smoothed[block] = track.smoothed[inside]
+        self.log_lik[block] = track.log_lik[inside] + units
+        bars, local = slice(fold.end - 1, fold.stop), slice(fold.end - 1 - fold.first, None)
+        self.bar_probs[bars] = track.bar_probs[local]
+        if track.scores is not None:
+            self.scores[bars] = track.scores[SCORES].to_numpy()[local]
+
+    def _candidate(self) -> Candidate:
+        """The last model with the likelihoods of the walk in place of its own."""
+        last = self.refits[-1].candidate
+        observed = ~np.isnan(self.prepared.X).any(axis=1) & np.isfinite(self.log_lik)
+        log_lik, n_rows = {"train": last.log_lik["train"]}, {"train": last.n_rows["train"]}
+        for part in (VAL, TEST):
+            rows = observed & (self.prepared.part == part)
+            n_rows[SPLIT_NAMES[part]] = int(rows.sum())
+            if rows.any():
+                log_lik[SPLIT_NAMES[part]] = float(self.log_lik[rows].sum())
+        return replace(last, log_lik=log_lik, n_rows=n_rows)

@@ -1,0 +1,140 @@
+"""Many climbs, side by side in threads, and which of them are carried to the end.
+
+All starts are polished, that is climbed until nothing is left to gain. On long series that would be
+wasteful: there every start gets a short run, and the best few are polished.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hmm_exp.errors import FitError
+from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.hmm.starts import StartingPoint
+from hmm_exp.hmm.threads import run_all
+
+LONG = 200_000  # observed rows from which on starts are sorted out by short runs
+SHORT_RUN = 30  # iterations; ranks of starts hardly change after 25 to 40
+N_POLISHED = 3
+
+Progress = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What became of one start.
+
+    Attributes
+    ----------
+    kind
+        How it was found: see `starts.starting_points`; "given", "split" or "merged" when it was
+        made from another solution.
+    log_lik
+        Log-likelihood in nats where EM ended; -inf for a start that failed.
+    objective
+        The same plus the log prior: what EM climbs.
+    history
+        Objective after 0, 1, 2, ... iterations, shape (n_iter + 1,); empty for a start that failed.
+    log_lik_history
+        Log-likelihood at the same places.
+    status
+        "tolerance", "cap" or "fall" (see `fit.Fit`), "short" when a short run was all it got, or
+        "failed".
+    reason
+        Why it failed, else empty.
+    """
+
+    kind: str
+    log_lik: float
+    objective: float
+    history: np.ndarray
+    log_lik_history: np.ndarray
+    status: str
+    reason: str = ""
+
+    @property
+    def converged(self) -> bool:
+        """Whether the climb ended because there was next to nothing left to gain."""
+        return self.status == "tolerance"
+
+    @property
+    def polished(self) -> bool:
+        """Whether EM carried it to an end."""
+        return self.status not in ("failed", "short")
+
+    @property
+    def n_iter(self) -> int:
+        """Iterations made."""
+        return max(len(self.history) - 1, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Climbed:
+    """Parameters where a climb ended, and its record."""
+
+    params: GaussianParams
+    start: Start
+
+
+Climb = Callable[[StartingPoint, int], Climbed]
+
+
+def climb_all(
+    points: Sequence[StartingPoint],
+    climb: Climb,
+    *,
+    n_iter: int,
+    n_rows: int,
+    threads: int | None,
+    progress: Progress | None,
+) -> list[Climbed]:
+    """Climb from all points, at most `n_iter` iterations each, in their order.
+
+    `progress` is called in this thread with the place of a start, the number of starts, and the
+    log-likelihood reached, whenever one has ended.
+    """
+    sorted_out = n_rows >= LONG and len(points) > N_POLISHED and n_iter > SHORT_RUN
+    first = SHORT_RUN if sorted_out else n_iter
+
+    def report(i: int, climbed: Climbed) -> None:
+        if progress is not None:
+            progress(i, len(points), climbed.start.log_lik)
+
+    climbed = run_all(lambda point: _attempt(climb, point, first), points, threads, report)
+    return _polished(climbed, climb, n_iter - first, threads) if sorted_out else climbed
+
+
+def _attempt(climb: Climb, point: StartingPoint, n_iter: int) -> Climbed:
+    """One climb; a start that fails is kept with its reason."""
+    try:
+        return climb(point, n_iter)
+    except FitError as error:
+        nothing = np.empty(0)
+        failed = Start(point.kind, -np.inf, -np.inf, nothing, nothing, "failed", str(error))
+        return Climbed(point.params, failed)
+
+
+def _polished(
+    climbed: list[Climbed], climb: Climb, n_iter: int, threads: int | None
+) -> list[Climbed]:
+    """Carry on with the best of the short runs."""
+    unfinished = [i for i, one in enumerate(climbed) if one.start.status == "cap"]
+    unfinished.sort(key=lambda i: -climbed[i].start.objective)
+    best = unfinished[:N_POLISHED]
+    points = [StartingPoint(climbed[i].start.kind, climbed[i].params) for i in best]
+    continued = run_all(lambda point: _attempt(climb, point, n_iter), points, threads)
+    for i in unfinished:
+        climbed[i] = replace(climbed[i], start=replace(climbed[i].start, status="short"))
+    for i, more in zip(best, continued, strict=True):
+        climbed[i] = _joined(climbed[i], more)
+    return climbed
+
+
+def _joined(short: Climbed, more: Climbed) -> Climbed:
+    """A short run and what it went on to, as one climb."""
+    if more.start.status == "failed":
+        return more
+    history = np.r_[short.start.history[:-1], more.start.history]
+    log_liks = np.r_[short.start.log_lik_history[:-1], more.start.log_lik_history]
+    return replace(more, start=replace(more.start, history=history, log_lik_history=log_liks))
