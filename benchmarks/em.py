@@ -1,41 +1,143 @@
-"""Time per EM iteration against hmmlearn on two feature sets of one series; one thread each.
+"""Time per EM iteration and of whole fits, against hmmlearn, on two feature sets of one series.
 
-    python benchmarks/em.py DATA.npz [--states 2,3,5,8] [--repeats 5]
+    python benchmarks/em.py --bars bars.csv [--states 2,3,5,8] [--repeats 5]
+    python benchmarks/em.py --bars bars.csv --whole [--n-init 10]
+    python benchmarks/em.py --long 10000000
 
-DATA.npz holds arrays of shape (rows, features), scaled, without missing rows. For every set, "diag"
-and "full", and number of states: all three engines start from the same parameters and run in turns,
-medians over the turns; ratios are within this one run. The last columns check that the engines did
-the same work: the relative distance of the log-likelihood histories, and E steps in the log domain.
+The first form: for v1 and v2, "diag" and "full", and every number of states, all engines start from
+the same parameters and run in turns, one thread each; medians over the turns, ratios within this
+one run. The last columns check that the engines did the same work: the relative distance of the
+log-likelihood histories, and E steps in the log domain.
+
+`--whole`: the best of ten starts, as `hmm_exp.hmm.fit` makes it on all cores, against ten hmmlearn
+fits in a loop with the same limits, and the likelihoods that both reach.
+
+`--long`: rows per second and peak memory of one fit as the series grows to that many rows.
 """
 
 import argparse
 import logging
+import resource
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from hmmlearn.hmm import GaussianHMM
 from threadpoolctl import threadpool_limits
 
+from hmm_exp.config import Config, DataConfig, FeaturesConfig, checked
 from hmm_exp.hmm.em import em
 from hmm_exp.hmm.em_rows import Rows, lay_out
+from hmm_exp.hmm.fit import fit
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.hmm.starts import starting_points
 
 HMMLEARN_ITERATIONS = 4
 OWN_ITERATIONS = 40
+LIMITS = {"n_iter": 200, "tol": 1e-3}
 
 
-def start(X: np.ndarray, n_states: int, covariance_type: str, seed: int = 0) -> GaussianParams:
-    """States by size of the first column, sticky transitions."""
-    K, D = n_states, X.shape[1]
-    group = np.argsort(np.argsort(abs(X[:, 0]), kind="stable")) * K // len(X)
-    full = np.array([np.cov(X[group == k].T) + 1e-3 * np.eye(D) for k in range(K)])
-    return GaussianParams(
-        startprob=np.full(K, 1 / K),
-        transmat=np.eye(K) * 0.97 + 0.03 / K,
-        means=np.array([X[group == k].mean(axis=0) for k in range(K)]),
-        covars=full if covariance_type == "full" else np.array([np.diag(c) for c in full]),
-        covariance_type=covariance_type,
+def main() -> None:
+    """Print one of the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bars", help="CSV of open-stamped hourly bars")
+    parser.add_argument("--states", default="2,3,5,8")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--whole", action="store_true", help="time whole fits")
+    parser.add_argument("--n-init", type=int, default=10, help="starts of a whole fit")
+    parser.add_argument("--long", type=int, help="most rows of a growing series")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    logging.getLogger("hmmlearn").setLevel(logging.ERROR)
+    states = [int(word) for word in args.states.split(",")]
+    if args.one:
+        one_long_fit(args.one)
+    elif args.long:
+        long_series(args.long)
+    elif args.bars is None:
+        parser.error("--bars is needed")
+    elif args.whole:
+        whole_fits(args.bars, states, args.n_init)
+    else:
+        with threadpool_limits(1):
+            iterations(args.bars, states, args.repeats)
+
+
+def observations(bars: str, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Complete scaled train rows of a feature set as one sequence, their steps, volatility."""
+    from hmm_exp.experiment.prepare import prepare
+
+    config = Config(
+        data=DataConfig(kind="bars", path=bars, bar_stamp="open"),
+        features=FeaturesConfig(name=name),
     )
+    prepared = prepare(checked(config))
+    X = prepared.X[prepared.train]
+    X = np.ascontiguousarray(X[~np.isnan(X).any(axis=1)])
+    volatility = None if prepared.volatility is None else X[:, prepared.volatility]
+    return X, one_sequence(len(X)), volatility
+
+
+def one_sequence(n_rows: int) -> np.ndarray:
+    """Chain steps of rows without a gap."""
+    steps = np.ones(n_rows, dtype=np.int64)
+    steps[0] = 0
+    return steps
+
+
+def cells(bars: str, states: list[int]) -> Iterator[tuple]:
+    """Label, observations and number of states of every line of a table."""
+    for name in ("v1", "v2"):
+        X, steps, volatility = observations(bars, name)
+        for covariance_type in ("diag", "full"):
+            for n_states in states:
+                yield name, covariance_type, n_states, X, steps, volatility
+
+
+def iterations(bars: str, states: list[int], repeats: int) -> None:
+    """Milliseconds per iteration of every engine."""
+    ratios = []
+    print("set  type  K    log ms  scaling ms   own ms  ns/row  x log  x scaling    apart  in logs")
+    for name, covariance_type, K, X, steps, volatility in cells(bars, states):
+        start = starting_points(
+            X,
+            volatility,
+            n_states=K,
+            covariance_type=covariance_type,
+            n_init=1,
+            min_covar=1e-3,
+            seed=0,
+        )[0].params
+        m = measure(X, lay_out(X, steps), start, repeats)
+        ratios.append((m["log"] / m["own"], m["scaling"] / m["own"]))
+        print(
+            f"{name:4s} {covariance_type:4s} {K:2d} {m['log']:9.2f} {m['scaling']:11.2f}"
+            f" {m['own']:8.3f} {1e6 * m['own'] / len(X):7.1f} {ratios[-1][0]:6.1f}"
+            f" {ratios[-1][1]:10.1f} {m['apart']:8.0e} {m['in_logs']:8d}",
+            flush=True,
+        )
+    log_mean, scaling_mean = np.exp(np.log(ratios).mean(axis=0))
+    print(f"geometric mean: {log_mean:.1f} times 'log', {scaling_mean:.1f} times 'scaling'")
+
+
+def measure(X: np.ndarray, rows: Rows, params: GaussianParams, repeats: int) -> dict:
+    """Median milliseconds per iteration of the three engines, and how far apart they are."""
+    own = em(rows, None, params, n_iter=OWN_ITERATIONS, tol=-np.inf)
+    times: dict[str, list[float]] = {"log": [], "scaling": [], "own": []}
+    for _ in range(repeats):
+        for name in ("log", "scaling"):
+            spent = milliseconds(lambda name=name: run_hmmlearn(X, params, name))
+            times[name].append(spent / HMMLEARN_ITERATIONS)
+        spent = milliseconds(lambda: em(rows, None, params, n_iter=OWN_ITERATIONS, tol=-np.inf))
+        times["own"].append(spent / len(own.history))
+    theirs = run_hmmlearn(X, params, "scaling")
+    medians = {name: float(np.median(values)) for name, values in times.items()}
+    medians["apart"] = float(np.max(abs(own.history[: len(theirs)] / theirs - 1)))
+    medians["in_logs"] = own.n_log_domain
+    return medians
 
 
 def run_hmmlearn(X: np.ndarray, params: GaussianParams, implementation: str) -> np.ndarray:
@@ -56,51 +158,77 @@ def milliseconds(run: Callable[[], object]) -> float:
     return 1e3 * (time.perf_counter() - begin)
 
 
-def measure(X: np.ndarray, rows: Rows, params: GaussianParams, repeats: int) -> dict:
-    """Median milliseconds per iteration of the three engines, and how far apart they are."""
-    own = em(rows, None, params, n_iter=OWN_ITERATIONS, tol=-np.inf)
-    times: dict[str, list[float]] = {"log": [], "scaling": [], "own": []}
-    for _ in range(repeats):
-        for name in ("log", "scaling"):
-            spent = milliseconds(lambda name=name: run_hmmlearn(X, params, name))
-            times[name].append(spent / HMMLEARN_ITERATIONS)
-        spent = milliseconds(lambda: em(rows, None, params, n_iter=OWN_ITERATIONS, tol=-np.inf))
-        times["own"].append(spent / len(own.history))
-    theirs = run_hmmlearn(X, params, "scaling")
-    medians = {name: float(np.median(values)) for name, values in times.items()}
-    medians["apart"] = float(np.max(abs(own.history[: len(theirs)] / theirs - 1)))
-    medians["in_logs"] = own.n_log_domain
-    return medians
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data")
-    parser.add_argument("--states", default="2,3,5,8")
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
-    logging.getLogger("hmmlearn").setLevel(logging.ERROR)
+def whole_fits(bars: str, states: list[int], n_init: int) -> None:
+    """Seconds of a best-of-many fit, ours on all cores against a loop over hmmlearn."""
     ratios = []
-    print("set  type  K    log ms  scaling ms   own ms  ns/row  x log  x scaling    apart  in logs")
-    with np.load(arguments.data) as sets:
-        for name in sets:
-            X = sets[name]
-            rows = lay_out(X, np.r_[0, np.ones(len(X) - 1, dtype=np.int64)])
-            for covariance_type in ("diag", "full"):
-                for K in map(int, arguments.states.split(",")):
-                    m = measure(X, rows, start(X, K, covariance_type), arguments.repeats)
-                    ratios.append((m["log"] / m["own"], m["scaling"] / m["own"]))
-                    print(
-                        f"{name:4s} {covariance_type:4s} {K:2d} {m['log']:9.2f}"
-                        f" {m['scaling']:11.2f} {m['own']:8.3f} {1e6 * m['own'] / len(X):7.1f}"
-                        f" {ratios[-1][0]:6.1f} {ratios[-1][1]:10.1f} {m['apart']:8.0e}"
-                        f" {m['in_logs']:8d}"
-                    )
-    log_mean, scaling_mean = np.exp(np.log(ratios).mean(axis=0))
-    print(f"geometric mean: {log_mean:.1f} times 'log', {scaling_mean:.1f} times 'scaling'")
+    print("set  type  K   own s  hmmlearn s  times   own log-lik  hmmlearn's    higher by  status")
+    for name, covariance_type, K, X, steps, volatility in cells(bars, states):
+        given = {"n_states": K, "covariance_type": covariance_type, "n_init": n_init, **LIMITS}
+        fit(X[:100], steps[:100], n_states=1)  # compiled
+        began = time.perf_counter()
+        fitted = fit(X, steps, volatility=volatility, **given)
+        own = time.perf_counter() - began
+        began = time.perf_counter()
+        theirs = best_hmmlearn(X, covariance_type, K, n_init)
+        hmmlearn = time.perf_counter() - began
+        ratios.append(hmmlearn / own)
+        print(
+            f"{name:4s} {covariance_type:4s} {K:2d} {own:7.2f} {hmmlearn:11.1f} {ratios[-1]:6.1f}"
+            f" {fitted.log_lik:13.2f} {theirs:11.2f} {fitted.log_lik - theirs:12.2f}"
+            f"  {fitted.status}",
+            flush=True,
+        )
+    print(f"geometric mean: {np.exp(np.mean(np.log(ratios))):.1f} times ten hmmlearn fits")
+
+
+def best_hmmlearn(X: np.ndarray, covariance_type: str, n_states: int, n_init: int) -> float:
+    """Best log-likelihood of a loop over seeds, hmmlearn's defaults but for the limits."""
+    best = -np.inf
+    for seed in range(n_init):
+        model = GaussianHMM(
+            n_states, covariance_type=covariance_type, random_state=seed, **LIMITS
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            best = max(best, model.fit(X).score(X))
+    return best
+
+
+def long_series(most: int) -> None:
+    """Grow the series tenfold at a time, each fit in a process of its own."""
+    print("      rows  s per iteration  ns per row  peak over the observation matrix")
+    rows = most
+    sizes = []
+    while rows >= 10_000:
+        sizes.append(rows)
+        rows //= 10
+    for rows in reversed(sizes):
+        subprocess.run([sys.executable, __file__, "--one", str(rows)], check=True)
+
+
+def one_long_fit(n_rows: int, n_features: int = 4, n_states: int = 4) -> None:
+    """Time ten iterations of one climb and weigh the process."""
+    rng = np.random.default_rng(0)
+    scale = rng.integers(1, 4, n_rows // 50 + 1).repeat(50)[:n_rows, None]
+    X = rng.standard_normal((n_rows, n_features))
+    X *= scale
+    del scale
+    steps = one_sequence(n_rows)
+    covars = np.outer(np.arange(1, n_states + 1), np.ones(n_features))
+    transmat = np.full((n_states, n_states), 0.01) + (1 - 0.01 * n_states) * np.eye(n_states)
+    even = np.full(n_states, 1 / n_states)
+    start = GaussianParams(even, transmat, np.zeros((n_states, n_features)), covars)
+    em(X[:1000], steps[:1000], start, n_iter=1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    result = em(X, steps, start, n_iter=10, tol=-np.inf)
+    spent = (time.perf_counter() - began) / len(result.history)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    print(
+        f"{n_rows:10d} {spent:16.4f} {1e9 * spent / n_rows:11.1f} {grown / X.nbytes + 1:10.2f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
-    with threadpool_limits(1):
-        main()
+    main()

@@ -96,7 +96,8 @@ class SplitConfig:
     val_end: str | None = None
     refit_every: int = 720
     window: int | None = None
-    refit_starts: int = 1
+    warm: bool = True
+    refit_starts: int = 2
 
 
 @dataclass
@@ -111,11 +112,22 @@ class SelectionConfig:
 
 @dataclass
 class GateConfig:
-    """What a candidate must pass before it may replace the champion."""
+    """What a candidate must pass before it may replace the champion; test bars alone are read.
+
+    `static_gain` and `ewma_gain` say what follows when a gain's lower bound, at `level`, is not
+    above zero: refuse, warn or ignore. `champion_bars` are the fewest on which candidate and
+    champion are compared; 0 leaves that out.
+    """
 
     name: str = "default"
     hard_faults: bool = True
     instrument: bool = True
+    min_occupancy: float = 0.01
+    min_dwell: float = 1.5
+    static_gain: str = "refuse"
+    ewma_gain: str = "warn"
+    level: float = 0.025
+    champion_bars: int = 500
 
 
 @dataclass
@@ -180,14 +192,14 @@ class Config:
 
 @dataclass(frozen=True)
 class _Choice:
-    """One of a few words."""
+    """One of a few words or numbers."""
 
-    options: tuple[str, ...]
+    options: tuple[str | float, ...]
 
     def __call__(self, value: Any) -> str | None:
         if value in self.options:
             return None
-        return f"one of {', '.join(self.options)}"
+        return f"one of {', '.join(map(str, self.options))}"
 
 
 @dataclass(frozen=True)
@@ -235,6 +247,12 @@ RULES: dict[str, Callable[[Any], str | None]] = {
     "selection.across": _Choice(("return_gain_val", "ewma_gain_val", "return_score_val")),
     "selection.near_tie": _Range(0),
     "selection.min_occupancy": _Range(0, 0.5),
+    "gate.min_occupancy": _Range(0, 0.5),
+    "gate.min_dwell": _Range(0),
+    "gate.static_gain": _Choice(("refuse", "warn", "ignore")),
+    "gate.ewma_gain": _Choice(("refuse", "warn", "ignore")),
+    "gate.level": _Choice((0.05, 0.025, 0.01)),
+    "gate.champion_bars": _Range(0),
     "compute.threads": _Range(1, 4096),
 }
 

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config import Config, checked, composition_error, conf_dir
 from hmm_exp.errors import HmmExpError
+from hmm_exp.help import help_text
 
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -34,6 +35,9 @@ def cell(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line; bad input is one line on standard error and exit status 2."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(help_text())
+        return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that the line below is all
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:

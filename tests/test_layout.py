@@ -17,6 +17,7 @@ FLOORS = [
     {"detector"},
     {"experiment"},
     {"tracking"},
+    {"help"},
     {"train", "causality", "monitor", "report"},
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

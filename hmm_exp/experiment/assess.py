@@ -1,5 +1,6 @@
 """Judging a fitted model: persistence, tables of its states, the yardstick on the next bar."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from hmm_exp.hmm.order import labels
 from hmm_exp.hmm.params import GaussianParams
 
 YEAR = pd.Timedelta(days=365.25)
+_BASELINES: dict[bytes, Baselines] = {}  # by the returns they were fitted on
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +100,7 @@ def most_probable(probs: np.ndarray) -> np.ndarray:
     return np.where(known, np.where(known[:, None], probs, 0.0).argmax(axis=1), -1)
 
 
-def follow(
-    prepared: Prepared, params: GaussianParams, baselines: Baselines | None = None
-) -> Track:
+def follow(prepared: Prepared, params: GaussianParams, baselines: Baselines | None = None) -> Track:
     """Run a model over all rows, and score it on all bars by densities fitted on train.
 
     Parameters
@@ -127,11 +127,17 @@ def follow(
 
 
 def baselines_of(prepared: Prepared) -> Baselines | None:
-    """Forecasts without states, fitted on the train returns; None without base returns."""
-    returns = prepared.source.next_return
-    if returns is None:
+    """Forecasts without states, fitted on the train returns; None without base returns.
+
+    The same returns are fitted once in a process: the cells of a sweep share them.
+    """
+    if prepared.source.next_return is None:
         return None
-    return fit_baselines(returns[prepared.target_part == TRAIN])
+    returns = prepared.source.next_return[prepared.target_part == TRAIN]
+    digest = hashlib.sha256(returns.tobytes()).digest()
+    if digest not in _BASELINES:
+        _BASELINES[digest] = fit_baselines(returns)
+    return _BASELINES[digest]
 
 
 def assess(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from hmm_exp.detector import Detector
 from hmm_exp.errors import FitError
@@ -54,7 +55,8 @@ def run(prepared: Prepared, progress: Progress = lambda text: None) -> RunResult
         When no number of states can be fitted, or the chain of the chosen one never forgets.
     """
     walks = isinstance(prepared.split, WalkForward)
-    return run_walk_forward(prepared, progress) if walks else run_once(prepared, progress)
+    with threadpool_limits(limits=1, user_api="blas"):  # a few parameters: threads would only wait
+        return run_walk_forward(prepared, progress) if walks else run_once(prepared, progress)
 
 
 def run_once(prepared: Prepared, progress: Progress = lambda text: None) -> RunResult:

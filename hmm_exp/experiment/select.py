@@ -26,9 +26,7 @@ def select(candidates: Sequence[Candidate], config: SelectionConfig) -> Candidat
     return max(near, key=lambda candidate: candidate.log_lik.get("val", -math.inf))
 
 
-def select_walk(
-    walks: Sequence[Walk], target_part: np.ndarray, config: SelectionConfig
-) -> Walk:
+def select_walk(walks: Sequence[Walk], target_part: np.ndarray, config: SelectionConfig) -> Walk:
     """Highest out-of-sample yardstick on validation bars, among walks that end in a healthy model.
 
     Without base returns the highest out-of-sample likelihood of the validation rows.

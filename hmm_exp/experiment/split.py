@@ -10,7 +10,6 @@ sweep shares them. Train fits, validation chooses, test judges.
 """
 
 from dataclasses import dataclass, field
-
 from typing import Any
 
 import numpy as np
@@ -65,7 +64,7 @@ class Fold:
     def rows(self, available_at: pd.DatetimeIndex) -> slice:
         """Rows of a grid, given when each is complete, that lie in the fold."""
         edges = pd.DatetimeIndex([self.split.train_start, self.split.val_end])
-        return slice(*map(int, available_at.searchsorted(edges, side="right")))
+        return slice(*map(int, available_at.as_unit("ns").searchsorted(edges, side="right")))
 
 
 @dataclass(frozen=True)
@@ -157,8 +156,11 @@ def _by_ratio(config: SplitConfig, available_at: pd.DatetimeIndex, before: pd.Ti
 
 def _walk(split: Split, time: pd.DatetimeIndex, config: SplitConfig) -> WalkForward:
     """Cut what follows train into blocks of `refit_every` bars, a fold for each."""
+    time = time.as_unit("ns")
     start = int(time.searchsorted(split.train_start, side="right"))
-    ends = range(int(time.searchsorted(split.train_end, side="right")), len(time), config.refit_every)
+    ends = range(
+        int(time.searchsorted(split.train_end, side="right")), len(time), config.refit_every
+    )
     if not ends:
         raise DataError(f"all {len(time)} bars are train: a walk forward needs some after it")
     folds = []

@@ -187,7 +187,9 @@ class _Walker:
         self, known: Prepared, baselines: Baselines | None, before: Refit | None
     ) -> tuple[Candidate | None, Track | None, list[str]]:
         """Give the new fit with what it says; or nothing, and why the model before goes on."""
-        start = carried(before.candidate.params, before.scaler, known.scaler) if before else None
+        start = None
+        if before and self.prepared.config.split.warm:
+            start = carried(before.candidate.params, before.scaler, known.scaler)
         try:
             candidate = fit_candidate(known, self.n_states, initial=start)
             if before and candidate.faults and not before.candidate.faults:

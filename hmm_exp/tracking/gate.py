@@ -1,59 +1,90 @@
 """The gate: what a candidate must pass before it may take Production.
 
-It reads what the candidate's run and the champion's version say about themselves; it changes
-nothing.
+It reads what the candidate's run shows on test, and how the champion does on the same bars; it
+never reads validation, which has chosen the candidate, and it changes nothing.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
+import numpy as np
 from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from omegaconf import OmegaConf
 
-from hmm_exp.config import GateConfig
+from hmm_exp.config import RULES, GateConfig, conf_dir, nearest
+from hmm_exp.errors import ConfigError, HmmExpError
+from hmm_exp.experiment.significance import MIN_BARS, estimate_gain
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.challenge import NotCompared, compare
+from hmm_exp.tracking.evidence import Evidence, read_evidence
+from hmm_exp.tracking.loading import load_detector
+from hmm_exp.tracking.versions import STAGE, Champion
 
-STAGE = "Production"
 _UNNAMED = "an unnamed instrument"
+_BASELINES = {"static": "the static Student-t", "ewma": "the EWMA Student-t"}
 
 
 @dataclass(frozen=True)
-class Champion:
-    """The version in Production.
+class Finding:
+    """One thing the gate found: `final` and `refuse` stand against a candidate.
 
-    Attributes
-    ----------
-    version, run_id
-        Of the registered model, and of the run that made it.
-    tags
-        Of the version: fingerprint, instrument, data kind, sweep, metrics, and which version it
-        took over from (`replaces`).
+    `refuse` may be forced; `warn` and `note` are only said.
     """
 
-    version: str
-    run_id: str | None
-    tags: dict[str, str]
+    weight: str
+    text: str
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What stands against a candidate: `final` always, `forcible` unless promotion is forced."""
+    """All that the gate found, in the order of its rules."""
 
-    final: list[str] = field(default_factory=list)
-    forcible: list[str] = field(default_factory=list)
+    findings: list[Finding]
+
+    def of(self, *weights: str) -> list[str]:
+        """Texts of the findings of some weights."""
+        return [finding.text for finding in self.findings if finding.weight in weights]
 
 
-def judge(run: Run, champion: Champion | None, gate: GateConfig) -> Verdict:
+def named_gate(name: str) -> GateConfig:
+    """The gate of `conf/gate/<name>.yaml`. Raises ConfigError for an unknown or impossible one."""
+    folder = conf_dir() / "gate"
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"unknown gate {name!r}{nearest(name, known)}: one of {', '.join(known)}")
+    stored = OmegaConf.load(folder / f"{name}.yaml")
+    gate = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(GateConfig), stored))
+    assert isinstance(gate, GateConfig)
+    for dotted, rule in RULES.items():
+        group, setting = dotted.split(".")
+        if group == "gate" and (complaint := rule(getattr(gate, setting))):
+            raise ConfigError(f"{dotted}={getattr(gate, setting)}: must be {complaint}")
+    return gate
+
+
+def judge(client: MlflowClient, run: Run, champion: Champion | None, gate: GateConfig) -> Verdict:
     """Hold a run against the gate and the champion.
 
     Never forced: a run that holds nothing to load, and the synthetic market over a real one.
     """
     if unfit := _unfit(run):
-        return Verdict(final=[unfit])
-    faults = _hard_faults(run) if gate.hard_faults else []
-    if not gate.instrument or champion is None or _is_synthetic(champion.tags):
-        return Verdict(forcible=faults)
-    if _is_synthetic(run.data.tags):
-        return Verdict(final=[_synthetic_over_market(champion)], forcible=faults)
-    return Verdict(forcible=faults + _other_instrument(run, champion))
+        return Verdict([Finding("final", unfit)])
+    try:
+        detector = load_detector(f"models:/{model_id(run)}")
+    except HmmExpError as error:
+        return Verdict([Finding("final", f"the model does not answer: {error}")])
+    evidence = read_evidence(client, run, detector)
+    return Verdict(
+        [
+            *_instrument(run, champion, gate),
+            *_hard_faults(run, gate),
+            *_use(evidence, gate),
+            *_gain(evidence, "static", gate.static_gain, gate.level),
+            *_gain(evidence, "ewma", gate.ewma_gain, gate.level),
+            *_against_champion(client, evidence, champion, gate),
+        ]
+    )
 
 
 def model_id(run: Run) -> str | None:
@@ -71,28 +102,83 @@ def _unfit(run: Run) -> str | None:
     return None if model_id(run) else "the run holds no model"
 
 
-def _hard_faults(run: Run) -> list[str]:
-    faults = run.data.tags.get(tags.FAULTS, "").split("; ")
-    return [f"hard fault: {fault}" for fault in faults if fault]
+def _instrument(run: Run, champion: Champion | None, gate: GateConfig) -> Iterator[Finding]:
+    """Any instrument replaces a synthetic champion; a real one only its own kind."""
+    if champion is None or _is_synthetic(champion.tags):
+        return
+    mine, theirs = (of.get(tags.INSTRUMENT, _UNNAMED) for of in (run.data.tags, champion.tags))
+    held = f"version {champion.version} in {STAGE} is of {theirs}"
+    if _is_synthetic(run.data.tags):
+        text = "the synthetic market never replaces a real one"
+        yield Finding("final", f"{text}: {held}; register it under another registry.name")
+    elif gate.instrument and mine != theirs:
+        way_out = "register it under another registry.name, or replace that with --force"
+        yield Finding("refuse", f"the run is of {mine} but {held}; {way_out}")
 
 
 def _is_synthetic(of: dict[str, str]) -> bool:
     return of.get(tags.DATA_KIND) == "synthetic"
 
 
-def _synthetic_over_market(champion: Champion) -> str:
-    instrument = champion.tags.get(tags.INSTRUMENT, _UNNAMED)
-    return (
-        f"the synthetic market never replaces a real one: version {champion.version} in {STAGE} "
-        f"is of {instrument}; register it under another registry.name"
-    )
+def _hard_faults(run: Run, gate: GateConfig) -> Iterator[Finding]:
+    for fault in run.data.tags.get(tags.FAULTS, "").split("; "):
+        if fault and gate.hard_faults:
+            yield Finding("refuse", f"hard fault: {fault}")
 
 
-def _other_instrument(run: Run, champion: Champion) -> list[str]:
-    mine, theirs = (of.get(tags.INSTRUMENT, _UNNAMED) for of in (run.data.tags, champion.tags))
-    if mine == theirs:
-        return []
-    return [
-        f"the run is of {mine} but version {champion.version} in {STAGE} is of {theirs}; register "
-        "it under another registry.name, or replace that with --force"
-    ]
+def _use(evidence: Evidence, gate: GateConfig) -> Iterator[Finding]:
+    """Whether the regimes change on test, and last; one that does not come up is only said."""
+    least, n_rows = gate.min_occupancy, len(evidence.states)
+    if n_rows == 0:
+        if least > 0 or gate.min_dwell > 0:
+            yield Finding("refuse", "no test row has a regime")
+        return
+    share, dwell = evidence.occupancy(), evidence.dwell()
+    if len(share) > 1 and 1.0 - share.max() < least:
+        text = f"one state holds {share.max():.1%} of {n_rows:,} test rows"
+        yield Finding("refuse", f"{text}: the others have to hold {least:.1%}")
+    for state in np.flatnonzero(share < least):
+        yield Finding("warn", f"state {state} holds {share[state]:.1%} of {n_rows:,} test rows")
+    for state in np.flatnonzero((share >= least) & (dwell < gate.min_dwell)):
+        text = f"state {state} lasts {dwell[state]:.2f} rows a visit on test"
+        yield Finding("refuse", f"{text}: at least {gate.min_dwell:g} are needed")
+
+
+def _gain(evidence: Evidence, baseline: str, weight: str, level: float) -> Iterator[Finding]:
+    """Whether the lower bound of a gain is above zero."""
+    if weight == "ignore":
+        return
+    gain, over = evidence.gain(baseline), f"gain over {_BASELINES[baseline]}"
+    estimate = estimate_gain(gain, level=level)
+    if estimate is None:
+        n_scored = np.isfinite(gain).sum()
+        text = f"no {over} is shown: {n_scored} test bars are scored, {MIN_BARS} are needed"
+        yield Finding(weight, text)
+        return
+    shown = f"{over} on {estimate.n_bars:,} test bars {estimate.mean:+.4f} nats per bar"
+    bound = f"lower bound {estimate.bound:+.4f}"
+    if estimate.bound > 0.0:
+        yield Finding("note", f"{shown}, {bound}")
+    else:
+        yield Finding(weight, f"{shown}: its {bound} is not above zero")
+
+
+def _against_champion(
+    client: MlflowClient, evidence: Evidence, champion: Champion | None, gate: GateConfig
+) -> Iterator[Finding]:
+    """Whether the candidate is worse than the champion by more than one error."""
+    if champion is None or gate.champion_bars == 0:
+        return
+    name = f"version {champion.version}"
+    try:
+        found = compare(client, evidence, champion, gate.champion_bars)
+    except NotCompared as why:
+        yield Finding("note", f"not compared with {name}: {why}")
+        return
+    where = f"on {found.n_bars:,} test bars after the training of both"
+    if found.worse:
+        text = f"worse than {name} by {-found.gain:.4f} nats per bar {where}"
+        yield Finding("refuse", f"{text}: more than one standard error, {found.error:.4f}")
+    else:
+        text = f"gain over {name} {found.gain:+.4f} nats per bar {where}"
+        yield Finding("note", f"{text}, standard error {found.error:.4f}")

@@ -1,8 +1,9 @@
 """Reading a sweep back from the store: its table, and which cell won and why.
 
-Inside one observation space an information criterion ranks; between the spaces' winners a
-common yardstick on validation decides, on the bars that every one of them scores. Test is never
-read here.
+Inside one observation space an information criterion ranks; a walk forward, whose validation bars
+are out of sample for every fit, is ranked by its yardstick on them instead. Between the spaces'
+winners a common yardstick on validation decides, on the bars that every one of them scores. Test is
+never read here.
 """
 
 import json
@@ -62,13 +63,10 @@ def sweep_cells(client: MlflowClient, sweep_id: str) -> list[Run]:
 
 
 def leaderboard(cells: list[Run]) -> pd.DataFrame:
-    """Table of a sweep's cells, best criterion first inside each space, failed cells last."""
-    rows = [_row(run) for run in cells]
-    table = pd.DataFrame(rows)
-    order = ["status", "space", "bic"]
-    return table.sort_values(order, ascending=[True, True, True], na_position="last").drop(
-        columns=["space", "status"]
-    )
+    """Table of a sweep's cells, best first inside each space, failed cells last."""
+    table = pd.DataFrame([_row(run) for run in cells])
+    order = ["status", "space", "rank"]
+    return table.sort_values(order, na_position="last").drop(columns=order)
 
 
 def choose(client: MlflowClient, sweep_id: str) -> Choice:
@@ -130,10 +128,43 @@ def _row(run: Run) -> dict[str, object]:
         "run": run.info.run_id,
         "space": run_tags.get(tags.OBSERVATION_SPACE, ""),
         "status": failed,
+        "rank": -_out_of_sample(run)[1] if _walks(run) else metrics.get("bic"),
     }
 
 
+def _walks(run: Run) -> bool:
+    return run.data.params["split.kind"] == "walk_forward"
+
+
+def _out_of_sample(run: Run) -> tuple[str, float]:
+    """What a walk is ranked by on validation, higher is better; likelihood without returns."""
+    for name in (run.data.params["selection.across"], "log_lik_val_per_bar"):
+        if name in run.data.metrics:
+            return name, run.data.metrics[name]
+    return "no score", -math.inf
+
+
 def _best_inside(runs: list[Run]) -> _Winner:
+    """The winner of one space, whose runs all walk or all do not."""
+    if len(runs) == 1:
+        name, space = (runs[0].data.tags[tag] for tag in (tags.CELL, tags.OBSERVATION_SPACE))
+        return _Winner(runs[0], f"{name}: the only eligible cell in {space}")
+    return _best_walk(runs) if _walks(runs[0]) else _best_fit(runs)
+
+
+def _best_walk(runs: list[Run]) -> _Winner:
+    """Highest out-of-sample yardstick on validation."""
+    best, second = sorted(runs, key=lambda run: -_out_of_sample(run)[1])[:2]
+    yardstick, value = _out_of_sample(best)
+    return _Winner(
+        best,
+        f"{best.data.tags[tags.CELL]}: highest out-of-sample {yardstick} of {len(runs)} walks in "
+        f"{best.data.tags[tags.OBSERVATION_SPACE]} ({value:+.4f} nats per bar, "
+        f"{value - _out_of_sample(second)[1]:.4f} above the next)",
+    )
+
+
+def _best_fit(runs: list[Run]) -> _Winner:
     """Lowest criterion; near-ties to it are decided by the higher validation likelihood."""
     criterion = runs[0].data.params["selection.within"]
     near_tie = float(runs[0].data.params["selection.near_tie"])
@@ -144,8 +175,6 @@ def _best_inside(runs: list[Run]) -> _Winner:
     best = max(near, key=lambda run: run.data.metrics.get("log_lik_val_per_bar", -math.inf))
     space = best.data.tags[tags.OBSERVATION_SPACE]
     name, value = best.data.tags[tags.CELL], best.data.metrics[criterion]
-    if len(runs) == 1:
-        return _Winner(best, f"{name}: the only eligible cell in {space}")
     if best is not lowest:
         return _Winner(
             best,

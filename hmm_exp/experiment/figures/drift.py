@@ -34,7 +34,6 @@ from hmm_exp.experiment.figures.style import (
 )
 
 _LONGEST = 1e6  # bars: longer expected visits are drawn here
-_DWELLS = (1, 2, 5)  # leading digits of ticks
 
 
 def drift(
@@ -75,8 +74,13 @@ def drift(
     height = max(130 * -(-n_cells // columns), 260) + 110
     marks = "ring: fit refused" if refused.any() else ""
     figure = new_figure(
-        _title(means, features, labels, agreement),
-        join(f"State means in raw units over {len(time)} fits, each from its past", marks, subject),
+        _title(agreement),
+        join(
+            f"Means and dwell over {len(time)} fits, each from its past",
+            _most_moved(means, features, labels),
+            marks,
+            subject,
+        ),
         height=height,
     )
     sheet = add_sheet(figure)
@@ -105,7 +109,7 @@ def _draw_means(sheet: Axes, cells: Sequence[Cell], span, time, means, colors) -
     for d, cell in enumerate(cells[: means.shape[2]]):
         scaled = cell.scaled(span, padded(means[:, :, d].min(), means[:, :, d].max()))
         _draw_courses(sheet, scaled, time, means[:, :, d], colors)
-        draw_yticks(sheet, scaled, round_ticks(*scaled.ylim, 3))
+        draw_yticks(sheet, scaled, round_ticks(*scaled.ylim, 4))
         drawn.append(scaled)
     return drawn
 
@@ -115,10 +119,9 @@ def _draw_dwell(sheet: Axes, cell: Cell, time, dwell, colors) -> Cell:
     logs = np.log10(np.clip(dwell, 1, _LONGEST))
     scaled = cell.scaled(cell.xlim, padded(logs.min(), logs.max()))
     _draw_courses(sheet, scaled, time, logs, colors)
-    ticks = np.array([digit * 10.0**power for power in range(7) for digit in _DWELLS])
-    inside = (np.log10(ticks) >= scaled.ylim[0]) & (np.log10(ticks) <= scaled.ylim[1])
-    ticks = ticks[inside][:: -(-int(inside.sum()) // 4) or 1]
-    draw_yticks(sheet, scaled, np.log10(ticks), [bars_text(tick).removesuffix(".0") for tick in ticks])
+    ticks = _dwell_ticks(*scaled.ylim)
+    names = [bars_text(tick).removesuffix(".0") for tick in ticks]
+    draw_yticks(sheet, scaled, np.log10(ticks), names)
     return scaled
 
 
@@ -154,22 +157,34 @@ def _draw_time(sheet: Axes, cells: Sequence[Cell], columns: int, time: np.ndarra
     """Name instants under the lowest cell of every column."""
     if len(time) < 2:
         return
-    at, names = time_ticks(int(time[0]), int(time[-1]), most=4)
+    at, names = time_ticks(int(time[0]), int(time[-1]), most=5)
     for cell in cells[-columns:]:
         draw_xticks(sheet, cell, at, names)
 
 
-def _title(means, features, labels, agreement) -> str:
-    """How far labels agree, and which mean moved most against the distance between states."""
+def _title(agreement: np.ndarray) -> str:
     known = agreement[np.isfinite(agreement)]
     if len(known) == 0:
-        return "One fit: nothing to drift" if len(means) == 1 else "No fit followed the first"
-    text = (
-        f"Successive fits agree on {percent(known.mean())} of labels, at least {percent(known.min())}"
-    )
-    if len(labels) == 1:
-        return text
+        return "No fit to compare with the first"
+    least = f"at least {percent(known.min())}"
+    return f"A fit and the one before agree on {percent(known.mean())} of labels, {least}"
+
+
+def _most_moved(means: np.ndarray, features: Sequence[str], labels: Sequence[str]) -> str:
+    """The mean with the widest range over the fits, against the distance between the states."""
+    if len(means) == 1 or len(labels) == 1:
+        return ""
     apart = np.maximum(np.ptp(means, axis=1).mean(axis=0), np.finfo(float).tiny)  # (D,)
     moved = np.ptp(means, axis=0) / apart  # (K, D)
-    k, d = np.unravel_index(int(moved.argmax()), moved.shape)
-    return f"{text}; {labels[k]} moves most, in {features[d]}"
+    k, d = divmod(int(moved.argmax()), len(features))
+    return f"most moved: {labels[k]} in {features[d]}"
+
+
+def _dwell_ticks(low: float, high: float) -> np.ndarray:
+    """Round lengths between two powers of ten: three or four where the range has as many."""
+    for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        ticks = np.array([digit * 10.0**power for power in range(7) for digit in digits])
+        ticks = ticks[(np.log10(ticks) >= low) & (np.log10(ticks) <= high)]
+        if len(ticks) <= 4:
+            break
+    return ticks

@@ -1,0 +1,86 @@
+"""What a run costs beside its fit, and how soon the command line answers.
+
+    python benchmarks/overhead.py --bars bars.csv
+
+Prints the wall time of `--help` and of a typo, of all features (both sets, 1H 4H 12H 1D), and of
+one run on the file by parts, as its own record tells them (median of five runs after the first).
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RUNS = 6
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bars", required=True, help="CSV of open-stamped hourly bars")
+    bars = str(Path(parser.parse_args().bars).resolve())
+    for words in (["--help"], ["model.nstates=3"]):
+        print(f"{'train ' + words[0]:28} {1000 * answer_time(words):7.0f} ms")
+    print(f"{'features, 36 columns':28} {1000 * features_time(bars):7.0f} ms")
+    parts = run_parts(bars)
+    for name, seconds in parts.items():
+        print(f"{name:28} {1000 * seconds:7.0f} ms")
+    beside = sum(seconds for name, seconds in parts.items() if name != "seconds_fit")
+    print(f"{'a run beside its fit':28} {1000 * beside:7.0f} ms")
+
+
+def answer_time(words: list[str]) -> float:
+    """Median wall time of a command line that does no work, in seconds."""
+    walls = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "hmm_exp.train", *words], capture_output=True)
+        walls.append(time.perf_counter() - started)
+    return statistics.median(walls)
+
+
+def features_time(bars: str) -> float:
+    """Median time of building every feature in four timeframes, in seconds."""
+    from hmm_exp.features.build import build_features
+    from hmm_exp.features.recipe import Recipe
+    from hmm_exp.market.load import read_bars
+
+    loaded = read_bars(bars, bar_stamp="open")
+    recipe = Recipe.of_set("v1v2", ["1H", "4H", "12H", "1D"])
+    walls = []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        build_features(loaded, recipe)
+        walls.append(time.perf_counter() - started)
+    return statistics.median(walls[1:])
+
+
+def run_parts(bars: str) -> dict[str, float]:
+    """Median seconds of every part of a run, figures included, as recorded on the run."""
+    from mlflow.tracking import MlflowClient
+
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = ",".join(map(str, range(RUNS)))
+        words = ["-m", "data=bars", f"data.path='{bars}'", "data.bar_stamp=open", "model.n_init=1"]
+        words += [f"model.random_state={seeds}", "model.n_states=3", "promote=false"]
+        done = subprocess.run(
+            [sys.executable, "-m", "hmm_exp.train", *words],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            sys.exit(done.stderr)
+        client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        experiment = client.get_experiment_by_name("hmm_exp")
+        runs = client.search_runs([experiment.experiment_id], "tags.kind = 'cell'")
+        later = sorted(runs, key=lambda run: run.info.start_time)[1:]
+        names = sorted(name for name in later[0].data.metrics if name.startswith("seconds_"))
+        return {n: statistics.median(run.data.metrics[n] for run in later) for n in names}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What the command lines in `scripts/` share: complaints of one line, store options, exit status.
+
+    parser = Parser(description="Do it.", epilog="examples: ...")
+    add_store_options(parser)
+    sys.exit(exit_status(do_it, parser.parse_args()))
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from hmm_exp.errors import HmmExpError
+
+DONE, REFUSED, BAD_INPUT = 0, 1, 2
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line and whose examples keep their lines."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**options)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong on one line of standard error and leave."""
+        self.exit(BAD_INPUT, f"error: {message} (see --help)\n")
+
+
+def add_store_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--tracking-uri` and `--registry`: which store, which registered model in it."""
+    parser.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)",
+    )
+    parser.add_argument(
+        "--registry",
+        default="hmm_regime",
+        metavar="NAME",
+        help="registered model (default: hmm_regime)",
+    )
+
+
+def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Status that a command leaves with; what it cannot do is one line on standard error."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        return action(args)
+    except (HmmExpError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT

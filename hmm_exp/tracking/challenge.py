@@ -1,0 +1,134 @@
+"""A candidate against the champion, on bars that neither was fitted on.
+
+Only the candidate's test bars after the champion's training count. There the champion is scored
+again: it filters the candidate's data, and its densities of the next return are fitted on the
+candidate's train bars, as the candidate's were. Where the data are not at hand, the scores that the
+champion's own run has stored stand in, on the timestamps that both have.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.detector import Detector
+from hmm_exp.errors import HmmExpError
+from hmm_exp.experiment.prepare import Source
+from hmm_exp.experiment.significance import MIN_BARS, hac_error
+from hmm_exp.experiment.yardstick import fit_yardstick, known_at_close
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.evidence import Evidence
+from hmm_exp.tracking.loading import load_detector
+from hmm_exp.tracking.stored import read_data, read_scores
+from hmm_exp.tracking.versions import Champion
+
+
+class NotCompared(Exception):
+    """There is no fair comparison; says why."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean gain of the candidate over the champion per common bar, nats, and its HAC error."""
+
+    n_bars: int
+    gain: float
+    error: float
+
+    @property
+    def worse(self) -> bool:
+        """The candidate is worse by more than one error."""
+        return self.gain < -self.error
+
+
+def compare(
+    client: MlflowClient, evidence: Evidence, champion: Champion, fewest: int
+) -> Comparison:
+    """Hold a candidate's scores against the champion's.
+
+    Parameters
+    ----------
+    fewest
+        Common bars that a comparison needs.
+
+    Raises
+    ------
+    NotCompared
+        Another market, no scores, or too few common bars.
+    """
+    if not same_market(evidence.run.data.tags, champion.tags):
+        raise NotCompared("it is of another market")
+    if evidence.scores.empty:
+        raise NotCompared("the run has no scores on test")
+    try:
+        rival = load_detector(champion.uri)
+    except HmmExpError as error:
+        raise NotCompared(f"it cannot be loaded: {error}") from None
+    if rival.step != evidence.detector.step:
+        raise NotCompared(f"it forecasts bars of {rival.step}, not of {evidence.detector.step}")
+    most = 0
+    ways: tuple[Callable[..., pd.Series], ...] = (_scored_again, _scored_then)
+    for scored in ways:
+        gain = _gain(evidence.scores["model_score"], scored(client, evidence, champion, rival))
+        if len(gain) >= max(fewest, MIN_BARS):
+            return Comparison(len(gain), float(gain.mean()), hac_error(gain))
+        most = max(most, len(gain))
+    raise NotCompared(
+        f"{most:,} test bars lie after the training of both and are scored by both, at least "
+        f"{fewest:,} are needed"
+    )
+
+
+def same_market(mine: dict[str, str], theirs: dict[str, str]) -> bool:
+    """Whether two tag sets are of one instrument; synthetic ones must be of the same data."""
+    if tags.INSTRUMENT not in mine or mine[tags.INSTRUMENT] != theirs.get(tags.INSTRUMENT):
+        return False
+    made_up = "synthetic" in (mine.get(tags.DATA_KIND), theirs.get(tags.DATA_KIND))
+    return not made_up or mine.get(tags.DATA_DIGEST) == theirs.get(tags.DATA_DIGEST)
+
+
+def _gain(mine: pd.Series, theirs: pd.Series) -> np.ndarray:
+    return (mine - theirs.reindex(mine.index)).dropna().to_numpy()
+
+
+def _scored_again(
+    client: MlflowClient, evidence: Evidence, champion: Champion, rival: Detector
+) -> pd.Series:
+    """Scores of the champion on the candidate's data, after its own training."""
+    source = read_data(client, evidence.run.info.run_id)
+    end = rival.meta.get("train_end")
+    if source is None or source.next_return is None or end is None or not evidence.trained_until:
+        return _no_scores()
+    time = source.time.tz_convert(None).as_unit("ns")
+    try:
+        probs = _known_states(rival, source)
+        on_train = np.where(time <= evidence.trained_until, source.next_return, np.nan)
+        scores = fit_yardstick(probs, on_train).log_score(probs, source.next_return)
+    except HmmExpError:  # the champion reads other columns, or needs more history than there is
+        return _no_scores()
+    return pd.Series(scores, index=time)[time >= pd.Timestamp(end).tz_convert(None)]
+
+
+def _known_states(rival: Detector, source: Source) -> np.ndarray:
+    """Filtered probabilities known at every base bar's close, NaN before the first; (N, K)."""
+    bars = source.bars
+    regimes = rival.filter_features(source.frame) if bars is None else rival.filter(bars)
+    row_time = pd.DatetimeIndex(regimes["available_at"]).as_unit("ns").asi8
+    probs = regimes.filter(like="p_state_").to_numpy()
+    return known_at_close(source.time.as_unit("ns").asi8, row_time, probs)
+
+
+def _scored_then(
+    client: MlflowClient, evidence: Evidence, champion: Champion, rival: Detector
+) -> pd.Series:
+    """Scores that the champion's run stored of bars out of its sample."""
+    scores = read_scores(client, champion.run_id) if champion.run_id else None
+    if scores is None:
+        return _no_scores()
+    return scores.loc[scores["split"].isin(("val", "test")), "model_score"]
+
+
+def _no_scores() -> pd.Series:
+    return pd.Series(index=pd.DatetimeIndex([]), dtype=np.float64)

@@ -1,0 +1,78 @@
+"""Files of a run, read back from the store. What a run does not hold is None, never an error."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.csv
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.config import DataConfig
+from hmm_exp.errors import HmmExpError
+from hmm_exp.experiment.artifacts import SCORES_FILE
+from hmm_exp.experiment.prepare import Source, read_source
+from hmm_exp.tracking import tags
+
+REGIMES_FILE = "regimes.csv"
+CONFIG_FILE = "config.json"
+_REGIME_COLUMNS = ("available_at", "split", "state")
+
+
+def read_scores(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
+    """Log predictive densities of every base bar's next return, in time order.
+
+    Returns
+    -------
+    DataFrame or None
+        Index `available_at` (UTC without a zone); `split` of the return, and `model_score,
+        static_score, ewma_score` in nats, NaN where not scored.
+    """
+    with _local(client, run_id, SCORES_FILE) as path:
+        return None if path is None else _by_time(pd.read_parquet(path))
+
+
+def read_regimes(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
+    """Filtered state of every row: index `available_at` (UTC without a zone), `split`, `state`."""
+    with _local(client, run_id, REGIMES_FILE) as path:
+        if path is None:
+            return None
+        wanted = pyarrow.csv.ConvertOptions(include_columns=_REGIME_COLUMNS)
+        return _by_time(pyarrow.csv.read_csv(path, convert_options=wanted).to_pandas())
+
+
+def read_data(client: MlflowClient, run_id: str) -> Source | None:
+    """The data that a run was made from; None when they are not at hand, or have changed since."""
+    with _local(client, run_id, CONFIG_FILE) as path:
+        settings = {} if path is None else json.loads(path.read_text())
+    names = [field.name for field in fields(DataConfig)]
+    data = {name: settings[f"data.{name}"] for name in names if f"data.{name}" in settings}
+    if not data:
+        return None
+    try:
+        source = read_source(DataConfig(**data))
+    except (HmmExpError, OSError):
+        return None
+    return source if source.digest == client.get_run(run_id).data.tags[tags.DATA_DIGEST] else None
+
+
+@contextmanager
+def _local(client: MlflowClient, run_id: str, name: str) -> Iterator[Path | None]:
+    """A copy of one artifact for as long as it is read."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            held = any(item.path == name for item in client.list_artifacts(run_id))
+            path = client.download_artifacts(run_id, name, folder) if held else None
+        except (MlflowException, OSError):  # the run or its files are gone
+            path = None
+        yield None if path is None else Path(path)
+
+
+def _by_time(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(available_at=table["available_at"].astype("datetime64[ns]")).set_index(
+        "available_at"
+    )

@@ -1,0 +1,145 @@
+"""A registered model: its versions, which of them is in Production, and the steps that move them.
+
+`models:/<name>/Production` is the contract. A stage URI serves the highest version in the stage,
+so the stage holds exactly one; the alias `production` names the same version.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.errors import TrackingError
+from hmm_exp.tracking import tags
+
+STAGE = "Production"
+ALIAS = "production"
+LONGEST_TAG = 5_000
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version in Production.
+
+    Attributes
+    ----------
+    name, version
+        Of the registered model.
+    run_id
+        The run that made it.
+    tags
+        Of the version: fingerprint, instrument, data kind, sweep, metrics, and which version it
+        took over from (`replaces`).
+    """
+
+    name: str
+    version: str
+    run_id: str | None
+    tags: dict[str, str]
+
+    @property
+    def uri(self) -> str:
+        """Of this very version, whatever is in Production later."""
+        return f"models:/{self.name}/{self.version}"
+
+    @property
+    def replaces(self) -> str | None:
+        """The version that it took Production from."""
+        return self.tags.get(tags.REPLACES)
+
+
+class Versions:
+    """The versions of one registered model, which need not exist yet."""
+
+    def __init__(self, client: MlflowClient, name: str) -> None:
+        self.client = client
+        self.name = name
+
+    @property
+    def uri(self) -> str:
+        """What everybody loads."""
+        return f"models:/{self.name}/{STAGE}"
+
+    def all(self) -> list[ModelVersion]:
+        """Every version, the oldest first."""
+        found = self.client.search_model_versions(f"name = '{self.name}'")
+        return sorted(found, key=lambda version: int(version.version))
+
+    def get(self, number: str) -> ModelVersion:
+        """The version of a number, or the one in Production. Raises TrackingError without it."""
+        champion = self.champion() if number.lower() == ALIAS else None
+        wanted = champion.version if champion else number
+        found = next((v for v in self.all() if str(v.version) == wanted), None)
+        if found is None:
+            known = ", ".join(str(version.version) for version in self.all())
+            raise TrackingError(
+                f"no version {number} of {self.name}" + (f": there are {known}" if known else "")
+            )
+        return found
+
+    def champion(self) -> Champion | None:
+        """The version that the stage URI serves, None without one."""
+        staged = self.staged()
+        return champion_of(staged[-1]) if staged else None
+
+    def staged(self) -> list[ModelVersion]:
+        """The versions in the stage; one, or none."""
+        return [version for version in self.all() if version.current_stage == STAGE]
+
+    def alias(self) -> str | None:
+        """The version under the alias."""
+        try:
+            aliases = self.client.get_registered_model(self.name).aliases
+        except MlflowException:  # there is no such registered model
+            return None
+        return str(aliases[ALIAS]) if ALIAS in aliases else None
+
+    def create(
+        self, model_id: str, run_id: str, about: dict[str, str], description: str
+    ) -> ModelVersion:
+        """Register a logged model as a new version, all its tags in the same step."""
+        if not self.client.search_registered_models(f"name = '{self.name}'"):
+            self.client.create_registered_model(self.name)
+        return self.client.create_model_version(
+            self.name,
+            source=f"models:/{model_id}",
+            run_id=run_id,
+            tags={name: text[:LONGEST_TAG] for name, text in about.items()},
+            description=description,
+            model_id=model_id,
+        )
+
+    def settle(self, number: str) -> None:
+        """Make a version the one in Production and the one under the alias; nothing if it is."""
+        if [str(version.version) for version in self.staged()] != [number]:
+            self._move_to_stage(number)
+        if self.alias() != number:
+            self.client.set_registered_model_alias(self.name, ALIAS, number)
+
+    def tag(self, number: str, name: str, text: str) -> None:
+        """Write a tag on a version."""
+        self.client.set_model_version_tag(self.name, number, name, text[:LONGEST_TAG])
+
+    def remove(self, number: str) -> None:
+        """Delete a version that never served; its model stays with its run."""
+        if self.alias() == number:
+            self.client.delete_registered_model_alias(self.name, ALIAS)
+        self.client.delete_model_version(self.name, number)
+
+    def _move_to_stage(self, number: str) -> None:
+        """MLflow deprecates stages for aliases, but keeps them served."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            self.client.transition_model_version_stage(
+                self.name,
+                number,
+                STAGE,
+                archive_existing_versions=True,  # in the same transaction
+            )
+
+
+def champion_of(version: ModelVersion) -> Champion:
+    """A version as the champion it is or was."""
+    return Champion(version.name, str(version.version), version.run_id, dict(version.tags))
