@@ -185,9 +185,7 @@ def best_hmmlearn(X: np.ndarray, covariance_type: str, n_states: int, n_init: in
     """Best log-likelihood of a loop over seeds, hmmlearn's defaults but for the limits."""
     best = -np.inf
     for seed in range(n_init):
-        model = GaussianHMM(
-            n_states, covariance_type=covariance_type, random_state=seed, **LIMITS
-        )
+        model = GaussianHMM(n_states, covariance_type=covariance_type, random_state=seed, **LIMITS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             best = max(best, model.fit(X).score(X))

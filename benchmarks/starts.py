@@ -115,8 +115,9 @@ def table(rows: list[dict]) -> None:
         short = np.array([row["shortfall"] for row in own])
         single, n_iter = (np.mean([row[key] for row in own]) for key in ("single", "n_iter"))
         print(
-            f"| {kind} | {np.sum(short == 0)} of {len(own)} | {short.mean():.1f} | {short.max():.0f}"
-            f" | {single:.0%} | {n_iter:.0f} | {sum(row['capped'] for row in own)} |"
+            f"| {kind} | {np.sum(short == 0)} of {len(own)} | {short.mean():.1f}"
+            f" | {short.max():.0f} | {single:.0%} | {n_iter:.0f}"
+            f" | {sum(row['capped'] for row in own)} |"
         )
 
 

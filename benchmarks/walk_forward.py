@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--stamp", default="open", help="what its stamps mark: open or close")
     parser.add_argument("--fits", type=int, default=50)
     parser.add_argument("--starts", type=int, default=10, help="of the first fit")
-    parser.add_argument("--fresh", type=int, default=1, help="fresh starts of every refit")
+    parser.add_argument("--fresh", type=int, default=2, help="fresh starts of every refit")
     args = parser.parse_args()
     data = DataConfig(kind="bars", path=args.bars, bar_stamp=args.stamp)
     n_bars = len(prepare(Config(data=data)).source.time)
@@ -35,9 +35,10 @@ def main() -> None:
     walk(Config(data=DataConfig(n_bars=3000), split=SplitConfig(kind="walk_forward")), [2], 1)
     total = 0.0
     for grid in ([[k] for k in STATES]) + [list(STATES)]:
+        cpu = time.process_time()
         result, seconds = walk(config, grid, args.starts)
         total += seconds if len(grid) == 1 else 0.0
-        print(line(result, grid, seconds), flush=True)
+        print(line(result, grid, seconds, time.process_time() - cpu), flush=True)
     print(f"the {len(STATES)} runs after each other: {total:.1f} s")
 
 
@@ -49,11 +50,12 @@ def walk(config: Config, grid: Sequence[int], n_init: int) -> tuple[RunResult, f
     return result, time.perf_counter() - started
 
 
-def line(result: RunResult, grid: Sequence[int], seconds: float) -> str:
+def line(result: RunResult, grid: Sequence[int], seconds: float, cpu: float) -> str:
     """One run in one line."""
     metrics = result.metrics
     return (
-        f"K={','.join(map(str, grid)):8} {seconds:6.1f} s  chosen {result.n_states}  "
+        f"K={','.join(map(str, grid)):8} {seconds:6.1f} s (cpu {cpu:.1f})  "
+        f"chosen {result.n_states}  "
         f"{metrics['n_refits']:.0f} fits, {metrics['n_refits_refused']:.0f} refused, labels agree "
         f"{metrics['label_agreement']:.3f} (least {metrics['label_agreement_min']:.3f})  "
         f"gain val {metrics['return_gain_val']:+.4f} test {metrics['return_gain_test']:+.4f}  "

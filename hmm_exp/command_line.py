@@ -1,8 +1,8 @@
 """What the command lines in `scripts/` share: complaints of one line, store options, exit status.
 
-    parser = Parser(description="Do it.", epilog="examples: ...")
-    add_store_options(parser)
-    sys.exit(exit_status(do_it, parser.parse_args()))
+parser = Parser(description="Do it.", epilog="examples: ...")
+add_store_options(parser)
+sys.exit(exit_status(do_it, parser.parse_args()))
 """
 
 import argparse

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hmm_exp.errors import ConfigError
 
 DEFAULT_N_STATES = 3
+LAUNCHERS = {"joblib": ("joblib", "parallel")}  # Hydra's name: the preset, the extra it is in
 
 
 @dataclass
@@ -136,6 +137,7 @@ class ComputeConfig:
 
     name: str = "serial"
     threads: int | None = None
+    workers: int | None = None
 
 
 @dataclass
@@ -145,15 +147,34 @@ class TrackingConfig:
     uri: str | None = None
     experiment: str = "hmm_exp"
     figures: bool = True
+    patience: float = 120.0
 
 
 @dataclass
 class SweepConfig:
-    """Set by the program when a sweep starts: its parent run and number of cells."""
+    """What a sweep does about its cells; the rest is set by the program when it starts.
 
+    Attributes
+    ----------
+    cell_timeout
+        Seconds that reading or fitting one cell may take; None for as long as it takes.
+    require_all
+        Whether one failed cell means that there is no winner.
+    parent_run, n_cells, attempt, owner, folder
+        The parent's run, the size of the grid, how many times it was started, the main process,
+        and where logs and finished but unrecorded work are kept.
+    varied
+        Swept settings that a cell's name does not show otherwise.
+    """
+
+    cell_timeout: float | None = None
+    require_all: bool = False
     parent_run: str | None = None
     n_cells: int | None = None
-    resumed: bool = False
+    attempt: int | None = None
+    owner: str | None = None
+    folder: str | None = None
+    varied: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -254,6 +275,9 @@ RULES: dict[str, Callable[[Any], str | None]] = {
     "gate.level": _Choice((0.05, 0.025, 0.01)),
     "gate.champion_bars": _Range(0),
     "compute.threads": _Range(1, 4096),
+    "compute.workers": _Range(1, 4096),
+    "sweep.cell_timeout": _Range(0, above=True),
+    "tracking.patience": _Range(0),
 }
 
 
@@ -321,6 +345,9 @@ def composition_error(error: Exception) -> str:
         r"Could not find '(\S+)/(\S+)' Available options in '\S+': (.*?) Conf", text
     ):
         group, word, options = choice.groups()
+        if word in LAUNCHERS and group == "hydra/launcher":
+            preset, extra = LAUNCHERS[word]
+            return f"compute={preset} needs a plugin: pip install 'hmm_exp[{extra}]'"
         return f"unknown {group} {word!r}: one of {', '.join(options.split())}"
     if unknown := re.search(
         r"Could not override '\+*([\w.]+)'|Key '\w+' not in.*?full_key: ([\w.]+)", text

@@ -44,6 +44,12 @@ def main() -> None:
         cell()
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(composition_error(error))
+    except (Exception, KeyboardInterrupt) as error:
+        from hmm_exp.tracking.callback import abandon
+
+        if not abandon(error):
+            raise
+        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
 
 
 def _refuse(line: str) -> None:

@@ -7,7 +7,8 @@ feature and by timeframe, one row for each bar of the finest timeframe.
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
+
+from hmm_exp.command_line import DONE, Parser, exit_status
 
 EXAMPLE = """example:
   python scripts/build_features.py --input bars.csv --bar-stamp open --features v1 \\
@@ -15,20 +16,9 @@ EXAMPLE = """example:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see --help)\n")
-
-
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = _Parser(
-        description="Build a feature table from a file of OHLCV bars.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(description="Build a feature table from a file of OHLCV bars.", epilog=EXAMPLE)
     add = parser.add_argument
     add("--input", type=Path, required=True, help="bars: CSV, gzip or Parquet")
     add("--output", type=Path, required=True, help="table to write: .csv or .parquet")
@@ -95,18 +85,15 @@ def run(args: argparse.Namespace) -> list[str]:
     ]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; 2 with one line on standard error when it cannot be done."""
-    from hmm_exp.errors import HmmExpError
+def build(args: argparse.Namespace) -> int:
+    """Build the table and print the report; gives the exit status."""
+    print(*run(args), sep="\n")
+    return DONE
 
-    args = parse(argv)
-    try:
-        report = run(args)
-    except (HmmExpError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    print(*report, sep="\n")
-    return 0
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; bad input is one line on standard error."""
+    return exit_status(build, parse(argv))
 
 
 if __name__ == "__main__":

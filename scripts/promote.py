@@ -4,55 +4,44 @@ Exit status: 0 promoted, or in Production already; 1 refused; 2 bad input.
 """
 
 import argparse
-import os
 import sys
-from typing import NoReturn
+
+from hmm_exp.command_line import DONE, REFUSED, Parser, add_store_options, exit_status
 
 EXAMPLES = """examples:
   python scripts/promote.py --sweep latest --dry-run                # would the winner pass?
   python scripts/promote.py --sweep 20260102-150405-ab12             # promote the winner
-  python scripts/promote.py --run 0a1b2c3d4e5f                       # promote one run
-  python scripts/promote.py --run 0a1b2c3d4e5f --force               # over another instrument
+  python scripts/promote.py --run 0a1b2c3d4e5f --gate strict         # promote one run
+  python scripts/promote.py --run 0a1b2c3d4e5f --force               # against the gate's reasons
 
 exit status: 0 promoted, or in Production already; 1 refused; 2 bad input
 """
-REFUSED, BAD_INPUT = 1, 2
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"error: {message} (see --help)\n")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = _Parser(
-        description="Put a model into Production, if the gate lets it.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = Parser(
+        description="Put a model into Production, if the gate lets it.", epilog=EXAMPLES
     )
     candidate = parser.add_mutually_exclusive_group(required=True)
     candidate.add_argument("--run", metavar="ID", help="the run that holds the model")
-    candidate.add_argument("--sweep", metavar="ID", help="the sweep whose winner is meant, or latest")
+    candidate.add_argument(
+        "--sweep", metavar="ID", help="the sweep whose winner is meant, or latest"
+    )
     add = parser.add_argument
+    add("--gate", default="default", metavar="NAME", help="default, strict or off")
     add("--dry-run", action="store_true", help="say what would be done, change nothing")
     add("--force", action="store_true", help="turn the gate's reasons into recorded warnings")
-    add(
-        "--tracking-uri",
-        metavar="URI",
-        help="MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)",
-    )
-    add("--registry", default="hmm_regime", metavar="NAME", help="registered model (hmm_regime)")
+    add_store_options(parser)
     return parser.parse_args(argv)
 
 
 def promote(args: argparse.Namespace) -> int:
     """Choose where a sweep is meant, ask the gate, promote, and say so; gives the exit status."""
-    from hmm_exp.config import GateConfig
     from hmm_exp.tracking import registry, store
+    from hmm_exp.tracking.gate import named_gate
 
+    gate = named_gate(args.gate)
     client = store.connect(args.tracking_uri)
     run_id = args.run or _winner(client, args.sweep)
     if run_id is None:
@@ -61,12 +50,12 @@ def promote(args: argparse.Namespace) -> int:
         client,
         run_id,
         registry_name=args.registry,
-        gate=GateConfig(),
+        gate=gate,
         force=args.force,
         dry_run=args.dry_run,
     )
     print(*decision.lines(args.registry), sep="\n")
-    return REFUSED if decision.refused else 0
+    return REFUSED if decision.refused else DONE
 
 
 def _winner(client, sweep_id: str) -> str | None:
@@ -83,15 +72,7 @@ def _winner(client, sweep_id: str) -> str | None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; bad input is one line on standard error."""
-    args = parse(argv)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from hmm_exp.errors import HmmExpError
-
-    try:
-        return promote(args)
-    except HmmExpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+    return exit_status(promote, parse(argv))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""A detector of two plain states, made by hand, and a store to register it in."""
+"""A detector of two plain states, made by hand, what its run shows, and a store to register it."""
 
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def small_detector(name: str = "synthetic", seed: int = 0) -> Detector:
         gaps="split",
         name=name,
         min_history=MIN_HISTORY,
-        meta={"fingerprint": f"fp-{name}-{seed}"},
+        meta={"fingerprint": f"fp-{name}-{seed}", "train_end": "2021-01-13T12:00:00+00:00"},
     )
 
 
@@ -53,8 +54,40 @@ def store_in(folder: Path) -> Store:
     return open_store(TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db"))
 
 
-def candidate(store: Store, detector: Detector, kind: str = "bars", **more_tags: str) -> str:
-    """A finished run that holds a detector; gives its id."""
+def shown_scores(gain: float = 0.05, over_ewma: float = 0.02, n_test: int = 600) -> pd.DataFrame:
+    """Scores of a run: 300 train bars, 100 of validation, then test; gains in nats per bar."""
+    n_bars = 400 + n_test
+    model = np.random.default_rng(0).normal(3.0, 0.5, n_bars)
+    wobble = np.random.default_rng(1).normal(0.0, 0.1, (2, n_bars))
+    wobble -= wobble.mean(axis=1, keepdims=True)
+    return pd.DataFrame(
+        {
+            "available_at": pd.date_range("2021-01-01", periods=n_bars, freq="h"),
+            "split": ["train"] * 300 + ["val"] * 100 + ["test"] * n_test,
+            "model_score": model,
+            "static_score": model - gain + wobble[0],
+            "ewma_score": model - over_ewma + wobble[1],
+        }
+    )
+
+
+def shown_regimes(states: np.ndarray | None = None, n_test: int = 600) -> pd.DataFrame:
+    """Regimes of a run on the bars of `shown_scores`: visits of 40 rows by turns, unless given."""
+    scores = shown_scores(n_test=n_test)
+    by_turns = np.arange(len(scores)) // 40 % 2
+    return scores[["available_at", "split"]].assign(state=by_turns if states is None else states)
+
+
+def candidate(
+    store: Store,
+    detector: Detector,
+    kind: str = "bars",
+    *,
+    scores: pd.DataFrame | None = None,
+    regimes: pd.DataFrame | None = None,
+    **more_tags: str,
+) -> str:
+    """A finished run that holds a detector and passes the gate unless told; gives its id."""
     identity = {
         tags.INSTRUMENT: detector.name,
         tags.DATA_KIND: kind,
@@ -63,6 +96,12 @@ def candidate(store: Store, detector: Detector, kind: str = "bars", **more_tags:
         tags.CELL: "v1@1H diag K=2",
     }
     run_id = store.client.create_run(store.experiment_id, tags=identity | more_tags).info.run_id
+    with tempfile.TemporaryDirectory() as folder:
+        shown = shown_scores() if scores is None else scores
+        shown.to_parquet(Path(folder) / "scores.parquet")
+        rows = shown_regimes() if regimes is None else regimes
+        rows.to_csv(Path(folder) / "regimes.csv", index=False)
+        store.client.log_artifacts(run_id, folder)
     log_detector(run_id, detector)
     store.client.log_metric(run_id, "bic", 1234.5)
     store.client.set_terminated(run_id)

@@ -62,14 +62,16 @@ def rolling(result, folder):
     return walked(folder / "bars.csv", window=1200)
 
 
-def changed(frame, bars, factor=1.7):
+def changed(frame, bars):
     """Bars rewritten: other prices, wilder moves, other volume."""
     frame = frame.copy()
     place = frame.index[bars]
     rng = np.random.default_rng(0)
     jump = np.exp(0.02 * rng.standard_normal(len(place)))
     for name in PRICES:
-        frame.loc[place, name] *= factor * jump
+        frame.loc[place, name] *= 1.7 * jump
+    frame.loc[place, "high"] *= 1.01
+    frame.loc[place, "low"] /= 1.01
     frame.loc[place, "volume"] *= 9.0
     return frame
 
@@ -193,8 +195,8 @@ def test_a_rolling_fit_forgets_and_an_expanding_one_does_not(folder, result):
         np.testing.assert_array_equal(x, y)
     blocks = [r.regimes[r.regimes["refit"] == 3] for r in (one, other)]
     pd.testing.assert_frame_equal(*blocks, check_exact=True)
-    means = [r.walk.refits[-1].scaler.mean_ for r in newest[None]]
-    assert (means[0] != means[1]).all()
+    scales = [r.walk.refits[-1].scaler.scale_ for r in newest[None]]
+    assert (scales[0] != scales[1]).all()
 
 
 def test_rows_before_a_rolling_window_change_nothing_that_a_fold_holds(rolling, folder):

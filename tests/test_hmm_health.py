@@ -56,8 +56,8 @@ THIN = np.stack([np.eye(2), [[1.0, 0.9999999], [0.9999999, 1.0]]])
             "the covariance of state 1 has condition number 2e+07 (most 1e+06)",
         ),
         (
-            {"covars": [[1.0, 1e-3], [2.0, 1.0]]},
-            "feature 1 of state 0 has variance 0.001, at the floor 0.001",
+            {"covars": [[1.0, 9e-4], [2.0, 1.0]]},
+            "feature 1 of state 0 has variance 0.0009 (least 0.001)",
         ),
         (
             {"means": [[0.0, 0.0], [0.1, 0.0]], "covars": [[1.0, 1.0], [1.0, 1.0]]},

@@ -17,7 +17,7 @@ FLOORS = [
     {"detector"},
     {"experiment"},
     {"tracking"},
-    {"help"},
+    {"help", "command_line"},
     {"train", "causality", "monitor", "report"},
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -88,7 +88,7 @@ def _fit_row(refit: Refit) -> dict[str, Any]:
     fit, labels = refit.candidate.fit, refit.agreement
     row = {
         "log_lik_train_per_bar": refit.candidate.log_lik["train"] / refit.candidate.n_rows["train"],
-        "start": next(start.kind for start in fit.starts if start.log_lik == fit.log_lik),
+        "start": next((s.kind for s in fit.starts if s.log_lik == fit.log_lik), None),
         "n_iter": fit.n_iter,
         "refused": "; ".join(refit.refused),
     }

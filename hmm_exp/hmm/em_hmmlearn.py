@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from hmmlearn.base import ConvergenceMonitor
 from hmmlearn.hmm import GaussianHMM
+from threadpoolctl import threadpool_limits
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.params import GaussianParams, log_prior
-from hmm_exp.hmm.threads import one_blas_thread
 
 
 class Run(NamedTuple):
@@ -50,7 +50,7 @@ def run_start(
         When a state loses all its rows or its covariance collapses.
     """
     rows, lengths = segments(X, steps)
-    with _quiet(), one_blas_thread():  # sums depend on the number of threads
+    with _quiet(), threadpool_limits(limits=1, user_api="blas"):  # sums depend on thread count
         try:
             return _fit(rows, lengths, start, "scaling", n_iter, tol)
         except ValueError:  # underflow: a row that no state expects

@@ -27,6 +27,7 @@ KINDS = ("spherical", "diag", "tied", "full")
 SPHERICAL, DIAG, TIED, FULL = range(4)
 
 _NO_MASS = 1e-50  # expected rows or steps that say nothing: the parameters stay
+_ROUNDING = 1e-12  # of a variance: a pivot below it may be rounding alone
 _SMALLEST_DIVISOR = 1e-5  # hmmlearn's, for "diag" and "spherical"
 
 
@@ -246,10 +247,11 @@ def whiten(model, floor, hits):
             pivot = model.covars[k, i, i]
             for j in range(i if full else 0):
                 pivot -= lower[i, j] * lower[i, j]
-            hits[k, i] = not pivot >= floor[i]
+            least = max(floor[i], _ROUNDING * model.covars[k, i, i])
+            hits[k, i] = not pivot >= least
             if hits[k, i]:
-                model.covars[k, i, i] += floor[i] - pivot
-                pivot = floor[i]
+                model.covars[k, i, i] += least - pivot
+                pivot = least
             lower[i, i] = math.sqrt(pivot)
             log_det += math.log(pivot)
         _invert_lower(lower)

@@ -13,7 +13,7 @@ no missing rows (a gap ends a sequence there) and has no floor under its covaria
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,7 +30,18 @@ from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, starting_points
 ENGINES = ("native", "hmmlearn")
 AGREEMENT = 0.1  # nats
 
-__all__ = ["AGREEMENT", "ENGINES", "Fit", "Search", "Start", "fit", "fit_from", "log_likelihood"]
+__all__ = [
+    "AGREEMENT",
+    "ENGINES",
+    "Fit",
+    "Search",
+    "Start",
+    "combined",
+    "fit",
+    "fit_from",
+    "judge",
+    "log_likelihood",
+]
 
 
 @dataclass(frozen=True)
@@ -73,8 +84,9 @@ class Fit:
     ----------
     params
         States in no particular order.
-    log_lik
-        Log-likelihood of all rows in nats, gaps and missing rows bridged, from `startprob`.
+    log_lik, objective
+        Log-likelihood of all rows in nats, gaps and missing rows bridged, from `startprob`; and the
+        same plus the log prior.
     history
         Objective of the best start after 0, 1, 2, ... iterations, shape (n_iter + 1,).
     status
@@ -92,6 +104,7 @@ class Fit:
 
     params: GaussianParams
     log_lik: float
+    objective: float
     history: np.ndarray
     status: str
     starts: list[Start]
@@ -107,11 +120,6 @@ class Fit:
     def n_iter(self) -> int:
         """Iterations of the best start."""
         return len(self.history) - 1
-
-    @property
-    def objective(self) -> float:
-        """Log-likelihood plus log prior in nats."""
-        return max(start.objective for start in self.starts if start.history is self.history)
 
     @property
     def n_polished(self) -> int:
@@ -182,6 +190,14 @@ def fit(
     return fit_from(points, X, steps, search, progress)
 
 
+def combined(one: Fit, other: Fit) -> Fit:
+    """Two searches of the same data for the same number of states as one."""
+    starts = [*one.starts, *other.starts]
+    ranks = [(fitted.objective, fitted.converged) for fitted in (one, other)]
+    best = one if ranks[0] >= ranks[1] else other
+    return replace(best, starts=starts, restart_agreement=_agreement(starts))
+
+
 def fit_from(
     points: Sequence[StartingPoint],
     X: np.ndarray,
@@ -195,6 +211,8 @@ def fit_from(
     steps = np.ascontiguousarray(steps, dtype=np.int64)
     if search.engine not in ENGINES:
         raise FitError(f"unknown engine {search.engine!r}: one of {', '.join(ENGINES)}")
+    if not points:
+        raise FitError("no start: n_init is 0 and there is no initial solution")
     native = search.engine == "native"
     climb, floor = (_native if native else _hmmlearn)(X, steps, search, points[0].params)
     climbed = climb_all(
@@ -291,9 +309,16 @@ def _best_of(climbed: list[Climbed], floor: np.ndarray | None) -> Fit:
     return Fit(
         params=best.params,
         log_lik=best.start.log_lik,
+        objective=best.start.objective,
         history=best.start.history,
         status=best.start.status,
         starts=starts,
-        restart_agreement=len(agreeing) / len(polished),
+        restart_agreement=_agreement(starts),
         covar_floor=floor,
     )
+
+
+def _agreement(starts: list[Start]) -> float:
+    """Share of the polished starts that come within `AGREEMENT` of the best of them."""
+    reached = np.array([start.objective for start in starts if start.polished])
+    return float(np.mean(reached >= reached.max() - AGREEMENT))

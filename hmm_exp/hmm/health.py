@@ -11,6 +11,8 @@ import numpy as np
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.params import GaussianParams, n_covariance_parameters
 
+_AT_FLOOR = 1e-4  # relative; a Cholesky pivot is known no better when the floor is 1e-8
+
 
 @dataclass(frozen=True)
 class HealthLimits:
@@ -27,7 +29,8 @@ class HealthLimits:
     max_condition_number
         Largest ratio of a covariance's extreme eigenvalues.
     min_covar
-        Floor of the variances; one that lies on it was kept up by it.
+        Least variance of a feature in a state, in squared units of the scaled observations: below
+        it, the state describes a few rows that are nearly equal.
     min_distance
         Least Bhattacharyya distance between two states, in nats.
     """
@@ -46,6 +49,7 @@ def hard_faults(
     n_rows: int,
     status: str,
     limits: HealthLimits | None = None,
+    covar_floor: np.ndarray | None = None,
 ) -> list[str]:
     """Every fault in words; empty for a healthy model.
 
@@ -59,6 +63,8 @@ def hard_faults(
         Observed train rows.
     status
         How EM ended: "tolerance", "cap" or "fall".
+    covar_floor
+        `Fit.covar_floor`, shape (D,): what would have collapsed without it is named.
     """
     limits = limits or HealthLimits()
     return [
@@ -66,6 +72,7 @@ def hard_faults(
         *_occupancy_faults(params, np.asarray(occupancy), n_rows, limits),
         *_chain_faults(params, limits),
         *_covariance_faults(params, limits),
+        *([] if covar_floor is None else _floor_faults(params, covar_floor)),
         *_distance_faults(params, limits),
     ]
 
@@ -82,6 +89,13 @@ def condition_numbers(params: GaussianParams) -> np.ndarray:
     least = np.maximum(eigenvalues[:, 0], 0.0)
     with np.errstate(divide="ignore"):
         return eigenvalues[:, -1] / least
+
+
+def floor_hits(params: GaussianParams, covar_floor: np.ndarray) -> np.ndarray:
+    """Whether the variance of a feature given the features before it is at the floor, (K, D)."""
+    factor = np.linalg.cholesky(params.full_covars())
+    given_before = np.diagonal(factor, axis1=1, axis2=2) ** 2
+    return given_before <= covar_floor * (1 + _AT_FLOOR)
 
 
 def bhattacharyya(params: GaussianParams) -> np.ndarray:
@@ -157,12 +171,20 @@ def _covariance_faults(params: GaussianParams, limits: HealthLimits) -> list[str
                 f"the covariance of state {k} has condition number {condition:.2g} "
                 f"(most {limits.max_condition_number:.2g})"
             )
-        if variances[k].min() <= limits.min_covar * (1 + 1e-9):
+        if variances[k].min() < limits.min_covar:
             faults.append(
                 f"feature {variances[k].argmin()} of state {k} has variance "
-                f"{variances[k].min():.2g}, at the floor {limits.min_covar:g}"
+                f"{variances[k].min():.2g} (least {limits.min_covar:g})"
             )
     return faults
+
+
+def _floor_faults(params: GaussianParams, covar_floor: np.ndarray) -> list[str]:
+    return [
+        f"feature {d} of state {k} is held up by the covariance floor, {covar_floor[d]:.2g}: it is "
+        "constant there, or follows from the features before it"
+        for k, d in np.argwhere(floor_hits(params, covar_floor))
+    ]
 
 
 def _distance_faults(params: GaussianParams, limits: HealthLimits) -> list[str]:

@@ -15,18 +15,22 @@ from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.starts import StartingPoint, shape_covars
 
 N_SPLITS = 3  # states of a solution that are split in turn, the busiest first
+APART = 0.4  # variances of the halves of a split state are 1 -+ this times its own
 
-_CALMER, _WILDER = 0.6, 1.4  # of the variances of the state that is split
+_SOFT = 1e-4  # weight of even probabilities mixed into a transition matrix
 _STAY = 0.95  # of the chain's stay in the state, now within each half
 
 
 def starts_from(
-    solutions: GaussianParams | Sequence[GaussianParams] | None, n_states: int
+    solutions: GaussianParams | Sequence[GaussianParams] | None,
+    n_states: int,
+    apart: float = APART,
 ) -> list[StartingPoint]:
     """Starting points of `n_states` states made from earlier solutions.
 
     One with as many states is taken as it is ("given"). With fewer, its busiest states are split in
-    turn, one start for each ("split"); with more, its nearest states are merged ("merged").
+    turn, one start for each ("split"); with more, its nearest states are merged ("merged"). None
+    keeps the probabilities that are zero, as EM could never change them.
     """
     if solutions is None:
         return []
@@ -35,19 +39,21 @@ def starts_from(
     points = []
     for params in solutions:
         if params.n_states < n_states:
-            points += [StartingPoint("split", p) for p in _all_splits(params, n_states)]
+            splits = _all_splits(params, n_states, apart)
+            points += [StartingPoint("split", _softened(larger)) for larger in splits]
             continue
         kind = "given" if params.n_states == n_states else "merged"
         while params.n_states > n_states:
             params = merge(params, *nearest_pair(params))
-        points.append(StartingPoint(kind, params))
+        points.append(StartingPoint(kind, _softened(params)))
     return points
 
 
-def split(params: GaussianParams, k: int) -> GaussianParams:
+def split(params: GaussianParams, k: int, apart: float = APART) -> GaussianParams:
     """State k as two, a calmer one in its place and a wilder one at the end.
 
-    With "tied" covariances the two lie apart by a standard deviation instead.
+    Their variances are 1 - apart and 1 + apart times its own; with "tied" covariances their means
+    lie `apart` standard deviations to either side of its mean instead.
     """
     K = params.n_states
     origin = np.append(np.arange(K), k)
@@ -60,11 +66,11 @@ def split(params: GaussianParams, k: int) -> GaussianParams:
     transmat[[k, K], [K, k]] = stay * (1 - _STAY)
     means, covars = params.means[origin], params.covars
     if params.covariance_type == "tied":
-        apart = np.sqrt(np.diagonal(covars)) / 2
-        means[k], means[K] = means[k] - apart, means[K] + apart
+        away = apart * np.sqrt(np.diagonal(covars))
+        means[k], means[K] = means[k] - away, means[K] + away
     else:
         covars = covars[origin]
-        covars[k], covars[K] = covars[k] * _CALMER, covars[K] * _WILDER
+        covars[k], covars[K] = covars[k] * (1 - apart), covars[K] * (1 + apart)
     return replace(params, startprob=startprob, transmat=transmat, means=means, covars=covars)
 
 
@@ -104,13 +110,19 @@ def occupancy(params: GaussianParams) -> np.ndarray:
         return np.full(params.n_states, 1.0 / params.n_states)
 
 
-def _all_splits(params: GaussianParams, n_states: int) -> list[GaussianParams]:
+def _softened(params: GaussianParams) -> GaussianParams:
+    """Even initial probabilities, and a trace of them in the transition matrix."""
+    even = np.full(params.n_states, 1.0 / params.n_states)
+    return replace(params, startprob=even, transmat=(1 - _SOFT) * params.transmat + _SOFT * even)
+
+
+def _all_splits(params: GaussianParams, n_states: int, apart: float) -> list[GaussianParams]:
     """One solution per state that is split first, busiest first; the rest split the busiest."""
     busiest = np.argsort(-occupancy(params), kind="stable")[:N_SPLITS]
     grown = []
     for k in busiest:
-        larger = split(params, int(k))
+        larger = split(params, int(k), apart)
         while larger.n_states < n_states:
-            larger = split(larger, int(np.argmax(occupancy(larger))))
+            larger = split(larger, int(np.argmax(occupancy(larger))), apart)
         grown.append(larger)
     return grown

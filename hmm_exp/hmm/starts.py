@@ -21,6 +21,7 @@ _STICKY = (0.95, 0.99)
 _LEAST_SHARE = 0.1  # of an even share, so that no quantile bin is empty
 _SPREAD = 3.0  # starts from random rows scale the common covariance by up to this, either way
 _BLOCKS_PER_STATE = 5
+_REDUNDANT = 1e-8  # share of a feature's variance that is its own
 _CHUNK = 65_536  # rows whose responsibilities are in memory at a time
 
 
@@ -65,9 +66,12 @@ def starting_points(
     Raises
     ------
     FitError
-        When there are fewer distinct rows than states, or a volatility is not finite.
+        When there are fewer distinct rows than states, a feature follows from others and the
+        covariances are to be whole matrices, or a volatility is not finite.
     """
     _check_rows(X, n_states)
+    if covariance_type in ("full", "tied"):
+        _check_features(X)
     ranked = np.argsort(_volatility(X, volatility), kind="stable") if "quantile" in kinds else X
     ridge = min_covar * _scale(X) ** 2
     points = []
@@ -107,6 +111,19 @@ def _check_rows(X: np.ndarray, n_states: int) -> None:
     distinct = len(np.unique(X, axis=0))
     if distinct < n_states:
         raise FitError(f"{n_states} states from {distinct} distinct rows: use fewer states")
+
+
+def _check_features(X: np.ndarray) -> None:
+    """Raise FitError when one feature follows from the others: no covariance could be inverted."""
+    standardised = _covariance((X - X.mean(axis=0)) / _scale(X))
+    for d in range(X.shape[1]):
+        others = standardised[:d, :d]
+        explained = standardised[d, :d] @ np.linalg.solve(others, standardised[d, :d])
+        if standardised[d, d] - explained < _REDUNDANT:
+            raise FitError(
+                f"feature {d} is constant or follows from the features before it: leave it out, "
+                'or take covariances of type "diag"'
+            )
 
 
 def _scale(X: np.ndarray) -> np.ndarray:
@@ -173,10 +190,12 @@ def _blocks(N: int, n_states: int, rng: np.random.Generator) -> np.ndarray:
 def _clusters(X: np.ndarray, n_states: int, rng: np.random.Generator) -> np.ndarray:
     """State of every row, shape (N,): k-means of the standardised rows."""
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
     seed = int(rng.integers(2**31))
     standardised = (X - X.mean(axis=0)) / _scale(X)
-    return KMeans(n_states, n_init=1, random_state=seed).fit(standardised).labels_
+    with threadpool_limits(limits=1):  # bits depend on the number of threads
+        return KMeans(n_states, n_init=1, random_state=seed).fit(standardised).labels_
 
 
 def _moments(X: np.ndarray, bins: np.ndarray, n_states: int) -> tuple[np.ndarray, np.ndarray]:
@@ -197,8 +216,10 @@ def _random_moments(
         weight = rng.exponential(size=(len(rows), n_states))
         weight /= weight.sum(axis=1, keepdims=True)
         mass += weight.sum(axis=0)
-        first += weight.T @ rows
-        second += np.stack([(rows * weight[:, k, None]).T @ rows for k in range(n_states)])
+        for k in range(n_states):
+            weighted = rows * weight[:, k, None]
+            first[k] += weighted.sum(axis=0)
+            second[k] += _products(weighted, rows)
     means = first / mass[:, None]
     covars = second / mass[:, None, None] - means[:, :, None] * means[:, None, :]
     return means + centre, covars
@@ -216,7 +237,12 @@ def _row_moments(
 def _covariance(X: np.ndarray) -> np.ndarray:
     """Maximum-likelihood covariance, shape (D, D)."""
     centred = X - X.mean(axis=0)
-    return centred.T @ centred / len(X)
+    return _products(centred, centred) / len(X)
+
+
+def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sum of the outer products of the rows, shape (D, D); by BLAS its bits would vary."""
+    return np.einsum("ti,tj->ij", a, b)
 
 
 def _sticky(n_states: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,25 +1,17 @@
 """Independent pieces of compiled work side by side, with the same bits at any number of threads.
 
 What runs here releases the GIL. Each piece is one thread's work from beginning to end, so how many
-run at a time changes nothing in any of them. Sums made by BLAS do depend on its own threads, which
-is why it is held at one meanwhile.
+run at a time changes nothing in any of them. The native engine and its starts call no BLAS, whose
+sums would depend on its own threads.
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
-from threading import Lock
 from typing import Any, TypeVar
-
-from threadpoolctl import threadpool_limits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-_lock = Lock()
-_inside = 0
-_limits: Any = None
 
 
 def cores() -> int:
@@ -46,33 +38,11 @@ def run_all(
     """
     threads = min(threads or cores(), len(items))
     results: list[Any] = [None] * len(items)
-    with one_blas_thread():
-        for i, result in _finished(function, items, threads):
-            results[i] = result
-            if done is not None:
-                done(i, result)
+    for i, result in _finished(function, items, threads):
+        results[i] = result
+        if done is not None:
+            done(i, result)
     return results
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS and OpenMP at one thread; the last to leave restores what was before the first.
-
-    threadpoolctl's limits are the process's own, so that two of them in two threads would restore
-    each other's.
-    """
-    global _inside, _limits
-    with _lock:
-        if _inside == 0:
-            _limits = threadpool_limits(limits=1)
-        _inside += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if _inside == 0:
-                _limits.restore_original_limits()
 
 
 def _finished(function: Callable, items: Sequence, threads: int) -> Iterator[tuple[int, Any]]:

@@ -1,7 +1,7 @@
 """A seeded hourly market with planted regimes, for a first run without a file or a network.
 
-Regimes persist for some hundred hours and differ in volatility, and each pulls the price to a level
-of its own: turbulence begins with a fall, as markets do. Within a bar the price walks in many
+Regimes persist for some hundred hours and differ in volatility; their drifts are small, up when calm
+and down when turbulent, so that nobody can live on them. Within a bar the price walks in many
 moves, so high and low belong to the path; the size of a bar's moves is Student-t like; volume rises
 with volatility.
 
@@ -23,8 +23,7 @@ _START = pd.Timestamp("2021-01-01", tz="UTC").as_unit("ns").value
 _FIRST_PRICE = 20_000.0
 _VOLATILITY = (0.002, 0.014)  # of an hourly log return, calmest and wildest regime
 _DWELL = (200.0, 100.0)  # mean hours in a regime
-_LEVEL = (0.06, -0.3)  # log price that each regime pulls to, over the first one
-_PULL = 0.06  # share of the distance to it that an hour takes back
+_DRIFT = (6e-5, -1.2e-4)  # mean of an hourly log return
 _TAIL = 16.0  # degrees of freedom of a bar's Student-t scale
 _WALK = 24  # price moves within a bar
 _VOLUME = 1_000.0  # usual hourly volume
@@ -59,7 +58,7 @@ def make_market(n_bars: int = 26_280, n_regimes: int = 3, seed: int = 7) -> Bars
     states = _regimes(rng, n_bars, _spread(_DWELL, n_regimes))
     volatility = _spread(_VOLATILITY, n_regimes)[states]
     scale = volatility * np.sqrt((_TAIL - 2) / rng.chisquare(_TAIL, n_bars))
-    prices = _prices(rng, scale, _spread(_LEVEL, n_regimes)[states])
+    prices = _prices(rng, scale, _spread(_DRIFT, n_regimes)[states])
     ohlcv = np.column_stack([prices, _volume(rng, volatility, scale)])
     return _as_bars(ohlcv, states, seed)
 
@@ -89,13 +88,12 @@ def _regimes(rng: np.random.Generator, n_bars: int, dwell: np.ndarray) -> np.nda
     return np.repeat(visits, hours)[:n_bars]
 
 
-def _prices(rng: np.random.Generator, scale: np.ndarray, level: np.ndarray) -> np.ndarray:
+def _prices(rng: np.random.Generator, scale: np.ndarray, drift: np.ndarray) -> np.ndarray:
     """Open, high, low, close (T, 4) of a walk whose bars open where the last one closed."""
     moves = rng.standard_normal((len(scale), _WALK)) * (scale / np.sqrt(_WALK))[:, None]
-    moves += (_PULL / _WALK * level)[:, None]
-    close = lfilter([1.0], [1.0, -(1.0 - _PULL)], moves.sum(axis=1))  # log price over the first one
+    moves += drift[:, None] / _WALK
+    close = np.cumsum(moves.sum(axis=1))  # log price over the first one
     opens = np.concatenate([[0.0], close[:-1]])
-    moves -= (_PULL / _WALK * opens)[:, None]
     inside = opens[:, None] + np.cumsum(moves[:, :-1], axis=1)
     path = _FIRST_PRICE * np.exp(np.column_stack([opens, inside, close]))
     return np.column_stack([path[:, 0], path.max(axis=1), path.min(axis=1), path[:, -1]])

@@ -8,14 +8,18 @@ from typing import Any
 
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config import Config, composition_error
 from hmm_exp.errors import HmmExpError
-from hmm_exp.tracking.preflight import plan_sweep
+from hmm_exp.tracking import isolation
+from hmm_exp.tracking.preflight import plan_sweep, refuse_grid, replace_grid
 
 FAILED, BAD_INPUT = 1, 2
+IN_THIS_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+_open: Config | None = None
 
 
 class SweepCallback(Callback):
@@ -24,13 +28,24 @@ class SweepCallback(Callback):
     def __init__(self) -> None:
         self.settings: Config | None = None
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse a grid that a single run would leave out."""
+        if self.settings is None and config.hydra.mode != RunMode.MULTIRUN:
+            with _exits_with(BAD_INPUT):
+                refuse_grid(config)
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every cell's settings, open the parent run and tell the cells about it."""
+        global _open
         with _exits_with(BAD_INPUT):
+            replace_grid(config)
             plan = plan_sweep(config)
-            from hmm_exp.tracking.sweep import open_sweep  # MLflow and numba, now there is work
+            isolation.worker()  # it imports while this process imports MLflow
+            from hmm_exp.tracking.sweep import open_sweep
 
-            self.settings = open_sweep(config, plan)
+            self.settings = _open = open_sweep(config, plan)
+            if config.hydra.launcher._target_ != IN_THIS_PROCESS:
+                isolation.dismiss()  # the launcher's own processes have theirs
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the leaderboard, choose, ask the gate, promote; exit non-zero on any failure."""
@@ -38,8 +53,31 @@ class SweepCallback(Callback):
         from hmm_exp.tracking.sweep import close_sweep
 
         with _exits_with(FAILED):
-            if not close_sweep(self.settings):
-                raise SystemExit(FAILED)
+            succeeded = close_sweep(self.settings)
+        if not succeeded:
+            raise SystemExit(FAILED)
+
+
+def abandon(error: BaseException) -> bool:
+    """Close the sweep that is open in this process after its launcher broke; say how to go on.
+
+    Returns
+    -------
+    bool
+        Whether there was one.
+    """
+    if _open is None:
+        return False
+    from hmm_exp.tracking.sweep import abandon_sweep
+
+    interrupted = isinstance(error, KeyboardInterrupt)
+    line = "interrupted" if interrupted else f"{type(error).__name__}: {error}".splitlines()[0]
+    print(f"error: {line}; go on with sweep_id={_open.sweep_id}", file=sys.stderr)
+    try:
+        abandon_sweep(_open, interrupted)
+    except Exception as second:
+        print(f"error: the sweep's run is not closed: {second}", file=sys.stderr)
+    return True
 
 
 @contextmanager

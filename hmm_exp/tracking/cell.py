@@ -1,16 +1,25 @@
-"""One composed config, run and recorded: alone, or as a cell of a sweep."""
+"""One composed config, run and recorded: alone, or as a cell of a sweep.
+
+A cell of a sweep is read and fitted by a process of its own (`isolation`) that leaves a bundle on
+disk; this process opens the run, watches, and records. Whatever happens to the cell happens there.
+"""
 
 import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
 from hmm_exp.config import Config
-from hmm_exp.experiment.prepare import Prepared, prepare
-from hmm_exp.experiment.run import RunResult, run
-from hmm_exp.tracking import registry, terminal
-from hmm_exp.tracking.record import cell_name, fail_run, finish_run, start_run
-from hmm_exp.tracking.store import Store, open_store
-from hmm_exp.tracking.sweep import is_finished
+from hmm_exp.errors import TrackingError
+from hmm_exp.tracking import isolation, owner, tags, terminal
+from hmm_exp.tracking.bundle import Bundle, cell_name
+from hmm_exp.tracking.record import fail_run, finish_run, one_line, start_run
+from hmm_exp.tracking.store import Store, open_store, patiently, store_of
+from hmm_exp.tracking.sweep import finished_cell
 
 log = logging.getLogger(__name__)
 
@@ -20,14 +29,29 @@ def run_cell(settings: Config) -> None:
     if settings.sweep.parent_run is None:
         _run_alone(settings)
     else:
-        _run_in_sweep(settings, HydraConfig.get().job.num + 1)
+        _Cell(settings, HydraConfig.get().job.num + 1).run()
 
 
 def _run_alone(settings: Config) -> None:
+    from hmm_exp.experiment.prepare import prepare
+    from hmm_exp.experiment.run import run
+    from hmm_exp.tracking import registry
+    from hmm_exp.tracking.bundle import data_identity, write_bundle
+
     prepared = prepare(settings)  # bad input leaves no run behind
     store = open_store(settings.tracking)
-    run_id = start_run(store, settings, prepared)
-    result = _fit_and_record(store, run_id, prepared, terminal.Progress(cell_name(settings)))
+    run_id = start_run(store, settings, data_identity(prepared))
+    try:
+        with (
+            terminal.Progress(cell_name(settings)) as progress,
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            result = run(prepared, progress)
+            progress("recording")
+            finish_run(store, run_id, write_bundle(result, Path(folder) / "run"))
+    except (Exception, KeyboardInterrupt) as error:
+        fail_run(store, run_id, error)
+        raise
     terminal.print_run(result)
     print(f"run {run_id}: {terminal.ui_link(store, run_id=run_id)}")
     if settings.promote:
@@ -38,37 +62,121 @@ def _run_alone(settings: Config) -> None:
     print(result.regime_now)
 
 
-def _run_in_sweep(settings: Config, number: int) -> None:
-    store = open_store(settings.tracking)
-    head = f"[{number}/{settings.sweep.n_cells}] {cell_name(settings)}"
-    prepared, run_id = None, None
-    try:
-        prepared = prepare(settings)
-        if settings.sweep.resumed and is_finished(store.client, settings, prepared.fingerprint):
-            log.info("%s  finished before", head)
+@dataclass
+class _Cell:
+    """A cell of a sweep, seen from the process that watches over it."""
+
+    settings: Config
+    number: int
+
+    def run(self) -> None:
+        """Run and record the cell; a failure is recorded and the sweep goes on."""
+        run_id = None
+        try:
+            store = store_of(self.settings.tracking)
+        except TrackingError as error:
+            log.error("%s  FAILED: %s", self.head, error)
             return
-        run_id = start_run(store, settings, prepared)
-        result = _fit_and_record(store, run_id, prepared, terminal.Progress(head), keep=True)
-        log.info("%s  %s", head, terminal.summary_line(result))
-    except (Exception, KeyboardInterrupt) as error:
-        run_id = run_id or start_run(store, settings, prepared)
-        log.error("%s  FAILED: %s", head, fail_run(store, run_id, error))
+        progress = terminal.Progress(self.head)
+        try:
+            with progress:
+                if self._is_superseded(store):
+                    return
+                space = self._ask("prepare", self.settings, self.log_file, progress=progress)
+                if self._is_done(store, space):
+                    return
+                run_id = self._start(store, space)
+                bundle = self._fitted(space, progress)
+                progress("recording")
+                self._record(store, run_id, bundle)
+            log.info("%s  %s", self.head, terminal.summary_line(bundle.metrics, bundle.tags))
+        except (Exception, KeyboardInterrupt) as error:
+            self._fail(store, run_id, error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+
+    @property
+    def head(self) -> str:
+        """Place in the sweep and name."""
+        return f"[{self.number}/{self.settings.sweep.n_cells}] {cell_name(self.settings)}"
+
+    @property
+    def log_file(self) -> Path:
+        """Where all that the cell says is kept."""
+        attempt = self.settings.sweep.attempt
+        return self.folder / "logs" / f"{self.number}.{attempt}.log"
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the sweep on this machine."""
+        return Path(self.settings.sweep.folder or tempfile.gettempdir())
+
+    def _ask(self, name: str, *arguments: object, progress: terminal.Progress) -> Any:
+        return isolation.worker().ask(
+            name,
+            *arguments,
+            within=self.settings.sweep.cell_timeout,
+            on_progress=progress,
+            on_tick=self._leave_when_alone,
+        )
+
+    def _leave_when_alone(self) -> None:
+        """End with the main process: a cell that goes on alone would be run twice on resuming."""
+        if owner.is_dead(self.settings.sweep.owner):
+            isolation.dismiss()
+            os._exit(1)
+
+    def _is_superseded(self, store: Store) -> bool:
+        """Whether the sweep was started again since this cell was sent out."""
+        parent_run = str(self.settings.sweep.parent_run)
+        parent = patiently(lambda: store.client.get_run(parent_run), self._patience)
+        newest = parent.data.tags.get(tags.ATTEMPT)
+        if newest in (None, str(self.settings.sweep.attempt)):
+            return False
+        log.warning("%s  left to a later start of this sweep", self.head)
+        return True
+
+    def _is_done(self, store: Store, space: dict[str, str]) -> bool:
+        """Whether an earlier start of this sweep finished the cell."""
+        if self.settings.sweep.attempt == 1:
+            return False
+        found = patiently(
+            lambda: finished_cell(store, self.settings.sweep_id, space[tags.FINGERPRINT]),
+            self._patience,
+        )
+        if found:
+            log.info("%s  finished before", self.head)
+        return found
+
+    def _start(self, store: Store, space: dict[str, str] | None) -> str:
+        return patiently(lambda: start_run(store, self.settings, space), self._patience)
+
+    def _fitted(self, space: dict[str, str], progress: terminal.Progress) -> Bundle:
+        """Bundle of this cell: left by an earlier start that could not record it, or made now."""
+        place = self.folder / "pending" / space[tags.FINGERPRINT]
+        if not place.is_dir():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            self._ask("fit", place, progress=progress)
+        return Bundle.read(place)
+
+    def _record(self, store: Store, run_id: str, bundle: Bundle) -> None:
+        """Record a bundle; when the store is gone for longer than patience it stays on disk."""
+        try:
+            patiently(lambda: finish_run(store, run_id, bundle), self._patience)
+        except TrackingError as error:
+            raise TrackingError(f"{error}; the finished work is in {bundle.folder}") from None
+        bundle.remove()
+
+    def _fail(self, store: Store, run_id: str | None, error: BaseException) -> None:
+        reason = one_line(error)
+        log.error("%s  FAILED: %s (log: %s)", self.head, reason, self.log_file)
         log.debug("the whole story", exc_info=True)
-        if isinstance(error, KeyboardInterrupt):
-            raise
+        try:
+            run_id = run_id or self._start(store, None)
+            patiently(lambda: fail_run(store, run_id, error, self.log_file), self._patience)
+        except Exception as second:
+            log.error("%s  the failure is not recorded: %s", self.head, one_line(second))
 
-
-def _fit_and_record(
-    store: Store, run_id: str, prepared: Prepared, progress: terminal.Progress, keep: bool = False
-) -> RunResult:
-    """Fit and record; an error closes the run, unless the caller keeps that for itself."""
-    try:
-        with progress:
-            result = run(prepared, progress)
-            progress("recording")
-            finish_run(store, run_id, result)
-    except (Exception, KeyboardInterrupt) as error:
-        if not keep:
-            fail_run(store, run_id, error)
-        raise
-    return result
+    @property
+    def _patience(self) -> float:
+        return self.settings.tracking.patience

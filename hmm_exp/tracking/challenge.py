@@ -6,7 +6,6 @@ candidate's train bars, as the candidate's were. Where the data are not at hand,
 champion's own run has stored stand in, on the timestamps that both have.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +18,11 @@ from hmm_exp.experiment.prepare import Source
 from hmm_exp.experiment.significance import MIN_BARS, hac_error
 from hmm_exp.experiment.yardstick import fit_yardstick, known_at_close
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.evidence import Evidence
-from hmm_exp.tracking.loading import load_detector
+from hmm_exp.tracking.evidence import Evidence, Incumbent
 from hmm_exp.tracking.stored import read_data, read_scores
-from hmm_exp.tracking.versions import Champion
 
 
-class NotCompared(Exception):
+class NotCompared(Exception):  # noqa: N818  no error, an answer
     """There is no fair comparison; says why."""
 
 
@@ -44,7 +41,7 @@ class Comparison:
 
 
 def compare(
-    client: MlflowClient, evidence: Evidence, champion: Champion, fewest: int
+    client: MlflowClient, evidence: Evidence, incumbent: Incumbent, fewest: int
 ) -> Comparison:
     """Hold a candidate's scores against the champion's.
 
@@ -58,20 +55,18 @@ def compare(
     NotCompared
         Another market, no scores, or too few common bars.
     """
-    if not same_market(evidence.run.data.tags, champion.tags):
+    rival = incumbent.detector
+    if rival is None:
+        raise NotCompared("it does not answer any more")
+    if not same_market(evidence.run.data.tags, incumbent.champion.tags):
         raise NotCompared("it is of another market")
     if evidence.scores.empty:
         raise NotCompared("the run has no scores on test")
-    try:
-        rival = load_detector(champion.uri)
-    except HmmExpError as error:
-        raise NotCompared(f"it cannot be loaded: {error}") from None
     if rival.step != evidence.detector.step:
         raise NotCompared(f"it forecasts bars of {rival.step}, not of {evidence.detector.step}")
     most = 0
-    ways: tuple[Callable[..., pd.Series], ...] = (_scored_again, _scored_then)
-    for scored in ways:
-        gain = _gain(evidence.scores["model_score"], scored(client, evidence, champion, rival))
+    for scored in (_scored_again, _scored_then):
+        gain = _gain(evidence.scores["model_score"], scored(client, evidence, incumbent))
         if len(gain) >= max(fewest, MIN_BARS):
             return Comparison(len(gain), float(gain.mean()), hac_error(gain))
         most = max(most, len(gain))
@@ -93,10 +88,10 @@ def _gain(mine: pd.Series, theirs: pd.Series) -> np.ndarray:
     return (mine - theirs.reindex(mine.index)).dropna().to_numpy()
 
 
-def _scored_again(
-    client: MlflowClient, evidence: Evidence, champion: Champion, rival: Detector
-) -> pd.Series:
+def _scored_again(client: MlflowClient, evidence: Evidence, incumbent: Incumbent) -> pd.Series:
     """Scores of the champion on the candidate's data, after its own training."""
+    rival = incumbent.detector
+    assert rival is not None
     source = read_data(client, evidence.run.info.run_id)
     end = rival.meta.get("train_end")
     if source is None or source.next_return is None or end is None or not evidence.trained_until:
@@ -113,18 +108,18 @@ def _scored_again(
 
 def _known_states(rival: Detector, source: Source) -> np.ndarray:
     """Filtered probabilities known at every base bar's close, NaN before the first; (N, K)."""
-    bars = source.bars
-    regimes = rival.filter_features(source.frame) if bars is None else rival.filter(bars)
+    data = source.frame if source.bars is None else source.bars
+    assert data is not None
+    regimes = rival.filter(data)
     row_time = pd.DatetimeIndex(regimes["available_at"]).as_unit("ns").asi8
     probs = regimes.filter(like="p_state_").to_numpy()
     return known_at_close(source.time.as_unit("ns").asi8, row_time, probs)
 
 
-def _scored_then(
-    client: MlflowClient, evidence: Evidence, champion: Champion, rival: Detector
-) -> pd.Series:
+def _scored_then(client: MlflowClient, evidence: Evidence, incumbent: Incumbent) -> pd.Series:
     """Scores that the champion's run stored of bars out of its sample."""
-    scores = read_scores(client, champion.run_id) if champion.run_id else None
+    run_id = incumbent.champion.run_id
+    scores = read_scores(client, run_id) if run_id else None
     if scores is None:
         return _no_scores()
     return scores.loc[scores["split"].isin(("val", "test")), "model_score"]

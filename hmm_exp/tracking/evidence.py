@@ -1,4 +1,7 @@
-"""What a run shows on its test part, for the gate. Validation chose the run and is not shown."""
+"""What candidate and champion show, for the gate: of the candidate its test part alone.
+
+Validation has chosen the candidate, so it proves nothing.
+"""
 
 from dataclasses import dataclass
 
@@ -8,9 +11,17 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.detector import Detector
+from hmm_exp.errors import ModelError
 from hmm_exp.experiment.persistence import find_visits, observed_dwell, occupancy
 from hmm_exp.market.gaps import chain_steps
+from hmm_exp.tracking import tags
 from hmm_exp.tracking.stored import read_regimes, read_scores
+from hmm_exp.tracking.trial import tried
+from hmm_exp.tracking.versions import Champion
+
+
+class Unfit(Exception):  # noqa: N818  no error, an answer
+    """There is nothing to judge; says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +65,31 @@ class Evidence:
         return observed_dwell(find_visits(self.states, self.steps), self.detector.n_states)
 
 
-def read_evidence(client: MlflowClient, run: Run, detector: Detector) -> Evidence:
-    """Read what a run has stored, and keep its test part."""
+@dataclass(frozen=True, eq=False)
+class Incumbent:
+    """The champion that a candidate would replace.
+
+    Attributes
+    ----------
+    champion
+        Its version.
+    detector
+        What is served now; None when it does not answer any more.
+    """
+
+    champion: Champion
+    detector: Detector | None
+
+
+def read_evidence(client: MlflowClient, run: Run) -> Evidence:
+    """Read what a run has stored, and keep its test part.
+
+    Raises
+    ------
+    Unfit
+        When the run is not finished, or holds no model that answers.
+    """
+    detector = _answering(run)
     scores = read_scores(client, run.info.run_id)
     regimes = read_regimes(client, run.info.run_id)
     test = None if regimes is None else regimes[regimes["split"] == "test"].dropna()
@@ -67,6 +101,35 @@ def read_evidence(client: MlflowClient, run: Run, detector: Detector) -> Evidenc
         states=np.empty(0, np.int64) if test is None else test["state"].to_numpy(np.int64),
         steps=np.empty(0, np.int64) if test is None else _steps(test, detector),
     )
+
+
+def read_incumbent(champion: Champion) -> Incumbent:
+    """Load what is in Production."""
+    try:
+        return Incumbent(champion, tried(champion.uri))
+    except ModelError:
+        return Incumbent(champion, None)
+
+
+def model_id(run: Run) -> str | None:
+    """Id of the model that a run logged last, None without one."""
+    models = run.outputs.model_outputs if run.outputs else []
+    return models[-1].model_id if models else None
+
+
+def _answering(run: Run) -> Detector:
+    """Detector of a finished run. Raises Unfit."""
+    if run.info.lifecycle_stage != "active":
+        raise Unfit("the run is deleted")
+    if run.info.status != "FINISHED":
+        why = run.data.tags.get(tags.STATUS_REASON)
+        raise Unfit(f"the run is {run.info.status}" + (f": {why}" if why else ""))
+    if not model_id(run):
+        raise Unfit("the run holds no model")
+    try:
+        return tried(f"models:/{model_id(run)}")
+    except ModelError as error:
+        raise Unfit(str(error)) from None
 
 
 def _trained_until(scores: pd.DataFrame) -> pd.Timestamp | None:

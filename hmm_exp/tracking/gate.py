@@ -13,12 +13,11 @@ from mlflow.tracking import MlflowClient
 from omegaconf import OmegaConf
 
 from hmm_exp.config import RULES, GateConfig, conf_dir, nearest
-from hmm_exp.errors import ConfigError, HmmExpError
+from hmm_exp.errors import ConfigError
 from hmm_exp.experiment.significance import MIN_BARS, estimate_gain
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.challenge import NotCompared, compare
-from hmm_exp.tracking.evidence import Evidence, read_evidence
-from hmm_exp.tracking.loading import load_detector
+from hmm_exp.tracking.evidence import Evidence, Incumbent
 from hmm_exp.tracking.versions import STAGE, Champion
 
 _UNNAMED = "an unnamed instrument"
@@ -58,48 +57,28 @@ def named_gate(name: str) -> GateConfig:
     assert isinstance(gate, GateConfig)
     for dotted, rule in RULES.items():
         group, setting = dotted.split(".")
-        if group == "gate" and (complaint := rule(getattr(gate, setting))):
-            raise ConfigError(f"{dotted}={getattr(gate, setting)}: must be {complaint}")
+        if group == "gate" and (allowed := rule(getattr(gate, setting))):
+            raise ConfigError(f"{dotted}={getattr(gate, setting)}: must be {allowed}")
     return gate
 
 
-def judge(client: MlflowClient, run: Run, champion: Champion | None, gate: GateConfig) -> Verdict:
-    """Hold a run against the gate and the champion.
+def judge(
+    client: MlflowClient, evidence: Evidence, incumbent: Incumbent | None, gate: GateConfig
+) -> Verdict:
+    """Hold a candidate against the gate and the champion.
 
-    Never forced: a run that holds nothing to load, and the synthetic market over a real one.
+    Never forced: the synthetic market over a real one.
     """
-    if unfit := _unfit(run):
-        return Verdict([Finding("final", unfit)])
-    try:
-        detector = load_detector(f"models:/{model_id(run)}")
-    except HmmExpError as error:
-        return Verdict([Finding("final", f"the model does not answer: {error}")])
-    evidence = read_evidence(client, run, detector)
     return Verdict(
         [
-            *_instrument(run, champion, gate),
-            *_hard_faults(run, gate),
+            *_instrument(evidence.run, incumbent.champion if incumbent else None, gate),
+            *_hard_faults(evidence.run, gate),
             *_use(evidence, gate),
             *_gain(evidence, "static", gate.static_gain, gate.level),
             *_gain(evidence, "ewma", gate.ewma_gain, gate.level),
-            *_against_champion(client, evidence, champion, gate),
+            *_against(client, evidence, incumbent, gate),
         ]
     )
-
-
-def model_id(run: Run) -> str | None:
-    """Id of the model that a run logged last, None without one."""
-    models = run.outputs.model_outputs if run.outputs else []
-    return models[-1].model_id if models else None
-
-
-def _unfit(run: Run) -> str | None:
-    if run.info.lifecycle_stage != "active":
-        return "the run is deleted"
-    if run.info.status != "FINISHED":
-        why = run.data.tags.get(tags.STATUS_REASON)
-        return f"the run is {run.info.status}" + (f": {why}" if why else "")
-    return None if model_id(run) else "the run holds no model"
 
 
 def _instrument(run: Run, champion: Champion | None, gate: GateConfig) -> Iterator[Finding]:
@@ -163,15 +142,15 @@ def _gain(evidence: Evidence, baseline: str, weight: str, level: float) -> Itera
         yield Finding(weight, f"{shown}: its {bound} is not above zero")
 
 
-def _against_champion(
-    client: MlflowClient, evidence: Evidence, champion: Champion | None, gate: GateConfig
+def _against(
+    client: MlflowClient, evidence: Evidence, incumbent: Incumbent | None, gate: GateConfig
 ) -> Iterator[Finding]:
     """Whether the candidate is worse than the champion by more than one error."""
-    if champion is None or gate.champion_bars == 0:
+    if incumbent is None or gate.champion_bars == 0:
         return
-    name = f"version {champion.version}"
+    name = f"version {incumbent.champion.version}"
     try:
-        found = compare(client, evidence, champion, gate.champion_bars)
+        found = compare(client, evidence, incumbent, gate.champion_bars)
     except NotCompared as why:
         yield Finding("note", f"not compared with {name}: {why}")
         return

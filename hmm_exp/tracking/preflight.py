@@ -12,25 +12,42 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from hmm_exp.config import Config, checked
-from hmm_exp.errors import ConfigError, HmmExpError
+from hmm_exp.config import Config, checked, flat
+from hmm_exp.errors import ConfigError
+from hmm_exp.tracking.isolation import CellError, worker
+
+_IN_NAME = {"model.n_states", "model.state_grid", "covariance.type"}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep whose settings are all valid: its number of cells and one config per variation."""
+    """A sweep whose settings are all valid.
+
+    Attributes
+    ----------
+    n_cells
+        Size of the grid.
+    variations
+        One config per variation.
+    varied
+        Swept settings that `cell_name` does not show otherwise.
+    """
 
     n_cells: int
     variations: list[Config]
+    varied: list[str]
 
 
 def plan_sweep(config: DictConfig) -> Plan:
     """Check the settings of all cells. Raises ConfigError, or what Hydra raises on composing."""
     choices = _choices(config)
     variations = [checked(_compose(config, overrides)) for overrides in _variations(choices)]
-    return Plan(math.prod(len(words) for words in choices), variations)
+    swept = [words[0].split("=")[0] for words in choices if len(words) > 1]
+    known = set(flat(Config()))
+    varied = [name for name in swept if name in known and name not in _IN_NAME]
+    return Plan(math.prod(len(words) for words in choices), variations, varied)
 
 
 def check_data(plan: Plan) -> None:
@@ -38,21 +55,36 @@ def check_data(plan: Plan) -> None:
 
     Raises
     ------
-    DataError, FitError
+    CellError
         When none can be prepared. One that cannot, beside others that can, is left to fail as a
         cell of its own.
     """
-    from hmm_exp.experiment.prepare import prepare
-
     spaces = {_space_key(settings): settings for settings in plan.variations}
     errors = []
     for settings in spaces.values():
         try:
-            prepare(settings)
-        except HmmExpError as error:
+            worker().ask("prepare", settings, None, within=settings.sweep.cell_timeout)
+        except CellError as error:
             errors.append(error)
     if len(errors) == len(spaces):
         raise errors[0]
+
+
+def replace_grid(config: DictConfig) -> None:
+    """Take out of a grid in YAML what the command line says itself: Hydra would do both."""
+    params = config.hydra.sweeper.get("params") or {}
+    said = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    with read_write(config), open_dict(config):
+        for key in {override.get_key_element() for override in said} & set(params):
+            del config.hydra.sweeper.params[key]
+
+
+def refuse_grid(config: DictConfig) -> None:
+    """Raise ConfigError when a single run would leave out a grid that its YAML holds."""
+    params = config.hydra.sweeper.get("params") or {}
+    if params:
+        grid = " ".join(f"{key}={value}" for key, value in params.items())
+        raise ConfigError(f"the experiment holds a grid ({grid}): add -m to sweep over it")
 
 
 def _choices(config: DictConfig) -> list[list[str]]:

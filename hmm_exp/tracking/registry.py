@@ -1,46 +1,41 @@
-"""Who is in Production: the gate, promotion and rollback, safe against crashes and each other.
+"""Who is in Production: promotion through the gate, and rollback, one at a time.
 
     decision = promote(client, run_id, registry_name="hmm_regime", gate=GateConfig())
+    print(*decision.lines("hmm_regime"), sep="\\n")
 
-`models:/hmm_regime/Production` is the contract. A stage URI serves the highest version in the
-stage, so the stage holds exactly one; the alias `production` names the same version. Every step
-leaves a Production that resolves.
+`models:/hmm_regime/Production` resolves after every step of either, also when a step is the last.
 """
 
-import sys
-import warnings
+import getpass
+import hashlib
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import mlflow
 from filelock import FileLock, Timeout
 from mlflow.entities import Run
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import GateConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.gate import STAGE, Champion, Verdict, judge, model_id
-from hmm_exp.tracking.serving import sample_bars
+from hmm_exp.tracking.continuity import Naming, name_states
+from hmm_exp.tracking.evidence import Unfit, model_id, read_evidence, read_incumbent
+from hmm_exp.tracking.gate import Verdict, judge
+from hmm_exp.tracking.installation import REFUSED, UNCHANGED, install, repair, write_decision
+from hmm_exp.tracking.loading import load_detector
+from hmm_exp.tracking.serving import log_detector
+from hmm_exp.tracking.trial import complaint
+from hmm_exp.tracking.versions import ALIAS, STAGE, Champion, Versions, champion_of
 
-ALIAS = "production"
+__all__ = ["ALIAS", "STAGE", "Champion", "Decision", "Rollback", "champion", "promote", "rollback"]
 
 _SQLITE = "sqlite:///"
 _OTHERS_DONE_WITHIN = 120  # seconds
-_SUM_TOLERANCE = 1e-6
-_COPIED_TAGS = (
-    tags.SWEEP_ID,
-    tags.CELL,
-    tags.FINGERPRINT,
-    tags.INSTRUMENT,
-    tags.DATA_KIND,
-    tags.DATA_DIGEST,
-)
-_COPIED_METRICS = ("n_states", "bic", "return_gain_val", "return_gain_test", "ewma_gain_test")
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,13 @@ class Decision:
     reasons
         Why it is refused; empty when it is not.
     warnings
-        What would have refused it, were it not forced.
+        What would have refused it, were it not forced, and what its user should know.
+    notes
+        What the gate measured.
+    naming
+        How its states are named; None when it is not promoted.
+    repaired
+        What a command that was cut off had left and this one has put right.
     noop
         The champion is this very model: nothing to do.
     dry_run
@@ -67,6 +68,9 @@ class Decision:
     version: str | None = None
     reasons: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    naming: Naming | None = None
+    repaired: list[str] = field(default_factory=list)
     noop: bool = False
     dry_run: bool = False
 
@@ -76,7 +80,7 @@ class Decision:
         return bool(self.reasons)
 
     def lines(self, registry_name: str) -> list[str]:
-        """What a terminal shows: the outcome, then each reason and warning on its line."""
+        """What a terminal shows: the outcome, then reasons, warnings and notes on their lines."""
         uri = f"models:/{registry_name}/{STAGE}"
         if self.noop:
             outcome = f"{uri} is this model already (version {self.version})"
@@ -87,13 +91,39 @@ class Decision:
         else:
             outcome = f"promoted: {uri} is version {self.version}"
         warned = [f"warning: {warning}" for warning in self.warnings]
-        return [outcome, *(f"  {line}" for line in [*self.reasons, *warned])]
+        named = [f"labels {self.naming.story}"] if self.naming else []
+        said = [*self.reasons, *warned, *self.notes, *named]
+        return [*self.repaired, outcome, *(f"  {line}" for line in said)]
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """Who is in Production after a rollback.
+
+    Attributes
+    ----------
+    champion
+        The version in Production now.
+    left
+        The version it took over from; None when nothing had to move.
+    repaired
+        What a command that was cut off had left and this one has put right.
+    """
+
+    champion: Champion
+    left: str | None
+    repaired: list[str]
+
+    def lines(self) -> list[str]:
+        """What a terminal shows."""
+        served = f"models:/{self.champion.name}/{STAGE} is version {self.champion.version}"
+        moved = f"rolled back from version {self.left}" if self.left else "nothing was rolled back"
+        return [*self.repaired, f"{moved}: {served} (run {self.champion.run_id})"]
 
 
 def champion(client: MlflowClient, registry_name: str) -> Champion | None:
     """The version that `models:/<registry_name>/Production` serves, None without one."""
-    version = max(_in_stage(client, registry_name), key=_number, default=None)
-    return None if version is None else _champion(version)
+    return Versions(client, registry_name).champion()
 
 
 def promote(
@@ -131,23 +161,30 @@ def promote(
     """
     with _one_at_a_time(client), _store_errors(f"promotion of run {run_id}"):
         run = client.get_run(run_id)
-        current = champion(client, registry_name)
-        if current is not None and _same_model(run, current):
-            if not dry_run:
-                _settle(client, registry_name, current.version)  # a crash may have left a half
-            return Decision(version=current.version, noop=True, dry_run=dry_run)
-        decision = _decided(run, current, judge(run, current, gate), force)
+        versions = Versions(client, registry_name)
+        repaired = [] if dry_run else repair(versions).lines
+        decision, labels = _decide(client, run, versions.champion(), gate, force)
         if dry_run:
             return replace(decision, dry_run=True)
-        if not decision.refused:
-            version = _install(client, run, registry_name, current)
+        if decision.naming is None:
+            _write_refusal(versions, run, decision, gate)
+        else:
+            model = _named_model(run, decision.naming, labels)
+            version = _install(versions, run, model, decision, gate)
             decision = replace(decision, promoted=True, version=version)
-        _write_decision(client, run_id, decision)
-        return decision
+        return replace(decision, repaired=repaired)
 
 
-def rollback(client: MlflowClient, registry_name: str) -> Champion:
-    """Bring back the version that the champion took Production from; the champion is archived.
+def rollback(client: MlflowClient, registry_name: str, to: str | None = None) -> Rollback:
+    """Bring an earlier version back into Production; the one that was there is archived.
+
+    After a promotion or a rollback that was cut off, putting that right is all that is done: it is
+    what a rollback would have been asked for.
+
+    Parameters
+    ----------
+    to
+        The version to bring back; by default the one that the champion took over from.
 
     Raises
     ------
@@ -155,19 +192,50 @@ def rollback(client: MlflowClient, registry_name: str) -> Champion:
         When there is no champion, none before it, or the one before does not answer any more.
     """
     with _one_at_a_time(client), _store_errors(f"rollback of {registry_name}"):
-        current = champion(client, registry_name)
+        versions = Versions(client, registry_name)
+        found = repair(versions)
+        current = versions.champion()
         if current is None:
-            raise TrackingError(f"models:/{registry_name}/{STAGE} does not exist: promote first")
-        previous = current.tags.get(tags.REPLACES)
-        if previous is None:
+            raise TrackingError(f"{versions.uri} does not exist: promote first")
+        target = to or (current.version if found.undid else current.replaces)
+        if target is None:
             raise TrackingError(
                 f"version {current.version} of {registry_name} took over from no other: there is "
                 "nothing to roll back to"
             )
-        if complaint := _complaint(f"models:/{registry_name}/{previous}"):
-            raise TrackingError(f"not rolled back: {complaint}")
-        _settle(client, registry_name, previous)
-        return _champion(client.get_model_version(registry_name, previous))
+        if target == current.version:
+            return Rollback(current, None, found.lines)
+        back = champion_of(versions.get(target))
+        if silent := complaint(back.uri):
+            raise TrackingError(f"not rolled back: {silent}")
+        versions.settle(back.version)
+        moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        versions.tag(current.version, tags.ROLLED_BACK, f"{moment} to version {back.version}")
+        return Rollback(back, current.version, found.lines)
+
+
+def _decide(
+    client: MlflowClient, run: Run, current: Champion | None, gate: GateConfig, force: bool
+) -> tuple[Decision, tuple[str, ...]]:
+    """Ask the gate, and name the states of what it lets through; gives their labels so far too."""
+    version = current.version if current else None
+    if current is not None and _same_model(run, current):
+        return Decision(version=version, noop=True), ()
+    try:
+        evidence = read_evidence(client, run)
+    except Unfit as why:
+        return Decision(version=version, reasons=[str(why)]), ()
+    incumbent = read_incumbent(current) if current else None
+    verdict = judge(client, evidence, incumbent, gate)
+    reasons = verdict.of("final") if force else verdict.of("final", "refuse")
+    decision = Decision(
+        version=version,
+        reasons=reasons,
+        warnings=_warnings(verdict, force),
+        notes=verdict.of("note"),
+        naming=None if reasons else name_states(client, evidence, incumbent),
+    )
+    return decision, evidence.detector.labels
 
 
 def _same_model(run: Run, current: Champion) -> bool:
@@ -176,142 +244,61 @@ def _same_model(run: Run, current: Champion) -> bool:
     return run.info.run_id == current.run_id or (same and run.info.status == "FINISHED")
 
 
-def _decided(run: Run, current: Champion | None, verdict: Verdict, force: bool) -> Decision:
-    """Turn the gate's verdict into a decision; a model that does not answer is refused too."""
-    reasons = verdict.final + ([] if force else verdict.forcible)
-    forced = [f"forced: {reason}" for reason in verdict.forcible] if force else []
-    if not reasons and (complaint := _complaint(f"models:/{model_id(run)}")):
-        reasons = [complaint]
-    return Decision(version=current.version if current else None, reasons=reasons, warnings=forced)
+def _warnings(verdict: Verdict, force: bool) -> list[str]:
+    forced = [f"forced: {reason}" for reason in verdict.of("refuse")] if force else []
+    return forced + verdict.of("warn")
 
 
-def _install(client: MlflowClient, run: Run, name: str, current: Champion | None) -> str:
-    """Register, put into Production, prove that it answers there, else bring back the champion."""
-    version = _registered(client, run, name)
-    if current is not None:
-        client.set_model_version_tag(name, version, tags.REPLACES, current.version)
-    _settle(client, name, version)
-    if complaint := _complaint(f"models:/{name}/{STAGE}"):
-        _undo(client, name, version, current)
-        raise TrackingError(f"not promoted: {complaint}")
-    return version
+def _write_refusal(versions: Versions, run: Run, decision: Decision, gate: GateConfig) -> None:
+    """Write why a run is not promoted; what the champion's own run says of its promotion stays."""
+    current = versions.champion()
+    is_champion = current is not None and current.run_id == run.info.run_id
+    if run.info.lifecycle_stage == "active" and not is_champion:
+        word = UNCHANGED if decision.noop else REFUSED
+        write_decision(versions.client, run.info.run_id, word, _findings(decision, gate))
 
 
-def _undo(client: MlflowClient, name: str, version: str, current: Champion | None) -> None:
-    if current is not None:
-        _settle(client, name, current.version)
-    else:
-        _move(client, name, version, "Archived")
-        client.delete_registered_model_alias(name, ALIAS)
+def _named_model(run: Run, naming: Naming, labels: tuple[str, ...]) -> str:
+    """Id of the run's model under the labels it shall have: logged again where they differ."""
+    model = model_id(run)
+    assert model is not None
+    if naming.labels == labels:
+        return model
+    detector = load_detector(f"models:/{model}")
+    return log_detector(run.info.run_id, replace(detector, labels=naming.labels)).model_id
 
 
-def _registered(client: MlflowClient, run: Run, name: str) -> str:
-    """Version of the run's model; one that an interrupted promotion left is taken up again."""
-    for version in _versions(client, name):
-        if version.run_id == run.info.run_id and version.current_stage == "None":
-            for key, value in _version_tags(run).items():
-                client.set_model_version_tag(name, version.version, key, value)
-            return str(version.version)
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    source = model_id(run)
-    created = client.create_model_version(
-        name,
-        source=f"models:/{source}",
-        run_id=run.info.run_id,
-        tags=_version_tags(run),
-        description=_description(run),
-        model_id=source,
-    )
-    return str(created.version)
+def _install(versions: Versions, run: Run, model: str, decision: Decision, gate: GateConfig) -> str:
+    assert decision.naming is not None
+    about = _findings(decision, gate) | {tags.LABELS: decision.naming.story}
+    return install(versions, run, model, about, decision.version)
 
 
-def _settle(client: MlflowClient, name: str, version: str) -> None:
-    """Make `version` the one in Production and the one under the alias; nothing if it is."""
-    if [str(v.version) for v in _in_stage(client, name)] != [version]:
-        _move(client, name, version, STAGE)  # archives the others in the same transaction
-    aliases = client.get_registered_model(name).aliases
-    if str(aliases.get(ALIAS)) != version:
-        client.set_registered_model_alias(name, ALIAS, version)
-
-
-def _move(client: MlflowClient, name: str, version: str, stage: str) -> None:
-    """Move a version into a stage. MLflow deprecates stages for aliases, but keeps them served."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        client.transition_model_version_stage(
-            name, version, stage, archive_existing_versions=stage == STAGE
-        )
-
-
-def _complaint(uri: str) -> str | None:
-    """Load a model by its URI and let it predict; gives what is wrong with it, None if nothing."""
-    path = list(sys.path)
-    try:
-        model = mlflow.pyfunc.load_model(uri, suppress_warnings=True)
-        regimes = model.predict(sample_bars(model.get_raw_model()))
-        total = regimes.filter(like="p_state_").sum(axis=1)
-    except Exception as error:  # whatever a stored model may raise
-        return f"{uri} does not answer: {type(error).__name__}: {' '.join(str(error).split())}"
-    finally:
-        sys.path[:] = path  # MLflow leaves the model's own code in front
-    if regimes.empty or not (abs(total - 1) < _SUM_TOLERANCE).all():
-        return f"{uri} gives no probabilities that sum to one"
-    return None
-
-
-def _write_decision(client: MlflowClient, run_id: str, decision: Decision) -> None:
-    word = "promoted" if decision.promoted else "refused"
-    client.set_tag(run_id, tags.GATE_DECISION, word)
-    client.set_tag(run_id, tags.GATE_REASONS, "; ".join([*decision.reasons, *decision.warnings]))
-
-
-def _version_tags(run: Run) -> dict[str, str]:
-    copied = {name: run.data.tags[name] for name in _COPIED_TAGS if name in run.data.tags}
-    metrics = {name: run.data.metrics[name] for name in _COPIED_METRICS if name in run.data.metrics}
-    return copied | {name: f"{value:.6g}" for name, value in metrics.items()}
-
-
-def _description(run: Run) -> str:
-    about = _version_tags(run)
-    cell = about.get(tags.CELL, "model")
-    source = f"run {run.info.run_id}"
-    if sweep := about.get(tags.SWEEP_ID):
-        source += f" of sweep {sweep}"
-    figures = ", ".join(f"{name} {about[name]}" for name in _COPIED_METRICS if name in about)
-    instrument = about.get(tags.INSTRUMENT, "an unnamed instrument")
-    return f"{cell} on {instrument}, {source}" + (f": {figures}" if figures else "")
-
-
-def _champion(version: ModelVersion) -> Champion:
-    return Champion(str(version.version), version.run_id, dict(version.tags))
-
-
-def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
-    return list(client.search_model_versions(f"name = '{name}'"))
-
-
-def _in_stage(client: MlflowClient, name: str) -> list[ModelVersion]:
-    return [version for version in _versions(client, name) if version.current_stage == STAGE]
-
-
-def _number(version: ModelVersion) -> int:
-    return int(version.version)
+def _findings(decision: Decision, gate: GateConfig) -> dict[str, str]:
+    """Tags of a decision, for the run and for the version."""
+    return {
+        tags.GATE: gate.name,
+        tags.GATE_REASONS: "; ".join([*decision.reasons, *decision.warnings]),
+        tags.GATE_NOTES: "; ".join(decision.notes),
+    }
 
 
 @contextmanager
 def _one_at_a_time(client: MlflowClient) -> Iterator[None]:
-    """Serialise promotions on a SQLite store; a server's are a few requests apart."""
-    uri = client.tracking_uri
-    if not uri.startswith(_SQLITE):
-        yield
-        return
-    lock = FileLock(f"{Path(uri.removeprefix(_SQLITE))}-promotion.lock")
+    """Serialise promotions: on a SQLite store all, on a server those of one user's machine."""
+    lock = FileLock(_lock_file(client.tracking_uri))
     try:
         with lock.acquire(timeout=_OTHERS_DONE_WITHIN):
             yield
     except Timeout:
         raise TrackingError(f"another promotion holds {lock.lock_file}") from None
+
+
+def _lock_file(uri: str) -> Path:
+    if uri.startswith(_SQLITE):
+        return Path(f"{uri.removeprefix(_SQLITE)}-promotion.lock")
+    store = hashlib.sha256(f"{getpass.getuser()} {uri}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"hmm_exp-{store}-promotion.lock"
 
 
 @contextmanager

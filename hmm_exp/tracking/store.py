@@ -7,16 +7,22 @@ Default: `mlflow.db` (SQLite) and `mlruns/` in the folder where the program runs
 import logging
 import os
 import sqlite3
+import subprocess
 import tempfile
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from requests.exceptions import RequestException
 
 from hmm_exp.config import TrackingConfig
 from hmm_exp.errors import TrackingError
@@ -25,6 +31,9 @@ DATABASE = "mlflow.db"
 ARTIFACTS = "mlruns"
 _SQLITE = "sqlite:///"
 _ANSWER_WITHIN = 10  # seconds
+_PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"}  # what a busy or restarting store says
+_LONGEST_PAUSE = 10.0  # seconds between two tries
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -67,12 +76,60 @@ def open_store(tracking: TrackingConfig) -> Store:
     _check_answers(uri)
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
     mlflow.set_tracking_uri(uri)
+    if uri.startswith(("http://", "https://")):  # `patiently` says how long to try
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     client = MlflowClient(uri)
     try:
         experiment_id = _experiment(client, uri, tracking.experiment)
     except MlflowException as error:
         raise TrackingError(f"tracking store {uri}: {' '.join(str(error).split())}") from None
     return Store(uri, experiment_id, tracking.experiment, client)
+
+
+def store_of(tracking: TrackingConfig) -> Store:
+    """Open the store once per process: for the cells of a sweep, whose main process made it."""
+    return _opened(resolve_uri(tracking.uri), tracking.experiment)
+
+
+def artifact_root(store: Store) -> Path:
+    """Folder beside the database, or in this folder when a server keeps the runs."""
+    if store.uri.startswith(_SQLITE):
+        return Path(store.uri.removeprefix(_SQLITE)).parent / ARTIFACTS
+    return Path.cwd() / ARTIFACTS
+
+
+def patiently(action: Callable[[], Result], patience: float) -> Result:
+    """Do something with the store, again and again while it does not answer.
+
+    Raises
+    ------
+    TrackingError
+        When it has not answered for `patience` seconds.
+    """
+    deadline, pause = time.monotonic() + patience, 0.25
+    while True:
+        try:
+            return action()
+        except (MlflowException, RequestException) as error:
+            if isinstance(error, MlflowException) and error.error_code not in _PASSING:
+                raise
+            if time.monotonic() + pause > deadline:
+                reason = " ".join(str(error).split())[:300]
+                raise TrackingError(f"the tracking store does not answer: {reason}") from None
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+@lru_cache(maxsize=1)
+def git_sha() -> str | None:
+    """Commit of the checkout that the package runs from, if it is one."""
+    command = ["git", "rev-parse", "HEAD"]
+    folder = Path(__file__).resolve().parents[2]
+    try:
+        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
 
 
 def connect(uri: str | None = None) -> MlflowClient:
@@ -85,6 +142,11 @@ def connect(uri: str | None = None) -> MlflowClient:
     _check_answers(resolved)
     mlflow.set_tracking_uri(resolved)
     return MlflowClient(resolved)
+
+
+@cache
+def _opened(uri: str, experiment: str) -> Store:
+    return open_store(TrackingConfig(uri=uri, experiment=experiment))
 
 
 def _experiment(client: MlflowClient, uri: str, name: str) -> str:

@@ -65,11 +65,10 @@ def _local(client: MlflowClient, run_id: str, name: str) -> Iterator[Path | None
     """A copy of one artifact for as long as it is read."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            held = any(item.path == name for item in client.list_artifacts(run_id))
-            path = client.download_artifacts(run_id, name, folder) if held else None
-        except (MlflowException, OSError):  # the run or its files are gone
+            path = Path(client.download_artifacts(run_id, name, folder))
+        except (MlflowException, OSError):  # there is no such file, or no such run any more
             path = None
-        yield None if path is None else Path(path)
+        yield path
 
 
 def _by_time(table: pd.DataFrame) -> pd.DataFrame:

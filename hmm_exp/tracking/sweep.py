@@ -5,15 +5,18 @@ machines.
 """
 
 import tempfile
+import time
 from pathlib import Path
 
 from mlflow.entities import Run, RunStatus
-from mlflow.tracking import MlflowClient
 from omegaconf import DictConfig, open_dict, read_write
 
 from hmm_exp.config import Config, to_config
+from hmm_exp.errors import TrackingError
 from hmm_exp.experiment import figures
-from hmm_exp.tracking import registry, tags, terminal
+from hmm_exp.hmm.threads import cores
+from hmm_exp.tracking import isolation, owner, registry, tags, terminal
+from hmm_exp.tracking.bundle import LOG_FILE
 from hmm_exp.tracking.leaderboard import (
     Choice,
     choose,
@@ -23,46 +26,67 @@ from hmm_exp.tracking.leaderboard import (
     sweep_parent,
 )
 from hmm_exp.tracking.preflight import Plan, check_data
-from hmm_exp.tracking.record import git_sha
-from hmm_exp.tracking.store import Store, open_store
+from hmm_exp.tracking.store import Store, artifact_root, git_sha, open_store
 
-__all__ = ["choose", "close_sweep", "is_finished", "open_sweep"]
+_ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
 
 def open_sweep(config: DictConfig, plan: Plan) -> Config:
-    """Check the data, open the sweep's parent run, and pass its id on to every cell.
+    """Check the data, open the sweep's parent run, and tell every cell about it.
 
-    The id is appended to the overrides from which Hydra composes each cell, so that it reaches
-    workers anywhere. Raises HmmExpError before anything is written.
+    What cells must know is appended to the overrides from which Hydra composes them, so that it
+    reaches workers anywhere. Raises HmmExpError before anything is written.
     """
     check_data(plan)
-    n_cells, settings = plan.n_cells, to_config(config)
+    settings = to_config(config)
     store = open_store(settings.tracking)
-    resumed = settings.sweep_id is not None
-    parent = _reopened(store, settings.sweep_id) if settings.sweep_id else _opened(store, n_cells)
+    close_orphans(store)
+    if settings.sweep_id is None:
+        parent, attempt = _opened(store, plan.n_cells), 1
+    else:
+        parent = _reopened(store, settings.sweep_id)
+        attempt = int(parent.data.tags.get(tags.ATTEMPT, "1")) + 1
+        store.client.set_tag(parent.info.run_id, tags.ATTEMPT, str(attempt))
     settings.sweep_id = parent.data.tags[tags.SWEEP_ID]
+    settings.tracking.uri = store.uri
     settings.sweep.parent_run = parent.info.run_id
+    settings.sweep.n_cells, settings.sweep.attempt = plan.n_cells, attempt
+    settings.sweep.owner = owner.this_process()
+    settings.sweep.folder = str(_folder(store, settings.sweep_id))
+    settings.sweep.varied = plan.varied
+    settings.compute.threads = settings.compute.threads or _threads(settings, plan.n_cells)
     with read_write(config), open_dict(config):
-        config.hydra.overrides.task += [
-            f"sweep_id={settings.sweep_id}",
-            f"sweep.parent_run={parent.info.run_id}",
-            f"sweep.n_cells={n_cells}",
-            f"sweep.resumed={resumed}",
-        ]
-    cells = f"{n_cells} cell{'s' if n_cells > 1 else ''}"
+        config.hydra.overrides.task += _words(settings)
+        if "n_jobs" in config.hydra.launcher:  # joblib's
+            config.hydra.launcher.n_jobs = min(settings.compute.workers or cores(), plan.n_cells)
+    cells = f"{plan.n_cells} cell{'s' if plan.n_cells > 1 else ''}"
     print(
-        f"sweep {settings.sweep_id}: {cells}; if stopped, go on with sweep_id={settings.sweep_id}"
+        f"sweep {settings.sweep_id}: {cells}; if stopped, go on with sweep_id={settings.sweep_id}",
+        flush=True,
     )
     return settings
 
 
-def is_finished(client: MlflowClient, settings: Config, fingerprint: str) -> bool:
-    """Whether this sweep holds a finished cell of this fingerprint."""
-    assert settings.sweep_id is not None
-    return any(
-        run.info.status == "FINISHED" and run.data.tags.get(tags.FINGERPRINT) == fingerprint
-        for run in sweep_cells(client, settings.sweep_id)
+def finished_cell(store: Store, sweep_id: str | None, fingerprint: str) -> bool:
+    """Whether a sweep holds a finished cell of this fingerprint."""
+    return bool(
+        store.client.search_runs(
+            [store.experiment_id],
+            filter_string=f"tags.{tags.SWEEP_ID} = '{sweep_id}' and tags.{tags.KIND} = 'cell' and "
+            f"tags.{tags.FINGERPRINT} = '{fingerprint}' and attributes.status = 'FINISHED'",
+            max_results=1,
+        )
     )
+
+
+def close_orphans(store: Store) -> None:
+    """Close as KILLED what dead processes of this machine left RUNNING, of whatever sweep."""
+    running = store.client.search_runs(
+        [store.experiment_id], filter_string="attributes.status = 'RUNNING'"
+    )
+    for run in running:
+        if tags.KIND in run.data.tags and owner.is_dead(run.data.tags.get(tags.OWNER)):
+            store.client.set_terminated(run.info.run_id, "KILLED")
 
 
 def close_sweep(settings: Config) -> bool:
@@ -75,40 +99,123 @@ def close_sweep(settings: Config) -> bool:
         refuses is a result, not a failure.
     """
     assert settings.sweep_id is not None
+    isolation.dismiss()
     store = open_store(settings.tracking)
-    cells = sweep_cells(store.client, settings.sweep_id)
+    close_orphans(store)
+    cells = _current(sweep_cells(store.client, settings.sweep_id), settings)
     parent = sweep_parent(store.client, settings.sweep_id)
-    print(f"\n{terminal.leaderboard_table(leaderboard(cells))}\n")
+    if cells:
+        print(f"\n{terminal.leaderboard_table(leaderboard(cells))}\n")
+    all_finished = _all_finished(cells, settings)
     choice = choose(store.client, settings.sweep_id)
+    if settings.sweep.require_all and not all_finished:
+        choice = Choice(None, ["not every cell finished: no winner (sweep.require_all=true)"])
     for reason in choice.reasons:
         print(reason)
-    succeeded = _all_finished(cells) and choice.run_id is not None
     _promote(store, settings, choice)
-    _write_parent(store, parent, cells, choice)
+    _write_parent(store, parent, cells, choice, all_finished)
     link = terminal.ui_link(store, sweep_id=settings.sweep_id)
     print(f"compare: {terminal.ui_command(store)}{link}")
+    if not all_finished:
+        print(f"try the cells that are missing again: sweep_id={settings.sweep_id}")
     winner = next((run for run in cells if run.info.run_id == choice.run_id), None)
     if winner is not None:
         print(winner.data.tags.get(tags.REGIME_NOW, ""))
-    return succeeded
+    return all_finished and choice.run_id is not None
+
+
+def abandon_sweep(settings: Config, interrupted: bool) -> None:
+    """Close the parent of a sweep whose launcher broke; its finished cells stay as they are."""
+    isolation.dismiss()
+    store = open_store(settings.tracking)
+    close_orphans(store)
+    status = RunStatus.KILLED if interrupted else RunStatus.FAILED
+    assert settings.sweep.parent_run is not None
+    store.client.set_terminated(settings.sweep.parent_run, RunStatus.to_string(status))
 
 
 def _opened(store: Store, n_cells: int) -> Run:
     sweep_id = terminal.new_sweep_id()
-    identity = {tags.KIND: "sweep", tags.SWEEP_ID: sweep_id, tags.N_CELLS: str(n_cells)}
+    identity = {
+        tags.KIND: "sweep",
+        tags.SWEEP_ID: sweep_id,
+        tags.N_CELLS: str(n_cells),
+        tags.ATTEMPT: "1",
+        tags.OWNER: owner.this_process(),
+    }
     if sha := git_sha():
         identity[tags.GIT_SHA] = sha
     return store.client.create_run(store.experiment_id, tags=identity, run_name=f"sweep {sweep_id}")
 
 
 def _reopened(store: Store, sweep_id: str) -> Run:
-    """Parent of an earlier sweep; its cells that a dead process left RUNNING become KILLED."""
+    """Parent of an earlier sweep, when none of its processes lives any more."""
     parent = sweep_parent(store.client, sweep_id)
-    for run in sweep_cells(store.client, sweep_id):
-        if run.info.status == "RUNNING":
-            store.client.set_terminated(run.info.run_id, "KILLED")
+    deadline = time.monotonic() + _ENDS_WITHIN
+    while alive := _still_running(store, parent, sweep_id):
+        if time.monotonic() > deadline:
+            raise TrackingError(f"sweep {sweep_id} still runs: {alive}; wait for it or end it")
+        time.sleep(0.25)
+    close_orphans(store)
     store.client.update_run(parent.info.run_id, status="RUNNING")
+    store.client.set_tag(parent.info.run_id, tags.OWNER, owner.this_process())
     return parent
+
+
+def _still_running(store: Store, parent: Run, sweep_id: str) -> str:
+    """Who still works on a sweep, in words; empty when nobody does.
+
+    Cells left by a main process that was killed end by themselves within a second.
+    """
+    running = [run for run in sweep_cells(store.client, sweep_id) if run.info.status == "RUNNING"]
+    if parent.info.status == "RUNNING":
+        running.append(parent)
+    owners = {run.data.tags.get(tags.OWNER, "") for run in running}
+    return ", ".join(sorted(owner.in_words(name) for name in owners if not owner.is_dead(name)))
+
+
+def _words(settings: Config) -> list[str]:
+    """Overrides that tell a cell about its sweep."""
+    sweep = settings.sweep
+    return [
+        f"sweep_id={settings.sweep_id}",
+        f"sweep.parent_run={sweep.parent_run}",
+        f"sweep.n_cells={sweep.n_cells}",
+        f"sweep.attempt={sweep.attempt}",
+        f"sweep.owner={_quoted(sweep.owner)}",
+        f"sweep.folder={_quoted(sweep.folder)}",
+        f"sweep.varied=[{','.join(sweep.varied)}]",
+        f"tracking.uri={_quoted(settings.tracking.uri)}",
+        f"compute.threads={settings.compute.threads or 'null'}",
+    ]
+
+
+def _quoted(text: str | None) -> str:
+    """Give a text as Hydra reads it back whatever is in it."""
+    escaped = str(text).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _threads(settings: Config, n_cells: int) -> int | None:
+    """Threads of a cell so that threads times cells at a time are the cores; None: all of them."""
+    if settings.compute.workers == 1:
+        return None
+    return max(1, cores() // min(settings.compute.workers or cores(), n_cells))
+
+
+def _folder(store: Store, sweep_id: str) -> Path:
+    """Where a sweep keeps logs and finished work that is not recorded yet."""
+    return artifact_root(store) / "sweeps" / sweep_id
+
+
+def _current(cells: list[Run], settings: Config) -> list[Run]:
+    """Cells that count: all finished ones, and of the others those of this start of the sweep."""
+    attempt = str(settings.sweep.attempt)
+    return [
+        run
+        for run in cells
+        if run.info.status == "FINISHED" or run.data.tags.get(tags.ATTEMPT) == attempt
+    ]
 
 
 def _promote(store: Store, settings: Config, choice: Choice) -> None:
@@ -124,19 +231,26 @@ def _promote(store: Store, settings: Config, choice: Choice) -> None:
     print(*decision.lines(settings.registry.name), sep="\n")
 
 
-def _all_finished(cells: list[Run]) -> bool:
-    latest = {run.data.tags.get(tags.FINGERPRINT, run.info.run_id): run for run in cells}
-    failed = [run for run in latest.values() if run.info.status != "FINISHED"]
+def _all_finished(cells: list[Run], settings: Config) -> bool:
+    """Name the cells that did not finish, and say how many never started."""
+    failed = [run for run in cells if run.info.status != "FINISHED"]
     for run in failed:
-        reason = run.data.tags.get(tags.STATUS_REASON, "no reason recorded")
+        reason = run.data.tags.get(tags.STATUS_REASON, "its process is gone")
         print(f"{run.info.status}: {run.data.tags[tags.CELL]} (run {run.info.run_id}): {reason}")
-    return not failed
+        print(f"  log: {settings.sweep.folder}/logs, and {LOG_FILE} of the run")
+    missing = (settings.sweep.n_cells or 0) - len(cells)
+    if missing > 0:
+        print(f"MISSING: {missing} of {settings.sweep.n_cells} cells left no run")
+    return not failed and missing <= 0
 
 
-def _write_parent(store: Store, parent: Run, cells: list[Run], choice: Choice) -> None:
+def _write_parent(
+    store: Store, parent: Run, cells: list[Run], choice: Choice, succeeded: bool
+) -> None:
     run_id = parent.info.run_id
     with tempfile.TemporaryDirectory() as folder:
-        leaderboard(cells).to_csv(Path(folder) / "leaderboard.csv", index=False)
+        if cells:
+            leaderboard(cells).to_csv(Path(folder) / "leaderboard.csv", index=False)
         criteria = criteria_by_states(cells)
         if not criteria.empty:
             (Path(folder) / "plots").mkdir()
@@ -146,9 +260,5 @@ def _write_parent(store: Store, parent: Run, cells: list[Run], choice: Choice) -
     store.client.set_tag(run_id, tags.NOTE, verdict)
     if choice.run_id:
         store.client.set_tag(run_id, tags.WINNER, choice.run_id)
-    status = RunStatus.FINISHED if _finished(cells) else RunStatus.FAILED
+    status = RunStatus.FINISHED if succeeded else RunStatus.FAILED
     store.client.set_terminated(run_id, RunStatus.to_string(status))
-
-
-def _finished(cells: list[Run]) -> bool:
-    return all(run.info.status == "FINISHED" for run in cells)

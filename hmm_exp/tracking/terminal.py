@@ -4,12 +4,16 @@ import secrets
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pandas as pd
 
-from hmm_exp.experiment.run import RunResult
+from hmm_exp.tracking import tags
 from hmm_exp.tracking.store import Store, resolve_uri
+
+if TYPE_CHECKING:
+    from hmm_exp.experiment.result import RunResult
 
 WIDTH = 100
 
@@ -39,18 +43,20 @@ class Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def summary_line(result: RunResult) -> str:
+def summary_line(metrics: dict[str, float], run_tags: dict[str, str]) -> str:
     """Give a finished cell in one line."""
-    metrics = result.metrics
     gain = metrics.get("return_gain_val")
-    parts = [f"K={result.n_states}", f"BIC {metrics['bic']:.1f}"]
+    seconds = sum(value for name, value in metrics.items() if name.startswith("seconds_"))
+    parts = [f"K={metrics['n_states']:.0f}"]
+    parts += [f"BIC {metrics['bic']:.1f}"] if "bic" in metrics else []
     parts += [] if gain is None else [f"gain {gain:+.4f}"]
-    parts += [f"{result.seconds:.1f} s"]
-    parts += [f"ineligible: {result.faults[0]}"] if result.faults else []
+    parts += [f"{seconds:.1f} s"]
+    faults = run_tags.get(tags.FAULTS)
+    parts += [f"ineligible: {faults.split('; ')[0]}"] if faults else []
     return "  ".join(parts)
 
 
-def print_run(result: RunResult) -> None:
+def print_run(result: "RunResult") -> None:
     """Print a run's choice of states and what each state is."""
     if len(result.selection) > 1:
         print(plain_table(result.selection_view()), end="\n\n")
@@ -59,6 +65,11 @@ def print_run(result: RunResult) -> None:
         print(f"hard fault: {fault}")
     for warning in result.warnings:
         print(f"warning: {warning}")
+
+
+def _number(x: float) -> str:
+    """Give four digits, all before the point where there are more."""
+    return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.4g}"
 
 
 def leaderboard_table(table: pd.DataFrame) -> str:
@@ -95,7 +106,7 @@ def ui_command(store: Store) -> str:
 
 def plain_table(table: pd.DataFrame) -> str:
     """Give a table as aligned text without an index; what does not exist is blank."""
-    return table.to_string(index=False, na_rep="", float_format=lambda x: f"{x:.4g}")
+    return table.to_string(index=False, na_rep="", float_format=_number)
 
 
 def ui_link(store: Store, *, run_id: str | None = None, sweep_id: str | None = None) -> str:

@@ -33,6 +33,7 @@ from hmm_exp.experiment.figures.style import (
     round_ticks,
 )
 
+_DAY = 86_400e9  # nanoseconds
 _LONGEST = 1e6  # bars: longer expected visits are drawn here
 
 
@@ -76,7 +77,7 @@ def drift(
     figure = new_figure(
         _title(agreement),
         join(
-            f"Means and dwell over {len(time)} fits, each from its past",
+            f"{len(time)} {'fit' if len(time) == 1 else 'fits'}, each from its past",
             _most_moved(means, features, labels),
             marks,
             subject,
@@ -86,7 +87,7 @@ def drift(
     sheet = add_sheet(figure)
     box = (MARGIN - 8, 30, WIDTH + 30, height - 84)
     cells = cut(n_cells, columns, box, (66, 44))
-    span = (float(time[0]), float(time[-1])) if len(time) > 1 else (time[0] - 0.5, time[0] + 0.5)
+    span = _span(time)
     colors = regime_colors(len(labels))
     room = (WIDTH - MARGIN) / columns - 8
     scaled = [
@@ -102,6 +103,12 @@ def drift(
     _draw_time(sheet, scaled, columns, time)
     add_key(figure, labels, colors)
     return figure
+
+
+def _span(time: np.ndarray) -> tuple[float, float]:
+    """First and last fit; a day about the only one."""
+    room = _DAY / 2 if len(time) == 1 else 0.0
+    return float(time[0]) - room, float(time[-1]) + room
 
 
 def _draw_means(sheet: Axes, cells: Sequence[Cell], span, time, means, colors) -> list[Cell]:
@@ -147,10 +154,12 @@ def _draw_courses(sheet: Axes, cell: Cell, time, values, colors) -> None:
 
 
 def _ring(sheet: Axes, cell: Cell, time: np.ndarray) -> None:
-    """Mark instants on the lower edge of a cell."""
+    """Mark instants a little above the lower edge of a cell."""
     if len(time):
-        x, y = cell.at(time, cell.ylim[0])
-        sheet.scatter(x, y, s=22, facecolors="white", edgecolors=GREY, linewidths=1, zorder=4)
+        y = np.full(len(time), cell.bottom + 6)
+        sheet.scatter(
+            cell.x(time), y, s=20, facecolors="white", edgecolors=GREY, linewidths=1, zorder=4
+        )
 
 
 def _draw_time(sheet: Axes, cells: Sequence[Cell], columns: int, time: np.ndarray) -> None:

@@ -1,0 +1,331 @@
+"""`GaussianHMM`: the fitting engine under hmmlearn's names, for use outside of the harness.
+
+>>> model = GaussianHMM(3, covariance_type="full", n_init=10, random_state=0).fit(X, lengths)
+>>> model.filter(X)         # p(z_t | x_1..t): what is known at the time
+>>> model.smooth(X)         # p(z_t | x_1..T): looks back from the end
+>>> model.decode(X)         # the most probable path, looks back as well
+>>> model.to_hmmlearn()     # a plain hmmlearn.hmm.GaussianHMM
+
+Constructor and fitted attributes are those of `hmmlearn.hmm.GaussianHMM`, so one takes the other's
+place in a script that fits, but for what this one does on purpose: it makes `n_init` starts, runs
+until the likelihood is found (`n_iter` and `tol` have other defaults), takes rows with NaN as
+missing, and has no `predict` or `predict_proba`, as their names hide that they look ahead.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from hmm_exp.errors import FitError
+from hmm_exp.hmm import recursions
+from hmm_exp.hmm.density import log_density
+from hmm_exp.hmm.em import Priors
+from hmm_exp.hmm.fit import Fit, Search, fit_from
+from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.hmm.starts import StartingPoint, starting_points
+
+_PARTS = {"s": "startprob", "t": "transmat", "m": "means", "c": "covars"}
+_ALGORITHMS = ("viterbi", "map")
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """How the best start went, under the names of hmmlearn's `ConvergenceMonitor`.
+
+    Attributes
+    ----------
+    history
+        Log-likelihood after 0, 1, 2, ... iterations, in nats.
+    iter
+        Iterations made.
+    converged
+        Whether next to nothing was left to gain; hmmlearn's is also true at the cap and after a
+        fall.
+    status
+        "tolerance", "cap" or "fall".
+    tol, n_iter
+        The limits.
+    """
+
+    history: list[float]
+    iter: int
+    converged: bool
+    status: str
+    tol: float
+    n_iter: int
+
+
+class GaussianHMM(BaseEstimator):
+    """Hidden Markov model with Gaussian states, fitted from many starts.
+
+    Parameters
+    ----------
+    n_components, covariance_type
+        Number of states; "diag", "full", "tied" or "spherical".
+    min_covar
+        Added to the variances of the starting points, in units of the feature's variance.
+    startprob_prior, transmat_prior, means_prior, means_weight, covars_prior, covars_weight
+        As in hmmlearn: Dirichlet, normal and inverse gamma or Wishart priors.
+    algorithm
+        What `decode` does: "viterbi", or "map" for the most probable state of every row.
+    random_state
+        Seed of the starts.
+    n_iter, tol
+        Most iterations of a start; gain in nats that three in a row must stay below.
+    verbose
+        Print a line per start.
+    params, init_params
+        Letters of what EM changes and of what is drawn by `fit`: (s)tartprob, (t)ransmat, (m)eans,
+        (c)ovars. What is not drawn must be set beforehand as `startprob_` and so on.
+    implementation
+        Takes hmmlearn's values and changes nothing: the engine works in scaled probabilities, and
+        in logs where they would underflow.
+    n_init
+        Number of starts, half by quantiles of volatility and half at random; one when nothing is
+        drawn.
+    n_jobs
+        Threads; None takes all cores. Changes no bit.
+
+    Attributes
+    ----------
+    startprob_, transmat_, means_, covars_
+        As in hmmlearn; `covars_` has shape (K, D, D) for every covariance type.
+    n_features
+        Number of features.
+    monitor_
+        `Monitor` of the best start.
+    fit_
+        `hmm_exp.hmm.fit.Fit`: every start and how it ended.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        covariance_type: str = "diag",
+        min_covar: float = 1e-3,
+        startprob_prior: Any = 1.0,
+        transmat_prior: Any = 1.0,
+        means_prior: Any = 0,
+        means_weight: float = 0,
+        covars_prior: Any = 1e-2,
+        covars_weight: float = 1,
+        algorithm: str = "viterbi",
+        random_state: Any = None,
+        n_iter: int = 500,
+        tol: float = 1e-3,
+        verbose: bool = False,
+        params: str = "stmc",
+        init_params: str = "stmc",
+        implementation: str = "log",
+        n_init: int = 10,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.min_covar = min_covar
+        self.startprob_prior = startprob_prior
+        self.transmat_prior = transmat_prior
+        self.means_prior = means_prior
+        self.means_weight = means_weight
+        self.covars_prior = covars_prior
+        self.covars_weight = covars_weight
+        self.algorithm = algorithm
+        self.random_state = random_state
+        self.n_iter = n_iter
+        self.tol = tol
+        self.verbose = verbose
+        self.params = params
+        self.init_params = init_params
+        self.implementation = implementation
+        self.n_init = n_init
+        self.n_jobs = n_jobs
+
+    @property
+    def covars_(self) -> np.ndarray:
+        """Covariance matrix of every state, shape (K, D, D)."""
+        return self._model().full_covars()
+
+    @covars_.setter
+    def covars_(self, covars: np.ndarray) -> None:
+        self._covars_ = np.array(covars, dtype=np.float64)
+
+    def fit(self, X: np.ndarray, lengths: Sequence[int] | None = None) -> "GaussianHMM":
+        """Find the parameters of the highest penalised likelihood.
+
+        Parameters
+        ----------
+        X
+            Observations, shape (T, D); a row with NaN is missing.
+        lengths
+            Rows of every sequence, one after another; None is one sequence.
+
+        Raises
+        ------
+        FitError
+            When the rows cannot carry the model, or a parameter that is not drawn is not set.
+        """
+        X, steps = _rows(X, lengths)
+        fitted = fit_from(self._points(X), X, steps, self._search(), self._progress())
+        self.fit_ = fitted
+        self._take(fitted.params)
+        self.monitor_ = _monitor(fitted, self.tol, self.n_iter)
+        return self
+
+    def score(self, X: np.ndarray, lengths: Sequence[int] | None = None) -> float:
+        """Log-likelihood of the rows in nats, every sequence from `startprob_`."""
+        return float(self._filtered(X, lengths).log_lik.sum())
+
+    def bic(self, X: np.ndarray, lengths: Sequence[int] | None = None) -> float:
+        """-2 L + p ln n with n observed rows; lower is better (Schwarz 1978)."""
+        n_rows = int((~np.isnan(np.asarray(X, dtype=np.float64)).any(axis=1)).sum())
+        return -2 * self.score(X, lengths) + self._model().n_parameters() * float(np.log(n_rows))
+
+    def aic(self, X: np.ndarray, lengths: Sequence[int] | None = None) -> float:
+        """-2 L + 2 p; lower is better (Akaike 1974)."""
+        return -2 * self.score(X, lengths) + 2 * self._model().n_parameters()
+
+    def filter(self, X: np.ndarray, lengths: Sequence[int] | None = None) -> np.ndarray:
+        """p(z_t | x_1..t), shape (T, K): a row's answer depends on no later row."""
+        return self._filtered(X, lengths).probs
+
+    def smooth(self, X: np.ndarray, lengths: Sequence[int] | None = None) -> np.ndarray:
+        """p(z_t | x_1..T), shape (T, K): in the light of all that came later."""
+        return recursions.smooth(*self._chain(X, lengths)).probs
+
+    def decode(
+        self, X: np.ndarray, lengths: Sequence[int] | None = None, algorithm: str | None = None
+    ) -> tuple[float, np.ndarray]:
+        """States in hindsight and their score, as hmmlearn gives them.
+
+        "viterbi": ln p(path, x) and the most probable path, shape (T,). "map": sum of the largest
+        smoothed probabilities, and the states they belong to.
+        """
+        algorithm = algorithm or self.algorithm
+        if algorithm not in _ALGORITHMS:
+            raise FitError(f"unknown algorithm {algorithm!r}: one of {', '.join(_ALGORITHMS)}")
+        if algorithm == "map":
+            probs = self.smooth(X, lengths)
+            return float(probs.max(axis=1).sum()), probs.argmax(axis=1)
+        decoded = recursions.viterbi(*self._chain(X, lengths))
+        return decoded.log_prob, decoded.states
+
+    def to_hmmlearn(self) -> Any:
+        """A plain `hmmlearn.hmm.GaussianHMM` with the fitted parameters."""
+        return self._model().to_hmmlearn()
+
+    @classmethod
+    def from_hmmlearn(cls, model: Any) -> "GaussianHMM":
+        """The same model and settings as a fitted `hmmlearn.hmm.GaussianHMM`."""
+        shared = {
+            name: value for name, value in model.get_params().items() if name in cls().get_params()
+        }
+        return cls(**shared)._take(GaussianParams.from_hmmlearn(model))
+
+    def _take(self, params: GaussianParams) -> "GaussianHMM":
+        self.n_features = params.n_features
+        self.startprob_, self.transmat_ = params.startprob, params.transmat
+        self.means_, self._covars_ = params.means, params.covars
+        return self
+
+    def _model(self) -> GaussianParams:
+        """The parameters as they are set now."""
+        check_is_fitted(self, ["startprob_", "transmat_", "means_", "_covars_"])
+        params = GaussianParams(
+            self.startprob_, self.transmat_, self.means_, self._covars_, self.covariance_type
+        )
+        if params.n_states != self.n_components:
+            raise FitError(f"n_components={self.n_components}, parameters of {params.n_states}")
+        return params
+
+    def _chain(self, X: np.ndarray, lengths: Sequence[int] | None) -> tuple[np.ndarray, ...]:
+        """What every recursion takes."""
+        X, steps = _rows(X, lengths)
+        model = self._model()
+        return model.startprob, model.transmat, log_density(model, X), steps
+
+    def _filtered(self, X: np.ndarray, lengths: Sequence[int] | None) -> recursions.Filtered:
+        return recursions.filter(*self._chain(X, lengths))
+
+    def _points(self, X: np.ndarray) -> list[StartingPoint]:
+        """Drawn starts, with what is set beforehand in its place."""
+        if not set(self.init_params) & set(_PARTS):
+            return [StartingPoint("given", self._model())]
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        points = starting_points(
+            X[~np.isnan(X).any(axis=1)],
+            None,
+            n_states=self.n_components,
+            covariance_type=self.covariance_type,
+            n_init=self.n_init,
+            min_covar=self.min_covar,
+            seed=int(seed),
+        )
+        preset = self._preset()
+        return [point._replace(params=replace(point.params, **preset)) for point in points]
+
+    def _preset(self) -> dict[str, Any]:
+        """Parameters that are set beforehand, by their names."""
+        preset: dict[str, Any] = {}
+        for letter, name in _PARTS.items():
+            if letter in self.init_params:
+                continue
+            place = "_covars_" if name == "covars" else f"{name}_"
+            if not hasattr(self, place):
+                raise FitError(f"init_params={self.init_params!r} but {name}_ is not set")
+            preset[name] = getattr(self, place)
+        return preset
+
+    def _search(self) -> Search:
+        priors = Priors(
+            startprob_prior=self.startprob_prior,
+            transmat_prior=self.transmat_prior,
+            means_prior=self.means_prior,
+            means_weight=self.means_weight,
+            covars_prior=self.covars_prior,
+            covars_weight=self.covars_weight,
+        )
+        return Search(
+            n_iter=self.n_iter,
+            tol=self.tol,
+            threads=self.n_jobs,
+            priors=priors,
+            params=self.params,
+        )
+
+    def _progress(self) -> Any:
+        if not self.verbose:
+            return None
+        return lambda i, n, log_lik: print(
+            f"start {i + 1} of {n}: log-likelihood {log_lik:.4f}", file=sys.stderr
+        )
+
+
+def _rows(X: Any, lengths: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Observations, and chain steps that start a sequence where `lengths` says."""
+    X = np.ascontiguousarray(X, dtype=np.float64)
+    if X.ndim != 2:
+        raise FitError(f"observations have shape {X.shape}, not (rows, features)")
+    sequences = np.array([len(X)] if lengths is None else lengths, dtype=np.int64)
+    if sequences.sum() != len(X) or (sequences < 1).any():
+        raise FitError(f"lengths sum to {sequences.sum()}, X has {len(X)} rows")
+    steps = np.ones(len(X), dtype=np.int64)
+    steps[np.cumsum(np.append(0, sequences[:-1]))] = 0
+    return X, steps
+
+
+def _monitor(fitted: Fit, tol: float, n_iter: int) -> Monitor:
+    best = next(start for start in fitted.starts if start.history is fitted.history)
+    return Monitor(
+        history=best.log_lik_history.tolist(),
+        iter=fitted.n_iter,
+        converged=fitted.converged,
+        status=fitted.status,
+        tol=tol,
+        n_iter=n_iter,
+    )

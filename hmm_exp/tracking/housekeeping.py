@@ -1,0 +1,124 @@
+"""Sweeps of a store at a glance, and the removal of runs that nobody needs."""
+
+import shutil
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from mlflow.utils.file_utils import local_file_uri_to_path
+
+from hmm_exp.errors import TrackingError
+from hmm_exp.tracking import owner, tags, terminal
+from hmm_exp.tracking.leaderboard import (
+    experiment_ids,
+    latest_sweep_id,
+    leaderboard,
+    sweep_cells,
+    sweep_parent,
+)
+
+
+def sweeps_table(client: MlflowClient) -> str:
+    """Give all sweeps, newest first, with the number of their cells by status."""
+    counts: dict[str, Counter] = {}
+    for run in _runs(client, "cell"):
+        counts.setdefault(run.data.tags.get(tags.SWEEP_ID, ""), Counter())[_status(run)] += 1
+    rows = [_row(parent, counts) for parent in reversed(_runs(client, "sweep"))]
+    return terminal.plain_table(pd.DataFrame(rows)) if rows else "this store holds no sweep yet"
+
+
+def sweep_text(client: MlflowClient, sweep_id: str) -> str:
+    """Give one sweep: its leaderboard, and the reason of every cell that did not finish."""
+    sweep_id = latest_sweep_id(client) if sweep_id == "latest" else sweep_id
+    parent, cells = sweep_parent(client, sweep_id), sweep_cells(client, sweep_id)
+    lines = [f"sweep {sweep_id}: {_status(parent)}, {parent.data.tags.get(tags.N_CELLS)} cells"]
+    lines += ["", terminal.leaderboard_table(leaderboard(cells)), ""] if cells else []
+    lines += [in_words(run) for run in cells if _status(run) != "FINISHED"]
+    lines += [parent.data.tags.get(tags.NOTE, "")]
+    return "\n".join(lines).rstrip()
+
+
+def removable(client: MlflowClient, sweep_id: str | None = None) -> list[Run]:
+    """Cells that ended without finishing, and finished ones with a later twin in their sweep.
+
+    Winners and runs behind a registered model are left out.
+    """
+    cells = sweep_cells(client, sweep_id) if sweep_id else _runs(client, "cell")
+    if sweep_id:
+        sweep_parent(client, sweep_id)  # an unknown sweep is bad input
+    kept = {parent.data.tags.get(tags.WINNER) for parent in _runs(client, "sweep")}
+    kept |= {version.run_id for version in client.search_model_versions()}
+    latest = {_twins(run): run.info.run_id for run in cells if _status(run) == "FINISHED"}
+    return [
+        run
+        for run in cells
+        if run.info.run_id not in kept
+        and tags.SWEEP_ID in run.data.tags
+        and _status(run) != "RUNNING"
+        and latest.get(_twins(run)) != run.info.run_id
+    ]
+
+
+def remove(client: MlflowClient, runs: list[Run]) -> None:
+    """Delete runs, and their artifacts where these are files of this machine."""
+    for run in runs:
+        client.delete_run(run.info.run_id)
+        if (run.info.artifact_uri or "").startswith("file:"):
+            folder = Path(local_file_uri_to_path(run.info.artifact_uri)).parent
+            if folder.name != run.info.run_id:
+                raise TrackingError(f"{folder} is not the folder of run {run.info.run_id}")
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def in_words(run: Run) -> str:
+    """Give a run in one line: status, cell, id, reason."""
+    reason = run.data.tags.get(tags.STATUS_REASON, "")
+    name = f"{run.data.tags.get(tags.SWEEP_ID, '')} {run.data.tags.get(tags.CELL, '')}".strip()
+    return f"{_status(run)}: {name} (run {run.info.run_id}){f': {reason}' if reason else ''}"
+
+
+def _row(parent: Run, counts: dict[str, Counter]) -> dict[str, object]:
+    sweep_id = parent.data.tags[tags.SWEEP_ID]
+    begun = datetime.fromtimestamp(parent.info.start_time / 1000, UTC)
+    statuses = ("FINISHED", "FAILED", "KILLED", "RUNNING")
+    return {
+        "sweep": sweep_id,
+        "started (UTC)": f"{begun:%Y-%m-%d %H:%M}",
+        "status": _status(parent),
+        "cells": parent.data.tags.get(tags.N_CELLS, ""),
+        **{status.lower(): counts.get(sweep_id, Counter())[status] for status in statuses},
+        "winner": parent.data.tags.get(tags.WINNER, "")[:8],
+    }
+
+
+def _status(run: Run) -> str:
+    """Status of a run; one whose process is gone does not run, whatever the store says."""
+    dead = owner.is_dead(run.data.tags.get(tags.OWNER))
+    return "KILLED" if run.info.status == "RUNNING" and dead else run.info.status
+
+
+def _twins(run: Run) -> tuple[str, str]:
+    """What runs of the same work share."""
+    known = run.data.tags
+    return known.get(tags.SWEEP_ID, ""), known.get(tags.FINGERPRINT, run.info.run_id)
+
+
+def _runs(client: MlflowClient, kind: str) -> list[Run]:
+    """All runs of a kind in a store, oldest first."""
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            experiment_ids(client),
+            filter_string=f"tags.{tags.KIND} = '{kind}'",
+            order_by=["attributes.start_time ASC"],
+            max_results=1000,
+            page_token=token,
+        )
+        found += page
+        token = page.token
+        if not token:
+            return found

@@ -1,0 +1,180 @@
+"""Cells in a process of their own: what raises, hangs, exits or is killed costs one cell.
+
+    outcome = worker().ask("prepare", settings, log_file, within=60.0)
+
+Each process that runs cells (the main one, a joblib or Ray worker, a cluster job) has one child,
+started ahead of need and kept from cell to cell, so that imports and compiled code are loaded once.
+It is replaced when it dies, hangs or runs out of memory. A fresh interpreter,
+not a fork: a fork inherits locks of threads, open databases and the pipes by which joblib sees that
+a worker died. The child never opens the store; half of a cell's work is never seen there.
+"""
+
+import logging
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from hmm_exp.errors import HmmExpError
+
+_TICK = 0.5  # seconds between two looks at the clock and the parent
+_START_WITHIN = 300.0  # seconds for imports on a slow disk
+
+
+class CellError(HmmExpError):
+    """A cell that failed in its own process; says why in one line."""
+
+
+class Worker:
+    """The child process of this process, from the parent's side."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "hmm_exp.tracking.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._answers: queue.Queue = queue.Queue()
+        self._ready = False
+        assert self._process.stdout is not None
+        threading.Thread(
+            target=_listen, args=(self._process.stdout, self._answers), daemon=True
+        ).start()
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
+
+    def ask(
+        self,
+        name: str,
+        *arguments: Any,
+        within: float | None = None,
+        on_progress: Callable[[str], None] = lambda text: None,
+        on_tick: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """Give a request to the child and wait for what it answers.
+
+        Parameters
+        ----------
+        within
+            Seconds; None waits for as long as it takes. Start-up does not count.
+        on_tick
+            Called at least every second while waiting.
+
+        Raises
+        ------
+        CellError
+            When the cell fails, runs out of memory, dies, or is killed because its time is over.
+            After all but the first the child is gone, and `worker()` gives another.
+        """
+        try:
+            if not self._ready:
+                self._wait(time.monotonic() + _START_WITHIN, _START_WITHIN, on_progress, on_tick)
+                self._ready = True
+            self._send(name, arguments)
+            deadline = None if within is None else time.monotonic() + within
+            return self._wait(deadline, within, on_progress, on_tick)
+        except _CellFailedError as failure:
+            raise CellError(str(failure)) from None
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Kill the process; its work in progress leaves nothing but a log and a `.part` folder."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
+    def _send(self, name: str, arguments: tuple) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # a dead child is seen by what it does not answer
+            pickle.dump((name, arguments), self._process.stdin)
+            self._process.stdin.flush()
+
+    def _wait(
+        self,
+        deadline: float | None,
+        within: float | None,
+        on_progress: Callable[[str], None],
+        on_tick: Callable[[], None],
+    ) -> Any:
+        while True:
+            left = _TICK if deadline is None else min(_TICK, deadline - time.monotonic())
+            try:
+                kind, content = self._answers.get(timeout=max(0.0, left))
+            except queue.Empty:
+                on_tick()
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise CellError(
+                        f"no end after {within:g} s (sweep.cell_timeout): killed"
+                    ) from None
+                continue
+            if kind == "progress":
+                on_progress(content)
+            elif kind == "log":
+                logging.getLogger(content[0]).log(content[1], content[2])
+            elif kind in ("done", "ready"):
+                return content
+            elif kind == "failed":
+                raise _CellFailedError(content)
+            elif kind == "damaged":
+                raise CellError(content)
+            else:
+                raise CellError(_how_it_ended(self._process.wait()))
+
+
+class _CellFailedError(Exception):
+    """The cell failed and the child is as good as before."""
+
+
+_current: Worker | None = None
+
+
+def worker() -> Worker:
+    """Child of this process: the one that is there, or a new one."""
+    global _current
+    if _current is None or _current.gone:
+        _current = Worker()
+    return _current
+
+
+def dismiss() -> None:
+    """Let the child of this process go, if there is one."""
+    global _current
+    if _current is not None:
+        _current.stop()
+        _current = None
+
+
+def _listen(stream: BinaryIO, answers: queue.Queue) -> None:
+    """Pass on what the child says, and that it says no more."""
+    with suppress(EOFError, OSError, ValueError, pickle.UnpicklingError):
+        while True:
+            answers.put(pickle.load(stream))
+    answers.put(("ended", None))
+
+
+def _how_it_ended(status: int) -> str:
+    if status >= 0:
+        return f"its process ended with exit status {status}"
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    hint = " (out of memory?)" if name == "SIGKILL" and hasattr(os, "fork") else ""
+    return f"its process was ended by {name}{hint}"

@@ -1,0 +1,137 @@
+"""How much of a sweep's best gain is choice: its interval, how many were tried, a reality check.
+
+Read on validation, where the choice was made. All finished cells with scores take part in the
+check, the ugly and the ineligible too: they were tried.
+
+    luck = weigh_choice(client, cells, winner_run_id)
+    print(*luck.lines, sep="\\n")
+"""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from mlflow.entities import Metric, Run
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.experiment.reality_check import RealityCheck, reality_check
+from hmm_exp.experiment.significance import GainEstimate, estimate_gain
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.stored import read_scores
+
+_BASELINES = {  # of `selection.across`
+    "return_gain_val": ("static_score", "the static Student-t"),
+    "ewma_gain_val": ("ewma_score", "the EWMA Student-t"),
+    "return_score_val": ("static_score", "the static Student-t"),
+}
+
+
+@dataclass(frozen=True)
+class Luck:
+    """What a sceptic asks of a sweep's winner.
+
+    Attributes
+    ----------
+    baseline
+        What gains are over, in words.
+    n_tried, n_models
+        Cells of the sweep, and numbers of states fitted in all of them.
+    winner
+        Its gain on validation, nats per bar, None where there is none.
+    check
+        Best of all scored cells against the best of as many worthless ones, None without scores.
+    best
+        Name of the cell with the highest mean gain, which need not be the winner.
+    """
+
+    baseline: str
+    n_tried: int
+    n_models: int
+    winner: GainEstimate | None
+    check: RealityCheck | None
+    best: str | None
+
+    @property
+    def lines(self) -> list[str]:
+        """What goes under a leaderboard."""
+        models = f", {self.n_models} models" if self.n_models > self.n_tried else ""
+        tried = f"tried: {self.n_tried} cell{'s' if self.n_tried > 1 else ''}{models}"
+        lines = [tried if self.check else f"{tried}; no gain can be weighed: too few scored bars"]
+        if self.winner:
+            gain = self.winner
+            lines.append(
+                f"winner's gain over {self.baseline} on {gain.n_bars:,} validation bars: "
+                f"{gain.mean:+.4f} nats per bar, 95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
+            )
+        if self.check:
+            lines.append(
+                f"reality check: the best of {self.check.n_cells} scored, {self.best}, would be as "
+                f"good by luck with p = {self.check.p_white:.3f} (White), "
+                f"{self.check.p_spa:.3f} (Hansen)"
+            )
+        return lines
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What goes on the parent run."""
+        metrics: dict[str, float] = {"n_cells_tried": self.n_tried, "n_models_tried": self.n_models}
+        if self.winner:
+            metrics |= self.winner.metrics("winner_gain_val")
+        if self.check:
+            metrics |= {
+                "reality_check_cells": self.check.n_cells,
+                "reality_check_p_white": self.check.p_white,
+                "reality_check_p_spa": self.check.p_spa,
+            }
+        return metrics
+
+
+def weigh_choice(client: MlflowClient, cells: list[Run], winner_id: str | None) -> Luck:
+    """Weigh the winner of a sweep, None for none, against the number of cells that were tried."""
+    finished = [run for run in cells if run.info.status == "FINISHED"]
+    across = finished[0].data.params["selection.across"] if finished else "return_gain_val"
+    column, baseline = _BASELINES[across]
+    gains = _validation_gains(client, finished, column)
+    table = pd.DataFrame(gains)
+    check = reality_check(table.to_numpy().T) if gains else None
+    names = {run.info.run_id: run.data.tags[tags.CELL] for run in finished}
+    return Luck(
+        baseline=baseline,
+        n_tried=len(_latest(cells)),
+        n_models=sum(_n_models(run) for run in finished),
+        winner=estimate_gain(gains[winner_id].to_numpy()) if winner_id in gains else None,
+        check=check,
+        best=names[table.columns[check.best]] if check else None,
+    )
+
+
+def write_luck(client: MlflowClient, run_id: str, luck: Luck) -> None:
+    """Write the figures on the sweep's parent run."""
+    now = int(pd.Timestamp.now("UTC").timestamp() * 1000)
+    metrics = [Metric(name, float(value), now, 0) for name, value in luck.metrics.items()]
+    client.log_batch(run_id, metrics=metrics)
+
+
+def _validation_gains(client: MlflowClient, runs: list[Run], baseline: str) -> dict[str, pd.Series]:
+    """Gain of every run that has scores, by run id; of equal runs the last."""
+    gains = {}
+    for run in _latest(runs):
+        scores = read_scores(client, run.info.run_id)
+        if scores is not None:
+            val = scores[scores["split"] == "val"]
+            gain = (val["model_score"] - val[baseline]).astype(np.float64)
+            if gain.notna().any():
+                gains[run.info.run_id] = gain
+    return gains
+
+
+def _latest(runs: list[Run]) -> list[Run]:
+    """Runs without those that were tried again later."""
+    by_print = {run.data.tags.get(tags.FINGERPRINT, run.info.run_id): run for run in runs}
+    return list(by_print.values())
+
+
+def _n_models(run: Run) -> int:
+    grid = run.data.params.get("model.state_grid")
+    return len(json.loads(grid)) if grid else 1

@@ -1,0 +1,148 @@
+"""The process in which the cells of a sweep are fitted, one after the other.
+
+    python -m hmm_exp.tracking.worker      # started by `isolation.Worker`, never by hand
+
+It reads pickled requests from standard input and answers on what was standard output; whatever a
+cell prints, and the last words of the interpreter when it crashes, go to the cell's log file. It
+knows nothing of MLflow: it leaves a bundle on disk. When its parent is gone it is gone too.
+"""
+
+import faulthandler
+import logging
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hmm_exp.config import Config
+from hmm_exp.errors import HmmExpError
+from hmm_exp.experiment.prepare import Prepared, prepare
+from hmm_exp.experiment.run import run
+from hmm_exp.tracking.bundle import data_identity, write_bundle
+
+OUT_OF_MEMORY_FIRST = "500"  # of -1000..1000: of all processes the kernel shall take this one
+log = logging.getLogger("hmm_exp")
+
+
+class _Answers:
+    """Messages to the parent, whole ones only, from any thread."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._lock = stream, threading.Lock()
+
+    def send(self, kind: str, content: Any = None) -> None:
+        with self._lock:
+            pickle.dump((kind, content), self._stream)
+            self._stream.flush()
+
+
+class _ToParent(logging.Handler):
+    """Passes what the package logs on to the parent's terminal."""
+
+    def __init__(self, answers: _Answers) -> None:
+        super().__init__(logging.INFO)
+        self._answers = answers
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._answers.send("log", (record.name, record.levelno, record.getMessage()))
+
+
+class _Server:
+    """The state between two requests: what is prepared, and the log file."""
+
+    def __init__(self, answers: _Answers) -> None:
+        self.answers = answers
+        self.prepared: Prepared | None = None
+        self.log_file: Path | None = None
+
+    def prepare(self, settings: Config, log_file: Path | None) -> dict[str, str]:
+        """Read and build what a cell is fitted on; gives its identifying tags."""
+        self.log_file = log_file
+        if log_file is not None:
+            _print_into(log_file)
+        self.prepared = None
+        self.prepared = prepare(settings)
+        return data_identity(self.prepared)
+
+    def fit(self, folder: Path) -> None:
+        """Fit what was prepared and leave the bundle in `folder`."""
+        assert self.prepared is not None
+        result = run(self.prepared, self._progress)
+        self._progress("writing")
+        write_bundle(result, folder, self.log_file)
+
+    def _progress(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+        self.answers.send("progress", text)
+
+
+def main() -> None:
+    """Serve requests until the parent closes standard input."""
+    answers = _Answers(os.fdopen(os.dup(1), "wb"))
+    os.dup2(2, 1)
+    faulthandler.enable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OUT_OF_MEMORY_FIRST)
+    _set_up_logging(answers)
+    requests: queue.Queue = queue.Queue()
+    threading.Thread(target=_read, args=(sys.stdin.buffer, requests), daemon=True).start()
+    answers.send("ready")
+    server = _Server(answers)
+    while True:
+        name, arguments = requests.get()
+        answers.send(*_answer(server, name, arguments))
+
+
+def _answer(server: _Server, name: str, arguments: tuple) -> tuple[str, Any]:
+    """Do what is asked; whatever is raised becomes an answer."""
+    try:
+        return "done", getattr(server, name)(*arguments)
+    except BaseException as error:  # also SystemExit: a cell costs only itself
+        traceback.print_exc()
+        return "damaged" if isinstance(error, MemoryError) else "failed", _one_line(error)
+
+
+def _one_line(error: BaseException) -> str:
+    """Give an error as one line; one that is not ours keeps its type, of NumPy's the usual name."""
+    text = " ".join(str(error).split())
+    if isinstance(error, HmmExpError):
+        return text
+    name = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
+    return f"{name}: {text}".rstrip(": ")
+
+
+def _read(stream: BinaryIO, requests: queue.Queue) -> None:
+    """Pass requests on; at the end of the stream the parent is gone and this process ends."""
+    with suppress(EOFError, OSError, pickle.UnpicklingError):
+        while True:
+            requests.put(pickle.load(stream))
+    os._exit(0)
+
+
+def _print_into(path: Path) -> None:
+    """Send all that is printed from here on into a file, also by compiled code."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    os.close(target)
+
+
+def _set_up_logging(answers: _Answers) -> None:
+    line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=line)
+    log.setLevel(logging.INFO)
+    log.addHandler(_ToParent(answers))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Real faults inside real processes: Python imports this file when its folder is on PYTHONPATH.
+
+A cell with one of the seeds of FAULTS meets that fault in its fit. KILL_AT names a moment at
+which the watching process is killed by SIGKILL, once (the file KILL_ONCE is made then), at the
+second cell that gets there.
+"""
+
+import importlib.machinery
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def _raise():
+    raise RuntimeError("a fault on purpose")
+
+
+def _exhaust():
+    import resource
+
+    import numpy as np
+
+    resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+    np.ones(2**33)
+
+
+FAULTS = {
+    901: _raise,
+    902: lambda: sys.exit(3),
+    903: lambda: time.sleep(600),
+    904: lambda: os.kill(os.getpid(), signal.SIGKILL),
+    905: _exhaust,
+}
+
+
+def _kill(moment: str, pid: int) -> None:
+    once = Path(os.environ.get("KILL_ONCE", "/nowhere"))
+    if os.environ.get("KILL_AT") != moment or once.exists():
+        return
+    seen = once.with_suffix(".seen")
+    if not seen.exists():
+        seen.touch()
+        return
+    once.touch()
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(5)
+
+
+def _around(function, before=None, after=None):
+    def wrapped(*arguments, **options):
+        if before:
+            before(*arguments)
+        result = function(*arguments, **options)
+        if after:
+            after()
+        return result
+
+    return wrapped
+
+
+def _change_run(module) -> None:
+    def before(prepared, *_):
+        FAULTS.get(prepared.config.model.random_state, lambda: None)()
+        _kill("fit", os.getppid())
+
+    module.run = _around(module.run, before)
+
+
+def _change_bundle(module) -> None:
+    def after():
+        _kill("written", os.getppid())
+
+    module.write_bundle = _around(module.write_bundle, after=after)
+
+
+def _change_record(module) -> None:
+    def before(*_):
+        _kill("recording", os.getpid())
+
+    module.log_detector = _around(module.log_detector, before)
+
+
+CHANGES = {
+    "hmm_exp.experiment.run": _change_run,
+    "hmm_exp.tracking.bundle": _change_bundle,
+    "hmm_exp.tracking.record": _change_record,
+}
+
+
+class _Finder:
+    """Changes a module when it has been imported."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name not in CHANGES:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            CHANGES[name](module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, _Finder)

@@ -1,0 +1,126 @@
+"""Restarts in threads: the same bits, every start reported, BLAS left alone."""
+
+import logging
+import os
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from hmm_exp.hmm import compiling, em, restarts
+from hmm_exp.hmm.fit import fit
+from hmm_exp.hmm.starts import KINDS
+from hmm_exp.hmm.threads import cores, run_all
+from tests.test_hmm_fit import planted
+
+
+def blas_threads() -> list[int]:
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "full"])
+def test_a_fit_has_the_same_bits_at_any_number_of_threads(covariance_type):
+    X, steps = planted(700)
+    X[50:60] = np.nan
+    options = {"n_states": 3, "n_init": 5, "n_iter": 30, "covariance_type": covariance_type}
+    fits = [fit(X, steps, **options, threads=threads) for threads in (1, 2, 5, None)]
+    for other in fits[1:]:
+        assert other.params.covars.tobytes() == fits[0].params.covars.tobytes()
+        assert other.history.tobytes() == fits[0].history.tobytes()
+        assert [s.log_lik for s in other.starts] == [s.log_lik for s in fits[0].starts]
+
+
+def test_progress_tells_every_start_in_the_callers_thread():
+    X, steps = planted(300)
+    seen = []
+    fitted = fit(X, steps, n_states=2, n_init=4, threads=2, progress=lambda *now: seen.append(now))
+    assert sorted(seen) == [(i, 4, start.log_lik) for i, start in enumerate(fitted.starts)]
+
+
+def test_results_keep_the_order_of_the_items():
+    assert run_all(lambda i: i * i, range(20), threads=4) == [i * i for i in range(20)]
+    assert run_all(lambda i: i, [], threads=4) == []
+    assert cores() >= 1
+
+
+def test_an_error_in_a_thread_is_the_callers():
+    def fail(i):
+        raise ValueError(f"item {i}")
+
+    for threads in (1, 3):
+        with pytest.raises(ValueError, match="item"):
+            run_all(fail, range(5), threads=threads)
+
+
+def test_blas_keeps_its_threads_and_changes_no_bit():
+    X, steps = planted(700)
+    fits = []
+    for n in (1, 2):
+        with threadpool_limits(n):
+            before = blas_threads()
+            fits.append(fit(X, steps, n_states=3, n_init=5, n_iter=5, kinds=KINDS))
+            assert blas_threads() == before
+    assert fits[0].params.covars.tobytes() == fits[1].params.covars.tobytes()
+    assert [s.log_lik for s in fits[0].starts] == [s.log_lik for s in fits[1].starts]
+
+
+def test_long_series_get_short_runs_and_the_best_are_polished(monkeypatch):
+    monkeypatch.setattr(restarts, "LONG", 500)
+    monkeypatch.setattr(restarts, "SHORT_RUN", 4)
+    X, steps = planted(700)
+    fitted = fit(X, steps, n_states=3, n_init=7, threads=2)
+    ended = [start.status for start in fitted.starts]
+    assert ended.count("short") == 4
+    assert fitted.n_polished == 3
+    assert fitted.converged
+    short = [start for start in fitted.starts if start.status == "short"]
+    assert {start.n_iter for start in short} == {4}
+    entered = {start.history[4] for start in fitted.starts if start.polished}
+    assert min(entered) >= max(start.history[4] for start in short)
+    for start in fitted.starts:
+        assert len(start.history) == len(start.log_lik_history) == start.n_iter + 1
+        assert (np.diff(start.history) > -1e-8).all()
+    assert fitted.restart_agreement in (1 / 3, 2 / 3, 1.0)
+
+
+# Compiled code on disk.
+
+
+def test_a_change_in_any_compiled_file_changes_the_folder():
+    assert compiling.cache_folder() == compiling.cache_folder()
+    assert compiling.cache_folder().parent.name == "hmm_exp"
+
+
+def test_only_the_newest_folders_of_compiled_code_stay(tmp_path):
+    names = [f"{i:016x}" for i in range(7)]
+    for age, name in enumerate(reversed(names)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "code.nbc").write_text("")
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    (tmp_path / "not ours").mkdir()
+    compiling.prune(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*names[-4:], "not ours"}
+    compiling.prune(tmp_path / "absent")
+
+
+class Unseen:
+    """An entry that nobody has called."""
+
+    signatures = ()
+
+    @staticmethod
+    def py_func():
+        """Have a name, as compiled functions do."""
+
+
+def test_the_user_is_told_once_that_the_engine_is_compiled(caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr(compiling, "cache_folder", lambda: tmp_path / "0123456789abcdef")
+    with caplog.at_level(logging.INFO, logger="hmm_exp.hmm"):
+        compiling.announce(Unseen)
+        assert [r.getMessage() for r in caplog.records] == [
+            "compiling the fitting engine, once on this machine (about 15 s) ..."
+        ]
+        em.announce_compilation()  # compiled by now, or on disk
+        fit(*planted(50), n_states=1)
+        em.announce_compilation()
+    assert len(caplog.records) <= 2

@@ -1,0 +1,193 @@
+"""Sweeps that meet faults: what a cell does costs one cell, and what was killed goes on."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.tracking import owner, tags
+from hmm_exp.tracking.registry import champion
+from tests.conftest import ROOT
+from tests.test_train_cli import SMALL, runs_of, store_of
+
+FAULTS = str(ROOT / "tests" / "faults")
+LAUNCHERS = ["serial", pytest.param("joblib", marks=pytest.mark.slow)]
+REASONS = {
+    901: "RuntimeError: a fault on purpose",
+    902: "SystemExit: 3",
+    903: "no end after 6 s (sweep.cell_timeout): killed",
+    904: "its process was ended by SIGKILL (out of memory?)",
+    905: "MemoryError: Unable to allocate",
+}
+
+
+def launched(launcher: str) -> tuple[str, ...]:
+    return ("compute=joblib", "compute.workers=2") if launcher == "joblib" else ()
+
+
+def finished(client: MlflowClient) -> list:
+    return [run for run in runs_of(client, "cell") if run.info.status == "FINISHED"]
+
+
+def sweep_id_of(client: MlflowClient) -> str:
+    return runs_of(client, "sweep")[0].data.tags[tags.SWEEP_ID]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_what_befalls_a_cell_costs_that_cell_only(train_cli, workdir, launcher):
+    seeds = ",".join(map(str, [1, *REASONS, 2]))
+    words = (f"model.random_state={seeds}", "model.n_states=2", "sweep.cell_timeout=6", *SMALL)
+    done = train_cli(workdir, "-m", *words, *launched(launcher), PYTHONPATH=FAULTS)
+    assert done.returncode == 1, done.stderr
+    client = store_of(workdir)
+    cells = runs_of(client, "cell")
+    assert len(cells) == 7
+    assert "is version 1" in done.stdout  # the winner is chosen from the rest
+    assert champion(client, "hmm_regime").run_id in {run.info.run_id for run in finished(client)}
+    for run in cells:
+        seed = int(run.data.params["model.random_state"])
+        artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
+        assert "run.log" in artifacts
+        if seed not in REASONS:
+            assert run.info.status == "FINISHED"
+            continue
+        assert run.info.status == "FAILED"
+        assert artifacts == {"run.log"}
+        assert REASONS[seed] in run.data.tags[tags.STATUS_REASON]
+        (line,) = [line for line in done.stdout.splitlines() if run.info.run_id in line]
+        assert f"random_state={seed}" in line
+        assert REASONS[seed] in line
+
+
+def test_require_all_means_no_winner_beside_a_failed_cell(train_cli, workdir):
+    words = ("model.random_state=1,901", "model.n_states=2", "sweep.require_all=true", *SMALL)
+    done = train_cli(workdir, "-m", *words, PYTHONPATH=FAULTS)
+    assert done.returncode == 1
+    assert "no winner (sweep.require_all=true)" in done.stdout
+    assert not store_of(workdir).search_registered_models()
+
+
+@pytest.mark.parametrize("moment", ["fit", "written", "recording"])
+def test_a_killed_sweep_goes_on_and_runs_only_what_is_missing(train_cli, workdir, moment):
+    words = ("-m", "model.n_states=2,3,4", *SMALL)
+    faults = {"PYTHONPATH": FAULTS, "KILL_AT": moment, "KILL_ONCE": str(workdir / "killed")}
+    killed = train_cli(workdir, *words, **faults)
+    assert killed.returncode == -signal.SIGKILL
+    client = store_of(workdir)
+    assert sorted(run.info.status for run in runs_of(client, "cell")) == ["FINISHED", "RUNNING"]
+    sweep_id = sweep_id_of(client)
+    done = train_cli(workdir, *words, f"sweep_id={sweep_id}", **faults)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("finished before") == 1
+    assert sorted(run.data.params["model.n_states"] for run in finished(client)) == ["2", "3", "4"]
+    statuses = sorted(run.info.status for run in runs_of(client, "cell"))
+    assert statuses == ["FINISHED"] * 3 + ["KILLED"]
+    assert champion(client, "hmm_regime").run_id in {run.info.run_id for run in finished(client)}
+    assert not list((workdir / "mlruns" / "sweeps" / sweep_id / "pending").iterdir())
+
+
+def started(folder: Path, *words: str, **environment: str) -> subprocess.Popen:
+    clean = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "hmm_exp.train", "-m", *words],
+        cwd=folder,
+        env=clean | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def until(condition, within: float = 90.0):
+    deadline = time.monotonic() + within
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "never happened"
+        time.sleep(0.1)
+    return found
+
+
+@pytest.mark.slow
+def test_under_joblib_main_and_worker_may_be_killed(train_cli, workdir):
+    words = ("model.random_state=1,903,2", "model.n_states=2", "compute=joblib", *SMALL)
+    words += ("compute.workers=2", "sweep.cell_timeout=60")
+    client = store_of(workdir)
+    main = started(workdir, *words, PYTHONPATH=FAULTS)
+
+    def hanging():
+        runs = runs_of(client, "cell") if client.get_experiment_by_name("hmm_exp") else []
+        return [r for r in runs if r.data.params.get("model.random_state") == "903"]
+
+    (run,) = until(hanging)
+    until(lambda: len(finished(client)) == 2)
+    worker = run.data.tags[tags.OWNER]
+    os.kill(int(worker.split()[1]), signal.SIGKILL)
+    output, _ = main.communicate(timeout=60)
+    assert main.returncode == 1, output
+    assert f"go on with sweep_id={sweep_id_of(client)}" in output
+    assert {r.info.status for r in runs_of(client, "cell")} == {"FINISHED", "KILLED"}
+    assert runs_of(client, "sweep")[0].info.status == "FAILED"
+
+    again = started(workdir, *words, f"sweep_id={sweep_id_of(client)}", PYTHONPATH=FAULTS)
+    until(lambda: len(hanging()) == 2 and hanging()[1].info.status == "RUNNING")
+    left = hanging()[1].data.tags[tags.OWNER]
+    again.kill()
+    again.communicate()
+    until(lambda: owner.is_dead(left), within=10)  # it does not go on alone
+    done = train_cli(workdir, "-m", *words, f"sweep_id={sweep_id_of(client)}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("finished before") == 2
+    assert len(finished(client)) == 3
+
+
+def test_a_sweep_that_still_runs_is_not_started_again(train_cli, workdir):
+    words = ("model.random_state=1,903", "model.n_states=2", *SMALL)
+    main = started(workdir, *words, "promote=false", PYTHONPATH=FAULTS)
+    line = main.stdout.readline()
+    sweep_id = re.search(r"sweep (\S+):", line)[1]
+    client = store_of(workdir)
+    until(lambda: len(runs_of(client, "cell")) == 2)
+    try:
+        refused = train_cli(workdir, "-m", *words, f"sweep_id={sweep_id}")
+        assert refused.returncode == 2
+        assert f"error: sweep {sweep_id} still runs: process {main.pid} on " in refused.stderr
+        # another sweep beside it closes nothing that is alive
+        beside = train_cli(workdir, "-m", "model.n_states=2,3", "promote=false", *SMALL)
+        assert beside.returncode == 0, beside.stderr
+        running = [run for run in runs_of(client, "cell") if run.info.status == "RUNNING"]
+        assert [run.data.params["model.random_state"] for run in running] == ["903"]
+    finally:
+        main.send_signal(signal.SIGINT)
+        main.communicate(timeout=30)
+    assert main.returncode == 130
+    statuses = [run.info.status for run in runs_of(client, "sweep")]
+    assert sorted(statuses) == ["FINISHED", "KILLED"]
+    assert {run.info.status for run in runs_of(client, "cell")} == {"FINISHED", "KILLED"}
+
+
+@pytest.mark.slow
+def test_four_sweeps_make_one_store(tmp_path):
+    words = ("model.n_states=2", "promote=false", *SMALL)
+    mains = [started(tmp_path, f"model.random_state={seed}", *words) for seed in range(4)]
+    for main in mains:
+        output, _ = main.communicate(timeout=180)
+        assert main.returncode == 0, output
+    client = store_of(tmp_path)
+    assert len(finished(client)) == 4
+    assert len(client.search_experiments(filter_string="name = 'hmm_exp'")) == 1
+
+
+def test_an_owner_is_told_from_a_later_process_of_the_same_number():
+    mine = owner.this_process()
+    host, pid, start = mine.rsplit(" ", 2)
+    assert owner.is_alive(mine)
+    assert owner.is_dead(f"{host} {pid} {int(start) - 1}")
+    assert owner.is_alive(f"elsewhere {pid} {start}") is None
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    assert owner.is_dead(f"{host} {gone.pid} {start}")
