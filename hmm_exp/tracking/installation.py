@@ -10,7 +10,7 @@ or undone when it does not answer.
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mlflow.entities import Run
+from mlflow.entities import Run, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -122,8 +122,8 @@ def repair(versions: Versions) -> Repair:
 
 def write_decision(client: MlflowClient, run_id: str, word: str, found: dict[str, str]) -> None:
     """Write what became of a candidate on its run, and the gate's findings."""
-    for name, text in ({tags.GATE_DECISION: word} | found).items():
-        client.set_tag(run_id, name, text[:LONGEST_TAG])
+    told = {tags.GATE_DECISION: word} | found
+    client.log_batch(run_id, tags=[RunTag(name, text[:LONGEST_TAG]) for name, text in told.items()])
 
 
 def _resolve(versions: Versions, version: ModelVersion) -> tuple[str, bool]:

@@ -1,0 +1,243 @@
+"""The gate's rules, on the evidence of a real run in a real store, changed piece by piece."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hmm_exp.config import GateConfig
+from hmm_exp.errors import ConfigError
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.evidence import Evidence, Incumbent, Unfit, read_evidence
+from hmm_exp.tracking.gate import judge, named_gate
+from hmm_exp.tracking.versions import Champion
+from tests.small_detector import (
+    candidate,
+    forget_store,
+    shown_regimes,
+    shown_scores,
+    small_detector,
+    store_in,
+)
+
+DEFAULT, STRICT, OFF = (named_gate(name) for name in ("default", "strict", "off"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, empty_store):
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    yield store_in(folder)
+    forget_store()
+
+
+@pytest.fixture(scope="module")
+def evidence(store) -> Evidence:
+    """Of a run that passes every gate."""
+    run_id = candidate(store, small_detector("BTC"))
+    return read_evidence(store.client, store.client.get_run(run_id))
+
+
+def with_scores(evidence: Evidence, scores: pd.DataFrame) -> Evidence:
+    test = scores[scores["split"] == "test"].set_index("available_at")
+    return replace(evidence, scores=test)
+
+
+def with_states(evidence: Evidence, states: np.ndarray) -> Evidence:
+    steps = np.ones(len(states), dtype=np.int64)
+    return replace(evidence, states=states, steps=steps)
+
+
+def incumbent(store, detector=None, **about: str) -> Incumbent:
+    """A champion whose run is in the store; its version's tags as given."""
+    detector = detector or small_detector("BTC", 1)
+    identity = {tags.INSTRUMENT: "BTC", tags.DATA_KIND: "bars"} | about
+    run_id = candidate(store, detector, scores=shown_scores())
+    return Incumbent(Champion("regimes", "7", run_id, identity), detector)
+
+
+def test_a_run_that_shows_its_worth_has_nothing_against_it(store, evidence):
+    for gate in (DEFAULT, STRICT):
+        verdict = judge(store.client, evidence, None, gate)
+        assert verdict.of("final", "refuse", "warn") == []
+        static, ewma = verdict.of("note")
+        assert static.startswith("gain over the static Student-t on 600 test bars +0.0500 nats")
+        assert ewma.startswith("gain over the EWMA Student-t on 600 test bars +0.0200 nats")
+
+
+def test_a_gain_over_the_static_density_has_to_be_shown(store, evidence):
+    for gain in (-0.05, 0.001):
+        weak = with_scores(evidence, shown_scores(gain=gain))
+        (reason,) = judge(store.client, weak, None, DEFAULT).of("refuse")
+        assert reason.startswith(f"gain over the static Student-t on 600 test bars {gain:+.4f}")
+        assert reason.endswith("is not above zero")
+        assert judge(store.client, weak, None, OFF).findings == []
+
+
+def test_losing_to_the_ewma_is_a_warning_by_default_and_a_reason_under_strict(store, evidence):
+    weak = with_scores(evidence, shown_scores(over_ewma=-0.01))
+    by_default = judge(store.client, weak, None, DEFAULT)
+    assert by_default.of("refuse") == []
+    (warning,) = by_default.of("warn")
+    assert "EWMA Student-t on 600 test bars -0.0100" in warning
+    assert judge(store.client, weak, None, STRICT).of("refuse") == [warning]
+
+
+def test_without_enough_scored_test_bars_nothing_is_shown(store, evidence):
+    few = with_scores(evidence, shown_scores(n_test=60))
+    assert judge(store.client, few, None, STRICT).of("refuse") == [
+        "no gain over the static Student-t is shown: 60 test bars are scored, 100 are needed",
+        "no gain over the EWMA Student-t is shown: 60 test bars are scored, 100 are needed",
+    ]
+    none = replace(evidence, scores=pd.DataFrame())
+    (reason,) = judge(store.client, none, None, DEFAULT).of("refuse")
+    assert "0 test bars are scored" in reason
+
+
+def test_regimes_that_never_change_on_test_are_refused(store, evidence):
+    states = np.zeros(600, dtype=np.int64)
+    states[100:104] = 1
+    still = judge(store.client, with_states(evidence, states), None, DEFAULT)
+    assert still.of("refuse") == [
+        "one state holds 99.3% of 600 test rows: the others have to hold 1.0%"
+    ]
+    assert still.of("warn") == ["state 1 holds 0.7% of 600 test rows"]
+
+
+def test_a_rare_state_beside_two_that_are_used_is_only_said(store, evidence):
+    params = small_detector("BTC").params
+    three = replace(
+        params,
+        startprob=np.full(3, 1 / 3),
+        transmat=np.full((3, 3), 1 / 3),
+        means=np.zeros((3, 3)),
+        covars=np.ones((3, 3)),
+    )
+    detector = replace(evidence.detector, params=three, labels=("a", "b", "c"))
+    states = np.arange(600) // 60 % 2
+    verdict = judge(
+        store.client, with_states(replace(evidence, detector=detector), states), None, DEFAULT
+    )
+    assert verdict.of("refuse") == []
+    assert verdict.of("warn") == ["state 2 holds 0.0% of 600 test rows"]
+
+
+def test_regimes_that_flicker_on_test_are_refused(store, evidence):
+    flicker = judge(store.client, with_states(evidence, np.arange(600) % 2), None, DEFAULT)
+    assert flicker.of("refuse") == [
+        f"state {state} lasts 1.00 rows a visit on test: at least 1.5 are needed"
+        for state in (0, 1)
+    ]
+
+
+def test_hard_faults_stand_against_a_run_one_by_one(store, evidence):
+    run_id = candidate(store, small_detector("BTC"), faults="not converged; state 2 is empty")
+    faulty = replace(evidence, run=store.client.get_run(run_id))
+    reasons = ["hard fault: not converged", "hard fault: state 2 is empty"]
+    assert judge(store.client, faulty, None, DEFAULT).of("refuse") == reasons
+    assert judge(store.client, faulty, None, OFF).findings == []
+
+
+def test_validation_is_never_read_and_test_is(store):
+    def verdict(part: str):
+        scores, regimes = shown_scores(), shown_regimes()
+        scores.loc[scores["split"] == part, "model_score"] = -50.0
+        regimes.loc[regimes["split"] == part, "state"] = 0
+        run_id = candidate(store, small_detector("BTC"), scores=scores, regimes=regimes)
+        evidence = read_evidence(store.client, store.client.get_run(run_id))
+        return judge(store.client, evidence, None, STRICT).findings
+
+    assert verdict("val") == verdict("no part")
+    assert verdict("test") != verdict("no part")
+
+
+INSTRUMENTS = [  # champion, candidate, weight of the finding
+    (("synthetic", "synthetic"), ("BTC", "bars"), None),
+    (("synthetic", "synthetic"), ("synthetic", "synthetic"), None),
+    (("BTC", "bars"), ("BTC", "bars"), None),
+    (("BTC", "bars"), ("BTC", "features"), None),
+    (("BTC", "bars"), ("DAX", "bars"), "refuse"),
+    (("BTC", "bars"), ("synthetic", "synthetic"), "final"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "weight"), INSTRUMENTS)
+def test_one_instrument_replaces_another_only_by_rule(store, evidence, old, new, weight):
+    champion = Champion("x", "1", None, {tags.INSTRUMENT: old[0], tags.DATA_KIND: old[1]})
+    for name, text in ((tags.INSTRUMENT, new[0]), (tags.DATA_KIND, new[1])):
+        store.client.set_tag(evidence.run.info.run_id, name, text)
+    run = store.client.get_run(evidence.run.info.run_id)
+    rival = Incumbent(champion, None)
+    found = judge(store.client, replace(evidence, run=run), rival, DEFAULT).findings
+    against = [finding for finding in found if finding.weight in ("final", "refuse")]
+    assert [finding.weight for finding in against] == ([weight] if weight else [])
+    if weight:
+        assert "another registry.name" in against[0].text
+        assert ("--force" in against[0].text) is (weight == "refuse")
+        still = judge(store.client, replace(evidence, run=run), rival, OFF).of("final")
+        assert bool(still) is (weight == "final")
+
+
+@pytest.mark.parametrize(
+    ("worse_by", "refused"), [(-0.02, False), (0.0, False), (0.001, False), (0.02, True)]
+)
+def test_a_champion_that_is_clearly_better_stays(store, evidence, worse_by, refused):
+    champion = incumbent(store)
+    scores = shown_scores()
+    noise = np.random.default_rng(2).normal(0.0, 0.1, len(scores))
+    noise[400:] -= noise[400:].mean()
+    scores["model_score"] += noise - worse_by
+    verdict = judge(store.client, with_scores(evidence, scores), champion, DEFAULT)
+    said = [text for text in verdict.of("refuse", "note") if "version 7" in text]
+    assert len(said) == 1
+    assert "on 600 test bars after the training of both" in said[0]
+    assert bool(verdict.of("refuse")) is refused
+    assert said[0].startswith("worse than version 7 by 0.0200" if refused else "gain over version")
+
+
+def not_compared(verdict) -> str:
+    """Why there is no comparison; it is said and stands against nobody."""
+    assert verdict.of("refuse") == []
+    (text,) = [text for text in verdict.of("note") if "version 7" in text]
+    assert text.startswith("not compared with version 7: ")
+    return text.removeprefix("not compared with version 7: ")
+
+
+def test_what_cannot_be_compared_is_said(store, evidence):
+    champion = incumbent(store)
+    few = replace(evidence, scores=evidence.scores.iloc[:499])
+    why = not_compared(judge(store.client, few, champion, DEFAULT))
+    assert why.startswith("499 test bars lie after the training of both")
+    assert why.endswith("at least 500 are needed")
+    silent = replace(champion, detector=None)
+    why = not_compared(judge(store.client, evidence, silent, DEFAULT))
+    assert why == "it does not answer any more"
+    slower = replace(champion, detector=replace(champion.detector, step=pd.Timedelta(hours=4)))
+    assert "bars of 0 days 04:00:00" in not_compared(judge(store.client, evidence, slower, DEFAULT))
+    gate = replace(DEFAULT, champion_bars=0)
+    assert "version 7" not in str(judge(store.client, evidence, champion, gate).findings)
+
+
+def test_synthetic_markets_are_compared_only_on_the_same_data(store, evidence):
+    made_up = {tags.DATA_KIND: "synthetic", tags.DATA_DIGEST: "other"}
+    champion = incumbent(store, **made_up)
+    assert (
+        not_compared(judge(store.client, evidence, champion, DEFAULT)) == "it is of another market"
+    )
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "FAILED", "KILLED"])
+def test_a_run_that_did_not_finish_cannot_be_judged(store, status):
+    run_id = store.client.create_run(store.experiment_id, tags={tags.STATUS_REASON: "why"})
+    store.client.update_run(run_id.info.run_id, status=status)
+    with pytest.raises(Unfit, match=f"the run is {status}: why"):
+        read_evidence(store.client, store.client.get_run(run_id.info.run_id))
+
+
+def test_gates_are_found_by_name():
+    assert named_gate("default") == GateConfig()
+    assert named_gate("strict") == replace(GateConfig(), name="strict", ewma_gain="refuse")
+    with pytest.raises(ConfigError, match=r"unknown gate 'strickt' \(did you mean strict\?\)"):
+        named_gate("strickt")
