@@ -59,7 +59,7 @@ def shown_scores(gain: float = 0.05, over_ewma: float = 0.02, n_test: int = 600)
     n_bars = 400 + n_test
     model = np.random.default_rng(0).normal(3.0, 0.5, n_bars)
     wobble = np.random.default_rng(1).normal(0.0, 0.1, (2, n_bars))
-    wobble -= wobble.mean(axis=1, keepdims=True)
+    wobble -= wobble[:, 400:].mean(axis=1, keepdims=True)
     return pd.DataFrame(
         {
             "available_at": pd.date_range("2021-01-01", periods=n_bars, freq="h"),

@@ -214,6 +214,9 @@ def test_metrics_are_finite_and_named_as_promised(result):
         "log_lik_val_per_bar return_score_val return_gain_val return_gain_test ewma_gain_val "
         "n_states n_features n_iter n_polished converged restart_agreement min_occupancy "
         "max_condition_number switches_per_1000 mean_dwell_bars revision_rate "
+        "return_gain_test_error return_gain_test_bound return_gain_test_low return_gain_test_high "
+        "ewma_gain_val_error variance_gain_test parkinson_variance_gain_test_error "
+        "residual_ks_next_return residuals_reject detection_delay_median missed_switch_share "
         "seconds_features seconds_fit seconds_evaluate"
     )
     assert set(promised.split()) <= set(result.metrics)
@@ -232,6 +235,7 @@ def test_artifacts_are_all_there_and_load(result, tmp_path):
     assert figures == {
         *("price", "probabilities", "transition_matrix", "state_means", "criteria"),
         *("convergence", "dwell_times", "next_bar_return", "recovered"),
+        *("residuals", "cumulative_gain"),
     }
     model = joblib.load(tmp_path / "model.joblib")
     assert isinstance(model, GaussianHMM)

@@ -3,9 +3,12 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -191,3 +194,97 @@ def test_an_owner_is_told_from_a_later_process_of_the_same_number():
     gone = subprocess.Popen(["true"])
     gone.wait()
     assert owner.is_dead(f"{host} {gone.pid} {start}")
+
+
+def test_a_grid_by_name_runs_with_one_word_and_is_never_left_out(train_cli, workdir):
+    left_out = train_cli(workdir, "experiment=synthetic_grid", *SMALL)
+    assert left_out.returncode == 2
+    grid = "features=v1,v2 model.n_states=2,3,4,5"
+    assert f"holds a grid ({grid}): add -m" in left_out.stderr
+    words = ("experiment=synthetic_grid", "model.n_states=2", "promote=false")
+    done = train_cli(workdir, "-m", *words, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert len(runs_of(store_of(workdir), "cell")) == 2  # features from the grid, states as said
+
+
+def sweeps(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "sweeps.py"), *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_sweeps_are_listed_shown_and_cleaned(train_cli, workdir):
+    words = ("model.random_state=1,901", "model.n_states=2", "promote=false", *SMALL)
+    train_cli(workdir, "-m", *words, PYTHONPATH=FAULTS)
+    client = store_of(workdir)
+    sweep_id = sweep_id_of(client)
+    (failed,) = [run for run in runs_of(client, "cell") if run.info.status == "FAILED"]
+    listed = sweeps(workdir, "list").stdout.splitlines()
+    assert re.search(rf"{sweep_id} .*FAILED\s+2\s+1\s+1\s+0\s+0", listed[1])
+    assert "RuntimeError: a fault on purpose" in sweeps(workdir, "show", "latest").stdout
+    assert f"would remove FAILED: {sweep_id}" in sweeps(workdir, "clean").stdout
+    folder = workdir / "mlruns" / failed.info.run_id
+    assert folder.is_dir()
+    assert len(runs_of(client, "cell")) == 2
+    assert "1 runs" in sweeps(workdir, "clean", "--yes").stdout
+    assert [run.info.status for run in runs_of(client, "cell")] == ["FINISHED"]
+    assert not folder.exists()
+    assert sweeps(workdir, "show", "never").stderr == "error: no sweep never in this store\n"
+
+
+@pytest.fixture
+def serve(workdir):
+    """Start an MLflow server on loopback, as often as asked, always on the same port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    servers = []
+
+    def start() -> tuple[str, subprocess.Popen]:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        command += ["--port", str(port), "--workers", "1", "--artifacts-destination", "served"]
+        command += ["--backend-store-uri", "sqlite:///mlflow.db"]
+        server = subprocess.Popen(
+            command,
+            cwd=workdir,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        servers.append(server)
+        until(lambda: answers(f"http://127.0.0.1:{port}/health"))
+        return f"http://127.0.0.1:{port}", server
+
+    yield start
+    for server in servers:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_work_outlives_a_store_that_is_gone_and_is_not_done_again(train_cli, workdir, serve):
+    url, server = serve()
+    words = ("-m", "model.n_states=2,3,4", f"tracking.uri={url}", "tracking.patience=3", *SMALL)
+    faults = {"PYTHONPATH": FAULTS, "KILL_AT": "written", "KILL_ONCE": str(workdir / "killed")}
+    # the whole group: the server may have handed the socket to a child
+    lost = train_cli(workdir, *words, **faults, KILL_PID=str(-server.pid))
+    assert lost.returncode == 1
+    sweep_id = re.search(r"sweep (\S+):", lost.stdout)[1]
+    assert f"go on with sweep_id={sweep_id}" in lost.stderr
+    assert "the finished work is in" in lost.stderr
+    folder = workdir / "mlruns" / "sweeps" / sweep_id
+    assert len(list((folder / "pending").iterdir())) == 1
+    serve()
+    done = train_cli(workdir, *words, f"sweep_id={sweep_id}", **faults)
+    assert done.returncode == 0, done.stderr
+    assert len(finished(MlflowClient(url))) == 3
+    assert "fitting" in (folder / "logs" / "2.1.log").read_text()
+    assert "fitting" not in (folder / "logs" / "2.2.log").read_text()

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from hmm_exp.config import flat
 from hmm_exp.experiment import figures
 from hmm_exp.experiment.drift import drift_table, refit_table, walk_dwell, walk_means
+from hmm_exp.experiment.figures.judged import cumulative_gain, residuals
 from hmm_exp.experiment.result import RunResult
 from hmm_exp.experiment.split import SPLIT_NAMES, WalkForward
 from hmm_exp.experiment.walk import Walk
@@ -108,11 +109,29 @@ def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
         yield "drift", _drift(result, result.walk, subject)
     histories = [start.history for start in result.chosen.fit.starts if len(start.history)]
     yield "convergence", figures.convergence(histories, subject=subject)
+    if result.assessment.residuals:
+        yield "residuals", residuals(result.assessment.residuals, subject=subject)
+    if result.assessment.scores is not None:
+        yield "cumulative_gain", _cumulative_gain(result, subject)
     if result.assessment.next_bar:
         yield (
             "next_bar_return",
             figures.next_bar_return(_next_bar_rows(result), summary.labels, subject=subject),
         )
+
+
+def _cumulative_gain(result: RunResult, subject: str) -> Figure:
+    """Gains by the time of the bar whose return was forecast; the last bar has none yet."""
+    scores = result.assessment.scores
+    assert scores is not None
+    model = scores["model_score"].to_numpy()[:-1]
+    names = {"static": "static_score", "EWMA": "ewma_score"}
+    return cumulative_gain(
+        result.prepared.source.time.as_unit("ns").asi8[1:],
+        {name: model - scores[column].to_numpy()[:-1] for name, column in names.items()},
+        splits=_split_starts(result),
+        subject=subject,
+    )
 
 
 def _timelines(result: RunResult, subject: str) -> Iterator[tuple[str, Figure]]:

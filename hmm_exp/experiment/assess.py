@@ -9,10 +9,14 @@ import pandas as pd
 
 from hmm_exp.experiment.candidate import Candidate
 from hmm_exp.experiment.evaluate import StateSummary, diagnostics_table, raw_covars, raw_means
+from hmm_exp.experiment.evidence import evidence, residual_objections, residual_series
 from hmm_exp.experiment.next_bar import next_bar_table
 from hmm_exp.experiment.persistence import persistence_metrics
 from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.experiment.residuals import feature_residuals, return_residuals
 from hmm_exp.experiment.split import SPLIT_NAMES, TEST, TRAIN
+from hmm_exp.experiment.track import BAR_COLUMNS, VARIANCES, Track, most_probable
+from hmm_exp.experiment.variance import variance_shapes
 from hmm_exp.experiment.yardstick import (
     Baselines,
     fit_baselines,
@@ -27,37 +31,6 @@ from hmm_exp.hmm.params import GaussianParams
 
 YEAR = pd.Timedelta(days=365.25)
 _BASELINES: dict[bytes, Baselines] = {}  # by the returns they were fitted on
-
-
-@dataclass(frozen=True, eq=False)
-class Track:
-    """What a model, or one after the other, said at every row and bar.
-
-    Attributes
-    ----------
-    probs
-        Filtered probabilities of every row, shape (T, K); NaN where no model had spoken yet.
-    log_lik
-        ln p(x_t | x_1..t-1) of every row in nats of scaled features, shape (T,), NaN as above.
-    smoothed
-        Probabilities in hindsight, shape (T, K).
-    bar_probs
-        Filtered probabilities known at the close of every base bar, shape (N, K).
-    scores
-        Log predictive densities `model, static, ewma` of the next return, one row per base bar,
-        nats; None without base returns.
-    """
-
-    probs: np.ndarray
-    log_lik: np.ndarray
-    smoothed: np.ndarray
-    bar_probs: np.ndarray
-    scores: pd.DataFrame | None
-
-    @property
-    def spoken(self) -> np.ndarray:
-        """Mask of the rows that have probabilities, shape (T,)."""
-        return np.isfinite(self.probs[:, 0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +51,12 @@ class Assessment:
     diagnostics
         Tidy `table, row, column, value`.
     metrics
-        Persistence and yardstick, flat names.
+        Persistence, yardstick with its errors, variance forecast and residuals; flat names.
+    residuals
+        Pseudo-residuals by name, the features and last the next return, on the rows and bars
+        of validation and test.
+    objections
+        What the residuals of the next return reject, in words.
     """
 
     summary: StateSummary
@@ -87,17 +65,13 @@ class Assessment:
     next_bar: dict[str, pd.DataFrame]
     diagnostics: pd.DataFrame
     metrics: dict[str, float]
+    residuals: dict[str, np.ndarray]
+    objections: list[str]
 
     @property
     def states(self) -> np.ndarray:
         """Filtered label of every row, shape (T,); -1 where no model had spoken yet."""
         return most_probable(self.probs)
-
-
-def most_probable(probs: np.ndarray) -> np.ndarray:
-    """Most probable state of every row, shape (T,); -1 where there are no probabilities."""
-    known = np.isfinite(probs[:, 0])
-    return np.where(known, np.where(known[:, None], probs, 0.0).argmax(axis=1), -1)
 
 
 def follow(prepared: Prepared, params: GaussianParams, baselines: Baselines | None = None) -> Track:
@@ -122,7 +96,8 @@ def follow(prepared: Prepared, params: GaussianParams, baselines: Baselines | No
         log_lik=filtered.log_lik,
         smoothed=recursions.smooth(*recursion).probs,
         bar_probs=bar_probs,
-        scores=_scores(prepared, bar_probs, baselines),
+        residuals=feature_residuals(params, prepared.X, prepared.table.steps, filtered.probs),
+        bars=_bars(prepared, bar_probs, baselines),
     )
 
 
@@ -149,6 +124,7 @@ def assess(
     summary = _summary(prepared, chosen, track.probs[spoken].argmax(axis=1), steps)
     metrics = persistence_metrics(track.probs[spoken], track.smoothed[spoken], steps)
     scores, next_bar = None, {}
+    metrics |= evidence(prepared, track)
     if track.scores is not None:
         metrics |= summarise(track.scores, prepared.target_part)
         scores = _named(prepared, track.scores)
@@ -160,6 +136,8 @@ def assess(
         next_bar=next_bar,
         diagnostics=diagnostics_table(summary, next_bar),
         metrics=metrics,
+        residuals=residual_series(prepared, track),
+        objections=residual_objections(prepared, track),
     )
 
 
@@ -187,16 +165,20 @@ def _known_at_close(prepared: Prepared, probs: np.ndarray) -> np.ndarray:
     return known
 
 
-def _scores(
+def _bars(
     prepared: Prepared, bar_probs: np.ndarray, baselines: Baselines | None
 ) -> pd.DataFrame | None:
+    """What the model and the baselines say of every bar's next return, columns BAR_COLUMNS."""
     returns = prepared.source.next_return
     if returns is None:
         return None
     yardstick = fit_yardstick(bar_probs, np.where(prepared.target_part == TRAIN, returns, np.nan))
     known = baselines or baselines_of(prepared)
     assert known is not None
-    return score_bars(yardstick, known, bar_probs, returns)
+    said = score_bars(yardstick, known, bar_probs, returns)
+    said[VARIANCES] = variance_shapes(yardstick, known, bar_probs, returns).to_numpy()
+    said["return_residual"] = return_residuals(yardstick, bar_probs, returns)
+    return said[BAR_COLUMNS]
 
 
 def _named(prepared: Prepared, scores: pd.DataFrame) -> pd.DataFrame:

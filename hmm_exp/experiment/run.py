@@ -84,7 +84,7 @@ def run_once(prepared: Prepared, progress: Progress = lambda text: None) -> RunR
         regimes=regime_table(prepared, detector),
         metrics=_finite(metrics),
         faults=chosen.faults,
-        warnings=warnings,
+        warnings=warnings + assessment.objections,
     )
 
 
@@ -120,7 +120,7 @@ def run_walk_forward(prepared: Prepared, progress: Progress = lambda text: None)
         regimes=walk_regimes(prepared, detector, walk),
         metrics=_finite(metrics),
         faults=chosen.faults,
-        warnings=warnings + _refusals(walk),
+        warnings=warnings + assessment.objections + _refusals(walk),
         walk=walk,
     )
 

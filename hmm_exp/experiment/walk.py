@@ -17,15 +17,15 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.errors import FitError
-from hmm_exp.experiment.assess import Track, baselines_of, follow, most_probable
+from hmm_exp.experiment.assess import baselines_of, follow
 from hmm_exp.experiment.candidate import Candidate, fit_candidate
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.split import SPLIT_NAMES, TEST, TRAIN, VAL, Fold, WalkForward
+from hmm_exp.experiment.track import BAR_COLUMNS, Track, most_probable
 from hmm_exp.experiment.yardstick import Baselines
 from hmm_exp.hmm.agreement import Agreement, agreement
 from hmm_exp.hmm.params import GaussianParams
 
-SCORES = ["model", "static", "ewma"]
 _SLACK = 1e-3  # weight of the even chain in a warm start: a way that has closed can open again
 
 
@@ -157,7 +157,8 @@ class _Walker:
         self.smoothed = self.probs.copy()
         self.log_lik = np.full(n_rows, np.nan)
         self.bar_probs = np.full((n_bars, n_states), np.nan)
-        self.scores = np.full((n_bars, len(SCORES)), np.nan)
+        self.residuals = np.full(prepared.X.shape, np.nan)
+        self.bars = np.full((n_bars, len(BAR_COLUMNS)), np.nan)
 
     def step(self, fold: Fold, known: Prepared, baselines: Baselines | None) -> None:
         """Fit at a fold, or go on with the model before, and speak for its block."""
@@ -179,8 +180,14 @@ class _Walker:
     def walk(self) -> Walk:
         """What has come together."""
         said = self.prepared.source.next_return is not None
-        scores = pd.DataFrame(self.scores, columns=SCORES) if said else None
-        track = Track(self.probs, self.log_lik, self.smoothed, self.bar_probs, scores)
+        track = Track(
+            probs=self.probs,
+            log_lik=self.log_lik,
+            smoothed=self.smoothed,
+            bar_probs=self.bar_probs,
+            residuals=self.residuals,
+            bars=pd.DataFrame(self.bars, columns=BAR_COLUMNS) if said else None,
+        )
         return Walk(self.refits, track, self.refit_of_row, self._candidate(), self.fitted)
 
     def _attempt(
@@ -218,11 +225,12 @@ class _Walker:
         self.refit_of_row[block] = fold.number
         self.probs[block] = track.probs[inside]
         self.smoothed[block] = track.smoothed[inside]
+        self.residuals[block] = track.residuals[inside]
         self.log_lik[block] = track.log_lik[inside] + units
         bars, local = slice(fold.end - 1, fold.stop), slice(fold.end - 1 - fold.first, None)
         self.bar_probs[bars] = track.bar_probs[local]
-        if track.scores is not None:
-            self.scores[bars] = track.scores[SCORES].to_numpy()[local]
+        if track.bars is not None:
+            self.bars[bars] = track.bars.to_numpy()[local]
 
     def _candidate(self) -> Candidate:
         """The last model with the likelihoods of the walk in place of its own."""

@@ -52,7 +52,7 @@ class SweepCallback(Callback):
         assert self.settings is not None
         from hmm_exp.tracking.sweep import close_sweep
 
-        with _exits_with(FAILED):
+        with _exits_with(FAILED, f"; go on with sweep_id={self.settings.sweep_id}"):
             succeeded = close_sweep(self.settings)
         if not succeeded:
             raise SystemExit(FAILED)
@@ -81,13 +81,13 @@ def abandon(error: BaseException) -> bool:
 
 
 @contextmanager
-def _exits_with(status: int) -> Iterator[None]:
+def _exits_with(status: int, hint: str = "") -> Iterator[None]:
     """Leave the program on an error: Hydra turns a callback's into a warning and goes on."""
     try:
         yield
     except (HmmExpError, HydraException, OmegaConfBaseException) as error:
         line = str(error) if isinstance(error, HmmExpError) else composition_error(error)
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {line}{hint}", file=sys.stderr)
         raise SystemExit(status) from None
     except Exception:
         traceback.print_exc()

@@ -1,8 +1,8 @@
 """Real faults inside real processes: Python imports this file when its folder is on PYTHONPATH.
 
 A cell with one of the seeds of FAULTS meets that fault in its fit. KILL_AT names a moment at
-which the watching process is killed by SIGKILL, once (the file KILL_ONCE is made then), at the
-second cell that gets there.
+which the watching process, or that of KILL_PID, is killed by SIGKILL, once (the file KILL_ONCE is
+made then), at the second cell that gets there.
 """
 
 import importlib.machinery
@@ -44,8 +44,8 @@ def _kill(moment: str, pid: int) -> None:
         seen.touch()
         return
     once.touch()
-    os.kill(pid, signal.SIGKILL)
-    time.sleep(5)
+    os.kill(int(os.environ.get("KILL_PID", pid)), signal.SIGKILL)
+    time.sleep(1)
 
 
 def _around(function, before=None, after=None):

@@ -1,0 +1,132 @@
+"""Candidate against champion by scoring the champion again on the candidate's own bars."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hmm_exp.config import Config, DataConfig, FeaturesConfig, ModelConfig, TimeframeConfig, checked
+from hmm_exp.experiment.artifacts import write_artifacts
+from hmm_exp.experiment.prepare import prepare
+from hmm_exp.experiment.run import run
+from hmm_exp.experiment.significance import hac_error
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.challenge import NotCompared, compare
+from hmm_exp.tracking.evidence import Evidence, Incumbent, read_evidence
+from hmm_exp.tracking.serving import log_detector
+from hmm_exp.tracking.stored import read_data, read_scores
+from hmm_exp.tracking.versions import Champion
+from tests.small_detector import forget_store, store_in
+
+N_BARS = 6000
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, empty_store):
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    yield store_in(folder)
+    forget_store()
+
+
+def recorded(store, features: str, timeframe: str, seed: int = 7) -> str:
+    """Id of a true run on the synthetic market."""
+    settings = Config(
+        data=DataConfig(n_bars=N_BARS, seed=seed, name="synthetic", bar_stamp="open"),
+        features=FeaturesConfig(name=features),
+        timeframe=TimeframeConfig(timeframe, [timeframe]),
+        model=ModelConfig(n_init=1, n_states=2),
+    )
+    settings.tracking.figures = False
+    prepared = prepare(checked(settings))
+    result = run(prepared)
+    identity = {
+        tags.INSTRUMENT: prepared.source.name,
+        tags.DATA_KIND: "synthetic",
+        tags.DATA_DIGEST: prepared.source.digest,
+        tags.FINGERPRINT: prepared.fingerprint,
+    }
+    run_id = store.client.create_run(store.experiment_id, tags=identity).info.run_id
+    with tempfile.TemporaryDirectory() as folder:
+        write_artifacts(result, Path(folder))
+        store.client.log_artifacts(run_id, folder)
+    log_detector(run_id, result.detector)
+    store.client.set_terminated(run_id)
+    return run_id
+
+
+@pytest.fixture(scope="module")
+def hourly(store) -> Evidence:
+    """v1 on hourly bars."""
+    return evidence_of(store, recorded(store, "v1", "1H"))
+
+
+@pytest.fixture(scope="module")
+def four_hourly(store) -> Evidence:
+    """v2 on 4H bars of the same market."""
+    return evidence_of(store, recorded(store, "v2", "4H"))
+
+
+def evidence_of(store, run_id: str) -> Evidence:
+    return read_evidence(store.client, store.client.get_run(run_id))
+
+
+def as_champion(evidence: Evidence, **meta: str) -> Incumbent:
+    run = evidence.run
+    champion = Champion("regimes", "1", run.info.run_id, dict(run.data.tags))
+    return Incumbent(champion, evidence.detector.with_meta(**meta))
+
+
+def test_models_of_other_features_and_timeframes_meet_on_the_base_bars(store, hourly, four_hourly):
+    there = compare(store.client, hourly, as_champion(four_hourly), fewest=500)
+    back = compare(store.client, four_hourly, as_champion(hourly), fewest=500)
+    assert there.n_bars == back.n_bars == pytest.approx(0.15 * N_BARS, abs=2)
+    assert there.gain == pytest.approx(-back.gain, abs=1e-3)
+    assert there.error == pytest.approx(back.error, rel=0.05)
+    assert there.worse is (there.gain < -there.error)
+
+
+def test_scored_again_on_its_own_data_a_champion_scores_as_its_run_says(store, hourly):
+    found = compare(store.client, hourly, as_champion(hourly), fewest=500)
+    assert abs(found.gain) < 1e-6
+
+
+def test_only_bars_after_the_champions_training_count(store, hourly, four_hourly):
+    time = hourly.scores.index
+    late = as_champion(four_hourly, train_end=time[-600].tz_localize("UTC").isoformat())
+    found = compare(store.client, hourly, late, fewest=500)
+    assert found.n_bars == 599  # the last bar has no next return
+    with pytest.raises(NotCompared, match="900 test bars|899 test bars"):
+        compare(store.client, hourly, late, fewest=901)
+
+
+def test_without_the_data_the_champions_stored_scores_stand_in(store, hourly, four_hourly):
+    champion = as_champion(four_hourly)
+    nowhere = replace(champion, detector=champion.detector.with_meta(train_end=None))
+    found = compare(store.client, hourly, nowhere, fewest=500)
+    mine = read_scores(store.client, hourly.run.info.run_id)
+    theirs = read_scores(store.client, four_hourly.run.info.run_id)
+    on_test = (mine["split"] == "test") & (theirs["split"] == "test")
+    gain = (mine["model_score"] - theirs["model_score"])[on_test].dropna().to_numpy()
+    assert (found.n_bars, found.gain) == (len(gain), pytest.approx(gain.mean()))
+    assert found.error == pytest.approx(hac_error(np.ascontiguousarray(gain)))
+
+
+def test_data_that_have_changed_are_not_used(store, hourly):
+    run_id = hourly.run.info.run_id
+    digest = hourly.run.data.tags[tags.DATA_DIGEST]
+    assert read_data(store.client, run_id).digest == digest
+    store.client.set_tag(run_id, tags.DATA_DIGEST, "of other bars")
+    assert read_data(store.client, run_id) is None
+    store.client.set_tag(run_id, tags.DATA_DIGEST, digest)
+
+
+def test_a_run_keeps_what_the_gate_reads(store, hourly):
+    assert len(hourly.states) == len(hourly.scores) == pytest.approx(0.15 * N_BARS, abs=1)
+    assert hourly.occupancy().sum() == pytest.approx(1.0)
+    with_config = store.client.download_artifacts(hourly.run.info.run_id, "config.json")
+    assert json.loads(Path(with_config).read_text())["data.n_bars"] == N_BARS
