@@ -70,6 +70,7 @@ class CovarianceConfig:
 class ModelConfig:
     """The hidden Markov model and how it is fitted."""
 
+    engine: str = "native"
     n_states: int | None = None
     state_grid: list[int] | None = None
     n_init: int = 10
@@ -106,8 +107,11 @@ class SelectionConfig:
     """How the number of states and the sweep's winner are chosen, on train and validation only."""
 
     within: str = "bic"
-    across: str = "return_gain_val"
+    rule: str = "lowest"
     near_tie: float = 2.0
+    elbow: float = 0.05
+    cv_blocks: int = 0
+    across: str = "return_gain_val"
     min_occupancy: float = 0.01
 
 
@@ -264,7 +268,11 @@ RULES: dict[str, Callable[[Any], str | None]] = {
     "split.refit_every": _Range(1),
     "split.window": _Range(10),
     "split.refit_starts": _Range(0, 10_000),
-    "selection.within": _Choice(("bic", "aic", "hqc", "icl")),
+    "model.engine": _Choice(("native", "hmmlearn")),
+    "selection.within": _Choice(("bic", "aic", "hqc", "icl", "cv")),
+    "selection.rule": _Choice(("lowest", "one_se", "elbow")),
+    "selection.elbow": _Range(0, 1, above=True),
+    "selection.cv_blocks": _Range(0, 50),
     "selection.across": _Choice(("return_gain_val", "ewma_gain_val", "return_score_val")),
     "selection.near_tie": _Range(0),
     "selection.min_occupancy": _Range(0, 0.5),
@@ -299,6 +307,7 @@ def checked(config: "DictConfig | Config") -> Config:
     _check_data(settings)
     _check_features(settings)
     _check_split(settings)
+    _check_selection(settings)
     return settings
 
 
@@ -416,6 +425,16 @@ def _check_features(settings: Config) -> None:
         raise ConfigError(f"features.columns is set beside features={features.name}: use columns")
     if not timeframe.timeframes:
         raise ConfigError("timeframe.timeframes=[]: name at least one timeframe")
+
+
+def _check_selection(settings: Config) -> None:
+    selection = settings.selection
+    needs_blocks = selection.within == "cv" or selection.rule == "one_se"
+    if needs_blocks and selection.cv_blocks < 2:
+        raise ConfigError(
+            f"selection.within={selection.within} with selection.rule={selection.rule} needs "
+            "cross-validation: set selection.cv_blocks=5"
+        )
 
 
 def _check_split(settings: Config) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from hmmlearn.hmm import GaussianHMM
 
-from hmm_exp.config import SelectionConfig, checked
+from hmm_exp.config import Config, SelectionConfig, checked
 from hmm_exp.detector import Detector
 from hmm_exp.errors import ConfigError, DataError, FitError, HmmExpError
 from hmm_exp.experiment.artifacts import write_artifacts
@@ -178,6 +178,41 @@ def test_near_ties_are_decided_by_validation_likelihood(small_config):
     near = replace(three, criteria=three.criteria | {"bic": 101.5}, log_lik={"val": -40.0})
     assert select([low, near], SelectionConfig(near_tie=2.0)) is near
     assert select([low, near], SelectionConfig(near_tie=1.0)) is low
+
+
+def test_the_one_error_rule_takes_the_fewest_states_that_are_as_good(small_config):
+    small_config.model = replace(small_config.model, n_states=None, state_grid=[2, 3, 4])
+    small_config.selection = SelectionConfig(within="cv", rule="one_se", cv_blocks=3)
+    outcome = run(prepare(checked(small_config)))
+    assert {"cv", "cv_error"} <= set(outcome.metrics)
+    table = outcome.selection.set_index("n_states")
+    best = table["cv"].idxmin()
+    limit = table["cv"][best] + table["cv_error"][best]
+    eligible = table.index[table["eligible"].astype(bool) & (table["cv"] <= limit)]
+    assert outcome.n_states == eligible.min()
+
+
+def test_the_elbow_stops_where_a_state_brings_little(small_config):
+    small_config.model = replace(small_config.model, n_states=None, state_grid=[2, 3])
+    two, three = run(prepare(small_config)).candidates
+    low = replace(two, criteria=two.criteria | {"bic": 200.0}, faults=[])
+    for bic, wanted in ((195.0, low), (150.0, None)):
+        high = replace(three, criteria=three.criteria | {"bic": bic}, faults=[])
+        taken = select([low, high], SelectionConfig(rule="elbow", elbow=0.1), null=400.0)
+        assert taken is (wanted or high)
+
+
+def test_cross_validation_must_have_blocks():
+    with pytest.raises(ConfigError, match=r"set selection.cv_blocks=5"):
+        checked(Config(selection=SelectionConfig(within="cv")))
+
+
+def test_both_engines_find_the_same_optimum(small_config, result):
+    small_config.model = replace(small_config.model, engine="hmmlearn", n_iter=500, tol=1e-6)
+    theirs = run(prepare(checked(small_config)))
+    assert theirs.metrics["log_lik_train"] == pytest.approx(
+        result.metrics["log_lik_train"], abs=0.05
+    )
 
 
 def test_when_all_have_faults_the_best_is_named_ineligible(small_config):

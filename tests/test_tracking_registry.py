@@ -1,5 +1,6 @@
 """Promotion and rollback in a real store: who may replace whom, and what Production serves."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,21 +12,32 @@ import pytest
 import hmm_exp
 from hmm_exp.config import GateConfig
 from hmm_exp.errors import TrackingError
-from hmm_exp.tracking import registry, tags
+from hmm_exp.tracking import installation, registry, tags
+from hmm_exp.tracking.gate import named_gate
 from hmm_exp.tracking.registry import champion, promote, rollback
 from hmm_exp.tracking.store import Store
-from tests.small_detector import candidate, forget_store, small_detector, store_in
+from scripts import promote as promote_script
+from scripts import rollback as rollback_script
+from tests.small_detector import candidate, forget_store, shown_scores, small_detector, store_in
 
 ROOT = Path(__file__).resolve().parents[1]
 GATE = GateConfig()
-OFF = GateConfig(name="off", hard_faults=False, instrument=False)
+OFF = named_gate("off")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """One store for the module, making it takes seconds; every test has its own registry name."""
-    yield store_in(tmp_path_factory.mktemp("store"))
+def store(tmp_path_factory, empty_store):
+    """One store for the module; every test has its own registry name."""
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    yield store_in(folder)
     forget_store()
+
+
+@pytest.fixture(scope="module")
+def trio(store) -> list[str]:
+    """Three runs on one instrument; a run may stand in many registries."""
+    return [candidate(store, small_detector("BTC", seed)) for seed in range(3)]
 
 
 @pytest.fixture
@@ -57,6 +69,7 @@ def test_a_promoted_model_is_served_by_its_uri(store: Store, name):
     decision = put(store, name, run_id)
     assert decision.promoted
     assert (decision.version, decision.reasons, decision.warnings) == ("1", [], [])
+    assert decision.naming.story == "fresh: the first version"
     detector = hmm_exp.load_detector(f"models:/{name}/Production")
     model = mlflow.pyfunc.load_model(f"models:/{name}/Production")
     assert detector.to_dict() == model.get_raw_model().to_dict() == small_detector("BTC").to_dict()
@@ -77,10 +90,9 @@ def test_a_version_says_where_it_comes_from(store: Store, name):
     assert run.data.tags[tags.GATE_DECISION] == "promoted"
 
 
-def test_the_newer_takes_over_and_the_stage_holds_it_alone(store: Store, name):
-    put(store, name, candidate(store, small_detector("BTC", 0)))
-    decision = put(store, name, candidate(store, small_detector("BTC", 1)))
-    assert decision.version == "2"
+def test_the_newer_takes_over_and_the_stage_holds_it_alone(store: Store, name, trio):
+    put(store, name, trio[0])
+    assert put(store, name, trio[1]).version == "2"
     assert in_production(store, name) == ["2"]
     assert store.client.get_model_version(name, "1").current_stage == "Archived"
     assert served(name) == "fp-BTC-1"
@@ -96,10 +108,12 @@ def test_the_champion_itself_and_its_twin_change_nothing(store: Store, name):
         assert not decision.promoted
         assert not decision.refused
     assert len(store.client.search_model_versions(f"name = '{name}'")) == 1
+    told = [store.client.get_run(run).data.tags[tags.GATE_DECISION] for run in (run_id, twin)]
+    assert told == ["promoted", "unchanged"]
 
 
-def test_hard_faults_are_refused_with_every_reason_on_the_run(store: Store, name):
-    put(store, name, candidate(store, small_detector("BTC", 0)))
+def test_hard_faults_are_refused_with_every_reason_on_the_run(store: Store, name, trio):
+    put(store, name, trio[0])
     faulty = candidate(store, small_detector("BTC", 1), faults="not converged; state 2 is empty")
     decision = put(store, name, faulty)
     assert decision.reasons == ["hard fault: not converged", "hard fault: state 2 is empty"]
@@ -107,7 +121,25 @@ def test_hard_faults_are_refused_with_every_reason_on_the_run(store: Store, name
     run = store.client.get_run(faulty)
     assert run.data.tags[tags.GATE_DECISION] == "refused"
     assert run.data.tags[tags.GATE_REASONS] == "; ".join(decision.reasons)
+    assert run.data.tags[tags.GATE] == "default"
+    assert "gain over the static Student-t" in run.data.tags[tags.GATE_NOTES]
     assert put(store, name, faulty, gate=OFF).promoted
+
+
+def test_a_refusal_changes_nothing_in_the_registry(store: Store, name, trio):
+    put(store, name, candidate(store, small_detector("BTC", 0)))
+    before = registry_state(store, name)
+    weak = candidate(store, small_detector("BTC", 1), scores=shown_scores(gain=-0.01))
+    decision = put(store, name, weak)
+    assert "is not above zero" in decision.reasons[0]
+    assert registry_state(store, name) == before
+
+
+def registry_state(store: Store, name: str) -> list[dict]:
+    """All that the store holds of a registered model."""
+    versions = store.client.search_model_versions(f"name = '{name}'")
+    model = store.client.get_registered_model(name)
+    return [dict(version) for version in versions] + [dict(model)]
 
 
 def test_force_turns_reasons_into_recorded_warnings(store: Store, name):
@@ -119,30 +151,6 @@ def test_force_turns_reasons_into_recorded_warnings(store: Store, name):
     assert run.data.tags[tags.GATE_REASONS] == "forced: hard fault: not converged"
 
 
-INSTRUMENTS = [  # champion, candidate, promoted, promoted with force
-    (("synthetic", "synthetic"), ("BTC", "bars"), True, True),
-    (("synthetic", "synthetic"), ("synthetic", "synthetic"), True, True),
-    (("BTC", "bars"), ("BTC", "bars"), True, True),
-    (("BTC", "bars"), ("BTC", "features"), True, True),
-    (("BTC", "bars"), ("DAX", "bars"), False, True),
-    (("BTC", "bars"), ("synthetic", "synthetic"), False, False),
-]
-
-
-@pytest.mark.parametrize(("old", "new", "allowed", "allowed_by_force"), INSTRUMENTS)
-def test_one_instrument_replaces_another_only_by_rule(
-    store: Store, name, old, new, allowed, allowed_by_force
-):
-    put(store, name, candidate(store, small_detector(old[0], 0), kind=old[1]))
-    run_id = candidate(store, small_detector(new[0], 1), kind=new[1])
-    for force, expected in ((False, allowed), (True, allowed_by_force)):
-        decision = put(store, name, run_id, force=force, dry_run=True)
-        assert decision.refused is not expected
-        if not expected:
-            assert "another registry.name" in decision.reasons[0]
-            assert ("--force" in decision.reasons[0]) is allowed_by_force
-
-
 def test_a_dry_run_only_says(store: Store, name):
     run_id = candidate(store, small_detector("BTC"))
     decision = put(store, name, run_id, dry_run=True)
@@ -152,12 +160,11 @@ def test_a_dry_run_only_says(store: Store, name):
     assert tags.GATE_DECISION not in store.client.get_run(run_id).data.tags
 
 
-@pytest.mark.parametrize("status", ["RUNNING", "FAILED", "KILLED"])
-def test_a_run_that_did_not_finish_is_refused_even_by_force(store: Store, name, status):
-    run_id = candidate(store, small_detector("BTC"), status_reason="killed by a test")
-    store.client.update_run(run_id, status=status)
-    decision = put(store, name, run_id, force=True)
-    assert decision.reasons == [f"the run is {status}: killed by a test"]
+def test_a_run_that_did_not_finish_is_refused_even_by_force(store: Store, name):
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    assert put(store, name, run_id, force=True).reasons == ["the run is RUNNING"]
+    store.client.delete_run(run_id)
+    assert put(store, name, run_id, force=True).reasons == ["the run is deleted"]
 
 
 def test_a_run_without_a_model_is_refused(store: Store, name):
@@ -166,8 +173,8 @@ def test_a_run_without_a_model_is_refused(store: Store, name):
     assert put(store, name, run_id).reasons == ["the run holds no model"]
 
 
-def test_a_model_that_does_not_answer_is_refused_and_production_stays(store: Store, name):
-    put(store, name, candidate(store, small_detector("BTC", 0)))
+def test_a_model_that_does_not_answer_is_refused_and_production_stays(store: Store, name, trio):
+    put(store, name, trio[0])
     broken = candidate(store, small_detector("BTC", 1))
     model_id = store.client.get_run(broken).outputs.model_outputs[0].model_id
     folder = Path(store.client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
@@ -180,52 +187,19 @@ def test_a_model_that_does_not_answer_is_refused_and_production_stays(store: Sto
     assert len(store.client.search_model_versions(f"name = '{name}'")) == 1
 
 
-def test_a_champion_that_falls_silent_on_arrival_is_undone(store: Store, name, monkeypatch):
-    put(store, name, candidate(store, small_detector("BTC", 0)))
+def test_a_champion_that_falls_silent_on_arrival_is_undone(store: Store, name, trio, monkeypatch):
+    put(store, name, trio[0])
     newer = candidate(store, small_detector("BTC", 1))
-    healthy = registry._complaint
-    monkeypatch.setattr(
-        registry, "_complaint", lambda uri: "silent" if "Production" in uri else healthy(uri)
-    )
+    monkeypatch.setattr(installation, "complaint", lambda uri: "silent")
     with pytest.raises(TrackingError, match="not promoted: silent"):
         put(store, name, newer)
     assert in_production(store, name) == ["1"]
     assert served(name) == "fp-BTC-0"
+    assert store.client.get_run(newer).data.tags[tags.GATE_DECISION] == "undone"
 
 
-@pytest.mark.parametrize("step", ["set_model_version_tag", "_settle", "set_alias", "_complaint"])
-def test_a_crash_at_any_step_leaves_a_production_that_resolves(
-    store: Store, name, monkeypatch, step
-):
-    put(store, name, candidate(store, small_detector("BTC", 0)))
-    newer = candidate(store, small_detector("BTC", 1))
-
-    def crash(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        if step == "set_alias":
-            patch.setattr(store.client, "set_registered_model_alias", crash)
-        elif step.startswith("_"):
-            healthy = registry._complaint
-            after = {"_complaint": lambda u: crash() if "Production" in u else healthy(u)}
-            patch.setattr(registry, step, after.get(step, crash))
-        else:
-            patch.setattr(store.client, step, crash)
-        with pytest.raises(KeyboardInterrupt):
-            put(store, name, newer)
-    fingerprint = hmm_exp.load_detector(f"models:/{name}/Production").meta["fingerprint"]
-    assert fingerprint in ("fp-BTC-0", "fp-BTC-1")
-    decision = put(store, name, newer)
-    assert decision.promoted or decision.noop
-    assert in_production(store, name) == ["2"]
-    assert served(name) == "fp-BTC-1"
-    assert len(store.client.search_model_versions(f"name = '{name}'")) == 2
-
-
-def test_promotions_at_the_same_time_leave_one_champion(store: Store, name):
-    runs = [candidate(store, small_detector("BTC", seed)) for seed in range(3)]
-    threads = [threading.Thread(target=put, args=(store, name, run_id)) for run_id in runs]
+def test_promotions_at_the_same_time_leave_one_champion(store: Store, name, trio):
+    threads = [threading.Thread(target=put, args=(store, name, run_id)) for run_id in trio]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -237,26 +211,39 @@ def test_promotions_at_the_same_time_leave_one_champion(store: Store, name):
     assert replaced == [None, "1", "2"]
 
 
-def test_rollback_goes_back_step_by_step(store: Store, name):
-    for seed in range(3):
-        put(store, name, candidate(store, small_detector("BTC", seed)))
+def test_rollback_goes_back_step_by_step(store: Store, name, trio):
+    for run_id in trio:
+        put(store, name, run_id, gate=OFF)
     for expected in (1, 0):
         back = rollback(store.client, name)
-        assert back.version == str(expected + 1)
-        assert in_production(store, name) == [back.version]
+        assert (back.champion.version, back.left) == (str(expected + 1), str(expected + 2))
+        assert in_production(store, name) == [back.champion.version]
         assert served(name) == f"fp-BTC-{expected}"
     with pytest.raises(TrackingError, match=r"version 1 .* nothing to roll back to"):
         rollback(store.client, name)
 
 
-def test_after_a_rollback_the_next_takes_over_from_what_was_brought_back(store: Store, name):
-    runs = [candidate(store, small_detector("BTC", seed)) for seed in range(3)]
-    put(store, name, runs[0])
-    put(store, name, runs[1])
+def test_rollback_goes_to_a_named_version(store: Store, name, trio):
+    for run_id in trio:
+        put(store, name, run_id, gate=OFF)
+    assert rollback(store.client, name, "1").champion.version == "1"
+    assert served(name) == "fp-BTC-0"
+    assert rollback(store.client, name, "1").left is None
+    assert rollback(store.client, name, "3").champion.version == "3"
+    assert served(name) == "fp-BTC-2"
+    told = store.client.get_model_version(name, "3").tags[tags.ROLLED_BACK]
+    assert told.endswith("to version 1")
+    with pytest.raises(TrackingError, match=r"no version 9 of .*: there are 1, 2, 3"):
+        rollback(store.client, name, "9")
+
+
+def test_after_a_rollback_the_next_takes_over_from_what_was_brought_back(store: Store, name, trio):
+    put(store, name, trio[0])
+    put(store, name, trio[1])
     rollback(store.client, name)
-    assert put(store, name, runs[2]).version == "3"
-    assert rollback(store.client, name).version == "1"
-    assert put(store, name, runs[1]).promoted  # a version that was rolled back may come again
+    assert put(store, name, trio[2]).version == "3"
+    assert rollback(store.client, name).champion.version == "1"
+    assert put(store, name, trio[1]).promoted  # a version that was rolled back may come again
     assert served(name) == "fp-BTC-1"
     assert in_production(store, name) == ["4"]
 
@@ -279,52 +266,66 @@ def test_promotion_leaves_the_import_path_alone(store: Store, name):
     assert sys.path == before
 
 
-def script(store: Store, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a script of the checkout as a user does."""
-    command = [sys.executable, str(ROOT / "scripts" / words[0]), *words[1:]]
-    if "--tracking-uri" not in words and "--help" not in words:
-        command += ["--tracking-uri", store.uri]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def call(main, capsys, *words: str) -> tuple[int, str]:
+    """Exit status and output of a script's `main`, in this process."""
+    capsys.readouterr()
+    status = main(list(words))
+    return status, capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_the_scripts_promote_refuse_and_roll_back(store: Store, name):
-    runs = [candidate(store, small_detector("BTC", seed)) for seed in range(2)]
-    dry = script(store, "promote.py", "--run", runs[0], "--registry", name, "--dry-run")
-    assert (dry.returncode, dry.stdout) == (0, f"would be promoted to models:/{name}/Production\n")
-    for seed, run_id in enumerate(runs):
-        done = script(store, "promote.py", "--run", run_id, "--registry", name)
-        line = f"promoted: models:/{name}/Production is version {seed + 1}\n"
-        assert (done.returncode, done.stdout) == (0, line)
+def test_the_scripts_promote_refuse_and_roll_back(store: Store, name, trio, capsys):
+    where = ("--tracking-uri", store.uri, "--registry", name)
+    dry = call(promote_script.main, capsys, "--run", trio[0], *where, "--dry-run")
+    assert dry[0] == 0
+    assert dry[1].startswith(f"would be promoted to models:/{name}/Production\n  gain over")
+    for seed, run_id in enumerate(trio[:2]):
+        status, told = call(promote_script.main, capsys, "--run", run_id, *where)
+        assert status == 0
+        assert told.startswith(f"promoted: models:/{name}/Production is version {seed + 1}\n")
     other = candidate(store, small_detector("DAX"))
-    refused = script(store, "promote.py", "--run", other, "--registry", name)
-    assert refused.returncode == 1
-    assert refused.stdout.startswith("not promoted:\n  the run is of DAX but version 2")
-    back = script(store, "rollback.py", "--registry", name)
-    assert (back.returncode, "is version 1" in back.stdout) == (0, True)
+    status, told = call(promote_script.main, capsys, "--run", other, *where)
+    assert status == 1
+    assert told.startswith("not promoted:\n  the run is of DAX but version 2")
+    status, told = call(rollback_script.main, capsys, *where)
+    assert (status, told.startswith("rolled back from version 2: ")) == (0, True)
 
 
-@pytest.mark.slow
+def test_the_promote_script_takes_a_gate_by_name(store: Store, name, capsys):
+    where = ("--tracking-uri", store.uri, "--registry", name)
+    weak = candidate(store, small_detector("BTC"), scores=shown_scores(over_ewma=-0.01))
+    for gate, status in (("strict", 1), ("default", 0)):
+        done = call(promote_script.main, capsys, "--run", weak, "--gate", gate, *where)
+        assert done[0] == status
+        assert "EWMA Student-t on 600 test bars -0.0100" in done[1]
+    assert "warning: gain over the EWMA" in done[1]
+
+
 @pytest.mark.parametrize(
-    ("words", "line"),
+    ("script", "words", "line"),
     [
-        (("promote.py",), "error: one of the arguments --run --sweep is required (see --help)"),
-        (("promote.py", "--run", "0a1b"), "error: promotion of run 0a1b: "),
-        (("promote.py", "--sweep", "none"), "error: no sweep none in this store"),
-        (("promote.py", "--run", "0a1b", "--tracking-uri", "sqlite:////no/db"), "error: no track"),
-        (("rollback.py", "--registry", "none"), "error: models:/none/Production does not exist"),
+        (promote_script, "--run 0a1b", "error: promotion of run 0a1b: "),
+        (promote_script, "--sweep none", "error: no sweep none in this store"),
+        (promote_script, "--run 0a1b --gate of", "error: unknown gate 'of' (did you mean off?)"),
+        (promote_script, "--run 0a1b --tracking-uri sqlite:////no/db", "error: no tracking store"),
+        (rollback_script, "--registry none", "error: models:/none/Production does not exist"),
     ],
 )
-def test_bad_input_to_a_script_is_one_line_and_status_two(store: Store, words, line):
-    done = script(store, *words)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith(line)
-    assert done.stderr.count("\n") == 1
+def test_bad_input_to_a_script_is_one_line_and_status_two(store, capsys, script, words, line):
+    assert script.main(["--tracking-uri", store.uri, *words.split()]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(line)
+    assert told.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [("promote.py", "--help"), ("rollback.py", "--help")])
-def test_help_shows_examples(store: Store, words):
-    done = script(store, *words)
-    assert done.returncode == 0
-    assert f"python scripts/{words[0]}" in done.stdout
+@pytest.mark.slow
+def test_the_promote_script_runs_from_anywhere(store: Store, tmp_path):
+    def script(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "scripts" / "promote.py"), *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+    shown = script("--help")
+    assert (shown.returncode, "python scripts/promote.py" in shown.stdout) == (0, True)
+    assert script().stderr.startswith("error: one of the arguments --run --sweep is required")
+    refused = script("--run", "0a1b", "--tracking-uri", store.uri)
+    assert (refused.returncode, refused.stdout) == (2, "")

@@ -1,6 +1,7 @@
 """One number of states, fitted and measured: the unit that selection compares."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -9,11 +10,14 @@ from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.split import TEST, VAL
 from hmm_exp.hmm import recursions
 from hmm_exp.hmm.criteria import criteria
+from hmm_exp.hmm.cross_validation import cross_validate
 from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.fit import Fit, fit
+from hmm_exp.hmm.grid import fit_larger
 from hmm_exp.hmm.health import HealthLimits, condition_numbers, hard_faults
 from hmm_exp.hmm.order import posterior_spread, volatility_order
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.market.timeframes import timeframe_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,8 @@ class Candidate:
         Smoothed share of every state on train, shape (K,).
     faults
         Hard faults in words; an empty list makes the candidate eligible.
+    note
+        What is odd about the fit beside that, in words.
     """
 
     fit: Fit
@@ -44,6 +50,7 @@ class Candidate:
     occupancy: np.ndarray
     max_condition_number: float
     faults: list[str]
+    note: str | None = None
 
     @property
     def params(self) -> GaussianParams:
@@ -68,11 +75,13 @@ def fit_candidate(
     n_states: int,
     rows: np.ndarray | None = None,
     initial: GaussianParams | None = None,
+    smaller: Fit | None = None,
 ) -> Candidate:
     """Fit `n_states` states on train rows (or on `rows`, a mask) and measure the fit.
 
     With `initial`, parameters close to the optimum, EM starts from them and from
-    `split.refit_starts` fresh points instead of `model.n_init`.
+    `split.refit_starts` fresh points instead of `model.n_init`. With `smaller`, a fit of fewer
+    states to the same rows, also from its states split.
 
     Raises
     ------
@@ -81,25 +90,57 @@ def fit_candidate(
     """
     rows = prepared.train if rows is None else rows
     X, steps = prepared.X[rows], train_steps(prepared.table.steps, rows)
-    model = prepared.config.model
-    fitted = fit(
-        X,
-        steps,
-        n_states=n_states,
-        covariance_type=prepared.config.covariance.type,
-        n_init=model.n_init if initial is None else prepared.config.split.refit_starts,
-        n_iter=model.n_iter,
-        tol=model.tol,
-        min_covar=model.min_covar,
-        seed=model.random_state,
-        volatility=_volatility(prepared, rows),
-        initial=initial,
-    )
+    options = fit_options(prepared, rows)
+    note = None
+    if initial is None:
+        fitted, note = fit_larger(X, steps, smaller, n_states=n_states, **options)
+    else:
+        options["n_init"] = prepared.config.split.refit_starts
+        fitted = fit(X, steps, n_states=n_states, initial=initial, **options)
     fitted = replace(fitted, params=_ordered(prepared, fitted.params, rows))
-    return _measure(prepared, fitted, rows)
+    return _measure(prepared, fitted, rows, note)
 
 
-def _measure(prepared: Prepared, fitted: Fit, rows: np.ndarray) -> Candidate:
+def fit_options(prepared: Prepared, rows: np.ndarray) -> dict[str, Any]:
+    """Options of `hmm.fit.fit` for these rows (a mask), as configured."""
+    config = prepared.config
+    model = config.model
+    return {
+        "covariance_type": config.covariance.type,
+        "n_init": model.n_init,
+        "n_iter": model.n_iter,
+        "tol": model.tol,
+        "min_covar": model.min_covar,
+        "seed": model.random_state,
+        "engine": model.engine,
+        "threads": config.compute.threads,
+        "volatility": _volatility(prepared, rows),
+    }
+
+
+def held_out(prepared: Prepared, n_states: int) -> dict[str, float]:
+    """Blocked cross-validation on train: deviance `cv` of held-out rows and its error `cv_error`.
+
+    -2 times the held-out log-likelihood, on the scale of the other criteria. The embargo is the
+    feature warm-up, within which windows overlap. Raises FitError.
+    """
+    rows = prepared.train
+    per_row = max(1, round(timeframe_step(prepared.recipe.grid) / prepared.base_step))
+    result = cross_validate(
+        prepared.X[rows],
+        train_steps(prepared.table.steps, rows),
+        n_states,
+        n_blocks=prepared.config.selection.cv_blocks,
+        embargo=-(-prepared.recipe.warmup(prepared.base_step) // per_row),
+        **fit_options(prepared, rows),
+    )
+    scale = 2.0 * int(result.n_rows.sum())
+    return {"cv": -scale * result.mean, "cv_error": scale * result.standard_error}
+
+
+def _measure(
+    prepared: Prepared, fitted: Fit, rows: np.ndarray, note: str | None = None
+) -> Candidate:
     params = fitted.params
     density = log_density(params, prepared.X)
     steps = train_steps(prepared.table.steps, rows)
@@ -119,7 +160,15 @@ def _measure(prepared: Prepared, fitted: Fit, rows: np.ndarray) -> Candidate:
         criteria=criteria(smoothed.log_lik, params.n_parameters(), n_rows["train"], entropy),
         occupancy=occupancy,
         max_condition_number=float(condition_numbers(params).max()),
-        faults=hard_faults(params, occupancy, n_rows["train"], fitted.status, limits),
+        faults=hard_faults(
+            params,
+            occupancy,
+            n_rows["train"],
+            fitted.status,
+            limits,
+            covar_floor=fitted.covar_floor,
+        ),
+        note=note,
     )
 
 

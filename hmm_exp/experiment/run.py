@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from hmm_exp.detector import Detector
 from hmm_exp.errors import FitError
 from hmm_exp.experiment.assess import assess, follow
-from hmm_exp.experiment.candidate import Candidate, fit_candidate, train_steps
+from hmm_exp.experiment.candidate import Candidate, fit_candidate, held_out, train_steps
 from hmm_exp.experiment.drift import walk_metrics
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.result import RunResult, regime_in_words
@@ -63,13 +63,14 @@ def run_once(prepared: Prepared, progress: Progress = lambda text: None) -> RunR
     """Fit on train alone; see `run`."""
     clock = time.perf_counter()
     candidates, warnings = _fit_grid(prepared, progress)
-    chosen = select(candidates, prepared.config.selection)
+    null = _null(prepared)
+    selection = prepared.config.selection
+    chosen = select(candidates, selection, null.get(selection.within))
     refit, scaler = _refit(prepared, chosen, warnings, progress)
     detector = _detector(prepared, refit or chosen, scaler)
     seconds_fit = time.perf_counter() - clock
     progress("evaluating")
     assessment = assess(prepared, chosen, follow(prepared, chosen.params))
-    null = _null(prepared)
     metrics = _metrics(candidates, chosen, null, warnings) | assessment.metrics
     metrics |= _seconds(prepared, clock, seconds_fit)
     return RunResult(
@@ -149,16 +150,29 @@ def walk_regimes(prepared: Prepared, detector: Detector, walk: Walk) -> pd.DataF
 
 def _fit_grid(prepared: Prepared, progress: Progress) -> tuple[list[Candidate], list[str]]:
     """Fit every number of states; one that cannot be fitted is named, and fails no other."""
-    candidates, errors = [], []
+    candidates: list[Candidate] = []
+    errors = []
     for n_states in prepared.config.state_grid:
         progress(f"fitting {n_states} states")
+        smaller = candidates[-1].fit if candidates else None
         try:
-            candidates.append(fit_candidate(prepared, n_states))
+            candidate = fit_candidate(prepared, n_states, smaller=smaller)
+            candidates.append(_cross_validated(prepared, candidate, progress))
         except FitError as error:
             errors.append(f"{n_states} states: {error}")
     if not candidates:
         raise FitError("; ".join(errors))
-    return candidates, errors
+    notes = [f"{c.n_states} states: {c.note}" for c in candidates if c.note]
+    return candidates, errors + notes
+
+
+def _cross_validated(prepared: Prepared, candidate: Candidate, progress: Progress) -> Candidate:
+    """Add the criterion `cv` where it is asked for."""
+    if not prepared.config.selection.cv_blocks:
+        return candidate
+    progress(f"cross-validating {candidate.n_states} states")
+    extra = held_out(prepared, candidate.n_states)
+    return replace(candidate, criteria=candidate.criteria | extra)
 
 
 def _refit(

@@ -13,17 +13,52 @@ from hmm_exp.experiment.walk import Walk
 from hmm_exp.experiment.yardstick import summarise
 
 
-def select(candidates: Sequence[Candidate], config: SelectionConfig) -> Candidate:
-    """Lowest criterion among eligible candidates, near-ties by higher validation likelihood.
+def select(
+    candidates: Sequence[Candidate], config: SelectionConfig, null: float | None = None
+) -> Candidate:
+    """Choose among eligible candidates by `config.rule`, on the criterion `config.within`.
 
     A candidate with a hard fault is passed over; when all have one, the best of them is returned
     and its faults say why it is not eligible.
+
+    Parameters
+    ----------
+    null
+        The criterion of one state, from which the elbow rule measures what there is to gain; the
+        first candidate's when left out.
     """
     pool = [candidate for candidate in candidates if not candidate.faults] or list(candidates)
-    best = min(pool, key=lambda candidate: candidate.criteria[config.within])
-    limit = best.criteria[config.within] + config.near_tie
-    near = [c for c in pool if c is best or c.criteria[config.within] < limit]
-    return max(near, key=lambda candidate: candidate.log_lik.get("val", -math.inf))
+    pool = sorted(pool, key=lambda candidate: candidate.n_states)
+    values = [candidate.criteria[config.within] for candidate in pool]
+    match config.rule:
+        case "one_se":
+            return pool[_within_one_error(pool)]
+        case "elbow":
+            return pool[_elbow(values, values[0] if null is None else null, config.elbow)]
+        case _:
+            limit = min(values) + config.near_tie
+            best = int(np.argmin(values))
+            near = [c for i, c in enumerate(pool) if i == best or values[i] < limit]
+            return max(near, key=lambda candidate: candidate.log_lik.get("val", -math.inf))
+
+
+def _within_one_error(pool: Sequence[Candidate]) -> int:
+    """Fewest states whose cross-validated deviance is within one error of the lowest.
+
+    Breiman, Friedman, Olshen & Stone (1984), section 3.4.3.
+    """
+    best = min(pool, key=lambda candidate: candidate.criteria["cv"])
+    limit = best.criteria["cv"] + best.criteria["cv_error"]
+    return next(i for i, candidate in enumerate(pool) if candidate.criteria["cv"] <= limit)
+
+
+def _elbow(values: Sequence[float], null: float, share: float) -> int:
+    """Last state count before one that brings less than `share` of all there is to gain."""
+    available = null - min(values)
+    for i in range(1, len(values)):
+        if values[i - 1] - values[i] < share * available:
+            return i - 1
+    return len(values) - 1
 
 
 def select_walk(walks: Sequence[Walk], target_part: np.ndarray, config: SelectionConfig) -> Walk:
@@ -65,7 +100,7 @@ def selection_table(
                 "min_occupancy": float(candidate.occupancy.min()),
                 "eligible": not candidate.faults,
                 "chosen": candidate is chosen,
-                "reason": "; ".join(candidate.faults),
+                "reason": "; ".join([*candidate.faults, candidate.note or ""]).strip("; "),
             }
         )
     return pd.DataFrame(rows)

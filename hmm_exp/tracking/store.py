@@ -78,9 +78,8 @@ def open_store(tracking: TrackingConfig) -> Store:
     mlflow.set_tracking_uri(uri)
     if uri.startswith(("http://", "https://")):  # `patiently` says how long to try
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    client = MlflowClient(uri)
     try:
-        experiment_id = _experiment(client, uri, tracking.experiment)
+        client, experiment_id = _made(uri, tracking.experiment)
     except MlflowException as error:
         raise TrackingError(f"tracking store {uri}: {' '.join(str(error).split())}") from None
     return Store(uri, experiment_id, tracking.experiment, client)
@@ -149,18 +148,20 @@ def _opened(uri: str, experiment: str) -> Store:
     return open_store(TrackingConfig(uri=uri, experiment=experiment))
 
 
-def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+def _made(uri: str, name: str) -> tuple[MlflowClient, str]:
+    """Client and experiment; a database is made under a lock, already the client makes tables."""
     if not uri.startswith(_SQLITE):
-        return _get_or_create(client, name, artifact_location=None)
+        client = MlflowClient(uri)
+        return client, _get_or_create(client, name, artifact_location=None)
     database = Path(uri.removeprefix(_SQLITE))
     with FileLock(f"{database}.lock"):
-        experiment_id = _get_or_create(
-            client, name, artifact_location=(database.parent / ARTIFACTS).as_uri()
-        )
+        client = MlflowClient(uri)
+        location = (database.parent / ARTIFACTS).as_uri()
+        experiment_id = _get_or_create(client, name, artifact_location=location)
         with sqlite3.connect(database) as connection:
             connection.execute("PRAGMA journal_mode=WAL")  # writers do not wait for readers
         connection.close()
-    return experiment_id
+    return client, experiment_id
 
 
 def _get_or_create(client: MlflowClient, name: str, artifact_location: str | None) -> str:
