@@ -9,9 +9,9 @@ from hmmlearn.hmm import GaussianHMM
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.em_hmmlearn import run_start, segments
-from hmm_exp.hmm.fit import fit, judge, log_likelihood
+from hmm_exp.hmm.fit import fit, fit_from, judge, log_likelihood
 from hmm_exp.hmm.params import GaussianParams, log_prior
-from hmm_exp.hmm.starts import starting_points
+from hmm_exp.hmm.starts import StartingPoint, starting_points
 from tests.test_hmm_recursions import TYPES
 
 PLANTED = GaussianParams(
@@ -219,13 +219,47 @@ def test_a_volatility_that_is_not_finite_is_refused():
         fit(X, steps, n_states=2, volatility=np.append(np.ones(49), np.nan))
 
 
-def test_published_two_state_likelihood_of_dax_returns_is_reached(shared_data):
-    """fHMM publishes 17403.605 with a stationary start; the free start reaches 17404.85."""
-    returns = np.loadtxt(shared_data / "dax_log_returns.csv", delimiter=",", skiprows=1, usecols=-1)
-    X = ((returns - returns.mean()) / returns.std())[:, None]
-    steps = np.ones(len(X), dtype=int)
-    fitted = fit(X, steps, n_states=2, n_init=2, n_iter=500, tol=1e-5, seed=1)
-    log_lik = fitted.log_lik - len(X) * np.log(returns.std())
-    assert log_lik == pytest.approx(17404.85, abs=0.02)
-    sigma = np.sort(np.sqrt(fitted.params.covars[:, 0]) * returns.std())
-    np.testing.assert_allclose(sigma, [0.0094, 0.0231], atol=1e-4)
+def test_the_engines_end_at_the_same_place():
+    X, steps = planted(1200)
+    options = {"n_states": 2, "n_init": 4, "tol": 1e-6, "n_iter": 1000, "seed": 3}
+    native, theirs = (fit(X, steps, **options, engine=name) for name in ("native", "hmmlearn"))
+    assert native.log_lik == pytest.approx(theirs.log_lik, abs=1e-3)
+    np.testing.assert_allclose(native.params.means, theirs.params.means, atol=1e-3)
+    assert theirs.covar_floor is None
+    assert native.covar_floor.shape == (2,)
+    for ours, other in zip(native.starts, theirs.starts, strict=True):
+        shared = min(len(ours.history), len(other.history)) - 1
+        np.testing.assert_allclose(ours.history[:shared], other.history[:shared], rtol=1e-9)
+        np.testing.assert_allclose(
+            ours.log_lik_history[:shared], other.log_lik_history[:shared], rtol=1e-9
+        )
+
+
+def test_an_unknown_engine_is_refused():
+    with pytest.raises(FitError, match="unknown engine 'fast': one of native, hmmlearn"):
+        fit(*planted(50), n_states=2, engine="fast")
+
+
+def test_an_earlier_solution_is_one_more_start():
+    X, steps = planted()
+    warm = fit(X, steps, n_states=2, n_init=2, initial=PLANTED)
+    assert [start.kind for start in warm.starts] == ["quantile", "random", "given"]
+    cold = fit(X, steps, n_states=2, n_init=2)
+    assert [s.log_lik for s in warm.starts[:2]] == [s.log_lik for s in cold.starts]
+    alone = fit(X, steps, n_states=2, n_init=0, initial=PLANTED)
+    assert alone.log_lik == warm.starts[2].log_lik
+    with pytest.raises(FitError, match="no start"):
+        fit(X, steps, n_states=2, n_init=0)
+
+
+def test_a_start_that_fails_is_kept_out_of_the_rest():
+    X, steps = planted(300)
+    X[150:] += 1e4
+    lost = GaussianParams([1.0, 0.0], np.eye(2), [[0.0, 0.0]] * 2, [[1e-300, 1e-300]] * 2)
+    points = starting_points(
+        X, None, n_states=2, covariance_type="diag", n_init=2, min_covar=1e-3, seed=0
+    )
+    fitted = fit_from([*points, StartingPoint("lost", lost)], X, steps)
+    assert [start.status for start in fitted.starts][2] in ("failed", "tolerance", "fall", "cap")
+    assert fitted.n_polished == sum(start.polished for start in fitted.starts)
+    assert np.isfinite(fitted.log_lik)

@@ -78,7 +78,17 @@ class RunResult:
 
     def selection_view(self) -> pd.DataFrame:
         """Selection table for a reader: what was compared and which was taken."""
-        columns = ["n_states", "bic", "aic", "hqc", "icl", "log_lik_val", "min_occupancy", "chosen"]
+        columns = [
+            "n_states",
+            "bic",
+            "aic",
+            "hqc",
+            "icl",
+            "cv",
+            "log_lik_val",
+            "min_occupancy",
+            "chosen",
+        ]
         return self.selection[[name for name in columns if name in self.selection]]
 
     def state_view(self) -> pd.DataFrame:

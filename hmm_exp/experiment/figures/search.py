@@ -39,6 +39,7 @@ _CRITERIA = {  # column: colour, dashes, width
     "icl": (INK, (0, (1, 1.4)), 1.6),
     "hqc": (GREY, (0, (5, 2)), 1.4),
     "aic": ("#9a9a9a", "-", 1.4),
+    "cv": ("#8e5ea2", (0, (3, 1, 1, 1)), 1.8),
 }
 _COVARIANCES = {  # colour, dashes, marker
     "full": (INK, "-", "s"),
