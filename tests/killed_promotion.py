@@ -14,10 +14,14 @@ from collections.abc import Callable
 from typing import Any
 
 import mlflow
+import numpy as np
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import GateConfig
+from hmm_exp.experiment.significance import estimate_gain
 from hmm_exp.tracking.registry import promote, rollback
+from hmm_exp.tracking.serving import sample_bars
+from tests.small_detector import small_detector
 
 
 def deadly(step: Callable[..., Any], when: str) -> Callable[..., Any]:
@@ -52,6 +56,14 @@ def end_of(job: dict[str, str], uri: str) -> int:
     return os.WTERMSIG(os.waitpid(child, 0)[1])
 
 
+def prime() -> None:
+    """Load what every child would load anew: compiled kernels and MLflow's stores."""
+    detector = small_detector()
+    detector.filter(sample_bars(detector))
+    estimate_gain(np.random.default_rng(0).normal(size=500))
+
+
 if __name__ == "__main__":
+    prime()
     mlflow.set_tracking_uri(sys.argv[1])
     print(json.dumps([end_of(job, sys.argv[1]) for job in json.loads(sys.argv[2])]))

@@ -252,14 +252,15 @@ def test_an_earlier_solution_is_one_more_start():
         fit(X, steps, n_states=2, n_init=0)
 
 
-def test_a_start_that_fails_is_kept_out_of_the_rest():
+def test_a_start_that_fails_is_kept_with_its_reason_and_out_of_the_rest():
     X, steps = planted(300)
-    X[150:] += 1e4
-    lost = GaussianParams([1.0, 0.0], np.eye(2), [[0.0, 0.0]] * 2, [[1e-300, 1e-300]] * 2)
     points = starting_points(
         X, None, n_states=2, covariance_type="diag", n_init=2, min_covar=1e-3, seed=0
     )
-    fitted = fit_from([*points, StartingPoint("lost", lost)], X, steps)
-    assert [start.status for start in fitted.starts][2] in ("failed", "tolerance", "fall", "cap")
-    assert fitted.n_polished == sum(start.polished for start in fitted.starts)
-    assert np.isfinite(fitted.log_lik)
+    narrow = GaussianParams([0.5, 0.5], np.full((2, 2), 0.5), [[0.0], [1.0]], [[1.0], [1.0]])
+    fitted = fit_from([*points, StartingPoint("narrow", narrow)], X, steps)
+    failed = fitted.starts[2]
+    assert (failed.status, failed.log_lik, len(failed.history)) == ("failed", -np.inf, 0)
+    assert failed.reason == "start has 1 features, X has 2"
+    assert fitted.n_polished == 2
+    assert fitted.restart_agreement in (0.5, 1.0)

@@ -13,7 +13,6 @@ import hmm_exp
 from hmm_exp.config import GateConfig
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.evidence import model_id
-from hmm_exp.tracking.installation import install
 from hmm_exp.tracking.registry import promote, rollback
 from hmm_exp.tracking.versions import Versions
 from tests.small_detector import candidate, forget_store, small_detector, store_in
@@ -31,11 +30,10 @@ PROMOTION = [  # in the order they are done, with what Production serves then
     ("set_model_version_tag", "after", "new"),
 ]
 ROLLBACK = [
-    ("transition_model_version_stage", "before", "new"),
     ("transition_model_version_stage", "after", "old"),
     ("set_registered_model_alias", "after", "old"),
 ]
-NEXT = {"promote": range(len(PROMOTION)), "other": (1, 3, 5), "rollback": (1, 3, 5)}
+NEXT = {"promote": range(len(PROMOTION)), "other": (1, 3), "rollback": (1, 3)}
 
 pytestmark = pytest.mark.slow
 
@@ -76,8 +74,13 @@ def step_of(steps: list, at: int) -> dict[str, str]:
 
 def put(store, name: str, run_id: str, replaces: str | None) -> str:
     """A version in Production without asking the gate."""
-    run = store.client.get_run(run_id)
-    return install(Versions(store.client, name), run, model_id(run), {}, replaces)
+    run, versions = store.client.get_run(run_id), Versions(store.client, name)
+    copied = (tags.INSTRUMENT, tags.DATA_KIND, tags.FINGERPRINT)
+    about = {tag: run.data.tags[tag] for tag in copied}
+    about |= {tags.REPLACES: replaces} if replaces else {}
+    number = str(versions.create(model_id(run), run_id, about, "").version)
+    versions.settle(number)
+    return number
 
 
 def served(name: str) -> str:
@@ -146,8 +149,8 @@ def test_a_killed_rollback_is_brought_to_its_end_and_no_further(killed, at):
     store, _ = killed
     name = registry_of("rollback", at)
     assert stage_serves(name) == ROLLBACK[at][2]
-    if at < 2:
-        rollback(store.client, name)
+    if at == 0:
+        assert rollback(store.client, name).left is None
     assert served(name) == "fp-BTC-0"
     assert unfinished(store, name) == []
 

@@ -320,12 +320,24 @@ def test_bad_input_to_a_script_is_one_line_and_status_two(store, capsys, script,
 
 @pytest.mark.slow
 def test_the_promote_script_runs_from_anywhere(store: Store, tmp_path):
-    def script(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "scripts" / "promote.py"), *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    script = str(ROOT / "scripts" / "promote.py")
+    command = [sys.executable, script, "--run", "0a1b", "--tracking-uri", store.uri]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: promotion of run 0a1b: ")
 
-    shown = script("--help")
-    assert (shown.returncode, "python scripts/promote.py" in shown.stdout) == (0, True)
-    assert script().stderr.startswith("error: one of the arguments --run --sweep is required")
-    refused = script("--run", "0a1b", "--tracking-uri", store.uri)
-    assert (refused.returncode, refused.stdout) == (2, "")
+
+@pytest.mark.parametrize("script", [promote_script, rollback_script])
+def test_help_shows_examples(script, capsys):
+    with pytest.raises(SystemExit) as left:
+        script.main(["--help"])
+    assert left.value.code == 0
+    assert f"python {Path(script.__file__).relative_to(ROOT)}" in capsys.readouterr().out
+
+
+def test_a_missing_argument_is_one_line(capsys):
+    with pytest.raises(SystemExit) as left:
+        promote_script.main([])
+    assert left.value.code == 2
+    line = "error: one of the arguments --run --sweep is required (see --help)\n"
+    assert capsys.readouterr().err == line

@@ -95,16 +95,28 @@ def test_a_killed_sweep_goes_on_and_runs_only_what_is_missing(train_cli, workdir
     assert not list((workdir / "mlruns" / "sweeps" / sweep_id / "pending").iterdir())
 
 
-def started(folder: Path, *words: str, **environment: str) -> subprocess.Popen:
-    clean = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "hmm_exp.train", "-m", *words],
-        cwd=folder,
-        env=clean | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def started():
+    """Start sweeps that run beside the test; none outlives it."""
+    mains = []
+
+    def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen:
+        clean = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+        main = subprocess.Popen(
+            [sys.executable, "-m", "hmm_exp.train", "-m", *words],
+            cwd=folder,
+            env=clean | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        mains.append(main)
+        return main
+
+    yield start
+    for main in mains:
+        main.kill()
+        main.communicate()
 
 
 def until(condition, within: float = 90.0):
@@ -116,7 +128,7 @@ def until(condition, within: float = 90.0):
 
 
 @pytest.mark.slow
-def test_under_joblib_main_and_worker_may_be_killed(train_cli, workdir):
+def test_under_joblib_main_and_worker_may_be_killed(train_cli, workdir, started):
     words = ("model.random_state=1,903,2", "model.n_states=2", "compute=joblib", *SMALL)
     words += ("compute.workers=2", "sweep.cell_timeout=60")
     client = store_of(workdir)
@@ -148,7 +160,7 @@ def test_under_joblib_main_and_worker_may_be_killed(train_cli, workdir):
     assert len(finished(client)) == 3
 
 
-def test_a_sweep_that_still_runs_is_not_started_again(train_cli, workdir):
+def test_a_sweep_that_still_runs_is_not_started_again(train_cli, workdir, started):
     words = ("model.random_state=1,903", "model.n_states=2", *SMALL)
     main = started(workdir, *words, "promote=false", PYTHONPATH=FAULTS)
     line = main.stdout.readline()
@@ -174,7 +186,7 @@ def test_a_sweep_that_still_runs_is_not_started_again(train_cli, workdir):
 
 
 @pytest.mark.slow
-def test_four_sweeps_make_one_store(tmp_path):
+def test_four_sweeps_make_one_store(tmp_path, started):
     words = ("model.n_states=2", "promote=false", *SMALL)
     mains = [started(tmp_path, f"model.random_state={seed}", *words) for seed in range(4)]
     for main in mains:

@@ -15,7 +15,7 @@ from hmm_exp.tracking import tags
 from hmm_exp.tracking.registry import champion
 from tests.conftest import ROOT
 
-SMALL = ("data.n_bars=2500", "model.n_init=1", "tracking.figures=false")
+SMALL = ("data.n_bars=2500", "model.n_init=1", "tracking.figures=false", "gate=off")
 
 
 def store_of(folder) -> MlflowClient:
@@ -33,7 +33,13 @@ def runs_of(client: MlflowClient, kind: str) -> list:
 def swept(tmp_path_factory, train_cli):
     """A sweep of four cells over number of states and feature sets, figures on."""
     folder = tmp_path_factory.mktemp("sweep")
-    words = ("data.n_bars=2500", "model.n_init=1", "model.n_states=2,3", "features=v1,v2")
+    words = (
+        "data.n_bars=2500",
+        "model.n_init=1",
+        "model.n_states=2,3",
+        "features=v1,v2",
+        "gate=off",
+    )
     return folder, train_cli(folder, "-m", *words)
 
 
@@ -201,9 +207,7 @@ def test_a_failing_cell_costs_only_itself(train_cli, workdir):
 
 
 def test_when_no_cell_is_eligible_nothing_is_promoted(train_cli, workdir):
-    done = train_cli(
-        workdir, "-m", "model.n_states=2,3", "selection.min_occupancy=0.5", *SMALL
-    )
+    done = train_cli(workdir, "-m", "model.n_states=2,3", "selection.min_occupancy=0.5", *SMALL)
     assert done.returncode == 1
     assert "none of the 2 finished cells is eligible" in done.stdout
     assert not store_of(workdir).search_registered_models()

@@ -33,29 +33,29 @@ class Naming:
         One per state.
     story
         "kept from version 3: ..." or "fresh: ...", the reason in words.
-    kept
-        Whether they go on from the champion's.
+    flagged
+        There was a champion, and its labels could not be kept: who acts on labels should look.
     """
 
     labels: tuple[str, ...]
     story: str
-    kept: bool
+    flagged: bool
 
 
 def name_states(client: MlflowClient, evidence: Evidence, incumbent: Incumbent | None) -> Naming:
     """Name a candidate's states after the champion's on the rows that both runs have labelled."""
     n_states = evidence.detector.n_states
     if incumbent is None:
-        return Naming(labels(n_states), "fresh: the first version", kept=False)
+        return Naming(labels(n_states), "fresh: the first version", flagged=False)
     old, champion = incumbent.detector, incumbent.champion
     version = f"version {champion.version}"
     if old is None:
-        return Naming(labels(n_states), f"fresh: {version} does not answer any more", kept=False)
+        return Naming(labels(n_states), f"fresh: {version} does not answer any more", flagged=True)
     if not same_market(evidence.run.data.tags, champion.tags):
-        return Naming(labels(n_states), f"fresh: {version} is of another market", kept=False)
+        return Naming(labels(n_states), f"fresh: {version} is of another market", flagged=True)
     if old.n_states != n_states:
         story = f"fresh: {n_states} states after the {old.n_states} of {version}"
-        return Naming(labels(n_states), story, kept=False)
+        return Naming(labels(n_states), story, flagged=True)
     paths = _shared_paths(
         read_regimes(client, champion.run_id) if champion.run_id else None,
         read_regimes(client, evidence.run.info.run_id),
@@ -79,16 +79,16 @@ def continued(
     fresh = labels(n_states)
     if len(new) < LEAST_ROWS:
         story = f"fresh: {len(new)} rows shared with {version}, {LEAST_ROWS} are needed"
-        return Naming(fresh, story, kept=False)
+        return Naming(fresh, story, flagged=True)
     match = agreement(new, old, n_states, n_states)
     assert match is not None
     kappa = _kappa(match.share, new, old, match.match)
     measured = f"kappa {kappa:.2f}, {match.share:.1%} of {match.n_rows:,} shared rows"
     if kappa < LEAST_KAPPA:
         story = f"fresh: too weak a match with {version} ({measured})"
-        return Naming(fresh, story, kept=False)
+        return Naming(fresh, story, flagged=True)
     names = tuple(old_labels[state] for state in match.match)
-    return Naming(names, f"kept from {version} ({measured})", kept=True)
+    return Naming(names, f"kept from {version} ({measured})", flagged=False)
 
 
 def _shared_paths(

@@ -91,7 +91,8 @@ def install(
 def complete(versions: Versions, version: ModelVersion) -> None:
     """Write down that a version has taken Production, on its run and on itself."""
     if version.run_id:
-        found = {name: version.tags.get(name, "") for name in (tags.GATE_REASONS, tags.GATE_NOTES)}
+        told = (tags.GATE, tags.GATE_REASONS, tags.GATE_NOTES, tags.LABELS)
+        found = {name: version.tags[name] for name in told if name in version.tags}
         write_decision(versions.client, version.run_id, PROMOTED, found)
     versions.tag(str(version.version), tags.PROMOTION, tags.DONE)
 

@@ -90,9 +90,10 @@ class Decision:
             outcome = f"would be promoted to {uri}"
         else:
             outcome = f"promoted: {uri} is version {self.version}"
-        warned = [f"warning: {warning}" for warning in self.warnings]
         named = [f"labels {self.naming.story}"] if self.naming else []
-        said = [*self.reasons, *warned, *self.notes, *named]
+        flagged = named if self.naming and self.naming.flagged else []
+        warned = [f"warning: {warning}" for warning in [*self.warnings, *flagged]]
+        said = [*self.reasons, *warned, *self.notes, *([] if flagged else named)]
         return [*self.repaired, outcome, *(f"  {line}" for line in said)]
 
 

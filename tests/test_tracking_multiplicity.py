@@ -1,0 +1,111 @@
+"""Under the leaderboard: the winner's gain, how many were tried, White's reality check."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.multiplicity import weigh_choice, write_luck
+from tests.small_detector import forget_store, store_in
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, empty_store):
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    yield store_in(folder)
+    forget_store()
+
+
+def cell(store, name: str, gain: np.ndarray | None, *, status="FINISHED", grid=None, first=0):
+    """A cell whose validation gains are given; on test it is a wonder."""
+    store_tags = {tags.CELL: name, tags.FINGERPRINT: name}
+    run_id = store.client.create_run(store.experiment_id, tags=store_tags).info.run_id
+    store.client.log_param(run_id, "selection.across", "return_gain_val")
+    if grid:
+        store.client.log_param(run_id, "model.state_grid", grid)
+    if gain is not None:
+        n = len(gain)
+        model = np.r_[np.zeros(50), gain, np.full(50, 9.0)]
+        model[:first] = np.nan
+        scores = pd.DataFrame(
+            {
+                "available_at": pd.date_range("2021-01-01", periods=n + 100, freq="h"),
+                "split": ["train"] * 50 + ["val"] * n + ["test"] * 50,
+                "model_score": model,
+                "static_score": 0.0,
+                "ewma_score": 0.0,
+            }
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            scores.to_parquet(Path(folder) / "scores.parquet")
+            store.client.log_artifacts(run_id, folder)
+    store.client.set_terminated(run_id, status)
+    return store.client.get_run(run_id)
+
+
+def noise(seed: int, mean: float = 0.0, n: int = 800) -> np.ndarray:
+    drawn = np.random.default_rng(seed).normal(0.0, 0.3, n)
+    return drawn - drawn.mean() + mean
+
+
+@pytest.fixture(scope="module")
+def cells(store):
+    """A good cell, two worthless ones, one that failed and one without scores."""
+    return [
+        cell(store, "good", noise(0, 0.1), grid="[2, 3, 4]"),
+        cell(store, "poor", noise(1)),
+        cell(store, "late", noise(2), first=150),
+        cell(store, "failed", None, status="FAILED"),
+        cell(store, "silent", None),
+    ]
+
+
+def test_a_true_gain_is_told_from_luck(store, cells):
+    luck = weigh_choice(store.client, cells, cells[0].info.run_id)
+    assert (luck.n_tried, luck.n_models, luck.best) == (5, 6, "good")
+    assert luck.winner.mean == pytest.approx(0.1)
+    assert luck.winner.low < 0.1 < luck.winner.high
+    assert (luck.check.n_cells, luck.check.n_bars) == (3, 700)
+    assert luck.check.p_white < 0.01
+    tried, gain, check = luck.lines
+    assert tried == "tried: 5 cells, 6 models"
+    assert gain.startswith(
+        "winner's gain over the static Student-t on 800 validation bars: +0.1000 nats per bar, "
+        "95 % interval +0.0"
+    )
+    assert check.startswith("reality check: the best of 3 scored, good, would be as good by luck")
+
+
+def test_worthless_cells_look_like_luck(store, cells):
+    luck = weigh_choice(store.client, cells[1:], cells[1].info.run_id)
+    assert luck.check.p_white > 0.2
+    assert luck.winner.bound < 0.0
+
+
+def test_a_cell_that_was_tried_again_counts_once(store, cells):
+    again = cell(store, "good", noise(0, 0.1))
+    assert weigh_choice(store.client, [*cells, again], None).n_tried == len(cells)
+
+
+def test_a_sweep_without_scores_says_how_many_were_tried(store, cells):
+    luck = weigh_choice(store.client, cells[3:], None)
+    assert (luck.winner, luck.check) == (None, None)
+    assert luck.lines == ["tried: 2 cells; no gain can be weighed: too few scored bars"]
+    assert weigh_choice(store.client, [], None).n_tried == 0
+
+
+def test_the_parent_run_holds_the_figures(store, cells):
+    luck = weigh_choice(store.client, cells, cells[0].info.run_id)
+    parent = store.client.create_run(store.experiment_id).info.run_id
+    write_luck(store.client, parent, luck)
+    metrics = store.client.get_run(parent).data.metrics
+    assert metrics == pytest.approx(luck.metrics)
+    assert metrics["n_cells_tried"] == 5
+    assert metrics["reality_check_p_white"] == luck.check.p_white
+    assert metrics["winner_gain_val"] == pytest.approx(0.1)
+    assert {"winner_gain_val_low", "winner_gain_val_high", "reality_check_p_spa"} <= set(metrics)
