@@ -71,7 +71,7 @@ def shown_scores(gain: float = 0.05, over_ewma: float = 0.02, n_test: int = 600)
     )
 
 
-def shown_regimes(states: np.ndarray | None = None, n_test: int = 600) -> pd.DataFrame:
+def shown_regimes(states: np.ndarray | int | None = None, n_test: int = 600) -> pd.DataFrame:
     """Regimes of a run on the bars of `shown_scores`: visits of 40 rows by turns, unless given."""
     scores = shown_scores(n_test=n_test)
     by_turns = np.arange(len(scores)) // 40 % 2

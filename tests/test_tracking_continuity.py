@@ -121,7 +121,8 @@ def test_another_number_of_states_is_named_afresh_and_flagged(store):
         ),
         labels=("all",),
     )
-    promote(store.client, candidate(store, single), registry_name=name, gate=GATE)
+    still = candidate(store, single, regimes=shown_regimes(0))
+    promote(store.client, still, registry_name=name, gate=GATE)
     newer = candidate(store, small_detector("BTC", 1))
     decision = promote(store.client, newer, registry_name=name, gate=GATE)
     assert decision.naming.labels == ("calm", "turbulent")

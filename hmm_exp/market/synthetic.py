@@ -1,7 +1,7 @@
 """A seeded hourly market with planted regimes, for a first run without a file or a network.
 
-Regimes persist for some hundred hours and differ in volatility; their drifts are small, up when calm
-and down when turbulent, so that nobody can live on them. Within a bar the price walks in many
+Regimes persist for some hundred hours and differ in volatility; their drifts are small, up when
+calm and down when turbulent, so that nobody can live on them. Within a bar the price walks in many
 moves, so high and low belong to the path; the size of a bar's moves is Student-t like; volume rises
 with volatility.
 
