@@ -9,6 +9,7 @@ import pytest
 from hmmlearn.hmm import GaussianHMM as TheirHMM
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from threadpoolctl import threadpool_limits
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm import GaussianHMM
@@ -21,6 +22,13 @@ LENGTHS = [400, 250, 350]
 @pytest.fixture(scope="module")
 def X():
     return planted(1000)[0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_blas_thread():
+    """Small sums and clusters take longer on many threads."""
+    with threadpool_limits(1):
+        yield
 
 
 def preset(model, X):

@@ -60,12 +60,12 @@ def test_accuracy_is_the_mean_recall(path, balanced, permuted):
 
 def test_draws_have_the_planted_moments():
     planted = ground_truth.two_states()
-    returns, states = ground_truth.draw(planted.params, 200_000, np.random.default_rng(0))
+    returns, states = ground_truth.draw(planted.params, 60_000, np.random.default_rng(0))
     moved = np.bincount(2 * states[:-1] + states[1:], minlength=4).reshape(2, 2)
     np.testing.assert_allclose(
-        moved / moved.sum(axis=1, keepdims=True), planted.params.transmat, atol=4e-3
+        moved / moved.sum(axis=1, keepdims=True), planted.params.transmat, atol=8e-3
     )
     for k in range(2):
         assert returns[states == k].std() == pytest.approx(
-            np.sqrt(planted.params.covars[k, 0]), rel=0.02
+            np.sqrt(planted.params.covars[k, 0]), rel=0.03
         )

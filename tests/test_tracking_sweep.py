@@ -119,7 +119,7 @@ def started():
         main.communicate()
 
 
-def until(condition, within: float = 90.0):
+def until(condition, within: float = 180.0):
     deadline = time.monotonic() + within
     while not (found := condition()):
         assert time.monotonic() < deadline, "never happened"

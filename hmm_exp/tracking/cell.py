@@ -7,7 +7,10 @@ disk; this process opens the run, watches, and records. Whatever happens to the 
 import logging
 import os
 import tempfile
+import threading
+import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from hmm_exp.tracking.record import fail_run, finish_run, one_line, start_run
 from hmm_exp.tracking.store import Store, open_store, patiently, store_of
 from hmm_exp.tracking.sweep import finished_cell
 
+_LOOK_EVERY = 0.5  # seconds
 log = logging.getLogger(__name__)
 
 
@@ -29,6 +33,8 @@ def run_cell(settings: Config) -> None:
     if settings.sweep.parent_run is None:
         _run_alone(settings)
     else:
+        if settings.sweep.owner != owner.this_process():
+            _end_with(settings.sweep.owner)
         _Cell(settings, HydraConfig.get().job.num + 1).run()
 
 
@@ -60,6 +66,18 @@ def _run_alone(settings: Config) -> None:
         )
         print(*decision.lines(settings.registry.name), sep="\n")
     print(result.regime_now)
+
+
+@cache
+def _end_with(main: str | None) -> None:
+    """End this process, a launcher's, soon after the main process: resuming repeats its cell."""
+
+    def watch() -> None:
+        while not owner.is_dead(main):
+            time.sleep(_LOOK_EVERY)
+        os._exit(1)  # the child sees it by itself
+
+    threading.Thread(target=watch, name="hmm_exp.main", daemon=True).start()
 
 
 @dataclass
@@ -117,14 +135,7 @@ class _Cell:
             *arguments,
             within=self.settings.sweep.cell_timeout,
             on_progress=progress,
-            on_tick=self._leave_when_alone,
         )
-
-    def _leave_when_alone(self) -> None:
-        """End with the main process: a cell that goes on alone would be run twice on resuming."""
-        if owner.is_dead(self.settings.sweep.owner):
-            isolation.dismiss()
-            os._exit(1)
 
     def _is_superseded(self, store: Store) -> bool:
         """Whether the sweep was started again since this cell was sent out."""

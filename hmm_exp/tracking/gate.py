@@ -89,10 +89,10 @@ def _instrument(run: Run, champion: Champion | None, gate: GateConfig) -> Iterat
     held = f"version {champion.version} in {STAGE} is of {theirs}"
     if _is_synthetic(run.data.tags):
         text = "the synthetic market never replaces a real one"
-        yield Finding("final", f"{text}: {held}; register it under another registry.name")
+        yield Finding("final", f"{text}: {held}, register it under another registry.name")
     elif gate.instrument and mine != theirs:
         way_out = "register it under another registry.name, or replace that with --force"
-        yield Finding("refuse", f"the run is of {mine} but {held}; {way_out}")
+        yield Finding("refuse", f"the run is of {mine} but {held}: {way_out}")
 
 
 def _is_synthetic(of: dict[str, str]) -> bool:

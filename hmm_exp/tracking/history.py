@@ -16,7 +16,7 @@ from hmm_exp.tracking.loading import load_detector
 from hmm_exp.tracking.terminal import plain_table
 from hmm_exp.tracking.versions import STAGE, Versions, champion_of
 
-_METRICS = ("n_states", "bic", "return_gain_test", "return_gain_test_bound", "ewma_gain_test")
+_METRICS = ("bic", "return_gain_test", "return_gain_test_bound", "ewma_gain_test")
 
 
 def version_table(versions: Versions) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def list_lines(versions: Versions) -> list[str]:
         for text in [*row["reasons"].split("; "), f"labels {row['labels']}" * bool(row["labels"])]
         if text
     ]
-    shown = plain_table(table.drop(columns=["reasons", "labels"]))
+    shown = plain_table(table.drop(columns=["reasons", "labels"]).dropna(axis=1, how="all"))
     return [*shown.splitlines(), *([""] if said else []), *said]
 
 
@@ -161,7 +161,7 @@ def difference_lines(found: RegimeDifference, names: tuple[str, str]) -> list[st
 
 def _row(version: ModelVersion) -> dict[str, object]:
     told = version.tags
-    metrics = {name: float(told[name]) if name in told else None for name in _METRICS}
+    metrics = {name: float(told.get(name, "nan")) for name in _METRICS}
     return {
         "version": str(version.version),
         "is": _status(version),

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 
 from hmm_exp.errors import HmmExpError
 
-_TICK = 0.5  # seconds between two looks at the clock and the parent
+_TICK = 0.5  # seconds between two looks at the clock
 _START_WITHIN = 300.0  # seconds for imports on a slow disk
 
 
@@ -59,7 +59,6 @@ class Worker:
         *arguments: Any,
         within: float | None = None,
         on_progress: Callable[[str], None] = lambda text: None,
-        on_tick: Callable[[], None] = lambda: None,
     ) -> Any:
         """Give a request to the child and wait for what it answers.
 
@@ -67,8 +66,6 @@ class Worker:
         ----------
         within
             Seconds; None waits for as long as it takes. Start-up does not count.
-        on_tick
-            Called at least every second while waiting.
 
         Raises
         ------
@@ -78,11 +75,11 @@ class Worker:
         """
         try:
             if not self._ready:
-                self._wait(time.monotonic() + _START_WITHIN, _START_WITHIN, on_progress, on_tick)
+                self._wait(time.monotonic() + _START_WITHIN, _START_WITHIN, on_progress)
                 self._ready = True
             self._send(name, arguments)
             deadline = None if within is None else time.monotonic() + within
-            return self._wait(deadline, within, on_progress, on_tick)
+            return self._wait(deadline, within, on_progress)
         except _CellFailedError as failure:
             raise CellError(str(failure)) from None
         except BaseException:
@@ -114,14 +111,12 @@ class Worker:
         deadline: float | None,
         within: float | None,
         on_progress: Callable[[str], None],
-        on_tick: Callable[[], None],
     ) -> Any:
         while True:
             left = _TICK if deadline is None else min(_TICK, deadline - time.monotonic())
             try:
                 kind, content = self._answers.get(timeout=max(0.0, left))
             except queue.Empty:
-                on_tick()
                 if deadline is not None and time.monotonic() >= deadline:
                     raise CellError(
                         f"no end after {within:g} s (sweep.cell_timeout): killed"
