@@ -18,7 +18,7 @@ from hmm_exp.market.synthetic import make_market
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
-FAST = ("data.n_bars=2500", "model.n_init=1", "tracking.figures=false")
+FAST = ("data.n_bars=6000", "model.n_init=1", "tracking.figures=false")
 
 
 def blocks(language: str) -> list[str]:
@@ -34,7 +34,7 @@ def commands() -> list[str]:
 def folder(tmp_path_factory) -> Path:
     """A user's folder: their bars, the project's scripts, Makefile and what it reads."""
     folder = tmp_path_factory.mktemp("user")
-    frame = make_market(n_bars=2500).frame
+    frame = make_market(n_bars=6000).frame
     frame.assign(timestamp=frame["timestamp"].dt.tz_localize(None)).to_csv(
         folder / "bars.csv", index=False
     )

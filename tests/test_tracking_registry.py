@@ -341,3 +341,10 @@ def test_a_missing_argument_is_one_line(capsys):
     assert left.value.code == 2
     line = "error: one of the arguments --run --sweep is required (see --help)\n"
     assert capsys.readouterr().err == line
+
+
+def test_every_store_has_a_lock_of_its_own(tmp_path):
+    on_disk = registry._lock_file(f"sqlite:///{tmp_path}/mlflow.db")
+    assert on_disk == tmp_path / "mlflow.db-promotion.lock"
+    servers = [registry._lock_file(f"http://127.0.0.1:{port}") for port in (5000, 5001, 5000)]
+    assert servers[0] == servers[2] != servers[1]

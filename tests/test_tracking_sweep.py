@@ -127,39 +127,6 @@ def until(condition, within: float = 180.0):
     return found
 
 
-@pytest.mark.slow
-def test_under_joblib_main_and_worker_may_be_killed(train_cli, workdir, started):
-    words = ("model.random_state=1,903,2", "model.n_states=2", "compute=joblib", *SMALL)
-    words += ("compute.workers=2", "sweep.cell_timeout=60")
-    client = store_of(workdir)
-    main = started(workdir, *words, PYTHONPATH=FAULTS)
-
-    def hanging():
-        runs = runs_of(client, "cell") if client.get_experiment_by_name("hmm_exp") else []
-        return [r for r in runs if r.data.params.get("model.random_state") == "903"]
-
-    (run,) = until(hanging)
-    until(lambda: len(finished(client)) == 2)
-    worker = run.data.tags[tags.OWNER]
-    os.kill(int(worker.split()[1]), signal.SIGKILL)
-    output, _ = main.communicate(timeout=60)
-    assert main.returncode == 1, output
-    assert f"go on with sweep_id={sweep_id_of(client)}" in output
-    assert {r.info.status for r in runs_of(client, "cell")} == {"FINISHED", "KILLED"}
-    assert runs_of(client, "sweep")[0].info.status == "FAILED"
-
-    again = started(workdir, *words, f"sweep_id={sweep_id_of(client)}", PYTHONPATH=FAULTS)
-    until(lambda: len(hanging()) == 2 and hanging()[1].info.status == "RUNNING")
-    left = hanging()[1].data.tags[tags.OWNER]
-    again.kill()
-    again.communicate()
-    until(lambda: owner.is_dead(left), within=10)  # it does not go on alone
-    done = train_cli(workdir, "-m", *words, f"sweep_id={sweep_id_of(client)}")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("finished before") == 2
-    assert len(finished(client)) == 3
-
-
 def test_a_sweep_that_still_runs_is_not_started_again(train_cli, workdir, started):
     words = ("model.random_state=1,903", "model.n_states=2", *SMALL)
     main = started(workdir, *words, "promote=false", PYTHONPATH=FAULTS)

@@ -34,11 +34,10 @@ def swept(tmp_path_factory, train_cli):
     """A sweep of four cells over number of states and feature sets, figures on."""
     folder = tmp_path_factory.mktemp("sweep")
     words = (
-        "data.n_bars=2500",
+        "data.n_bars=6000",
         "model.n_init=1",
         "model.n_states=2,3",
         "features=v1,v2",
-        "gate=off",
     )
     return folder, train_cli(folder, "-m", *words)
 
@@ -104,7 +103,7 @@ def test_a_cell_holds_metrics_tags_params_and_artifacts(swept):
         *(tags.TIMEFRAME, tags.DATA_DIGEST),
     )
     assert set(named) <= set(run.data.tags)
-    assert run.data.params["data.n_bars"] == "2500"
+    assert run.data.params["data.n_bars"] == "6000"
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"regimes.csv", "model.joblib", "scaler.joblib", "plots", "data_report.json"} <= names
     plots = {item.path for item in client.list_artifacts(run.info.run_id, "plots")}
@@ -162,7 +161,7 @@ print(json.dumps([answer['label'], int(answer['state']), float(answer['p_state_0
 
 def test_production_loads_in_the_same_folder_without_the_checkout_and_without_pickle(swept):
     folder, _ = swept
-    frame = make_market(n_bars=2500, n_regimes=3, seed=7).frame
+    frame = make_market(n_bars=6000, n_regimes=3, seed=7).frame
     frame.assign(timestamp=frame["timestamp"].dt.tz_localize(None)).to_csv(
         folder / "bars.csv", index=False
     )

@@ -5,6 +5,7 @@ Validation has chosen the candidate, so it proves nothing.
 
 from dataclasses import dataclass
 
+import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.entities import Run
@@ -113,8 +114,11 @@ def read_incumbent(champion: Champion) -> Incumbent:
 
 def model_id(run: Run) -> str | None:
     """Id of the model that a run logged last, None without one."""
-    models = run.outputs.model_outputs if run.outputs else []
-    return models[-1].model_id if models else None
+    models = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
+    if len(models) < 2:
+        return models[0] if models else None
+    # The store gives them in no order. A second one holds other labels: see `continuity`.
+    return max(models, key=lambda model: mlflow.get_logged_model(model).creation_timestamp)
 
 
 def _answering(run: Run) -> Detector:

@@ -25,6 +25,7 @@ from hmm_exp.tracking.leaderboard import (
     sweep_cells,
     sweep_parent,
 )
+from hmm_exp.tracking.multiplicity import weigh_choice, write_luck
 from hmm_exp.tracking.preflight import Plan, check_data
 from hmm_exp.tracking.store import Store, artifact_root, git_sha, open_store
 
@@ -110,8 +111,9 @@ def close_sweep(settings: Config) -> bool:
     choice = choose(store.client, settings.sweep_id)
     if settings.sweep.require_all and not all_finished:
         choice = Choice(None, ["not every cell finished: no winner (sweep.require_all=true)"])
-    for reason in choice.reasons:
-        print(reason)
+    luck = weigh_choice(store.client, cells, choice.run_id)
+    print(*choice.reasons, *luck.lines, sep="\n")
+    write_luck(store.client, parent.info.run_id, luck)
     _promote(store, settings, choice)
     _write_parent(store, parent, cells, choice, all_finished)
     link = terminal.ui_link(store, sweep_id=settings.sweep_id)
