@@ -104,7 +104,7 @@ def test_the_python_blocks_run_after_the_sweep(folder):
     program = "\n".join(blocks("python"))
     done = run(folder, [sys.executable, "-W", "ignore", "-c", program])
     assert "p_state_0" in done.stdout
-    assert "calm" in done.stdout
+    assert "label" in done.stdout
 
 
 @pytest.mark.slow
