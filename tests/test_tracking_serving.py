@@ -43,11 +43,10 @@ STRANGER = """
 import json, sys
 sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
 sys.path[:] = [p for p in sys.path if p not in ("", {root!r})]
-try:
-    import hmm_exp
+import importlib.util
+spec = importlib.util.find_spec("hmm_exp")
+if spec is not None and spec.origin is not None:  # an editable install leaves a folder with conf/
     sys.exit("the checkout can be imported")
-except ModuleNotFoundError:
-    pass
 import mlflow, pandas
 mlflow.set_tracking_uri({store!r})
 model = mlflow.pyfunc.load_model({uri!r})
