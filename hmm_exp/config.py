@@ -9,7 +9,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -338,7 +338,7 @@ def to_config(config: DictConfig) -> Config:
 
 def flat(settings: Config) -> dict[str, Any]:
     """Every setting by its dotted name, values as they are."""
-    return dict(_walk(OmegaConf.to_container(OmegaConf.structured(settings)), ""))
+    return dict(_walk(asdict(settings), ""))
 
 
 def nearest(word: str, options: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hmm_exp.config import Config, composition_error
 from hmm_exp.errors import HmmExpError
 from hmm_exp.tracking import isolation
+from hmm_exp.tracking.garbage import collect_seldom
 from hmm_exp.tracking.preflight import plan_sweep, refuse_grid, replace_grid
 
 FAILED, BAD_INPUT = 1, 2
@@ -41,8 +42,10 @@ class SweepCallback(Callback):
             replace_grid(config)
             plan = plan_sweep(config)
             isolation.worker()  # it imports while this process imports MLflow
+            collect_seldom()
             from hmm_exp.tracking.sweep import open_sweep
 
+            collect_seldom()  # once more: MLflow is loaded now
             self.settings = _open = open_sweep(config, plan)
             if config.hydra.launcher._target_ != IN_THIS_PROCESS:
                 isolation.dismiss()  # the launcher's own processes have theirs
