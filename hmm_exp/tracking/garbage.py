@@ -1,4 +1,4 @@
-"""The garbage collector, told to look seldom: half a million objects of libraries stay anyway."""
+"""The garbage collector, told to look seldom: hundreds of thousands of objects stay anyway."""
 
 import gc
 
