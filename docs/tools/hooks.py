@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -159,6 +160,8 @@ def commands_page() -> str:
     ]
     for name, where in declared.items():
         module, function = where.split(":")
+        if find_spec(module.removesuffix(".__main__")) is None:
+            continue
         lines += [f"## {name}", "", "```text", help_of(module, function).rstrip(), "```", ""]
     return "\n".join(lines)
 

@@ -1,7 +1,8 @@
 """Make every picture of the manual: python docs/tools/make_gallery.py
 
 Runs the sweep of the tutorial on the synthetic market and a walk forward, in a folder of their own,
-takes the figures they recorded, and draws one more: filtered beside smoothed probabilities.
+takes the figures they recorded, draws one more, filtered beside smoothed probabilities, and runs
+the notebook on the sweep's winner.
 """
 
 import os
@@ -10,9 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import nbformat
 import numpy as np
 from matplotlib.figure import Figure
 from mlflow.tracking import MlflowClient
+from nbclient import NotebookClient
 from PIL import Image
 
 import hmm_exp
@@ -21,6 +24,7 @@ from hmm_exp.experiment.figures.calendar import days, set_time_axis
 
 DOCS = Path(__file__).resolve().parents[1]
 GALLERY = DOCS / "images" / "gallery"
+NOTEBOOK = DOCS / "notebooks" / "quickstart.ipynb"
 SWEEP = "-m model.n_states=2,3,4,5 features=v1,v2"
 WALK = "split=walk_forward model.n_states=3 split.refit_every=1440"
 BARS_SHOWN = 144
@@ -44,6 +48,7 @@ def main() -> None:
         take(client, walk.info.run_id, folder, only=("drift.png",))
         take(client, winner, folder)
         detector = hmm_exp.load_detector("models:/hmm_regime/Production")
+        run_notebook(folder)
     figure = filtered_and_smoothed(detector, hmm_exp.make_market())
     store_small(style.save(figure, DOCS / "images" / "filtered_smoothed.png"))
 
@@ -62,6 +67,17 @@ def take(client: MlflowClient, run_id: str, folder: str, only: tuple[str, ...] =
             store_small(plot.replace(GALLERY / plot.name))
 
 
+def run_notebook(folder: str) -> None:
+    """Run the notebook in a folder and keep its outputs, without what is about the machine."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, resources={"metadata": {"path": folder}}, timeout=300).execute()
+    for cell in notebook.cells:
+        cell.metadata = {}
+        if "outputs" in cell:
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+    nbformat.write(notebook, NOTEBOOK)
+
+
 def store_small(path: Path) -> None:
     """Pack a picture as tightly as PNG allows; no pixel changes."""
     with Image.open(path) as picture:
@@ -78,7 +94,7 @@ def filtered_and_smoothed(detector: hmm_exp.Detector, bars: hmm_exp.Bars) -> Fig
     time = table.available_at.as_unit("ns").asi8[window]
     label = detector.labels[-1]
     figure = style.new_figure(
-        f"Hindsight knows of {label} bars before anyone could",
+        f"Hindsight sees {label} begin and end hours before anyone could",
         f"probability of {label} · {BARS_SHOWN} bars of the synthetic market · filtered uses bars "
         f"up to each time, smoothed all later ones too",
         height=360,
