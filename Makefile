@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SWEEP ?= model.n_states=2,3,4,5 features=v1,v2
+PYTEST ?= -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help sweep test test-fast check format ui docs gallery bench clean
@@ -16,8 +17,8 @@ sweep: $(VENV)/run.stamp ## Run the README sweep on the synthetic market (SWEEP=
 ui: $(VENV)/run.stamp ## Compare runs in the MLflow UI on http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1
 
-test: $(VENV)/dev.stamp ## Run all tests, slow ones included
-	$(BIN)/python -m pytest
+test: $(VENV)/dev.stamp ## Run all tests, slow ones included, on all cores (PYTEST="" for one)
+	$(BIN)/python -m pytest $(PYTEST)
 
 test-fast: $(VENV)/dev.stamp ## Run the tests that take no more than seconds
 	$(BIN)/python -m pytest -m "not slow"
