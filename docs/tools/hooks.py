@@ -26,6 +26,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from hmm_exp.config import RULES, Config, conf_dir, flat
+from hmm_exp.config.schema import Choice
 from hmm_exp.help import help_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,7 +123,10 @@ def chosen() -> dict[str, Any]:
 def setting_row(name: str, told: str, default: Any) -> str:
     """One setting as a row of a table."""
     shown = "null" if default is None else json.dumps(default).strip('"')
-    cells = (f"`{name}`", type_of(name), f"`{shown}`", str(RULES.get(name, "")), told)
+    rule = RULES.get(name, "")
+    if isinstance(rule, Choice):  # the comment names them too
+        told = told.removeprefix(" | ".join(map(str, rule.options))).lstrip(":; ")
+    cells = (f"`{name}`", type_of(name), f"`{shown}`", str(rule), told)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -182,8 +186,8 @@ def gallery_page() -> str:
         "# Gallery",
         "",
         "Figures as the program makes them: the winner of the [first sweep](../tutorial/"
-        "first-sweep.md) on the synthetic market, the figures of that sweep, and `drift` from a "
-        "walk forward. `make gallery` makes them anew. A regime has one colour everywhere, light "
+        "first-sweep.md) on the synthetic market, the figures of that sweep, `drift` from a "
+        "walk forward, and `criteria` from a run with `model.state_grid` and `selection=cv`. `make gallery` makes them anew. A regime has one colour everywhere, light "
         "blue when calm to dark red when turbulent; grey and ink are for all that is no regime.",
         "",
     ]

@@ -1,6 +1,6 @@
 """Make every picture of the manual: python docs/tools/make_gallery.py
 
-Runs the sweep of the tutorial on the synthetic market and a walk forward, in a folder of their own,
+Runs the sweep of the tutorial, a walk forward and a grid inside one run, in a folder of their own,
 takes the figures they recorded, draws one more, filtered beside smoothed probabilities, and runs
 the notebook on the sweep's winner.
 """
@@ -27,6 +27,7 @@ GALLERY = DOCS / "images" / "gallery"
 NOTEBOOK = DOCS / "notebooks" / "quickstart.ipynb"
 SWEEP = "-m model.n_states=2,3,4,5 features=v1,v2"
 WALK = "split=walk_forward model.n_states=3 split.refit_every=1440"
+GRID = "model.state_grid=[2,3,4,5] selection=cv"
 BARS_SHOWN = 144
 
 
@@ -42,11 +43,12 @@ def main() -> None:
         train(folder, SWEEP)
         winner = client.get_model_version_by_alias("hmm_regime", "production").run_id
         parent = client.get_run(winner).data.tags["mlflow.parentRunId"]
-        train(folder, WALK)
-        walk = client.search_runs(["1"], order_by=["start_time DESC"], max_results=1)[0]
         take(client, parent, folder)
-        take(client, walk.info.run_id, folder, only=("drift.png",))
         take(client, winner, folder)
+        for words, names in ((WALK, ("drift.png",)), (GRID, ("criteria.png",))):
+            train(folder, words)
+            (run,) = client.search_runs(["1"], order_by=["start_time DESC"], max_results=1)
+            take(client, run.info.run_id, folder, only=names)
         detector = hmm_exp.load_detector("models:/hmm_regime/Production")
         run_notebook(folder)
     figure = filtered_and_smoothed(detector, hmm_exp.make_market())
