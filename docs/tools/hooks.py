@@ -186,9 +186,10 @@ def gallery_page() -> str:
         "# Gallery",
         "",
         "Figures as the program makes them: the winner of the [first sweep](../tutorial/"
-        "first-sweep.md) on the synthetic market, the figures of that sweep, `drift` from a "
-        "walk forward, and `criteria` from a run with `model.state_grid` and `selection=cv`. `make gallery` makes them anew. A regime has one colour everywhere, light "
-        "blue when calm to dark red when turbulent; grey and ink are for all that is no regime.",
+        "first-sweep.md) on the synthetic market, the figures of that sweep, `drift` from a walk "
+        "forward, and `criteria` from a run with `model.state_grid` and `selection=cv`. `make "
+        "gallery` makes them anew. A regime has one colour everywhere, light blue when calm to "
+        "dark red when turbulent; grey and ink are for all that is no regime.",
         "",
     ]
     names = [path.stem for path in GALLERY.glob("*.png")]

@@ -6,6 +6,7 @@ the notebook on the sweep's winner.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,24 +34,25 @@ BARS_SHOWN = 144
 
 def main() -> None:
     """Make the pictures anew; those that no run makes any more are gone."""
-    GALLERY.mkdir(parents=True, exist_ok=True)
-    for old in GALLERY.glob("*.png"):
-        old.unlink()
     with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / "gallery"
+        fresh.mkdir()
         store = f"sqlite:///{folder}/mlflow.db"
         os.environ["MLFLOW_TRACKING_URI"] = store
         client = MlflowClient(store)
         train(folder, SWEEP)
         winner = client.get_model_version_by_alias("hmm_regime", "production").run_id
         parent = client.get_run(winner).data.tags["mlflow.parentRunId"]
-        take(client, parent, folder)
-        take(client, winner, folder)
+        take(client, parent, fresh)
+        take(client, winner, fresh)
         for words, names in ((WALK, ("drift.png",)), (GRID, ("criteria.png",))):
             train(folder, words)
             (run,) = client.search_runs(["1"], order_by=["start_time DESC"], max_results=1)
-            take(client, run.info.run_id, folder, only=names)
+            take(client, run.info.run_id, fresh, only=names)
         detector = hmm_exp.load_detector("models:/hmm_regime/Production")
         run_notebook(folder)
+        shutil.rmtree(GALLERY, ignore_errors=True)
+        shutil.copytree(fresh, GALLERY)
     figure = filtered_and_smoothed(detector, hmm_exp.make_market())
     store_small(style.save(figure, DOCS / "images" / "filtered_smoothed.png"))
 
@@ -61,12 +63,12 @@ def train(folder: str, words: str) -> None:
     subprocess.run(command, cwd=folder, check=True)
 
 
-def take(client: MlflowClient, run_id: str, folder: str, only: tuple[str, ...] = ()) -> None:
-    """Copy the figures of a run to the gallery."""
-    plots = Path(client.download_artifacts(run_id, "plots", folder))
-    for plot in sorted(plots.glob("*.png")):
-        if not only or plot.name in only:
-            store_small(plot.replace(GALLERY / plot.name))
+def take(client: MlflowClient, run_id: str, to: Path, only: tuple[str, ...] = ()) -> None:
+    """Copy the figures of a run, or some of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        for plot in sorted(Path(client.download_artifacts(run_id, "plots", folder)).glob("*.png")):
+            if not only or plot.name in only:
+                store_small(Path(shutil.copy(plot, to)))
 
 
 def run_notebook(folder: str) -> None:
