@@ -1,5 +1,6 @@
 """The manual: built strictly, complete, and with nothing that is fetched from elsewhere."""
 
+import html
 import json
 import os
 import re
@@ -73,6 +74,19 @@ def test_every_command_and_every_public_name_is_in_the_reference(site):
 
 
 @pytest.mark.slow
+def test_commands_that_are_only_shown_have_the_options_they_are_shown_with(site):
+    """What cannot run here, such as a command for the crontab; the others run in test_readme."""
+    said = html.unescape(text_of(site, "reference/commands.html"))
+    pages = "".join(path.read_text() for path in sorted((ROOT / "docs").glob("how-to/*.md")))
+    shown = re.findall(r"^(hmm-[a-z]+) (.*)$", pages, flags=re.MULTILINE)
+    assert len(shown) >= 5
+    for name, words in shown:
+        part = said.partition(f"usage: {name}")[2].partition("usage: ")[0] or said
+        for option in re.findall(r"--[a-z-]+", words):
+            assert option in part, f"{name} {words}"
+
+
+@pytest.mark.slow
 def test_every_picture_has_its_place(site):
     gallery = (site / "evidence" / "gallery.html").read_text()
     pictures = sorted(path.name for path in (ROOT / "docs" / "images" / "gallery").glob("*.png"))
@@ -103,6 +117,7 @@ def test_every_metric_of_a_run_is_in_the_record(small_config):
     result = hmm_exp.run(hmm_exp.prepare(hmm_exp.checked(small_config)))
     known = re.compile("|".join(patterns()))
     assert [name for name in result.metrics if not known.fullmatch(name)] == []
+    assert not known.fullmatch("a_metric_of_no_run")
 
 
 def patterns() -> list[str]:
