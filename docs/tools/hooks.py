@@ -36,7 +36,7 @@ CAPTIONS = {
     "price": "The price, coloured by the regime that was known at each bar.",
     "probabilities": "Filtered probabilities; the least certain bars are the interesting ones.",
     "recovered": "Planted against recovered regimes; only a synthetic market can show this.",
-    "criteria": "Every criterion over the number of states, each in its own scale.",
+    "criteria": "Every criterion over the number of states, each above its own lowest.",
     "bic": "A sweep's BIC, a panel for each observation space: it compares inside one only.",
     "transition_matrix": "Transition probabilities per bar.",
     "state_means": "Means and spreads of the features in every state, in standard deviations.",
