@@ -86,7 +86,7 @@ def settings_page() -> str:
 def comments() -> dict[str, str]:
     """What `conf/` says beside each setting that it holds, by dotted name; "" where nothing."""
     known, found = set(flat(Config())), dict[str, str]()
-    choices = sorted(conf_dir().glob("*/*.yaml"), key=lambda path: path.stem != "default")
+    choices = sorted(conf_dir().glob("*/*.yaml"), key=lambda path: (path.stem != "default", path))
     for path in [conf_dir() / "config.yaml", *choices]:
         prefix = "" if path.name == "config.yaml" else f"{path.parent.name}."
         for name, text in commented_settings(path.read_text(), prefix):
