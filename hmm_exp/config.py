@@ -205,6 +205,7 @@ class Config:
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     promote: bool | None = None
+    quiet: bool = False
     sweep_id: str | None = None
 
     @property

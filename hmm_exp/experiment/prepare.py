@@ -28,7 +28,10 @@ from hmm_exp.market.load import read_bars, read_features
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.market.timeframes import timeframe_step
 
-NOT_IN_RESULT = {"gate", "compute", "tracking", "registry", "sweep", "promote", "sweep_id"}
+NOT_IN_RESULT = {
+    *("gate", "compute", "tracking", "registry", "sweep"),
+    *("promote", "quiet", "sweep_id"),
+}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from hmm_exp.config import Config, to_config
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment import figures
 from hmm_exp.hmm.threads import cores
-from hmm_exp.tracking import isolation, owner, registry, tags, terminal
+from hmm_exp.tracking import isolation, live, owner, registry, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE
 from hmm_exp.tracking.leaderboard import (
     Choice,
@@ -60,12 +60,17 @@ def open_sweep(config: DictConfig, plan: Plan) -> Config:
         config.hydra.overrides.task += _words(settings)
         if "n_jobs" in config.hydra.launcher:  # joblib's
             config.hydra.launcher.n_jobs = min(settings.compute.workers or cores(), plan.n_cells)
-    cells = f"{plan.n_cells} cell{'s' if plan.n_cells > 1 else ''}"
-    print(
-        f"sweep {settings.sweep_id}: {cells}; if stopped, go on with sweep_id={settings.sweep_id}",
-        flush=True,
-    )
     return settings
+
+
+def announce(settings: Config) -> None:
+    """Say what begins, and draw it where somebody watches."""
+    sweep_id, n_cells = settings.sweep_id, settings.sweep.n_cells or 0
+    if not settings.quiet:
+        cells = f"{n_cells} cell{'s' if n_cells > 1 else ''}"
+        print(f"sweep {sweep_id}: {cells}; if stopped, go on with sweep_id={sweep_id}", flush=True)
+    if live.wanted(settings.quiet):
+        live.start(Path(str(settings.sweep.folder)), n_cells)
 
 
 def finished_cell(store: Store, sweep_id: str | None, fingerprint: str) -> bool:
@@ -100,6 +105,7 @@ def close_sweep(settings: Config) -> bool:
         refuses is a result, not a failure.
     """
     assert settings.sweep_id is not None
+    live.stop()
     isolation.dismiss()
     store = open_store(settings.tracking)
     close_orphans(store)
@@ -128,6 +134,7 @@ def close_sweep(settings: Config) -> bool:
 
 def abandon_sweep(settings: Config, interrupted: bool) -> None:
     """Close the parent of a sweep whose launcher broke; its finished cells stay as they are."""
+    live.stop()
     isolation.dismiss()
     store = open_store(settings.tracking)
     close_orphans(store)
