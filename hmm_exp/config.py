@@ -204,6 +204,7 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    cache: bool = True
     promote: bool | None = None
     quiet: bool = False
     sweep_id: str | None = None

@@ -5,7 +5,12 @@ Exit status: 0 done, 2 bad input.
 
 import argparse
 import os
+import shutil
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 EXAMPLES = """examples:
   python scripts/sweeps.py list                            # every sweep, its cells by status
@@ -14,7 +19,8 @@ EXAMPLES = """examples:
   python scripts/sweeps.py clean --yes                     # remove it
 
 clean removes the runs of cells that failed or were killed, and finished cells that a later one of
-the same fingerprint in the same sweep supersedes, with their artifacts. Runs that are still alive,
+the same fingerprint in the same sweep supersedes, with their artifacts, and what sweeps that were
+killed left in their cache. Runs that are still alive,
 winners, and runs behind a registered model stay.
 """
 BAD_INPUT = 2
@@ -36,9 +42,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     commands.add_parser("list", help="every sweep, newest first, with its cells by status")
     show = commands.add_parser("show", help="one sweep: leaderboard, and what did not finish")
     show.add_argument("sweep", help="its id, or latest")
-    clean = commands.add_parser("clean", help="remove failed and superseded runs")
-    clean.add_argument("--sweep", metavar="ID", help="of one sweep only")
-    clean.add_argument("--yes", action="store_true", help="remove; without it, only say what")
+    cleaning = commands.add_parser("clean", help="remove failed and superseded runs")
+    cleaning.add_argument("--sweep", metavar="ID", help="of one sweep only")
+    cleaning.add_argument("--yes", action="store_true", help="remove; without it, only say what")
     return parser.parse_args(argv)
 
 
@@ -53,13 +59,23 @@ def run(args: argparse.Namespace) -> None:
     elif args.command == "show":
         print(housekeeping.sweep_text(client, args.sweep))
     else:
-        doomed = housekeeping.removable(client, args.sweep)
-        for run in doomed:
-            print(f"{'removing' if args.yes else 'would remove'} {housekeeping.in_words(run)}")
-        if args.yes:
-            housekeeping.remove(client, doomed)
-        rest = "" if args.yes or not doomed else "; add --yes to remove them"
-        print(f"{len(doomed)} runs{rest}")
+        clean(client, args.sweep, args.yes)
+
+
+def clean(client: "MlflowClient", sweep: str | None, sure: bool) -> None:
+    """Say what can go, and remove it when the user is sure."""
+    from hmm_exp.tracking import housekeeping
+
+    doomed = housekeeping.removable(client, sweep)
+    caches = housekeeping.leftover_caches(client, sweep)
+    for line in [*map(housekeeping.in_words, doomed), *(f"cache {place}" for place in caches)]:
+        print(f"{'removing' if sure else 'would remove'} {line}")
+    if sure:
+        housekeeping.remove(client, doomed)
+        for place in caches:
+            shutil.rmtree(place, ignore_errors=True)
+    rest = "" if sure or not doomed + caches else "; add --yes to remove them"
+    print(f"{len(doomed)} runs, {len(caches)} caches{rest}")
 
 
 def main(argv: list[str] | None = None) -> int:

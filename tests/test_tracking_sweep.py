@@ -202,9 +202,14 @@ def test_sweeps_are_listed_shown_and_cleaned(train_cli, workdir):
     assert "RuntimeError: a fault on purpose" in sweeps(workdir, "show", "latest").stdout
     assert f"would remove FAILED: {sweep_id}" in sweeps(workdir, "clean").stdout
     folder = workdir / "mlruns" / failed.info.run_id
+    cache = workdir / "mlruns" / "sweeps" / sweep_id / "cache"
+    assert not cache.exists()  # the sweep took it away
+    cache.mkdir()
     assert folder.is_dir()
     assert len(runs_of(client, "cell")) == 2
-    assert "1 runs" in sweeps(workdir, "clean", "--yes").stdout
+    assert "1 runs, 1 caches; add --yes" in sweeps(workdir, "clean").stdout
+    assert "1 runs, 1 caches\n" in sweeps(workdir, "clean", "--yes").stdout
+    assert not cache.exists()
     assert [run.info.status for run in runs_of(client, "cell")] == ["FINISHED"]
     assert not folder.exists()
     assert sweeps(workdir, "show", "never").stderr == "error: no sweep never in this store\n"

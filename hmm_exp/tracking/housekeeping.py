@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from hmm_exp.errors import TrackingError
+from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.tracking import owner, tags, terminal
 from hmm_exp.tracking.leaderboard import (
     experiment_ids,
@@ -71,6 +72,18 @@ def remove(client: MlflowClient, runs: list[Run]) -> None:
             if folder.name != run.info.run_id:
                 raise TrackingError(f"{folder} is not the folder of run {run.info.run_id}")
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def leftover_caches(client: MlflowClient, sweep_id: str | None = None) -> list[Path]:
+    """Caches of sweeps that were killed; one that ends takes its own away."""
+    ended = [parent for parent in _runs(client, "sweep") if _status(parent) != "RUNNING"]
+    places = []
+    for parent in ended:
+        name = parent.data.tags[tags.SWEEP_ID]
+        if sweep_id in (None, name) and (parent.info.artifact_uri or "").startswith("file:"):
+            root = Path(local_file_uri_to_path(parent.info.artifact_uri)).parents[1]
+            places.append(root / "sweeps" / name / CACHE)
+    return [place for place in places if place.is_dir()]
 
 
 def in_words(run: Run) -> str:

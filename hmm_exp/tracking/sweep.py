@@ -4,6 +4,7 @@ The end reads the store by `sweep_id`, so it sees cells that ran in other proces
 machines.
 """
 
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from hmm_exp.config import Config, to_config
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment import figures
+from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.hmm.threads import cores
 from hmm_exp.tracking import isolation, live, owner, registry, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE
@@ -105,8 +107,7 @@ def close_sweep(settings: Config) -> bool:
         refuses is a result, not a failure.
     """
     assert settings.sweep_id is not None
-    live.stop()
-    isolation.dismiss()
+    _end_cells(settings)
     store = open_store(settings.tracking)
     close_orphans(store)
     cells = _current(sweep_cells(store.client, settings.sweep_id), settings)
@@ -134,13 +135,19 @@ def close_sweep(settings: Config) -> bool:
 
 def abandon_sweep(settings: Config, interrupted: bool) -> None:
     """Close the parent of a sweep whose launcher broke; its finished cells stay as they are."""
-    live.stop()
-    isolation.dismiss()
+    _end_cells(settings)
     store = open_store(settings.tracking)
     close_orphans(store)
     status = RunStatus.KILLED if interrupted else RunStatus.FAILED
     assert settings.sweep.parent_run is not None
     store.client.set_terminated(settings.sweep.parent_run, RunStatus.to_string(status))
+
+
+def _end_cells(settings: Config) -> None:
+    """Take away what cells alone need: their live lines, their process, their cache."""
+    live.stop()
+    isolation.dismiss()
+    shutil.rmtree(Path(str(settings.sweep.folder)) / CACHE, ignore_errors=True)
 
 
 def _opened(store: Store, n_cells: int) -> Run:
