@@ -95,6 +95,44 @@ def test_a_killed_sweep_goes_on_and_runs_only_what_is_missing(train_cli, workdir
     assert not list((workdir / "mlruns" / "sweeps" / sweep_id / "pending").iterdir())
 
 
+def processes_in(folder: Path) -> list[int]:
+    """Processes that work in a folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            found += [int(place.parent.name)] if place.readlink() == folder else []
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["fit", "recording"])
+def test_main_and_worker_killed_at_once_under_joblib_lose_nothing(train_cli, workdir, moment):
+    words = ("-m", "model.n_states=2,3", "model.random_state=1,2", *SMALL, *launched("joblib"))
+    faults = {"PYTHONPATH": FAULTS, "KILL_AT": moment, "KILL_ONCE": str(workdir / "killed")}
+    killed = train_cli(workdir, *words, **faults, KILL_PARENT="yes")
+    assert killed.returncode == -signal.SIGKILL
+    until(lambda: not processes_in(workdir))  # what was left ends by itself
+    client = store_of(workdir)
+    assert "RUNNING" in {run.info.status for run in runs_of(client, "cell")}
+    before = {run.info.run_id for run in finished(client)}
+    assert len(before) < 4
+    done = train_cli(workdir, *words, f"sweep_id={sweep_id_of(client)}", **faults)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("finished before") == len(before)
+    after = finished(client)
+    cells = [
+        (run.data.params["model.n_states"], run.data.params["model.random_state"]) for run in after
+    ]
+    assert sorted(cells) == [("2", "1"), ("2", "2"), ("3", "1"), ("3", "2")]
+    assert before < {run.info.run_id for run in after}
+    assert {run.info.status for run in runs_of(client, "cell")} == {"FINISHED", "KILLED"}
+    assert [run.info.status for run in runs_of(client, "sweep")] == ["FINISHED"]
+    assert champion(client, "hmm_regime").run_id in {run.info.run_id for run in after}
+    assert not list(workdir.glob("mlruns/sweeps/*/pending/*"))
+    assert not list(workdir.glob("mlruns/sweeps/*/cache"))
+    until(lambda: not processes_in(workdir))
+
+
 @pytest.fixture
 def started():
     """Start sweeps that run beside the test; none outlives it."""

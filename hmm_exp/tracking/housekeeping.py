@@ -14,7 +14,7 @@ from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.tracking import owner, tags, terminal
 from hmm_exp.tracking.leaderboard import (
-    experiment_ids,
+    all_runs,
     latest_sweep_id,
     leaderboard,
     sweep_cells,
@@ -121,17 +121,5 @@ def _twins(run: Run) -> tuple[str, str]:
 
 def _runs(client: MlflowClient, kind: str) -> list[Run]:
     """All runs of a kind in a store, oldest first."""
-    found: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            experiment_ids(client),
-            filter_string=f"tags.{tags.KIND} = '{kind}'",
-            order_by=["attributes.start_time ASC"],
-            max_results=1000,
-            page_token=token,
-        )
-        found += page
-        token = page.token
-        if not token:
-            return found
+    runs = all_runs(client, f"tags.{tags.KIND} = '{kind}'")
+    return sorted(runs, key=lambda run: run.info.start_time)

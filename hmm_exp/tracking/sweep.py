@@ -29,7 +29,7 @@ from hmm_exp.tracking.leaderboard import (
 )
 from hmm_exp.tracking.multiplicity import weigh_choice, write_luck
 from hmm_exp.tracking.preflight import Plan, check_data
-from hmm_exp.tracking.store import Store, artifact_root, git_sha, open_store
+from hmm_exp.tracking.store import Store, analyse, artifact_root, git_sha, open_store
 
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
@@ -115,7 +115,7 @@ def close_sweep(settings: Config) -> bool:
     if cells:
         print(f"\n{terminal.leaderboard_table(leaderboard(cells))}\n")
     all_finished = _all_finished(cells, settings)
-    choice = choose(store.client, settings.sweep_id)
+    choice = choose(store.client, settings.sweep_id, cells)
     if settings.sweep.require_all and not all_finished:
         choice = Choice(None, ["not every cell finished: no winner (sweep.require_all=true)"])
     luck = weigh_choice(store.client, cells, choice.run_id)
@@ -123,6 +123,7 @@ def close_sweep(settings: Config) -> bool:
     write_luck(store.client, parent.info.run_id, luck)
     _promote(store, settings, choice)
     _write_parent(store, parent, cells, choice, all_finished)
+    analyse(store)
     link = terminal.ui_link(store, sweep_id=settings.sweep_id)
     print(f"compare: {terminal.ui_command(store)}{link}")
     if not all_finished:
