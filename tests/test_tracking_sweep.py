@@ -105,10 +105,9 @@ def processes_in(folder: Path) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["fit", "recording"])
-def test_main_and_worker_killed_at_once_under_joblib_lose_nothing(train_cli, workdir, moment):
+def test_main_and_worker_killed_at_once_under_joblib_lose_nothing(train_cli, workdir):
     words = ("-m", "model.n_states=2,3", "model.random_state=1,2", *SMALL, *launched("joblib"))
-    faults = {"PYTHONPATH": FAULTS, "KILL_AT": moment, "KILL_ONCE": str(workdir / "killed")}
+    faults = {"PYTHONPATH": FAULTS, "KILL_AT": "recording", "KILL_ONCE": str(workdir / "killed")}
     killed = train_cli(workdir, *words, **faults, KILL_PARENT="yes")
     assert killed.returncode == -signal.SIGKILL
     until(lambda: not processes_in(workdir))  # what was left ends by itself
