@@ -56,14 +56,13 @@ def many(n_cells: int) -> None:
     print(f"  start and end of the sweep   {wall - cells * len(runs):.1f} s")
     for name, seconds in cpu.items():
         print(f"  CPU of {name:22}{seconds / len(runs):.3f} s a cell")
-    tenth = max(1, len(memory) // 10)
-    early = statistics.median(memory[tenth : 2 * tenth])
-    late = statistics.median(memory[-2 * tenth : -tenth])
-    print(f"  memory of the main process   {early:.0f} MB after a tenth, {late:.0f} MB at the end")
+    during = [size for moment, size in memory if starts[len(starts) // 10] < moment < starts[-1]]
+    print(f"  memory of the main process   {during[0]:.0f} MB after a tenth of the cells, ", end="")
+    print(f"{during[-1]:.0f} MB at the last one")
 
 
-def watched(folder: Path, words: list[str]) -> tuple[float, list[float], dict[str, float]]:
-    """Run a sweep; its wall time, the main process's memory in MB over it, and CPU seconds."""
+def watched(folder: Path, words: list[str]) -> tuple[float, list, dict[str, float]]:
+    """Run a sweep; its wall time, the main process's memory (moment, MB), and CPU seconds."""
     started, memory, cpu = time.perf_counter(), [], {}
     with launched(folder, words) as process:
         while process.poll() is None:
@@ -73,7 +72,7 @@ def watched(folder: Path, words: list[str]) -> tuple[float, list[float], dict[st
                 cpu["the main process"] = cpu_seconds(process.pid)
                 for child in children.split()[:1]:
                     cpu["the fitting process"] = cpu_seconds(int(child))
-                memory.append(resident(process.pid))
+                memory.append((time.time(), resident(process.pid)))
             except OSError:  # it has just ended
                 continue
     if process.returncode:
