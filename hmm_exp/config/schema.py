@@ -5,11 +5,9 @@ Nothing here is heavy: `--help` and a typo are answered without NumPy.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 DEFAULT_N_STATES = 3
 
@@ -196,7 +194,9 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    cache: bool = True
     promote: bool | None = None
+    quiet: bool = False
     sweep_id: str | None = None
 
     @property
@@ -285,7 +285,7 @@ RULES: dict[str, Choice | Range] = {
 
 def flat(settings: Config) -> dict[str, Any]:
     """Every setting by its dotted name, values as they are."""
-    return dict(walk(OmegaConf.to_container(OmegaConf.structured(settings))))
+    return dict(walk(asdict(settings)))
 
 
 def walk(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
