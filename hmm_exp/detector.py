@@ -59,6 +59,8 @@ class Detector:
         Base bars an answer needs: feature warm-up plus burn-in of the filter.
     meta
         Where it comes from: fingerprint, train end and the like. Never used in computing.
+    promise
+        What its run lets expect of later bars, for `hmm_exp.monitor`; empty in older models.
     """
 
     recipe: Recipe
@@ -72,6 +74,7 @@ class Detector:
     name: str
     min_history: int
     meta: dict[str, Any] = field(default_factory=dict)
+    promise: dict[str, Any] = field(default_factory=dict)
 
     @property
     def n_states(self) -> int:
@@ -206,6 +209,7 @@ class Detector:
             "name": self.name,
             "min_history": self.min_history,
             "meta": self.meta,
+            "promise": self.promise,
         }
 
     @classmethod
@@ -226,6 +230,7 @@ class Detector:
                 name=stored["name"],
                 min_history=stored["min_history"],
                 meta=stored["meta"],
+                promise=stored.get("promise", {}),
             )
         except KeyError as error:
             raise ModelError(f"the stored detector has no {error.args[0]!r}") from None
