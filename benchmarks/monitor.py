@@ -1,4 +1,4 @@
-"""The monitor: false alarms on markets that go on as they were, and its delay when volatility rises.
+"""The monitor: false alarms on markets that stay as they were, delay when volatility rises.
 
     python benchmarks/monitor.py [--markets 100] [--bars 8760]
 

@@ -66,11 +66,11 @@ def report(watched: "Watch", promise: "Promise") -> dict[str, Any]:
 
 
 def promise_in_words() -> str:
-    """How rare a false alarm is meant to be."""
+    """How rare a false alarm is meant to be; `benchmarks/README.md` has what was measured."""
     from hmm_exp.experiment.cusum import HORIZON
     from hmm_exp.experiment.promise import CHANCE
 
-    return f"meant to come in {CHANCE:.0%} of stretches of {HORIZON:,} rows"
+    return f"due in {CHANCE:.0%} of stretches of {HORIZON:,}"
 
 
 def _text(time: "pd.Timestamp | None") -> str | None:
@@ -174,17 +174,15 @@ def _table(watched: "Watch") -> str:
 
 def _verdict(watched: "Watch") -> str:
     rows = watched.rows
-    judged = (
-        f"{len(rows):,} rows, {rows.index[0]:%Y-%m-%d %H:%M} to {rows.index[-1]:%Y-%m-%d %H:%M}"
-    )
+    span = f"{rows.index[0]:%Y-%m-%d %H:%M} to {rows.index[-1]:%Y-%m-%d %H:%M}"
+    judged = f"{len(rows):,} rows judged, {span}; a false alarm is {promise_in_words()}"
     if not watched.alarms:
-        return f"as promised on {judged}; a false alarm is {promise_in_words()}"
-    first = watched.alarms[0]
-    others = len(watched.alarms) - 1
-    also = f" and {others} other chart{'s' if others > 1 else ''} later" if others else ""
+        return f"{judged}\nas promised"
+    first, *others = watched.alarms
+    also = f", {len(others)} more chart{'s' * (len(others) > 1)} later" if others else ""
     return (
-        f"ALARM at {first.alarm_at:%Y-%m-%d %H:%M} UTC: {first.name} is not as promised since "
-        f"{first.drift_since:%Y-%m-%d %H:%M}{also}; {judged}"
+        f"{judged}\nALARM at {first.alarm_at:%Y-%m-%d %H:%M} UTC: {first.name} is not as promised "
+        f"since {first.drift_since:%Y-%m-%d %H:%M}{also}"
     )
 
 
