@@ -275,7 +275,7 @@ def _write_parent(
         parent,
         next((run for run in cells if run.info.run_id == choice.run_id), None),
         leaderboard(cells) if cells else None,
-        [*choice.reasons, *said],
+        [*choice.reasons[::-1], *said],  # the last one decided
         any(item.path == REPORT for item in store.client.list_artifacts(run_id)),
     )
     store.client.set_tag(run_id, tags.NOTE, page[:LONGEST_TAG])

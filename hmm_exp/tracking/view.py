@@ -25,6 +25,10 @@ _METRICS = {  # in the order shown, with widths in pixels
     "restart_agreement": 135,
     "min_occupancy": 120,
 }
+_YARDSTICKS = ("return_gain_val", "ewma_gain_val")
+_LIKELIHOODS = ("bic", "log_lik_val_per_bar")  # compare nothing beyond one observation space
+_SECTION = "What decides"
+_MOST_RUNS = 20  # of a chart: more cannot be told apart
 _TAGS = {tags.FAULTS: 160, tags.GATE_DECISION: 120}
 
 
@@ -52,16 +56,62 @@ def sweep_view(sweep_id: str, cells: list[Run]) -> dict[str, Any]:
         "selectedColumns": list(columns),
         "columnOrder": list(columns),
         "columnWidths": columns,
+        "compareRunSections": [
+            {"uuid": name, "name": name, "display": name == _SECTION, "isReordered": True}
+            for name in (_SECTION, "Model metrics")  # the UI's own, where it puts all the others
+        ],
+        "compareRunCharts": _charts(cells),
     }
+
+
+def _charts(cells: list[Run]) -> list[dict[str, Any]]:
+    """What the chart view begins with: gain by setting, what decides, and convergence."""
+    one_space = len(_spaces(cells)) == 1
+    shown = [*_YARDSTICKS, *(_LIKELIHOODS if one_space else ())]
+    bars: list[dict[str, Any]] = [{"type": "BAR", "metricKey": metric} for metric in shown]
+    line: dict[str, Any] = {
+        "type": "LINE",
+        "metricKey": HISTORY,
+        "xAxisKey": "step",
+        "scaleType": "linear",
+    }
+    parallel: dict[str, Any] = {
+        "type": "PARALLEL",
+        "selectedParams": _varied(cells),
+        "selectedMetrics": ["n_states", "return_gain_val"],
+        "showAllRuns": True,
+    }
+    return [
+        {
+            "uuid": f"sweep-{number}",
+            "metricSectionId": _SECTION,
+            "runsCountToCompare": _MOST_RUNS,
+            "deleted": False,
+            "isGenerated": False,
+            **chart,
+        }
+        for number, chart in enumerate([parallel, *bars, line])
+    ]
+
+
+def _varied(cells: list[Run]) -> list[str]:
+    """Settings of which a sweep has more than one, the number of states left to its metric."""
+    names = ("features.name", "timeframe.name", "covariance.type")
+    return [name for name in names if len({run.data.params.get(name) for run in cells}) > 1]
 
 
 def _order(cells: list[Run]) -> tuple[str, bool]:
     finished = [run for run in cells if run.info.status == "FINISHED"]
-    spaces = {run.data.tags.get(tags.OBSERVATION_SPACE) for run in finished}
     params = finished[0].data.params if finished else {}
-    if len(spaces) > 1 or params.get("split.kind") == "walk_forward":
+    if len(_spaces(finished)) > 1 or params.get("split.kind") == "walk_forward":
         return params.get("selection.across", "return_gain_val"), False
     return params.get("selection.within", "bic"), True
+
+
+def _spaces(cells: list[Run]) -> set[str]:
+    """Observation spaces of the cells that got as far as to have one."""
+    spaces = {run.data.tags.get(tags.OBSERVATION_SPACE) for run in cells}
+    return {space for space in spaces if space}
 
 
 def _column(kind: str, name: str) -> str:
