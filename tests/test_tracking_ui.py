@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.tracking.view import HISTORY
 
 pytestmark = pytest.mark.slow
-SWEEP = ("-m", "features=v1,v2", "model.n_states=2", "data.n_bars=3000", "model.n_init=1")
+SWEEP = ("-m", "features=v1,v2", "model.n_states=2", "data.n_bars=6000", "model.n_init=1")
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -172,8 +172,10 @@ def test_the_parent_says_who_won_and_links_there(page, client, address):
     page.get_by_text("wins:").wait_for()
     page.get_by_text("Show more").click()
     page.get_by_text("wins across 2 spaces").first.wait_for()
-    page.get_by_role("link", name="its run").click()
-    page.wait_for_url(f"**/{parent.data.tags['winner']}**")
+    place = page.get_by_role("link", name="its run").get_attribute("href")
+    assert place
+    page.goto(f"{address}/{place[place.index('#') :]}")
+    page.get_by_text(parent.data.tags["winner"]).first.wait_for()
 
 
 @pytest.mark.usefixtures("shot")

@@ -54,7 +54,8 @@ def sweep_page(
     if winner is not None:
         name, run_id = winner.data.tags[tags.CELL], winner.info.run_id
         head = f"**{name}** wins: [its run]({run_path(experiment, run_id)})."
-        head += f" {winner.data.tags.get(tags.REGIME_NOW, '')}"
+        now = winner.data.tags.get(tags.REGIME_NOW, "")
+        head += f" {now[:1].upper()}{now[1:]}"
     links = [f"[Table of all cells]({view_path(experiment, sweep_id)})"]
     links += [f"`{REPORT}` under Artifacts: every figure, sortable"] if has_report else []
     parts = [head, " · ".join(links), _bullets(verdict)]

@@ -24,6 +24,7 @@ from hmm_exp.tracking.leaderboard import (
     leaderboard,
     sweep_cells,
     sweep_parent,
+    won_place,
 )
 from hmm_exp.tracking.multiplicity import weigh_choice, write_luck
 from hmm_exp.tracking.pages import REPORT, sweep_page
@@ -269,7 +270,8 @@ def _write_parent(
         criteria = criteria_by_states(cells)
         if not criteria.empty:
             (Path(folder) / "plots").mkdir()
-            figures.save(figures.bic_by_space(criteria), Path(folder) / "plots" / "bic.png")
+            figure = figures.bic_by_space(criteria, winner=won_place(cells, choice))
+            figures.save(figure, Path(folder) / "plots" / "bic.png")
         store.client.log_artifacts(run_id, folder)
     page = sweep_page(
         parent,

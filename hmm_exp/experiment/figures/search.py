@@ -86,7 +86,7 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None, subject: str = "
     axes.set_ylim(-0.05 * top, top)
     axes.set_xlim(states.min() - 0.4, states.max() + 0.4)
     set_ticks(axes, "x", states, map(str, states))
-    ticks = round_ticks(0, top, 5)
+    ticks = round_ticks(0, top, 5) if len(table) > 1 else np.zeros(1)
     set_ticks(axes, "y", ticks, map(number, ticks))
     _name_lines(axes, names, excess, top)
     _note_null(axes, states, excess, top)
@@ -151,6 +151,8 @@ def _note_null(axes: Axes, states: np.ndarray, excess: dict, top: float) -> None
 
 
 def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
+    if len(table) == 1:
+        return f"{capitalize(_states(int(table['n_states'].iloc[0])))}: nothing to compare with"
     bic = table.set_index("n_states")["bic"].dropna().sort_values()
     best = int(bic.index[0])
     text = f"BIC is lowest at {_states(best)}"
@@ -189,7 +191,8 @@ def convergence(
     Parameters
     ----------
     histories
-        Log-likelihood (nats) after every iteration of each start.
+        What EM climbs, the log-likelihood plus the log prior (nats), after every iteration of
+        each start.
     polished
         Which starts were run to the end; the short ones are drawn faint. All when left out.
     subject
@@ -202,7 +205,13 @@ def convergence(
     short = "" if full.all() else "faint: short starts"
     figure = new_figure(
         _convergence_title(finals, full, best, len(histories[best])),
-        join("Log-likelihood of every start", "thick: the best", short, subject),
+        join(
+            "Log-likelihood with its prior, of every start",
+            "thick: the best",
+            f"dashed: {_SAME_OPTIMUM} nat, the same optimum",
+            short,
+            subject,
+        ),
     )
     axes = add_axes(figure, right=40, top=76, xlabel="iteration", ylabel="nats below the best end")
     rest = full & (np.arange(len(full)) != best)

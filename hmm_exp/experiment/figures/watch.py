@@ -29,6 +29,7 @@ from hmm_exp.experiment.figures.style import (
     new_figure,
     number,
     padded,
+    percent,
     regime_colors,
     round_ticks,
 )
@@ -92,7 +93,7 @@ def _title(charts: Sequence[tuple[pd.Series, str]], alarm: pd.Timestamp | None) 
     if alarm is not None:
         return f"Alarm at {alarm:%Y-%m-%d %H:%M} UTC: the model is not what it promised to be"
     highest = max(float(chart.max()) for chart, _ in charts)
-    return f"As promised: no chart came nearer to an alarm than {highest:.0%} of its threshold"
+    return f"As promised: no chart came nearer to an alarm than {percent(highest)} of its threshold"
 
 
 def _span(time: pd.Index) -> tuple[float, float]:
@@ -153,7 +154,8 @@ def _mark(sheet: Axes, cell: Cell, alarm: pd.Timestamp | None) -> None:
 
 def _draw_time(sheet: Axes, cell: Cell, time: pd.Index) -> None:
     start, end = _nanoseconds(time)[[0, -1]]
-    at, names = time_ticks(int(start), int(end - 0.03 * (end - start)), most=9)
+    room = (end - start) // 20  # a name at the very edge would meet another, or leave the figure
+    at, names = time_ticks(int(start + room), int(end - room), most=9)
     draw_xticks(sheet, cell, days(at), names)
     middle = cell.left + cell.width / 2
     sheet.text(middle, 22, "time (UTC)", ha="center", va="top", fontsize=9, color="#6b6b6b")
