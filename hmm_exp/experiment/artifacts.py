@@ -128,6 +128,7 @@ def _cumulative_gain(result: RunResult, subject: str) -> Figure:
     model = scores["model_score"].to_numpy()[:-1]
     names = {"static": "static_score", "EWMA": "ewma_score"}
     judged = result.prepared.target_part[:-1] >= TRAIN  # nothing was fitted on what is before
+    judged &= np.arange(len(model)) >= np.isfinite(model).argmax()  # a walk is silent at first
     starts = {name: at for name, at in _split_starts(result).items() if name != SPLIT_NAMES[BEFORE]}
     return cumulative_gain(
         result.prepared.source.time.as_unit("ns").asi8[1:][judged],

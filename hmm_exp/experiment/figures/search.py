@@ -159,6 +159,8 @@ def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
     if len(bic) > 1:
         ahead = number(round(bic.iloc[1] - bic.iloc[0], 1))
         text += f", {ahead} below {_states(int(bic.index[1]))}"
+    if not _eligible(table)[(table["n_states"] == best).to_numpy()].all():
+        text += ", but ineligible"
     if chosen is not None and chosen != best:
         text = f"{_states(chosen)} chosen; {text}"
     elif best == bic.index.max() and (bic.index > 1).sum() > 1:
@@ -206,8 +208,8 @@ def convergence(
     figure = new_figure(
         _convergence_title(finals, full, best, len(histories[best])),
         join(
-            "Log-likelihood with its prior, of every start",
-            "thick: the best",
+            "Log-likelihood with its prior",
+            "thick: best start",
             f"dashed: {_SAME_OPTIMUM} nat, the same optimum",
             short,
             subject,
@@ -283,7 +285,12 @@ def bic_by_space(
     height = rows * (290 if rows == 1 else 220) + 130
     figure = new_figure(
         _sweep_title(table, winner),
-        join("BIC above the lowest of its observation space (2 × nats)", _hollow(table), subject),
+        join(
+            "BIC above the lowest of its observation space (2 × nats)",
+            "ringed: the winner" if winner else "",
+            _hollow(table),
+            subject,
+        ),
         height=height,
     )
     sheet = add_sheet(figure)
@@ -334,7 +341,8 @@ def _name_covariances(sheet: Axes, names: Sequence[str], y: float) -> None:
 
 def _sweep_title(table: pd.DataFrame, winner: tuple[str, str, int] | None) -> str:
     n_spaces = table["space"].nunique()
-    fits = f"{len(table)} fits in {n_spaces} observation space{'s' if n_spaces > 1 else ''}"
+    n_fits = int((table["n_states"] > 1).sum()) or len(table)  # one state is every cell's null
+    fits = f"{n_fits} fits in {n_spaces} observation space{'s' if n_spaces > 1 else ''}"
     if winner is None:
         return f"{fits}: no eligible winner"
     space, covariance, n_states = winner
