@@ -1,6 +1,6 @@
 """Does a model still do what its training promised? Every new bar against it, with an alarm.
 
-    python -m hmm_exp.monitor --bars new.csv --output monitor.json --figure monitor.png
+    hmm-monitor --bars new.csv --output monitor.json --figure monitor.png
 
 A thin command line over `experiment/watch.py`: a table, JSON, a figure, and an exit status that
 says alarm.
@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hmm_exp.command_line import Parser, exit_status
+from hmm_exp.command_line import DONE, Parser, add_bad_rows, exit_status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 PRODUCTION = "models:/hmm_regime/Production"
 EXAMPLES = """examples:
-  python -m hmm_exp.monitor --bars new.csv
-  python -m hmm_exp.monitor --bars new.csv --output monitor.json --figure monitor.png
-  python -m hmm_exp.monitor --bars new.csv --since "2024-06-01 12:00"
-  python -m hmm_exp.monitor --bars new.csv --model runs:/0a1b2c3d4e5f
-  python -m hmm_exp.monitor --bars new.csv --model ./model || mail -s "look at it" me
+  hmm-monitor --bars new.csv
+  hmm-monitor --bars new.csv --output monitor.json --figure monitor.png
+  hmm-monitor --bars new.csv --since "2024-06-01 12:00"
+  hmm-monitor --bars new.csv --model runs:/0a1b2c3d4e5f
+  hmm-monitor --bars new.csv --model ./model || mail -s "look at it" me
 
 The file holds new bars and, before them, enough for the model's windows. Bars up to the end of
 its training are not judged. After an alarm that has been looked into, --since goes on from there.
@@ -80,7 +80,7 @@ def _text(time: "pd.Timestamp | None") -> str | None:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
-        prog="python -m hmm_exp.monitor",
+        prog="hmm-monitor",
         description="Hold a model to what its training promised, on bars after it.",
         epilog=EXAMPLES,
     )
@@ -94,12 +94,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--since", metavar="TIME", help="judge bars after this (UTC; default: the training's end)")
     add("--output", type=Path, metavar="JSON", help="what was found, to a file")
     add("--figure", type=Path, metavar="PNG", help="a picture of it (or .svg, .pdf)")
-    add(
-        "--bad-rows",
-        choices=("error", "drop"),
-        default="error",
-        help="stop at bars that cannot be (default) or leave them out",
-    )
+    add_bad_rows(parser)
     return parser.parse_args(argv)
 
 
@@ -124,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         _write(report(watched, promise), args.output)
     print(_table(watched), end="\n\n")
     print(_verdict(watched))
-    return ALARM if watched.alarms else 0
+    return ALARM if watched.alarms else DONE
 
 
 def _instant(text: str | None) -> "pd.Timestamp | None":

@@ -221,4 +221,4 @@ def test_help_has_examples(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
-    assert "python -m hmm_exp.monitor --bars new.csv --output" in capsys.readouterr().out
+    assert "hmm-monitor --bars new.csv --output" in capsys.readouterr().out

@@ -22,6 +22,7 @@ from hmm_exp.errors import FitError
 from hmm_exp.experiment.assess import assess, baselines_of, follow
 from hmm_exp.experiment.candidate import Candidate, fit_candidate, held_out, train_steps
 from hmm_exp.experiment.drift import walk_metrics
+from hmm_exp.experiment.persistence import switches_per_1000
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.promise import make_promise
 from hmm_exp.experiment.result import RunResult, regime_in_words
@@ -76,7 +77,8 @@ def run_once(prepared: Prepared, progress: Progress = lambda text: None) -> RunR
     assessment = assess(prepared, chosen, track)
     detector = _promising(prepared, detector, None if refit else track)
     metrics = _metrics(candidates, chosen, null, warnings) | assessment.metrics
-    metrics |= _seconds(prepared, clock, seconds_fit)
+    regimes = regime_table(prepared, detector)
+    metrics |= _viterbi(prepared, regimes) | _seconds(prepared, clock, seconds_fit)
     return RunResult(
         prepared=prepared,
         candidates=candidates,
@@ -86,7 +88,7 @@ def run_once(prepared: Prepared, progress: Progress = lambda text: None) -> RunR
         refit=refit,
         assessment=assessment,
         selection=selection_table(candidates, chosen, null),
-        regimes=regime_table(prepared, detector),
+        regimes=regimes,
         metrics=_finite(metrics),
         faults=chosen.faults,
         warnings=warnings + assessment.objections,
@@ -290,6 +292,12 @@ def _metrics(
         metrics[f"log_lik_{part}"] = log_lik
         metrics[f"log_lik_{part}_per_bar"] = log_lik / chosen.n_rows[part]
     return metrics
+
+
+def _viterbi(prepared: Prepared, regimes: pd.DataFrame) -> dict[str, float]:
+    """How restless the path of hindsight is, beside `switches_per_1000` of the filtered labels."""
+    rate = switches_per_1000(regimes["state_viterbi"].to_numpy(), prepared.table.steps)
+    return {} if rate is None else {"switches_per_1000_viterbi": rate}
 
 
 def _seconds(prepared: Prepared, clock: float, seconds_fit: float) -> dict[str, float]:

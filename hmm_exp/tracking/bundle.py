@@ -74,11 +74,11 @@ def write_bundle(result: RunResult, folder: Path, log_file: Path | None = None) 
     shutil.rmtree(beside, ignore_errors=True)
     (beside / ARTIFACTS).mkdir(parents=True)
     started = time.perf_counter()
-    write_artifacts(result, beside / ARTIFACTS)
+    plots = write_artifacts(result, beside / ARTIFACTS)
     result.detector.save(beside / DETECTOR)
-    seconds = time.perf_counter() - started
+    seconds = {"seconds_plots": plots, "seconds_write": time.perf_counter() - started - plots}
     record = {
-        "metrics": result.metrics | {"seconds_write": seconds},
+        "metrics": result.metrics | seconds,
         "tags": _verdict(result),
         "log_lik_history": _history(result),
     }
