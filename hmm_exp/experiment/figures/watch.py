@@ -58,13 +58,12 @@ def watch(
     lines = [(rows, "log_lik", INK), (bars, "score", _PAIR[1][2])]
     lines += [(rows, f"p_state_{k}", color) for k, color in enumerate(colors)]
     charts = [(f[f"{name}_chart"], color) for f, name, color in lines if f"{name}_chart" in f]
-    crossed = [chart.index[chart.to_numpy() > 1.0] for chart, _ in charts]
-    alarm = min((times[0] for times in crossed if len(times)), default=None)
+    alarm = _first_alarm([chart for chart, _ in charts])
     shown = [(bars if c == "score" else rows, c, n, ink) for c, n, ink in _PAIR]
     shown = [one for one in shown if len(one[0])]
     size = -(-len(rows) // _COLUMNS)
     figure = new_figure(
-        _title(charts, alarm),
+        _title([chart for chart, _ in charts], labels, alarm),
         join("Bars against the promise", f"mean of {size} bars" if size > 1 else "", subject),
         height=150 * (len(shown) + 2) + 120,
     )
@@ -89,11 +88,20 @@ def watch(
     return figure
 
 
-def _title(charts: Sequence[tuple[pd.Series, str]], alarm: pd.Timestamp | None) -> str:
-    if alarm is not None:
-        return f"Alarm at {alarm:%Y-%m-%d %H:%M} UTC: the model is not what it promised to be"
-    highest = max(float(chart.max()) for chart, _ in charts)
-    return f"As promised: no chart came nearer to an alarm than {percent(highest)} of its threshold"
+def _first_alarm(charts: Sequence[pd.Series]) -> pd.Timestamp | None:
+    crossed = [chart.index[chart.to_numpy() > 1.0] for chart in charts]
+    return min((times[0] for times in crossed if len(times)), default=None)
+
+
+def _title(charts: Sequence[pd.Series], labels: Sequence[str], alarm: pd.Timestamp | None) -> str:
+    """Which chart crossed first and when, or how near the nearest came."""
+    if alarm is None:
+        highest = percent(max(float(chart.max()) for chart in charts))
+        return f"As promised: no chart came nearer to an alarm than {highest} of its threshold"
+    first = next(chart for chart in charts if _first_alarm([chart]) == alarm)
+    names = {f"{column}_chart": name for column, name, _ in _PAIR}
+    names |= {f"p_state_{k}_chart": f"time in {label}" for k, label in enumerate(labels)}
+    return f"Alarm at {alarm:%Y-%m-%d %H:%M} UTC: {names[str(first.name)]} is not as promised"
 
 
 def _span(time: pd.Index) -> tuple[float, float]:
