@@ -165,6 +165,12 @@ def test_convergence_is_one_series_by_iteration(client):
         assert history[-1].value > history[0].value
 
 
+def test_settings_that_are_numbers_compare_as_numbers(client):
+    for run in client.search_runs(["1"], filter_string="tags.kind = 'cell'"):
+        for name in ("model.n_states", "model.tol", "split.train", "features.window"):
+            assert float(run.data.params[name]) > 0
+
+
 @pytest.mark.usefixtures("shot")
 def test_the_parent_says_who_won_and_links_there(page, client, address):
     parent = parent_of(client)
