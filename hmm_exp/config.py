@@ -19,7 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 from hmm_exp.errors import ConfigError
 
 DEFAULT_N_STATES = 3
-LAUNCHERS = {"joblib": ("joblib", "parallel")}  # Hydra's name: the preset, the extra it is in
+LAUNCHERS = {  # Hydra's name: the preset, the extra it is in
+    "joblib": ("joblib", "parallel"),
+    "submitit_slurm": ("slurm", "slurm"),
+    "submitit_local": ("submitit_local", "slurm"),
+    "ray": ("ray", "ray"),
+}
 
 
 @dataclass

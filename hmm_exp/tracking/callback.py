@@ -18,7 +18,6 @@ from hmm_exp.tracking import isolation
 from hmm_exp.tracking.preflight import plan_sweep, refuse_grid, replace_grid
 
 FAILED, BAD_INPUT = 1, 2
-IN_THIS_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 _open: Config | None = None
 
 
@@ -41,10 +40,11 @@ class SweepCallback(Callback):
             replace_grid(config)
             plan = plan_sweep(config)
             isolation.worker()  # it imports while this process imports MLflow
+            from hmm_exp.tracking.launchers import in_this_process
             from hmm_exp.tracking.sweep import open_sweep
 
             self.settings = _open = open_sweep(config, plan)
-            if config.hydra.launcher._target_ != IN_THIS_PROCESS:
+            if not in_this_process(config):
                 isolation.dismiss()  # the launcher's own processes have theirs
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

@@ -17,6 +17,7 @@ from hmm_exp.experiment import figures
 from hmm_exp.hmm.threads import cores
 from hmm_exp.tracking import isolation, owner, registry, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE
+from hmm_exp.tracking.launchers import check_launcher, set_up_launcher
 from hmm_exp.tracking.leaderboard import (
     Choice,
     choose,
@@ -38,8 +39,9 @@ def open_sweep(config: DictConfig, plan: Plan) -> Config:
     What cells must know is appended to the overrides from which Hydra composes them, so that it
     reaches workers anywhere. Raises HmmExpError before anything is written.
     """
-    check_data(plan)
     settings = to_config(config)
+    check_launcher(config, settings)
+    check_data(plan)
     store = open_store(settings.tracking)
     close_orphans(store)
     if settings.sweep_id is None:
@@ -58,8 +60,7 @@ def open_sweep(config: DictConfig, plan: Plan) -> Config:
     settings.compute.threads = settings.compute.threads or _threads(settings, plan.n_cells)
     with read_write(config), open_dict(config):
         config.hydra.overrides.task += _words(settings)
-        if "n_jobs" in config.hydra.launcher:  # joblib's
-            config.hydra.launcher.n_jobs = min(settings.compute.workers or cores(), plan.n_cells)
+    set_up_launcher(config, settings, plan.n_cells)
     cells = f"{plan.n_cells} cell{'s' if plan.n_cells > 1 else ''}"
     print(
         f"sweep {settings.sweep_id}: {cells}; if stopped, go on with sweep_id={settings.sweep_id}",
