@@ -1,4 +1,4 @@
-"""List, show and clean the sweeps of a store.
+"""List, show, clean and close the sweeps of a store.
 
 Exit status: 0 done, 2 bad input.
 """
@@ -12,6 +12,7 @@ EXAMPLES = """examples:
   python scripts/sweeps.py show latest                     # leaderboard and what did not finish
   python scripts/sweeps.py clean                           # what would be removed
   python scripts/sweeps.py clean --yes                     # remove it
+  python scripts/sweeps.py close 20260102-030405-abcd      # its machines are gone: resume it then
 
 clean removes the runs of cells that failed or were killed, and finished cells that a later one of
 the same fingerprint in the same sweep supersedes, with their artifacts. Runs that are still alive,
@@ -23,7 +24,7 @@ BAD_INPUT = 2
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description="List, show and clean the sweeps of a store.",
+        description="List, show, clean and close the sweeps of a store.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -39,6 +40,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     clean = commands.add_parser("clean", help="remove failed and superseded runs")
     clean.add_argument("--sweep", metavar="ID", help="of one sweep only")
     clean.add_argument("--yes", action="store_true", help="remove; without it, only say what")
+    close = commands.add_parser("close", help="end what a sweep left running on machines now gone")
+    close.add_argument("sweep", help="its id")
     return parser.parse_args(argv)
 
 
@@ -52,6 +55,9 @@ def run(args: argparse.Namespace) -> None:
         print(housekeeping.sweeps_table(client))
     elif args.command == "show":
         print(housekeeping.sweep_text(client, args.sweep))
+    elif args.command == "close":
+        closed = housekeeping.close_elsewhere(client, args.sweep)
+        print(*(f"closed {housekeeping.in_words(run)}" for run in closed), sep="\n")
     else:
         doomed = housekeeping.removable(client, args.sweep)
         for run in doomed:

@@ -43,7 +43,7 @@ class Postgres:
     @property
     def uri(self) -> str:
         """Address for SQLAlchemy, without the password: see `environment`."""
-        return f"postgresql+psycopg://{NAME}@127.0.0.1:{self.port}/{NAME}"
+        return f"postgresql+psycopg2://{NAME}@127.0.0.1:{self.port}/{NAME}"
 
     @property
     def environment(self) -> dict[str, str]:

@@ -46,7 +46,7 @@ class SharedStore:
     def __init__(
         self, folder: Path, port: int, workers: int = 2, options: tuple[str, ...] = ()
     ) -> None:
-        if find_spec("psycopg") is None:
+        if find_spec("psycopg2") is None:
             raise TrackingError("PostgreSQL needs a driver: pip install 'hmm_exp[server]'")
         self.folder, self.port = folder.absolute(), port
         self.database = Postgres(folder)
