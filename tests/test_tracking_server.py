@@ -1,6 +1,5 @@
 """A sweep against a real MLflow server over a real PostgreSQL, as a team would have it."""
 
-import json
 import os
 import shutil
 import signal
@@ -11,6 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import psycopg2
 import pytest
@@ -18,9 +18,10 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.tracking import postgres, tags
+from hmm_exp.tracking import housekeeping, postgres, tags
 from hmm_exp.tracking.registry import champion
 from tests.conftest import ROOT
+from tests.small_detector import forget_store
 from tests.test_tracking_sweep import FAULTS, finished, until
 from tests.test_train_cli import SMALL, runs_of
 
@@ -88,7 +89,7 @@ def swept(served, tmp_path_factory):
     The server comes back while the sweep is patient.
     """
     folder = tmp_path_factory.mktemp("client")
-    words = ["model.n_states=2,3,4", *SMALL]
+    words = ["model.n_states=2,3", *SMALL]
     lost = folder / "lost"
     environment = clean_environment() | {
         "MLFLOW_TRACKING_URI": served.uri,
@@ -131,13 +132,13 @@ def test_a_sweep_waits_for_a_server_that_comes_back_and_fits_nothing_twice(serve
     cells = runs_of(client, "cell")
     assert parent.info.status == "FINISHED"
     states = [run.data.params["model.n_states"] for run in cells if run.info.status == "FINISHED"]
-    assert sorted(states) == ["2", "3", "4"]
+    assert sorted(states) == ["2", "3"]
     assert {run.info.status for run in cells} <= {"FINISHED", "KILLED"}  # no orphan
     sweep_id = parent.data.tags[tags.SWEEP_ID]
     left = folder / "mlruns" / "sweeps" / sweep_id
     assert not list((left / "pending").iterdir())
     logs = [path.read_text() for path in (left / "logs").iterdir()]
-    assert [text.count("writing\n") for text in logs] == [1, 1, 1]
+    assert [text.count("writing\n") for text in logs] == [1, 1]
 
 
 @pytest.mark.slow
@@ -153,37 +154,21 @@ def test_artifacts_lie_with_the_server_and_nothing_of_them_with_the_client(serve
     assert {path.name for path in (folder / "mlruns").iterdir()} == {"hydra", "sweeps"}
 
 
-USE = """
-import json, mlflow, pandas as pd
-model = mlflow.pyfunc.load_model("models:/hmm_regime/Production")
-answer = model.predict(pd.read_csv("bars.csv")).iloc[-1]
-print(json.dumps([answer["label"], int(answer["state"]), float(answer["p_state_0"])]))
-"""
-
-
 @pytest.mark.slow
-def test_the_winner_is_promoted_and_answers_wherever_the_address_is_known(served, swept, tmp_path):
+def test_the_winner_is_promoted_and_answers_wherever_the_address_is_known(
+    served, swept, tmp_path, monkeypatch
+):
     client = MlflowClient(served.uri)
     assert "promoted: models:/hmm_regime/Production is version 1" in swept[2].stdout
     run_id = champion(client, "hmm_regime").run_id
     assert run_id in {run.info.run_id for run in finished(client)}
-    frame = make_market(n_bars=2500, n_regimes=3, seed=7).frame
-    frame.assign(timestamp=frame["timestamp"].dt.tz_localize(None)).to_csv(
-        tmp_path / "bars.csv", index=False
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", USE],
-        cwd=tmp_path,
-        env=clean_environment() | {"MLFLOW_TRACKING_URI": served.uri},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    label, state, p_calm = json.loads(done.stdout.splitlines()[-1])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", served.uri)
+    forget_store()
+    model = mlflow.pyfunc.load_model("models:/hmm_regime/Production")
+    answer = model.predict(make_market(n_bars=2500, n_regimes=3, seed=7).frame).iloc[-1]
     last = pd.read_csv(client.download_artifacts(run_id, "regimes.csv", str(tmp_path))).iloc[-1]
-    assert (label, state) == (last["label"], last["state"])
-    assert p_calm == pytest.approx(last["p_state_0"], abs=1e-12)
+    assert (answer["label"], answer["state"]) == (last["label"], last["state"])
+    assert answer["p_state_0"] == pytest.approx(last["p_state_0"], abs=1e-12)
 
 
 @pytest.mark.slow
@@ -227,12 +212,13 @@ def test_what_is_cleaned_is_gone_from_the_server_too(served, swept):
     client.log_text(run_id, "why", "run.log")
     client.set_terminated(run_id, "FAILED")
     (folder,) = served.folder.glob(f"artifacts/*/{run_id}")
-    script = str(ROOT / "scripts" / "sweeps.py")
-    command = [sys.executable, script, "--tracking-uri", served.uri, "clean", "--yes"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert f"(run {run_id})" in done.stdout, done.stderr
+    mlflow.set_tracking_uri(served.uri)
+    doomed = housekeeping.removable(client)
+    assert run_id in {run.info.run_id for run in doomed}
+    housekeeping.remove(client, doomed)
+    forget_store()
     assert not list(folder.rglob("run.log"))
-    assert len(finished(client)) == 3
+    assert len(finished(client)) == 2
 
 
 @pytest.mark.slow

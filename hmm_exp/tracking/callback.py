@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hmm_exp.config import Config, composition_error
 from hmm_exp.errors import HmmExpError
 from hmm_exp.tracking import isolation
+from hmm_exp.tracking.launchers import check_launcher, in_this_process
 from hmm_exp.tracking.preflight import plan_sweep, refuse_grid, replace_grid
 
 FAILED, BAD_INPUT = 1, 2
@@ -39,8 +40,8 @@ class SweepCallback(Callback):
         with _exits_with(BAD_INPUT):
             replace_grid(config)
             plan = plan_sweep(config)
+            check_launcher(config, plan.variations[0])
             isolation.worker()  # it imports while this process imports MLflow
-            from hmm_exp.tracking.launchers import in_this_process
             from hmm_exp.tracking.sweep import open_sweep
 
             self.settings = _open = open_sweep(config, plan)

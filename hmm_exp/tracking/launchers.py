@@ -12,7 +12,6 @@ from omegaconf import DictConfig, open_dict, read_write
 from hmm_exp.config import Config
 from hmm_exp.errors import ConfigError
 from hmm_exp.hmm.threads import cores
-from hmm_exp.tracking.store import resolve_uri
 
 _IN_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
@@ -31,11 +30,11 @@ def check_launcher(config: DictConfig, settings: Config) -> None:
             "compute=slurm: there is no sbatch here; start the sweep on a login node of the "
             "cluster, or try it on one machine with compute=submitit_local"
         )
-    uri = resolve_uri(settings.tracking.uri)
+    uri = settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite"
     if uri.startswith("sqlite"):
         raise ConfigError(
-            f"compute=slurm: jobs on other machines cannot write to {uri}; set tracking.uri or "
-            "MLFLOW_TRACKING_URI to the address of a tracking server"
+            "compute=slurm: jobs on other machines cannot write to a SQLite file here; set "
+            "tracking.uri or MLFLOW_TRACKING_URI to the address of a tracking server"
         )
 
 

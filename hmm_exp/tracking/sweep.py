@@ -17,7 +17,7 @@ from hmm_exp.experiment import figures
 from hmm_exp.hmm.threads import cores
 from hmm_exp.tracking import isolation, owner, registry, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE
-from hmm_exp.tracking.launchers import check_launcher, set_up_launcher
+from hmm_exp.tracking.launchers import set_up_launcher
 from hmm_exp.tracking.leaderboard import (
     Choice,
     choose,
@@ -39,9 +39,8 @@ def open_sweep(config: DictConfig, plan: Plan) -> Config:
     What cells must know is appended to the overrides from which Hydra composes them, so that it
     reaches workers anywhere. Raises HmmExpError before anything is written.
     """
-    settings = to_config(config)
-    check_launcher(config, settings)
     check_data(plan)
+    settings = to_config(config)
     store = open_store(settings.tracking)
     close_orphans(store)
     if settings.sweep_id is None:
