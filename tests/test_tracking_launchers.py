@@ -163,7 +163,7 @@ def test_a_sweep_whose_machines_are_gone_can_be_closed_and_resumed(workdir, monk
     identity = {tags.SWEEP_ID: "20260102-030405-abcd", tags.OWNER: "elsewhere 12 34"}
     for kind in ("sweep", "cell"):
         store.client.create_run(store.experiment_id, tags=identity | {tags.KIND: kind})
-    with pytest.raises(TrackingError, match=r"process 12 on elsewhere; wait .* sweeps\.py close"):
+    with pytest.raises(TrackingError, match=r"process 12 on elsewhere; wait .* hmm-sweeps close"):
         sweep._reopened(store, "20260102-030405-abcd")
     assert len(close_elsewhere(store.client, "20260102-030405-abcd")) == 2
     assert sweep._reopened(store, "20260102-030405-abcd").info.status == "KILLED"

@@ -158,7 +158,7 @@ def _reopened(store: Store, sweep_id: str) -> Run:
         if time.monotonic() > deadline:
             raise TrackingError(
                 f"sweep {sweep_id} still runs: {alive}; wait for it or end it, and if it is gone "
-                f"with its machine: scripts/sweeps.py close {sweep_id}"
+                f"with its machine: hmm-sweeps close {sweep_id}"
             )
         time.sleep(0.25)
     close_orphans(store)
