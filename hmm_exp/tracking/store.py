@@ -79,6 +79,7 @@ def open_store(tracking: TrackingConfig) -> Store:
     mlflow.set_tracking_uri(uri)
     if uri.startswith(("http://", "https://")):  # `patiently` says how long to try
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two for each run
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # one line a try
     try:
         client, experiment_id = _made(uri, tracking.experiment)
