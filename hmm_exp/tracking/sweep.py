@@ -19,6 +19,7 @@ from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.hmm.threads import cores
 from hmm_exp.tracking import isolation, live, owner, registry, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE, LONGEST_TAG
+from hmm_exp.tracking.launchers import set_up_launcher
 from hmm_exp.tracking.leaderboard import (
     Choice,
     choose,
@@ -63,8 +64,7 @@ def open_sweep(config: DictConfig, plan: Plan) -> Config:
     settings.compute.threads = settings.compute.threads or _threads(settings, plan.n_cells)
     with read_write(config), open_dict(config):
         config.hydra.overrides.task += _words(settings)
-        if "n_jobs" in config.hydra.launcher:  # joblib's
-            config.hydra.launcher.n_jobs = min(settings.compute.workers or cores(), plan.n_cells)
+    set_up_launcher(config, settings, plan.n_cells)
     return settings
 
 
@@ -112,7 +112,7 @@ def close_sweep(settings: Config) -> bool:
     assert settings.sweep_id is not None
     _end_cells(settings)
     store = open_store(settings.tracking)
-    close_orphans(store)
+    _close_left(store, settings)
     cells = _current(sweep_cells(store.client, settings.sweep_id), settings)
     parent = sweep_parent(store.client, settings.sweep_id)
     if cells:
@@ -175,12 +175,28 @@ def _reopened(store: Store, sweep_id: str) -> Run:
     deadline = time.monotonic() + _ENDS_WITHIN
     while alive := _still_running(store, parent, sweep_id):
         if time.monotonic() > deadline:
-            raise TrackingError(f"sweep {sweep_id} still runs: {alive}; wait for it or end it")
+            raise TrackingError(
+                f"sweep {sweep_id} still runs: {alive}; wait for it or end it, and if it is gone "
+                f"with its machine: hmm-sweeps close {sweep_id}"
+            )
         time.sleep(0.25)
     close_orphans(store)
     store.client.update_run(parent.info.run_id, status="RUNNING")
     store.client.set_tag(parent.info.run_id, tags.OWNER, owner.this_process())
     return parent
+
+
+def _close_left(store: Store, settings: Config) -> None:
+    """Close what is left RUNNING of a sweep whose launcher has returned: nobody works on it.
+
+    A cell whose worker was lost and that the launcher gave to another leaves such a run, and so
+    does a run whose making the store confirmed to nobody.
+    """
+    assert settings.sweep_id is not None
+    for run in sweep_cells(store.client, settings.sweep_id):
+        if run.info.status == "RUNNING":
+            store.client.set_terminated(run.info.run_id, "KILLED")
+    close_orphans(store)
 
 
 def _still_running(store: Store, parent: Run, sweep_id: str) -> str:
@@ -230,12 +246,17 @@ def _folder(store: Store, sweep_id: str) -> Path:
 
 
 def _current(cells: list[Run], settings: Config) -> list[Run]:
-    """Cells that count: all finished ones, and of the others those of this start of the sweep."""
+    """Cells that count: finished ones, and of this start those that no finished one repeats."""
     attempt = str(settings.sweep.attempt)
+    done = {run.data.tags.get(tags.FINGERPRINT) for run in cells if run.info.status == "FINISHED"}
     return [
         run
         for run in cells
-        if run.info.status == "FINISHED" or run.data.tags.get(tags.ATTEMPT) == attempt
+        if run.info.status == "FINISHED"
+        or (
+            run.data.tags.get(tags.ATTEMPT) == attempt
+            and run.data.tags.get(tags.FINGERPRINT) not in done
+        )
     ]
 
 
