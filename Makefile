@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SWEEP ?= model.n_states=2,3,4,5 features=v1,v2
+EXTRAS ?= dev,docs,parallel,slurm,server
 PYTEST ?= -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
@@ -43,7 +44,7 @@ docs: $(VENV)/dev.stamp ## Build the manual into site/, without a network
 gallery: $(VENV)/dev.stamp ## Make the pictures and the notebook of the manual anew
 	$(BIN)/python docs/tools/make_gallery.py
 
-bench: $(VENV)/dev.stamp ## Measure: the tables of benchmarks/README.md
+bench: $(VENV)/dev.stamp ## List the measuring programs, see benchmarks/README.md
 	@ls benchmarks/*.py | sed 's|^|$(BIN)/python |'
 
 clean: ## Remove the environment and caches; runs and models stay
@@ -61,5 +62,5 @@ $(VENV)/server.stamp: pyproject.toml constraints.txt
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,parallel,slurm,ray,server]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/run.stamp $(VENV)/server.stamp
