@@ -233,8 +233,8 @@ class Range:
         return fits and math.isfinite(value)
 
     def __str__(self) -> str:
-        lower = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
-        return lower if self.high == math.inf else f"{lower} and at most {self.high:g}"
+        lower = f"above {self.low:.10g}" if self.above else f"at least {self.low:.10g}"
+        return lower if self.high == math.inf else f"{lower} and at most {self.high:.10g}"
 
 
 RULES: dict[str, Choice | Range] = {
