@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -52,6 +53,11 @@ class SweepCallback(Callback):
             announce(self.settings)
             if not in_this_process(config):
                 isolation.dismiss()  # the launcher's own processes have theirs
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Let go of a cell's config: Hydra would keep those of all cells until the sweep ends."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            job_return.cfg = job_return.hydra_cfg = None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the leaderboard, choose, ask the gate, promote; exit non-zero on any failure."""
