@@ -17,6 +17,7 @@ from hmm_exp.config import flat
 from hmm_exp.experiment import figures
 from hmm_exp.experiment.drift import drift_table, refit_table, walk_dwell, walk_means
 from hmm_exp.experiment.figures.judged import cumulative_gain, residuals
+from hmm_exp.experiment.residuals import residual_shapes
 from hmm_exp.experiment.result import RunResult
 from hmm_exp.experiment.split import SPLIT_NAMES, WalkForward
 from hmm_exp.experiment.walk import Walk
@@ -40,6 +41,8 @@ def write_artifacts(result: RunResult, folder: Path) -> None:
         _write_walk(result, result.walk, folder)
     if result.assessment.scores is not None:
         pyarrow.parquet.write_table(_arrow(result.assessment.scores), folder / SCORES_FILE)
+    if result.assessment.residuals:
+        write_csv(residual_shapes(result.assessment.residuals), folder / "residuals.csv")
     if result.config.tracking.figures:
         (folder / "plots").mkdir()
         for name, figure in run_figures(result):

@@ -62,6 +62,15 @@ def sweep_cells(client: MlflowClient, sweep_id: str) -> list[Run]:
     return sorted(_search(client, sweep_id, "cell"), key=lambda run: run.info.start_time)
 
 
+def current_cells(cells: list[Run], attempt: str) -> list[Run]:
+    """Cells that count: all finished ones, and of the others those of the last start."""
+    return [
+        run
+        for run in cells
+        if run.info.status == "FINISHED" or run.data.tags.get(tags.ATTEMPT) == attempt
+    ]
+
+
 def leaderboard(cells: list[Run]) -> pd.DataFrame:
     """Table of a sweep's cells, best first inside each space, failed cells last."""
     table = pd.DataFrame([_row(run) for run in cells])

@@ -6,6 +6,7 @@ machines.
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mlflow.entities import Run, RunStatus
@@ -21,12 +22,14 @@ from hmm_exp.tracking.leaderboard import (
     Choice,
     choose,
     criteria_by_states,
+    current_cells,
     leaderboard,
     sweep_cells,
     sweep_parent,
 )
 from hmm_exp.tracking.multiplicity import weigh_choice, write_luck
 from hmm_exp.tracking.preflight import Plan, check_data
+from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.store import Store, artifact_root, git_sha, open_store
 
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
@@ -90,8 +93,13 @@ def close_orphans(store: Store) -> None:
             store.client.set_terminated(run.info.run_id, "KILLED")
 
 
-def close_sweep(settings: Config) -> bool:
+def close_sweep(settings: Config, report: Callable[[Store, str], str]) -> bool:
     """Judge a sweep that ran to its end: leaderboard, winner, gate, registry, parent run.
+
+    Parameters
+    ----------
+    report
+        Makes the report of a judged sweep and gives the line that says where it is.
 
     Returns
     -------
@@ -103,7 +111,8 @@ def close_sweep(settings: Config) -> bool:
     isolation.dismiss()
     store = open_store(settings.tracking)
     close_orphans(store)
-    cells = _current(sweep_cells(store.client, settings.sweep_id), settings)
+    attempt = str(settings.sweep.attempt)
+    cells = current_cells(sweep_cells(store.client, settings.sweep_id), attempt)
     parent = sweep_parent(store.client, settings.sweep_id)
     if cells:
         print(f"\n{terminal.leaderboard_table(leaderboard(cells))}\n")
@@ -116,6 +125,8 @@ def close_sweep(settings: Config) -> bool:
     write_luck(store.client, parent.info.run_id, luck)
     _promote(store, settings, choice)
     _write_parent(store, parent, cells, choice, all_finished)
+    if settings.tracking.report:
+        print(report(store, settings.sweep_id))
     link = terminal.ui_link(store, sweep_id=settings.sweep_id)
     print(f"compare: {terminal.ui_command(store)}{link}")
     if not all_finished:
@@ -144,10 +155,13 @@ def _opened(store: Store, n_cells: int) -> Run:
         tags.N_CELLS: str(n_cells),
         tags.ATTEMPT: "1",
         tags.OWNER: owner.this_process(),
+        tags.COMMAND: command_line(),
     }
     if sha := git_sha():
         identity[tags.GIT_SHA] = sha
-    return store.client.create_run(store.experiment_id, tags=identity, run_name=f"sweep {sweep_id}")
+    run = store.client.create_run(store.experiment_id, tags=identity, run_name=f"sweep {sweep_id}")
+    store.client.log_text(run.info.run_id, environment(), ENVIRONMENT_FILE)
+    return run
 
 
 def _reopened(store: Store, sweep_id: str) -> Run:
@@ -208,16 +222,6 @@ def _threads(settings: Config, n_cells: int) -> int | None:
 def _folder(store: Store, sweep_id: str) -> Path:
     """Where a sweep keeps logs and finished work that is not recorded yet."""
     return artifact_root(store) / "sweeps" / sweep_id
-
-
-def _current(cells: list[Run], settings: Config) -> list[Run]:
-    """Cells that count: all finished ones, and of the others those of this start of the sweep."""
-    attempt = str(settings.sweep.attempt)
-    return [
-        run
-        for run in cells
-        if run.info.status == "FINISHED" or run.data.tags.get(tags.ATTEMPT) == attempt
-    ]
 
 
 def _promote(store: Store, settings: Config, choice: Choice) -> None:

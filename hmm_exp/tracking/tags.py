@@ -25,6 +25,7 @@ NOTE = "mlflow.note.content"
 N_CELLS = "n_cells"
 WINNER = "winner"
 OWNER = "owner"  # on a RUNNING run: host, process and its start
+COMMAND = "command"  # what started a sweep, or a single run, in a shell
 ATTEMPT = "attempt"  # how many times the sweep was started when the cell was
 REPLACES = "replaces"  # on a model version: the version it took Production from
 PROMOTION = "promotion"  # on a model version: STARTED until it is proven in Production, then DONE
