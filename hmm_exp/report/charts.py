@@ -15,6 +15,7 @@ from bokeh.embed import json_item
 from bokeh.layouts import column
 from bokeh.model import Model as BokehModel
 from bokeh.models import (
+    BasicTicker,
     BoxZoomTool,
     ColumnDataSource,
     CrosshairTool,
@@ -22,6 +23,7 @@ from bokeh.models import (
     DataRange1d,
     DatetimeTickFormatter,
     FixedTicker,
+    Label,
     NumeralTickFormatter,
     PanTool,
     Range1d,
@@ -40,6 +42,7 @@ UNKNOWN = 255  # a state or a probability that is not there
 _CERTAIN = 250  # a probability of one
 _COURSE = 1_500  # points of each part's cumulative gain
 _LOG_FROM = 3.0  # highest over lowest price that asks for a log axis
+_PARTS = {"train": "train", "val": "validation", "test": "test"}
 GAINS = {"static": "ink", "ewma": "grey"}
 _DASHES = {"full": "solid", "diag": "dashed", "tied": "dotted", "spherical": "dotdash"}
 CRITERIA = ("bic", "aic", "hqc", "icl", "cv")
@@ -81,6 +84,7 @@ def timeline(model: Model) -> Chart:
         panel.js_on_event("mouseleave", _tell("gone"))
         panel.js_on_event("doubletap", _tell("whole"))
         panel.xaxis.visible = panel is panels[-1]
+    _name_parts(panels[0], starts, start + 1000 * float(seconds[-1]))
     root = column(panels, sizing_mode="stretch_width")
     root.tags = [source]  # the page finds it by its name
     about = {
@@ -123,6 +127,7 @@ def _price_panel(close: np.ndarray, x_range: Range1d, colors: Iterable[str]) -> 
     low, high = float(np.nanmin(close)), float(np.nanmax(close))
     scale = "log" if high > _LOG_FROM * low > 0 else "linear"
     panel = _panel(330, x_range, y_range=Range1d(low, high, name="price"), y_axis_type=scale)
+    panel.yaxis.ticker = BasicTicker(desired_num_ticks=6)
     panel.yaxis.formatter = NumeralTickFormatter(format="0,0.[0000]" if high < 1000 else "0,0")
     for k, color in enumerate([*colors, None]):
         source = ColumnDataSource({"x": [], "y": []}, name=f"price{k}")
@@ -138,7 +143,8 @@ def _probability_panel(x_range: Range1d, colors: Iterable[str]) -> figure:
     panel.grid.visible = False
     colors = list(colors)
     names = ["x", *(f"y{k}" for k in range(len(colors) + 1))]
-    source = ColumnDataSource({name: [] for name in names}, name="probabilities")
+    blank = {name: [0.0, 0.0] for name in names}  # of no rows at all a step area never ends
+    source = ColumnDataSource(blank, name="probabilities")
     for k, color in enumerate(colors):
         area = {"x": "x", "y1": f"y{k}", "y2": f"y{k + 1}"}
         panel.varea_step(**area, source=source, fill_color=color, step_mode="after")
@@ -189,6 +195,19 @@ def _mark(panel: figure, starts: Iterable[pd.Timestamp]) -> None:
         )
         _follow(line, line_color="grey")
         panel.add_layout(line)
+
+
+def _name_parts(panel: figure, starts: dict[str, pd.Timestamp], end: float) -> None:
+    """Name the parts at the top of a panel, those that have room for it."""
+    edges = [*(at.value / 1e6 for at in starts.values()), end]
+    for name, left, right in zip(starts, edges, edges[1:], strict=False):
+        if len(starts) > 1 and right - left > 0.06 * (end - edges[0]):
+            label = Label(
+                x=left, y=panel.height - 22, y_units="screen", x_offset=6, text=_PARTS.get(name, "")
+            )
+            label.text_font_size = "11px"
+            _follow(label, text_color="grey")
+            panel.add_layout(label)
 
 
 def _panel(height: int, x_range: Range1d, **options: Any) -> figure:

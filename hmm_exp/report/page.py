@@ -61,8 +61,7 @@ def _shipped() -> dict[str, Markup]:
 
 def _title(subject: Subject) -> str:
     run = subject.model.run if subject.model else next(iter(subject.cells), subject.main)
-    instrument = run.data.tags.get(tags.INSTRUMENT, "")
-    return " ".join(filter(None, (instrument, "regimes")))
+    return run.data.tags.get(tags.INSTRUMENT, "regimes")
 
 
 def _again(subject: Subject) -> str:

@@ -160,7 +160,7 @@ def effects(model: Model) -> Grid:
         cells = []
         for effect in _EFFECTS:
             value, limit = model.metrics[f"residual_{effect}_{name}"], getattr(limits, effect)
-            text = percent(value) if effect == "tail_share" else f"{value:.2f}"
+            text = percent(value) if effect == "tail_share" else f"{value:.3f}"
             cells.append(Cell(text, 1.0 if value > limit else 0.0))
         rows.append((name, cells))
     columns = [
@@ -188,9 +188,21 @@ def _series(model: Model) -> list[str]:
 def board(subject: Subject) -> list[dict[str, Any]]:
     """Rows of the leaderboard; the first columns are those that the filter reads."""
     runs = {run.info.run_id: run for run in subject.cells}
+    table = _spaces_in_order(subject, runs)
     best = max([abs(gain) for gain in subject.table["gain_t"].dropna()] or [1.0])
     winner = subject.main.data.tags.get(tags.WINNER)
-    return [_board_row(row, runs[row["run"]], winner, best) for _, row in subject.table.iterrows()]
+    return [_board_row(row, runs[row["run"]], winner, best) for _, row in table.iterrows()]
+
+
+def _spaces_in_order(subject: Subject, runs: dict[str, Run]) -> pd.DataFrame:
+    """The leaderboard with the winner's space first, then those of the highest gains."""
+    winner = subject.main.data.tags.get(tags.WINNER)
+    space = subject.table["run"].map(lambda run: runs[run].data.tags.get(tags.OBSERVATION_SPACE))
+    finished = subject.table["run"].map(lambda run: runs[run].info.status == "FINISHED")
+    best = subject.table["gain_t"].astype(float).where(finished).groupby(space).transform("max")
+    mine = subject.table["run"].eq(winner).groupby(space).transform("any")
+    order = pd.DataFrame({"f": ~finished, "other": ~mine.fillna(False).astype(bool), "best": -best})
+    return subject.table.loc[order.sort_values(["f", "other", "best"], kind="stable").index]
 
 
 def _board_row(row: pd.Series, run: Run, winner: str | None, best: float) -> dict[str, Any]:

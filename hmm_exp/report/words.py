@@ -120,7 +120,7 @@ def _margins(subject: Subject, model: Model) -> Iterator[str]:
     if subject.rival is not None:
         behind = subject.rival.behind
         yield (
-            f"Over the best other cell, {subject.rival.name}, {signed(behind.mean)} "
+            f"Against the best other cell, {subject.rival.name}, {signed(behind.mean)} "
             f"(95 % interval {signed(behind.low)} to {signed(behind.high)}) on "
             f"{behind.n_bars:,} validation bars that both score."
         )
@@ -131,6 +131,8 @@ def _belief(model: Model, checks: list[Check]) -> str:
     passed = {check.text: check.passed for check in checks}
     static, ewma = (passed.get(_beats(name)) for name in _WORDS)
     luck = [check.passed for check in checks if check.text.startswith(_LUCK)]
+    if len(model.labels) == 1:
+        return "No: one state tells nothing apart"
     if static is None:
         return "Cannot say: too few scored test bars"
     if not static or False in luck:

@@ -143,8 +143,8 @@
         let height = 0;
         for (let k = 0; k < states; k++) { height += sums[k] / total; data[`y${k + 1}`].push(seen ? height : 0); }
       }
-      if (to === n) {
-        data.x.push(at(n - 1) + usual);
+      if (to === n || data.x.length < 2) { // a step area of one point never ends
+        data.x.push(at(Math.min(to, n) - 1) + usual);
         for (let k = 0; k <= states; k++) data[`y${k}`].push(data[`y${k}`].at(-1));
       }
       doc.get_model_by_name("probabilities").data = data;
