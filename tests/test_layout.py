@@ -18,7 +18,7 @@ FLOORS = [
     {"experiment"},
     {"tracking"},
     {"help", "command_line"},
-    {"causality", "monitor", "report"},
+    {"commands", "causality", "monitor", "report"},
     {"callback"},
     {"train"},
 ]

@@ -188,7 +188,10 @@ def residual_shapes(series: Mapping[str, np.ndarray], lags: int = 20) -> pd.Data
         kinds = {
             "quantile": (normal, np.quantile(z, ndtr(normal))),
             "memory": (np.arange(1, lags + 1), autocorrelation(residuals, lags)),
-            "square_memory": (np.arange(1, lags + 1), autocorrelation(cut_squares(residuals), lags)),
+            "square_memory": (
+                np.arange(1, lags + 1),
+                autocorrelation(cut_squares(residuals), lags),
+            ),
         }
         parts += [
             pd.DataFrame({"series": name, "kind": kind, "x": x.astype(float), "value": value})

@@ -185,14 +185,12 @@ def _part_starts(model: Model) -> dict[str, pd.Timestamp]:
     """First row of every part, in time order."""
     parts = model.regimes["split"]
     first = parts[~parts.duplicated()]
-    return {str(name): at for at, name in first.items()}
+    return dict(zip(first.astype(str), pd.DatetimeIndex(first.index), strict=True))
 
 
 def _mark(panel: figure, starts: Iterable[pd.Timestamp]) -> None:
     for at in starts:
-        line = Span(
-            dimension="height", location=at.value / 1e6, line_width=1, line_dash=[4, 3]
-        )
+        line = Span(dimension="height", location=at.value / 1e6, line_width=1, line_dash=[4, 3])
         _follow(line, line_color="grey")
         panel.add_layout(line)
 

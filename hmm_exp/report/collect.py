@@ -132,12 +132,13 @@ def read_sweep(client: MlflowClient, sweep_id: str) -> Subject:
         rival=None if model is None else _rival(client, model, cells),
         table=leaderboard(cells) if cells else pd.DataFrame(),
         criteria=criteria_by_states(cells),
-        **_provenance(client, parent),
+        environment=_environment(client, parent),
+        command=parent.data.tags.get(tags.COMMAND, ""),
     )
 
 
 def read_run(client: MlflowClient, run_id: str) -> Subject:
-    """Read one finished run, alone or a cell of a sweep. Raises TrackingError when there is none."""
+    """Read a finished run, alone or a cell of a sweep. Raises TrackingError when there is none."""
     try:
         run = client.get_run(run_id)
     except MlflowException:
@@ -155,15 +156,13 @@ def read_run(client: MlflowClient, run_id: str) -> Subject:
         cells=[run],
         model=_read_model(client, run),
         criteria=criteria_by_states([run]),
-        **_provenance(client, origin),
+        environment=_environment(client, origin),
+        command=origin.data.tags.get(tags.COMMAND, ""),
     )
 
 
-def _provenance(client: MlflowClient, run: Run) -> dict[str, str]:
-    return {
-        "environment": read_text(client, run.info.run_id, ENVIRONMENT_FILE) or "",
-        "command": run.data.tags.get(tags.COMMAND, ""),
-    }
+def _environment(client: MlflowClient, run: Run) -> str:
+    return read_text(client, run.info.run_id, ENVIRONMENT_FILE) or ""
 
 
 def _read_model(client: MlflowClient, run: Run) -> Model:
@@ -209,5 +208,3 @@ def _rival(client: MlflowClient, winner: Model, cells: list[Run]) -> Rival | Non
     val = both[both["split"] == "val"]
     found = estimate_gain((val["model_score"] - val["model_score_rival"]).to_numpy())
     return None if found is None else Rival(best.data.tags[tags.CELL], found)
-
-

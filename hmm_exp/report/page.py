@@ -5,6 +5,7 @@ Text of the store is escaped by the template engine; what charts are drawn from 
 """
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from bokeh.resources import Resources
 from markupsafe import Markup
 
 import hmm_exp
-from hmm_exp.report import charts, tables
+from hmm_exp.report import board, charts, tables
 from hmm_exp.report.charts import Chart
 from hmm_exp.report.collect import Model, Subject
 from hmm_exp.report.words import verdict
@@ -33,6 +34,7 @@ def render(subject: Subject) -> str:
         undefined=jinja2.StrictUndefined,
     )
     told = subject.main.data.tags
+    started = datetime.fromtimestamp(subject.main.info.start_time / 1000, UTC)
     return environment.get_template("report.html").render(
         **_shipped(),
         **_model_parts(subject.model),
@@ -44,7 +46,7 @@ def render(subject: Subject) -> str:
         sweep_id=told.get(tags.SWEEP_ID, ""),
         again=_again(subject),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        started=f"{datetime.fromtimestamp(subject.main.info.start_time / 1000, UTC):%Y-%m-%d %H:%M}",
+        started=f"{started:%Y-%m-%d %H:%M}",
         version=hmm_exp.__version__,
     )
 
@@ -92,7 +94,8 @@ def _model_parts(model: Model | None) -> dict[str, Any]:
     }
 
 
-def _residual_charts(model: Model):
+def _residual_charts(model: Model) -> Iterator[tuple[str, Markup, Markup]]:
+    """Name, quantiles and memory of the series that are drawn."""
     if model.residuals is None:
         return
     for name in tables.worst_series(model):
@@ -104,11 +107,11 @@ def _residual_charts(model: Model):
 def _sweep_parts(subject: Subject) -> dict[str, Any]:
     criteria = subject.criteria
     return {
-        "board": tables.board(subject) if len(subject.table) else [],
-        "failures": tables.failures(subject),
-        "missing": tables.missing(subject),
+        "board": board.rows(subject) if len(subject.table) else [],
+        "failures": board.failures(subject),
+        "missing": board.missing(subject),
         "heatmaps": [
-            (title, tables.heatmap(subject, metric))
+            (title, board.heatmap(subject, metric))
             for title, metric in (
                 ("over the static Student-t", "return_gain_val"),
                 ("over the EWMA Student-t", "ewma_gain_val"),

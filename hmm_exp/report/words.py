@@ -93,7 +93,8 @@ def _why(subject: Subject) -> list[str]:
     """Reasons of the choice, as the sweep has told them; the one that decided first."""
     if not subject.is_sweep:
         return []
-    reasons = subject.main.data.tags.get(tags.NOTE, "").split("\n\n")
+    told = subject.main.data.tags
+    reasons = told.get(tags.VERDICT, told.get(tags.NOTE, "")).splitlines()
     name = subject.model.name if subject.model else ""
     return [reason for reason in reversed(reasons) if reason.startswith(name)]
 
@@ -133,12 +134,12 @@ def _belief(model: Model, checks: list[Check]) -> str:
     luck = [check.passed for check in checks if check.text.startswith(_LUCK)]
     if len(model.labels) == 1:
         return "No: one state tells nothing apart"
+    if passed[_NO_FAULT] is False:
+        return "No: the fit has a hard fault"
     if static is None:
         return "Cannot say: too few scored test bars"
     if not static or False in luck:
         return "No: its regimes do not forecast the next bar better than none"
-    if not passed.get(_NO_FAULT, True):
-        return "No: the fit has a hard fault"
     if ewma:
         return "Yes: it adds to a plain volatility forecast, too"
     return "In part: regimes are real, but a one-line volatility forecast does as well"

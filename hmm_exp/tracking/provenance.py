@@ -25,9 +25,7 @@ def environment() -> str:
     """Versions of what numbers depend on, one a line: this package, Python, and all it requires."""
     lines = [f"hmm_exp {hmm_exp.__version__}" + (f" (commit {sha})" if (sha := git_sha()) else "")]
     lines.append(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
-    installed = {
-        found.metadata["Name"]: found.version for found in metadata.distributions()
-    }
+    installed = {found.metadata["Name"]: found.version for found in metadata.distributions()}
     lines += [f"{name}=={version}" for name, version in sorted(installed.items(), key=_by_name)]
     return "\n".join(lines) + "\n"
 

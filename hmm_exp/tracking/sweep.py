@@ -264,6 +264,7 @@ def _write_parent(
         store.client.log_artifacts(run_id, folder)
     verdict = "\n\n".join(choice.reasons)
     store.client.set_tag(run_id, tags.NOTE, verdict)
+    store.client.set_tag(run_id, tags.VERDICT, "\n".join(choice.reasons))
     if choice.run_id:
         store.client.set_tag(run_id, tags.WINNER, choice.run_id)
     status = RunStatus.FINISHED if succeeded else RunStatus.FAILED

@@ -24,6 +24,7 @@ RUN_NAME = "mlflow.runName"
 NOTE = "mlflow.note.content"
 N_CELLS = "n_cells"
 WINNER = "winner"
+VERDICT = "verdict"  # of a sweep: how its winner was chosen, a reason a line
 OWNER = "owner"  # on a RUNNING run: host, process and its start
 COMMAND = "command"  # what started a sweep, or a single run, in a shell
 ATTEMPT = "attempt"  # how many times the sweep was started when the cell was
