@@ -18,7 +18,10 @@ from hmm_exp.market.synthetic import make_market
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
-FAST = ("data.n_bars=6000", "model.n_init=1", "tracking.figures=false")
+FAST = (
+    *("data.n_bars=6000", "model.n_init=1"),
+    *("tracking.figures=false", "tracking.report=false"),
+)
 
 
 def blocks(language: str) -> list[str]:

@@ -15,7 +15,10 @@ from hmm_exp.tracking import tags
 from hmm_exp.tracking.registry import champion
 from tests.conftest import ROOT
 
-SMALL = ("data.n_bars=2500", "model.n_init=1", "tracking.figures=false", "gate=off")
+SMALL = (
+    *("data.n_bars=2500", "model.n_init=1", "gate=off"),
+    *("tracking.figures=false", "tracking.report=false"),
+)
 
 
 def store_of(folder) -> MlflowClient:

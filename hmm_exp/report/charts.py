@@ -58,7 +58,7 @@ class Chart:
 
 def timeline(model: Model) -> Chart:
     """Price by regime, probabilities and cumulative gain over one common time axis."""
-    bars = _bars(model)
+    bars = bars_with_regimes(model)
     seconds = (bars.index - bars.index[0]).total_seconds().to_numpy()
     source = ColumnDataSource(
         {"t": seconds.astype(np.uint32)} | {name: bars[name].to_numpy() for name in bars},
@@ -99,7 +99,7 @@ def timeline(model: Model) -> Chart:
     return Chart(_item(root), about)
 
 
-def _bars(model: Model) -> pd.DataFrame:
+def bars_with_regimes(model: Model) -> pd.DataFrame:
     """Every base bar with the regime known at its close; rows of the model without prices.
 
     Columns `close` (float32) where known, `state`, and `p0 ...` in 1/250, all uint8; `UNKNOWN`

@@ -204,7 +204,6 @@ def _rival(client: MlflowClient, winner: Model, cells: list[Run]) -> Rival | Non
     scores = read_scores(client, best.info.run_id)
     if scores is None:
         return None
-    both = winner.scores.join(scores["model_score"], rsuffix="_rival")
-    val = both[both["split"] == "val"]
-    found = estimate_gain((val["model_score"] - val["model_score_rival"]).to_numpy())
+    lead = winner.scores["model_score"] - scores["model_score"].reindex(winner.scores.index)
+    found = estimate_gain(lead[winner.scores["split"] == "val"].to_numpy())
     return None if found is None else Rival(best.data.tags[tags.CELL], found)
