@@ -269,6 +269,9 @@ def test_an_installed_wheel_carries_conf_and_runs_anywhere(tmp_path):
         text=True,
     )
     assert str(target) in where.stdout
+    assert {path.suffix for path in target.glob("hmm_exp/report/templates/*")} == {
+        *(".html", ".css", ".js")
+    }
 
 
 def test_cells_of_different_data_are_not_played_against_each_other(train_cli, workdir):

@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   python -m hmm_exp.report --sweep latest                  # again, on the sweep's parent run
   python -m hmm_exp.report --sweep 20260411-093000-1a2b --output report.html
   python -m hmm_exp.report --run 0a1b2c3d4e5f60718293a4b5c6d7e8f9 --output run.html
+  hmm-report --sweep latest                                # the same, where it is installed
 
 A sweep makes its report by itself at its end; tracking.report=false leaves it out.
 exit status: 0 done; 2 bad input

@@ -20,7 +20,6 @@ from bokeh.models import (
     ColumnDataSource,
     CrosshairTool,
     CustomJS,
-    DataRange1d,
     DatetimeTickFormatter,
     FixedTicker,
     Label,
@@ -168,10 +167,11 @@ def _course(model: Model) -> pd.DataFrame | None:
 
 
 def _gain_panel(course: pd.DataFrame, x_range: Range1d) -> figure:
-    panel = _panel(150, x_range, y_range=DataRange1d(only_visible=False))
+    panel = _panel(150, x_range, y_range=Range1d(0, 1, name="gain"))
+    panel.yaxis.ticker = BasicTicker(desired_num_ticks=5)
     data = {"x": course.index.to_numpy().view("int64") / 1e6}
     data |= {name: course[name].to_numpy(np.float32) for name in GAINS}
-    source = ColumnDataSource(data)
+    source = ColumnDataSource(data, name="course")
     for name, role in GAINS.items():
         line = panel.line("x", name, source=source, line_width=1.6)
         _follow(line.glyph, line_color=role)

@@ -64,6 +64,7 @@
     const bars = doc.get_model_by_name("bars").data;
     const time = doc.get_model_by_name("time");
     const price = about.price ? doc.get_model_by_name("price") : null;
+    const gain = doc.get_model_by_name("gain"), course = gain && doc.get_model_by_name("course").data;
     const n = bars.t.length, states = about.labels.length;
     const at = (i) => about.start + 1000 * bars.t[i];
     const usual = n > 1 ? median(bars.t) * 1000 : 1;
@@ -77,6 +78,19 @@
       const from = Math.max(first(time.start) - 1, 0), to = Math.min(first(time.end) + 1, n);
       if (price) drawPrice(from, to);
       drawProbabilities(from, to);
+      if (gain) fitGain();
+    }
+
+    function fitGain() { // the axis of what is in view, with zero
+      let low = 0, high = 0;
+      course.x.forEach((x, i) => {
+        if (!(x >= time.start && x <= time.end)) return;
+        for (const y of [course.static[i], course.ewma[i]]) {
+          low = Math.min(low, y); high = Math.max(high, y);
+        }
+      });
+      const room = 0.05 * (high - low) || 1;
+      gain.setv({ start: low - room, end: high + room });
     }
 
     function drawPrice(from, to) {
