@@ -3,9 +3,10 @@
     python benchmarks/report.py --bars bars.csv
 
 One sweep of 100 cells on the file (one start each), and one run of eight states on 100,000
-synthetic bars. `make` is what the end of a sweep pays: reading the store, charts, page, charts library
-included; `command` is `python -m hmm_exp.report` from a cold start. Paint and `drawn` (all charts)
-are Chromium's, opening the file: the median of five tabs; left out where there is no browser.
+synthetic bars. `make` is what the end of a sweep pays: reading the store, charts and page, the
+charts library included; `command` is `python -m hmm_exp.report` from a cold start. Paint and
+`drawn` (all charts) are Chromium's, opening the file: the median of five tabs; left out where there
+is no browser.
 """
 
 import argparse
