@@ -381,6 +381,7 @@ def test_zooming_one_panel_zooms_all(view):
     shared = "new Set([...window.report.doc.all_models].filter(m => m.type === 'Figure')"
     assert view.evaluate(f"{shared}.map(m => m.x_range.id)).size") == 1
     assert view.evaluate(PRICES) > lowest  # the price axis fits what is in view
+    assert view.evaluate("Number.isFinite(window.report.doc.get_model_by_name('gain').end)")
     # probabilities are drawn of the bars in view, no longer of groups
     first, second = view.evaluate(f"{AREAS}.slice(0, 2)")
     assert second - first == 3_600_000

@@ -139,7 +139,7 @@ def _belief(model: Model, checks: list[Check]) -> str:
     if static is None:
         return "Cannot say: too few scored test bars"
     if not static or False in luck:
-        return "No: its regimes do not forecast the next bar better than none"
+        return "No: on test its regimes are not shown to forecast the next bar"
     if ewma:
         return "Yes: it adds to a plain volatility forecast, too"
     return "In part: regimes are real, but a one-line volatility forecast does as well"

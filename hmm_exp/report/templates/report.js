@@ -86,7 +86,7 @@
       course.x.forEach((x, i) => {
         if (!(x >= time.start && x <= time.end)) return;
         for (const y of [course.static[i], course.ewma[i]]) {
-          low = Math.min(low, y); high = Math.max(high, y);
+          if (Number.isFinite(y)) { low = Math.min(low, y); high = Math.max(high, y); }
         }
       });
       const room = 0.05 * (high - low) || 1;
