@@ -9,9 +9,8 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 
 from hmm_exp.report.collect import Subject, read_run, read_sweep
 from hmm_exp.tracking import terminal
+from hmm_exp.tracking.pages import REPORT
 from hmm_exp.tracking.store import Store
-
-REPORT_FILE = "report.html"
 
 
 def report_line(store: Store, sweep_id: str) -> str:
@@ -34,13 +33,13 @@ def make_report(client: MlflowClient, subject: Subject, output: Path | None) -> 
         write_report(subject, output)
         return str(output)
     log_report(client, subject)
-    return place(subject) or f"{REPORT_FILE} of run {subject.main.info.run_id}"
+    return place(subject) or f"{REPORT} of run {subject.main.info.run_id}"
 
 
 def log_report(client: MlflowClient, subject: Subject) -> None:
     """Log a report as an artifact of the sweep's parent, or of the run."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / REPORT_FILE
+        path = Path(folder) / REPORT
         write_report(subject, path)
         client.log_artifact(subject.main.info.run_id, str(path))
 
@@ -62,7 +61,7 @@ def place(subject: Subject) -> str | None:
     root = subject.main.info.artifact_uri or ""
     if not root.startswith("file:"):
         return None
-    path = Path(local_file_uri_to_path(root)) / REPORT_FILE
+    path = Path(local_file_uri_to_path(root)) / REPORT
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 

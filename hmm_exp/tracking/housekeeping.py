@@ -38,7 +38,7 @@ def sweep_text(client: MlflowClient, sweep_id: str) -> str:
     lines = [f"sweep {sweep_id}: {_status(parent)}, {parent.data.tags.get(tags.N_CELLS)} cells"]
     lines += ["", terminal.leaderboard_table(leaderboard(cells)), ""] if cells else []
     lines += [in_words(run) for run in cells if _status(run) != "FINISHED"]
-    lines += [parent.data.tags.get(tags.NOTE, "")]
+    lines += [parent.data.tags.get(tags.VERDICT) or parent.data.tags.get(tags.NOTE, "")]
     return "\n".join(lines).rstrip()
 
 

@@ -19,7 +19,7 @@ from hmm_exp.experiment import figures
 from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.hmm.threads import cores
 from hmm_exp.tracking import isolation, live, owner, registry, tags, terminal
-from hmm_exp.tracking.bundle import LOG_FILE
+from hmm_exp.tracking.bundle import LOG_FILE, LONGEST_TAG
 from hmm_exp.tracking.leaderboard import (
     Choice,
     choose,
@@ -28,11 +28,14 @@ from hmm_exp.tracking.leaderboard import (
     leaderboard,
     sweep_cells,
     sweep_parent,
+    won_place,
 )
 from hmm_exp.tracking.multiplicity import weigh_choice, write_luck
+from hmm_exp.tracking.pages import REPORT, sweep_page
 from hmm_exp.tracking.preflight import Plan, check_data
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.store import Store, analyse, artifact_root, git_sha, open_store
+from hmm_exp.tracking.view import save_view
 
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
@@ -130,11 +133,13 @@ def close_sweep(settings: Config, report: Callable[[Store, str], str]) -> bool:
     luck = weigh_choice(store.client, cells, choice.run_id)
     print(*choice.reasons, *luck.lines, sep="\n")
     write_luck(store.client, parent.info.run_id, luck)
-    _promote(store, settings, choice)
+    said = _promote(store, settings, choice)
     _write_parent(store, parent, cells, choice, all_finished)
+    save_view(store.client, store.experiment_id, settings.sweep_id, cells)
     analyse(store)
     if settings.tracking.report:
         print(report(store, settings.sweep_id))
+    _describe(store, parent, cells, choice, [*luck.lines, *said])
     link = terminal.ui_link(store, sweep_id=settings.sweep_id)
     print(f"compare: {terminal.ui_command(store)}{link}")
     if not all_finished:
@@ -239,17 +244,22 @@ def _folder(store: Store, sweep_id: str) -> Path:
     return artifact_root(store) / "sweeps" / sweep_id
 
 
-def _promote(store: Store, settings: Config, choice: Choice) -> None:
+def _promote(store: Store, settings: Config, choice: Choice) -> list[str]:
+    """Ask the gate, and print what it said; gives the lines."""
+    lines = _decided(store, settings, choice)
+    print(*lines, sep="\n")
+    return lines
+
+
+def _decided(store: Store, settings: Config, choice: Choice) -> list[str]:
     if choice.run_id is None:
-        print("nothing to promote")
-        return
+        return ["nothing to promote"]
     if settings.promote is False:
-        print(f"winner: run {choice.run_id}; not promoted (promote=false)")
-        return
+        return [f"winner: run {choice.run_id}; not promoted (promote=false)"]
     decision = registry.promote(
         store.client, choice.run_id, registry_name=settings.registry.name, gate=settings.gate
     )
-    print(*decision.lines(settings.registry.name), sep="\n")
+    return decision.lines(settings.registry.name)
 
 
 def _all_finished(cells: list[Run], settings: Config) -> bool:
@@ -265,6 +275,19 @@ def _all_finished(cells: list[Run], settings: Config) -> bool:
     return not failed and missing <= 0
 
 
+def _describe(store: Store, parent: Run, cells: list[Run], choice: Choice, said: list[str]) -> None:
+    """Write the parent's page in the UI; last, for it names the report where there is one."""
+    run_id = parent.info.run_id
+    page = sweep_page(
+        parent,
+        next((run for run in cells if run.info.run_id == choice.run_id), None),
+        leaderboard(cells) if cells else None,
+        [*choice.reasons[::-1], *said],  # the last one decided
+        any(item.path == REPORT for item in store.client.list_artifacts(run_id)),
+    )
+    store.client.set_tag(run_id, tags.NOTE, page[:LONGEST_TAG])
+
+
 def _write_parent(
     store: Store, parent: Run, cells: list[Run], choice: Choice, succeeded: bool
 ) -> None:
@@ -275,11 +298,10 @@ def _write_parent(
         criteria = criteria_by_states(cells)
         if not criteria.empty:
             (Path(folder) / "plots").mkdir()
-            figures.save(figures.bic_by_space(criteria), Path(folder) / "plots" / "bic.png")
+            figure = figures.bic_by_space(criteria, winner=won_place(cells, choice))
+            figures.save(figure, Path(folder) / "plots" / "bic.png")
         store.client.log_artifacts(run_id, folder)
-    verdict = "\n\n".join(choice.reasons)
-    store.client.set_tag(run_id, tags.NOTE, verdict)
-    store.client.set_tag(run_id, tags.VERDICT, "\n".join(choice.reasons))
+    store.client.set_tag(run_id, tags.VERDICT, "\n".join(choice.reasons)[:LONGEST_TAG])
     if choice.run_id:
         store.client.set_tag(run_id, tags.WINNER, choice.run_id)
     status = RunStatus.FINISHED if succeeded else RunStatus.FAILED
