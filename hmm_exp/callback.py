@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hmm_exp.config import Config, composition_error
 from hmm_exp.errors import HmmExpError
 from hmm_exp.tracking import isolation, live
+from hmm_exp.tracking.garbage import collect_seldom
 from hmm_exp.tracking.preflight import plan_sweep, refuse_grid, replace_grid
 
 FAILED, BAD_INPUT = 1, 2
@@ -42,8 +43,10 @@ class SweepCallback(Callback):
             with live.busy("checking settings and data", config.quiet):
                 plan = plan_sweep(config)
                 isolation.worker()  # it imports while this process imports MLflow
+                collect_seldom()
                 from hmm_exp.tracking.sweep import announce, open_sweep
 
+                collect_seldom()  # once more: MLflow is loaded now
                 self.settings = _open = open_sweep(config, plan)
             announce(self.settings)
             if config.hydra.launcher._target_ != IN_THIS_PROCESS:

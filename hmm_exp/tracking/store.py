@@ -129,8 +129,9 @@ def analyse(store: Store) -> None:
 
 
 @lru_cache(maxsize=1)
+@cache
 def git_sha() -> str | None:
-    """Commit of the checkout that the package runs from, if it is one."""
+    """Commit of the checkout that the package runs from, if it is one; asked for once."""
     command = ["git", "rev-parse", "HEAD"]
     folder = Path(__file__).resolve().parents[2]
     try:
