@@ -21,7 +21,8 @@ from collections import Counter
 from pathlib import Path
 
 WORDS = ["model.n_states=2,3", "features=v1,v2", "model.random_state=1,2,3"]
-SMALL = ["data.n_bars=2500", "model.n_init=1", "tracking.figures=false", "gate=off"]
+SMALL = ["data.n_bars=2500", "model.n_init=1", "gate=off"]
+SMALL += ["tracking.figures=false", "tracking.report=false"]
 N_CELLS, MOST_KILLS, LONGEST = 12, 3, 25.0  # seconds
 
 

@@ -47,7 +47,7 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(composition_error(error))
     except (Exception, KeyboardInterrupt) as error:
-        from hmm_exp.tracking.callback import abandon
+        from hmm_exp.callback import abandon
 
         if not abandon(error):
             raise

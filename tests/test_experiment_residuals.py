@@ -15,6 +15,7 @@ from hmm_exp.experiment.residuals import (
     predicted_probs,
     rejections,
     residual_effects,
+    residual_shapes,
     return_residuals,
 )
 from hmm_exp.experiment.yardstick import Yardstick
@@ -232,3 +233,22 @@ def test_effects_have_flat_names():
         "residual_memory_next_return": 0.3,
         "residual_square_memory_next_return": 0.4,
     }
+
+
+def test_shapes_of_residuals_are_their_quantiles_and_memory():
+    z = np.random.default_rng(0).normal(size=20_000)
+    z[5] = np.nan
+    shapes = residual_shapes({"next_return": z, "short": z[:10]}, lags=7)
+    assert set(shapes["series"]) == {"next_return"}
+    quantiles = shapes[shapes["kind"] == "quantile"]
+    middle = quantiles["x"].abs() < 2
+    assert np.abs(quantiles["value"] - quantiles["x"])[middle].max() < 0.05
+    memory = shapes[shapes["kind"] == "memory"]
+    assert memory["x"].tolist() == list(range(1, 8))
+    assert np.array_equal(memory["value"], autocorrelation(z, 7))
+
+
+def test_shapes_of_too_few_residuals_are_an_empty_table():
+    assert residual_shapes({"short": np.zeros(3)}).columns.tolist() == [
+        *("series", "kind", "x", "value")
+    ]

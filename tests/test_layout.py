@@ -18,7 +18,9 @@ FLOORS = [
     {"experiment"},
     {"tracking"},
     {"help", "command_line"},
-    {"commands", "train", "causality", "monitor", "report"},
+    {"commands", "causality", "monitor", "report"},
+    {"callback"},
+    {"train"},
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 # What a room may not know, whatever it would use it for.

@@ -23,7 +23,10 @@ README = (ROOT / "README.md").read_text()
 ELSEWHERE = ("cluster", "team-server")  # need other machines; what they say has tests of its own
 PAGES = [page for page in sorted(ROOT.glob("docs/*/*.md")) if page.stem not in ELSEWHERE]
 MANUAL = {page.stem: page.read_text() for page in PAGES}
-FAST = ("data.n_bars=6000", "model.n_init=1", "tracking.figures=false")
+FAST = (
+    *("data.n_bars=6000", "model.n_init=1"),
+    *("tracking.figures=false", "tracking.report=false"),
+)
 
 
 def blocks(language: str, text: str = README) -> list[str]:

@@ -15,7 +15,10 @@ from hmm_exp.tracking import tags
 from hmm_exp.tracking.registry import champion
 from tests.conftest import ROOT
 
-SMALL = ("data.n_bars=2500", "model.n_init=1", "tracking.figures=false", "gate=off")
+SMALL = (
+    *("data.n_bars=2500", "model.n_init=1", "gate=off"),
+    *("tracking.figures=false", "tracking.report=false"),
+)
 
 
 def store_of(folder) -> MlflowClient:
@@ -260,6 +263,9 @@ def test_an_installed_wheel_carries_conf_and_runs_anywhere(tmp_path):
         )
         assert done.returncode == 0, done.stderr
     assert str(target) in done.stdout
+    assert {path.suffix for path in target.glob("hmm_exp/report/templates/*")} == {
+        *(".html", ".css", ".js")
+    }
 
 
 def test_cells_of_different_data_are_not_played_against_each_other(train_cli, workdir):

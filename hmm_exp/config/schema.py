@@ -141,6 +141,7 @@ class TrackingConfig:
     uri: str | None = None
     experiment: str = "hmm_exp"
     figures: bool = True
+    report: bool = True
     patience: float = 120.0
 
 

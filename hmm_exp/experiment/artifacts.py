@@ -18,6 +18,7 @@ from hmm_exp.config import flat
 from hmm_exp.experiment import figures
 from hmm_exp.experiment.drift import drift_table, refit_table, walk_dwell, walk_means
 from hmm_exp.experiment.figures.judged import cumulative_gain, residuals
+from hmm_exp.experiment.residuals import residual_shapes
 from hmm_exp.experiment.result import RunResult
 from hmm_exp.experiment.split import BEFORE, SPLIT_NAMES, TRAIN, WalkForward
 from hmm_exp.experiment.walk import Walk
@@ -47,6 +48,8 @@ def write_artifacts(result: RunResult, folder: Path) -> float:
         _write_walk(result, result.walk, folder)
     if result.assessment.scores is not None:
         pyarrow.parquet.write_table(_arrow(result.assessment.scores), folder / SCORES_FILE)
+    if result.assessment.residuals:
+        write_csv(residual_shapes(result.assessment.residuals), folder / "residuals.csv")
     started = time.perf_counter()
     if result.config.tracking.figures:
         (folder / "plots").mkdir()

@@ -46,7 +46,8 @@ class Assessment:
         Filtered probabilities of every row, shape (T, K); NaN where no model had spoken yet.
     scores
         Per base bar `available_at, split` and log predictive densities of its next return,
-        `model_score, static_score, ewma_score` in nats; None without base returns.
+        `model_score, static_score, ewma_score` in nats, with bars also their `close`; None
+        without base returns.
     next_bar
         Per-state table of the next bar's return by part; empty without returns.
     diagnostics
@@ -195,11 +196,12 @@ def _bars(
 
 
 def _named(prepared: Prepared, scores: pd.DataFrame) -> pd.DataFrame:
-    """Scores as they are recorded: with the bar's time and the part of its target."""
+    """Scores as they are recorded: with the bar's time, the part of its target, and its close."""
     named = scores.rename(columns={name: f"{name}_score" for name in scores})
     named.insert(0, "available_at", prepared.source.time)
     named.insert(1, "split", [SPLIT_NAMES[p] for p in prepared.target_part])
-    return named
+    bars = prepared.source.bars
+    return named if bars is None else named.assign(close=bars.frame["close"].to_numpy())
 
 
 def _next_bar(

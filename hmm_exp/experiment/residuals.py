@@ -25,9 +25,11 @@ Example
 ['close_logret_current_1H: squared residuals remember the last rows, 0.31 (limit 0.20)']
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.special import ndtr, ndtri, stdtr
 
 from hmm_exp.experiment.yardstick import Yardstick
@@ -164,6 +166,39 @@ def residual_effects(residuals: np.ndarray) -> ResidualEffects | None:
         memory=float(np.abs(autocorrelation(residuals, LAGS)).max()),
         square_memory=float(np.abs(autocorrelation(cut_squares(residuals), LAGS)).max()),
     )
+
+
+def residual_shapes(series: Mapping[str, np.ndarray], lags: int = 20) -> pd.DataFrame:
+    """What a figure of residuals is drawn from, small enough to be kept with a run.
+
+    Returns
+    -------
+    DataFrame
+        Columns `series, kind, x, value`. Of kind `quantile`, x is a normal quantile and value that
+        of the residuals; of kinds `memory` and `square_memory`, x is a lag in rows and value an
+        autocorrelation. A series of fewer than `LEAST` residuals has no rows.
+    """
+    parts = []
+    for name, residuals in series.items():
+        z = residuals[np.isfinite(residuals)]
+        if len(z) < LEAST:
+            continue
+        reach = min(-float(ndtri(0.5 / len(z))), 4.0)
+        normal = np.linspace(-reach, reach, 61)
+        kinds = {
+            "quantile": (normal, np.quantile(z, ndtr(normal))),
+            "memory": (np.arange(1, lags + 1), autocorrelation(residuals, lags)),
+            "square_memory": (
+                np.arange(1, lags + 1),
+                autocorrelation(cut_squares(residuals), lags),
+            ),
+        }
+        parts += [
+            pd.DataFrame({"series": name, "kind": kind, "x": x.astype(float), "value": value})
+            for kind, (x, value) in kinds.items()
+        ]
+    empty = pd.DataFrame(columns=["series", "kind", "x", "value"])
+    return pd.concat(parts, ignore_index=True) if parts else empty
 
 
 def cut_squares(residuals: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from hmm_exp.config import Config
 from hmm_exp.errors import TrackingError
 from hmm_exp.tracking import isolation, live, owner, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
+from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.record import fail_run, finish_run, one_line, start_run
 from hmm_exp.tracking.store import Store, open_store, patiently, store_of
 from hmm_exp.tracking.sweep import finished_cell
@@ -55,7 +56,8 @@ def _run_alone(settings: Config) -> None:
 
     prepared = prepare(settings)  # bad input leaves no run behind
     store = open_store(settings.tracking)
-    run_id = start_run(store, settings, data_identity(prepared))
+    run_id = start_run(store, settings, data_identity(prepared) | {tags.COMMAND: command_line()})
+    store.client.log_text(run_id, environment(), ENVIRONMENT_FILE)
     with tempfile.TemporaryDirectory() as folder:
         log_file = Path(folder) / LOG_FILE
         try:

@@ -88,6 +88,20 @@ def all_runs(client: MlflowClient, filter_string: str) -> list[Run]:
                 return found
 
 
+def current_cells(cells: list[Run], attempt: str) -> list[Run]:
+    """Cells that count: finished ones, and of the last start those that no finished one repeats."""
+    done = {run.data.tags.get(tags.FINGERPRINT) for run in cells if run.info.status == "FINISHED"}
+    return [
+        run
+        for run in cells
+        if run.info.status == "FINISHED"
+        or (
+            run.data.tags.get(tags.ATTEMPT) == attempt
+            and run.data.tags.get(tags.FINGERPRINT, run.info.run_id) not in done
+        )
+    ]
+
+
 def leaderboard(cells: list[Run]) -> pd.DataFrame:
     """Table of a sweep's cells, best first inside each space, failed cells last."""
     table = pd.DataFrame([_row(run) for run in cells])

@@ -30,7 +30,7 @@ def read_scores(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
     -------
     DataFrame or None
         Index `available_at` (UTC without a zone); `split` of the return, and `model_score,
-        static_score, ewma_score` in nats, NaN where not scored.
+        static_score, ewma_score` in nats, NaN where not scored; where there are bars, `close`.
     """
     with _local(client, run_id, SCORES_FILE) as path:
         return None if path is None else _by_time(pd.read_parquet(path))
@@ -43,6 +43,18 @@ def read_regimes(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
             return None
         wanted = pyarrow.csv.ConvertOptions(include_columns=_REGIME_COLUMNS)
         return _by_time(pyarrow.csv.read_csv(path, convert_options=wanted).to_pandas())
+
+
+def read_table(client: MlflowClient, run_id: str, name: str) -> pd.DataFrame | None:
+    """A CSV file of a run."""
+    with _local(client, run_id, name) as path:
+        return None if path is None else pyarrow.csv.read_csv(path).to_pandas()
+
+
+def read_text(client: MlflowClient, run_id: str, name: str) -> str | None:
+    """A text file of a run."""
+    with _local(client, run_id, name) as path:
+        return None if path is None else path.read_text()
 
 
 def read_data(client: MlflowClient, run_id: str) -> Source | None:

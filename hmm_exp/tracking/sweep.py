@@ -7,6 +7,7 @@ machines.
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mlflow.entities import Run, RunStatus
@@ -24,6 +25,7 @@ from hmm_exp.tracking.leaderboard import (
     Choice,
     choose,
     criteria_by_states,
+    current_cells,
     leaderboard,
     sweep_cells,
     sweep_parent,
@@ -32,6 +34,7 @@ from hmm_exp.tracking.leaderboard import (
 from hmm_exp.tracking.multiplicity import weigh_choice, write_luck
 from hmm_exp.tracking.pages import REPORT, sweep_page
 from hmm_exp.tracking.preflight import Plan, check_data
+from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.store import Store, analyse, artifact_root, git_sha, open_store
 from hmm_exp.tracking.view import save_view
 
@@ -100,8 +103,13 @@ def close_orphans(store: Store) -> None:
             store.client.set_terminated(run.info.run_id, "KILLED")
 
 
-def close_sweep(settings: Config) -> bool:
+def close_sweep(settings: Config, report: Callable[[Store, str], str]) -> bool:
     """Judge a sweep that ran to its end: leaderboard, winner, gate, registry, parent run.
+
+    Parameters
+    ----------
+    report
+        Makes the report of a judged sweep and gives the line that says where it is.
 
     Returns
     -------
@@ -113,7 +121,8 @@ def close_sweep(settings: Config) -> bool:
     _end_cells(settings)
     store = open_store(settings.tracking)
     _close_left(store, settings)
-    cells = _current(sweep_cells(store.client, settings.sweep_id), settings)
+    attempt = str(settings.sweep.attempt)
+    cells = current_cells(sweep_cells(store.client, settings.sweep_id), attempt)
     parent = sweep_parent(store.client, settings.sweep_id)
     if cells:
         print(f"\n{terminal.leaderboard_table(leaderboard(cells))}\n")
@@ -125,9 +134,12 @@ def close_sweep(settings: Config) -> bool:
     print(*choice.reasons, *luck.lines, sep="\n")
     write_luck(store.client, parent.info.run_id, luck)
     said = _promote(store, settings, choice)
-    _write_parent(store, parent, cells, choice, [*luck.lines, *said], all_finished)
+    _write_parent(store, parent, cells, choice, all_finished)
     save_view(store.client, store.experiment_id, settings.sweep_id, cells)
     analyse(store)
+    if settings.tracking.report:
+        print(report(store, settings.sweep_id))
+    _describe(store, parent, cells, choice, [*luck.lines, *said])
     link = terminal.ui_link(store, sweep_id=settings.sweep_id)
     print(f"compare: {terminal.ui_command(store)}{link}")
     if not all_finished:
@@ -163,10 +175,13 @@ def _opened(store: Store, n_cells: int) -> Run:
         tags.N_CELLS: str(n_cells),
         tags.ATTEMPT: "1",
         tags.OWNER: owner.this_process(),
+        tags.COMMAND: command_line(),
     }
     if sha := git_sha():
         identity[tags.GIT_SHA] = sha
-    return store.client.create_run(store.experiment_id, tags=identity, run_name=f"sweep {sweep_id}")
+    run = store.client.create_run(store.experiment_id, tags=identity, run_name=f"sweep {sweep_id}")
+    store.client.log_text(run.info.run_id, environment(), ENVIRONMENT_FILE)
+    return run
 
 
 def _reopened(store: Store, sweep_id: str) -> Run:
@@ -245,21 +260,6 @@ def _folder(store: Store, sweep_id: str) -> Path:
     return artifact_root(store) / "sweeps" / sweep_id
 
 
-def _current(cells: list[Run], settings: Config) -> list[Run]:
-    """Cells that count: finished ones, and of this start those that no finished one repeats."""
-    attempt = str(settings.sweep.attempt)
-    done = {run.data.tags.get(tags.FINGERPRINT) for run in cells if run.info.status == "FINISHED"}
-    return [
-        run
-        for run in cells
-        if run.info.status == "FINISHED"
-        or (
-            run.data.tags.get(tags.ATTEMPT) == attempt
-            and run.data.tags.get(tags.FINGERPRINT) not in done
-        )
-    ]
-
-
 def _promote(store: Store, settings: Config, choice: Choice) -> list[str]:
     """Ask the gate, and print what it said; gives the lines."""
     lines = _decided(store, settings, choice)
@@ -291,13 +291,21 @@ def _all_finished(cells: list[Run], settings: Config) -> bool:
     return not failed and missing <= 0
 
 
+def _describe(store: Store, parent: Run, cells: list[Run], choice: Choice, said: list[str]) -> None:
+    """Write the parent's page in the UI; last, for it names the report where there is one."""
+    run_id = parent.info.run_id
+    page = sweep_page(
+        parent,
+        next((run for run in cells if run.info.run_id == choice.run_id), None),
+        leaderboard(cells) if cells else None,
+        [*choice.reasons[::-1], *said],  # the last one decided
+        any(item.path == REPORT for item in store.client.list_artifacts(run_id)),
+    )
+    store.client.set_tag(run_id, tags.NOTE, page[:LONGEST_TAG])
+
+
 def _write_parent(
-    store: Store,
-    parent: Run,
-    cells: list[Run],
-    choice: Choice,
-    said: list[str],
-    succeeded: bool,
+    store: Store, parent: Run, cells: list[Run], choice: Choice, succeeded: bool
 ) -> None:
     run_id = parent.info.run_id
     with tempfile.TemporaryDirectory() as folder:
@@ -309,14 +317,6 @@ def _write_parent(
             figure = figures.bic_by_space(criteria, winner=won_place(cells, choice))
             figures.save(figure, Path(folder) / "plots" / "bic.png")
         store.client.log_artifacts(run_id, folder)
-    page = sweep_page(
-        parent,
-        next((run for run in cells if run.info.run_id == choice.run_id), None),
-        leaderboard(cells) if cells else None,
-        [*choice.reasons[::-1], *said],  # the last one decided
-        any(item.path == REPORT for item in store.client.list_artifacts(run_id)),
-    )
-    store.client.set_tag(run_id, tags.NOTE, page[:LONGEST_TAG])
     store.client.set_tag(run_id, tags.VERDICT, "\n".join(choice.reasons)[:LONGEST_TAG])
     if choice.run_id:
         store.client.set_tag(run_id, tags.WINNER, choice.run_id)

@@ -62,10 +62,11 @@ class SweepCallback(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the leaderboard, choose, ask the gate, promote; exit non-zero on any failure."""
         assert self.settings is not None
+        from hmm_exp.report.log import report_line
         from hmm_exp.tracking.sweep import close_sweep
 
         with _exits_with(FAILED, f"; go on with sweep_id={self.settings.sweep_id}"):
-            succeeded = close_sweep(self.settings)
+            succeeded = close_sweep(self.settings, report_line)
         if not succeeded:
             raise SystemExit(FAILED)
 

@@ -1,0 +1,66 @@
+"""Make the report of a sweep or of a run: one HTML file that needs nothing else.
+
+    python -m hmm_exp.report --sweep latest
+
+Exit status: 0 done, 2 bad input.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hmm_exp.command_line import DONE, Parser, exit_status
+
+EXAMPLES = """examples:
+  python -m hmm_exp.report --sweep latest                  # again, on the sweep's parent run
+  python -m hmm_exp.report --sweep 20260411-093000-1a2b --output report.html
+  python -m hmm_exp.report --run 0a1b2c3d4e5f60718293a4b5c6d7e8f9 --output run.html
+  hmm-report --sweep latest                                # the same, where it is installed
+
+A sweep makes its report by itself at its end; tracking.report=false leaves it out.
+exit status: 0 done; 2 bad input
+"""
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(
+        prog="python -m hmm_exp.report",
+        description="Make the report of a sweep, or of one run, as one HTML file.",
+        epilog=EXAMPLES,
+    )
+    about = parser.add_mutually_exclusive_group(required=True)
+    about.add_argument("--sweep", metavar="ID", help="id of a sweep, or latest")
+    about.add_argument("--run", metavar="ID", help="id of a finished run")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="file to write (default: artifact report.html of the sweep's parent, or of the run)",
+    )
+    parser.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)",
+    )
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the report and say where it is."""
+    from hmm_exp.report.log import make_report, read_run, read_sweep
+    from hmm_exp.tracking.store import connect
+
+    client = connect(args.tracking_uri)
+    subject = read_sweep(client, args.sweep) if args.sweep else read_run(client, args.run)
+    print(f"report: {make_report(client, subject, args.output)}")
+    return DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; bad input is one line on standard error."""
+    return exit_status(run, parse(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""A sweep's cells as a leaderboard, as heatmaps of their gain, and those that did not finish."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.entities import Run
+
+from hmm_exp.report.collect import Subject
+from hmm_exp.report.tables import Cell, Grid, plain
+from hmm_exp.report.words import signed
+from hmm_exp.tracking import tags
+
+_COVARIANCES = ("spherical", "diag", "tied", "full")
+
+
+def rows(subject: Subject) -> list[dict[str, Any]]:
+    """Rows of the leaderboard; the first columns are those that the filter reads."""
+    runs = {run.info.run_id: run for run in subject.cells}
+    table = _spaces_in_order(subject, runs)
+    best = max([abs(gain) for gain in subject.table["gain_t"].dropna()] or [1.0])
+    winner = subject.main.data.tags.get(tags.WINNER)
+    return [_board_row(row, runs[row["run"]], winner, best) for _, row in table.iterrows()]
+
+
+def _spaces_in_order(subject: Subject, runs: dict[str, Run]) -> pd.DataFrame:
+    """The leaderboard with the winner's space first, then those of the highest gains."""
+    winner = subject.main.data.tags.get(tags.WINNER)
+    space = subject.table["run"].map(lambda run: runs[run].data.tags.get(tags.OBSERVATION_SPACE))
+    finished = subject.table["run"].map(lambda run: runs[run].info.status == "FINISHED")
+    best = subject.table["gain_t"].astype(float).where(finished).groupby(space).transform("max")
+    mine = subject.table["run"].eq(winner or "").groupby(space).transform("any")
+    order = pd.DataFrame({"f": ~finished, "other": ~mine.fillna(False).astype(bool), "best": -best})
+    return subject.table.loc[order.sort_values(["f", "other", "best"], kind="stable").index]
+
+
+def _board_row(row: pd.Series, run: Run, winner: str | None, best: float) -> dict[str, Any]:
+    finished = run.info.status == "FINISHED"
+    test = run.data.metrics.get("return_gain_test", math.nan)
+    values = [row["bic"], row["val_ll/bar"], row["gain_t"], row["gain_ewma"], test, row["s"]]
+    forms = ["{:,.1f}", "{:.4f}", "{:+.4f}", "{:+.4f}", "{:+.4f}", "{:.1f}"]
+    values = [math.nan if value is None else float(value) for value in values]
+    k = math.nan if row["K"] is None else row["K"]
+    return {
+        "name": row["cell"],
+        "k": Cell(plain(k, "{:.0f}"), sort=_sort(k)),
+        "cells": [
+            Cell(plain(value, form), value / best if i == 2 and best else 0.0, _sort(value))
+            for i, (value, form) in enumerate(zip(values, forms, strict=True))
+        ],
+        "status": row["eligible"] if row["eligible"] != "yes" else "",
+        "state": "failed" if not finished else "ineligible" if row["eligible"] != "yes" else "ok",
+        "run": row["run"],
+        "winner": row["run"] == winner,
+    }
+
+
+def heatmap(subject: Subject, metric: str) -> Grid:
+    """A gain by feature set and timeframe, over covariance and number of states.
+
+    Cells that differ in other settings share a place: it shows the best of them.
+    """
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in subject.cells:
+        if metric in run.data.metrics:
+            space = f"{run.data.tags[tags.FEATURE_SET]} · {run.data.tags[tags.TIMEFRAME]}"
+            column = f"{run.data.params['covariance.type']} {run.data.metrics['n_states']:.0f}"
+            found.setdefault((space, column), []).append(run)
+    if not found:
+        return Grid([])
+    columns = sorted({column for _, column in found}, key=_column_order)
+    spaces = list(dict.fromkeys(space for space, _ in found))
+    scale = max(abs(run.data.metrics[metric]) for runs in found.values() for run in runs) or 1.0
+    winner = subject.main.data.tags.get(tags.WINNER)
+    lines = [
+        (
+            space,
+            [_heat(found.get((space, column), []), metric, scale, winner) for column in columns],
+        )
+        for space in spaces
+    ]
+    kinds = [column.split()[0] for column in columns]
+    groups = [(kind, kinds.count(kind)) for kind in dict.fromkeys(kinds)]
+    return Grid([column.split()[1] for column in columns], lines, groups)
+
+
+def _heat(runs: list[Run], metric: str, scale: float, winner: str | None) -> Cell:
+    if not runs:
+        return Cell("")
+    best = max(runs, key=lambda run: run.data.metrics[metric])
+    value = best.data.metrics[metric]
+    more = f", the best of {len(runs)}" if len(runs) > 1 else ""
+    title = f"{best.data.tags[tags.CELL]}: {signed(value)} nats per bar{more}"
+    text = f"{value:+.3f}".replace("-", "−").replace("0.", ".")
+    mark = "winner" if winner in {run.info.run_id for run in runs} else ""
+    mark = mark or ("ineligible" if tags.FAULTS in best.data.tags else "")
+    return Cell(text, value / scale, title=title, mark=mark)
+
+
+def _column_order(column: str) -> tuple[int, int]:
+    kind, states = column.split()
+    return _COVARIANCES.index(kind), int(states)
+
+
+def failures(subject: Subject) -> list[tuple[str, list[Run]]]:
+    """Cells without a result by reason, the most frequent first."""
+    by_reason: dict[str, list[Run]] = {}
+    for run in subject.unfinished:
+        reason = run.data.tags.get(tags.STATUS_REASON, "its process is gone")
+        by_reason.setdefault(f"{run.info.status}: {reason}", []).append(run)
+    return sorted(by_reason.items(), key=lambda item: -len(item[1]))
+
+
+def missing(subject: Subject) -> int:
+    """Cells of the sweep that left no run."""
+    return max(int(subject.main.data.tags.get(tags.N_CELLS, 0)) - len(subject.cells), 0)
+
+
+def _sort(value: float) -> float | str:
+    return float(value) if np.isfinite(value) else ""

@@ -1,0 +1,357 @@
+"""Bokeh charts of a report, as JSON that its page turns into pictures.
+
+A model that follows the page's light or dark theme carries a tag `{property: role}`; the page
+sets the property to the role's colour. No text of the store is drawn here: it stands in the page's
+HTML. What is drawn over time is laid out by the page from all bars, at any zoom (`report.js`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from bokeh.embed import json_item
+from bokeh.layouts import column
+from bokeh.model import Model as BokehModel
+from bokeh.models import (
+    BasicTicker,
+    BoxZoomTool,
+    ColumnDataSource,
+    CrosshairTool,
+    CustomJS,
+    DatetimeTickFormatter,
+    FixedTicker,
+    Label,
+    NumeralTickFormatter,
+    PanTool,
+    Range1d,
+    ResetTool,
+    Span,
+    WheelZoomTool,
+)
+from bokeh.plotting import figure
+
+from hmm_exp.experiment.figures.style import regime_colors
+from hmm_exp.experiment.residuals import ResidualLimits
+from hmm_exp.report.collect import Model
+
+MOST_ROWS = 120_000  # of the timeline; beyond it every second, third ... bar is kept
+UNKNOWN = 255  # a state or a probability that is not there
+_CERTAIN = 250  # a probability of one
+_COURSE = 1_500  # points of each part's cumulative gain
+_LOG_FROM = 3.0  # highest over lowest price that asks for a log axis
+_PARTS = {"train": "train", "val": "validation", "test": "test"}
+GAINS = {"static": "ink", "ewma": "grey"}
+_DASHES = {"full": "solid", "diag": "dashed", "tied": "dotted", "spherical": "dotdash"}
+CRITERIA = ("bic", "aic", "hqc", "icl", "cv")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart ready for the page: its JSON, its name there, and what the page must know of it."""
+
+    item: dict[str, Any]
+    about: dict[str, Any]
+
+
+def timeline(model: Model) -> Chart:
+    """Price by regime, probabilities and cumulative gain over one common time axis."""
+    bars = bars_with_regimes(model)
+    seconds = (bars.index - bars.index[0]).total_seconds().to_numpy()
+    source = ColumnDataSource(
+        {"t": seconds.astype(np.uint32)} | {name: bars[name].to_numpy() for name in bars},
+        name="bars",
+    )
+    start = bars.index[0].value / 1e6  # milliseconds since 1970, as Bokeh counts
+    x_range = Range1d(start, start + 1000 * seconds[-1], name="time")
+    colors, shared = regime_colors(len(model.labels)), Span(dimension="height", line_width=1)
+    _follow(shared, line_color="grey")
+    panels = []
+    has_price = "close" in bars
+    if has_price:
+        panels.append(_price_panel(bars["close"].to_numpy(), x_range, colors))
+    panels.append(_probability_panel(x_range, colors))
+    course = _course(model)
+    if course is not None:
+        panels.append(_gain_panel(course, x_range))
+    starts = _part_starts(model)
+    for panel in panels:
+        _mark(panel, list(starts.values())[1:])
+        panel.add_tools(CrosshairTool(overlay=shared))
+        panel.js_on_event("mousemove", _tell("at"))
+        panel.js_on_event("mouseleave", _tell("gone"))
+        panel.js_on_event("doubletap", _tell("whole"))
+        panel.xaxis.visible = panel is panels[-1]
+    _name_parts(panels[0], starts, start + 1000 * float(seconds[-1]))
+    root = column(panels, sizing_mode="stretch_width")
+    root.tags = [source]  # the page finds it by its name
+    about = {
+        "start": start,
+        "labels": model.labels,
+        "colors": colors,
+        "price": has_price,
+        "log": has_price and panels[0].y_scale.__class__.__name__ == "LogScale",
+        "parts": {name: at.value / 1e6 for name, at in starts.items()},
+        "end": start + 1000 * float(seconds[-1]),
+    }
+    return Chart(_item(root), about)
+
+
+def bars_with_regimes(model: Model) -> pd.DataFrame:
+    """Every base bar with the regime known at its close; rows of the model without prices.
+
+    Columns `close` (float32) where known, `state`, and `p0 ...` in 1/250, all uint8; `UNKNOWN`
+    where no regime is known yet.
+    """
+    scores = model.scores
+    rows = model.regimes
+    n_states = len(model.labels)
+    known = pd.DataFrame(index=rows.index)
+    known["state"] = rows["state"].fillna(UNKNOWN).astype(np.float32)
+    shares = np.rint(_CERTAIN * model.probs.to_numpy(np.float64))
+    for k in range(n_states):
+        known[f"p{k}"] = shares[:, k]
+    if scores is not None and "close" in scores:
+        places = known.index.searchsorted(scores.index, side="right") - 1
+        known = known.take(np.maximum(places, 0)).set_axis(scores.index)
+        known[places < 0] = np.nan
+    compact = known.fillna(UNKNOWN).astype(np.uint8)
+    if scores is not None and "close" in scores:
+        compact["close"] = scores["close"].to_numpy(np.float32)
+    return compact.iloc[:: -(-len(compact) // MOST_ROWS)]
+
+
+def _price_panel(close: np.ndarray, x_range: Range1d, colors: Iterable[str]) -> figure:
+    low, high = float(np.nanmin(close)), float(np.nanmax(close))
+    scale = "log" if high > _LOG_FROM * low > 0 else "linear"
+    panel = _panel(330, x_range, y_range=Range1d(low, high, name="price"), y_axis_type=scale)
+    panel.yaxis.ticker = BasicTicker(desired_num_ticks=6)
+    panel.yaxis.formatter = NumeralTickFormatter(format="0,0.[0000]" if high < 1000 else "0,0")
+    for k, color in enumerate([*colors, None]):
+        source = ColumnDataSource({"x": [], "y": []}, name=f"price{k}")
+        line = panel.line("x", "y", source=source, line_color=color, line_width=1.4)
+        if color is None:  # no regime known yet
+            _follow(line.glyph, line_color="faint")
+    return panel
+
+
+def _probability_panel(x_range: Range1d, colors: Iterable[str]) -> figure:
+    panel = _panel(130, x_range, y_range=Range1d(0, 1))
+    panel.yaxis.ticker = FixedTicker(ticks=[0, 0.5, 1])
+    panel.grid.visible = False
+    colors = list(colors)
+    names = ["x", *(f"y{k}" for k in range(len(colors) + 1))]
+    blank = {name: [0.0, 0.0] for name in names}  # of no rows at all a step area never ends
+    source = ColumnDataSource(blank, name="probabilities")
+    for k, color in enumerate(colors):
+        area = {"x": "x", "y1": f"y{k}", "y2": f"y{k + 1}"}
+        panel.varea_step(**area, source=source, fill_color=color, step_mode="after")
+    return panel
+
+
+def _course(model: Model) -> pd.DataFrame | None:
+    """Gains added up, from zero in every part; few points in each, a break between parts."""
+    if model.scores is None:
+        return None
+    scores = model.scores
+    gains = pd.DataFrame(
+        {name: scores["model_score"] - scores[f"{name}_score"] for name in GAINS}
+    ).fillna(0.0)
+    parts = []
+    for _, rows in gains.groupby(scores["split"], sort=False):
+        sums = rows.cumsum()
+        shown = sums.iloc[:: -(-len(sums) // _COURSE)]
+        parts += [shown, sums.iloc[-1:], sums.iloc[-1:] * np.nan]
+    return pd.concat(parts)
+
+
+def _gain_panel(course: pd.DataFrame, x_range: Range1d) -> figure:
+    panel = _panel(150, x_range, y_range=Range1d(0, 1, name="gain"))
+    panel.yaxis.ticker = BasicTicker(desired_num_ticks=5)
+    data = {"x": course.index.to_numpy().view("int64") / 1e6}
+    data |= {name: course[name].to_numpy(np.float32) for name in GAINS}
+    source = ColumnDataSource(data, name="course")
+    for name, role in GAINS.items():
+        line = panel.line("x", name, source=source, line_width=1.6)
+        _follow(line.glyph, line_color=role)
+    zero = Span(dimension="width", location=0, line_width=1)
+    _follow(zero, line_color="faint")
+    panel.add_layout(zero)
+    return panel
+
+
+def _part_starts(model: Model) -> dict[str, pd.Timestamp]:
+    """First row of every part, in time order."""
+    parts = model.regimes["split"]
+    first = parts[~parts.duplicated()]
+    return dict(zip(first.astype(str), pd.DatetimeIndex(first.index), strict=True))
+
+
+def _mark(panel: figure, starts: Iterable[pd.Timestamp]) -> None:
+    for at in starts:
+        line = Span(dimension="height", location=at.value / 1e6, line_width=1, line_dash=[4, 3])
+        _follow(line, line_color="grey")
+        panel.add_layout(line)
+
+
+def _name_parts(panel: figure, starts: dict[str, pd.Timestamp], end: float) -> None:
+    """Name the parts at the top of a panel, those that have room for it."""
+    edges = [*(at.value / 1e6 for at in starts.values()), end]
+    for name, left, right in zip(starts, edges, edges[1:], strict=False):
+        if len(starts) > 1 and right - left > 0.06 * (end - edges[0]):
+            label = Label(
+                x=left, y=panel.height - 22, y_units="screen", x_offset=6, text=_PARTS.get(name, "")
+            )
+            label.text_font_size = "11px"
+            _follow(label, text_color="grey")
+            panel.add_layout(label)
+
+
+def _panel(height: int, x_range: Range1d, **options: Any) -> figure:
+    """One row of the timeline: dragging zooms, Ctrl and the wheel too, Shift drags along."""
+    panel = figure(
+        height=height,
+        x_range=x_range,
+        x_axis_type="datetime",
+        sizing_mode="stretch_width",
+        toolbar_location=None,
+        min_border_left=64,
+        min_border_right=8,
+        tools=[
+            box := BoxZoomTool(dimensions="width"),
+            PanTool(dimensions="width"),
+            wheel := WheelZoomTool(dimensions="width", modifiers={"ctrl": True}),
+            ResetTool(),
+        ],
+        output_backend="canvas",
+        **options,
+    )
+    panel.toolbar.active_drag, panel.toolbar.active_scroll = box, wheel
+    panel.xaxis.formatter = DatetimeTickFormatter(
+        hours="%H:%M", days="%d %b", months="%b %Y", years="%Y"
+    )
+    _dress(panel)
+    return panel
+
+
+def criteria(rows: pd.DataFrame) -> Chart:
+    """Criteria of one space over the number of states, above each one's lowest.
+
+    `rows` are those of `criteria_by_states` of one space. The page shows one criterion at a time.
+    """
+    panel = _small()
+    kept: dict[str, list[str]] = {"names": []}
+    for covariance, group in rows.groupby("covariance", sort=False):
+        group = group.drop_duplicates("n_states", keep="last").sort_values("n_states")
+        data = {"x": group["n_states"].to_numpy(float)}
+        for name in CRITERIA:
+            if name in rows and rows[name].notna().any():
+                data[name] = _above_lowest(rows, name, group)
+        hollow = ~group["eligible"].fillna(False).astype(bool)
+        source = ColumnDataSource(
+            data | {"y": data["bic"], "hollow": np.where(hollow, 0.0, 1.0)},
+            name=f"criterion-{covariance}",
+        )
+        kept["names"].append(str(covariance))
+        line = panel.line("x", "y", source=source, line_dash=_DASHES[str(covariance)], line_width=2)
+        dots = panel.scatter("x", "y", source=source, size=7, fill_alpha="hollow")
+        _follow(line.glyph, line_color="ink")
+        _follow(dots.glyph, line_color="ink", fill_color="ink")
+    states = sorted(int(n) for n in rows["n_states"].unique())
+    panel.xaxis.ticker = FixedTicker(ticks=states)
+    panel.xaxis.axis_label = "number of states"
+    panel.yaxis.formatter = NumeralTickFormatter(format="0,0")
+    return Chart(_item(panel), {"covariances": kept["names"]})
+
+
+def _above_lowest(rows: pd.DataFrame, name: str, group: pd.DataFrame) -> np.ndarray:
+    """A criterion above the lowest of its space; one state is left out where it dwarfs the rest."""
+    excess = group[name] - rows[name].min()
+    others = (rows.loc[rows["n_states"] > 1, name] - rows[name].min()).max()
+    far = (group["n_states"] == 1) & (excess > 3.0 * others) & (others > 0)
+    return np.where(far, np.nan, excess).astype(np.float64)
+
+
+def quantiles(rows: pd.DataFrame) -> Chart:
+    """Quantiles of residuals against the normal ones; a right model is on the diagonal."""
+    panel = _small(y_range=Range1d(-4.2, 4.2), x_range=Range1d(-4.2, 4.2))
+    right = panel.line([-4.2, 4.2], [-4.2, 4.2], line_width=1)
+    _follow(right.glyph, line_color="grey")
+    shown = rows[rows["kind"] == "quantile"]
+    dots = panel.scatter(
+        shown["x"].to_numpy(), shown["value"].clip(-4.1, 4.1).to_numpy(), size=4, line_width=0
+    )
+    _follow(dots.glyph, fill_color="ink")
+    panel.xaxis.axis_label = "normal quantile"
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.ticker = FixedTicker(ticks=[-3, 0, 3])
+    return Chart(_item(panel), {})
+
+
+def memories(rows: pd.DataFrame) -> Chart:
+    """Autocorrelations of residuals and of their squares; a right model stays within the limits."""
+    limit = ResidualLimits().memory
+    panel = _small(height=130)
+    for kind, role, shift in (("memory", "ink", -0.2), ("square_memory", "square", 0.2)):
+        shown = rows[rows["kind"] == kind]
+        x = shown["x"].to_numpy() + shift
+        stems = panel.segment(x, np.zeros(len(x)), x, shown["value"].to_numpy(), line_width=2)
+        _follow(stems.glyph, line_color=role)
+    for at, role in ((0.0, "grey"), (limit, "faint"), (-limit, "faint")):
+        line = Span(dimension="width", location=at, line_width=1)
+        _follow(line, line_color=role)
+        panel.add_layout(line)
+    reach = max(1.25 * limit, 1.1 * float(rows.loc[rows["kind"] != "quantile", "value"].max()))
+    panel.y_range = Range1d(-1.25 * limit, reach)
+    panel.xaxis.axis_label = "lag (rows)"
+    panel.xaxis.ticker = FixedTicker(ticks=[1, 5, 10, 15, 20])
+    return Chart(_item(panel), {})
+
+
+def _small(height: int = 190, **ranges: Any) -> figure:
+    """A small multiple: nothing to drag."""
+    panel = figure(
+        height=height,
+        sizing_mode="stretch_width",
+        toolbar_location=None,
+        tools="",
+        min_border_left=48,
+        min_border_right=8,
+        **ranges,
+    )
+    _dress(panel)
+    return panel
+
+
+def _dress(panel: figure) -> None:
+    """The house's frame: hairlines, no box, text in the page's grey."""
+    panel.background_fill_color = panel.border_fill_color = None
+    panel.outline_line_color = None
+    for axis in panel.axis:
+        axis.minor_tick_line_color = axis.major_tick_line_color = None
+        axis.axis_label_text_font_style = "normal"
+        axis.axis_label_text_font_size = axis.major_label_text_font_size = "11px"
+        axis.axis_label_standoff, axis.major_label_standoff = 4, 6
+        roles = {"axis_line_color": "faint", "major_label_text_color": "grey"}
+        _follow(axis, **roles, axis_label_text_color="grey")
+    for grid in panel.xgrid:
+        grid.visible = False
+    for grid in panel.ygrid:
+        _follow(grid, grid_line_color="hair")
+
+
+def _follow(model: BokehModel, **roles: str) -> None:
+    """Let properties of a model follow the theme of the page."""
+    model.tags = [roles]
+
+
+def _tell(what: str) -> CustomJS:
+    """Pass an event of the chart on to the page."""
+    return CustomJS(
+        code=f"window.dispatchEvent(new CustomEvent('chart-{what}', {{detail: cb_obj.x}}))"
+    )
+
+
+def _item(root: BokehModel) -> dict[str, Any]:
+    return dict(json_item(root))

@@ -1,0 +1,209 @@
+"""What a report is made of, read back from the store: a sweep with its winner, or one run."""
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.errors import TrackingError
+from hmm_exp.experiment.significance import GainEstimate, estimate_gain
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.leaderboard import (
+    criteria_by_states,
+    current_cells,
+    latest_sweep_id,
+    leaderboard,
+    sweep_cells,
+    sweep_parent,
+)
+from hmm_exp.tracking.provenance import ENVIRONMENT_FILE
+from hmm_exp.tracking.stored import REGIMES_FILE, read_scores, read_table, read_text
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A finished run with what its artifacts hold.
+
+    Attributes
+    ----------
+    regimes
+        Rows of `regimes.csv`, index `available_at`.
+    scores
+        As `read_scores` gives them, None without base returns.
+    tables
+        The wide tables of `diagnostics.csv` by name, states in their order.
+    residuals
+        Rows of `residuals.csv`, None where the run kept none.
+    data
+        The run's data report.
+    """
+
+    run: Run
+    regimes: pd.DataFrame
+    scores: pd.DataFrame | None
+    tables: dict[str, pd.DataFrame]
+    residuals: pd.DataFrame | None
+    data: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The cell in words."""
+        return self.run.data.tags[tags.CELL]
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the states, calm first."""
+        return list(self.tables["transition_matrix"].index)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics of the run."""
+        return self.run.data.metrics
+
+    @cached_property
+    def probs(self) -> pd.DataFrame:
+        """Filtered probabilities of every row, one column per state."""
+        return self.regimes[[f"p_state_{k}" for k in range(len(self.labels))]]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The best cell that is not the winner, and how far behind it is on bars that both score."""
+
+    name: str
+    behind: GainEstimate
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What a report is about.
+
+    Attributes
+    ----------
+    main
+        The sweep's parent run, or the one run.
+    cells
+        Cells of the sweep that count; the run itself where there is no sweep.
+    model
+        The winner, or the run; None when nothing won.
+    rival
+        None without scores of both, or without another eligible cell.
+    """
+
+    main: Run
+    cells: list[Run]
+    model: Model | None
+    rival: Rival | None = None
+    environment: str = ""
+    command: str = ""
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    criteria: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether there was a choice between cells."""
+        return self.main.data.tags.get(tags.KIND) == "sweep"
+
+    @property
+    def unfinished(self) -> list[Run]:
+        """Cells without a result."""
+        return [run for run in self.cells if run.info.status != "FINISHED"]
+
+
+def read_sweep(client: MlflowClient, sweep_id: str) -> Subject:
+    """Read a judged sweep, `latest` for the newest one. Raises TrackingError when unknown."""
+    sweep_id = latest_sweep_id(client) if sweep_id == "latest" else sweep_id
+    parent = sweep_parent(client, sweep_id)
+    attempt = parent.data.tags.get(tags.ATTEMPT, "1")
+    cells = current_cells(sweep_cells(client, sweep_id), attempt)
+    winner = next(
+        (run for run in cells if run.info.run_id == parent.data.tags.get(tags.WINNER)), None
+    )
+    model = None if winner is None else _read_model(client, winner)
+    return Subject(
+        main=parent,
+        cells=cells,
+        model=model,
+        rival=None if model is None else _rival(client, model, cells),
+        table=leaderboard(cells) if cells else pd.DataFrame(),
+        criteria=criteria_by_states(cells),
+        environment=_environment(client, parent),
+        command=parent.data.tags.get(tags.COMMAND, ""),
+    )
+
+
+def read_run(client: MlflowClient, run_id: str) -> Subject:
+    """Read a finished run, alone or a cell of a sweep. Raises TrackingError when there is none."""
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:
+        raise TrackingError(f"no run {run_id} in this store") from None
+    if run.data.tags.get(tags.KIND) == "sweep":
+        raise TrackingError(f"run {run_id} is a sweep: say --sweep {run.data.tags[tags.SWEEP_ID]}")
+    if run.info.status != "FINISHED" or tags.CELL not in run.data.tags:
+        why = run.data.tags.get(tags.STATUS_REASON, "")
+        raise TrackingError(f"run {run_id} is {run.info.status}{f': {why}' if why else ''}")
+    origin = run
+    if parent := run.data.tags.get(tags.PARENT_RUN):
+        origin = client.get_run(parent)
+    return Subject(
+        main=run,
+        cells=[run],
+        model=_read_model(client, run),
+        criteria=criteria_by_states([run]),
+        environment=_environment(client, origin),
+        command=origin.data.tags.get(tags.COMMAND, ""),
+    )
+
+
+def _environment(client: MlflowClient, run: Run) -> str:
+    return read_text(client, run.info.run_id, ENVIRONMENT_FILE) or ""
+
+
+def _read_model(client: MlflowClient, run: Run) -> Model:
+    run_id = run.info.run_id
+    regimes = read_table(client, run_id, REGIMES_FILE)
+    diagnostics = read_table(client, run_id, "diagnostics.csv")
+    if regimes is None or diagnostics is None:
+        raise TrackingError(f"run {run_id} has lost its {REGIMES_FILE} or diagnostics.csv")
+    index = pd.DatetimeIndex(regimes["available_at"].astype("datetime64[ns]"))
+    return Model(
+        run=run,
+        regimes=regimes.set_index(index),
+        scores=read_scores(client, run_id),
+        tables={str(name): _wide(rows) for name, rows in diagnostics.groupby("table", sort=False)},
+        residuals=read_table(client, run_id, "residuals.csv"),
+        data=json.loads(read_text(client, run_id, "data_report.json") or "{}"),
+    )
+
+
+def _wide(rows: pd.DataFrame) -> pd.DataFrame:
+    """One table of the tidy diagnostics, rows and columns in the order they are written in."""
+    wide = rows.pivot(index="row", columns="column", values="value")
+    return wide.loc[rows["row"].unique(), rows["column"].unique()]
+
+
+def _rival(client: MlflowClient, winner: Model, cells: list[Run]) -> Rival | None:
+    """The eligible cell with the next best gain on validation, beside the winner on its bars."""
+    others = [
+        run
+        for run in cells
+        if run.info.status == "FINISHED"
+        and run.info.run_id != winner.run.info.run_id
+        and tags.FAULTS not in run.data.tags
+        and "return_gain_val" in run.data.metrics
+    ]
+    if winner.scores is None or not others:
+        return None
+    best = max(others, key=lambda run: run.data.metrics["return_gain_val"])
+    scores = read_scores(client, best.info.run_id)
+    if scores is None:
+        return None
+    lead = winner.scores["model_score"] - scores["model_score"].reindex(winner.scores.index)
+    found = estimate_gain(lead[winner.scores["split"] == "val"].to_numpy())
+    return None if found is None else Rival(best.data.tags[tags.CELL], found)

@@ -1,0 +1,133 @@
+"""The page: all of a report laid out as one HTML file that loads nothing.
+
+Text of the store is escaped by the template engine; what charts are drawn from is JSON in which no
+`<` is left.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from bokeh.resources import Resources
+from markupsafe import Markup
+
+import hmm_exp
+from hmm_exp.report import board, charts, tables
+from hmm_exp.report.charts import Chart
+from hmm_exp.report.collect import Model, Subject
+from hmm_exp.report.words import verdict
+from hmm_exp.tracking import tags
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(subject: Subject) -> str:
+    """Lay out a sweep or a run as a whole HTML page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    told = subject.main.data.tags
+    started = datetime.fromtimestamp(subject.main.info.start_time / 1000, UTC)
+    return environment.get_template("report.html").render(
+        **_shipped(),
+        **_model_parts(subject.model),
+        **_sweep_parts(subject),
+        subject=subject,
+        verdict=verdict(subject),
+        title=_title(subject),
+        main=subject.main,
+        sweep_id=told.get(tags.SWEEP_ID, ""),
+        again=_again(subject),
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        started=f"{started:%Y-%m-%d %H:%M}",
+        version=hmm_exp.__version__,
+    )
+
+
+def _shipped() -> dict[str, Markup]:
+    """Styles and programs that stand in the page."""
+    bokeh = Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw
+    return {
+        "css": Markup((TEMPLATES / "report.css").read_text()),
+        "js": Markup((TEMPLATES / "report.js").read_text()),
+        "bokeh": Markup("\n".join(bokeh)),
+    }
+
+
+def _title(subject: Subject) -> str:
+    run = subject.model.run if subject.model else next(iter(subject.cells), subject.main)
+    return run.data.tags.get(tags.INSTRUMENT, "regimes")
+
+
+def _again(subject: Subject) -> str:
+    """The command that makes this page again."""
+    if subject.is_sweep:
+        return f"python -m hmm_exp.report --sweep {subject.main.data.tags[tags.SWEEP_ID]}"
+    return f"python -m hmm_exp.report --run {subject.main.info.run_id}"
+
+
+def _model_parts(model: Model | None) -> dict[str, Any]:
+    if model is None:
+        return {"model": None}
+    return {
+        "model": model,
+        "regimes": tables.regimes(model),
+        "regime_now": model.run.data.tags.get(tags.REGIME_NOW, ""),
+        "timeline": _json(charts.timeline(model)),
+        "has_gain": model.scores is not None,
+        "transitions": tables.transitions(model),
+        "dwells": tables.dwells(model),
+        "moments": tables.moments(model),
+        "next_bars": tables.next_bars(model),
+        "effects": tables.effects(model),
+        "residuals": [*_residual_charts(model)],
+        "facts": [*tables.facts(model)],
+        "space": model.run.data.tags[tags.OBSERVATION_SPACE].split("#")[0],
+        "n_rows": len(model.regimes),
+    }
+
+
+def _residual_charts(model: Model) -> Iterator[tuple[str, Markup, Markup]]:
+    """Name, quantiles and memory of the series that are drawn."""
+    if model.residuals is None:
+        return
+    for name in tables.worst_series(model):
+        rows = model.residuals[model.residuals["series"] == name]
+        if len(rows):
+            yield name, _json(charts.quantiles(rows)), _json(charts.memories(rows))
+
+
+def _sweep_parts(subject: Subject) -> dict[str, Any]:
+    criteria = subject.criteria
+    return {
+        "board": board.rows(subject) if len(subject.table) else [],
+        "failures": board.failures(subject),
+        "missing": board.missing(subject),
+        "heatmaps": [
+            (title, board.heatmap(subject, metric))
+            for title, metric in (
+                ("over the static Student-t", "return_gain_val"),
+                ("over the EWMA Student-t", "ewma_gain_val"),
+            )
+        ],
+        "criteria": [
+            (str(space), (chart := charts.criteria(rows)).about["covariances"], _json(chart))
+            for space, rows in criteria.groupby("space", sort=False)
+        ]
+        if len(criteria)
+        else [],
+        "criteria_names": [name for name in charts.CRITERIA if name in criteria],
+    }
+
+
+def _json(chart: Chart) -> Markup:
+    """JSON that may stand inside a script element, whatever its strings hold."""
+    text = json.dumps({"item": chart.item, "about": chart.about}, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))

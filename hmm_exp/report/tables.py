@@ -1,0 +1,252 @@
+"""Tables of a report as rows of text and numbers, for its page to lay out."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from hmm_exp.experiment.figures.style import number, percent, regime_colors
+from hmm_exp.experiment.residuals import ResidualLimits
+from hmm_exp.report.collect import Model
+
+_EFFECTS = {
+    "ks": "distance from normal (KS)",
+    "tail_share": "share beyond 3 σ",
+    "memory": "memory",
+    "square_memory": "memory of squares",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of a table: its text, how strongly it is shaded (-1 to 1), what it sorts by."""
+
+    text: str
+    weight: float = 0.0
+    sort: float | str = ""
+    title: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A regime for the head of the page."""
+
+    label: str
+    color: str
+    share: float
+    dwell: str
+    volatility: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with names for its rows and for one or two lines of columns."""
+
+    columns: list[str]
+    rows: list[tuple[str, list[Cell]]] = field(default_factory=list)
+    groups: list[tuple[str, int]] = field(default_factory=list)
+
+
+def regimes(model: Model) -> list[Regime]:
+    """Regimes with their share of the bars, mean visit, and volatility of the bar after."""
+    dwell = _dwell(model)
+    share = model.tables["occupancy"]["share"]
+    volatility = _next_volatility(model)
+    colors = regime_colors(len(model.labels))
+    return [
+        Regime(
+            label,
+            color,
+            float(share.get(label, 0.0)),
+            plain(dwell["expected_bars"].get(label, math.nan), "{:,.0f} bars"),
+            plain(volatility.get(label, math.nan), "{:.2%}").replace("%", " %"),
+        )
+        for label, color in zip(model.labels, colors, strict=True)
+    ]
+
+
+def _next_volatility(model: Model) -> dict[str, float]:
+    """Volatility of the bar after every regime, of test if each was seen there."""
+    for part in ("test", "train", "val"):
+        table = model.tables.get(f"next_bar_{part}", pd.DataFrame())
+        if "volatility" in table and len(found := table["volatility"].dropna()) == len(
+            model.labels
+        ):
+            return {str(label): float(value) for label, value in found.items()}
+    return {}
+
+
+def transitions(model: Model) -> Grid:
+    """Probability of every regime one row later, in percent."""
+    matrix = model.tables["transition_matrix"].loc[model.labels, model.labels]
+    rows = [
+        (
+            str(label),
+            [Cell(_chance(p), float(p), title=f"{p:.6f}") for p in matrix.loc[label].fillna(0.0)],
+        )
+        for label in matrix.index
+    ]
+    return Grid(model.labels, rows)
+
+
+def dwells(model: Model) -> Grid:
+    """How long visits last, expected and seen."""
+    table = _dwell(model)
+    stationary = _values(model, "stationary")
+    longest = float(table[["expected_bars", "observed_bars"]].max().max())
+    rows = []
+    for label, row in table.to_dict("index").items():
+        bars = [
+            Cell(plain(row[name], "{:,.1f}"), _share(row[name], longest))
+            for name in ("expected_bars", "observed_bars")
+        ]
+        rest = [
+            Cell(plain(row["visits"], "{:,.0f}")),
+            Cell(_percent(row["one_bar_share"])),
+            Cell(_percent(stationary[str(label)]["share"])),
+        ]
+        rows.append((str(label), [*bars, *rest]))
+    names = ["expected, bars", "seen, bars", "visits", "of one bar", "share in the long run"]
+    return Grid(names, rows)
+
+
+def moments(model: Model) -> Grid:
+    """Mean and deviation of every feature in every regime, raw units; features are the rows."""
+    means, deviations = _values(model, "state_means"), _values(model, "state_deviations")
+    rows = []
+    for feature in model.tables["state_means"].columns:
+        cells = [
+            Cell(
+                _compact(means[label][feature]),
+                title=f"{means[label][feature]:.6g}",
+                mark=f"± {_compact(deviations[label][feature])}",
+            )
+            for label in model.labels
+        ]
+        rows.append((str(feature), cells))
+    return Grid(model.labels, rows)
+
+
+def next_bars(model: Model) -> Grid:
+    """What the bar after each regime did, on every part that was measured."""
+    parts = [name for name in ("train", "val", "test") if f"next_bar_{name}" in model.tables]
+    shown = {
+        "mean": ("mean, bp", 1e4, "{:+.2f}"),
+        "volatility": ("volatility, bp", 1e4, "{:.1f}"),
+        "hit_rate": ("up, %", 100, "{:.1f}"),
+        "sharpe_annual": ("Sharpe, a year", 1, "{:+.2f}"),
+    }
+    rows = []
+    for label in model.labels:
+        cells = []
+        for part in parts:
+            row = _values(model, f"next_bar_{part}").get(label, {})
+            cells.append(Cell(plain(row.get("n", math.nan), "{:,.0f}")))
+            for name, (_, scale, form) in shown.items():
+                value = row.get(name, math.nan) * scale
+                error = row.get(f"{name}_error", math.nan) * scale
+                sure = math.isfinite(error) and abs(value) > 2 * error and "+" in form
+                mark = "" if not math.isfinite(error) else f"± {error:.{_digits(form)}f}"
+                cells.append(Cell(plain(value, form), 1.0 if sure else 0.0, mark=mark))
+        rows.append((label, cells))
+    columns = ["bars", *(title for title, *_ in shown.values())] * len(parts)
+    return Grid(columns, rows, [(part, len(shown) + 1) for part in parts])
+
+
+def effects(model: Model) -> Grid:
+    """Effect sizes of the forecast residuals, those beyond their limit marked."""
+    limits = ResidualLimits()
+    names = _series(model)
+    rows = []
+    for name in names:
+        cells = []
+        for effect in _EFFECTS:
+            value, limit = model.metrics[f"residual_{effect}_{name}"], getattr(limits, effect)
+            text = percent(value) if effect == "tail_share" else f"{value:.3f}"
+            cells.append(Cell(text, 1.0 if value > limit else 0.0))
+        rows.append((name, cells))
+    columns = [
+        f"{title}, limit {percent(x) if key == 'tail_share' else f'{x:g}'}"
+        for key, title in _EFFECTS.items()
+        for x in [getattr(limits, key)]
+    ]
+    return Grid(columns, rows)
+
+
+def worst_series(model: Model, most: int = 6) -> list[str]:
+    """Series of residuals to be drawn: those with the largest effects, the next return last."""
+    names = _series(model)
+    kept = names[-1:]
+    others = sorted(names[:-1], key=lambda name: -model.metrics[f"residual_ks_{name}"])
+    return [name for name in names if name in others[: most - 1] or name in kept]
+
+
+def _series(model: Model) -> list[str]:
+    prefix = "residual_ks_"
+    names = [name.removeprefix(prefix) for name in model.metrics if name.startswith(prefix)]
+    return sorted(names, key=lambda name: (name == "next_return", name))
+
+
+def facts(model: Model) -> Iterator[tuple[str, str]]:
+    """What the data was, for the foot of the page."""
+    data = model.data
+    if "first" in data:
+        yield "bars", f"{data['rows_used']:,} of {data['step']}, {data['first']} to {data['last']}"
+    if "rows_by_split" in data:
+        rows = (f"{name} {count:,}" for name, count in data["rows_by_split"].items())
+        yield "rows", ", ".join(rows)
+    for name in ("normalised", "dropped"):
+        if data.get(name):
+            yield name, json.dumps(data[name])
+    yield "data digest", str(data.get("digest", ""))
+
+
+def _values(model: Model, name: str) -> dict[str, dict[str, float]]:
+    """A table by row and column."""
+    table = model.tables[name]
+    values = table.to_numpy(np.float64).tolist()
+    names = [str(column) for column in table.columns]
+    return {
+        str(row): dict(zip(names, line, strict=True))
+        for row, line in zip(table.index, values, strict=True)
+    }
+
+
+def _dwell(model: Model) -> pd.DataFrame:
+    """The dwell table with all of its columns: the only state there is has no expected end."""
+    columns = ["expected_bars", "observed_bars", "visits", "one_bar_share"]
+    return model.tables["dwell"].reindex(index=model.labels, columns=columns)
+
+
+def _share(value: float, of: float) -> float:
+    return float(value / of) if np.isfinite(value) and of > 0 else 0.0
+
+
+def plain(value: float, form: str) -> str:
+    """A number in a form of `str.format`; nothing where there is none."""
+    return form.format(value).replace("-", "−") if np.isfinite(value) else ""
+
+
+def _percent(share: float) -> str:
+    return percent(share) if np.isfinite(share) else ""
+
+
+def _chance(p: float) -> str:
+    """A probability in percent: digits where they tell something."""
+    value = 100 * p
+    if value == 0:
+        return "0"
+    return "<.01" if value < 0.01 else f"{value:.2f}".lstrip("0") if value < 1 else f"{value:.1f}"
+
+
+def _compact(value: float) -> str:
+    """Three significant digits."""
+    return "" if not np.isfinite(value) else number(float(f"{value:.3g}"))
+
+
+def _digits(form: str) -> int:
+    return int(form.split(".")[1][0])

@@ -1,0 +1,34 @@
+"""What it takes to do a run again: the command, and the versions that it ran with."""
+
+import platform
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import hmm_exp
+from hmm_exp.tracking.store import git_sha
+
+PROGRAM = "hmm_exp.train"
+ENVIRONMENT_FILE = "environment.txt"  # artifact of a sweep's parent and of a single run
+
+
+def command_line() -> str:
+    """The command that started this process, as a shell reads it, without a sweep to go on with."""
+    words = [word for word in sys.argv[1:] if not word.startswith("sweep_id=")]
+    script = Path(sys.argv[0])
+    start = ["python", "-m", PROGRAM] if script.stem == PROGRAM.split(".")[1] else [script.name]
+    return shlex.join([*start, *words])
+
+
+def environment() -> str:
+    """Versions of what numbers depend on, one a line: this package, Python, and all it requires."""
+    lines = [f"hmm_exp {hmm_exp.__version__}" + (f" (commit {sha})" if (sha := git_sha()) else "")]
+    lines.append(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    installed = {found.metadata["Name"]: found.version for found in metadata.distributions()}
+    lines += [f"{name}=={version}" for name, version in sorted(installed.items(), key=_by_name)]
+    return "\n".join(lines) + "\n"
+
+
+def _by_name(item: tuple[str, str]) -> str:
+    return item[0].lower()

@@ -1,0 +1,433 @@
+"""The report of a sweep: what its page says, that it needs nothing else, and how it answers."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.errors import TrackingError
+from hmm_exp.experiment.figures.style import regime_colors
+from hmm_exp.report.charts import UNKNOWN, bars_with_regimes
+from hmm_exp.report.collect import Subject, read_run, read_sweep
+from hmm_exp.report.log import report_line
+from hmm_exp.report.page import TEMPLATES, render
+from hmm_exp.report.words import verdict
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.store import Store
+from tests.test_train_cli import runs_of, store_of
+
+CHROMIUM = Path("/usr/bin/chromium")
+EVIL = "<img src=x onerror=\"document.title='gone'\"></script><b>"
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+# Empty elements that HTML never closes.
+VOID = {"meta", "link", "input", "br", "img", "hr"}
+
+
+@dataclass
+class Page(HTMLParser):
+    """A page as a parser sees it: its elements, its text by section, and whether they nest."""
+
+    opened: list[str] = field(default_factory=list)
+    elements: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    sections: dict[str, str] = field(default_factory=dict)
+    inside: str = ""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.opened.append(tag)
+        if tag == "section":
+            self.inside = dict(attrs)["id"]
+
+    def handle_endtag(self, tag):
+        assert self.opened.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.opened):
+            self.sections[self.inside] = self.sections.get(self.inside, "") + data
+
+
+def parsed(html: str) -> Page:
+    page = Page()
+    page.feed(html)
+    page.close()
+    return page
+
+
+def report_cli(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hmm_exp.report", *words],
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, train_cli) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Two cells that finish and two whose window is longer than their data."""
+    folder = tmp_path_factory.mktemp("report")
+    words = ("model.n_states=2,3", "features.window=20,2400", "data.n_bars=2500", "gate=off")
+    small = ("model.n_init=1", "tracking.figures=false")
+    done = train_cli(folder, "-m", *words, *small)
+    assert done.returncode == 1, done.stderr
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def client(swept) -> MlflowClient:
+    return store_of(swept[0])
+
+
+@pytest.fixture(scope="module")
+def subject(client) -> Subject:
+    return read_sweep(client, "latest")
+
+
+@pytest.fixture(scope="module")
+def page(subject) -> Page:
+    return parsed(render(subject))
+
+
+def test_a_sweep_ends_with_its_report(swept, client):
+    folder, done = swept
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("report: ")]
+    html = (folder / line.removeprefix("report: ")).read_text()
+    (parent,) = runs_of(client, "sweep")
+    assert parent.info.run_id in line
+    assert parsed(html).sections["verdict"]
+    assert done.stdout.strip().splitlines()[-1].startswith("regime at ")
+
+
+def test_the_verdict_names_winner_margin_cells_tried_and_the_gate(subject, page):
+    text = page.sections["verdict"]
+    metrics = subject.model.metrics
+    assert subject.model.name in text
+    assert f"{metrics['return_gain_val']:+.4f}" in text
+    assert f"{metrics['return_gain_val_low']:+.4f}".replace("-", "−") in text
+    assert "The best of 4 cells" in text
+    assert "White's p = " in text
+    assert "Gate off: promoted" in text
+    assert "2 cells did not finish" in text
+    for label in subject.model.labels:
+        assert label in text
+    assert "regime at" in text.lower()
+
+
+def test_regimes_have_the_colours_of_the_figures(subject, page):
+    styles = " ".join(attrs.get("style") or "" for _, attrs in page.elements)
+    for color in regime_colors(len(subject.model.labels)):
+        assert f"background:{color}" in styles
+
+
+def test_every_part_is_there(subject, page):
+    parts = ("through-time", "states", "board", "search", "criteria", "residuals", "failed")
+    for part in (*parts, "reproduce"):
+        assert page.sections[part].strip(), part
+    assert not page.opened
+    assert "python -m hmm_exp.train -m model.n_states=2,3" in page.sections["reproduce"]
+    assert "numpy==" in page.sections["reproduce"]
+    for run in subject.cells:
+        assert run.info.run_id[:8] in page.sections["board"]
+
+
+def test_failed_cells_are_named_with_their_reason(subject, page):
+    assert len(subject.unfinished) == 2
+    for run in subject.unfinished:
+        assert run.data.tags[tags.CELL] in page.sections["failed"]
+        assert run.data.tags[tags.STATUS_REASON] in page.sections["failed"]
+
+
+def test_the_page_loads_nothing(page):
+    for tag, attrs in page.elements:
+        assert tag not in {"iframe", "object", "embed"}
+        for name in ("src", "href", "srcset", "data"):
+            where = attrs.get(name) or ""
+            assert not where or where.startswith(("#", "data:")), f"{tag} {name}={where}"
+    css = (TEMPLATES / "report.css").read_text()
+    assert "url(" not in css
+    assert "@import" not in css
+
+
+def test_text_of_the_store_is_never_markup(client):
+    (failed, *_) = [run for run in runs_of(client, "cell") if run.info.status == "FAILED"]
+    before = failed.data.tags[tags.STATUS_REASON]
+    (parent,) = runs_of(client, "sweep")
+    for run, name in ((failed, tags.STATUS_REASON), (failed, tags.CELL), (parent, tags.VERDICT)):
+        client.set_tag(run.info.run_id, name, EVIL)
+    winner = parent.data.tags[tags.WINNER]
+    name = client.get_run(winner).data.tags[tags.INSTRUMENT]
+    client.set_tag(winner, tags.INSTRUMENT, EVIL)
+    try:
+        html = render(read_sweep(client, "latest"))
+    finally:
+        client.set_tag(winner, tags.INSTRUMENT, name)
+        client.set_tag(failed.info.run_id, tags.STATUS_REASON, before)
+        client.set_tag(failed.info.run_id, tags.CELL, failed.data.tags[tags.CELL])
+        client.set_tag(parent.info.run_id, tags.VERDICT, parent.data.tags[tags.VERDICT])
+    page = parsed(html)
+    assert EVIL in page.sections["failed"]
+    assert not [attrs for tag, attrs in page.elements if tag == "img" or "onerror" in attrs]
+
+
+def test_the_command_makes_the_same_report_again(swept, subject, page, tmp_path):
+    folder, _ = swept
+    sweep_id = subject.main.data.tags[tags.SWEEP_ID]
+    done = report_cli(folder, "--sweep", sweep_id, "--output", str(tmp_path / "again.html"))
+    assert done.stdout == f"report: {tmp_path / 'again.html'}\n"
+    again = parsed((tmp_path / "again.html").read_text())
+    for name in ("verdict", "states", "board", "failed"):
+        assert again.sections[name] == page.sections[name]
+    assert [path.name for path in tmp_path.iterdir()] == ["again.html"]
+
+
+def test_a_run_has_a_report_of_the_same_make(client, subject):
+    run_id = subject.model.run.info.run_id
+    text = parsed(render(read_run(client, run_id))).sections
+    assert f"as told by {subject.model.name}" in text[""]
+    assert "board" not in text
+    assert text["states"].strip()
+    assert f"--run {run_id}" in text["reproduce"]
+
+
+def test_bad_input_is_one_line(swept):
+    lines = {
+        ("--sweep", "never"): "error: no sweep never in this store\n",
+        (): "error: one of the arguments --sweep --run is required (see --help)\n",
+    }
+    for words, line in lines.items():
+        done = report_cli(swept[0], *words)
+        assert (done.returncode, done.stderr) == (2, line)
+
+
+def test_what_is_no_finished_run_has_no_report(client, subject):
+    failed = subject.unfinished[0]
+    wrong = {
+        "0" * 32: "no run 0000",
+        subject.main.info.run_id: "is a sweep: say --sweep",
+        failed.info.run_id: f"is FAILED: {failed.data.tags[tags.STATUS_REASON]}",
+    }
+    for run_id, reason in wrong.items():
+        with pytest.raises(TrackingError, match=re.escape(reason)):
+            read_run(client, run_id)
+
+
+def test_help_has_examples_and_imports_no_charts(tmp_path):
+    done = report_cli(tmp_path, "--help")
+    assert "--sweep latest" in done.stdout
+    program = (
+        "import sys\nfrom hmm_exp.report.__main__ import parse\nimport hmm_exp.callback\n"
+        "sys.exit(' '.join({'bokeh', 'mlflow', 'pandas', 'jinja2'} & set(sys.modules)) or 0)"
+    )
+    light = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert light.returncode == 0, light.stderr
+
+
+def test_a_report_that_cannot_be_made_costs_a_warning(client):
+    store = Store("", "1", "hmm_exp", client)
+    line = report_line(store, "never")
+    assert line.startswith("warning: no report (TrackingError: no sweep never")
+    assert line.endswith("again: python -m hmm_exp.report --sweep never")
+
+
+def test_without_a_winner_the_report_says_so(subject):
+    html = render(replace(subject, model=None, rival=None))
+    text = parsed(html).sections
+    assert "No model won" in text[""]
+    assert "through-time" not in text
+    assert text["board"].strip()
+
+
+def test_a_hundred_thousand_bars_fit_in_five_megabytes(subject):
+    model = subject.model
+    n = 100_000
+    index = pd.date_range("2010-01-01", periods=n, freq="h")
+    many = replace(
+        model,
+        regimes=model.regimes.iloc[np.arange(n) % len(model.regimes)].set_axis(index),
+        scores=model.scores.iloc[np.arange(n) % len(model.scores)].set_axis(index),
+    )
+    assert len(render(replace(subject, model=many)).encode()) < 5_000_000
+
+
+def test_the_timeline_shows_at_each_close_what_was_known_then(subject):
+    model = subject.model
+    every_fourth = replace(model, regimes=model.regimes.iloc[::4])  # as of a coarser timeframe
+    shown = bars_with_regimes(every_fourth)
+    rows = every_fourth.regimes
+    assert (shown.loc[shown.index < rows.index[0], "state"] == UNKNOWN).all()
+    at = shown.index[shown.index >= rows.index[0]]
+    latest = rows.index.searchsorted(at, side="right") - 1
+    assert (shown.loc[at, "state"] == rows["state"].to_numpy()[latest]).all()
+    cut = rows.index[len(rows) // 2]
+    future = rows.copy()
+    future.loc[future.index > cut, ["state", "p_state_0"]] = [1, 0.123]
+    rewritten = bars_with_regimes(replace(model, regimes=future))
+    pd.testing.assert_frame_equal(rewritten[:cut], shown[:cut])
+
+
+def test_only_what_is_shown_on_test_is_believed(subject):
+    metrics = subject.model.run.data.metrics
+
+    def told(static: float, ewma: float) -> str:
+        changed = {"return_gain_test_bound": static, "ewma_gain_test_bound": ewma}
+        before = {name: metrics[name] for name in changed}
+        metrics.update(changed)
+        try:
+            return verdict(subject).belief
+        finally:
+            metrics.update(before)
+
+    assert told(0.1, 0.1).startswith("Yes")
+    assert told(0.1, -0.1).startswith("In part")
+    assert told(-0.1, 0.1).startswith("No")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=list(QUIET))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def html(subject, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(render(subject), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def view(browser, html):
+    """The report in a tab of its own, all charts drawn; nothing may complain or be fetched."""
+    context = browser.new_context(color_scheme="light", viewport={"width": 1200, "height": 900})
+    tab = context.new_page()
+    complaints, asked = [], []
+    tab.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(html.as_uri())
+    drawn(tab)
+    yield tab
+    context.close()
+    assert not complaints
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def drawn(tab) -> None:
+    tab.wait_for_selector("html[data-ready=true]", state="attached", timeout=60_000)
+
+
+def column(tab, place: int) -> list[str]:
+    rows = tab.locator("#leaderboard tbody tr:visible")
+    return [row.locator("th, td").nth(place).inner_text() for row in rows.all()]
+
+
+def test_the_leaderboard_sorts_and_filters(view):
+    states = view.locator("#leaderboard thead button").nth(1)
+    states.click()
+    assert column(view, 1) == ["2", "3", "", ""]  # what is missing stays last
+    states.click()
+    assert column(view, 1) == ["3", "2", "", ""]
+    view.fill("#filter", "K=3 window=20 ")
+    assert {name.split(" window")[0] for name in column(view, 0)} == {"v1@1H diag K=3"}
+    view.fill("#filter", "")
+    view.check("#eligible")
+    assert len(column(view, 0)) == 2
+    assert view.inner_text("#count") == "2 of 4 cells"
+
+
+SPAN = "(({time}) => [time.start, time.end])(window.report)"
+PRICES = "window.report.doc.get_model_by_name('price').start"
+AREAS = "[...window.report.doc.get_model_by_name('probabilities').data.x]"
+
+
+def test_zooming_one_panel_zooms_all(view):
+    start, end = view.evaluate(SPAN)
+    lowest = view.evaluate(PRICES)
+    view.locator("#timeline").scroll_into_view_if_needed()
+    box = view.locator("#timeline").bounding_box()
+    y = box["y"] + 100
+    view.mouse.move(box["x"] + 500, y)
+    view.mouse.down()
+    view.mouse.move(box["x"] + 600, y, steps=4)
+    view.mouse.up()
+    view.wait_for_function(f"window.report.time.start > {start}")
+    view.wait_for_timeout(200)  # two frames: the panels follow in the next
+    left, right = view.evaluate(SPAN)
+    assert start < left < right < end
+    assert right - left == pytest.approx((end - start) * 100 / (box["width"] - 72), rel=0.1)
+    shared = "new Set([...window.report.doc.all_models].filter(m => m.type === 'Figure')"
+    assert view.evaluate(f"{shared}.map(m => m.x_range.id)).size") == 1
+    assert view.evaluate(PRICES) > lowest  # the price axis fits what is in view
+    assert view.evaluate("Number.isFinite(window.report.doc.get_model_by_name('gain').end)")
+    # probabilities are drawn of the bars in view, no longer of groups
+    first, second = view.evaluate(f"{AREAS}.slice(0, 2)")
+    assert second - first == 3_600_000
+    view.get_by_role("button", name="all", exact=True).click()
+    view.wait_for_function(f"window.report.time.start === {start}")
+
+
+def test_the_readout_names_the_bar_under_the_pointer(view, subject):
+    box = view.locator("#timeline").bounding_box()
+    view.locator("#timeline").hover(position={"x": box["width"] / 2, "y": 100})
+    view.wait_for_function("document.querySelector('#readout').textContent.includes('UTC')")
+    assert any(label in view.inner_text("#readout") for label in subject.model.labels)
+
+
+def test_dark_follows_the_system_and_the_button(view):
+    paper = "getComputedStyle(document.body).backgroundColor"
+    axis = "[...window.report.doc.all_models].find(m => m.type === 'DatetimeAxis')"
+    light, ink = view.evaluate(paper), view.evaluate(f"{axis}.major_label_text_color")
+    view.emulate_media(color_scheme="dark")
+    view.wait_for_function(f"{axis}.major_label_text_color !== '{ink}'")
+    dark = view.evaluate(paper)
+    assert dark != light
+    view.click("#theme")
+    assert view.evaluate(paper) == light
+    assert view.evaluate(f"{axis}.major_label_text_color") == ink
+
+
+def test_nothing_sticks_out_at_any_width(view):
+    for width in (1200, 900, 420):
+        view.set_viewport_size({"width": width, "height": 900})
+        view.wait_for_timeout(150)
+        assert view.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_it_opens_in_a_sandboxed_frame_as_mlflow_shows_it(browser, html, tmp_path):
+    outer = tmp_path / "outer.html"
+    outer.write_text(
+        f'<iframe id="f" sandbox="allow-scripts" src="{html.as_uri()}" width=1100 height=800>'
+    )
+    tab = browser.new_page()
+    complaints = []
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.goto(outer.as_uri())
+    frame = tab.frames[1]
+    frame.wait_for_selector("html[data-ready=true]", state="attached", timeout=60_000)
+    frame.click("#theme")
+    assert frame.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert not complaints
+    tab.close()
