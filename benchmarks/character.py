@@ -1,6 +1,6 @@
 """The product's character: what its gate lets pass and how many states it chooses, in two tables.
 
-    nice python -m benchmarks.character [--markets 200] [--bars 8000] [--seed 0] [--workers 2]
+    nice python -m benchmarks.character [--markets 200] [--cv 200] [--bars 8000] [--seed 0]
 
 Markets without regimes (independent Student-t returns; GARCH(1,1) with Student-t errors) and with
 two and three planted ones: see `markets.py`. Every market goes through `experiment.run` in two
@@ -11,8 +11,8 @@ which the model that made the returns, filtering them with its true parameters, 
 gains that the strict gate asks for: a fit cannot do much better.
 
 The second table is of the numbers of states that BIC, ICL and cross-validation with one standard
-error choose. One JSON line per market goes to --out as it is done; the same command goes on where
-it was stopped.
+error choose; cross-validation, most of the work, is done for the first --cv markets of each kind.
+One JSON line per market goes to --out as it is done; the same command goes on where it was stopped.
 """
 
 import argparse
@@ -60,16 +60,17 @@ CRITERIA = {
 }
 
 
-def examine(kind: str, n_bars: int, seed: int) -> dict:
+def examine(kind: str, n_bars: int, seed: int, cross_validated: bool) -> dict:
     """One market through the product: what was chosen, and what the gates say."""
     began = time.process_time()
     bars = KINDS[kind](n_bars=n_bars, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "market.parquet"
         bars.frame.reset_index(drop=True).to_parquet(path)
-        results = {space: _run(path, features) for space, features in SPACES.items()}
+        results = {s: _run(path, features, cross_validated) for s, features in SPACES.items()}
     found = {space: r for space, r in results.items() if isinstance(r, RunResult)}
     record: dict = {"kind": kind, "bars": n_bars, "seed": seed}
+    record["cross_validated"] = cross_validated
     record["states"] = {space: _states_chosen(result) for space, result in found.items()}
     record["errors"] = {space: str(r) for space, r in results.items() if space not in found}
     winner = _winner(found)
@@ -81,12 +82,12 @@ def examine(kind: str, n_bars: int, seed: int) -> dict:
     return record
 
 
-def _run(path: Path, features: FeaturesConfig) -> RunResult | HmmExpError:
+def _run(path: Path, features: FeaturesConfig, cross_validated: bool) -> RunResult | HmmExpError:
     config = Config(
         data=DataConfig(kind="bars", path=str(path), bar_stamp="open", name="market"),
         features=features,
         model=ModelConfig(state_grid=list(STATES)),
-        selection=SelectionConfig(cv_blocks=5),
+        selection=SelectionConfig(cv_blocks=5 if cross_validated else 0),
     )
     config.compute.threads = 1
     try:
@@ -96,7 +97,8 @@ def _run(path: Path, features: FeaturesConfig) -> RunResult | HmmExpError:
 
 
 def _states_chosen(result: RunResult) -> dict[str, int]:
-    return {name: select(result.candidates, how).n_states for name, how in CRITERIA.items()}
+    known = [n for n, how in CRITERIA.items() if how.within in result.candidates[0].criteria]
+    return {name: select(result.candidates, CRITERIA[name]).n_states for name in known}
 
 
 def _winner(found: dict[str, RunResult]) -> str | None:
@@ -166,19 +168,23 @@ def _truth(kind: str, prepared: Prepared) -> dict:
 
 def work(args: argparse.Namespace) -> Iterator[dict]:
     """All records, those of an earlier run first; a new one is written before it is given."""
-    wanted = [(k, args.bars, args.seed + i) for i in range(args.markets) for k in KINDS]
-    known = {key(r): r for r in _read(args.out)}
-    yield from (known[job] for job in wanted if job in known)
-    left = [job for job in wanted if job not in known]
+    wanted = [
+        (k, args.bars, args.seed + i, i < args.cv) for i in range(args.markets) for k in KINDS
+    ]
+    known = {_market(r): r for r in _read(args.out)}  # the last line of a market counts
+    done = [
+        job for job in wanted if job[:3] in known and known[job[:3]]["cross_validated"] >= job[3]
+    ]
+    yield from (known[job[:3]] for job in done)
+    left = [job for job in wanted if job not in done]
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(examine, *job) for job in left]):
+        for finished in as_completed([pool.submit(examine, *job) for job in left]):
             with args.out.open("a") as file:
-                file.write(json.dumps(done.result()) + "\n")
-            yield done.result()
+                file.write(json.dumps(finished.result()) + "\n")
+            yield finished.result()
 
 
-def key(record: dict) -> tuple[str, int, int]:
-    """What makes a market."""
+def _market(record: dict) -> tuple[str, int, int]:
     return record["kind"], record["bars"], record["seed"]
 
 
@@ -195,8 +201,11 @@ def tables(records: Iterable[dict]) -> str:
         "|" + "---|" * 11,
     ]
     lines += [_gate_line(kind, of) for kind, of in by_kind.items() if of]
-    lines += ["", "| markets | space | criterion | " + " | ".join(f"K={k}" for k in STATES) + " |"]
-    lines.append("|" + "---|" * (3 + len(STATES)))
+    lines += [
+        "",
+        "| markets | space | criterion | number | " + " | ".join(f"K={k}" for k in STATES) + " |",
+    ]
+    lines.append("|" + "---|" * (4 + len(STATES)))
     for kind, of in by_kind.items():
         for space in SPACES:
             lines += [_states_line(kind, space, name, of) for name in CRITERIA if of]
@@ -204,7 +213,11 @@ def tables(records: Iterable[dict]) -> str:
 
 
 def _gate_line(kind: str, of: list[dict]) -> str:
-    cells = [kind, str(len(of)), *(_share(passes(r, r["winner"], gate) for r in of) for gate in GATES)]
+    cells = [
+        kind,
+        str(len(of)),
+        *(_share(passes(r, r["winner"], gate) for r in of) for gate in GATES),
+    ]
     cells.append(_share(r["truth"]["passes"] for r in of) if kind in PLANTED else "")
     cells += [_share(passes(r, space, gate) for r in of) for space in SPACES for gate in GATES]
     cells.append(_share(r["winner"] == "v1" for r in of))
@@ -226,15 +239,17 @@ def _share(those: Iterable[bool]) -> str:
 
 
 def _states_line(kind: str, space: str, name: str, of: list[dict]) -> str:
-    chosen = Counter(r["states"][space][name] for r in of if space in r["states"])
-    shares = [f"{100 * chosen[k] / max(chosen.total(), 1):.0f} %" for k in STATES]
-    return f"| {kind} | {space} | {name} | {' | '.join(shares)} |"
+    chosen = Counter(r["states"][space][name] for r in of if name in r["states"].get(space, {}))
+    n = chosen.total()
+    shares = [f"{100 * chosen[k] / n:.0f} %" if n else "" for k in STATES]
+    return f"| {kind} | {space} | {name} | {n} | {' | '.join(shares)} |"
 
 
 def main() -> None:
     """Examine all markets, with a line for each, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--markets", type=int, default=200, help="of each kind")
+    parser.add_argument("--cv", type=int, default=200, help="of these, cross-validated")
     parser.add_argument("--bars", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0, help="of the first market of each kind")
     parser.add_argument("--workers", type=int, default=cores())
