@@ -50,7 +50,7 @@ from hmm_exp.tracking.leaderboard import common_scores
 STATES = (1, 2, 3, 4, 5)
 SPACES = {
     "v1": FeaturesConfig(name="v1"),
-    "returns": FeaturesConfig(name="columns", columns=["close_logret_current_1H"]),
+    "returns": FeaturesConfig(name="returns"),
 }
 GATES = ("default", "strict")
 CRITERIA = {
