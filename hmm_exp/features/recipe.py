@@ -104,9 +104,7 @@ class Recipe:
                 f"unknown feature set {name!r}{nearest(name, SETS)}: one of {', '.join(SETS)}"
             )
         columns = (
-            feature.column(window, timeframe)
-            for feature in SETS[name]
-            for timeframe in timeframes
+            feature.column(window, timeframe) for feature in SETS[name] for timeframe in timeframes
         )
         return cls(tuple(columns), tuple(timeframes), window, vwap_hours)
 
