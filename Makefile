@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SWEEP ?= model.n_states=2,3,4,5 features=v1,v2
+PYTEST ?= -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test test-fast check format ui bench clean
+.PHONY: help sweep test test-fast check format ui docs bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -16,27 +17,31 @@ sweep: $(VENV)/run.stamp ## Run the README sweep on the synthetic market (SWEEP=
 ui: $(VENV)/run.stamp ## Compare runs in the MLflow UI on http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1
 
-test: $(VENV)/dev.stamp ## Run all tests, slow ones included
-	$(BIN)/python -m pytest
+test: $(VENV)/dev.stamp ## Run all tests, slow ones included, on all cores (PYTEST="" for one)
+	$(BIN)/python -m pytest $(PYTEST)
 
 test-fast: $(VENV)/dev.stamp ## Run the tests that take no more than seconds
 	$(BIN)/python -m pytest -m "not slow"
 
-check: $(VENV)/dev.stamp ## Format, lint, types and tests: what CI runs
+check: $(VENV)/dev.stamp ## Format, lint, types, manual and tests: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(MAKE) docs
 	$(MAKE) test
 
 format: $(VENV)/dev.stamp ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/dev.stamp ## Build the manual into site/, without a network
+	$(BIN)/mkdocs build --strict --quiet
+
 bench: $(VENV)/dev.stamp ## Measure: the tables of benchmarks/README.md
 	@ls benchmarks/*.py | sed 's|^|$(BIN)/python |'
 
 clean: ## Remove the environment and caches; runs and models stay
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,5 +50,5 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,parallel]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,parallel]'
 	@touch $@ $(VENV)/run.stamp

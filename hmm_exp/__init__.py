@@ -2,26 +2,83 @@
 
 detector = hmm_exp.load_detector("models:/hmm_regime/Production")
 regimes = detector.filter(bars)
+
+What `__all__` lists, and what those objects return, is public and changes only with a line in the
+changelog. Every other module may change at any time.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hmm_exp.causality import check_causality
+    from hmm_exp.config import Config, checked
     from hmm_exp.detector import Detector
+    from hmm_exp.errors import HmmExpError
+    from hmm_exp.experiment import figures
+    from hmm_exp.experiment.prepare import prepare
+    from hmm_exp.experiment.run import run
+    from hmm_exp.features.build import build_features
+    from hmm_exp.features.lookbacks import build_lookbacks, latest_observation
+    from hmm_exp.features.recipe import Recipe
+    from hmm_exp.hmm.estimator import GaussianHMM
+    from hmm_exp.market.bars import Bars
+    from hmm_exp.market.load import read_bars
+    from hmm_exp.market.synthetic import make_market
+    from hmm_exp.stream.live import Stream
     from hmm_exp.tracking.loading import load_detector
 
-__all__ = ["Detector", "__version__", "load_detector"]
+__all__ = [
+    "Bars",
+    "Config",
+    "Detector",
+    "GaussianHMM",
+    "HmmExpError",
+    "Recipe",
+    "Stream",
+    "__version__",
+    "build_features",
+    "build_lookbacks",
+    "check_causality",
+    "checked",
+    "figures",
+    "latest_observation",
+    "load_detector",
+    "make_market",
+    "prepare",
+    "read_bars",
+    "run",
+]
 __version__ = "0.1.0"
 
 # Fetched on first use, so that `--help` and a typo are answered without pandas and numba.
-_HOMES = {"Detector": "hmm_exp.detector", "load_detector": "hmm_exp.tracking.loading"}
+_HOMES = {
+    "Bars": "market.bars",
+    "Config": "config",
+    "Detector": "detector",
+    "GaussianHMM": "hmm.estimator",
+    "HmmExpError": "errors",
+    "Recipe": "features.recipe",
+    "Stream": "stream.live",
+    "build_features": "features.build",
+    "build_lookbacks": "features.lookbacks",
+    "check_causality": "causality",
+    "checked": "config",
+    "latest_observation": "features.lookbacks",
+    "load_detector": "tracking.loading",
+    "make_market": "market.synthetic",
+    "prepare": "experiment.prepare",
+    "read_bars": "market.load",
+    "run": "experiment.run",
+}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "figures":  # a module
+        return import_module("hmm_exp.experiment.figures")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"hmm_exp.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
 """Does a detector look ahead? Change the future, and see which answers about the past change.
 
-    python -m hmm_exp.causality --model models:/hmm_regime/Production --bars bars.csv
+    hmm-causality --model models:/hmm_regime/Production --bars bars.csv
 
 At random times the bars after are cut off, and then rewritten as another market. Filtered answers
 up to that time must stay the same to the last bit. Smoothed probabilities and the Viterbi path
@@ -8,14 +8,15 @@ look back from the end of the data: how far they move is what a backtest on them
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from hmm_exp.command_line import DONE, Parser, exit_status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from hmm_exp.market.bars import Bars
 
 EXAMPLES = """examples:
-  python -m hmm_exp.causality --model models:/hmm_regime/Production --bars bars.csv
-  python -m hmm_exp.causality --model runs:/0a1b2c3d4e5f --bars bars.csv --times 50
-  python -m hmm_exp.causality --model ./model --bars bars.csv --seed 7
+  hmm-causality --model models:/hmm_regime/Production --bars bars.csv
+  hmm-causality --model runs:/0a1b2c3d4e5f --bars bars.csv --times 50
+  hmm-causality --model ./model --bars bars.csv --seed 7
 
 exit status: 0 filtered answers never changed; 1 they did; 2 bad input
 """
-LOOKS_AHEAD, BAD_INPUT = 1, 2
+LOOKS_AHEAD = 1
 OUTPUTS = ("filtered", "smoothed", "viterbi")
 
 
@@ -153,20 +154,12 @@ def _changes(whole: Views, other: Views, until: int, future: str) -> Iterator[di
         yield found
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"error: {message} (see --help)\n")
-
-
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = _Parser(
-        prog="python -m hmm_exp.causality",
+    parser = Parser(
+        prog="hmm-causality",
         description="Check that a detector never looks ahead, and see how much hindsight changes.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--model", required=True, help="models:/..., runs:/..., a run's id, a folder or a file")
@@ -197,20 +190,12 @@ def run(args: argparse.Namespace) -> int:
         print("filtered answers changed: this detector looks ahead")
         return LOOKS_AHEAD
     print(f"filtered answers never changed, at {args.times} times; use those for live decisions")
-    return 0
+    return DONE
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; bad input is one line on standard error."""
-    args = parse(argv)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from hmm_exp.errors import HmmExpError
-
-    try:
-        return run(args)
-    except (HmmExpError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return BAD_INPUT
+    return exit_status(run, parse(argv))
 
 
 if __name__ == "__main__":

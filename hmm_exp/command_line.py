@@ -1,4 +1,4 @@
-"""What the command lines in `scripts/` share: complaints of one line, store options, exit status.
+"""What the command lines share: complaints of one line, store options, exit status.
 
 parser = Parser(description="Do it.", epilog="examples: ...")
 add_store_options(parser)
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from hmm_exp.errors import HmmExpError
 
-DONE, REFUSED, BAD_INPUT = 0, 1, 2
+DONE, REFUSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,13 +28,18 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"error: {message} (see --help)\n")
 
 
-def add_store_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--tracking-uri` and `--registry`: which store, which registered model in it."""
+def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
+    """Add `--tracking-uri`: which store."""
     parser.add_argument(
         "--tracking-uri",
         metavar="URI",
         help="MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)",
     )
+
+
+def add_store_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--tracking-uri` and `--registry`: which store, which registered model in it."""
+    add_tracking_uri(parser)
     parser.add_argument(
         "--registry",
         default="hmm_regime",
@@ -48,6 +53,11 @@ def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Name
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         return action(args)
+    except BrokenPipeError:  # the reader of our output has gone, and what was shown is not lost
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except (HmmExpError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT

@@ -102,4 +102,4 @@ def test_help_has_examples(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
-    assert "python -m hmm_exp.causality --model models:/" in capsys.readouterr().out
+    assert "hmm-causality --model models:/" in capsys.readouterr().out

@@ -69,6 +69,13 @@ def test_every_fault_is_named(change, message):
     assert faults(**change) == [message]
 
 
+def test_a_fault_names_the_feature_by_its_name():
+    params = GaussianParams(**{**HEALTHY, "covars": [[1.0, 9e-4], [2.0, 1.0]]})
+    occupancy = np.array([0.6, 0.4])
+    (fault,) = hard_faults(params, occupancy, 1000, "tolerance", features=("r", "range"))
+    assert fault == "range of state 0 has variance 0.0009 (least 0.001)"
+
+
 def test_a_short_stay_above_the_limit_is_no_fault():
     assert faults(transmat=[[0.9, 0.1], [0.6, 0.4]]) == []
 

@@ -18,7 +18,7 @@ FLOORS = [
     {"experiment"},
     {"tracking"},
     {"help", "command_line"},
-    {"train", "causality", "monitor", "report"},
+    {"commands", "train", "causality", "monitor", "report"},
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 # What a room may not know, whatever it would use it for.

@@ -167,6 +167,7 @@ def _measure(
             fitted.status,
             limits,
             covar_floor=fitted.covar_floor,
+            features=prepared.recipe.columns,
         ),
         note=note,
     )

@@ -4,6 +4,7 @@ A likelihood can be high for a bad reason: a state that explains a handful of ro
 that has collapsed onto a line, two states that are one. Such a model is never chosen.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,7 @@ def hard_faults(
     status: str,
     limits: HealthLimits | None = None,
     covar_floor: np.ndarray | None = None,
+    features: Sequence[str] | None = None,
 ) -> list[str]:
     """Every fault in words; empty for a healthy model.
 
@@ -65,14 +67,17 @@ def hard_faults(
         How EM ended: "tolerance", "cap" or "fall".
     covar_floor
         `Fit.covar_floor`, shape (D,): what would have collapsed without it is named.
+    features
+        What the D features are called; None numbers them.
     """
     limits = limits or HealthLimits()
+    names = features or [f"feature {d}" for d in range(params.n_features)]
     return [
         *_convergence_faults(status),
         *_occupancy_faults(params, np.asarray(occupancy), n_rows, limits),
         *_chain_faults(params, limits),
-        *_covariance_faults(params, limits),
-        *([] if covar_floor is None else _floor_faults(params, covar_floor)),
+        *_covariance_faults(params, limits, names),
+        *([] if covar_floor is None else _floor_faults(params, covar_floor, names)),
         *_distance_faults(params, limits),
     ]
 
@@ -162,7 +167,9 @@ def _chain_faults(params: GaussianParams, limits: HealthLimits) -> list[str]:
     return faults
 
 
-def _covariance_faults(params: GaussianParams, limits: HealthLimits) -> list[str]:
+def _covariance_faults(
+    params: GaussianParams, limits: HealthLimits, names: Sequence[str]
+) -> list[str]:
     variances = np.diagonal(params.full_covars(), axis1=1, axis2=2)
     faults = []
     for k, condition in enumerate(condition_numbers(params)):
@@ -173,15 +180,17 @@ def _covariance_faults(params: GaussianParams, limits: HealthLimits) -> list[str
             )
         if variances[k].min() < limits.min_covar:
             faults.append(
-                f"feature {variances[k].argmin()} of state {k} has variance "
+                f"{names[variances[k].argmin()]} of state {k} has variance "
                 f"{variances[k].min():.2g} (least {limits.min_covar:g})"
             )
     return faults
 
 
-def _floor_faults(params: GaussianParams, covar_floor: np.ndarray) -> list[str]:
+def _floor_faults(
+    params: GaussianParams, covar_floor: np.ndarray, names: Sequence[str]
+) -> list[str]:
     return [
-        f"feature {d} of state {k} is held up by the covariance floor, {covar_floor[d]:.2g}: it is "
+        f"{names[d]} of state {k} is held up by the covariance floor, {covar_floor[d]:.2g}: it is "
         "constant there, or follows from the features before it"
         for k, d in np.argwhere(floor_hits(params, covar_floor))
     ]

@@ -57,8 +57,8 @@ def named_gate(name: str) -> GateConfig:
     assert isinstance(gate, GateConfig)
     for dotted, rule in RULES.items():
         group, setting = dotted.split(".")
-        if group == "gate" and (allowed := rule(getattr(gate, setting))):
-            raise ConfigError(f"{dotted}={getattr(gate, setting)}: must be {allowed}")
+        if group == "gate" and (value := getattr(gate, setting)) not in rule:
+            raise ConfigError(f"{dotted}={value}: must be {rule}")
     return gate
 
 

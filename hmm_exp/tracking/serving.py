@@ -36,7 +36,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _SOURCE = (  # what loading and predicting need of this package
     "__init__.py",
     "errors.py",
-    "config.py",
+    "config",
     "detector.py",
     "market",
     "features",

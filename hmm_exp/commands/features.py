@@ -1,0 +1,99 @@
+"""Build a feature table from a file of OHLCV bars.
+
+A thin command line over `hmm_exp.features`: the table has `timestamp` first, then the columns by
+feature and by timeframe, one row for each bar of the finest timeframe.
+"""
+
+import argparse
+from pathlib import Path
+
+from hmm_exp.command_line import DONE, Parser, exit_status
+
+EXAMPLE = """example:
+  hmm-features --input bars.csv --bar-stamp open --features v1 \\
+      --timeframes 1H 4H 12H 1D --output v1.csv
+"""
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(
+        prog="hmm-features",
+        description="Build a feature table from a file of OHLCV bars.",
+        epilog=EXAMPLE,
+    )
+    add = parser.add_argument
+    add("--input", type=Path, required=True, help="bars: CSV, gzip or Parquet")
+    add("--output", type=Path, required=True, help="table to write: .csv or .parquet")
+    add(
+        "--bar-stamp",
+        choices=("open", "close"),
+        required=True,
+        help="what a time in the file marks: the bar's start (exchanges, TradingView) or its end",
+    )
+    add("--features", default="v1", metavar="SET", help="returns, v1, v2 or v1v2 (default: v1)")
+    add(
+        "--timeframes",
+        nargs="+",
+        metavar="TF",
+        help="such as 1H 4H 12H 1D; the finest decides the rows (default: that of the bars)",
+    )
+    add("--window", type=int, default=20, help="bars in the short windows (default: 20)")
+    add("--vwap-hours", type=float, default=720.0, help="window of the VWAP (default: 720)")
+    add(
+        "--gaps",
+        choices=("split", "bridge"),
+        default="split",
+        help="missing bars are missing (split, 24/7 markets) or neighbours are neighbours (bridge)",
+    )
+    add(
+        "--bad-rows",
+        choices=("error", "drop"),
+        default="error",
+        help="what to do with bars that cannot be (default: error)",
+    )
+    add("--timestamp-column", metavar="NAME", help="default: found by name")
+    add("--volume-column", metavar="NAME", help="default: found by name")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> list[str]:
+    """Read the bars, build and write the table; gives the lines of the report."""
+    from hmm_exp.features.build import build_features, check_output
+    from hmm_exp.features.recipe import Recipe
+    from hmm_exp.market.load import read_bars
+    from hmm_exp.market.timeframes import timeframe_name
+
+    check_output(args.output)
+    bars = read_bars(
+        args.input,
+        bar_stamp=args.bar_stamp,
+        gaps=args.gaps,
+        bad_rows=args.bad_rows,
+        timestamp_column=args.timestamp_column,
+        volume_column=args.volume_column,
+    )
+    timeframes = args.timeframes or [timeframe_name(bars.step)]
+    recipe = Recipe.of_set(args.features, timeframes, args.window, args.vwap_hours)
+    table = build_features(bars, recipe)
+    table.write(args.output)
+    stamps = table.timestamp.dt.tz_convert(None)
+    return [
+        f"{args.input}: {len(bars):,} bars, {sum(bars.report['dropped'].values()):,} bad rows "
+        f"dropped, {bars.report['gaps'].get('missing_bars', 0):,} bars missing in gaps",
+        f"{table.warmup_rows:,} warm-up rows dropped, {table.n_missing:,} rows lack a feature "
+        "and stay, with empty cells",
+        f"{args.output}: {len(table):,} rows of {recipe.grid}, {len(recipe.columns)} features, "
+        f"{stamps.iloc[0]} to {stamps.iloc[-1]} UTC",
+    ]
+
+
+def build(args: argparse.Namespace) -> int:
+    """Build the table and print the report; gives the exit status."""
+    print(*run(args), sep="\n")
+    return DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; bad input is one line on standard error."""
+    return exit_status(build, parse(argv))

@@ -1,0 +1,101 @@
+"""The history of a registered model: its versions, what differs between two, and the way back.
+
+Exit status: 0 done; 2 bad input, or there is nothing to roll back to.
+"""
+
+import argparse
+from pathlib import Path
+
+from hmm_exp.command_line import DONE, Parser, add_store_options, exit_status
+
+EXAMPLES = """examples:
+  hmm-registry list                             # versions, the oldest first
+  hmm-registry show production                  # all that one says about itself
+  hmm-registry diff 3 production                # parameters that differ
+  hmm-registry diff 3 4 --bars bars.csv         # and the regimes of these bars
+  hmm-registry rollback                         # to the version before
+  hmm-registry rollback --to 2                  # to a named version
+
+A version is named by its number, or production.
+exit status: 0 done; 2 bad input, or there is nothing to roll back to
+"""
+ROLLBACK_EXAMPLES = """examples:
+  hmm-registry rollback                                # of hmm_regime, store in this folder
+  hmm-registry rollback --to 2                         # to a named version
+  hmm-registry rollback --registry my_regimes --tracking-uri http://127.0.0.1:5000
+
+exit status: 0 rolled back; 2 there is nothing to roll back to, or bad input
+"""
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(
+        prog="hmm-registry", description="The history of a registered model.", epilog=EXAMPLES
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    listing = commands.add_parser("list", help="versions with their sweep, metrics and reasons")
+    show = commands.add_parser("show", help="all that one version says about itself")
+    show.add_argument("version")
+    diff = commands.add_parser("diff", help="what differs between two versions")
+    diff.add_argument("old")
+    diff.add_argument("new")
+    diff.add_argument("--bars", type=Path, metavar="FILE", help="bars whose regimes to compare")
+    diff.add_argument(
+        "--bar-stamp", choices=("open", "close"), help="of --bars (default: as the new version's)"
+    )
+    back = commands.add_parser(
+        "rollback", help="bring an earlier version back into Production", epilog=ROLLBACK_EXAMPLES
+    )
+    back.add_argument("--to", metavar="VERSION", help="default: the one before")
+    for command in (listing, show, diff, back):
+        add_store_options(command)
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do one command and print what it gives."""
+    from hmm_exp.tracking.store import connect
+    from hmm_exp.tracking.versions import Versions
+
+    versions = Versions(connect(args.tracking_uri), args.registry)
+    actions = {"list": _list, "show": _show, "diff": _diff, "rollback": _rollback}
+    print(*actions[args.command](versions, args), sep="\n")
+    return DONE
+
+
+def _list(versions, args: argparse.Namespace) -> list[str]:
+    from hmm_exp.tracking.history import list_lines
+
+    return list_lines(versions)
+
+
+def _show(versions, args: argparse.Namespace) -> list[str]:
+    from hmm_exp.tracking.history import version_lines
+
+    return version_lines(versions.get(args.version))
+
+
+def _diff(versions, args: argparse.Namespace) -> list[str]:
+    from hmm_exp.market.load import read_bars
+    from hmm_exp.tracking import history
+
+    old_name, old = history.load_version(versions, args.old)
+    new_name, new = history.load_version(versions, args.new)
+    lines = history.parameter_lines(old, new, (old_name, new_name))
+    if args.bars is None:
+        return lines
+    bars = read_bars(args.bars, bar_stamp=args.bar_stamp or new.stamp, gaps=new.gaps)
+    found = history.compare_regimes(old, new, bars, (old_name, new_name))
+    return [*lines, "", *history.difference_lines(found, (old_name, new_name))]
+
+
+def _rollback(versions, args: argparse.Namespace) -> list[str]:
+    from hmm_exp.tracking.registry import rollback
+
+    return rollback(versions.client, versions.name, args.to).lines()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; bad input is one line on standard error."""
+    return exit_status(run, parse(argv))

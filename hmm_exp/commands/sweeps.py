@@ -1,0 +1,63 @@
+"""List, show and clean the sweeps of a store.
+
+Exit status: 0 done, 2 bad input.
+"""
+
+import argparse
+
+from hmm_exp.command_line import DONE, Parser, add_tracking_uri, exit_status
+
+EXAMPLES = """examples:
+  hmm-sweeps list                            # every sweep, its cells by status
+  hmm-sweeps show latest                     # leaderboard and what did not finish
+  hmm-sweeps clean                           # what would be removed
+  hmm-sweeps clean --yes                     # remove it
+
+clean removes the runs of cells that failed or were killed, and finished cells that a later one of
+the same fingerprint in the same sweep supersedes, with their artifacts. Runs that are still alive,
+winners, and runs behind a registered model stay.
+"""
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(
+        prog="hmm-sweeps",
+        description="List, show and clean the sweeps of a store.",
+        epilog=EXAMPLES,
+    )
+    add_tracking_uri(parser)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="every sweep, newest first, with its cells by status")
+    show = commands.add_parser("show", help="one sweep: leaderboard, and what did not finish")
+    show.add_argument("sweep", help="its id, or latest")
+    clean = commands.add_parser("clean", help="remove failed and superseded runs")
+    clean.add_argument("--sweep", metavar="ID", help="of one sweep only")
+    clean.add_argument("--yes", action="store_true", help="remove; without it, only say what")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked; gives the exit status."""
+    from hmm_exp.tracking import housekeeping
+    from hmm_exp.tracking.store import connect
+
+    client = connect(args.tracking_uri)
+    if args.command == "list":
+        print(housekeeping.sweeps_table(client))
+    elif args.command == "show":
+        print(housekeeping.sweep_text(client, args.sweep))
+    else:
+        doomed = housekeeping.removable(client, args.sweep)
+        for run in doomed:
+            print(f"{'removing' if args.yes else 'would remove'} {housekeeping.in_words(run)}")
+        if args.yes:
+            housekeeping.remove(client, doomed)
+        rest = "" if args.yes or not doomed else "; add --yes to remove them"
+        print(f"{len(doomed)} runs{rest}")
+    return DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; bad input is one line on standard error."""
+    return exit_status(run, parse(argv))

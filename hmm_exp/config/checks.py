@@ -1,0 +1,181 @@
+"""From composed YAML to settings that can work: types, unknown names, ranges, contradictions.
+
+Hydra composes YAML into `Config` (types and unknown names are refused there); `checked` turns the
+result into plain dataclasses and refuses what is out of range or contradictory, one line each.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from operator import attrgetter
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hmm_exp.config.schema import RULES, Config, SplitConfig, flat, walk
+from hmm_exp.errors import ConfigError
+
+LAUNCHERS = {"joblib": ("joblib", "parallel")}  # Hydra's name: the preset, the extra it is in
+
+
+def checked(config: "DictConfig | Config") -> Config:
+    """Turn a composed config into plain dataclasses and refuse what cannot work.
+
+    Raises
+    ------
+    ConfigError
+        On the first value out of range, contradiction or missing setting.
+    """
+    settings = config if isinstance(config, Config) else to_config(config)
+    _check_ranges(settings)
+    _check_states(settings)
+    _check_data(settings)
+    _check_features(settings)
+    _check_split(settings)
+    _check_selection(settings)
+    return settings
+
+
+def to_config(config: DictConfig) -> Config:
+    """Read a composed OmegaConf node into plain dataclasses.
+
+    Raises
+    ------
+    ConfigError
+        An unknown setting, also one that was forced in with `+`, or a value of the wrong type.
+    """
+    plain = {
+        key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for key, value in config.items()
+        if key != "hydra"
+    }
+    known = set(flat(Config()))
+    for name, _ in walk(plain):
+        if name not in known:
+            raise ConfigError(f"unknown setting {name}{nearest(name, known)}: --cfg job shows all")
+    try:
+        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+    except OmegaConfBaseException as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    assert isinstance(settings, Config)
+    return settings
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """Give " (did you mean X?)" when something like `word` is among the options, else nothing."""
+    match = difflib.get_close_matches(word, list(options), n=1)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+def composition_error(error: Exception) -> str:
+    """Hydra's and OmegaConf's words on one line, with the nearest setting for an unknown one."""
+    text = " ".join(f"{error} {error.__cause__ or ''}".split())
+    if choice := re.search(
+        r"Could not find '(\S+)/(\S+)' Available options in '\S+': (.*?) Conf", text
+    ):
+        group, word, options = choice.groups()
+        if word in LAUNCHERS and group == "hydra/launcher":
+            preset, extra = LAUNCHERS[word]
+            return f"compute={preset} needs a plugin: pip install 'hmm_exp[{extra}]'"
+        return f"unknown {group} {word!r}: one of {', '.join(options.split())}"
+    if unknown := re.search(
+        r"Could not override '\+*([\w.]+)'|Key '\w+' not in.*?full_key: ([\w.]+)", text
+    ):
+        name = unknown[1] or unknown[2]
+        known = [*flat(Config()), *vars(Config())]
+        return f"unknown setting {name}{nearest(name, known)}: --cfg job shows them all"
+    if "add --multirun" in text:
+        return f"{text.split(' 1. ')[0]}: add -m to sweep over a list"
+    return text.split(" full_key:")[0].split(" See https:")[0]
+
+
+def _check_ranges(settings: Config) -> None:
+    for dotted, rule in RULES.items():
+        value = attrgetter(dotted)(settings)
+        if value is not None and value not in rule:
+            raise ConfigError(f"{dotted}={value}: must be {rule}")
+    for n_states in settings.model.state_grid or []:
+        if n_states not in RULES["model.n_states"]:
+            raise ConfigError(
+                f"model.state_grid holds {n_states}: must be {RULES['model.n_states']}"
+            )
+
+
+def _check_states(settings: Config) -> None:
+    model = settings.model
+    if model.n_states is not None and model.state_grid is not None:
+        raise ConfigError(
+            f"model.n_states={model.n_states} and model.state_grid={model.state_grid} are both "
+            "set: unset one with model.state_grid=null or model.n_states=null"
+        )
+    if model.state_grid is not None and not model.state_grid:
+        raise ConfigError("model.state_grid=[]: name at least one number of states")
+
+
+def _check_data(settings: Config) -> None:
+    data = settings.data
+    if data.kind == "synthetic":
+        if data.path is not None:
+            raise ConfigError(f"data.path={data.path} is set beside data=synthetic: add data=bars")
+        return
+    if data.path is None:
+        raise ConfigError(f"data.path is not set: data.path=<file> says where the {data.kind} are")
+    if data.bar_stamp is None:
+        raise ConfigError(
+            "data.bar_stamp is not set: data.bar_stamp=open when the file stamps a bar's start "
+            "(exchanges, TradingView), data.bar_stamp=close when it stamps the end"
+        )
+
+
+def _check_features(settings: Config) -> None:
+    features, timeframe = settings.features, settings.timeframe
+    if features.name == "columns" and not features.columns and settings.data.kind != "features":
+        raise ConfigError("features=columns needs features.columns=[name_1H,...]")
+    if features.name != "columns" and features.columns:
+        raise ConfigError(f"features.columns is set beside features={features.name}: use columns")
+    if not timeframe.timeframes:
+        raise ConfigError("timeframe.timeframes=[]: name at least one timeframe")
+
+
+def _check_selection(settings: Config) -> None:
+    selection = settings.selection
+    needs_blocks = selection.within == "cv" or selection.rule == "one_se"
+    if needs_blocks and selection.cv_blocks < 2:
+        raise ConfigError(
+            f"selection.within={selection.within} with selection.rule={selection.rule} needs "
+            "cross-validation: set selection.cv_blocks=5"
+        )
+
+
+def _check_split(settings: Config) -> None:
+    split = settings.split
+    walks = split.kind == "walk_forward"
+    if split.kind == "dates" or (walks and (split.train_end or split.val_end)):
+        if split.train_end is None or split.val_end is None:
+            raise ConfigError(
+                f"split={split.kind} needs split.train_end=... and split.val_end=... (UTC)"
+            )
+    else:
+        _check_shares(split)
+    if walks:
+        _check_walk(settings)
+
+
+def _check_shares(split: SplitConfig) -> None:
+    total = split.train + split.val + split.test
+    if abs(total - 1.0) > 1e-9:
+        raise ConfigError(
+            f"split.train={split.train} + split.val={split.val} + split.test={split.test} "
+            f"= {total:g}: must sum to 1"
+        )
+
+
+def _check_walk(settings: Config) -> None:
+    split = settings.split
+    if split.val == 0.0 and split.val_end is None:
+        raise ConfigError("split.val=0: a walk forward chooses on its validation part")
+    if settings.model.refit != "train":
+        raise ConfigError(
+            f"model.refit={settings.model.refit} is set beside split=walk_forward, whose last "
+            "refit is the model: use model.refit=train"
+        )

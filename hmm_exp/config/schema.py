@@ -1,0 +1,305 @@
+"""Every setting of `conf/`: its type, its default and its range.
+
+Nothing here is heavy: `--help` and a typo are answered without NumPy.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+DEFAULT_N_STATES = 3
+
+
+@dataclass
+class DataConfig:
+    """Where the bars come from. `kind`: synthetic, bars (OHLCV file) or features (ready table)."""
+
+    kind: str = "synthetic"
+    path: str | None = None
+    name: str | None = None
+    bar_stamp: str | None = None
+    gaps: str = "split"
+    bad_rows: str = "error"
+    timestamp_column: str | None = None
+    volume_column: str | None = None
+    n_bars: int = 26_280
+    n_regimes: int = 3
+    seed: int = 7
+
+
+@dataclass
+class FeaturesConfig:
+    """The observation vector: a named set, or columns by name."""
+
+    name: str = "v1"
+    window: int = 20
+    vwap_hours: float = 720.0
+    columns: list[str] = field(default_factory=list)
+    include: list[str] = field(default_factory=list)
+    exclude: list[str] = field(default_factory=list)
+
+
+@dataclass
+class TimeframeConfig:
+    """Timeframes of the features; rows are on the finest."""
+
+    name: str = "1H"
+    timeframes: list[str] = field(default_factory=lambda: ["1H"])
+
+
+@dataclass
+class CovarianceConfig:
+    """Covariance structure of the states."""
+
+    type: str = "diag"
+
+
+@dataclass
+class ModelConfig:
+    """The hidden Markov model and how it is fitted."""
+
+    engine: str = "native"
+    n_states: int | None = None
+    state_grid: list[int] | None = None
+    n_init: int = 10
+    n_iter: int = 200
+    tol: float = 1e-3
+    min_covar: float = 1e-3
+    random_state: int = 42
+    refit: str = "train"
+
+
+@dataclass
+class SplitConfig:
+    """Train, validation and test in time: by ratio, by dates (UTC), or by a walk forward.
+
+    A walk forward sets its parts by either, refits every `refit_every` base bars from the end of
+    train on, and so has every bar of validation and test out of sample.
+    """
+
+    kind: str = "ratio"
+    train: float = 0.70
+    val: float = 0.15
+    test: float = 0.15
+    train_start: str | None = None
+    train_end: str | None = None
+    val_end: str | None = None
+    refit_every: int = 720
+    window: int | None = None
+    warm: bool = True
+    refit_starts: int = 2
+
+
+@dataclass
+class SelectionConfig:
+    """How the number of states and the sweep's winner are chosen, on train and validation only."""
+
+    within: str = "bic"
+    rule: str = "lowest"
+    near_tie: float = 2.0
+    elbow: float = 0.05
+    cv_blocks: int = 0
+    across: str = "return_gain_val"
+    min_occupancy: float = 0.01
+
+
+@dataclass
+class GateConfig:
+    """What a candidate must pass before it may replace the champion; test bars alone are read.
+
+    `static_gain` and `ewma_gain` say what follows when a gain's lower bound, at `level`, is not
+    above zero: refuse, warn or ignore. `champion_bars` are the fewest on which candidate and
+    champion are compared; 0 leaves that out.
+    """
+
+    name: str = "default"
+    hard_faults: bool = True
+    instrument: bool = True
+    min_occupancy: float = 0.01
+    min_dwell: float = 1.5
+    static_gain: str = "refuse"
+    ewma_gain: str = "warn"
+    level: float = 0.025
+    champion_bars: int = 500
+
+
+@dataclass
+class ComputeConfig:
+    """How cells are run."""
+
+    name: str = "serial"
+    threads: int | None = None
+    workers: int | None = None
+
+
+@dataclass
+class TrackingConfig:
+    """MLflow store; `uri: null` means MLFLOW_TRACKING_URI, else `mlflow.db` in this folder."""
+
+    uri: str | None = None
+    experiment: str = "hmm_exp"
+    figures: bool = True
+    patience: float = 120.0
+
+
+@dataclass
+class SweepConfig:
+    """What a sweep does about its cells; the rest is set by the program when it starts.
+
+    Attributes
+    ----------
+    cell_timeout
+        Seconds that reading or fitting one cell may take; None for as long as it takes.
+    require_all
+        Whether one failed cell means that there is no winner.
+    parent_run, n_cells, attempt, owner, folder
+        The parent's run, the size of the grid, how many times it was started, the main process,
+        and where logs and finished but unrecorded work are kept.
+    varied
+        Swept settings that a cell's name does not show otherwise.
+    """
+
+    cell_timeout: float | None = None
+    require_all: bool = False
+    parent_run: str | None = None
+    n_cells: int | None = None
+    attempt: int | None = None
+    owner: str | None = None
+    folder: str | None = None
+    varied: list[str] = field(default_factory=list)
+
+
+@dataclass
+class RegistryConfig:
+    """The registered model that the winner is promoted to."""
+
+    name: str = "hmm_regime"
+
+
+@dataclass
+class Config:
+    """Everything a run is made from."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    timeframe: TimeframeConfig = field(default_factory=TimeframeConfig)
+    covariance: CovarianceConfig = field(default_factory=CovarianceConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    promote: bool | None = None
+    sweep_id: str | None = None
+
+    @property
+    def state_grid(self) -> list[int]:
+        """Numbers of states to try in this run, ascending."""
+        if self.model.state_grid is not None:
+            return sorted(set(self.model.state_grid))
+        return [self.model.n_states or DEFAULT_N_STATES]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words or numbers."""
+
+    options: tuple[str | float, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.options
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(str, self.options))}"
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number between bounds; `above` leaves the lower bound out."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        fits = self.low < value <= self.high if self.above else self.low <= value <= self.high
+        return fits and math.isfinite(value)
+
+    def __str__(self) -> str:
+        lower = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+        return lower if self.high == math.inf else f"{lower} and at most {self.high:g}"
+
+
+RULES: dict[str, Choice | Range] = {
+    "data.kind": Choice(("synthetic", "bars", "features")),
+    "data.bar_stamp": Choice(("open", "close")),
+    "data.gaps": Choice(("split", "bridge")),
+    "data.bad_rows": Choice(("error", "drop")),
+    "data.n_bars": Range(100, 10_000_000),
+    "data.n_regimes": Range(1, 5),
+    "data.seed": Range(0),
+    "features.window": Range(2, 100_000),
+    "features.vwap_hours": Range(0, above=True),
+    "covariance.type": Choice(("diag", "full", "tied", "spherical")),
+    "model.n_states": Range(1, 50),
+    "model.n_init": Range(1, 10_000),
+    "model.n_iter": Range(1, 1_000_000),
+    "model.tol": Range(0, above=True),
+    "model.min_covar": Range(0),
+    "model.random_state": Range(0, 2**32 - 1),
+    "model.refit": Choice(("train", "train_val")),
+    "split.kind": Choice(("ratio", "dates", "walk_forward")),
+    "split.train": Range(0, 1, above=True),
+    "split.val": Range(0, 1),
+    "split.test": Range(0, 1),
+    "split.refit_every": Range(1),
+    "split.window": Range(10),
+    "split.refit_starts": Range(0, 10_000),
+    "model.engine": Choice(("native", "hmmlearn")),
+    "selection.within": Choice(("bic", "aic", "hqc", "icl", "cv")),
+    "selection.rule": Choice(("lowest", "one_se", "elbow")),
+    "selection.elbow": Range(0, 1, above=True),
+    "selection.cv_blocks": Range(0, 50),
+    "selection.across": Choice(("return_gain_val", "ewma_gain_val", "return_score_val")),
+    "selection.near_tie": Range(0),
+    "selection.min_occupancy": Range(0, 0.5),
+    "gate.min_occupancy": Range(0, 0.5),
+    "gate.min_dwell": Range(0),
+    "gate.static_gain": Choice(("refuse", "warn", "ignore")),
+    "gate.ewma_gain": Choice(("refuse", "warn", "ignore")),
+    "gate.level": Choice((0.05, 0.025, 0.01)),
+    "gate.champion_bars": Range(0),
+    "compute.threads": Range(1, 4096),
+    "compute.workers": Range(1, 4096),
+    "sweep.cell_timeout": Range(0, above=True),
+    "tracking.patience": Range(0),
+}
+
+
+def flat(settings: Config) -> dict[str, Any]:
+    """Every setting by its dotted name, values as they are."""
+    return dict(walk(OmegaConf.to_container(OmegaConf.structured(settings))))
+
+
+def walk(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Leaves of nested mappings, each with its dotted name."""
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from walk(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def conf_dir() -> Path:
+    """Folder of the YAML configuration: inside an installed wheel, or beside the package."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
