@@ -7,6 +7,7 @@ sys.exit(exit_status(do_it, parser.parse_args()))
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -48,6 +49,16 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_bad_rows(parser: argparse.ArgumentParser) -> None:
+    """Add `--bad-rows`: what to do about rows that hold no bar."""
+    parser.add_argument(
+        "--bad-rows",
+        choices=("error", "drop"),
+        default="error",
+        help="rows that hold no bar: refuse the file, or leave them out (default: error)",
+    )
+
+
 def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Status that a command leaves with; what it cannot do is one line on standard error."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -59,5 +70,14 @@ def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Name
     except KeyboardInterrupt:
         return INTERRUPTED
     except (HmmExpError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_own_words(str(error))}", file=sys.stderr)
         return BAD_INPUT
+
+
+def _own_words(text: str) -> str:
+    """The text on one line, a setting `data.bad_rows=drop` as the option `--bad-rows drop`."""
+
+    def option(setting: re.Match) -> str:
+        return f"--{setting[1].replace('_', '-')} {setting[2]}"
+
+    return re.sub(r"\bdata\.(\w+)=(\w+)", option, " ".join(text.split()))

@@ -26,9 +26,9 @@ from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm import recursions
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.bars import Bars
-from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.gaps import chain_steps, usual_step
 from hmm_exp.market.load import features_from_frame
-from hmm_exp.market.timeframes import timeframe_step
+from hmm_exp.market.timeframes import step_in_words, timeframe_step
 from hmm_exp.market.validate import bars_from_frame
 
 if TYPE_CHECKING:
@@ -260,7 +260,10 @@ class Detector:
                     bars, bar_stamp=self.stamp, step=self.step, gaps=self.gaps, name=self.name
                 )
         if bars.step != self.step:
-            raise DataError(f"bars of {bars.step}: the model was trained on bars of {self.step}")
+            raise DataError(
+                f"bars of {step_in_words(bars.step)}: the model was trained on bars of "
+                f"{step_in_words(self.step)}"
+            )
         return bars
 
     def _holds_features(self, frame: pd.DataFrame) -> bool:
@@ -320,6 +323,7 @@ def feature_table(
         raise DataError(f"no feature row is complete in {', '.join(recipe.columns)}")
     first = int(complete.argmax())
     time = pd.DatetimeIndex(values.index).as_unit("ns").asi8[first:]
+    _check_grid(time, row_step, recipe)
     return FeatureTable(
         frame=values.iloc[first:],
         timestamp=rows["timestamp"].iloc[first:],
@@ -327,6 +331,17 @@ def feature_table(
         warmup_rows=first,
         n_missing=int((~complete[first:]).sum()),
         recipe=recipe,
+    )
+
+
+def _check_grid(time_ns: np.ndarray, row_step: pd.Timedelta, recipe: Recipe) -> None:
+    """Refuse rows finer than the columns in use: each would stand in the chain many times."""
+    if len(time_ns) < 2 or (usual := usual_step(time_ns)) >= row_step.value:
+        return
+    raise DataError(
+        f"rows come every {step_in_words(pd.Timedelta(usual, unit='ns'))} and the finest column "
+        f"in use is of {recipe.grid}: keep a column of the rows' own timeframe (features, "
+        f"timeframe), or build a table with {recipe.grid} as its finest"
     )
 
 

@@ -1,5 +1,6 @@
 """Settings: what is out of range or contradictory is refused with the value and the rule."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -88,3 +89,25 @@ def test_every_group_of_the_schema_has_its_folder():
         "sweep",
         "registry",
     }
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value", "says"),
+    [
+        ("split.train_end", "2021-01-01", "split.train_end=2021-01-01 beside split=ratio: add"),
+        ("selection.cv_blocks", 1, "must be 0 (no cross-validation) or at least 2"),
+        ("registry.name", "a/b", "must be a name without / and :"),
+        ("registry.name", "", "must be a name"),
+        ("tracking.experiment", " ", "must be a name"),
+    ],
+)
+def test_what_would_fail_or_be_ignored_later_is_refused_first(dotted, value, says):
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        checked(with_setting(dotted, value))
+
+
+def test_a_start_of_train_alone_is_refused():
+    config = with_setting("split.kind", "walk_forward")
+    config.split.train_start = "2021-01-01"
+    with pytest.raises(ConfigError, match=r"needs split.train_end"):
+        checked(config)

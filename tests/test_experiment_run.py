@@ -13,6 +13,7 @@ from scipy import stats
 from hmm_exp.config import Config, SelectionConfig, checked
 from hmm_exp.detector import Detector
 from hmm_exp.errors import ConfigError, DataError, FitError, HmmExpError
+from hmm_exp.experiment import run as runs
 from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.candidate import train_steps
 from hmm_exp.experiment.ewma import fit_ewma
@@ -196,6 +197,8 @@ def test_selected_k_lies_in_the_grid_and_an_ineligible_best_is_passed_over(small
     assert outcome.n_states in (2, 3, 4)
     assert list(outcome.selection["n_states"]) == [1, 2, 3, 4]
     assert outcome.metrics["grid_edge"] == (outcome.n_states == 4)
+    edge = f"the best number of states, {outcome.n_states}, is the largest tried"
+    assert (edge in outcome.warnings) == (outcome.n_states == 4)
     best = min(outcome.candidates, key=lambda c: c.criteria["bic"])
     spoiled = [
         replace(c, faults=["state 0 is empty"]) if c is best else c for c in outcome.candidates
@@ -262,6 +265,23 @@ def test_refit_uses_validation_rows_for_the_detector_only(small_config, result):
     assert wider.detector.scaler_mean[2] != result.detector.scaler_mean[2]
     assert wider.metrics["bic"] == result.metrics["bic"]
     assert wider.metrics["return_gain_test"] == result.metrics["return_gain_test"]
+
+
+def test_a_refit_that_is_degenerate_is_not_used(small_config, result, monkeypatch):
+    small_config.model = replace(small_config.model, refit="train_val")
+    first = prepare(small_config)
+    real, calls = runs.fit_candidate, []
+
+    def spoiled(*arguments, **options):
+        calls.append(arguments)
+        candidate = real(*arguments, **options)
+        return replace(candidate, faults=["state 0 is empty"]) if len(calls) == 2 else candidate
+
+    monkeypatch.setattr(runs, "fit_candidate", spoiled)
+    outcome = run(first)
+    assert outcome.refit is None
+    assert outcome.detector.scaler_mean[2] == result.detector.scaler_mean[2]
+    assert "the refit is degenerate and not used: state 0 is empty" in outcome.warnings
 
 
 @pytest.mark.parametrize("timeframe", ["4H", "12H"])
@@ -344,6 +364,71 @@ def test_features_table_gives_the_same_run_as_its_bars(small_config, bars_csv, t
     lookback = pd.read_csv(table).tail(400)
     answer = from_table.detector.filter(lookback)
     assert answer["state"].iloc[-1] == from_table.regimes["state"].iloc[-1]
+
+
+@pytest.fixture
+def gappy_table(small_config, bars_csv, tmp_path):
+    """A ready table of two timeframes with ten rows cut out; its settings to train on it."""
+    config = edited(small_config, bars_csv, timeframe__timeframes=["1H", "4H"])
+    table = prepare(config).table
+    frame = table.frame.assign(timestamp=table.timestamp.dt.tz_localize(None).to_numpy())
+    path = tmp_path / "v1.csv"
+    frame.drop(frame.index[300:310]).to_csv(path, index=False)
+    config.data = replace(config.data, kind="features", path=str(path))
+    return config
+
+
+def test_no_return_is_scored_across_a_gap_of_a_features_table(gappy_table):
+    prepared = prepare(gappy_table)
+    missing = np.flatnonzero(np.isnan(prepared.source.log_return))
+    np.testing.assert_array_equal(missing, [0, 300])
+    assert prepared.source.report["gaps"]["missing_bars"] == 10
+    assert np.isnan(run(prepared).assessment.scores["model_score"].iloc[299])
+
+
+def test_rows_finer_than_the_columns_in_use_are_refused(gappy_table):
+    gappy_table.features.include = ["*_4H"]
+    with pytest.raises(DataError, match=r"rows come every 1H .* is of 4H: keep a column"):
+        prepare(gappy_table)
+
+
+def test_bad_rows_of_a_features_table_are_dropped_when_asked(gappy_table):
+    frame = pd.read_csv(gappy_table.data.path).astype({"close_parkinson_20_1H": object})
+    frame.loc[5, "close_parkinson_20_1H"] = "n/a!"
+    frame.to_csv(gappy_table.data.path, index=False)
+    with pytest.raises(DataError, match=r"data.bad_rows=drop"):
+        prepare(gappy_table)
+    gappy_table.data = replace(gappy_table.data, bad_rows="drop")
+    assert sum(prepare(gappy_table).source.report["dropped"].values()) == 1
+
+
+def test_the_fingerprint_is_that_of_the_content_wherever_the_file_lies(
+    small_config, bars_csv, tmp_path
+):
+    config = edited(small_config, bars_csv)
+    config.data = replace(config.data, name="BTC")
+    before = prepare(config).fingerprint
+    moved = tmp_path / "elsewhere.csv"
+    bars_csv.rename(moved)
+    config.data = replace(config.data, path=str(moved))
+    config.model = replace(config.model, n_states=None, state_grid=[3])
+    assert prepare(config).fingerprint == before
+    config.model = replace(config.model, state_grid=[2, 3])
+    assert prepare(config).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("covariance", "timeframes"), [("tied", ["1H"]), ("spherical", ["1H", "4H"]), ("full", ["1H"])]
+)
+def test_whatever_was_fitted_answers_alike_after_loading(
+    small_config, tmp_path, covariance, timeframes
+):
+    small_config.covariance.type = covariance
+    small_config.timeframe.timeframes = timeframes
+    outcome = run(prepare(checked(small_config)))
+    outcome.detector.save(tmp_path / "detector.json")
+    answer = Detector.load(tmp_path).filter(outcome.prepared.source.bars)
+    pd.testing.assert_frame_equal(answer, outcome.regimes[list(answer.columns)], check_exact=True)
 
 
 def test_a_features_table_without_returns_has_no_yardstick(small_config, bars_csv, tmp_path):

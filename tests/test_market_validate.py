@@ -110,7 +110,7 @@ def test_the_length_of_a_bar_is_inferred_given_or_refused(frame):
     assert len(one) == 1
     with pytest.raises(DataError, match="too few rows: 1, at least 2 needed"):
         bars_from_frame(frame[:1], bar_stamp="open")
-    with pytest.raises(DataError, match="bars come every 0 days 04:00:00 but every 0 days 01:00"):
+    with pytest.raises(DataError, match="bars come every 4H: bars of 1H are expected"):
         bars_from_frame(frame[::4], bar_stamp="open", step=pd.Timedelta(hours=1))
 
 

@@ -215,7 +215,7 @@ def test_what_cannot_be_compared_is_said(store, evidence):
     why = not_compared(judge(store.client, evidence, silent, DEFAULT))
     assert why == "it does not answer any more"
     slower = replace(champion, detector=replace(champion.detector, step=pd.Timedelta(hours=4)))
-    assert "bars of 0 days 04:00:00" in not_compared(judge(store.client, evidence, slower, DEFAULT))
+    assert "bars of 4H" in not_compared(judge(store.client, evidence, slower, DEFAULT))
     gate = replace(DEFAULT, champion_bars=0)
     assert "version 7" not in str(judge(store.client, evidence, champion, gate).findings)
 

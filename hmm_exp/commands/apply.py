@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from hmm_exp.command_line import DONE, Parser, exit_status
+from hmm_exp.command_line import DONE, Parser, add_bad_rows, exit_status
 
 EXAMPLES = """examples:
   hmm-apply --model models:/hmm_regime/Production --bars new.csv --latest
@@ -55,12 +55,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default="error",
         help="a bar of --follow that is not one step on is an error (default) or follows a gap",
     )
-    add(
-        "--bad-rows",
-        choices=("error", "drop"),
-        default="error",
-        help="stop at bars that cannot be (default) or leave them out",
-    )
+    add_bad_rows(parser)
     args = parser.parse_args(argv)
     _check(parser, args)
     return args

@@ -7,7 +7,7 @@ feature and by timeframe, one row for each bar of the finest timeframe.
 import argparse
 from pathlib import Path
 
-from hmm_exp.command_line import DONE, Parser, exit_status
+from hmm_exp.command_line import DONE, Parser, add_bad_rows, exit_status
 
 EXAMPLE = """example:
   hmm-features --input bars.csv --bar-stamp open --features v1 \\
@@ -46,12 +46,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default="split",
         help="missing bars are missing (split, 24/7 markets) or neighbours are neighbours (bridge)",
     )
-    add(
-        "--bad-rows",
-        choices=("error", "drop"),
-        default="error",
-        help="what to do with bars that cannot be (default: error)",
-    )
+    add_bad_rows(parser)
     add("--timestamp-column", metavar="NAME", help="default: found by name")
     add("--volume-column", metavar="NAME", help="default: found by name")
     return parser.parse_args(argv)

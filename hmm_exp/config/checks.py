@@ -33,6 +33,7 @@ def checked(config: "DictConfig | Config") -> Config:
     _check_features(settings)
     _check_split(settings)
     _check_selection(settings)
+    _check_names(settings)
     return settings
 
 
@@ -84,6 +85,11 @@ def composition_error(error: Exception) -> str:
         name = unknown[1] or unknown[2]
         known = [*flat(Config()), *vars(Config())]
         return f"unknown setting {name}{nearest(name, known)}: --cfg job shows them all"
+    if wrong := re.search(
+        r"Error merging override (\S+) Value .* could not be converted to (\w+)", text
+    ):
+        kind = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+        return f"{wrong[1]}: must be {kind.get(wrong[2], wrong[2])}"
     if "add --multirun" in text:
         return f"{text.split(' 1. ')[0]}: add -m to sweep over a list"
     return text.split(" full_key:")[0].split(" See https:")[0]
@@ -139,6 +145,8 @@ def _check_features(settings: Config) -> None:
 
 def _check_selection(settings: Config) -> None:
     selection = settings.selection
+    if selection.cv_blocks == 1:
+        raise ConfigError("selection.cv_blocks=1: must be 0 (no cross-validation) or at least 2")
     needs_blocks = selection.within == "cv" or selection.rule == "one_se"
     if needs_blocks and selection.cv_blocks < 2:
         raise ConfigError(
@@ -150,6 +158,7 @@ def _check_selection(settings: Config) -> None:
 def _check_split(settings: Config) -> None:
     split = settings.split
     walks = split.kind == "walk_forward"
+    _check_dates(split)
     if split.kind == "dates" or (walks and (split.train_end or split.val_end)):
         if split.train_end is None or split.val_end is None:
             raise ConfigError(
@@ -159,6 +168,16 @@ def _check_split(settings: Config) -> None:
         _check_shares(split)
     if walks:
         _check_walk(settings)
+
+
+def _check_dates(split: SplitConfig) -> None:
+    """Refuse dates that would not be looked at."""
+    dates = {name: getattr(split, name) for name in ("train_start", "train_end", "val_end")}
+    said = [f"split.{name}={text}" for name, text in dates.items() if text is not None]
+    if said and split.kind == "ratio":
+        raise ConfigError(f"{', '.join(said)} beside split=ratio: add split=dates")
+    if split.train_start and not (split.train_end and split.val_end):
+        raise ConfigError(f"{said[0]} needs split.train_end=... and split.val_end=... (UTC)")
 
 
 def _check_shares(split: SplitConfig) -> None:
@@ -179,3 +198,12 @@ def _check_walk(settings: Config) -> None:
             f"model.refit={settings.model.refit} is set beside split=walk_forward, whose last "
             "refit is the model: use model.refit=train"
         )
+
+
+def _check_names(settings: Config) -> None:
+    """Refuse names that MLflow would refuse at the end."""
+    registered, experiment = settings.registry.name, settings.tracking.experiment
+    if not registered.strip() or set(registered) & set("/:"):
+        raise ConfigError(f"registry.name={registered!r}: must be a name without / and :")
+    if not experiment.strip():
+        raise ConfigError("tracking.experiment='': must be a name")

@@ -1,6 +1,7 @@
 """The files of a run, written into one folder: model, scaler, tables, report, figures."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,14 @@ from hmm_exp.hmm.order import labels
 SCORES_FILE = "scores.parquet"
 
 
-def write_artifacts(result: RunResult, folder: Path) -> None:
-    """Write every file of a run into `folder`, which is new and private to the run."""
+def write_artifacts(result: RunResult, folder: Path) -> float:
+    """Write every file of a run into `folder`, which is new and private to the run.
+
+    Returns
+    -------
+    float
+        Seconds that the figures took.
+    """
     joblib.dump(result.detector.params.to_hmmlearn(), folder / "model.joblib")
     joblib.dump(result.scaler, folder / "scaler.joblib")
     _write_json(flat(result.config), folder / "config.json")
@@ -40,10 +47,12 @@ def write_artifacts(result: RunResult, folder: Path) -> None:
         _write_walk(result, result.walk, folder)
     if result.assessment.scores is not None:
         pyarrow.parquet.write_table(_arrow(result.assessment.scores), folder / SCORES_FILE)
+    started = time.perf_counter()
     if result.config.tracking.figures:
         (folder / "plots").mkdir()
         for name, figure in run_figures(result):
             figures.save(figure, folder / "plots" / f"{name}.png")
+    return time.perf_counter() - started
 
 
 def data_report(result: RunResult) -> dict[str, Any]:

@@ -102,7 +102,16 @@ def state_tables(summary: StateSummary) -> dict[str, pd.DataFrame]:
         "dwell": dwell_table(summary),
         "state_means": _frame(summary, summary.means, summary.columns),
         "state_deviations": _frame(summary, deviations, summary.columns),
+        "state_covariances": _covariances(summary),
     }
+
+
+def _covariances(summary: StateSummary) -> pd.DataFrame:
+    """Covariances of two features each, raw units: a row per state, a column `a * b` per pair."""
+    names = np.asarray(summary.columns, dtype=object)
+    first, second = np.triu_indices(len(names), 1)
+    pairs = list(names[first] + " * " + names[second])
+    return _frame(summary, summary.covars[:, first, second], pairs)
 
 
 def dwell_table(summary: StateSummary) -> pd.DataFrame:

@@ -103,11 +103,17 @@ def persistence_metrics(
         "posterior_entropy": mean_entropy(filtered),
         "revision_rate": revision_rate(states, smoothed.argmax(axis=1)),
     }
+    rate = switches_per_1000(states, steps)
+    return metrics if rate is None else metrics | {"switches_per_1000": rate}
+
+
+def switches_per_1000(states: np.ndarray, steps: np.ndarray) -> float | None:
+    """Changes of the label per 1000 chain steps; None where there is no step."""
     linked = steps[1:] > 0
-    if linked.any():
-        switches = np.count_nonzero((states[1:] != states[:-1]) & linked)
-        metrics["switches_per_1000"] = 1000.0 * switches / float(steps[1:].sum())
-    return metrics
+    if not linked.any():
+        return None
+    switches = np.count_nonzero((states[1:] != states[:-1]) & linked)
+    return 1000.0 * switches / float(steps[1:].sum())
 
 
 def _counts(visits: Visits, n_states: int) -> tuple[np.ndarray, np.ndarray]:

@@ -29,6 +29,7 @@ from hmm_exp.market.synthetic import make_market
 from hmm_exp.market.timeframes import timeframe_step
 
 NOT_IN_RESULT = {"gate", "compute", "tracking", "registry", "sweep", "promote", "sweep_id"}
+SAID_OTHERWISE = {"data.path", "model.n_states", "model.state_grid"}  # digest; numbers of states
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,8 @@ class Prepared:
         settings = {
             name: value
             for name, value in flat(self.config).items()
-            if name.split(".")[0] not in NOT_IN_RESULT
-        }
+            if name.split(".")[0] not in NOT_IN_RESULT and name not in SAID_OTHERWISE
+        } | {"data.name": self.source.name, "states": self.config.state_grid}
         exact = [settings, self.source.digest, __version__]
         return hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -275,15 +276,22 @@ def _file_state(path: str | None) -> tuple[int, int]:
 def _source_of_features(data: DataConfig) -> Source:
     assert data.path is not None
     assert data.bar_stamp is not None
-    frame, report = read_features(data.path, bar_stamp=data.bar_stamp)
+    frame, report = read_features(
+        data.path,
+        bar_stamp=data.bar_stamp,
+        gaps=data.gaps,
+        bad_rows=data.bad_rows,
+        name=data.name,
+        timestamp_column=data.timestamp_column,
+    )
     return Source(
         bars=None,
         frame=frame,
-        name=data.name or report["name"],
+        name=report["name"],
         digest=_frame_digest(frame),
         report=report,
         time=pd.DatetimeIndex(frame.index),
-        log_return=_ready_returns(frame),
+        log_return=_ready_returns(frame, data.gaps),
     )
 
 
@@ -294,13 +302,16 @@ def _log_returns(bars: Bars) -> np.ndarray:
     return returns
 
 
-def _ready_returns(frame: pd.DataFrame) -> np.ndarray | None:
+def _ready_returns(frame: pd.DataFrame, gaps: str) -> np.ndarray | None:
     """Raw return of the finest timeframe in a ready table, which stands in for the bars."""
     columns = [name for name in frame.columns if name.startswith("close_logret_current_")]
     if not columns:
         return None
     finest = min(columns, key=column_step)
-    return frame[finest].to_numpy(dtype=np.float64)
+    returns = frame[finest].to_numpy(dtype=np.float64, copy=True)
+    time = pd.DatetimeIndex(frame.index).as_unit("ns").asi8
+    returns[chain_steps(time, column_step(finest).value, gaps) != 1] = np.nan
+    return returns
 
 
 def _frame_digest(frame: pd.DataFrame) -> str:
@@ -330,7 +341,10 @@ def recipe_of(config: Config, ready: pd.DataFrame | None = None) -> Recipe:
         names = [name for name in names if name != "timestamp"]
     names = select_columns(names, features.include, features.exclude)
     if ready is not None and (absent := [name for name in names if name not in ready.columns]):
-        raise DataError(f"no column {', '.join(absent)} in {config.data.path}")
+        raise DataError(
+            f"no column {', '.join(absent)} in {config.data.path}: features and timeframe name "
+            "columns that it holds; features=columns takes all of them"
+        )
     return Recipe.of_columns(names, *windows)
 
 
@@ -355,7 +369,10 @@ def _scaler(table: FeatureTable, train: np.ndarray, config: Config) -> StandardS
         )
     constant = [name for name in rows if rows[name].iloc[0] == rows[name].min() == rows[name].max()]
     if constant:
-        raise FitError(f"constant on all train rows: {', '.join(map(str, constant))}; leave it out")
+        names = ",".join(map(str, constant))
+        raise FitError(
+            f"constant on all train rows: {names}; features.exclude=[{names}] leaves out"
+        )
     distinct = len(rows.drop_duplicates())
     if distinct < n_states:
         raise FitError(f"{n_states} states from {distinct} distinct train rows: use fewer states")

@@ -22,6 +22,7 @@ from hmm_exp.errors import FitError
 from hmm_exp.experiment.assess import assess, follow
 from hmm_exp.experiment.candidate import Candidate, fit_candidate, held_out, train_steps
 from hmm_exp.experiment.drift import walk_metrics
+from hmm_exp.experiment.persistence import switches_per_1000
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.result import RunResult, regime_in_words
 from hmm_exp.experiment.select import (
@@ -72,7 +73,8 @@ def run_once(prepared: Prepared, progress: Progress = lambda text: None) -> RunR
     progress("evaluating")
     assessment = assess(prepared, chosen, follow(prepared, chosen.params))
     metrics = _metrics(candidates, chosen, null, warnings) | assessment.metrics
-    metrics |= _seconds(prepared, clock, seconds_fit)
+    regimes = regime_table(prepared, detector)
+    metrics |= _viterbi(prepared, regimes) | _seconds(prepared, clock, seconds_fit)
     return RunResult(
         prepared=prepared,
         candidates=candidates,
@@ -82,7 +84,7 @@ def run_once(prepared: Prepared, progress: Progress = lambda text: None) -> RunR
         refit=refit,
         assessment=assessment,
         selection=selection_table(candidates, chosen, null),
-        regimes=regime_table(prepared, detector),
+        regimes=regimes,
         metrics=_finite(metrics),
         faults=chosen.faults,
         warnings=warnings + assessment.objections,
@@ -265,6 +267,12 @@ def _metrics(
         metrics[f"log_lik_{part}"] = log_lik
         metrics[f"log_lik_{part}_per_bar"] = log_lik / chosen.n_rows[part]
     return metrics
+
+
+def _viterbi(prepared: Prepared, regimes: pd.DataFrame) -> dict[str, float]:
+    """How restless the path of hindsight is, beside `switches_per_1000` of the filtered labels."""
+    rate = switches_per_1000(regimes["state_viterbi"].to_numpy(), prepared.table.steps)
+    return {} if rate is None else {"switches_per_1000_viterbi": rate}
 
 
 def _seconds(prepared: Prepared, clock: float, seconds_fit: float) -> dict[str, float]:

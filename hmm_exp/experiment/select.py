@@ -8,6 +8,7 @@ import pandas as pd
 
 from hmm_exp.config import SelectionConfig
 from hmm_exp.experiment.candidate import Candidate
+from hmm_exp.experiment.rule import Option, by_rule
 from hmm_exp.experiment.split import VAL
 from hmm_exp.experiment.walk import Walk
 from hmm_exp.experiment.yardstick import summarise
@@ -24,41 +25,13 @@ def select(
     Parameters
     ----------
     null
-        The criterion of one state, from which the elbow rule measures what there is to gain; the
-        first candidate's when left out.
+        The criterion of one state; see `by_rule`.
     """
     pool = [candidate for candidate in candidates if not candidate.faults] or list(candidates)
-    pool = sorted(pool, key=lambda candidate: candidate.n_states)
-    values = [candidate.criteria[config.within] for candidate in pool]
-    match config.rule:
-        case "one_se":
-            return pool[_within_one_error(pool)]
-        case "elbow":
-            return pool[_elbow(values, values[0] if null is None else null, config.elbow)]
-        case _:
-            limit = min(values) + config.near_tie
-            best = int(np.argmin(values))
-            near = [c for i, c in enumerate(pool) if i == best or values[i] < limit]
-            return max(near, key=lambda candidate: candidate.log_lik.get("val", -math.inf))
-
-
-def _within_one_error(pool: Sequence[Candidate]) -> int:
-    """Fewest states whose cross-validated deviance is within one error of the lowest.
-
-    Breiman, Friedman, Olshen & Stone (1984), section 3.4.3.
-    """
-    best = min(pool, key=lambda candidate: candidate.criteria["cv"])
-    limit = best.criteria["cv"] + best.criteria["cv_error"]
-    return next(i for i, candidate in enumerate(pool) if candidate.criteria["cv"] <= limit)
-
-
-def _elbow(values: Sequence[float], null: float, share: float) -> int:
-    """Last state count before one that brings less than `share` of all there is to gain."""
-    available = null - min(values)
-    for i in range(1, len(values)):
-        if values[i - 1] - values[i] < share * available:
-            return i - 1
-    return len(values) - 1
+    options = [
+        Option(c.params.n_parameters(), c.criteria, c.log_lik.get("val", -math.inf)) for c in pool
+    ]
+    return pool[by_rule(options, config, null)]
 
 
 def select_walk(walks: Sequence[Walk], target_part: np.ndarray, config: SelectionConfig) -> Walk:

@@ -184,7 +184,7 @@ def _too_few(bars: Bars, recipe: Recipe) -> HistoryError:
     needed = recipe.warmup(bars.step) + 1
     return HistoryError(
         f"{len(bars)} bars are too few for the windows of {', '.join(recipe.timeframes)}: "
-        f"{needed} are needed"
+        f"{needed} are needed; features.window, features.vwap_hours and timeframe decide"
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from hmm_exp.errors import ConfigError, DataError
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.columns import is_bars_header, is_features_header
-from hmm_exp.market.gaps import usual_step
+from hmm_exp.market.gaps import gap_report, usual_step
 from hmm_exp.market.rows import Rows, check_choice, counted
 from hmm_exp.market.stamps import stamp_column
 from hmm_exp.market.table import Table, read_table
@@ -57,6 +57,7 @@ def read_features(
     path: str | Path,
     *,
     bar_stamp: str,
+    gaps: str = "split",
     bad_rows: str = "error",
     name: str | None = None,
     timestamp_column: str | None = None,
@@ -82,6 +83,7 @@ def read_features(
     features, report = features_from_frame(
         table.frame,
         bar_stamp=bar_stamp,
+        gaps=gaps,
         bad_rows=bad_rows,
         name=name or instrument_name(path),
         timestamp_column=timestamp_column,
@@ -93,6 +95,7 @@ def features_from_frame(
     frame: pd.DataFrame,
     *,
     bar_stamp: str,
+    gaps: str = "split",
     bad_rows: str = "error",
     name: str = "features",
     timestamp_column: str | None = None,
@@ -120,6 +123,7 @@ def features_from_frame(
         "columns_left_out": [n for n in frame.columns if n not in names and n != stamps.name],
         "normalised": rows.notes,
         "dropped": rows.dropped,
+        "gaps": gap_report(rows.stamps, step_ns, gaps),
     }
     return stamped_frame(rows.stamps, rows.values, names, step_ns, bar_stamp), report
 

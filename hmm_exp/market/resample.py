@@ -14,7 +14,7 @@ from numba import njit
 from hmm_exp.errors import ConfigError, HistoryError
 from hmm_exp.market.bars import OHLCV, Bars
 from hmm_exp.market.rows import moment
-from hmm_exp.market.timeframes import timeframe_name, timeframe_step
+from hmm_exp.market.timeframes import step_in_words, timeframe_step
 from hmm_exp.market.validate import stamped_frame
 
 
@@ -121,15 +121,13 @@ def _complete_bins(
 def _check_multiple(base: pd.Timedelta, step: pd.Timedelta, timeframe: str) -> None:
     if step < base:
         raise ConfigError(
-            f"timeframe {timeframe} is finer than the bars ({_name(base)}); "
-            f"set timeframe={_name(base)} or coarser, or data.path to finer bars"
+            f"timeframe {timeframe} is finer than the bars ({step_in_words(base)}); "
+            f"set timeframe={step_in_words(base)} or coarser, or data.path to finer bars"
         )
     if step.as_unit("ns").value % base.as_unit("ns").value:
-        raise ConfigError(f"timeframe {timeframe} is no whole multiple of the bars ({_name(base)})")
-
-
-def _name(step: pd.Timedelta) -> str:
-    return str(step) if step.as_unit("ns").value % 60_000_000_000 else timeframe_name(step)
+        raise ConfigError(
+            f"timeframe {timeframe} is no whole multiple of the bars ({step_in_words(base)})"
+        )
 
 
 def _report(stamps: np.ndarray, counts: np.ndarray, bars: Bars, step: pd.Timedelta) -> dict:
@@ -137,8 +135,8 @@ def _report(stamps: np.ndarray, counts: np.ndarray, bars: Bars, step: pd.Timedel
     partial = np.flatnonzero((counts < whole) & (bars.gaps == "split"))
     report = {
         "name": bars.name,
-        "step": _name(step),
-        "source_step": _name(bars.step),
+        "step": step_in_words(step),
+        "source_step": step_in_words(bars.step),
         "source_rows": len(bars),
         "rows_used": len(stamps),
         "first": moment(stamps[0]),

@@ -28,3 +28,8 @@ def timeframe_name(step: pd.Timedelta) -> str:
         raise ConfigError(f"a bar of {step} is not a whole number of minutes")
     unit = next(u for u in ("D", "H", "min") if minutes % _UNIT_MINUTES[u] == 0)
     return f"{minutes // _UNIT_MINUTES[unit]}{unit}"
+
+
+def step_in_words(step: pd.Timedelta) -> str:
+    """Name of a bar length, or the length itself where it is no whole number of minutes."""
+    return str(step) if step.value % 60_000_000_000 else timeframe_name(step)

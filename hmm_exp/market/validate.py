@@ -12,7 +12,7 @@ from hmm_exp.market.columns import find_prices, find_volume
 from hmm_exp.market.gaps import gap_report, usual_step
 from hmm_exp.market.rows import Rows, check_choice, moment
 from hmm_exp.market.stamps import stamp_column
-from hmm_exp.market.timeframes import timeframe_name
+from hmm_exp.market.timeframes import step_in_words
 
 
 def bars_from_frame(
@@ -105,12 +105,11 @@ def stamped_frame(
 def span_report(stamps: np.ndarray, step_ns: int, bar_stamp: str) -> dict:
     """First and last stamp, the length of a bar and how many stamps are off its grid."""
     step = pd.Timedelta(step_ns, unit="ns")
-    whole_minutes = step_ns % 60_000_000_000 == 0
     return {
         "bar_stamp": bar_stamp,
         "first": moment(stamps[0]),
         "last": moment(stamps[-1]),
-        "step": timeframe_name(step) if whole_minutes else str(step),
+        "step": step_in_words(step),
         "off_grid_steps": int((np.diff(stamps) % step_ns != 0).sum()),
     }
 
@@ -163,5 +162,7 @@ def _step(stamps: np.ndarray, step: pd.Timedelta | None) -> int:
         raise ConfigError(f"a bar of {step} has no length")
     if len(stamps) > 2 and usual_step(stamps) != given:
         usual = pd.Timedelta(usual_step(stamps), unit="ns")
-        raise DataError(f"bars come every {usual} but every {step} is expected")
+        raise DataError(
+            f"bars come every {step_in_words(usual)}: bars of {step_in_words(step)} are expected"
+        )
     return given

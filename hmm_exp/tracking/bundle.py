@@ -67,10 +67,10 @@ def write_bundle(result: RunResult, folder: Path, log_file: Path | None = None) 
     shutil.rmtree(beside, ignore_errors=True)
     (beside / ARTIFACTS).mkdir(parents=True)
     started = time.perf_counter()
-    write_artifacts(result, beside / ARTIFACTS)
+    plots = write_artifacts(result, beside / ARTIFACTS)
     result.detector.save(beside / DETECTOR)
-    seconds = time.perf_counter() - started
-    record = {"metrics": result.metrics | {"seconds_write": seconds}, "tags": _verdict(result)}
+    seconds = {"seconds_plots": plots, "seconds_write": time.perf_counter() - started - plots}
+    record = {"metrics": result.metrics | seconds, "tags": _verdict(result)}
     (beside / RECORD).write_text(json.dumps(record))
     if log_file is not None:
         shutil.copyfile(log_file, beside / ARTIFACTS / LOG_FILE)

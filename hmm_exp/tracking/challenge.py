@@ -17,6 +17,7 @@ from hmm_exp.errors import HmmExpError
 from hmm_exp.experiment.prepare import Source
 from hmm_exp.experiment.significance import MIN_BARS, hac_error
 from hmm_exp.experiment.yardstick import fit_yardstick, known_at_close
+from hmm_exp.market.timeframes import step_in_words
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.evidence import Evidence, Incumbent
 from hmm_exp.tracking.stored import read_data, read_scores
@@ -63,7 +64,8 @@ def compare(
     if evidence.scores.empty:
         raise NotCompared("the run has no scores on test")
     if rival.step != evidence.detector.step:
-        raise NotCompared(f"it forecasts bars of {rival.step}, not of {evidence.detector.step}")
+        theirs, ours = step_in_words(rival.step), step_in_words(evidence.detector.step)
+        raise NotCompared(f"it forecasts bars of {theirs}, not of {ours}")
     most = 0
     for scored in (_scored_again, _scored_then):
         gain = _gain(evidence.scores["model_score"], scored(client, evidence, incumbent))

@@ -18,7 +18,9 @@ import pandas as pd
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 
+from hmm_exp.config import SelectionConfig
 from hmm_exp.errors import TrackingError
+from hmm_exp.experiment.rule import Option, by_rule
 from hmm_exp.tracking import tags
 
 SCORES_FILE = "scores.parquet"
@@ -117,6 +119,7 @@ def _row(run: Run) -> dict[str, object]:
     failed = run.info.status != "FINISHED"
     seconds = sum(value for name, value in metrics.items() if name.startswith("seconds_"))
     reason = run_tags.get(tags.STATUS_REASON, run.info.status)
+    fitted = "yes, residuals reject" if metrics.get("residuals_reject") else "yes"
     return {
         "cell": run_tags[tags.CELL],
         "K": metrics.get("n_states"),
@@ -124,7 +127,7 @@ def _row(run: Run) -> dict[str, object]:
         "val_ll/bar": metrics.get("log_lik_val_per_bar"),
         "gain_t": metrics.get("return_gain_val"),
         "gain_ewma": metrics.get("ewma_gain_val"),
-        "eligible": f"{run.info.status}: {reason}" if failed else run_tags.get(tags.FAULTS, "yes"),
+        "eligible": f"{run.info.status}: {reason}" if failed else run_tags.get(tags.FAULTS, fitted),
         "s": None if failed else seconds,
         "run": run.info.run_id,
         "space": run_tags.get(tags.OBSERVATION_SPACE, ""),
@@ -166,28 +169,59 @@ def _best_walk(runs: list[Run]) -> _Winner:
 
 
 def _best_fit(runs: list[Run]) -> _Winner:
-    """Lowest criterion; near-ties to it are decided by the higher validation likelihood."""
-    criterion = runs[0].data.params["selection.within"]
-    near_tie = float(runs[0].data.params["selection.near_tie"])
+    """The one that the rule of the sweep takes, by criteria on train and validation likelihood."""
+    selection = _selection(runs[0])
+    best = runs[by_rule([_option(run) for run in runs], selection, _null(runs[0], selection))]
+    space, name = (best.data.tags[tag] for tag in (tags.OBSERVATION_SPACE, tags.CELL))
+    why = _why(best, runs, selection)
+    return _Winner(best, f"{name}: {why} in {space}{_edge(best, runs)}")
+
+
+def _why(best: Run, runs: list[Run], selection: SelectionConfig) -> str:
+    criterion = selection.within
     by_criterion = sorted(runs, key=lambda run: run.data.metrics[criterion])
-    lowest = by_criterion[0]
-    limit = lowest.data.metrics[criterion] + near_tie
-    near = [run for run in runs if run is lowest or run.data.metrics[criterion] < limit]
-    best = max(near, key=lambda run: run.data.metrics.get("log_lik_val_per_bar", -math.inf))
-    space = best.data.tags[tags.OBSERVATION_SPACE]
-    name, value = best.data.tags[tags.CELL], best.data.metrics[criterion]
-    if best is not lowest:
-        return _Winner(
-            best,
-            f"{name}: {criterion.upper()} within {near_tie:g} of the lowest in {space}, "
-            "higher validation log-likelihood",
-        )
+    value = best.data.metrics[criterion]
+    if selection.rule == "one_se":
+        return f"fewest parameters within one error of the lowest CV of {len(runs)}"
+    if selection.rule == "elbow":
+        return f"the elbow of {criterion.upper()} over {len(runs)} ({value:.1f})"
+    if best is not by_criterion[0]:
+        near = f"{criterion.upper()} within {selection.near_tie:g} of the lowest of {len(runs)}"
+        return f"{near}, higher validation log-likelihood,"
     margin = by_criterion[1].data.metrics[criterion] - value
-    return _Winner(
-        best,
-        f"{name}: lowest {criterion.upper()} of {len(runs)} in {space} "
-        f"({value:.1f}, {margin:.1f} below the next)",
+    return f"lowest {criterion.upper()} of {len(runs)} ({value:.1f}, {margin:.1f} below the next)"
+
+
+def _edge(best: Run, runs: list[Run]) -> str:
+    """Say when the best number of states is the largest tried: more might have been better."""
+    tried = {run.data.metrics["n_states"] for run in runs}
+    at_edge = len(tried) > 1 and best.data.metrics["n_states"] == max(tried)
+    return "; the largest number of states tried" if at_edge else ""
+
+
+def _selection(run: Run) -> SelectionConfig:
+    said = {
+        name.removeprefix("selection."): value
+        for name, value in run.data.params.items()
+        if name.startswith("selection.")
+    }
+    return SelectionConfig(
+        within=said["within"],
+        rule=said["rule"],
+        near_tie=float(said["near_tie"]),
+        elbow=float(said["elbow"]),
     )
+
+
+def _option(run: Run) -> Option:
+    metrics = run.data.metrics
+    return Option(metrics["n_params"], metrics, metrics.get("log_lik_val_per_bar", -math.inf))
+
+
+def _null(run: Run, selection: SelectionConfig) -> float | None:
+    """Criterion of the one-state model that was computed beside the run."""
+    tried = json.loads(run.data.tags.get(tags.CRITERIA_BY_STATES, "[]"))
+    return next((row.get(selection.within) for row in tried if row["n_states"] == 1), None)
 
 
 def _best_across(client: MlflowClient, winners: list[_Winner]) -> Choice:

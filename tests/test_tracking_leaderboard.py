@@ -1,0 +1,152 @@
+"""Who wins a sweep, on a store whose cells are made up: train and validation alone decide."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.leaderboard import choose, leaderboard, sweep_cells
+from tests.small_detector import forget_store, store_in
+
+SETTINGS = {
+    "selection.within": "bic",
+    "selection.rule": "lowest",
+    "selection.near_tie": "2.0",
+    "selection.elbow": "0.05",
+    "selection.across": "return_gain_val",
+    "split.kind": "ratio",
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, empty_store):
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    yield store_in(folder)
+    forget_store()
+
+
+class Sweep:
+    """A sweep to which cells are added by hand."""
+
+    def __init__(self, store, sweep_id: str, **settings: str) -> None:
+        self.store, self.sweep_id = store, sweep_id
+        self.settings = SETTINGS | {f"selection.{k}": v for k, v in settings.items()}
+
+    def add(self, n_states: int, bic: float, *, space="v1", faults="", gain=None, **metrics: float):
+        """A finished cell; with `gain` also its scores on four validation bars."""
+        identity = {
+            tags.SWEEP_ID: self.sweep_id,
+            tags.KIND: "cell",
+            tags.CELL: f"{space} K={n_states}",
+            tags.OBSERVATION_SPACE: space,
+            tags.DATA_DIGEST: "d",
+        } | ({tags.FAULTS: faults} if faults else {})
+        client = self.store.client
+        run_id = client.create_run(self.store.experiment_id, tags=identity).info.run_id
+        for name, value in self.settings.items():
+            client.log_param(run_id, name, value)
+        known = {"n_states": n_states, "n_params": 10 * n_states, "bic": bic} | metrics
+        for name, value in known.items():
+            client.log_metric(run_id, name, value)
+        if gain is not None:
+            self._scores(run_id, gain)
+        client.set_terminated(run_id)
+        return run_id
+
+    def _scores(self, run_id: str, gain: float) -> None:
+        scores = pd.DataFrame(
+            {
+                "available_at": pd.date_range("2021-01-01", periods=8, freq="h"),
+                "split": ["val"] * 4 + ["test"] * 4,
+                "model_score": np.r_[np.full(4, gain), np.full(4, -100.0 * gain)],
+                "static_score": 0.0,
+                "ewma_score": 0.0,
+            }
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            scores.to_parquet(Path(folder) / "scores.parquet")
+            self.store.client.log_artifacts(run_id, folder)
+
+    def choice(self):
+        return choose(self.store.client, self.sweep_id)
+
+
+def test_the_lowest_criterion_wins_and_says_by_how_much(store):
+    sweep = Sweep(store, "lowest")
+    sweep.add(2, 900.0)
+    best = sweep.add(3, 700.0)
+    sweep.add(4, 750.0)
+    choice = sweep.choice()
+    assert choice.run_id == best
+    assert choice.reasons == ["v1 K=3: lowest BIC of 3 (700.0, 50.0 below the next) in v1"]
+
+
+def test_a_winner_at_the_edge_of_the_grid_is_named_as_such(store):
+    sweep = Sweep(store, "edge")
+    sweep.add(2, 900.0)
+    sweep.add(3, 700.0)
+    assert sweep.choice().reasons[0].endswith("; the largest number of states tried")
+
+
+def test_an_ineligible_cell_is_passed_over(store):
+    sweep = Sweep(store, "faults")
+    sweep.add(3, 700.0, faults="state 0 is empty")
+    best = sweep.add(2, 900.0)
+    assert sweep.choice().run_id == best
+    none = Sweep(store, "none")
+    none.add(3, 700.0, faults="state 0 is empty")
+    assert none.choice().run_id is None
+    assert none.choice().reasons == ["none of the 1 finished cells is eligible"]
+
+
+def test_near_ties_go_by_validation_and_never_by_test(store):
+    sweep = Sweep(store, "tie")
+    sweep.add(2, 700.0, log_lik_val_per_bar=-2.0, log_lik_test_per_bar=5.0, return_gain_test=9.0)
+    best = sweep.add(3, 701.0, log_lik_val_per_bar=-1.0, log_lik_test_per_bar=-5.0)
+    choice = sweep.choice()
+    assert choice.run_id == best
+    assert "BIC within 2 of the lowest of 2, higher validation log-likelihood" in choice.reasons[0]
+
+
+def test_the_rule_of_a_sweep_is_that_of_a_run(store):
+    sweep = Sweep(store, "one_se", within="cv", rule="one_se")
+    best = sweep.add(2, 0.0, cv=305.0, cv_error=9.0)
+    sweep.add(3, 0.0, cv=300.0, cv_error=9.0)
+    assert sweep.choice().run_id == best
+    assert "fewest parameters within one error of the lowest CV of 2" in sweep.choice().reasons[0]
+    elbow = Sweep(store, "elbow", rule="elbow")
+    best = elbow.add(2, 300.0)
+    elbow.add(3, 299.0)
+    elbow.add(4, 100.0)
+    assert "the elbow of BIC over 3" in elbow.choice().reasons[0]
+
+
+def test_between_spaces_the_gain_on_validation_decides_whatever_bic_and_test_say(store):
+    sweep = Sweep(store, "spaces")
+    best = sweep.add(2, 900.0, gain=0.2)
+    sweep.add(2, 100.0, space="v2", gain=0.1)  # on test its gain is the better one
+    choice = sweep.choice()
+    assert choice.run_id == best
+    assert "return_gain_val +0.2000 nats per bar, 0.1000 above the next" in choice.reasons[-1]
+
+
+def test_a_space_without_returns_leaves_no_choice_between_spaces(store):
+    sweep = Sweep(store, "silent")
+    sweep.add(2, 900.0, gain=0.2)
+    sweep.add(2, 100.0, space="v2")
+    choice = sweep.choice()
+    assert choice.run_id is None
+    assert choice.reasons[-1] == "a space has no base returns: no choice between spaces"
+
+
+def test_residuals_that_reject_a_fit_are_marked_in_the_table(store):
+    sweep = Sweep(store, "residuals")
+    sweep.add(2, 900.0, residuals_reject=1.0)
+    sweep.add(3, 800.0, residuals_reject=0.0)
+    table = leaderboard(sweep_cells(store.client, "residuals"))
+    assert list(table["eligible"]) == ["yes", "yes, residuals reject"]
