@@ -4,8 +4,8 @@
         ...                                          # no other holder of a lease is in here
 
 MLflow has no compare-and-set, so each contender first raises a flag of its own, the tag
-`lease.<token>`, and then looks: with another's flag beside it, it takes its own down and tries
-again later. Of two, the one who looks last sees both, so never do two go in (Dekker's rule; a
+`hmm_exp.lease.<token>`, and then looks: with another's flag beside it, it takes its own down and
+tries again later. Of two, the one who looks last sees both, so never do two go in (Dekker's rule; a
 server answers a write when its database holds it). A holder that died bars nobody for long: on its
 own machine its process is seen to be gone, on others its flag is void at the time it bears, for
 which the clocks have to agree within a minute. A holder for whom that time comes near gives up
@@ -25,7 +25,7 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.errors import TrackingError
 from hmm_exp.tracking.owner import in_words, is_dead, this_process
 
-PREFIX = "lease."
+PREFIX = "hmm_exp.lease."
 LASTS = 600.0  # seconds, many times what a promotion takes
 MARGIN = 60.0  # seconds by which clocks may differ
 _PAUSES = (0.05, 0.5)  # seconds between two tries, drawn anew each time
@@ -101,8 +101,8 @@ def lease(
     try:
         yield mine
     finally:
-        if made and not client.search_model_versions(f"name = '{name}'"):
-            with suppress(MlflowException):
+        with suppress(MlflowException):  # what went wrong inside is what is told
+            if made and not client.search_model_versions(f"name = '{name}'"):
                 client.delete_registered_model(name)
         mine.take_down()
 
