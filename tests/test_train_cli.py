@@ -249,23 +249,17 @@ def test_an_installed_wheel_carries_conf_and_runs_anywhere(tmp_path):
     subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
     away = tmp_path / "away"
     away.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "hmm_exp.train", "--cfg", "job"],
-        cwd=away,
-        env=os.environ | {"PYTHONPATH": str(target)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "kind: synthetic" in done.stdout
-    where = subprocess.run(
-        [sys.executable, "-c", "import hmm_exp.config as c; print(c.conf_dir())"],
-        cwd=away,
-        env=os.environ | {"PYTHONPATH": str(target)},
-        capture_output=True,
-        text=True,
-    )
-    assert str(target) in where.stdout
+    installed = os.environ | {"PYTHONPATH": str(target)}
+    load = "hmm_exp.load_detector('models:/hmm_regime/Production')"
+    for words in (
+        ["-m", "hmm_exp.train", "-m", "model.n_states=2", *SMALL],
+        ["-W", "ignore", "-c", f"import hmm_exp; {load}; print(hmm_exp.__file__)"],
+    ):
+        done = subprocess.run(
+            [sys.executable, *words], cwd=away, env=installed, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert str(target) in done.stdout
 
 
 def test_cells_of_different_data_are_not_played_against_each_other(train_cli, workdir):

@@ -106,7 +106,11 @@ def _hard_faults(run: Run, gate: GateConfig) -> Iterator[Finding]:
 
 
 def _use(evidence: Evidence, gate: GateConfig) -> Iterator[Finding]:
-    """Whether the regimes change on test, and last; one that does not come up is only said."""
+    """Whether the regimes change on test, and last.
+
+    A state that does not come up is only said: test may be a calm stretch of the market, and what
+    train lacks is a hard fault already.
+    """
     least, n_rows = gate.min_occupancy, len(evidence.states)
     if n_rows == 0:
         if least > 0 or gate.min_dwell > 0:
