@@ -6,7 +6,7 @@ SWEEP ?= model.n_states=2,3,4,5 features=v1,v2
 PYTEST ?= -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test test-fast check format ui docs bench clean
+.PHONY: help sweep test test-fast check format ui docs gallery bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,7 +35,10 @@ format: $(VENV)/dev.stamp ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 
 docs: $(VENV)/dev.stamp ## Build the manual into site/, without a network
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+gallery: $(VENV)/dev.stamp ## Make the pictures and the notebook of the manual anew
+	$(BIN)/python docs/tools/make_gallery.py
 
 bench: $(VENV)/dev.stamp ## Measure: the tables of benchmarks/README.md
 	@ls benchmarks/*.py | sed 's|^|$(BIN)/python |'

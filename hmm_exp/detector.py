@@ -24,12 +24,12 @@ from hmm_exp.errors import DataError, HistoryError, ModelError
 from hmm_exp.features.build import FeatureTable, build_features
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm import recursions
-from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps, usual_step
 from hmm_exp.market.load import features_from_frame
-from hmm_exp.market.timeframes import step_in_words, timeframe_step
+from hmm_exp.market.timeframes import step_in_words
 from hmm_exp.market.validate import bars_from_frame
+from hmm_exp.stream.model import StreamModel, read_parts
 
 if TYPE_CHECKING:
     from hmm_exp.stream.live import Stream
@@ -40,7 +40,7 @@ FILE_NAME = "detector.json"
 
 
 @dataclass(frozen=True)
-class Detector:
+class Detector(StreamModel):
     """A fitted regime model with everything that turns bars into its observations.
 
     Attributes
@@ -61,16 +61,6 @@ class Detector:
         Where it comes from: fingerprint, train end and the like. Never used in computing.
     """
 
-    recipe: Recipe
-    scaler_mean: np.ndarray
-    scaler_scale: np.ndarray
-    params: GaussianParams
-    labels: tuple[str, ...]
-    step: pd.Timedelta
-    stamp: str
-    gaps: str
-    name: str
-    min_history: int
     meta: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -137,7 +127,6 @@ class Detector:
             As `filter`.
         """
         from hmm_exp.stream.live import Stream
-        from hmm_exp.stream.model import StreamModel
 
         names = [part.name for part in fields(StreamModel)]
         stream = Stream(StreamModel(**{name: getattr(self, name) for name in names}), missing)
@@ -180,11 +169,6 @@ class Detector:
         return max(1, (self.min_history - self.recipe.warmup(self.step)) // bars_per_row)
 
     @property
-    def row_step(self) -> pd.Timedelta:
-        """Time between two rows of the answer."""
-        return timeframe_step(self.recipe.grid)
-
-    @property
     def input_hint(self) -> str:
         """What a caller may send, in words."""
         return "timestamp with open, high, low, close, volume, or timestamp with " + ", ".join(
@@ -193,20 +177,7 @@ class Detector:
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON-ready values; floats keep every bit."""
-        return {
-            "format": FORMAT,
-            "recipe": self.recipe.to_dict(),
-            "scaler_mean": self.scaler_mean.tolist(),
-            "scaler_scale": self.scaler_scale.tolist(),
-            "params": self.params.to_dict(),
-            "labels": list(self.labels),
-            "step_seconds": self.step.total_seconds(),
-            "stamp": self.stamp,
-            "gaps": self.gaps,
-            "name": self.name,
-            "min_history": self.min_history,
-            "meta": self.meta,
-        }
+        return {"format": FORMAT, **super().to_dict(), "meta": self.meta}
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> "Detector":
@@ -214,19 +185,7 @@ class Detector:
         if stored.get("format") != FORMAT:
             raise ModelError(f"detector format {stored.get('format')}: this version reads {FORMAT}")
         try:
-            return cls(
-                recipe=Recipe.from_dict(stored["recipe"]),
-                scaler_mean=np.array(stored["scaler_mean"], dtype=np.float64),
-                scaler_scale=np.array(stored["scaler_scale"], dtype=np.float64),
-                params=GaussianParams.from_dict(stored["params"]),
-                labels=tuple(stored["labels"]),
-                step=pd.Timedelta(seconds=stored["step_seconds"]),
-                stamp=stored["stamp"],
-                gaps=stored["gaps"],
-                name=stored["name"],
-                min_history=stored["min_history"],
-                meta=stored["meta"],
-            )
+            return cls(**read_parts(stored), meta=stored["meta"])
         except KeyError as error:
             raise ModelError(f"the stored detector has no {error.args[0]!r}") from None
 
@@ -285,18 +244,7 @@ class Detector:
         self, table: FeatureTable, probs: np.ndarray | None, states: np.ndarray | None = None
     ) -> pd.DataFrame:
         """Frame of an answer from probabilities, shape (T, K), or from states alone."""
-        if states is None:
-            assert probs is not None
-            states = probs.argmax(axis=1)
-        answer = {
-            "timestamp": table.timestamp.array,
-            "available_at": table.available_at,
-            "state": states,
-            "label": np.asarray(self.labels, dtype=object)[states],
-        }
-        if probs is not None:
-            answer |= {f"p_state_{k}": probs[:, k] for k in range(self.n_states)}
-        return pd.DataFrame(answer)
+        return self.regime_frame(table.timestamp.array, table.available_at, probs, states)
 
     def _long_enough(self, bars: Bars) -> Bars:
         if len(bars) < self.min_history:

@@ -20,6 +20,8 @@ A named experiment:
   python -m hmm_exp.train experiment=btc_1h_v1 data.path=bars.csv
 Go on with a sweep that was stopped:
   python -m hmm_exp.train -m sweep_id=<id> <the same words as before>
+Results and errors only, no progress:
+  python -m hmm_exp.train --quiet
 
 Choices of each group (group=choice):"""
 CLOSING = """

@@ -18,6 +18,7 @@ from hmm_exp.config import Config, checked, composition_error, conf_dir
 from hmm_exp.errors import HmmExpError
 from hmm_exp.help import help_text
 
+QUIET = "--quiet"
 ConfigStore.instance().store(name="schema", node=Config)
 
 
@@ -38,6 +39,7 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text())
         return
+    sys.argv[1:] = with_quiet(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that the line below is all
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
@@ -50,6 +52,16 @@ def main() -> None:
         if not abandon(error):
             raise
         sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def with_quiet(words: list[str]) -> list[str]:
+    """Turn `--quiet` into a setting, among the others: argparse takes them in one row only."""
+    if QUIET not in words:
+        return words
+    words = [word for word in words if word != QUIET]
+    settings = [i for i, word in enumerate(words) if "=" in word and not word.startswith("-")]
+    place = settings[-1] + 1 if settings else len(words)
+    return [*words[:place], "quiet=true", *words[place:]]
 
 
 def _refuse(line: str) -> None:

@@ -95,6 +95,43 @@ def test_a_killed_sweep_goes_on_and_runs_only_what_is_missing(train_cli, workdir
     assert not list((workdir / "mlruns" / "sweeps" / sweep_id / "pending").iterdir())
 
 
+def processes_in(folder: Path) -> list[int]:
+    """Processes that work in a folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            found += [int(place.parent.name)] if place.readlink() == folder else []
+    return found
+
+
+@pytest.mark.slow
+def test_main_and_worker_killed_at_once_under_joblib_lose_nothing(train_cli, workdir):
+    words = ("-m", "model.n_states=2,3", "model.random_state=1,2", *SMALL, *launched("joblib"))
+    faults = {"PYTHONPATH": FAULTS, "KILL_AT": "recording", "KILL_ONCE": str(workdir / "killed")}
+    killed = train_cli(workdir, *words, **faults, KILL_PARENT="yes")
+    assert killed.returncode == -signal.SIGKILL
+    until(lambda: not processes_in(workdir))  # what was left ends by itself
+    client = store_of(workdir)
+    assert "RUNNING" in {run.info.status for run in runs_of(client, "cell")}
+    before = {run.info.run_id for run in finished(client)}
+    assert len(before) < 4
+    done = train_cli(workdir, *words, f"sweep_id={sweep_id_of(client)}", **faults)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("finished before") == len(before)
+    after = finished(client)
+    cells = [
+        (run.data.params["model.n_states"], run.data.params["model.random_state"]) for run in after
+    ]
+    assert sorted(cells) == [("2", "1"), ("2", "2"), ("3", "1"), ("3", "2")]
+    assert before < {run.info.run_id for run in after}
+    assert {run.info.status for run in runs_of(client, "cell")} == {"FINISHED", "KILLED"}
+    assert [run.info.status for run in runs_of(client, "sweep")] == ["FINISHED"]
+    assert champion(client, "hmm_regime").run_id in {run.info.run_id for run in after}
+    assert not list(workdir.glob("mlruns/sweeps/*/pending/*"))
+    assert not list(workdir.glob("mlruns/sweeps/*/cache"))
+    until(lambda: not processes_in(workdir))
+
+
 @pytest.fixture
 def started():
     """Start sweeps that run beside the test; none outlives it."""
@@ -202,9 +239,14 @@ def test_sweeps_are_listed_shown_and_cleaned(train_cli, workdir):
     assert "RuntimeError: a fault on purpose" in sweeps(workdir, "show", "latest").stdout
     assert f"would remove FAILED: {sweep_id}" in sweeps(workdir, "clean").stdout
     folder = workdir / "mlruns" / failed.info.run_id
+    cache = workdir / "mlruns" / "sweeps" / sweep_id / "cache"
+    assert not cache.exists()  # the sweep took it away
+    cache.mkdir()
     assert folder.is_dir()
     assert len(runs_of(client, "cell")) == 2
-    assert "1 runs" in sweeps(workdir, "clean", "--yes").stdout
+    assert "1 runs, 1 caches; add --yes" in sweeps(workdir, "clean").stdout
+    assert "1 runs, 1 caches\n" in sweeps(workdir, "clean", "--yes").stdout
+    assert not cache.exists()
     assert [run.info.status for run in runs_of(client, "cell")] == ["FINISHED"]
     assert not folder.exists()
     assert sweeps(workdir, "show", "never").stderr == "error: no sweep never in this store\n"

@@ -4,8 +4,13 @@ Exit status: 0 done, 2 bad input.
 """
 
 import argparse
+import shutil
+from typing import TYPE_CHECKING
 
 from hmm_exp.command_line import DONE, Parser, add_tracking_uri, exit_status
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 EXAMPLES = """examples:
   hmm-sweeps list                            # every sweep, its cells by status
@@ -14,8 +19,9 @@ EXAMPLES = """examples:
   hmm-sweeps clean --yes                     # remove it
 
 clean removes the runs of cells that failed or were killed, and finished cells that a later one of
-the same fingerprint in the same sweep supersedes, with their artifacts. Runs that are still alive,
-winners, and runs behind a registered model stay.
+the same fingerprint in the same sweep supersedes, with their artifacts, and what sweeps that were
+killed left in their cache. Runs that are still alive, winners, and runs behind a registered model
+stay.
 """
 
 
@@ -31,9 +37,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     commands.add_parser("list", help="every sweep, newest first, with its cells by status")
     show = commands.add_parser("show", help="one sweep: leaderboard, and what did not finish")
     show.add_argument("sweep", help="its id, or latest")
-    clean = commands.add_parser("clean", help="remove failed and superseded runs")
-    clean.add_argument("--sweep", metavar="ID", help="of one sweep only")
-    clean.add_argument("--yes", action="store_true", help="remove; without it, only say what")
+    cleaning = commands.add_parser("clean", help="remove failed and superseded runs")
+    cleaning.add_argument("--sweep", metavar="ID", help="of one sweep only")
+    cleaning.add_argument("--yes", action="store_true", help="remove; without it, only say what")
     return parser.parse_args(argv)
 
 
@@ -48,14 +54,24 @@ def run(args: argparse.Namespace) -> int:
     elif args.command == "show":
         print(housekeeping.sweep_text(client, args.sweep))
     else:
-        doomed = housekeeping.removable(client, args.sweep)
-        for run in doomed:
-            print(f"{'removing' if args.yes else 'would remove'} {housekeeping.in_words(run)}")
-        if args.yes:
-            housekeeping.remove(client, doomed)
-        rest = "" if args.yes or not doomed else "; add --yes to remove them"
-        print(f"{len(doomed)} runs{rest}")
+        clean(client, args.sweep, args.yes)
     return DONE
+
+
+def clean(client: "MlflowClient", sweep: str | None, sure: bool) -> None:
+    """Say what can go, and remove it when the user is sure."""
+    from hmm_exp.tracking import housekeeping
+
+    doomed = housekeeping.removable(client, sweep)
+    caches = housekeeping.leftover_caches(client, sweep)
+    for line in [*map(housekeeping.in_words, doomed), *(f"cache {place}" for place in caches)]:
+        print(f"{'removing' if sure else 'would remove'} {line}")
+    if sure:
+        housekeeping.remove(client, doomed)
+        for place in caches:
+            shutil.rmtree(place, ignore_errors=True)
+    rest = "" if sure or not (doomed or caches) else "; add --yes to remove them"
+    print(f"{len(doomed)} runs, {len(caches)} caches{rest}")
 
 
 def main(argv: list[str] | None = None) -> int:

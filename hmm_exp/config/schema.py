@@ -5,11 +5,9 @@ Nothing here is heavy: `--help` and a typo are answered without NumPy.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 DEFAULT_N_STATES = 3
 
@@ -196,7 +194,9 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    cache: bool = True
     promote: bool | None = None
+    quiet: bool = False
     sweep_id: str | None = None
 
     @property
@@ -233,8 +233,8 @@ class Range:
         return fits and math.isfinite(value)
 
     def __str__(self) -> str:
-        lower = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
-        return lower if self.high == math.inf else f"{lower} and at most {self.high:g}"
+        lower = f"above {self.low:.10g}" if self.above else f"at least {self.low:.10g}"
+        return lower if self.high == math.inf else f"{lower} and at most {self.high:.10g}"
 
 
 RULES: dict[str, Choice | Range] = {
@@ -285,7 +285,7 @@ RULES: dict[str, Choice | Range] = {
 
 def flat(settings: Config) -> dict[str, Any]:
     """Every setting by its dotted name, values as they are."""
-    return dict(walk(OmegaConf.to_container(OmegaConf.structured(settings))))
+    return dict(walk(asdict(settings)))
 
 
 def walk(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -5,7 +5,7 @@ Standard errors, n returns r with mean m, variance v, fourth central moment m4:
     mean        sqrt(v / n)
     volatility  sqrt((m4 - v^2) / n) / (2 sqrt(v))        delta method, fat tails included
     hit rate    sqrt(p (1 - p) / n)                       p = share of r > 0
-    Sharpe      sqrt((1 + S^2 / 2) / n)                   Lo 2002, equation 9, iid returns
+    Sharpe      sqrt((1 + S^2 / 2) / n)                   Lo 2002, iid returns
 
 Annualised Sharpe and its error are those per bar times sqrt(bars per year).
 """

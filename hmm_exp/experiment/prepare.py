@@ -6,7 +6,7 @@ Everything that can be wrong with the input is found here, before any fit.
 import hashlib
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,21 @@ from hmm_exp import __version__
 from hmm_exp.config import Config, DataConfig, flat
 from hmm_exp.detector import feature_table
 from hmm_exp.errors import DataError, FitError
+from hmm_exp.experiment.cache import FOLDER as CACHE
+from hmm_exp.experiment.shared import shared_bars, shared_features, shared_ready
 from hmm_exp.experiment.split import TRAIN, Fold, Split, make_split
 from hmm_exp.features.build import FeatureTable, build_features
 from hmm_exp.features.recipe import Recipe, select_columns
-from hmm_exp.market.bars import Bars, bars_digest
+from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.market.load import read_bars, read_features
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.market.timeframes import timeframe_step
 
-NOT_IN_RESULT = {"gate", "compute", "tracking", "registry", "sweep", "promote", "sweep_id"}
+NOT_IN_RESULT = {
+    *("gate", "compute", "tracking", "registry", "sweep"),
+    *("cache", "promote", "quiet", "sweep_id"),
+}
 SAID_OTHERWISE = {"data.path", "model.n_states", "model.state_grid"}  # digest; numbers of states
 
 
@@ -193,9 +198,10 @@ def prepare(config: Config) -> Prepared:
     ConfigError, DataError, FitError
         For input that no fit should start on.
     """
-    source = read_source(config.data)
+    cache = _cache(config)
+    source = read_source(config.data, cache)
     started = time.perf_counter()
-    table = _features(config, source)
+    table = _features(config, source, cache)
     split = make_split(source.time, config.split)
     part = split.of(table.available_at)
     train = part == TRAIN
@@ -216,9 +222,12 @@ def prepare(config: Config) -> Prepared:
     )
 
 
-def read_source(data: DataConfig) -> Source:
-    """Bars or ready features as configured; read once per process, file state and settings."""
-    return _read(json.dumps(vars(data), sort_keys=True), _file_state(data.path))
+def read_source(data: DataConfig, cache: Path | None = None) -> Source:
+    """Bars or ready features as configured; read once per process, file state and settings.
+
+    With a folder for a `cache`, once for all processes that use it.
+    """
+    return _read(_Reading(json.dumps(vars(data), sort_keys=True), _file_state(data.path), cache))
 
 
 def volatility_column(recipe: Recipe) -> int | None:
@@ -235,48 +244,53 @@ def column_step(column: str) -> pd.Timedelta:
     return timeframe_step(column.rsplit("_", 1)[1])
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What is read; where its result may be kept makes no difference."""
+
+    settings: str
+    file_state: tuple[int | str, ...]
+    cache: Path | None = field(compare=False)
+
+
 @lru_cache(maxsize=4)
-def _read(settings: str, _file_state: tuple[int, int]) -> Source:
-    data = DataConfig(**json.loads(settings))
+def _read(reading: _Reading) -> Source:
+    data = DataConfig(**json.loads(reading.settings))
+    key = [reading.settings, reading.file_state]
     if data.kind == "features":
-        return _source_of_features(data)
-    if data.kind == "synthetic":
-        bars = make_market(data.n_bars, data.n_regimes, data.seed)
-    else:
-        assert data.path is not None
-        assert data.bar_stamp is not None
-        bars = read_bars(
-            data.path,
-            bar_stamp=data.bar_stamp,
-            gaps=data.gaps,
-            bad_rows=data.bad_rows,
-            name=data.name,
-            timestamp_column=data.timestamp_column,
-            volume_column=data.volume_column,
-        )
+        return _source_of_features(data, reading.cache, key)
+    bars, digest = shared_bars(reading.cache, key, lambda: _read_bars(data))
     return Source(
         bars=bars,
         frame=None,
         name=bars.name,
-        digest=bars_digest(bars),
+        digest=digest,
         report=bars.report,
         time=pd.DatetimeIndex(bars.frame.index),
         log_return=_log_returns(bars),
     )
 
 
-def _file_state(path: str | None) -> tuple[int, int]:
-    """Modification time and size, so that an edited file is read again."""
-    if path is None or not Path(path).is_file():
-        return (0, 0)
-    stat = Path(path).stat()
-    return (stat.st_mtime_ns, stat.st_size)
-
-
-def _source_of_features(data: DataConfig) -> Source:
+def _read_bars(data: DataConfig) -> Bars:
+    if data.kind == "synthetic":
+        return make_market(data.n_bars, data.n_regimes, data.seed)
     assert data.path is not None
     assert data.bar_stamp is not None
-    frame, report = read_features(
+    return read_bars(
+        data.path,
+        bar_stamp=data.bar_stamp,
+        gaps=data.gaps,
+        bad_rows=data.bad_rows,
+        name=data.name,
+        timestamp_column=data.timestamp_column,
+        volume_column=data.volume_column,
+    )
+
+
+def _read_table(data: DataConfig) -> tuple[pd.DataFrame, dict]:
+    assert data.path is not None
+    assert data.bar_stamp is not None
+    return read_features(
         data.path,
         bar_stamp=data.bar_stamp,
         gaps=data.gaps,
@@ -284,6 +298,25 @@ def _source_of_features(data: DataConfig) -> Source:
         name=data.name,
         timestamp_column=data.timestamp_column,
     )
+
+
+def _file_state(path: str | None) -> tuple[int | str, ...]:
+    """What tells a file from an edited one or another: such a one is read again."""
+    if path is None or not Path(path).is_file():
+        return ()
+    stat = Path(path).stat()
+    whole_path = str(Path(path).resolve())
+    return (whole_path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
+def _cache(config: Config) -> Path | None:
+    """Folder of a sweep's cache; a single run has nobody to share with."""
+    folder = config.sweep.folder
+    return Path(folder) / CACHE if config.cache and folder else None
+
+
+def _source_of_features(data: DataConfig, cache: Path | None, key: list) -> Source:
+    frame, report = shared_ready(cache, key, lambda: _read_table(data))
     return Source(
         bars=None,
         frame=frame,
@@ -320,10 +353,10 @@ def _frame_digest(frame: pd.DataFrame) -> str:
     return code.hexdigest()[:16]
 
 
-def _features(config: Config, source: Source) -> FeatureTable:
+def _features(config: Config, source: Source, cache: Path | None) -> FeatureTable:
     recipe = recipe_of(config, source.frame)
-    if source.bars is not None:
-        return build_features(source.bars, recipe)
+    if (bars := source.bars) is not None:
+        return shared_features(cache, source.digest, recipe, lambda: build_features(bars, recipe))
     assert source.frame is not None
     stamp = config.data.bar_stamp or "open"
     return feature_table(source.frame, recipe, timeframe_step(recipe.grid), stamp, config.data.gaps)

@@ -1,7 +1,7 @@
 r"""Forecast pseudo-residuals: standard normal and independent where the model is right.
 
 The forecast distribution of what comes next, taken at what came, is uniform under the model; its
-normal quantile is the pseudo-residual (Zucchini & MacDonald 2009, section 6.2.3):
+normal quantile is the pseudo-residual (Zucchini, MacDonald & Langrock 2016, section 6.2.3):
 
     u_t = P(X_t <= x_t | x_1..t-1),      z_t = Phi^-1(u_t).
 

@@ -1,6 +1,6 @@
 """What a run found out, for the record, the terminal and the figures."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -69,7 +69,7 @@ class RunResult:
     @property
     def config_yaml(self) -> str:
         """The whole resolved settings as YAML."""
-        return OmegaConf.to_yaml(OmegaConf.structured(self.config))
+        return OmegaConf.to_yaml(OmegaConf.create(asdict(self.config)))
 
     @property
     def n_states(self) -> int:

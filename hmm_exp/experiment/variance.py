@@ -12,7 +12,7 @@ soft. Locations are left out: their squares are thousandths of the variance.
 
 The proxies of bar i + 1 are its squared log return and Parkinson's ln(H / L)^2 / (4 ln 2), which is
 several times less noisy. The loss of forecast h against proxy v is Patton's (2011, Journal of
-Econometrics 160, eq. 24)
+Econometrics 160)
 
     QLIKE = v / h + ln h,
 

@@ -56,7 +56,7 @@ def squared_log_range(high: float, low: float) -> float:
 
 @njit(cache=True, nogil=True)
 def parkinson(squared_log_ranges: np.ndarray) -> float:
-    """Volatility per bar over a window (Parkinson 1980, eq. 3)."""
+    """Volatility per bar over a window (Parkinson 1980, Journal of Business 53)."""
     return math.sqrt(total(squared_log_ranges) / len(squared_log_ranges) / (4.0 * math.log(2.0)))
 
 

@@ -1,8 +1,8 @@
 """Information criteria, lower is better, and the one-state model they are held against.
 
 AIC = -2L + 2p (Akaike 1974), BIC = -2L + p ln n (Schwarz 1978), HQC = -2L + 2p ln ln n (Hannan &
-Quinn 1979), ICL = BIC + 2H with H the entropy of the posterior over state paths (Biernacki, Celeux
-& Govaert 2000). They rank models of the same observations only.
+Quinn 1979), ICL = BIC + 2H with H the entropy of the posterior over state paths (after Biernacki,
+Celeux & Govaert 2000, who have it for mixtures). They rank models of the same observations only.
 """
 
 import math

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm import em_lanes, em_log
+from hmm_exp.hmm.climbs import follow
 from hmm_exp.hmm.compiling import announce, entry, inlined
 from hmm_exp.hmm.em_rows import Rows, aligned_zeros, lay_out
 from hmm_exp.hmm.em_update import KINDS, Model, Prior, Stats, copy, log_prior, update, whiten
@@ -160,6 +161,7 @@ def em(
     prior = _prior(priors or Priors(), start, rows.centre, params)
     floor = absolute_floor(rows, start.covariance_type, covar_floor)
     work = _work(rows, start.n_states, n_iter, full)
+    follow(work.progress, work.history)
     status = _climb(rows, model, best, prior, floor, tol, work, log_domain, False)
     while status == _IN_LOGS:
         i = work.progress[0]

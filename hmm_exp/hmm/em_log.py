@@ -10,7 +10,7 @@ Forward, with b_j the log density and logarithms throughout,
 
 normalised by c_t, so that the log-likelihood is the sum of c_t (Rabiner 1989, equations 19-20 with
 the scaling of section V.A). Backward, without densities, by what the smoothed row t + 1 says of
-row t (Kim 1994, equation 2.20):
+row t (Kim 1994):
 
     r_j = g_t+1(j) / p_t+1(j),   g_t(i) = a_t(i) sum_j A_ij r_j,   pair_t(i, j) = a_t(i) A_ij r_j.
 

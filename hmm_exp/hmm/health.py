@@ -107,7 +107,7 @@ def bhattacharyya(params: GaussianParams) -> np.ndarray:
     """Bhattacharyya distance between the densities of all pairs of states, in nats, (K, K).
 
     d'S^-1 d / 8 + ln(det S / sqrt(det S_i det S_j)) / 2, with S the mean of the two covariances
-    and d the difference of the means (Bhattacharyya 1943; Kailath 1967, eq. 56).
+    and d the difference of the means (Bhattacharyya 1943; Kailath 1967).
     """
     means, covars = params.means, params.full_covars()
     difference = means[:, None] - means[None]  # (K, K, D)

@@ -177,8 +177,8 @@ def log_prior(params: GaussianParams) -> float:
     hmmlearn's M step divides `covars_prior + scatter` by the state's mass. That maximises
     log-likelihood - 1/2 sum_k tr(P S_k^-1) with P = 0.01 I for "diag" and "spherical". For "full"
     and "tied" hmmlearn adds the scalar to every element, so there P = 0.01 in every place, and a
-    tied matrix is counted once. EM never lowers the sum of the two (Dempster, Laird & Rubin 1977,
-    section 3: the MAP variant).
+    tied matrix is counted once. EM never lowers the sum of the two (Dempster, Laird & Rubin 1977:
+    the variant for posterior modes).
     """
     if params.covariance_type == "diag":
         return -0.5 * COVARS_PRIOR * float(np.sum(1.0 / params.covars))

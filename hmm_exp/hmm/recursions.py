@@ -122,7 +122,7 @@ def smooth(
     """Smoothed probabilities and expected transition counts, from the end of every sequence.
 
     p(z_t = i | x_1..T) = sum_j p(z_t = i | z_t+1 = j, x_1..t) p(z_t+1 = j | x_1..T), where the
-    first factor is filtered_t[i] A[i, j] / predicted_t+1[j] (Kim 1994, eq. 2.20). All terms are
+    first factor is filtered_t[i] A[i, j] / predicted_t+1[j] (Kim 1994). All terms are
     positive, so nothing cancels.
     """
     startprob, transmat, log_lik, steps = _as_arrays(startprob, transmat, log_lik, steps)

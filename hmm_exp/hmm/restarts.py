@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hmm_exp.errors import FitError
+from hmm_exp.hmm.climbs import climbing
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.starts import StartingPoint
 from hmm_exp.hmm.threads import run_all
@@ -101,8 +102,24 @@ def climb_all(
         if progress is not None:
             progress(i, len(points), climbed.start.log_lik)
 
-    climbed = run_all(lambda point: _attempt(climb, point, first), points, threads, report)
+    climbed = _attempts(climb, points, first, threads, report)
     return _polished(climbed, climb, n_iter - first, threads) if sorted_out else climbed
+
+
+def _attempts(
+    climb: Climb,
+    points: Sequence[StartingPoint],
+    n_iter: int,
+    threads: int | None,
+    report: Callable[[int, Climbed], None] | None = None,
+) -> list[Climbed]:
+    """Climb from all points; each climb can be seen while it is under way."""
+
+    def attempt(place: int) -> Climbed:
+        with climbing(place, len(points)):
+            return _attempt(climb, points[place], n_iter)
+
+    return run_all(attempt, range(len(points)), threads, report)
 
 
 def _attempt(climb: Climb, point: StartingPoint, n_iter: int) -> Climbed:
@@ -123,7 +140,7 @@ def _polished(
     unfinished.sort(key=lambda i: -climbed[i].start.objective)
     best = unfinished[:N_POLISHED]
     points = [StartingPoint(climbed[i].start.kind, climbed[i].params) for i in best]
-    continued = run_all(lambda point: _attempt(climb, point, n_iter), points, threads)
+    continued = _attempts(climb, points, n_iter, threads)
     for i in unfinished:
         climbed[i] = replace(climbed[i], start=replace(climbed[i].start, status="short"))
     for i, more in zip(best, continued, strict=True):

@@ -139,7 +139,7 @@ class Stream:
         row_probs = np.empty((len(bars) + 1, self.model.params.n_states))
         n = self._run(bars.time, bars.ohlcv, row_time, row_probs)
         stamps = row_time[:n] - self._close_to_stamp
-        return self.model.regimes(_utc(stamps), _utc(row_time[:n]), row_probs[:n])
+        return self.model.regime_frame(_utc(stamps), _utc(row_time[:n]), row_probs[:n])
 
     def has_taken(self, timestamp: Any) -> bool:
         """Whether the bar of that stamp, or a later one, was taken already."""

@@ -14,7 +14,9 @@ from hmm_exp.market.timeframes import timeframe_step
 
 @dataclass(frozen=True, eq=False)
 class StreamModel:
-    """The computing parts of a detector; a saved stream carries them with it.
+    """The computing parts of a detector, which adds answers about whole tables.
+
+    A saved stream carries them with it.
 
     Attributes
     ----------
@@ -25,11 +27,11 @@ class StreamModel:
     params
         The Gaussian HMM over scaled features.
     labels
-        Name of every state.
+        Name of every state, calm first.
     step, stamp, gaps, name
         Of the bars, as in `Bars`.
     min_history
-        Bars before the first answer: windows and the filter's burn-in.
+        Base bars before the first answer: windows and the filter's burn-in.
     """
 
     recipe: Recipe
@@ -48,18 +50,25 @@ class StreamModel:
         """Time between two rows of the answer."""
         return timeframe_step(self.recipe.grid)
 
-    def regimes(
-        self, timestamp: pd.DatetimeIndex, available_at: pd.DatetimeIndex, probs: np.ndarray
+    def regime_frame(
+        self,
+        timestamp: Any,
+        available_at: pd.DatetimeIndex,
+        probs: np.ndarray | None,
+        states: np.ndarray | None = None,
     ) -> pd.DataFrame:
-        """Frame of the answer, as `detector.filter` gives it, from probabilities (T, K)."""
-        state = probs.argmax(axis=1)
+        """Frame of an answer from probabilities, shape (T, K), or from states alone."""
+        if states is None:
+            assert probs is not None
+            states = probs.argmax(axis=1)
         columns = {
             "timestamp": timestamp,
             "available_at": available_at,
-            "state": state,
-            "label": np.asarray(self.labels, dtype=object)[state],
+            "state": states,
+            "label": np.asarray(self.labels, dtype=object)[states],
         }
-        return pd.DataFrame(columns | {f"p_state_{k}": p for k, p in enumerate(probs.T)})
+        shares = () if probs is None else probs.T
+        return pd.DataFrame(columns | {f"p_state_{k}": p for k, p in enumerate(shares)})
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON; floats keep every bit."""
@@ -80,17 +89,19 @@ class StreamModel:
     def from_dict(cls, values: dict[str, Any]) -> "StreamModel":
         """Read what `to_dict` gave. Raises ModelError when `values` is not its work."""
         try:
-            return cls(
-                recipe=Recipe.from_dict(values["recipe"]),
-                scaler_mean=np.array(values["scaler_mean"], dtype=np.float64),
-                scaler_scale=np.array(values["scaler_scale"], dtype=np.float64),
-                params=GaussianParams.from_dict(values["params"]),
-                labels=tuple(values["labels"]),
-                step=pd.Timedelta(seconds=values["step_seconds"]),
-                stamp=values["stamp"],
-                gaps=values["gaps"],
-                name=values["name"],
-                min_history=values["min_history"],
-            )
+            return cls(**read_parts(values))
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the model of the saved stream is damaged: {error}") from error
+
+
+def read_parts(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a `StreamModel` from what `to_dict` gave; raises KeyError for a missing one."""
+    return {
+        "recipe": Recipe.from_dict(values["recipe"]),
+        "scaler_mean": np.array(values["scaler_mean"], dtype=np.float64),
+        "scaler_scale": np.array(values["scaler_scale"], dtype=np.float64),
+        "params": GaussianParams.from_dict(values["params"]),
+        "labels": tuple(values["labels"]),
+        "step": pd.Timedelta(seconds=values["step_seconds"]),
+        **{name: values[name] for name in ("stamp", "gaps", "name", "min_history")},
+    }

@@ -47,7 +47,7 @@ class RowStream:
         rows, X = rows.iloc[first:], X[first:]
         probs = self._filtered(X, pd.DatetimeIndex(rows.index)) if len(rows) else X[:, :0]
         available_at = pd.DatetimeIndex(rows.index)
-        return self.model.regimes(pd.DatetimeIndex(rows["timestamp"]), available_at, probs)
+        return self.model.regime_frame(pd.DatetimeIndex(rows["timestamp"]), available_at, probs)
 
     def _first(self, X: np.ndarray) -> int:
         """Row to begin with: the first complete one, where none has come yet."""

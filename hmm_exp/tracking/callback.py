@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config import Config, composition_error
 from hmm_exp.errors import HmmExpError
-from hmm_exp.tracking import isolation
+from hmm_exp.tracking import isolation, live
 from hmm_exp.tracking.preflight import plan_sweep, refuse_grid, replace_grid
 
 FAILED, BAD_INPUT = 1, 2
@@ -39,11 +39,13 @@ class SweepCallback(Callback):
         global _open
         with _exits_with(BAD_INPUT):
             replace_grid(config)
-            plan = plan_sweep(config)
-            isolation.worker()  # it imports while this process imports MLflow
-            from hmm_exp.tracking.sweep import open_sweep
+            with live.busy("checking settings and data", config.quiet):
+                plan = plan_sweep(config)
+                isolation.worker()  # it imports while this process imports MLflow
+                from hmm_exp.tracking.sweep import announce, open_sweep
 
-            self.settings = _open = open_sweep(config, plan)
+                self.settings = _open = open_sweep(config, plan)
+            announce(self.settings)
             if config.hydra.launcher._target_ != IN_THIS_PROCESS:
                 isolation.dismiss()  # the launcher's own processes have theirs
 

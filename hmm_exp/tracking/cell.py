@@ -9,23 +9,31 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 
 from hmm_exp.config import Config
 from hmm_exp.errors import TrackingError
-from hmm_exp.tracking import isolation, owner, tags, terminal
-from hmm_exp.tracking.bundle import Bundle, cell_name
+from hmm_exp.tracking import isolation, live, owner, tags, terminal
+from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
 from hmm_exp.tracking.record import fail_run, finish_run, one_line, start_run
 from hmm_exp.tracking.store import Store, open_store, patiently, store_of
 from hmm_exp.tracking.sweep import finished_cell
 
+if TYPE_CHECKING:
+    from hmm_exp.experiment.prepare import Prepared
+    from hmm_exp.experiment.result import RunResult
+
 _LOOK_EVERY = 0.5  # seconds
 log = logging.getLogger(__name__)
+_stages = logging.getLogger("hmm_exp.stages")
+_stages.propagate = False
 
 
 def run_cell(settings: Config) -> None:
@@ -40,24 +48,20 @@ def run_cell(settings: Config) -> None:
 
 def _run_alone(settings: Config) -> None:
     from hmm_exp.experiment.prepare import prepare
-    from hmm_exp.experiment.run import run
     from hmm_exp.tracking import registry
-    from hmm_exp.tracking.bundle import data_identity, write_bundle
+    from hmm_exp.tracking.bundle import data_identity
 
     prepared = prepare(settings)  # bad input leaves no run behind
     store = open_store(settings.tracking)
     run_id = start_run(store, settings, data_identity(prepared))
-    try:
-        with (
-            terminal.Progress(cell_name(settings)) as progress,
-            tempfile.TemporaryDirectory() as folder,
-        ):
-            result = run(prepared, progress)
-            progress("recording")
-            finish_run(store, run_id, write_bundle(result, Path(folder) / "run"))
-    except (Exception, KeyboardInterrupt) as error:
-        fail_run(store, run_id, error)
-        raise
+    with tempfile.TemporaryDirectory() as folder:
+        log_file = Path(folder) / LOG_FILE
+        try:
+            with _logged(log_file):
+                result = _fitted_alone(prepared, Path(folder), store, run_id)
+        except (Exception, KeyboardInterrupt) as error:
+            fail_run(store, run_id, error, log_file)
+            raise
     terminal.print_run(result)
     print(f"run {run_id}: {terminal.ui_link(store, run_id=run_id)}")
     if settings.promote:
@@ -66,6 +70,47 @@ def _run_alone(settings: Config) -> None:
         )
         print(*decision.lines(settings.registry.name), sep="\n")
     print(result.regime_now)
+
+
+def _fitted_alone(prepared: "Prepared", folder: Path, store: Store, run_id: str) -> "RunResult":
+    """Fit and record, watched on a terminal."""
+    from hmm_exp.experiment.run import run
+    from hmm_exp.tracking.bundle import write_bundle
+    from hmm_exp.tracking.pulse import Pulse
+
+    if live.wanted(prepared.config.quiet):
+        live.start(folder, 1)
+    try:
+        with live.Line(folder, 1, cell_name(prepared.config)) as line:
+            with Pulse(line, line.watched) as pulse:
+
+                def stage(text: str) -> None:
+                    _stages.info(text)
+                    pulse(text)
+
+                result = run(prepared, stage)
+                stage("recording")
+            bundle = write_bundle(result, folder / "run", folder / LOG_FILE)
+            finish_run(store, run_id, bundle)
+    finally:
+        live.stop()
+    return result
+
+
+@contextmanager
+def _logged(log_file: Path) -> Iterator[None]:
+    """Keep in a file what the package says and, for the file alone, the stages of the work."""
+    handler = logging.FileHandler(log_file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger("hmm_exp"), _stages]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
 
 
 @cache
@@ -95,13 +140,13 @@ class _Cell:
         except TrackingError as error:
             log.error("%s  FAILED: %s", self.head, error)
             return
-        progress = terminal.Progress(self.head)
         try:
-            with progress:
+            with live.Line(self.folder, self.number, cell_name(self.settings)) as progress:
                 if self._is_superseded(store):
                     return
                 space = self._ask("prepare", self.settings, self.log_file, progress=progress)
                 if self._is_done(store, space):
+                    progress.skipped = True
                     return
                 run_id = self._start(store, space)
                 bundle = self._fitted(space, progress)
@@ -129,7 +174,7 @@ class _Cell:
         """Folder of the sweep on this machine."""
         return Path(self.settings.sweep.folder or tempfile.gettempdir())
 
-    def _ask(self, name: str, *arguments: object, progress: terminal.Progress) -> Any:
+    def _ask(self, name: str, *arguments: object, progress: live.Line) -> Any:
         return isolation.worker().ask(
             name,
             *arguments,
@@ -162,12 +207,12 @@ class _Cell:
     def _start(self, store: Store, space: dict[str, str] | None) -> str:
         return patiently(lambda: start_run(store, self.settings, space), self._patience)
 
-    def _fitted(self, space: dict[str, str], progress: terminal.Progress) -> Bundle:
+    def _fitted(self, space: dict[str, str], progress: live.Line) -> Bundle:
         """Bundle of this cell: left by an earlier start that could not record it, or made now."""
         place = self.folder / "pending" / space[tags.FINGERPRINT]
         if not place.is_dir():
             place.parent.mkdir(parents=True, exist_ok=True)
-            self._ask("fit", place, progress=progress)
+            self._ask("fit", place, progress.watched, progress=progress)
         return Bundle.read(place)
 
     def _record(self, store: Store, run_id: str, bundle: Bundle) -> None:

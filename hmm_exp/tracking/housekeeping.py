@@ -11,9 +11,10 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from hmm_exp.errors import TrackingError
+from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.tracking import owner, tags, terminal
 from hmm_exp.tracking.leaderboard import (
-    experiment_ids,
+    all_runs,
     latest_sweep_id,
     leaderboard,
     sweep_cells,
@@ -73,6 +74,18 @@ def remove(client: MlflowClient, runs: list[Run]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def leftover_caches(client: MlflowClient, sweep_id: str | None = None) -> list[Path]:
+    """Caches of sweeps that were killed; one that ends takes its own away."""
+    ended = [parent for parent in _runs(client, "sweep") if _status(parent) != "RUNNING"]
+    places = []
+    for parent in ended:
+        name = parent.data.tags[tags.SWEEP_ID]
+        if sweep_id in (None, name) and (parent.info.artifact_uri or "").startswith("file:"):
+            root = Path(local_file_uri_to_path(parent.info.artifact_uri)).parents[1]
+            places.append(root / "sweeps" / name / CACHE)
+    return [place for place in places if place.is_dir()]
+
+
 def in_words(run: Run) -> str:
     """Give a run in one line: status, cell, id, reason."""
     reason = run.data.tags.get(tags.STATUS_REASON, "")
@@ -108,17 +121,5 @@ def _twins(run: Run) -> tuple[str, str]:
 
 def _runs(client: MlflowClient, kind: str) -> list[Run]:
     """All runs of a kind in a store, oldest first."""
-    found: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            experiment_ids(client),
-            filter_string=f"tags.{tags.KIND} = '{kind}'",
-            order_by=["attributes.start_time ASC"],
-            max_results=1000,
-            page_token=token,
-        )
-        found += page
-        token = page.token
-        if not token:
-            return found
+    runs = all_runs(client, f"tags.{tags.KIND} = '{kind}'")
+    return sorted(runs, key=lambda run: run.info.start_time)

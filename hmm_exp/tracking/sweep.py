@@ -4,6 +4,7 @@ The end reads the store by `sweep_id`, so it sees cells that ran in other proces
 machines.
 """
 
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -14,8 +15,9 @@ from omegaconf import DictConfig, open_dict, read_write
 from hmm_exp.config import Config, to_config
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment import figures
+from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.hmm.threads import cores
-from hmm_exp.tracking import isolation, owner, registry, tags, terminal
+from hmm_exp.tracking import isolation, live, owner, registry, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE
 from hmm_exp.tracking.leaderboard import (
     Choice,
@@ -27,7 +29,7 @@ from hmm_exp.tracking.leaderboard import (
 )
 from hmm_exp.tracking.multiplicity import weigh_choice, write_luck
 from hmm_exp.tracking.preflight import Plan, check_data
-from hmm_exp.tracking.store import Store, artifact_root, git_sha, open_store
+from hmm_exp.tracking.store import Store, analyse, artifact_root, git_sha, open_store
 
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
@@ -60,12 +62,17 @@ def open_sweep(config: DictConfig, plan: Plan) -> Config:
         config.hydra.overrides.task += _words(settings)
         if "n_jobs" in config.hydra.launcher:  # joblib's
             config.hydra.launcher.n_jobs = min(settings.compute.workers or cores(), plan.n_cells)
-    cells = f"{plan.n_cells} cell{'s' if plan.n_cells > 1 else ''}"
-    print(
-        f"sweep {settings.sweep_id}: {cells}; if stopped, go on with sweep_id={settings.sweep_id}",
-        flush=True,
-    )
     return settings
+
+
+def announce(settings: Config) -> None:
+    """Say what begins, and draw it where somebody watches."""
+    sweep_id, n_cells = settings.sweep_id, settings.sweep.n_cells or 0
+    if not settings.quiet:
+        cells = f"{n_cells} cell{'s' if n_cells > 1 else ''}"
+        print(f"sweep {sweep_id}: {cells}; if stopped, go on with sweep_id={sweep_id}", flush=True)
+    if live.wanted(settings.quiet):
+        live.start(Path(str(settings.sweep.folder)), n_cells)
 
 
 def finished_cell(store: Store, sweep_id: str | None, fingerprint: str) -> bool:
@@ -100,7 +107,7 @@ def close_sweep(settings: Config) -> bool:
         refuses is a result, not a failure.
     """
     assert settings.sweep_id is not None
-    isolation.dismiss()
+    _end_cells(settings)
     store = open_store(settings.tracking)
     close_orphans(store)
     cells = _current(sweep_cells(store.client, settings.sweep_id), settings)
@@ -108,7 +115,7 @@ def close_sweep(settings: Config) -> bool:
     if cells:
         print(f"\n{terminal.leaderboard_table(leaderboard(cells))}\n")
     all_finished = _all_finished(cells, settings)
-    choice = choose(store.client, settings.sweep_id)
+    choice = choose(store.client, settings.sweep_id, cells)
     if settings.sweep.require_all and not all_finished:
         choice = Choice(None, ["not every cell finished: no winner (sweep.require_all=true)"])
     luck = weigh_choice(store.client, cells, choice.run_id)
@@ -116,6 +123,7 @@ def close_sweep(settings: Config) -> bool:
     write_luck(store.client, parent.info.run_id, luck)
     _promote(store, settings, choice)
     _write_parent(store, parent, cells, choice, all_finished)
+    analyse(store)
     link = terminal.ui_link(store, sweep_id=settings.sweep_id)
     print(f"compare: {terminal.ui_command(store)}{link}")
     if not all_finished:
@@ -128,12 +136,19 @@ def close_sweep(settings: Config) -> bool:
 
 def abandon_sweep(settings: Config, interrupted: bool) -> None:
     """Close the parent of a sweep whose launcher broke; its finished cells stay as they are."""
-    isolation.dismiss()
+    _end_cells(settings)
     store = open_store(settings.tracking)
     close_orphans(store)
     status = RunStatus.KILLED if interrupted else RunStatus.FAILED
     assert settings.sweep.parent_run is not None
     store.client.set_terminated(settings.sweep.parent_run, RunStatus.to_string(status))
+
+
+def _end_cells(settings: Config) -> None:
+    """Take away what cells alone need: their live lines, their process, their cache."""
+    live.stop()
+    isolation.dismiss()
+    shutil.rmtree(Path(str(settings.sweep.folder)) / CACHE, ignore_errors=True)
 
 
 def _opened(store: Store, n_cells: int) -> Run:

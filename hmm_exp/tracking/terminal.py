@@ -1,9 +1,7 @@
-"""What the program says on the terminal: live progress, tables, verdicts, links."""
+"""What the program says on the terminal: tables, verdicts, links; `live` shows progress."""
 
 import secrets
-import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -16,31 +14,6 @@ if TYPE_CHECKING:
     from hmm_exp.experiment.result import RunResult
 
 WIDTH = 100
-
-
-class Progress:
-    """One live line on a terminal, rewritten in place and gone at the end; nothing in a pipe."""
-
-    def __init__(self, head: str) -> None:
-        self.head = head
-        self.live = sys.stderr.isatty()
-
-    def __call__(self, text: str) -> None:
-        """Show what is being done now."""
-        if self.live:
-            print(f"\r\x1b[K{self.head}  {text}"[: WIDTH + 4], end="", file=sys.stderr, flush=True)
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.live:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def summary_line(metrics: dict[str, float], run_tags: dict[str, str]) -> str:

@@ -25,6 +25,7 @@ from hmm_exp.errors import HmmExpError
 from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.experiment.run import run
 from hmm_exp.tracking.bundle import data_identity, write_bundle
+from hmm_exp.tracking.pulse import Pulse
 
 OUT_OF_MEMORY_FIRST = "500"  # of -1000..1000: of all processes the kernel shall take this one
 log = logging.getLogger("hmm_exp")
@@ -70,16 +71,18 @@ class _Server:
         self.prepared = prepare(settings)
         return data_identity(self.prepared)
 
-    def fit(self, folder: Path) -> None:
+    def fit(self, folder: Path, watched: bool = False) -> None:
         """Fit what was prepared and leave the bundle in `folder`."""
         assert self.prepared is not None
-        result = run(self.prepared, self._progress)
-        self._progress("writing")
-        write_bundle(result, folder, self.log_file)
+        with Pulse(lambda text: self.answers.send("progress", text), watched) as pulse:
 
-    def _progress(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-        self.answers.send("progress", text)
+            def stage(text: str) -> None:
+                print(text, file=sys.stderr, flush=True)
+                pulse(text)
+
+            result = run(self.prepared, stage)
+            stage("writing")
+            write_bundle(result, folder, self.log_file)
 
 
 def main() -> None:
@@ -105,7 +108,8 @@ def _answer(server: _Server, name: str, arguments: tuple) -> tuple[str, Any]:
     try:
         return "done", getattr(server, name)(*arguments)
     except BaseException as error:  # also SystemExit: a cell costs only itself
-        traceback.print_exc()
+        if server.log_file is not None or not isinstance(error, HmmExpError):
+            traceback.print_exc()  # into the log; before there is one, our own errors say it all
         return "damaged" if isinstance(error, MemoryError) else "failed", _one_line(error)
 
 

@@ -2,7 +2,8 @@
 
 A cell with one of the seeds of FAULTS meets that fault in its fit. KILL_AT names a moment at
 which the watching process, or that of KILL_PID, is killed by SIGKILL, once (the file KILL_ONCE is
-made then), at the second cell that gets there.
+made then), at the second cell that gets there. With KILL_PARENT its parent, a launcher's main
+process, is killed in the same moment.
 """
 
 import importlib.machinery
@@ -44,6 +45,9 @@ def _kill(moment: str, pid: int) -> None:
         seen.touch()
         return
     once.touch()
+    if "KILL_PARENT" in os.environ:
+        above = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]
+        os.kill(int(above), signal.SIGKILL)
     os.kill(int(os.environ.get("KILL_PID", pid)), signal.SIGKILL)
     time.sleep(1)
 

@@ -1,0 +1,118 @@
+"""Make every picture of the manual: python docs/tools/make_gallery.py
+
+Runs the sweep of the tutorial, a walk forward and a grid inside one run, in a folder of their own,
+takes the figures they recorded, draws one more, filtered beside smoothed probabilities, and runs
+the notebook on the sweep's winner.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from matplotlib.figure import Figure
+from mlflow.tracking import MlflowClient
+from nbclient import NotebookClient
+from PIL import Image
+
+import hmm_exp
+from hmm_exp.experiment.figures import style
+from hmm_exp.experiment.figures.calendar import days, set_time_axis
+
+DOCS = Path(__file__).resolve().parents[1]
+GALLERY = DOCS / "images" / "gallery"
+NOTEBOOK = DOCS / "notebooks" / "quickstart.ipynb"
+SWEEP = "-m model.n_states=2,3,4,5 features=v1,v2"
+WALK = "split=walk_forward model.n_states=3 split.refit_every=1440"
+GRID = "model.state_grid=[2,3,4,5] selection=cv"
+BARS_SHOWN = 144
+
+
+def main() -> None:
+    """Make the pictures anew; those that no run makes any more are gone."""
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / "gallery"
+        fresh.mkdir()
+        store = f"sqlite:///{folder}/mlflow.db"
+        os.environ["MLFLOW_TRACKING_URI"] = store
+        client = MlflowClient(store)
+        train(folder, SWEEP)
+        winner = client.get_model_version_by_alias("hmm_regime", "production").run_id
+        parent = client.get_run(winner).data.tags["mlflow.parentRunId"]
+        take(client, parent, fresh)
+        take(client, winner, fresh)
+        for words, names in ((WALK, ("drift.png",)), (GRID, ("criteria.png",))):
+            train(folder, words)
+            (run,) = client.search_runs(["1"], order_by=["start_time DESC"], max_results=1)
+            take(client, run.info.run_id, fresh, only=names)
+        detector = hmm_exp.load_detector("models:/hmm_regime/Production")
+        run_notebook(folder)
+        shutil.rmtree(GALLERY, ignore_errors=True)
+        shutil.copytree(fresh, GALLERY)
+    figure = filtered_and_smoothed(detector, hmm_exp.make_market())
+    store_small(style.save(figure, DOCS / "images" / "filtered_smoothed.png"))
+
+
+def train(folder: str, words: str) -> None:
+    """Run the program with some words in a folder."""
+    command = [sys.executable, "-m", "hmm_exp.train", *words.split()]
+    subprocess.run(command, cwd=folder, check=True)
+
+
+def take(client: MlflowClient, run_id: str, to: Path, only: tuple[str, ...] = ()) -> None:
+    """Copy the figures of a run, or some of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        for plot in sorted(Path(client.download_artifacts(run_id, "plots", folder)).glob("*.png")):
+            if not only or plot.name in only:
+                store_small(Path(shutil.copy(plot, to)))
+
+
+def run_notebook(folder: str) -> None:
+    """Run the notebook in a folder and keep its outputs, without what is about the machine."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, resources={"metadata": {"path": folder}}, timeout=300).execute()
+    for cell in notebook.cells:
+        cell.metadata = {}
+        if "outputs" in cell:
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+    nbformat.write(notebook, NOTEBOOK)
+
+
+def store_small(path: Path) -> None:
+    """Pack a picture as tightly as PNG allows; no pixel changes."""
+    with Image.open(path) as picture:
+        picture.convert("RGB").save(path, optimize=True)
+
+
+def filtered_and_smoothed(detector: hmm_exp.Detector, bars: hmm_exp.Bars) -> Figure:
+    """Two answers about the same bars, around the time where they differ most."""
+    table = detector.observe(bars)
+    live, later = detector.filtered(table).probs[:, -1], detector.smoothed(table).probs[:, -1]
+    differs = np.convolve(np.abs(live - later), np.ones(24), mode="same")
+    middle = int(differs.argmax())
+    window = slice(max(0, middle - BARS_SHOWN // 2), middle + BARS_SHOWN // 2)
+    time = table.available_at.as_unit("ns").asi8[window]
+    label = detector.labels[-1]
+    figure = style.new_figure(
+        f"Hindsight sees {label} begin and end hours before anyone could",
+        f"probability of {label} · {BARS_SHOWN} bars of the synthetic market · filtered uses bars "
+        f"up to each time, smoothed all later ones too",
+        height=360,
+    )
+    axes = style.add_axes(figure, xlabel="UTC", ylabel="probability")
+    axes.set_ylim(-0.03, 1.03)
+    set_time_axis(axes, time)
+    colors = (style.INK, style.regime_colors(detector.n_states)[-1])
+    lines = [np.vstack([days(time), series[window]]) for series in (live, later)]
+    style.draw_lines(axes, lines, colors, linewidths=[1.6, 1.6])
+    style.set_ticks(axes, "y", (0, 0.5, 1), ("0", "0.5", "1"))
+    style.add_key(figure, ("filtered: known live", "smoothed: hindsight"), colors)
+    return figure
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What EM is climbing at this moment in this process, for whoever shows progress.
+
+>>> under_way()             # from another thread, at any time
+[Climbing(place=3, of=10, n_iter=57, log_lik=-41234.5)]
+
+The compiled loop counts its iterations and keeps their likelihoods anyway. They are looked at while
+it runs, so being watched costs a fit nothing and changes none of its bits.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Climbing:
+    """One climb under way.
+
+    Attributes
+    ----------
+    place, of
+        Which start it is, from 0, and how many there are.
+    n_iter
+        Iterations made; None when the engine does not tell.
+    log_lik
+        Log-likelihood in nats after the last but one of them; None before that.
+    """
+
+    place: int
+    of: int
+    n_iter: int | None = None
+    log_lik: float | None = None
+
+    def __str__(self) -> str:
+        words = [f"start {self.place + 1} of {self.of}"]
+        words += [] if self.n_iter is None else [f"iteration {self.n_iter}"]
+        words += [] if self.log_lik is None else [f"log-likelihood {self.log_lik:.1f}"]
+        return ", ".join(words)
+
+
+@dataclass(eq=False)
+class _Climb:
+    place: int
+    of: int
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    history: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+
+_under_way: list[_Climb] = []  # append and remove are each one step of the interpreter
+_mine: ContextVar[_Climb | None] = ContextVar("climb", default=None)
+
+
+@contextmanager
+def climbing(place: int, of: int) -> Iterator[None]:
+    """Make the climb that this thread is about to do visible until it ends."""
+    climb = _Climb(place, of)
+    token = _mine.set(climb)
+    _under_way.append(climb)
+    try:
+        yield
+    finally:
+        _under_way.remove(climb)
+        _mine.reset(token)
+
+
+def follow(counts: np.ndarray, history: np.ndarray) -> None:
+    """Say where the loop of this thread's climb keeps its count (first) and its likelihoods."""
+    if climb := _mine.get():
+        climb.history, climb.counts = history, counts  # whoever sees the counts finds the history
+
+
+def under_way() -> list[Climbing]:
+    """All climbs of this process that are under way, the oldest first."""
+    return [_seen(climb) for climb in list(_under_way)]
+
+
+def _seen(climb: _Climb) -> Climbing:
+    if not len(climb.counts):
+        return Climbing(climb.place, climb.of)
+    n_iter = int(climb.counts[0])
+    log_lik = float(climb.history[n_iter - 1]) if n_iter else None
+    return Climbing(climb.place, climb.of, n_iter, log_lik)
