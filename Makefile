@@ -6,7 +6,7 @@ SWEEP ?= model.n_states=2,3,4,5 features=v1,v2
 PYTEST ?= -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test test-fast check format ui docs gallery bench clean
+.PHONY: help sweep test test-fast check format ui server docs gallery bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -16,6 +16,9 @@ sweep: $(VENV)/run.stamp ## Run the README sweep on the synthetic market (SWEEP=
 
 ui: $(VENV)/run.stamp ## Compare runs in the MLflow UI on http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1
+
+server: $(VENV)/server.stamp ## Serve a shared store on http://127.0.0.1:5000: MLflow over PostgreSQL
+	@exec $(BIN)/hmm-server $(SERVER)
 
 test: $(VENV)/dev.stamp ## Run all tests, slow ones included, on all cores (PYTEST="" for one)
 	$(BIN)/python -m pytest $(PYTEST)
@@ -51,7 +54,12 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
+$(VENV)/server.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server]'
+	@touch $@ $(VENV)/run.stamp
+
 $(VENV)/dev.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,parallel]'
-	@touch $@ $(VENV)/run.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,parallel,slurm,ray,server]'
+	@touch $@ $(VENV)/run.stamp $(VENV)/server.stamp

@@ -1,6 +1,7 @@
 """Which kind of start finds the best known optimum: ten starts of each kind in every setting.
 
     python benchmarks/starts.py --bars bars.csv [--states 2,3,4,5,6] [--seeds 1]
+        [--kinds quantile,random]
 
 Settings are numbers of states by v1 and v2 by "diag" and "full", on scaled train rows. The best
 known optimum of a setting is the best of all starts made here, splits of the solution with one
@@ -33,24 +34,28 @@ def main() -> None:
     parser.add_argument("--bars", required=True, help="CSV of open-stamped hourly bars")
     parser.add_argument("--states", default="2,3,4,5,6")
     parser.add_argument("--seeds", type=int, default=1, help="repetitions of everything")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="quantile,random at least")
     args = parser.parse_args()
     states = [int(word) for word in args.states.split(",")]
     rows: list[dict] = []
     for name in ("v1", "v2"):
         X, steps, volatility = observations(args.bars, name)
         for covariance_type in ("diag", "full"):
-            rows += chain(X, steps, volatility, covariance_type, states, args.seeds, name)
+            setting = f"{name} {covariance_type}"
+            data = X, steps, volatility, covariance_type
+            rows += chain(data, states, args.seeds, args.kinds.split(","), setting)
     table(rows)
 
 
-def chain(X, steps, volatility, covariance_type, states, n_seeds, name) -> list[dict]:
+def chain(data, states, n_seeds, kinds, name) -> list[dict]:
     """All starts for rising numbers of states, each fed by the solution of the one before."""
+    X, steps, volatility, covariance_type = data
     rows, before = [], None
     for n_states in states:
         began = time.perf_counter()
         points, owners = [], []
         for seed in range(n_seeds):
-            for kind in KINDS:
+            for kind in kinds:
                 points += starting_points(
                     X,
                     volatility,
@@ -66,7 +71,7 @@ def chain(X, steps, volatility, covariance_type, states, n_seeds, name) -> list[
         fitted = fit_from(points, X, steps, SEARCH)
         before = fitted.params
         best = max(start.objective for start in fitted.starts)
-        setting = f"{name} {covariance_type} K={n_states}"
+        setting = f"{name} K={n_states}"
         groups = _groups(fitted.starts, owners)
         rows += [_row(setting, kind, starts, best) for kind, starts in groups]
         short = " ".join(

@@ -59,9 +59,12 @@ class Detector(StreamModel):
         Base bars an answer needs: feature warm-up plus burn-in of the filter.
     meta
         Where it comes from: fingerprint, train end and the like. Never used in computing.
+    promise
+        What its run lets expect of later bars, for `hmm_exp.monitor`; empty in older models.
     """
 
     meta: dict[str, Any] = field(default_factory=dict)
+    promise: dict[str, Any] = field(default_factory=dict)
 
     @property
     def n_states(self) -> int:
@@ -177,7 +180,8 @@ class Detector(StreamModel):
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON-ready values; floats keep every bit."""
-        return {"format": FORMAT, **super().to_dict(), "meta": self.meta}
+        parts = super().to_dict()
+        return {"format": FORMAT, **parts, "meta": self.meta, "promise": self.promise}
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> "Detector":
@@ -185,7 +189,8 @@ class Detector(StreamModel):
         if stored.get("format") != FORMAT:
             raise ModelError(f"detector format {stored.get('format')}: this version reads {FORMAT}")
         try:
-            return cls(**read_parts(stored), meta=stored["meta"])
+            promise = stored.get("promise", {})
+            return cls(**read_parts(stored), meta=stored["meta"], promise=promise)
         except KeyError as error:
             raise ModelError(f"the stored detector has no {error.args[0]!r}") from None
 

@@ -1,4 +1,4 @@
-"""List, show and clean the sweeps of a store: `hmm-sweeps`."""
+"""List, show, clean and close the sweeps of a store: `hmm-sweeps`."""
 
 import sys
 

@@ -43,6 +43,9 @@ def assert_sound(fitted: Fit) -> None:
     """No NaN, and covariances that are positive definite."""
     assert np.isfinite(fitted.log_lik)
     assert np.isfinite(fitted.history).all()
+    params = fitted.params
+    for values in (params.startprob, params.transmat, params.means, params.covars):
+        assert np.isfinite(values).all()
     assert (np.linalg.eigvalsh(fitted.params.full_covars()) > 0).all()
 
 

@@ -124,3 +124,15 @@ def test_the_user_is_told_once_that_the_engine_is_compiled(caplog, monkeypatch, 
         fit(*planted(50), n_states=1)
         em.announce_compilation()
     assert len(caplog.records) <= 2
+
+
+def test_of_processes_that_begin_together_one_says_that_it_compiles(caplog, monkeypatch, tmp_path):
+    folder = tmp_path / "0123456789abcdef"
+    monkeypatch.setattr(compiling, "cache_folder", lambda: folder)
+    with caplog.at_level(logging.INFO, logger="hmm_exp.hmm"):
+        compiling.announce(Unseen)
+        compiling.announce(Unseen)
+        assert len(caplog.records) == 1
+        os.utime(folder / "compiling", (1e9, 1e9))  # killed long ago, before it was done
+        compiling.announce(Unseen)
+    assert len(caplog.records) == 2

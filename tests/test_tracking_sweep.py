@@ -267,6 +267,7 @@ def serve(workdir):
         server = subprocess.Popen(
             command,
             cwd=workdir,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # seven processes
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

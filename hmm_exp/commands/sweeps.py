@@ -1,4 +1,4 @@
-"""List, show and clean the sweeps of a store.
+"""List, show, clean and close the sweeps of a store.
 
 Exit status: 0 done, 2 bad input.
 """
@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   hmm-sweeps show latest                     # leaderboard and what did not finish
   hmm-sweeps clean                           # what would be removed
   hmm-sweeps clean --yes                     # remove it
+  hmm-sweeps close 20260102-030405-abcd      # its machines are gone; then it can be resumed
 
 clean removes the runs of cells that failed or were killed, and finished cells that a later one of
 the same fingerprint in the same sweep supersedes, with their artifacts, and what sweeps that were
@@ -29,7 +30,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         prog="hmm-sweeps",
-        description="List, show and clean the sweeps of a store.",
+        description="List, show, clean and close the sweeps of a store.",
         epilog=EXAMPLES,
     )
     add_tracking_uri(parser)
@@ -40,6 +41,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     cleaning = commands.add_parser("clean", help="remove failed and superseded runs")
     cleaning.add_argument("--sweep", metavar="ID", help="of one sweep only")
     cleaning.add_argument("--yes", action="store_true", help="remove; without it, only say what")
+    close = commands.add_parser("close", help="end what a sweep left running on machines now gone")
+    close.add_argument("sweep", help="its id")
     return parser.parse_args(argv)
 
 
@@ -53,6 +56,9 @@ def run(args: argparse.Namespace) -> int:
         print(housekeeping.sweeps_table(client))
     elif args.command == "show":
         print(housekeeping.sweep_text(client, args.sweep))
+    elif args.command == "close":
+        closed = housekeeping.close_elsewhere(client, args.sweep)
+        print(*(f"closed {housekeeping.in_words(run)}" for run in closed), sep="\n")
     else:
         clean(client, args.sweep, args.yes)
     return DONE

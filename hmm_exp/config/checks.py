@@ -16,7 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 from hmm_exp.config.schema import RULES, Config, SplitConfig, flat, walk
 from hmm_exp.errors import ConfigError
 
-LAUNCHERS = {"joblib": ("joblib", "parallel")}  # Hydra's name: the preset, the extra it is in
+LAUNCHERS = {  # Hydra's name: the preset, the extra it is in
+    "joblib": ("joblib", "parallel"),
+    "submitit_slurm": ("slurm", "slurm"),
+    "submitit_local": ("submitit_local", "slurm"),
+    "ray": ("ray", "ray"),
+}
 
 
 def checked(config: "DictConfig | Config") -> Config:

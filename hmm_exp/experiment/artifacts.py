@@ -19,7 +19,7 @@ from hmm_exp.experiment import figures
 from hmm_exp.experiment.drift import drift_table, refit_table, walk_dwell, walk_means
 from hmm_exp.experiment.figures.judged import cumulative_gain, residuals
 from hmm_exp.experiment.result import RunResult
-from hmm_exp.experiment.split import SPLIT_NAMES, WalkForward
+from hmm_exp.experiment.split import BEFORE, SPLIT_NAMES, TRAIN, WalkForward
 from hmm_exp.experiment.walk import Walk
 from hmm_exp.hmm.order import labels
 
@@ -116,8 +116,9 @@ def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
     )
     if result.walk is not None:
         yield "drift", _drift(result, result.walk, subject)
-    histories = [start.history for start in result.chosen.fit.starts if len(start.history)]
-    yield "convergence", figures.convergence(histories, subject=subject)
+    starts = [start for start in result.chosen.fit.starts if len(start.history)]
+    histories, polished = [s.history for s in starts], [s.polished for s in starts]
+    yield "convergence", figures.convergence(histories, polished=polished, subject=subject)
     if result.assessment.residuals:
         yield "residuals", residuals(result.assessment.residuals, subject=subject)
     if result.assessment.scores is not None:
@@ -135,10 +136,13 @@ def _cumulative_gain(result: RunResult, subject: str) -> Figure:
     assert scores is not None
     model = scores["model_score"].to_numpy()[:-1]
     names = {"static": "static_score", "EWMA": "ewma_score"}
+    judged = result.prepared.target_part[:-1] >= TRAIN  # nothing was fitted on what is before
+    judged &= np.arange(len(model)) >= np.isfinite(model).argmax()  # a walk is silent at first
+    starts = {name: at for name, at in _split_starts(result).items() if name != SPLIT_NAMES[BEFORE]}
     return cumulative_gain(
-        result.prepared.source.time.as_unit("ns").asi8[1:],
-        {name: model - scores[column].to_numpy()[:-1] for name, column in names.items()},
-        splits=_split_starts(result),
+        result.prepared.source.time.as_unit("ns").asi8[1:][judged],
+        {name: (model - scores[column].to_numpy()[:-1])[judged] for name, column in names.items()},
+        splits=starts,
         subject=subject,
     )
 

@@ -19,6 +19,7 @@ from hmm_exp.experiment.track import BAR_COLUMNS, VARIANCES, Track, most_probabl
 from hmm_exp.experiment.variance import variance_shapes
 from hmm_exp.experiment.yardstick import (
     Baselines,
+    Yardstick,
     fit_baselines,
     fit_yardstick,
     score_bars,
@@ -91,13 +92,15 @@ def follow(prepared: Prepared, params: GaussianParams, baselines: Baselines | No
     recursion = (params.stationary(), params.transmat, density, prepared.table.steps)
     filtered = recursions.filter(*recursion)
     bar_probs = _known_at_close(prepared, filtered.probs)
+    yardstick = _yardstick(prepared, bar_probs)
     return Track(
         probs=filtered.probs,
         log_lik=filtered.log_lik,
         smoothed=recursions.smooth(*recursion).probs,
         bar_probs=bar_probs,
         residuals=feature_residuals(params, prepared.X, prepared.table.steps, filtered.probs),
-        bars=_bars(prepared, bar_probs, baselines),
+        bars=_bars(prepared, bar_probs, yardstick, baselines),
+        yardstick=yardstick,
     )
 
 
@@ -165,14 +168,24 @@ def _known_at_close(prepared: Prepared, probs: np.ndarray) -> np.ndarray:
     return known
 
 
-def _bars(
-    prepared: Prepared, bar_probs: np.ndarray, baselines: Baselines | None
-) -> pd.DataFrame | None:
-    """What the model and the baselines say of every bar's next return, columns BAR_COLUMNS."""
+def _yardstick(prepared: Prepared, bar_probs: np.ndarray) -> Yardstick | None:
+    """Densities of the train returns under the states; None without base returns."""
     returns = prepared.source.next_return
     if returns is None:
         return None
-    yardstick = fit_yardstick(bar_probs, np.where(prepared.target_part == TRAIN, returns, np.nan))
+    return fit_yardstick(bar_probs, np.where(prepared.target_part == TRAIN, returns, np.nan))
+
+
+def _bars(
+    prepared: Prepared,
+    bar_probs: np.ndarray,
+    yardstick: Yardstick | None,
+    baselines: Baselines | None,
+) -> pd.DataFrame | None:
+    """What the model and the baselines say of every bar's next return, columns BAR_COLUMNS."""
+    returns = prepared.source.next_return
+    if returns is None or yardstick is None:
+        return None
     known = baselines or baselines_of(prepared)
     assert known is not None
     said = score_bars(yardstick, known, bar_probs, returns)

@@ -74,6 +74,26 @@ def bootstrap_means(
     return means + centre
 
 
+def resampled(
+    x: np.ndarray, block: float, length: int, *, seed: int = 0, n_draws: int = 1000
+) -> np.ndarray:
+    """Stretches of `length` bars like those of a complete series (n,), shape (n_draws, length)."""
+    out = np.empty((n_draws, length))
+    _fill_stretches(np.ascontiguousarray(x), block, np.random.default_rng(seed), out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _fill_stretches(x, block, rng, out):
+    """Neighbour after neighbour, and with chance 1 / block a jump to anywhere."""
+    n = len(x)
+    for draw in range(len(out)):
+        at = int(rng.random() * n)
+        for t in range(out.shape[1]):
+            out[draw, t] = x[at]
+            at = int(rng.random() * n) if rng.random() * block < 1.0 else (at + 1) % n
+
+
 @njit(cache=True, nogil=True)
 def _fill_means(sums, block, rng, means):
     """One resample after the other; sums (n + 1, M) are cumulative and start at zero."""

@@ -114,7 +114,7 @@ def feature_residuals(
     residuals = np.full(X.shape, np.nan)
     for d in range(X.shape[1]):
         z = (X[observed, d, None] - params.means[:, d]) / deviation[:, d]  # (n, K)
-        residuals[observed, d] = _normal_quantile(weights[observed], ndtr(z), ndtr(-z))
+        residuals[observed, d] = _normal_quantile(weights[observed], *_tails(z, ndtr(-np.abs(z))))
     return residuals
 
 
@@ -147,8 +147,8 @@ def return_residuals(
     scored = np.isfinite(next_return) & np.isfinite(probs).all(axis=1)
     residuals = np.full(len(next_return), np.nan)
     z = (next_return[scored, None] - yardstick.loc) / yardstick.scale
-    lower, upper = stdtr(yardstick.df, z), stdtr(yardstick.df, -z)
-    residuals[scored] = _normal_quantile(probs[scored], lower, upper)
+    tails = _tails(z, stdtr(yardstick.df, -np.abs(z)))
+    residuals[scored] = _normal_quantile(probs[scored], *tails)
     return residuals
 
 
@@ -214,6 +214,12 @@ def rejections(
         for what, effect, limit, room in found
         if effect > limit + room
     ]
+
+
+def _tails(z: np.ndarray, smaller: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """P(Z <= z) and P(Z > z) of a symmetric distribution, from the smaller of the two."""
+    larger, below = 1.0 - smaller, z < 0.0
+    return np.where(below, smaller, larger), np.where(below, larger, smaller)
 
 
 def _normal_quantile(weights: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:

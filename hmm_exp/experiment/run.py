@@ -19,11 +19,12 @@ from threadpoolctl import threadpool_limits
 
 from hmm_exp.detector import Detector
 from hmm_exp.errors import FitError
-from hmm_exp.experiment.assess import assess, follow
+from hmm_exp.experiment.assess import assess, baselines_of, follow
 from hmm_exp.experiment.candidate import Candidate, fit_candidate, held_out, train_steps
 from hmm_exp.experiment.drift import walk_metrics
 from hmm_exp.experiment.persistence import switches_per_1000
 from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.experiment.promise import make_promise
 from hmm_exp.experiment.result import RunResult, regime_in_words
 from hmm_exp.experiment.select import (
     select,
@@ -32,6 +33,7 @@ from hmm_exp.experiment.select import (
     validation_scores,
 )
 from hmm_exp.experiment.split import SPLIT_NAMES, TEST, VAL, WalkForward
+from hmm_exp.experiment.track import Track
 from hmm_exp.experiment.walk import Walk, walk_forward
 from hmm_exp.hmm.burnin import burn_in
 from hmm_exp.hmm.criteria import criteria, single_gaussian
@@ -71,7 +73,9 @@ def run_once(prepared: Prepared, progress: Progress = lambda text: None) -> RunR
     detector = _detector(prepared, refit or chosen, scaler)
     seconds_fit = time.perf_counter() - clock
     progress("evaluating")
-    assessment = assess(prepared, chosen, follow(prepared, chosen.params))
+    track = follow(prepared, chosen.params)
+    assessment = assess(prepared, chosen, track)
+    detector = _promising(prepared, detector, None if refit else track)
     metrics = _metrics(candidates, chosen, null, warnings) | assessment.metrics
     regimes = regime_table(prepared, detector)
     metrics |= _viterbi(prepared, regimes) | _seconds(prepared, clock, seconds_fit)
@@ -100,7 +104,7 @@ def run_walk_forward(prepared: Prepared, progress: Progress = lambda text: None)
     walks, warnings = walk_forward(prepared, progress)
     walk = select_walk(walks, prepared.target_part, prepared.config.selection)
     fitted, chosen = walk.fitted, walk.candidate
-    detector = _detector(fitted, chosen, fitted.scaler)
+    detector = _promising(fitted, _detector(fitted, chosen, fitted.scaler), None)
     seconds_fit = time.perf_counter() - clock
     progress("evaluating")
     prepared = prepared.scaled_by(fitted.scaler)
@@ -218,6 +222,27 @@ def _detector(prepared: Prepared, candidate: Candidate, scaler: StandardScaler) 
         },
     )
     return replace(detector, min_history=_min_history(prepared, detector))
+
+
+def _promising(prepared: Prepared, detector: Detector, track: Track | None) -> Detector:
+    """The detector with what it may be held to later; nothing where there is too little to go by.
+
+    `track` is that of the very same fit, whose densities of the next return need no second fit.
+    """
+    source, densities = prepared.source, None
+    if track is not None and track.yardstick is not None:
+        baselines = baselines_of(prepared)
+        assert baselines is not None
+        densities = (track.yardstick, baselines.static)
+    promise = make_promise(
+        detector,
+        prepared.table,
+        source.time,
+        source.next_return,
+        (prepared.split.train_start, pd.Timestamp(detector.meta["train_end"])),
+        densities,
+    )
+    return replace(detector, promise=promise.to_dict() if promise else {})
 
 
 def _min_history(prepared: Prepared, detector: Detector) -> int:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from hmm_exp.experiment.yardstick import Yardstick
+
 SCORES = ["model", "static", "ewma"]
 VARIANCES = [f"{name}_variance" for name in SCORES]
 # Log scores in nats, variance forecasts up to a factor, pseudo-residual of the next return.
@@ -30,6 +32,9 @@ class Track:
     bars
         What was said of every base bar's next return, columns `BAR_COLUMNS`; None without base
         returns.
+    yardstick
+        Densities of the next return that the scores come from; None without returns, and after a
+        walk, which has many.
     """
 
     probs: np.ndarray
@@ -38,6 +43,7 @@ class Track:
     bar_probs: np.ndarray
     residuals: np.ndarray
     bars: pd.DataFrame | None
+    yardstick: Yardstick | None = None
 
     @property
     def scores(self) -> pd.DataFrame | None:

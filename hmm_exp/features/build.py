@@ -15,14 +15,22 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from hmm_exp.errors import ConfigError, DataError, HistoryError
-from hmm_exp.features.kernel import N_FEATURES, advance_all, join_as_of, new_state
+from hmm_exp.features.kernel import (
+    N_FEATURES,
+    advance_all,
+    find_missing,
+    join_as_of,
+    new_state,
+)
 from hmm_exp.features.recipe import Recipe
+from hmm_exp.hmm.threads import run_all
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.market.resample import resample
 from hmm_exp.market.timeframes import timeframe_step
 
 FORMATS = (".csv", ".parquet")
+_MANY = 1 << 16  # rows from which on threads are worth their start
 
 
 @dataclass(frozen=True)
@@ -107,8 +115,7 @@ def build_features(bars: Bars, recipe: Recipe) -> FeatureTable:
         bins = {timeframe: _whole_bins(bars, timeframe) for timeframe in recipe.timeframes}
     except HistoryError:
         raise _too_few(bars, recipe) from None
-    X = _join(recipe, bins)
-    missing = np.isnan(X).any(axis=1)
+    X, missing = _join(recipe, bins)
     if missing.all():
         raise _no_complete_row(bars, recipe, X)
     first = int(missing.argmin())
@@ -157,16 +164,28 @@ def _whole_bins(bars: Bars, timeframe: str) -> Bars:
     return replace(binned, frame=binned.frame.iloc[1:], states=None)
 
 
-def _join(recipe: Recipe, bins: dict[str, Bars]) -> np.ndarray:
-    """Values of every column at every row of the grid, shape (T, D)."""
+def _join(recipe: Recipe, bins: dict[str, Bars]) -> tuple[np.ndarray, np.ndarray]:
+    """Values of every column at every row of the grid, (T, D), and which rows lack one, (T,)."""
     row_time = bins[recipe.grid].time
     X = np.empty((len(row_time), len(recipe.columns)))
+    missing = np.zeros(len(row_time), dtype=bool)
+    threads = None if len(row_time) >= _MANY else 1
+    values = run_all(lambda timeframe: _values_of(recipe, timeframe, bins), list(bins), threads)
     timeframes, features = map(np.array, zip(*recipe.sources(), strict=True))
-    for timeframe, bars in bins.items():
-        columns = np.flatnonzero(timeframes == timeframe)
-        values = timeframe_values(bars, recipe.window, recipe.vwap_window(timeframe))
-        join_as_of(row_time, bars.time, values, features[columns], columns, X)
-    return X
+
+    def join(rows: slice) -> None:
+        for timeframe, of_bars in zip(bins, values, strict=True):
+            columns = np.flatnonzero(timeframes == timeframe)
+            pairs = features[columns], columns
+            join_as_of(row_time[rows], bins[timeframe].time, of_bars, *pairs, X[rows])
+        find_missing(X[rows], missing[rows])
+
+    run_all(join, [slice(i, i + _MANY) for i in range(0, len(row_time), _MANY)], threads)
+    return X, missing
+
+
+def _values_of(recipe: Recipe, timeframe: str, bins: dict[str, Bars]) -> np.ndarray:
+    return timeframe_values(bins[timeframe], recipe.window, recipe.vwap_window(timeframe))
 
 
 def _no_complete_row(bars: Bars, recipe: Recipe, X: np.ndarray) -> DataError:

@@ -250,3 +250,13 @@ def join_as_of(
             bar += 1
         for pair in range(len(columns)):
             X[t, columns[pair]] = values[bar, features[pair]] if bar >= 0 else MISSING
+
+
+@njit(cache=True, nogil=True)
+def find_missing(X: np.ndarray, missing: np.ndarray) -> None:
+    """Mark in `missing` (T,), which is all False, the rows of X (T, D) that hold a NaN."""
+    for t in range(len(X)):
+        for d in range(X.shape[1]):
+            if math.isnan(X[t, d]):
+                missing[t] = True
+                break

@@ -18,6 +18,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -33,6 +34,7 @@ kernel = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 inlined = njit(inline="always")
 
 _KEPT = 4  # folders of other versions of the engine; a lost one costs a compilation
+_TOGETHER = 30.0  # seconds within which processes of one sweep begin to compile
 _log = logging.getLogger("hmm_exp.hmm")
 
 
@@ -51,9 +53,10 @@ def entry(function: Callable) -> Any:
 def announce(dispatcher: Any) -> None:
     """Say in one line that the next call of an entry compiles it, when it does.
 
-    Goes to the logger `hmm_exp.hmm` at level INFO. Folders of old versions are removed then.
+    Goes to the logger `hmm_exp.hmm` at level INFO, and of processes that begin together one says
+    it. Folders of old versions are removed then.
     """
-    if dispatcher.signatures or _is_cached(dispatcher):
+    if dispatcher.signatures or _is_cached(dispatcher) or _is_said():
         return
     _log.info("compiling the fitting engine, once on this machine (about 15 s) ...")
     prune(cache_folder().parent)
@@ -85,6 +88,21 @@ def _is_cached(dispatcher: Any) -> bool:
     version = f"py{sys.version_info.major}{sys.version_info.minor}"
     name = f"*.{dispatcher.py_func.__name__}-*.{version}*.nbi"
     return any(cache_folder().rglob(name))
+
+
+def _is_said() -> bool:
+    """Whether another process has just said that it compiles; if not, this one is about to."""
+    mark = cache_folder() / "compiling"
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        if mark.exists() and time.time() - mark.stat().st_mtime > _TOGETHER:
+            mark.unlink()
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return True
+    except OSError:  # no place to write to, or another was quicker with the old mark
+        return False
+    return False
 
 
 def _is_ours(name: str) -> bool:

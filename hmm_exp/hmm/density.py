@@ -11,6 +11,9 @@ from numba import njit
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.hmm.threads import run_all
+
+_PIECE = 1 << 17  # rows that one thread takes at a time
 
 
 class Density(NamedTuple):
@@ -53,7 +56,9 @@ def log_density(params: GaussianParams, X: np.ndarray) -> np.ndarray:
     """ln p(x_t | z_t = k) in nats, shape (T, K); a row with any NaN is missing and gets zeros."""
     X = np.ascontiguousarray(X, dtype=np.float64)
     out = np.empty((len(X), params.n_states))
-    _log_density(X, density_of(params), out)
+    density = density_of(params)
+    pieces = [slice(start, start + _PIECE) for start in range(0, len(X), _PIECE)]
+    run_all(lambda rows: _log_density(X[rows], density, out[rows]), pieces)
     return out
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from numba import njit
 
 from hmm_exp.hmm.density import Density, density_of, log_density, log_density_row
+from hmm_exp.hmm.lanes import LANES, exp, load, store
 
 __all__ = [
     "Decoded",
@@ -220,9 +221,22 @@ def _shifted_densities(log_lik, out, shift):
             shift[t] = max(shift[t], log_lik[t, k])
         for k in range(K):
             out[t, k] = log_lik[t, k] - shift[t]
-    for t in range(T):
-        for k in range(K):
-            out[t, k] = math.exp(out[t, k])
+    _exp_all(out.reshape(T * K))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _exp_all(numbers):
+    """Put e**x in the place of every x, eight at a time; the bits do not depend on the place."""
+    n_lanes = len(numbers) // LANES
+    whole = numbers[: n_lanes * LANES].reshape(n_lanes, LANES)
+    for i in range(n_lanes):
+        store(whole, i, exp(load(whole, i)))
+    rest = np.zeros((1, LANES))
+    for i in range(n_lanes * LANES, len(numbers)):
+        rest[0, i - n_lanes * LANES] = numbers[i]
+    store(rest, 0, exp(load(rest, 0)))
+    for i in range(n_lanes * LANES, len(numbers)):
+        numbers[i] = rest[0, i - n_lanes * LANES]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hmm_exp.config import Config, flat
 from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.prepare import Prepared
@@ -24,6 +26,7 @@ from hmm_exp.tracking import tags
 RECORD, DETECTOR, ARTIFACTS = "record.json", "detector.json", "artifacts"
 LOG_FILE = "run.log"
 LONGEST_TAG = 5_000
+MOST_STEPS = 50  # of a convergence series: each is a row in the store
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,21 @@ class Bundle:
     ----------
     tags
         What is known after the fit: faults, warnings, the regime now.
+    log_lik_history
+        EM iterations of the best start, and the log-likelihood of train after each, nats.
     """
 
     folder: Path
     metrics: dict[str, float]
     tags: dict[str, str]
+    log_lik_history: list[tuple[int, float]]
 
     @classmethod
     def read(cls, folder: Path) -> "Bundle":
         """Read a bundle's record; its artifacts and detector stay where they are."""
         record = json.loads((folder / RECORD).read_text())
-        return cls(folder, record["metrics"], record["tags"])
+        history = [(step, value) for step, value in record.get("log_lik_history", [])]
+        return cls(folder, record["metrics"], record["tags"], history)
 
     @property
     def artifacts(self) -> Path:
@@ -70,7 +77,11 @@ def write_bundle(result: RunResult, folder: Path, log_file: Path | None = None) 
     plots = write_artifacts(result, beside / ARTIFACTS)
     result.detector.save(beside / DETECTOR)
     seconds = {"seconds_plots": plots, "seconds_write": time.perf_counter() - started - plots}
-    record = {"metrics": result.metrics | seconds, "tags": _verdict(result)}
+    record = {
+        "metrics": result.metrics | seconds,
+        "tags": _verdict(result),
+        "log_lik_history": _history(result),
+    }
     (beside / RECORD).write_text(json.dumps(record))
     if log_file is not None:
         shutil.copyfile(log_file, beside / ARTIFACTS / LOG_FILE)
@@ -120,6 +131,16 @@ def params(settings: Config) -> dict[str, str]:
         for name, value in flat(settings).items()
         if value is not None and not name.startswith("sweep.")
     }
+
+
+def _history(result: RunResult) -> list[tuple[int, float]]:
+    """Iteration and log-likelihood of the best start, at most MOST_STEPS of them, both ends too."""
+    best = max(result.chosen.fit.starts, key=lambda start: start.objective)
+    history = best.log_lik_history
+    if not len(history):
+        return []
+    steps = np.unique(np.linspace(0, len(history) - 1, MOST_STEPS).round().astype(int))
+    return [(int(step), float(history[step])) for step in steps]
 
 
 def _verdict(result: RunResult) -> dict[str, str]:

@@ -15,10 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 from hmm_exp.config import Config, composition_error
 from hmm_exp.errors import HmmExpError
 from hmm_exp.tracking import isolation, live
+from hmm_exp.tracking.garbage import collect_seldom
+from hmm_exp.tracking.launchers import check_launcher, in_this_process
 from hmm_exp.tracking.preflight import plan_sweep, refuse_grid, replace_grid
 
 FAILED, BAD_INPUT = 1, 2
-IN_THIS_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 _open: Config | None = None
 
 
@@ -41,12 +42,15 @@ class SweepCallback(Callback):
             replace_grid(config)
             with live.busy("checking settings and data", config.quiet):
                 plan = plan_sweep(config)
+                check_launcher(config, plan.variations[0])
                 isolation.worker()  # it imports while this process imports MLflow
+                collect_seldom()
                 from hmm_exp.tracking.sweep import announce, open_sweep
 
+                collect_seldom()  # once more: MLflow is loaded now
                 self.settings = _open = open_sweep(config, plan)
             announce(self.settings)
-            if config.hydra.launcher._target_ != IN_THIS_PROCESS:
+            if not in_this_process(config):
                 isolation.dismiss()  # the launcher's own processes have theirs
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

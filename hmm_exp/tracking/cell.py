@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,8 @@ def run_cell(settings: Config) -> None:
     else:
         if settings.sweep.owner != owner.this_process():
             _end_with(settings.sweep.owner)
+            with suppress(OSError):  # for paths as the user wrote them, where the folder is shared
+                os.chdir(HydraConfig.get().runtime.cwd)
         _Cell(settings, HydraConfig.get().job.num + 1).run()
 
 
@@ -171,8 +173,13 @@ class _Cell:
 
     @property
     def folder(self) -> Path:
-        """Folder of the sweep on this machine."""
-        return Path(self.settings.sweep.folder or tempfile.gettempdir())
+        """Folder of the sweep; on a machine that does not share it, one of its own."""
+        folder = Path(self.settings.sweep.folder or tempfile.gettempdir())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return Path(tempfile.gettempdir()) / "hmm_exp" / str(self.settings.sweep_id)
+        return folder
 
     def _ask(self, name: str, *arguments: object, progress: live.Line) -> Any:
         return isolation.worker().ask(

@@ -13,6 +13,7 @@ from hmm_exp.hmm.agreement import Agreement, agreement
 from hmm_exp.market.bars import Bars
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.loading import load_detector
+from hmm_exp.tracking.pages import in_a_line
 from hmm_exp.tracking.terminal import plain_table
 from hmm_exp.tracking.versions import STAGE, Versions, champion_of
 
@@ -49,7 +50,7 @@ def version_lines(version: ModelVersion) -> list[str]:
         "is": _status(version),
         "since": _moment(version.creation_timestamp),
         "run": version.run_id,
-        "what": version.description,
+        "what": in_a_line(version.description),
         **{name: text for name, text in sorted(version.tags.items()) if text},
     }
     width = max(map(len, about))

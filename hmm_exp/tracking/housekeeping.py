@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from mlflow.entities import Run
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 
@@ -20,6 +21,8 @@ from hmm_exp.tracking.leaderboard import (
     sweep_cells,
     sweep_parent,
 )
+
+_SERVED = "mlflow-artifacts:"
 
 
 def sweeps_table(client: MlflowClient) -> str:
@@ -38,7 +41,7 @@ def sweep_text(client: MlflowClient, sweep_id: str) -> str:
     lines = [f"sweep {sweep_id}: {_status(parent)}, {parent.data.tags.get(tags.N_CELLS)} cells"]
     lines += ["", terminal.leaderboard_table(leaderboard(cells)), ""] if cells else []
     lines += [in_words(run) for run in cells if _status(run) != "FINISHED"]
-    lines += [parent.data.tags.get(tags.NOTE, "")]
+    lines += [parent.data.tags.get(tags.VERDICT) or parent.data.tags.get(tags.NOTE, "")]
     return "\n".join(lines).rstrip()
 
 
@@ -64,10 +67,12 @@ def removable(client: MlflowClient, sweep_id: str | None = None) -> list[Run]:
 
 
 def remove(client: MlflowClient, runs: list[Run]) -> None:
-    """Delete runs, and their artifacts where these are files of this machine."""
+    """Delete runs, and their artifacts where these are files of this machine or of the server."""
     for run in runs:
         client.delete_run(run.info.run_id)
-        if (run.info.artifact_uri or "").startswith("file:"):
+        if (run.info.artifact_uri or "").startswith(_SERVED):
+            get_artifact_repository(run.info.artifact_uri).delete_artifacts()
+        elif (run.info.artifact_uri or "").startswith("file:"):
             folder = Path(local_file_uri_to_path(run.info.artifact_uri)).parent
             if folder.name != run.info.run_id:
                 raise TrackingError(f"{folder} is not the folder of run {run.info.run_id}")
@@ -84,6 +89,26 @@ def leftover_caches(client: MlflowClient, sweep_id: str | None = None) -> list[P
             root = Path(local_file_uri_to_path(parent.info.artifact_uri)).parents[1]
             places.append(root / "sweeps" / name / CACHE)
     return [place for place in places if place.is_dir()]
+
+
+def close_elsewhere(client: MlflowClient, sweep_id: str) -> list[Run]:
+    """Close as KILLED what a sweep left RUNNING, also on machines that cannot be asked.
+
+    For a user who knows that nothing works on it any more; gives the runs as they were.
+
+    Raises
+    ------
+    TrackingError
+        When a process of this machine works on it.
+    """
+    runs = [sweep_parent(client, sweep_id), *sweep_cells(client, sweep_id)]
+    running = [run for run in runs if run.info.status == "RUNNING"]
+    for name in (run.data.tags.get(tags.OWNER, "") for run in running):
+        if owner.is_alive(name):
+            raise TrackingError(f"sweep {sweep_id} still runs: {owner.in_words(name)}")
+    for run in running:
+        client.set_terminated(run.info.run_id, "KILLED")
+    return running
 
 
 def in_words(run: Run) -> str:

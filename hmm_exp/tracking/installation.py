@@ -17,6 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.pages import version_page
 from hmm_exp.tracking.trial import complaint
 from hmm_exp.tracking.versions import LONGEST_TAG, STAGE, Versions
 
@@ -77,7 +78,8 @@ def install(
     """
     told = _copied(run) | about | {tags.PROMOTION: tags.STARTED}
     told |= {tags.REPLACES: replaces} if replaces else {}
-    version = versions.create(model_id, run.info.run_id, told, _description(run))
+    page = version_page(run, told, _metrics(run))
+    version = versions.create(model_id, run.info.run_id, told, page)
     number = str(version.version)
     versions.settle(number)
     if silent := complaint(versions.uri):
@@ -144,16 +146,10 @@ def _resolve(versions: Versions, version: ModelVersion) -> tuple[str, bool]:
 def _copied(run: Run) -> dict[str, str]:
     """What a version says about its run."""
     copied = {name: run.data.tags[name] for name in _COPIED_TAGS if name in run.data.tags}
-    metrics = {name: run.data.metrics[name] for name in _COPIED_METRICS if name in run.data.metrics}
-    return copied | {name: f"{value:.6g}" for name, value in metrics.items()}
+    return copied | _metrics(run)
 
 
-def _description(run: Run) -> str:
-    about = _copied(run)
-    source = f"run {run.info.run_id}"
-    if sweep := about.get(tags.SWEEP_ID):
-        source += f" of sweep {sweep}"
-    figures = ", ".join(f"{name} {about[name]}" for name in _COPIED_METRICS if name in about)
-    instrument = about.get(tags.INSTRUMENT, "an unnamed instrument")
-    whole = f"{about.get(tags.CELL, 'model')} on {instrument}, {source}"
-    return whole + (f": {figures}" if figures else "")
+def _metrics(run: Run) -> dict[str, str]:
+    """Metrics of a run that its version carries."""
+    known = {name: run.data.metrics[name] for name in _COPIED_METRICS if name in run.data.metrics}
+    return {name: f"{value:.6g}" for name, value in known.items()}

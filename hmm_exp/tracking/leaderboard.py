@@ -317,3 +317,12 @@ def criteria_by_states(cells: list[Run]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def won_place(cells: list[Run], choice: Choice) -> tuple[str, str, int] | None:
+    """Space, covariance and number of states of the winner, as in `criteria_by_states`."""
+    for run in cells:
+        if run.info.run_id == choice.run_id:
+            space = run.data.tags[tags.OBSERVATION_SPACE].split("#")[0]
+            return space, run.data.params["covariance.type"], int(run.data.metrics["n_states"])
+    return None

@@ -16,6 +16,7 @@ from hmm_exp.tracking import owner, tags
 from hmm_exp.tracking.bundle import LOG_FILE, LONGEST_TAG, Bundle, cell_name, identity, params
 from hmm_exp.tracking.serving import log_detector
 from hmm_exp.tracking.store import Store, git_sha
+from hmm_exp.tracking.view import HISTORY
 
 
 def start_run(store: Store, settings: Config, data_tags: dict[str, str] | None = None) -> str:
@@ -39,7 +40,8 @@ def finish_run(store: Store, run_id: str, bundle: Bundle) -> None:
     metrics["seconds_track"] = metrics.pop("seconds_write", 0.0) + time.perf_counter() - started
     store.client.log_batch(
         run_id,
-        metrics=[Metric(name, float(value), _now(), 0) for name, value in metrics.items()],
+        metrics=[Metric(name, float(value), _now(), 0) for name, value in metrics.items()]
+        + [Metric(HISTORY, value, _now(), step) for step, value in bundle.log_lik_history],
         tags=[RunTag(name, text) for name, text in bundle.tags.items()],
     )
     store.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))

@@ -35,6 +35,7 @@ _ANSWER_WITHIN = 10  # seconds
 _PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"}  # what a busy or restarting store says
 _LONGEST_PAUSE = 10.0  # seconds between two tries
 Result = TypeVar("Result")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def open_store(tracking: TrackingConfig) -> Store:
     mlflow.set_tracking_uri(uri)
     if uri.startswith(("http://", "https://")):  # `patiently` says how long to try
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two for each run
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # one line a try
     try:
         client, experiment_id = _made(uri, tracking.experiment)
     except MlflowException as error:
@@ -106,16 +109,19 @@ def patiently(action: Callable[[], Result], patience: float) -> Result:
     TrackingError
         When it has not answered for `patience` seconds.
     """
-    deadline, pause = time.monotonic() + patience, 0.25
+    deadline, first = time.monotonic() + patience, 0.25
+    pause = first
     while True:
         try:
             return action()
         except (MlflowException, RequestException) as error:
             if isinstance(error, MlflowException) and error.error_code not in _PASSING:
                 raise
+            reason = " ".join(str(error).split())[:300]
             if time.monotonic() + pause > deadline:
-                reason = " ".join(str(error).split())[:300]
                 raise TrackingError(f"the tracking store does not answer: {reason}") from None
+            if pause == first:
+                log.warning("the tracking store does not answer; trying for %g s", patience)
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -129,8 +135,9 @@ def analyse(store: Store) -> None:
 
 
 @lru_cache(maxsize=1)
+@cache
 def git_sha() -> str | None:
-    """Commit of the checkout that the package runs from, if it is one."""
+    """Commit of the checkout that the package runs from, if it is one; asked for once."""
     command = ["git", "rev-parse", "HEAD"]
     folder = Path(__file__).resolve().parents[2]
     try:

@@ -18,7 +18,8 @@ from hmm_exp.experiment import figures
 from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.hmm.threads import cores
 from hmm_exp.tracking import isolation, live, owner, registry, tags, terminal
-from hmm_exp.tracking.bundle import LOG_FILE
+from hmm_exp.tracking.bundle import LOG_FILE, LONGEST_TAG
+from hmm_exp.tracking.launchers import set_up_launcher
 from hmm_exp.tracking.leaderboard import (
     Choice,
     choose,
@@ -26,10 +27,13 @@ from hmm_exp.tracking.leaderboard import (
     leaderboard,
     sweep_cells,
     sweep_parent,
+    won_place,
 )
 from hmm_exp.tracking.multiplicity import weigh_choice, write_luck
+from hmm_exp.tracking.pages import REPORT, sweep_page
 from hmm_exp.tracking.preflight import Plan, check_data
 from hmm_exp.tracking.store import Store, analyse, artifact_root, git_sha, open_store
+from hmm_exp.tracking.view import save_view
 
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
@@ -60,8 +64,7 @@ def open_sweep(config: DictConfig, plan: Plan) -> Config:
     settings.compute.threads = settings.compute.threads or _threads(settings, plan.n_cells)
     with read_write(config), open_dict(config):
         config.hydra.overrides.task += _words(settings)
-        if "n_jobs" in config.hydra.launcher:  # joblib's
-            config.hydra.launcher.n_jobs = min(settings.compute.workers or cores(), plan.n_cells)
+    set_up_launcher(config, settings, plan.n_cells)
     return settings
 
 
@@ -109,7 +112,7 @@ def close_sweep(settings: Config) -> bool:
     assert settings.sweep_id is not None
     _end_cells(settings)
     store = open_store(settings.tracking)
-    close_orphans(store)
+    _close_left(store, settings)
     cells = _current(sweep_cells(store.client, settings.sweep_id), settings)
     parent = sweep_parent(store.client, settings.sweep_id)
     if cells:
@@ -121,8 +124,9 @@ def close_sweep(settings: Config) -> bool:
     luck = weigh_choice(store.client, cells, choice.run_id)
     print(*choice.reasons, *luck.lines, sep="\n")
     write_luck(store.client, parent.info.run_id, luck)
-    _promote(store, settings, choice)
-    _write_parent(store, parent, cells, choice, all_finished)
+    said = _promote(store, settings, choice)
+    _write_parent(store, parent, cells, choice, [*luck.lines, *said], all_finished)
+    save_view(store.client, store.experiment_id, settings.sweep_id, cells)
     analyse(store)
     link = terminal.ui_link(store, sweep_id=settings.sweep_id)
     print(f"compare: {terminal.ui_command(store)}{link}")
@@ -171,12 +175,28 @@ def _reopened(store: Store, sweep_id: str) -> Run:
     deadline = time.monotonic() + _ENDS_WITHIN
     while alive := _still_running(store, parent, sweep_id):
         if time.monotonic() > deadline:
-            raise TrackingError(f"sweep {sweep_id} still runs: {alive}; wait for it or end it")
+            raise TrackingError(
+                f"sweep {sweep_id} still runs: {alive}; wait for it or end it, and if it is gone "
+                f"with its machine: hmm-sweeps close {sweep_id}"
+            )
         time.sleep(0.25)
     close_orphans(store)
     store.client.update_run(parent.info.run_id, status="RUNNING")
     store.client.set_tag(parent.info.run_id, tags.OWNER, owner.this_process())
     return parent
+
+
+def _close_left(store: Store, settings: Config) -> None:
+    """Close what is left RUNNING of a sweep whose launcher has returned: nobody works on it.
+
+    A cell whose worker was lost and that the launcher gave to another leaves such a run, and so
+    does a run whose making the store confirmed to nobody.
+    """
+    assert settings.sweep_id is not None
+    for run in sweep_cells(store.client, settings.sweep_id):
+        if run.info.status == "RUNNING":
+            store.client.set_terminated(run.info.run_id, "KILLED")
+    close_orphans(store)
 
 
 def _still_running(store: Store, parent: Run, sweep_id: str) -> str:
@@ -226,26 +246,36 @@ def _folder(store: Store, sweep_id: str) -> Path:
 
 
 def _current(cells: list[Run], settings: Config) -> list[Run]:
-    """Cells that count: all finished ones, and of the others those of this start of the sweep."""
+    """Cells that count: finished ones, and of this start those that no finished one repeats."""
     attempt = str(settings.sweep.attempt)
+    done = {run.data.tags.get(tags.FINGERPRINT) for run in cells if run.info.status == "FINISHED"}
     return [
         run
         for run in cells
-        if run.info.status == "FINISHED" or run.data.tags.get(tags.ATTEMPT) == attempt
+        if run.info.status == "FINISHED"
+        or (
+            run.data.tags.get(tags.ATTEMPT) == attempt
+            and run.data.tags.get(tags.FINGERPRINT) not in done
+        )
     ]
 
 
-def _promote(store: Store, settings: Config, choice: Choice) -> None:
+def _promote(store: Store, settings: Config, choice: Choice) -> list[str]:
+    """Ask the gate, and print what it said; gives the lines."""
+    lines = _decided(store, settings, choice)
+    print(*lines, sep="\n")
+    return lines
+
+
+def _decided(store: Store, settings: Config, choice: Choice) -> list[str]:
     if choice.run_id is None:
-        print("nothing to promote")
-        return
+        return ["nothing to promote"]
     if settings.promote is False:
-        print(f"winner: run {choice.run_id}; not promoted (promote=false)")
-        return
+        return [f"winner: run {choice.run_id}; not promoted (promote=false)"]
     decision = registry.promote(
         store.client, choice.run_id, registry_name=settings.registry.name, gate=settings.gate
     )
-    print(*decision.lines(settings.registry.name), sep="\n")
+    return decision.lines(settings.registry.name)
 
 
 def _all_finished(cells: list[Run], settings: Config) -> bool:
@@ -262,7 +292,12 @@ def _all_finished(cells: list[Run], settings: Config) -> bool:
 
 
 def _write_parent(
-    store: Store, parent: Run, cells: list[Run], choice: Choice, succeeded: bool
+    store: Store,
+    parent: Run,
+    cells: list[Run],
+    choice: Choice,
+    said: list[str],
+    succeeded: bool,
 ) -> None:
     run_id = parent.info.run_id
     with tempfile.TemporaryDirectory() as folder:
@@ -271,10 +306,18 @@ def _write_parent(
         criteria = criteria_by_states(cells)
         if not criteria.empty:
             (Path(folder) / "plots").mkdir()
-            figures.save(figures.bic_by_space(criteria), Path(folder) / "plots" / "bic.png")
+            figure = figures.bic_by_space(criteria, winner=won_place(cells, choice))
+            figures.save(figure, Path(folder) / "plots" / "bic.png")
         store.client.log_artifacts(run_id, folder)
-    verdict = "\n\n".join(choice.reasons)
-    store.client.set_tag(run_id, tags.NOTE, verdict)
+    page = sweep_page(
+        parent,
+        next((run for run in cells if run.info.run_id == choice.run_id), None),
+        leaderboard(cells) if cells else None,
+        [*choice.reasons[::-1], *said],  # the last one decided
+        any(item.path == REPORT for item in store.client.list_artifacts(run_id)),
+    )
+    store.client.set_tag(run_id, tags.NOTE, page[:LONGEST_TAG])
+    store.client.set_tag(run_id, tags.VERDICT, "\n".join(choice.reasons)[:LONGEST_TAG])
     if choice.run_id:
         store.client.set_tag(run_id, tags.WINNER, choice.run_id)
     status = RunStatus.FINISHED if succeeded else RunStatus.FAILED

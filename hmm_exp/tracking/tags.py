@@ -22,6 +22,7 @@ GATE = "gate"  # name of the gate that decided
 PARENT_RUN = "mlflow.parentRunId"
 RUN_NAME = "mlflow.runName"
 NOTE = "mlflow.note.content"
+VERDICT = "verdict"  # on a sweep's parent: why its winner won, in plain lines
 N_CELLS = "n_cells"
 WINNER = "winner"
 OWNER = "owner"  # on a RUNNING run: host, process and its start

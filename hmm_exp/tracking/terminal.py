@@ -3,11 +3,11 @@
 import secrets
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import pandas as pd
 
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.pages import run_path, view_path
 from hmm_exp.tracking.store import Store, resolve_uri
 
 if TYPE_CHECKING:
@@ -86,12 +86,7 @@ def ui_link(store: Store, *, run_id: str | None = None, sweep_id: str | None = N
     """Address of a run, or of the table of a sweep's cells, in the MLflow UI."""
     served = store.uri.startswith(("http://", "https://"))
     base = store.uri.rstrip("/") if served else "http://127.0.0.1:5000"
-    place = f"{base}/#/experiments/{store.experiment_id}"
     if run_id is not None:
-        return f"{place}/runs/{run_id}"
-    wanted = quote(f"tags.sweep_id = '{sweep_id}' and tags.kind = 'cell'")
-    order = quote("metrics.`bic`")
-    return (
-        f"{place}/runs?searchFilter={wanted}&orderByKey={order}&orderByAsc=true"
-        "&workflowType=machine_learning"
-    )
+        return f"{base}/{run_path(store.experiment_id, run_id)}"
+    assert sweep_id is not None
+    return f"{base}/{view_path(store.experiment_id, sweep_id)}"

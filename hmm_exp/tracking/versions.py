@@ -101,7 +101,8 @@ class Versions:
     ) -> ModelVersion:
         """Register a logged model as a new version, all its tags in the same step."""
         if not self.client.search_registered_models(f"name = '{self.name}'"):
-            self.client.create_registered_model(self.name)
+            what = f"Market regimes. `{self.uri}` is served; each version says why it was."
+            self.client.create_registered_model(self.name, description=what)
         return self.client.create_model_version(
             self.name,
             source=f"models:/{model_id}",

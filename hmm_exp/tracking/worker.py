@@ -25,6 +25,7 @@ from hmm_exp.errors import HmmExpError
 from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.experiment.run import run
 from hmm_exp.tracking.bundle import data_identity, write_bundle
+from hmm_exp.tracking.garbage import collect_seldom
 from hmm_exp.tracking.pulse import Pulse
 
 OUT_OF_MEMORY_FIRST = "500"  # of -1000..1000: of all processes the kernel shall take this one
@@ -94,6 +95,7 @@ def main() -> None:
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OUT_OF_MEMORY_FIRST)
     _set_up_logging(answers)
+    collect_seldom()
     requests: queue.Queue = queue.Queue()
     threading.Thread(target=_read, args=(sys.stdin.buffer, requests), daemon=True).start()
     answers.send("ready")

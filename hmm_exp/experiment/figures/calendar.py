@@ -63,7 +63,7 @@ def mark_splits(axes: Axes, splits: Mapping[str, int], width: float = 896) -> No
     parts = sorted((max(float(days(np.array(t))), low), name) for name, t in splits.items())
     parts = [(at, name) for at, name in parts if at < high]
     ends = [at for at, _ in parts[1:]] + [high]
-    edges = [at for at, _ in parts if at > low]
+    edges = [at for at, _ in parts if at > low + 0.01 * (high - low)]  # else it hides the frame
     across = axes.get_xaxis_transform()
     marks = [np.array([[at, at], [0, 1]]) for at in edges]
     draw_lines(axes, marks, "white", transform=across, linewidths=3, zorder=1.5)

@@ -13,6 +13,7 @@ from hmm_exp.experiment.figures.cells import (
     draw_frames,
     draw_title,
     draw_yticks,
+    write,
 )
 from hmm_exp.experiment.figures.heat import draw_heat
 from hmm_exp.experiment.figures.style import (
@@ -164,6 +165,9 @@ def state_means(
         if unit == "raw" or i % columns == 0:
             draw_yticks(sheet, cell, round_ticks(*cell.ylim, 3))
     add_key(figure, labels, regime_colors(len(labels)))
+    if unit == "z":
+        middle = (height - 84) / 2
+        write(sheet, 18, middle, "train deviations", rotation=90, va="center", fontsize=9)
     return figure
 
 

@@ -86,7 +86,7 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None, subject: str = "
     axes.set_ylim(-0.05 * top, top)
     axes.set_xlim(states.min() - 0.4, states.max() + 0.4)
     set_ticks(axes, "x", states, map(str, states))
-    ticks = round_ticks(0, top, 5)
+    ticks = round_ticks(0, top, 5) if len(table) > 1 else np.zeros(1)
     set_ticks(axes, "y", ticks, map(number, ticks))
     _name_lines(axes, names, excess, top)
     _note_null(axes, states, excess, top)
@@ -151,12 +151,16 @@ def _note_null(axes: Axes, states: np.ndarray, excess: dict, top: float) -> None
 
 
 def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
+    if len(table) == 1:
+        return f"{capitalize(_states(int(table['n_states'].iloc[0])))}: nothing to compare with"
     bic = table.set_index("n_states")["bic"].dropna().sort_values()
     best = int(bic.index[0])
     text = f"BIC is lowest at {_states(best)}"
     if len(bic) > 1:
         ahead = number(round(bic.iloc[1] - bic.iloc[0], 1))
         text += f", {ahead} below {_states(int(bic.index[1]))}"
+    if not _eligible(table)[(table["n_states"] == best).to_numpy()].all():
+        text += ", but ineligible"
     if chosen is not None and chosen != best:
         text = f"{_states(chosen)} chosen; {text}"
     elif best == bic.index.max() and (bic.index > 1).sum() > 1:
@@ -189,7 +193,8 @@ def convergence(
     Parameters
     ----------
     histories
-        Log-likelihood (nats) after every iteration of each start.
+        What EM climbs, the log-likelihood plus the log prior (nats), after every iteration of
+        each start.
     polished
         Which starts were run to the end; the short ones are drawn faint. All when left out.
     subject
@@ -202,7 +207,13 @@ def convergence(
     short = "" if full.all() else "faint: short starts"
     figure = new_figure(
         _convergence_title(finals, full, best, len(histories[best])),
-        join("Log-likelihood of every start", "thick: the best", short, subject),
+        join(
+            "Log-likelihood with its prior",
+            "thick: best start",
+            f"dashed: {_SAME_OPTIMUM} nat, the same optimum",
+            short,
+            subject,
+        ),
     )
     axes = add_axes(figure, right=40, top=76, xlabel="iteration", ylabel="nats below the best end")
     rest = full & (np.arange(len(full)) != best)
@@ -274,7 +285,12 @@ def bic_by_space(
     height = rows * (290 if rows == 1 else 220) + 130
     figure = new_figure(
         _sweep_title(table, winner),
-        join("BIC above the lowest of its observation space (2 × nats)", _hollow(table), subject),
+        join(
+            "BIC above the lowest of its observation space (2 × nats)",
+            "ringed: the winner" if winner else "",
+            _hollow(table),
+            subject,
+        ),
         height=height,
     )
     sheet = add_sheet(figure)
@@ -325,7 +341,8 @@ def _name_covariances(sheet: Axes, names: Sequence[str], y: float) -> None:
 
 def _sweep_title(table: pd.DataFrame, winner: tuple[str, str, int] | None) -> str:
     n_spaces = table["space"].nunique()
-    fits = f"{len(table)} fits in {n_spaces} observation space{'s' if n_spaces > 1 else ''}"
+    n_fits = int((table["n_states"] > 1).sum()) or len(table)  # one state is every cell's null
+    fits = f"{n_fits} fits in {n_spaces} observation space{'s' if n_spaces > 1 else ''}"
     if winner is None:
         return f"{fits}: no eligible winner"
     space, covariance, n_states = winner

@@ -170,8 +170,10 @@ def join(*parts: str) -> str:
 
 
 def number(value: float) -> str:
-    """A number for an axis: 1.2M, 70,000, 0.00056 or −0.5; at most five significant digits."""
-    if abs(value) >= 1e6:
+    """A number for an axis: 1.2M, 70,000, 0.00005 or −0.5; at most five significant digits."""
+    if 1e-7 < abs(value) < 1e-4:
+        text = np.format_float_positional(value, 5, fractional=False, trim="-")
+    elif abs(value) >= 1e6:
         text = f"{value / 1e6:,.5g}M"
     else:
         text = f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:,.5g}"

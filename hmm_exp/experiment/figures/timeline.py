@@ -239,7 +239,8 @@ def confusion(planted: np.ndarray, states: np.ndarray, n_planted: int, n_states:
 
 def _recovered_title(truth: Sequence[str], labels: Sequence[str], shares: np.ndarray) -> str:
     if len(truth) != len(labels):
-        return f"{len(labels)} regimes recovered where {len(truth)} were planted"
+        regimes = "1 regime" if len(labels) == 1 else f"{len(labels)} regimes"
+        return f"{regimes} recovered where {len(truth)} were planted"
     found = np.diag(shares)
     worst = int(found.argmin())
     return (
@@ -274,11 +275,17 @@ def occupancy(states: np.ndarray, n_states: int) -> np.ndarray:
 
 def occupancy_title(labels: Sequence[str], shares: np.ndarray) -> str:
     """Where the bars were, in words; beyond three states the ends and the most frequent one."""
+    if len(labels) == 1:
+        return f"One regime, {labels[0]}, holds every bar"
     if len(labels) <= 3:
         return ", ".join(f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True)) + (
             " of bars"
         )
     most = int(np.argmax(shares))
+    if most == len(labels) - 1:
+        return (
+            f"Most frequent regime is the most turbulent, {labels[most]}: {percent(shares[most])}"
+        )
     return (
         f"Most frequent regime is {labels[most]}, {percent(shares[most])} of bars; "
         f"the most turbulent, {labels[-1]}, holds {percent(shares[-1])}"

@@ -1,0 +1,61 @@
+"""Serve a store for many machines: MLflow over a private PostgreSQL, on loopback.
+
+Exit status: 0 stopped by Ctrl-C, 2 bad input or one of the two does not run.
+"""
+
+import argparse
+import signal
+from pathlib import Path
+
+from hmm_exp.command_line import DONE, Parser, exit_status
+
+EXAMPLES = """examples:
+  hmm-server                                 # http://127.0.0.1:5000, mlruns/server
+  hmm-server --folder /srv/mlflow --port 5050
+  hmm-server -- --allowed-hosts mlflow.example.com    # more words for mlflow server
+
+The folder holds all there is: database/ (PostgreSQL), artifacts/, pgpass and mlflow.log. Clients
+need MLFLOW_TRACKING_URI=http://127.0.0.1:5000 and nothing else. Ctrl-C stops both.
+docs/how-to/team-server.md tells how to let a team in.
+"""
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(
+        prog="hmm-server",
+        description="Serve a store: MLflow over a private PostgreSQL, on loopback.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("mlruns/server"),
+        help="where database and artifacts are kept (default: mlruns/server)",
+    )
+    parser.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: 5000)")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="processes that answer requests (default: 2)"
+    )
+    parser.add_argument("options", nargs="*", help="after --: more words for mlflow server")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until Ctrl-C or SIGTERM."""
+    from hmm_exp.tracking.server import SharedStore
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with SharedStore(args.folder, args.port, args.workers, tuple(args.options)) as store:
+            print(f"MLflow over PostgreSQL, kept in {store.folder}; Ctrl-C stops both")
+            print(f"export MLFLOW_TRACKING_URI={store.uri}", flush=True)
+            store.wait()
+    except KeyboardInterrupt:
+        pass
+    return DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    return exit_status(run, parse(argv))

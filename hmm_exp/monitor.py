@@ -1,0 +1,190 @@
+"""Does a model still do what its training promised? Every new bar against it, with an alarm.
+
+    hmm-monitor --bars new.csv --output monitor.json --figure monitor.png
+
+A thin command line over `experiment/watch.py`: a table, JSON, a figure, and an exit status that
+says alarm.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hmm_exp.command_line import DONE, Parser, add_bad_rows, exit_status
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from hmm_exp.detector import Detector
+    from hmm_exp.experiment.promise import Promise
+    from hmm_exp.experiment.watch import Watch
+
+PRODUCTION = "models:/hmm_regime/Production"
+EXAMPLES = """examples:
+  hmm-monitor --bars new.csv
+  hmm-monitor --bars new.csv --output monitor.json --figure monitor.png
+  hmm-monitor --bars new.csv --since "2024-06-01 12:00"
+  hmm-monitor --bars new.csv --model runs:/0a1b2c3d4e5f
+  hmm-monitor --bars new.csv --model ./model || mail -s "look at it" me
+
+The file holds new bars and, before them, enough for the model's windows. Bars up to the end of
+its training are not judged. After an alarm that has been looked into, --since goes on from there.
+
+exit status: 0 as promised; 1 alarm; 2 bad input
+"""
+ALARM = 1
+
+
+def report(watched: "Watch", promise: "Promise") -> dict[str, Any]:
+    """Everything but the single bars, as plain values for JSON; times are ISO texts, UTC."""
+    alarms = watched.alarms
+    return {
+        "alarm": bool(alarms),
+        "alarm_at": _text(alarms[0].alarm_at) if alarms else None,
+        "judged": {
+            "first": _text(watched.rows.index[0]),
+            "last": _text(watched.rows.index[-1]),
+            "rows": len(watched.rows),
+        },
+        "promise": {
+            "first": _text(promise.first),
+            "last": _text(promise.last),
+            "rows": promise.n_rows,
+            "held_out": promise.held_out,
+            "false_alarms": promise_in_words(),
+        },
+        "findings": [
+            asdict(f) | {"alarm_at": _text(f.alarm_at), "drift_since": _text(f.drift_since)}
+            for f in watched.findings
+        ],
+        "gain_over_static": float(watched.bars["gain"].mean()) if len(watched.bars) else None,
+    }
+
+
+def promise_in_words() -> str:
+    """How rare a false alarm is meant to be; `benchmarks/README.md` has what was measured."""
+    from hmm_exp.experiment.cusum import HORIZON
+    from hmm_exp.experiment.promise import CHANCE
+
+    return f"due in {CHANCE:.0%} of stretches of {HORIZON:,}"
+
+
+def _text(time: "pd.Timestamp | None") -> str | None:
+    return None if time is None else time.isoformat()
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(
+        prog="hmm-monitor",
+        description="Hold a model to what its training promised, on bars after it.",
+        epilog=EXAMPLES,
+    )
+    add = parser.add_argument
+    add("--bars", type=Path, required=True, help="bars: CSV, gzip or Parquet")
+    add(
+        "--model",
+        default=PRODUCTION,
+        help=f"models:/..., runs:/..., a run's id, a folder or a file (default: {PRODUCTION})",
+    )
+    add("--since", metavar="TIME", help="judge bars after this (UTC; default: the training's end)")
+    add("--output", type=Path, metavar="JSON", help="what was found, to a file")
+    add("--figure", type=Path, metavar="PNG", help="a picture of it (or .svg, .pdf)")
+    add_bad_rows(parser)
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Watch, print what was found, write what was asked for; gives the exit status."""
+    from hmm_exp.experiment.promise import promise_of
+    from hmm_exp.experiment.watch import watch
+    from hmm_exp.market.load import read_bars
+    from hmm_exp.tracking.lookup import find_detector
+
+    since = _instant(args.since)
+    detector = find_detector(args.model)
+    promise = promise_of(detector)
+    stamp, gaps = detector.stamp, detector.gaps
+    bars = read_bars(args.bars, bar_stamp=stamp, gaps=gaps, bad_rows=args.bad_rows)
+    watched = watch(detector, bars, since)
+    if args.figure:
+        from hmm_exp.experiment import figures
+
+        figures.save(_figure(detector, watched), args.figure)
+    if args.output:
+        _write(report(watched, promise), args.output)
+    print(_table(watched), end="\n\n")
+    print(_verdict(watched))
+    return ALARM if watched.alarms else DONE
+
+
+def _instant(text: str | None) -> "pd.Timestamp | None":
+    import pandas as pd
+
+    from hmm_exp.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        time = pd.Timestamp(text)
+    except ValueError:
+        raise ConfigError(f"--since {text}: not a time such as 2024-06-01 12:00") from None
+    return time.tz_localize("UTC") if time.tz is None else time.tz_convert("UTC")
+
+
+def _figure(detector: "Detector", watched: "Watch") -> "Figure":
+    from hmm_exp.experiment.figures.watch import watch as draw
+
+    return draw(watched.rows, watched.bars, detector.labels, subject=detector.name)
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
+    """Write JSON beside and rename it."""
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(content, indent=1) + "\n")
+    beside.replace(path)
+
+
+def _table(watched: "Watch") -> str:
+    import pandas as pd
+
+    shown = [
+        {
+            "watched": finding.name,
+            "promised": f"{finding.promised:.4f}",
+            "seen": f"{finding.seen:.4f}",
+            "highest": f"{finding.highest:.0%}",
+            "now": f"{finding.now:.0%}",
+            "alarm at": f"{finding.alarm_at:%Y-%m-%d %H:%M}" if finding.alarm_at else "",
+            "drift since": f"{finding.drift_since:%Y-%m-%d %H:%M}" if finding.drift_since else "",
+        }
+        for finding in watched.findings
+    ]
+    return pd.DataFrame(shown).to_string(index=False)
+
+
+def _verdict(watched: "Watch") -> str:
+    rows = watched.rows
+    span = f"{rows.index[0]:%Y-%m-%d %H:%M} to {rows.index[-1]:%Y-%m-%d %H:%M}"
+    judged = f"{len(rows):,} rows judged, {span}; a false alarm is {promise_in_words()}"
+    if not watched.alarms:
+        return f"{judged}\nas promised"
+    first, *others = watched.alarms
+    also = f", {len(others)} more chart{'s' * (len(others) > 1)} later" if others else ""
+    return (
+        f"{judged}\nALARM at {first.alarm_at:%Y-%m-%d %H:%M} UTC: {first.name} is not as promised "
+        f"since {first.drift_since:%Y-%m-%d %H:%M}{also}"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; bad input is one line on standard error."""
+    return exit_status(run, parse(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

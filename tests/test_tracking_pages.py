@@ -1,0 +1,87 @@
+"""What the MLflow UI is told of sweeps and versions: views, descriptions, links."""
+
+import json
+
+import pandas as pd
+import pytest
+from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
+
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.pages import in_a_line, run_path, sweep_page, version_page
+from hmm_exp.tracking.view import HISTORY, LONGEST, sweep_view
+
+PARAMS = {"split.kind": "ratio", "selection.within": "bic", "selection.across": "return_gain_val"}
+
+
+def run(name: str = "a", space: str = "v1@1H#1", status: str = "FINISHED", **params: str) -> Run:
+    """A run as the store gives it."""
+    kept = PARAMS | {"features.name": space.split("@")[0], "covariance.type": "diag"} | params
+    known = {tags.CELL: name, tags.SWEEP_ID: "s1", tags.OBSERVATION_SPACE: space}
+    info = RunInfo(name * 4, "7", "me", status, 0, 1, "active")
+    return Run(
+        info,
+        RunData(
+            metrics=[Metric("bic", 1.0, 0, 0)],
+            params=[Param(*item) for item in kept.items()],
+            tags=[RunTag(*item) for item in known.items()],
+        ),
+    )
+
+
+def test_one_space_is_sorted_by_its_criterion():
+    view = sweep_view("s1", [run("a"), run("b"), run("c", space="", status="FAILED")])
+    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`bic`", True)
+    assert "tags.sweep_id = 's1'" in view["searchFilter"]
+    assert "bic" in [chart.get("metricKey") for chart in view["compareRunCharts"]]
+
+
+def test_what_cannot_be_compared_by_a_criterion_is_sorted_by_the_yardstick():
+    spaces = sweep_view("s1", [run("a"), run("b", space="v2@1H#2")])
+    walks = sweep_view("s1", [run("a", **{"split.kind": "walk_forward"})])
+    for view in (spaces, walks):
+        assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`return_gain_val`", False)
+        assert view["selectedColumns"][0] == "metrics.`return_gain_val`"
+    shown = [chart.get("metricKey") for chart in spaces["compareRunCharts"]]
+    assert "bic" not in shown
+    assert HISTORY in shown
+
+
+def test_only_settings_that_vary_are_axes():
+    view = sweep_view("s1", [run("a"), run("b", space="v2@1H#2")])
+    assert view["compareRunCharts"][0]["selectedParams"] == ["features.name"]
+
+
+@pytest.mark.parametrize("cells", [[], [run("a"), run("b", space="v2@1H#2")]])
+def test_a_view_fits_into_a_tag(cells):
+    assert len(json.dumps(sweep_view("20240101-000000-abcd", cells))) <= LONGEST
+
+
+def test_a_sweep_says_who_won_why_and_links_there():
+    table = pd.DataFrame(
+        [{"cell": "a", "K": 3.0, "bic": 5.0, "val_ll/bar": 1.0, "gain_t": None, "gain_ewma": 0.1}]
+    ).assign(eligible="yes", run="aaaa")
+    page = sweep_page(run("p"), run("a"), table, ["a has the lowest BIC", "promoted"], True)
+    assert page.startswith(f"**a** wins: [its run]({run_path('7', 'aaaa')})")
+    assert "- a has the lowest BIC\n- promoted" in page
+    assert "`report.html`" in page
+    assert "| 3 | 5.0 | +1.0000 |  | +0.1000 | yes |" in page
+    without = sweep_page(run("p"), None, None, ["none is eligible"], False)
+    assert without.startswith("**No winner.**")
+    assert "report.html" not in without
+
+
+def test_a_version_says_what_it_is_and_what_the_gate_found():
+    about = {
+        tags.CELL: "v1@1H diag K=3",
+        tags.INSTRUMENT: "btc",
+        tags.SWEEP_ID: "s1",
+        tags.GATE: "default",
+        tags.GATE_REASONS: "first; second",
+        tags.LABELS: "fresh: the first version",
+    }
+    page = version_page(run("a"), about, {"bic": "1.5"})
+    assert in_a_line(page) == "v1@1H diag K=3 on btc, run aaaa of sweep s1"
+    assert "| bic | 1.5 |" in page
+    assert "- first\n- second" in page
+    assert "Labels fresh" in page
+    assert in_a_line(None) == ""

@@ -1,0 +1,257 @@
+"""A sweep against a real MLflow server over a real PostgreSQL, as a team would have it."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import psycopg2
+import pytest
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.errors import TrackingError
+from hmm_exp.market.synthetic import make_market
+from hmm_exp.tracking import housekeeping, postgres, tags
+from hmm_exp.tracking.registry import champion
+from tests.conftest import ROOT
+from tests.small_detector import forget_store
+from tests.test_tracking_sweep import FAULTS, finished, until
+from tests.test_train_cli import SMALL, runs_of
+
+SCRIPT = str(ROOT / "scripts" / "server.py")
+
+
+@dataclass
+class Served:
+    """The server's script, its folder, and its address."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        words = ["--folder", str(self.folder), "--port", str(self.port), "--workers", "1"]
+        self.process = subprocess.Popen(
+            [sys.executable, SCRIPT, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        line = self.process.stdout.readline() and self.process.stdout.readline()
+        assert line == f"export MLFLOW_TRACKING_URI={self.uri}\n", self.process.communicate()
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        self.process.communicate(timeout=60)
+        return self.process.returncode
+
+    def mlflow_pid(self) -> int:
+        """The only child of the script: `pg_ctl` leaves PostgreSQL to the system."""
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
+@pytest.fixture(scope="module")
+def served():
+    """A server for this module, in a folder that the user `postgres` may enter."""
+    try:
+        postgres.find_programs()
+    except TrackingError as error:
+        pytest.skip(str(error))
+    folder = Path(tempfile.mkdtemp(prefix="hmm_exp-"))
+    folder.chmod(0o755)
+    server = Served(folder, postgres.free_port())
+    try:
+        server.start()
+        yield server
+    finally:
+        status = server.stop()
+        shutil.rmtree(folder)
+    assert status == 0
+
+
+@pytest.fixture(scope="module")
+def swept(served, tmp_path_factory):
+    """A sweep that loses its server, database and all, when its second cell is fitted.
+
+    The server comes back while the sweep is patient.
+    """
+    folder = tmp_path_factory.mktemp("client")
+    words = ["model.n_states=2,3", *SMALL]
+    lost = folder / "lost"
+    environment = clean_environment() | {
+        "MLFLOW_TRACKING_URI": served.uri,
+        "PYTHONPATH": FAULTS,
+        "KILL_AT": "written",
+        "KILL_ONCE": str(lost),
+        "KILL_PID": str(-served.mlflow_pid()),  # the group: the server and its workers
+    }
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "hmm_exp.train", "-m", *words],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        until(lambda: lost.exists() or sweep.poll() is not None)
+        _, said = served.process.communicate(timeout=60)
+        gone = served.process.returncode, said
+        served.start()
+        output, errors = sweep.communicate(timeout=180)
+    finally:
+        sweep.kill()
+    return folder, gone, subprocess.CompletedProcess(words, sweep.returncode, output, errors)
+
+
+def clean_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "PG"))}
+
+
+@pytest.mark.slow
+def test_a_sweep_waits_for_a_server_that_comes_back_and_fits_nothing_twice(served, swept):
+    folder, (status, said), done = swept
+    assert status == 2
+    assert said == f"error: mlflow server ended with status -9: see {served.folder}/mlflow.log\n"
+    assert done.returncode == 0, done.stderr
+    client = MlflowClient(served.uri)
+    (parent,) = runs_of(client, "sweep")
+    cells = runs_of(client, "cell")
+    assert parent.info.status == "FINISHED"
+    states = [run.data.params["model.n_states"] for run in cells if run.info.status == "FINISHED"]
+    assert sorted(states) == ["2", "3"]
+    assert {run.info.status for run in cells} <= {"FINISHED", "KILLED"}  # no orphan
+    sweep_id = parent.data.tags[tags.SWEEP_ID]
+    left = folder / "mlruns" / "sweeps" / sweep_id
+    assert not list((left / "pending").iterdir())
+    logs = [path.read_text() for path in (left / "logs").iterdir()]
+    assert [text.count("writing\n") for text in logs] == [1, 1]
+
+
+@pytest.mark.slow
+def test_artifacts_lie_with_the_server_and_nothing_of_them_with_the_client(served, swept):
+    folder = swept[0]
+    client = MlflowClient(served.uri)
+    run = finished(client)[0]
+    assert run.info.artifact_uri.startswith("mlflow-artifacts:")
+    names = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"regimes.csv", "model.joblib", "data_report.json", "run.log"} <= names
+    assert list(served.folder.glob(f"artifacts/*/{run.info.run_id}/artifacts/regimes.csv"))
+    assert {path.name for path in folder.iterdir()} == {"mlruns", "lost", "lost.seen"}
+    assert {path.name for path in (folder / "mlruns").iterdir()} == {"hydra", "sweeps"}
+
+
+@pytest.mark.slow
+def test_the_winner_is_promoted_and_answers_wherever_the_address_is_known(
+    served, swept, tmp_path, monkeypatch
+):
+    client = MlflowClient(served.uri)
+    assert "promoted: models:/hmm_regime/Production is version 1" in swept[2].stdout
+    run_id = champion(client, "hmm_regime").run_id
+    assert run_id in {run.info.run_id for run in finished(client)}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", served.uri)
+    forget_store()
+    model = mlflow.pyfunc.load_model("models:/hmm_regime/Production")
+    answer = model.predict(make_market(n_bars=2500, n_regimes=3, seed=7).frame).iloc[-1]
+    last = pd.read_csv(client.download_artifacts(run_id, "regimes.csv", str(tmp_path))).iloc[-1]
+    assert (answer["label"], answer["state"]) == (last["label"], last["state"])
+    assert answer["p_state_0"] == pytest.approx(last["p_state_0"], abs=1e-12)
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_on_one_server_leave_one_production(served, swept, tmp_path):
+    words = ("tracking.experiment=both", "registry.name=both", "model.n_states=2", *SMALL)
+    mains = []
+    for seed in (1, 2):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        command = [sys.executable, "-m", "hmm_exp.train", "-m", f"model.random_state={seed}"]
+        environment = clean_environment() | {"MLFLOW_TRACKING_URI": served.uri}
+        mains.append(
+            subprocess.Popen(
+                [*command, *words],
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    for main in mains:
+        output, _ = main.communicate(timeout=180)
+        assert main.returncode == 0, output
+    client = MlflowClient(served.uri)
+    experiment = client.get_experiment_by_name("both")
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.data.tags[tags.KIND] for run in runs) == ["cell", "cell", "sweep", "sweep"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    versions = client.search_model_versions("name = 'both'")
+    assert [version.current_stage for version in versions].count("Production") == 1
+    assert champion(client, "both").run_id in {run.info.run_id for run in runs}
+
+
+@pytest.mark.slow
+def test_what_is_cleaned_is_gone_from_the_server_too(served, swept):
+    client = MlflowClient(served.uri)
+    experiment = client.get_experiment_by_name("hmm_exp")
+    identity = {tags.KIND: "cell", tags.SWEEP_ID: runs_of(client, "sweep")[0].data.tags["sweep_id"]}
+    run_id = client.create_run(experiment.experiment_id, tags=identity).info.run_id
+    client.log_text(run_id, "why", "run.log")
+    client.set_terminated(run_id, "FAILED")
+    (folder,) = served.folder.glob(f"artifacts/*/{run_id}")
+    mlflow.set_tracking_uri(served.uri)
+    doomed = housekeeping.removable(client)
+    assert run_id in {run.info.run_id for run in doomed}
+    housekeeping.remove(client, doomed)
+    forget_store()
+    assert not list(folder.rglob("run.log"))
+    assert len(finished(client)) == 2
+
+
+@pytest.mark.slow
+def test_the_database_asks_for_the_password_that_only_its_owner_can_read(served):
+    secret = served.folder / "pgpass"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    port = (served.folder / "database" / "postmaster.pid").read_text().splitlines()[3]
+    address = f"host=127.0.0.1 port={port} user=mlflow dbname=mlflow"
+    psycopg2.connect(address, passfile=str(secret)).close()
+    with pytest.raises(psycopg2.OperationalError, match="password"):
+        psycopg2.connect(address, passfile=os.devnull)
+    listening = Path(f"/proc/{served.process.pid}/net/tcp").read_text().splitlines()[1:]
+    heard = {line.split()[1] for line in listening if line.split()[3] == "0A"}
+    for number in (int(port), served.port):
+        assert [place for place in heard if place.endswith(f":{number:04X}")] == [
+            f"0100007F:{number:04X}"  # 127.0.0.1
+        ]
+
+
+@pytest.mark.slow
+def test_a_second_server_is_refused_in_one_line(served):
+    for words, line in (
+        (["--port", str(served.port)], f"a server answers on port {served.port} already"),
+        (["--port", str(postgres.free_port())], "database is in use"),
+    ):
+        command = [sys.executable, SCRIPT, "--folder", str(served.folder), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert line in done.stderr
+
+
+def test_without_postgresql_one_line_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(postgres, "_PLACES", ())
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(TrackingError, match="PostgreSQL is not installed"):
+        postgres.find_programs()
