@@ -1,12 +1,14 @@
 """One run without Hydra or MLflow: what reads what, what is chosen, what comes out."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
 from hmmlearn.hmm import GaussianHMM
+from scipy import stats
 
 from hmm_exp.config import Config, SelectionConfig, checked
 from hmm_exp.detector import Detector
@@ -14,10 +16,12 @@ from hmm_exp.errors import ConfigError, DataError, FitError, HmmExpError
 from hmm_exp.experiment import run as runs
 from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.candidate import train_steps
+from hmm_exp.experiment.ewma import fit_ewma
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import regime_in_words, run
 from hmm_exp.experiment.select import select
 from hmm_exp.experiment.split import TRAIN
+from hmm_exp.experiment.yardstick import fit_static, fit_yardstick
 
 
 @pytest.fixture
@@ -75,6 +79,36 @@ def test_fit_and_choice_do_not_see_test_bars(small_config, bars_csv):
     np.testing.assert_array_equal(before.detector.params.means, after.detector.params.means)
     for name in ("bic", "log_lik_val", "return_gain_val", "ewma_gain_val"):
         assert before.metrics[name] == after.metrics[name]
+
+
+def test_a_naive_scorer_of_the_files_agrees_with_the_metrics(small_config, result):
+    """Bar after bar from regimes, closes and the formulas, as one would write them down."""
+    bars = prepare(checked(small_config)).source.bars
+    closes = dict(zip(bars.frame.index, bars.frame["close"], strict=True))
+    times = list(closes)
+    known = result.regimes.set_index("available_at").filter(like="p_state_")
+    train_end = result.prepared.split.train_end
+    returns = [np.log(closes[b] / closes[a]) for a, b in pairwise(times)]
+    n_train = sum(time <= train_end for time in times[1:])
+    n_val = sum(time <= result.prepared.split.val_end for time in times[1:])
+    probs = np.array([known.loc[t] if t in known.index else known.iloc[0] * np.nan for t in times])
+    fitted = fit_yardstick(probs[:n_train], np.array(returns[:n_train]))
+    static, ewma = fit_static(np.array(returns[:n_train])), fit_ewma(np.array(returns[:n_train]))
+    variance, gains = ewma.initial, []
+    for i, value in enumerate(returns):
+        if i >= n_val:
+            density = stats.t.pdf(value, fitted.df, fitted.loc, fitted.scale)
+            model = np.log(sum(p * d for p, d in zip(probs[i], density, strict=True)))
+            width = ewma.scale * np.sqrt(variance)
+            others = (
+                stats.t.logpdf(value, static.df, static.loc[0], static.scale[0]),
+                stats.t.logpdf(value, ewma.df, 0.0, width),
+            )
+            gains.append([model - other for other in others])
+        variance = ewma.decay * variance + (1.0 - ewma.decay) * value**2
+    over_static, over_ewma = np.mean(gains, axis=0)
+    assert result.metrics["return_gain_test"] == pytest.approx(over_static, rel=1e-6)
+    assert result.metrics["ewma_gain_test"] == pytest.approx(over_ewma, rel=1e-6)
 
 
 def test_same_seed_same_bits(small_config, result):

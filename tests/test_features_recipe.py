@@ -22,6 +22,13 @@ def test_columns_of_a_set_run_by_feature_then_by_timeframe_as_listed():
     )
 
 
+def test_returns_are_the_first_column_of_v1_alone():
+    assert Recipe.of_set("returns", ["4H", "1H"]).columns == (
+        "close_logret_current_4H",
+        "close_logret_current_1H",
+    )
+
+
 def test_v1v2_is_v1_followed_by_v2():
     both = Recipe.of_set("v1v2", ["1H"]).columns
     assert both == Recipe.of_set("v1", ["1H"]).columns + Recipe.of_set("v2", ["1H"]).columns

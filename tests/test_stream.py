@@ -53,7 +53,7 @@ def assert_streams_as_it_filters(detector, bars, n_history):
 
 
 @both_gaps
-@pytest.mark.parametrize("features", ["v1", "v2", "v1v2"])
+@pytest.mark.parametrize("features", ["returns", "v1", "v2", "v1v2"])
 @pytest.mark.parametrize("timeframes", HOURS, ids="+".join)
 def test_equals_the_batch_filter_at_every_bar(timeframes, features, gaps):
     detector = live_detector(Recipe.of_set(features, timeframes, **SHORT), gaps=gaps)

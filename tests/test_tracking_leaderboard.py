@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.leaderboard import choose, leaderboard, sweep_cells
-from tests.small_detector import forget_store, store_in
+from hmm_exp.tracking.leaderboard import choose, common_scores, leaderboard, sweep_cells
+from tests.small_detector import forget_store, shown_scores, store_in
 
 SETTINGS = {
     "selection.within": "bic",
@@ -150,3 +150,12 @@ def test_residuals_that_reject_a_fit_are_marked_in_the_table(store):
     sweep.add(3, 800.0, residuals_reject=0.0)
     table = leaderboard(sweep_cells(store.client, "residuals"))
     assert list(table["eligible"]) == ["yes", "yes, residuals reject"]
+
+
+def test_only_bars_that_all_score_are_compared():
+    first, second = (shown_scores().set_index("available_at") for _ in range(2))
+    first.iloc[:10, first.columns.get_loc("model_score")] = None
+    common = common_scores([first, second.iloc[:-5]], "return_gain_val")
+    assert list(common.index) == list(first.index[10:-5])
+    by_hand = second["model_score"] - second["static_score"]
+    np.testing.assert_array_equal(common.iloc[:, 1], by_hand[10:-5])

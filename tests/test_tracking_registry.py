@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 
 import hmm_exp
@@ -210,6 +211,45 @@ def test_promotions_at_the_same_time_leave_one_champion(store: Store, name, trio
         store.client.get_model_version(name, v).tags.get(tags.REPLACES) for v in ("1", "2", "3")
     ]
     assert replaced == [None, "1", "2"]
+
+
+def test_machines_that_share_a_server_promote_one_after_the_other(
+    store: Store, name, trio, tmp_path, monkeypatch
+):
+    """Every promotion has a lock file of its own, as on a machine of its own."""
+    files = (tmp_path / f"{i}.lock" for i in range(3))
+    monkeypatch.setattr(registry, "_SQLITE", "no store here is on this machine alone")
+    monkeypatch.setattr(registry, "_lock_file", lambda uri: next(files))
+    threads = [threading.Thread(target=put, args=(store, name, run_id)) for run_id in trio]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert in_production(store, name) == ["3"]
+    replaced = [
+        store.client.get_model_version(name, v).tags.get(tags.REPLACES) for v in ("1", "2", "3")
+    ]
+    assert replaced == [None, "1", "2"]
+    assert store.client.get_registered_model(name).tags == {}
+
+
+def test_a_refusal_on_a_server_leaves_no_empty_model_behind(store: Store, name, monkeypatch):
+    monkeypatch.setattr(registry, "_SQLITE", "no store here is on this machine alone")
+    faulty = candidate(store, small_detector("BTC"), faults="not converged")
+    assert put(store, name, faulty).refused
+    assert store.client.search_registered_models(f"name = '{name}'") == []
+
+
+def test_a_champion_that_is_better_stays_and_is_served(store: Store, name, trio):
+    put(store, name, trio[0])
+    before = registry_state(store, name)
+    worse = shown_scores()
+    noise = np.random.default_rng(3).normal(0.0, 0.1, len(worse))
+    worse["model_score"] -= 0.02 + noise - noise[400:].mean()
+    decision = put(store, name, candidate(store, small_detector("BTC", 5), scores=worse))
+    assert decision.reasons[0].startswith("worse than version 1 by 0.0200 nats per bar")
+    assert registry_state(store, name) == before
+    assert served(name) == "fp-BTC-0"
 
 
 def test_rollback_goes_back_step_by_step(store: Store, name, trio):

@@ -31,7 +31,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         required=True,
         help="what a time in the file marks: the bar's start (exchanges, TradingView) or its end",
     )
-    add("--features", default="v1", metavar="SET", help="v1, v2 or v1v2 (default: v1)")
+    add("--features", default="v1", metavar="SET", help="returns, v1, v2 or v1v2 (default: v1)")
     add(
         "--timeframes",
         nargs="+",

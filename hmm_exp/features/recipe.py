@@ -55,7 +55,12 @@ FEATURES = (
     Feature("high_low_range_pct_current", "v2", lambda w, vwap: 1),
     Feature("close_open_pct_current", "v2", lambda w, vwap: 1),
 )
-SETS = {"v1": ("v1",), "v2": ("v2",), "v1v2": ("v1", "v2")}
+SETS = {
+    "returns": FEATURES[:1],
+    "v1": tuple(feature for feature in FEATURES if feature.set_name == "v1"),
+    "v2": tuple(feature for feature in FEATURES if feature.set_name == "v2"),
+    "v1v2": FEATURES,
+}
 
 
 @dataclass(frozen=True)
@@ -93,16 +98,13 @@ class Recipe:
     def of_set(
         cls, name: str, timeframes: Sequence[str], window: int = 20, vwap_hours: float = 720.0
     ) -> "Recipe":
-        """Columns of the set v1, v2 or v1v2: by feature, then by timeframe as listed."""
+        """Columns of the set returns, v1, v2 or v1v2: by feature, then by timeframe as listed."""
         if name not in SETS:
             raise ConfigError(
                 f"unknown feature set {name!r}{nearest(name, SETS)}: one of {', '.join(SETS)}"
             )
         columns = (
-            feature.column(window, timeframe)
-            for feature in FEATURES
-            if feature.set_name in SETS[name]
-            for timeframe in timeframes
+            feature.column(window, timeframe) for feature in SETS[name] for timeframe in timeframes
         )
         return cls(tuple(columns), tuple(timeframes), window, vwap_hours)
 

@@ -9,6 +9,8 @@ with volatility.
 >>> bars.states  # 0 is the calmest
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from scipy.signal import lfilter
@@ -57,10 +59,87 @@ def make_market(n_bars: int = 26_280, n_regimes: int = 3, seed: int = 7) -> Bars
     rng = np.random.default_rng(seed)
     states = _regimes(rng, n_bars, _spread(_DWELL, n_regimes))
     volatility = _spread(_VOLATILITY, n_regimes)[states]
-    scale = volatility * np.sqrt((_TAIL - 2) / rng.chisquare(_TAIL, n_bars))
-    prices = _prices(rng, scale, _spread(_DRIFT, n_regimes)[states])
-    ohlcv = np.column_stack([prices, _volume(rng, volatility, scale)])
-    return _as_bars(ohlcv, states, seed)
+    scale = volatility * tail_factors(rng, n_bars, _TAIL)
+    drift = _spread(_DRIFT, n_regimes)[states]
+    return bars_of(Plan(states, volatility, scale, drift, unit_moves(rng, n_bars)), rng, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What every bar of a market is made of, T bars.
+
+    Attributes
+    ----------
+    states
+        Regime, shape (T,).
+    volatility
+        What is usual now, of a log return, shape (T,); volume follows it.
+    scale
+        Of the bar itself, log return, shape (T,).
+    drift
+        Mean log return, shape (T,).
+    moves
+        Standard normal moves within the bar, from `unit_moves`, shape (T, 24).
+    """
+
+    states: np.ndarray
+    volatility: np.ndarray
+    scale: np.ndarray
+    drift: np.ndarray
+    moves: np.ndarray
+
+    @property
+    def log_return(self) -> np.ndarray:
+        """Log return of every bar, shape (T,)."""
+        return self.scale * self.moves.sum(axis=1) / np.sqrt(_WALK) + self.drift
+
+
+@dataclass(frozen=True, eq=False)
+class TrueModel:
+    """The chain and the Student-t densities of the log returns that `make_market` draws from.
+
+    Attributes
+    ----------
+    transmat
+        Shape (K, K).
+    loc, scale
+        Log return per bar, shape (K,), calm first.
+    df
+        Degrees of freedom, shared.
+    """
+
+    transmat: np.ndarray
+    loc: np.ndarray
+    scale: np.ndarray
+    df: float
+
+
+def true_model(n_regimes: int) -> TrueModel:
+    """What `make_market` draws its states and log returns from."""
+    transmat = _leaps(n_regimes) / _spread(_DWELL, n_regimes)[:, None]
+    transmat += np.diag(1.0 - transmat.sum(axis=1))
+    # Chi-square mixing with unit variance makes a Student-t that much narrower than its deviation.
+    scale = _spread(_VOLATILITY, n_regimes) * np.sqrt((_TAIL - 2) / _TAIL)
+    return TrueModel(transmat, _spread(_DRIFT, n_regimes), scale, _TAIL)
+
+
+def tail_factors(rng: np.random.Generator, n_bars: int, df: float) -> np.ndarray:
+    """Factors (T,) that make normal moves Student-t with `df` degrees and unit variance."""
+    return np.sqrt((df - 2) / rng.chisquare(df, n_bars))
+
+
+def unit_moves(rng: np.random.Generator, n_bars: int) -> np.ndarray:
+    """Standard normal moves within the bars, shape (T, 24)."""
+    return rng.standard_normal((n_bars, _WALK))
+
+
+def bars_of(plan: Plan, rng: np.random.Generator, seed: int) -> Bars:
+    """Hourly bars from 2021-01-01 UTC after a plan; `rng` makes the noise of the volume.
+
+    `seed` is recorded.
+    """
+    volume = _volume(rng, plan.volatility, plan.scale)
+    return _as_bars(np.column_stack([_prices(plan), volume]), plan.states, seed)
 
 
 def _spread(ends: tuple[float, float], n_regimes: int) -> np.ndarray:
@@ -75,6 +154,7 @@ def _regimes(rng: np.random.Generator, n_bars: int, dwell: np.ndarray) -> np.nda
     K = len(dwell)
     if K == 1:
         return np.zeros(n_bars, dtype=np.int64)
+    leaps = _leaps(K)
     visits: list[int] = []
     hours: list[int] = []
     state, total = int(rng.integers(K)), 0
@@ -82,16 +162,23 @@ def _regimes(rng: np.random.Generator, n_bars: int, dwell: np.ndarray) -> np.nda
         visits.append(state)
         hours.append(int(rng.geometric(1 / dwell[state])))
         total += hours[-1]
-        away = np.abs(np.arange(K) - state)
-        chance = np.where(away > 0, 1 / np.maximum(away, 1) ** 2, 0.0)
-        state = int(rng.choice(K, p=chance / chance.sum()))
+        state = int(rng.choice(K, p=leaps[state]))
     return np.repeat(visits, hours)[:n_bars]
 
 
-def _prices(rng: np.random.Generator, scale: np.ndarray, drift: np.ndarray) -> np.ndarray:
+def _leaps(n_regimes: int) -> np.ndarray:
+    """Where a regime goes when it ends, (K, K): neighbours most, the farther the rarer."""
+    if n_regimes == 1:
+        return np.zeros((1, 1))
+    away = np.abs(np.subtract.outer(np.arange(n_regimes), np.arange(n_regimes)))
+    chance = np.where(away > 0, 1 / np.maximum(away, 1) ** 2, 0.0)
+    return chance / chance.sum(axis=1, keepdims=True)
+
+
+def _prices(plan: Plan) -> np.ndarray:
     """Open, high, low, close (T, 4) of a walk whose bars open where the last one closed."""
-    moves = rng.standard_normal((len(scale), _WALK)) * (scale / np.sqrt(_WALK))[:, None]
-    moves += drift[:, None] / _WALK
+    moves = plan.moves * (plan.scale / np.sqrt(_WALK))[:, None]
+    moves += plan.drift[:, None] / _WALK
     close = np.cumsum(moves.sum(axis=1))  # log price over the first one
     opens = np.concatenate([[0.0], close[:-1]])
     inside = opens[:, None] + np.cumsum(moves[:, :-1], axis=1)

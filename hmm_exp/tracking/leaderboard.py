@@ -10,7 +10,7 @@ import gc
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -277,7 +277,7 @@ def _best_across(client: MlflowClient, winners: list[_Winner]) -> Choice:
     scores = [_validation_scores(client, winner.run.info.run_id) for winner in winners]
     if any(score is None for score in scores):
         return Choice(None, [*inside, "a space has no base returns: no choice between spaces"])
-    common = pd.concat([_yardstick(s, yardstick) for s in scores if s is not None], axis=1).dropna()
+    common = common_scores([score for score in scores if score is not None], yardstick)
     if common.empty:
         return Choice(None, [*inside, "no validation bar is scored by every space"])
     means = common.mean().to_numpy()
@@ -303,6 +303,19 @@ def _validation_scores(client: MlflowClient, run_id: str) -> pd.DataFrame | None
 def _yardstick(scores: pd.DataFrame, name: str) -> pd.Series:
     baseline = {"return_gain_val": "static_score", "ewma_gain_val": "ewma_score"}.get(name)
     return scores["model_score"] - (scores[baseline] if baseline else 0.0)
+
+
+def common_scores(scores: Sequence[pd.DataFrame], yardstick: str) -> pd.DataFrame:
+    """A yardstick of several models on the bars that all of them score, a column each.
+
+    Parameters
+    ----------
+    scores
+        Of each: index `available_at`; `model_score, static_score, ewma_score`, nats.
+    yardstick
+        One of `selection.across`.
+    """
+    return pd.concat([_yardstick(score, yardstick) for score in scores], axis=1).dropna()
 
 
 def criteria_by_states(cells: list[Run]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import getpass
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from hmm_exp.tracking.continuity import Naming, name_states
 from hmm_exp.tracking.evidence import Unfit, model_id, read_evidence, read_incumbent
 from hmm_exp.tracking.gate import Verdict, judge
 from hmm_exp.tracking.installation import REFUSED, UNCHANGED, install, repair, write_decision
+from hmm_exp.tracking.lease import lease
 from hmm_exp.tracking.loading import load_detector
 from hmm_exp.tracking.serving import log_detector
 from hmm_exp.tracking.trial import complaint
@@ -160,7 +161,10 @@ def promote(
     TrackingError
         When there is no such run, or the store fails, or the model does not answer.
     """
-    with _one_at_a_time(client), _store_errors(f"promotion of run {run_id}"):
+    with (
+        _store_errors(f"promotion of run {run_id}"),
+        _one_at_a_time(client, None if dry_run else registry_name) as check,
+    ):
         run = client.get_run(run_id)
         versions = Versions(client, registry_name)
         repaired = [] if dry_run else repair(versions).lines
@@ -171,6 +175,7 @@ def promote(
             _write_refusal(versions, run, decision, gate)
         else:
             model = _named_model(run, decision.naming, labels)
+            check()
             version = _install(versions, run, model, decision, gate)
             decision = replace(decision, promoted=True, version=version)
         return replace(decision, repaired=repaired)
@@ -192,7 +197,10 @@ def rollback(client: MlflowClient, registry_name: str, to: str | None = None) ->
     TrackingError
         When there is no champion, none before it, or the one before does not answer any more.
     """
-    with _one_at_a_time(client), _store_errors(f"rollback of {registry_name}"):
+    with (
+        _store_errors(f"rollback of {registry_name}"),
+        _one_at_a_time(client, registry_name) as check,
+    ):
         versions = Versions(client, registry_name)
         found = repair(versions)
         current = versions.champion()
@@ -209,6 +217,7 @@ def rollback(client: MlflowClient, registry_name: str, to: str | None = None) ->
         back = champion_of(versions.get(target))
         if silent := complaint(back.uri):
             raise TrackingError(f"not rolled back: {silent}")
+        check()
         versions.settle(back.version)
         moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         versions.tag(current.version, tags.ROLLED_BACK, f"{moment} to version {back.version}")
@@ -285,14 +294,27 @@ def _findings(decision: Decision, gate: GateConfig) -> dict[str, str]:
 
 
 @contextmanager
-def _one_at_a_time(client: MlflowClient) -> Iterator[None]:
-    """Serialise promotions: on a SQLite store all, on a server those of one user's machine."""
-    lock = FileLock(_lock_file(client.tracking_uri))
+def _one_at_a_time(client: MlflowClient, leased: str | None) -> Iterator[Callable[[], None]]:
+    """Serialise promotions: by a file lock on this machine, on a server by a lease as well.
+
+    `leased` names the registered model that will change, None where nothing will. Gives a check
+    that the lease still holds.
+    """
+    uri = client.tracking_uri
+    lock = FileLock(_lock_file(uri))
     try:
         with lock.acquire(timeout=_OTHERS_DONE_WITHIN):
-            yield
+            if leased is None or uri.startswith(_SQLITE):
+                yield _nothing
+                return
+            with lease(client, leased, patience=_OTHERS_DONE_WITHIN) as held:
+                yield held.check
     except Timeout:
         raise TrackingError(f"another promotion holds {lock.lock_file}") from None
+
+
+def _nothing() -> None:
+    """The file lock of a SQLite store holds as long as its process."""
 
 
 def _lock_file(uri: str) -> Path:
