@@ -60,7 +60,7 @@ def test_help_shows_examples(train_cli, tmp_path):
         (["features=v9"], "unknown features 'v9': one of columns, returns, v1, v1v2, v2"),
         (["timeframe=7H"], "unknown timeframe '7H'"),
         (["covariance=round"], "unknown covariance 'round'"),
-        (["model.n_states=two"], "'two'"),
+        (["model.n_states=two"], "must be a whole number"),
         (["features=v1,v2"], "add -m"),
         (["-m", "model.n_states=2,0"], "model.n_states=0: must be at least 1"),
         (["-m", "features=v1,v9"], "unknown features 'v9'"),

@@ -103,7 +103,7 @@ def add_axes(
         figure.text((left + width - right) / 2 / width, 20 / height, xlabel, va="top", **label)
     if ylabel:
         middle = (bottom + height - top) / 2 / height
-        figure.text(18 / width, middle, ylabel, va="center", rotation=90, **label)
+        figure.text(15 / width, middle, ylabel, va="center", rotation=90, **label)
     return axes
 
 
