@@ -13,12 +13,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.config import Config, composition_error
+from hmm_exp.config import Config, checked, composition_error
 from hmm_exp.errors import HmmExpError
 from hmm_exp.tracking import isolation, live
 from hmm_exp.tracking.garbage import collect_seldom
 from hmm_exp.tracking.launchers import check_launcher, in_this_process
-from hmm_exp.tracking.preflight import plan_sweep, refuse_grid, replace_grid
+from hmm_exp.tracking.preflight import plan_sweep, refuse_sweep_words, replace_grid
 
 FAILED, BAD_INPUT = 1, 2
 _open: Config | None = None
@@ -31,10 +31,11 @@ class SweepCallback(Callback):
         self.settings: Config | None = None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse a grid that a single run would leave out."""
+        """Check a single run's settings before Hydra makes its folder."""
         if self.settings is None and config.hydra.mode != RunMode.MULTIRUN:
             with _exits_with(BAD_INPUT):
-                refuse_grid(config)
+                checked(config)
+                refuse_sweep_words(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every cell's settings, open the parent run and tell the cells about it."""

@@ -6,6 +6,7 @@ Exit status: 0 done, 1 a cell failed or nothing could be promoted, 2 bad input.
 """
 
 import os
+import re
 import sys
 
 import hydra
@@ -39,7 +40,7 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text())
         return
-    sys.argv[1:] = with_quiet(sys.argv[1:])
+    sys.argv[1:] = in_one_row(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that the line below is all
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
@@ -54,14 +55,11 @@ def main() -> None:
         sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
 
 
-def with_quiet(words: list[str]) -> list[str]:
-    """Turn `--quiet` into a setting, among the others: argparse takes them in one row only."""
-    if QUIET not in words:
-        return words
-    words = [word for word in words if word != QUIET]
-    settings = [i for i, word in enumerate(words) if "=" in word and not word.startswith("-")]
-    place = settings[-1] + 1 if settings else len(words)
-    return [*words[:place], "quiet=true", *words[place:]]
+def in_one_row(words: list[str]) -> list[str]:
+    """Settings after all flags, for argparse takes them in one row only; `--quiet` is one."""
+    settings = [word for word in words if re.match(r"[~+]|[^-=][^=]*=", word)]
+    flags = [word for word in words if word not in settings and word != QUIET]
+    return [*flags, *settings, *(["quiet=true"] if QUIET in words else [])]
 
 
 def _refuse(line: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.leaderboard import choose, common_scores, leaderboard, sweep_cells
+from hmm_exp.tracking.remarks import shortfalls
 from tests.small_detector import forget_store, shown_scores, store_in
 
 SETTINGS = {
@@ -159,3 +160,13 @@ def test_only_bars_that_all_score_are_compared():
     assert list(common.index) == list(first.index[10:-5])
     by_hand = second["model_score"] - second["static_score"]
     np.testing.assert_array_equal(common.iloc[:, 1], by_hand[10:-5])
+
+
+def test_more_states_that_fit_worse_are_named(store):
+    sweep = Sweep(store, "short")
+    sweep.add(2, 0.0, log_lik_train=-500.0)
+    sweep.add(3, 0.0, log_lik_train=-512.5)
+    sweep.add(4, 0.0, log_lik_train=-400.0)
+    sweep.add(3, 0.0, space="v2", log_lik_train=-9000.0)
+    (line,) = shortfalls(sweep_cells(store.client, "short"))
+    assert line.startswith("v1 K=3 fits 12.5 nats worse than v1 K=2: EM stopped short")

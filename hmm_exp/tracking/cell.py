@@ -6,6 +6,7 @@ disk; this process opens the run, watches, and records. Whatever happens to the 
 
 import logging
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -19,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 
 from hmm_exp.config import Config
-from hmm_exp.errors import TrackingError
+from hmm_exp.errors import HmmExpError, TrackingError
 from hmm_exp.tracking import isolation, live, owner, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.record import fail_run, finish_run, one_line, start_run
-from hmm_exp.tracking.store import Store, open_store, patiently, store_of
+from hmm_exp.tracking.store import Store, check_store, open_store, patiently, store_of
 from hmm_exp.tracking.sweep import finished_cell
 
 if TYPE_CHECKING:
@@ -54,8 +55,10 @@ def _run_alone(settings: Config) -> None:
     from hmm_exp.tracking import registry
     from hmm_exp.tracking.bundle import data_identity
 
-    prepared = prepare(settings)  # bad input leaves no run behind
-    store = open_store(settings.tracking)
+    with _nothing_left_behind():
+        check_store(settings.tracking)
+        prepared = prepare(settings)
+        store = open_store(settings.tracking)
     run_id = start_run(store, settings, data_identity(prepared) | {tags.COMMAND: command_line()})
     store.client.log_text(run_id, environment(), ENVIRONMENT_FILE)
     with tempfile.TemporaryDirectory() as folder:
@@ -115,6 +118,20 @@ def _logged(log_file: Path) -> Iterator[None]:
         for logger in loggers:
             logger.removeHandler(handler)
         handler.close()
+
+
+@contextmanager
+def _nothing_left_behind() -> Iterator[None]:
+    """On bad input, take away the folder that Hydra made for the run and what it leaves empty."""
+    try:
+        yield
+    except HmmExpError:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # not empty
+            while (folder := folder.parent) != Path.cwd():
+                folder.rmdir()
+        raise
 
 
 @cache

@@ -79,8 +79,10 @@ def replace_grid(config: DictConfig) -> None:
             del config.hydra.sweeper.params[key]
 
 
-def refuse_grid(config: DictConfig) -> None:
-    """Raise ConfigError when a single run would leave out a grid that its YAML holds."""
+def refuse_sweep_words(config: DictConfig) -> None:
+    """Raise ConfigError when a single run would leave out a grid, or stray into a sweep."""
+    if config.sweep_id is not None:
+        raise ConfigError(f"sweep_id={config.sweep_id} goes on with a sweep: add -m and its words")
     params = config.hydra.sweeper.get("params") or {}
     if params:
         grid = " ".join(f"{key}={value}" for key, value in params.items())

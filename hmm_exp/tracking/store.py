@@ -75,7 +75,7 @@ def open_store(tracking: TrackingConfig) -> Store:
         When the store does not answer or its folder cannot be written.
     """
     uri = resolve_uri(tracking.uri)
-    _check_answers(uri)
+    check_store(tracking)
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
     mlflow.set_tracking_uri(uri)
     if uri.startswith(("http://", "https://")):  # `patiently` says how long to try
@@ -87,6 +87,23 @@ def open_store(tracking: TrackingConfig) -> Store:
     except MlflowException as error:
         raise TrackingError(f"tracking store {uri}: {' '.join(str(error).split())}") from None
     return Store(uri, experiment_id, tracking.experiment, client)
+
+
+def check_store(tracking: TrackingConfig) -> None:
+    """Ask the store once, with little patience; MLflow itself would retry for minutes.
+
+    Raises
+    ------
+    TrackingError
+        When the store does not answer or its folder cannot be written.
+    """
+    uri = resolve_uri(tracking.uri)
+    if uri.startswith(_SQLITE):
+        _check_writable(Path(uri.removeprefix(_SQLITE)).parent)
+    elif uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    else:
+        _check_database(uri)
 
 
 def store_of(tracking: TrackingConfig) -> Store:
@@ -154,7 +171,7 @@ def connect(uri: str | None = None) -> MlflowClient:
         raise TrackingError(
             f"no tracking store at {resolved}: run where the sweep ran, or say --tracking-uri"
         )
-    _check_answers(resolved)
+    check_store(TrackingConfig(uri=resolved))
     mlflow.set_tracking_uri(resolved)
     return MlflowClient(resolved)
 
@@ -192,16 +209,6 @@ def _get_or_create(client: MlflowClient, name: str, artifact_location: str | Non
             f"experiment {name!r} is deleted: restore it or set tracking.experiment"
         )
     return experiment.experiment_id
-
-
-def _check_answers(uri: str) -> None:
-    """Ask once, with little patience; MLflow itself would retry for minutes."""
-    if uri.startswith(_SQLITE):
-        _check_writable(Path(uri.removeprefix(_SQLITE)).parent)
-    elif uri.startswith(("http://", "https://")):
-        _check_server(uri)
-    else:
-        _check_database(uri)
 
 
 def _check_writable(folder: Path) -> None:

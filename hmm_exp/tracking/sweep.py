@@ -35,7 +35,15 @@ from hmm_exp.tracking.multiplicity import weigh_choice, write_luck
 from hmm_exp.tracking.pages import REPORT, sweep_page
 from hmm_exp.tracking.preflight import Plan, check_data
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
-from hmm_exp.tracking.store import Store, analyse, artifact_root, git_sha, open_store
+from hmm_exp.tracking.remarks import shortfalls
+from hmm_exp.tracking.store import (
+    Store,
+    analyse,
+    artifact_root,
+    check_store,
+    git_sha,
+    open_store,
+)
 from hmm_exp.tracking.view import save_view
 
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
@@ -47,8 +55,9 @@ def open_sweep(config: DictConfig, plan: Plan) -> Config:
     What cells must know is appended to the overrides from which Hydra composes them, so that it
     reaches workers anywhere. Raises HmmExpError before anything is written.
     """
-    check_data(plan)
     settings = to_config(config)
+    check_store(settings.tracking)
+    check_data(plan)
     store = open_store(settings.tracking)
     close_orphans(store)
     if settings.sweep_id is None:
@@ -131,15 +140,16 @@ def close_sweep(settings: Config, report: Callable[[Store, str], str]) -> bool:
     if settings.sweep.require_all and not all_finished:
         choice = Choice(None, ["not every cell finished: no winner (sweep.require_all=true)"])
     luck = weigh_choice(store.client, cells, choice.run_id)
-    print(*choice.reasons, *luck.lines, sep="\n")
+    remarks = [*luck.lines, *shortfalls(cells)]
+    print(*choice.reasons, *remarks, sep="\n")
     write_luck(store.client, parent.info.run_id, luck)
-    said = _promote(store, settings, choice)
+    said, could_ask = _promote(store, settings, choice)
     _write_parent(store, parent, cells, choice, all_finished)
     save_view(store.client, store.experiment_id, settings.sweep_id, cells)
     analyse(store)
     if settings.tracking.report:
         print(report(store, settings.sweep_id))
-    _describe(store, parent, cells, choice, [*luck.lines, *said])
+    _describe(store, parent, cells, choice, [*remarks, *said])
     link = terminal.ui_link(store, sweep_id=settings.sweep_id)
     print(f"compare: {terminal.ui_command(store)}{link}")
     if not all_finished:
@@ -147,7 +157,7 @@ def close_sweep(settings: Config, report: Callable[[Store, str], str]) -> bool:
     winner = next((run for run in cells if run.info.run_id == choice.run_id), None)
     if winner is not None:
         print(winner.data.tags.get(tags.REGIME_NOW, ""))
-    return all_finished and choice.run_id is not None
+    return all_finished and could_ask and choice.run_id is not None
 
 
 def abandon_sweep(settings: Config, interrupted: bool) -> None:
@@ -260,11 +270,16 @@ def _folder(store: Store, sweep_id: str) -> Path:
     return artifact_root(store) / "sweeps" / sweep_id
 
 
-def _promote(store: Store, settings: Config, choice: Choice) -> list[str]:
-    """Ask the gate, and print what it said; gives the lines."""
-    lines = _decided(store, settings, choice)
+def _promote(store: Store, settings: Config, choice: Choice) -> tuple[list[str], bool]:
+    """Ask the gate, and print what it said; gives the lines, and whether it could be asked."""
+    could_ask = True
+    try:
+        lines = _decided(store, settings, choice)
+    except TrackingError as error:
+        lines = [f"not promoted: {error}; hmm-promote --sweep {settings.sweep_id} tries again"]
+        could_ask = False
     print(*lines, sep="\n")
-    return lines
+    return lines, could_ask
 
 
 def _decided(store: Store, settings: Config, choice: Choice) -> list[str]:

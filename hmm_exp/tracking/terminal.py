@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hmm_exp.experiment.result import RunResult
 
 WIDTH = 100
+_MOST_FAULTS = 5
 
 
 def summary_line(metrics: dict[str, float], run_tags: dict[str, str]) -> str:
@@ -34,8 +35,10 @@ def print_run(result: "RunResult") -> None:
     if len(result.selection) > 1:
         print(plain_table(result.selection_view()), end="\n\n")
     print(plain_table(result.state_view()), end="\n\n")
-    for fault in result.faults:
+    for fault in result.faults[:_MOST_FAULTS]:
         print(f"hard fault: {fault}")
+    if len(result.faults) > _MOST_FAULTS:
+        print(f"and {len(result.faults) - _MOST_FAULTS} more, in the run's tag status_reason")
     for warning in result.warnings:
         print(f"warning: {warning}")
 

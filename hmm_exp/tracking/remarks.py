@@ -1,0 +1,41 @@
+"""What to know beside a leaderboard: fits that fell short of what fewer states reach."""
+
+from collections import defaultdict
+from itertools import pairwise
+
+from mlflow.entities import Run
+
+from hmm_exp.tracking import tags
+
+_STATES = {"model.n_states", "model.state_grid"}
+_CLOSE = 0.1  # nats; as near as restarts are said to agree
+
+
+def shortfalls(cells: list[Run]) -> list[str]:
+    """Name finished cells whose train log-likelihood is below that of the same with fewer states.
+
+    More states can never fit worse, so EM stopped at a poor optimum.
+    """
+    alike: dict[tuple, list[Run]] = defaultdict(list)
+    for run in cells:
+        if run.info.status == "FINISHED" and "log_lik_train" in run.data.metrics:
+            rest = {name: v for name, v in run.data.params.items() if name not in _STATES}
+            space = run.data.tags.get(tags.OBSERVATION_SPACE)
+            alike[(space, *sorted(rest.items()))].append(run)
+    lines = []
+    for runs in alike.values():
+        runs.sort(key=lambda run: run.data.metrics["n_states"])
+        lines += [_line(*pair) for pair in pairwise(runs) if _short(*pair) > _CLOSE]
+    return lines
+
+
+def _short(fewer: Run, more: Run) -> float:
+    return fewer.data.metrics["log_lik_train"] - more.data.metrics["log_lik_train"]
+
+
+def _line(fewer: Run, more: Run) -> str:
+    names = [run.data.tags[tags.CELL] for run in (more, fewer)]
+    return (
+        f"{names[0]} fits {_short(fewer, more):.1f} nats worse than {names[1]}: EM stopped short, "
+        "more starts may help (model.n_init)"
+    )
