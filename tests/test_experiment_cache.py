@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from hmm_exp.config import Config, DataConfig, FeaturesConfig, SweepConfig, TimeframeConfig
-from hmm_exp.experiment import prepare as prepare_module
+from hmm_exp.experiment import source as source_module
 from hmm_exp.experiment.cache import ABOUT, entry
 from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.market.synthetic import make_market
@@ -40,7 +40,7 @@ def settings(tmp_path) -> dict[str, Config]:
 
 def fresh(config: Config) -> Prepared:
     """Prepare as a new process would, which has read nothing yet."""
-    prepare_module._read.cache_clear()
+    source_module._read.cache_clear()
     return prepare(config)
 
 
@@ -108,7 +108,7 @@ def test_a_damaged_entry_is_made_again(settings, tmp_path, harm):
         elif harm == "lost" and file.name == "values.npy":
             file.unlink()
     assert_same(fresh(settings["bars"]), before)
-    prepare_module._read.cache_clear()
+    source_module._read.cache_clear()
     assert_same(fresh(settings["bars"]), before)
 
 

@@ -14,8 +14,8 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.detector import Detector
 from hmm_exp.errors import HmmExpError
-from hmm_exp.experiment.prepare import Source
 from hmm_exp.experiment.significance import MIN_BARS, hac_error
+from hmm_exp.experiment.source import Source
 from hmm_exp.experiment.yardstick import fit_yardstick, known_at_close
 from hmm_exp.market.timeframes import step_in_words
 from hmm_exp.tracking import tags

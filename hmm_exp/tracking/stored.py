@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.config import DataConfig
 from hmm_exp.errors import HmmExpError
 from hmm_exp.experiment.artifacts import SCORES_FILE
-from hmm_exp.experiment.prepare import Source, read_source
+from hmm_exp.experiment.source import Source, read_source
 from hmm_exp.tracking import tags
 
 REGIMES_FILE = "regimes.csv"

@@ -1,0 +1,176 @@
+"""The input of a run as read: bars, or a ready feature table, with its digest and its returns.
+
+>>> source = read_source(config.data)
+>>> source.next_return
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hmm_exp.config import DataConfig
+from hmm_exp.experiment.shared import shared_bars, shared_ready
+from hmm_exp.market.bars import Bars
+from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.load import read_bars, read_features
+from hmm_exp.market.synthetic import make_market
+from hmm_exp.market.timeframes import timeframe_step
+
+
+@dataclass(frozen=True)
+class Source:
+    """The input as read: bars, or a ready feature frame when there are none.
+
+    Attributes
+    ----------
+    time
+        When each base bar (or ready row) is complete, UTC.
+    log_return
+        Log return per base bar, shape (N,), NaN where the bar before is missing; None when a
+        ready table has no raw log return.
+    """
+
+    bars: Bars | None
+    frame: pd.DataFrame | None
+    name: str
+    digest: str
+    report: dict[str, Any]
+    time: pd.DatetimeIndex
+    log_return: np.ndarray | None
+
+    @property
+    def next_return(self) -> np.ndarray | None:
+        """Log return of the bar after each base bar, NaN at the end and across gaps."""
+        if self.log_return is None:
+            return None
+        return np.append(self.log_return[1:], np.nan)
+
+    def cut(self, bars: slice) -> "Source":
+        """The same input with some of its base bars alone."""
+        log_return = None if self.log_return is None else self.log_return[bars]
+        inside = None
+        if self.bars is not None:
+            inside = replace(self.bars, frame=self.bars.frame.iloc[bars], states=None)
+        return replace(self, bars=inside, time=self.time[bars], log_return=log_return)
+
+
+def read_source(data: DataConfig, cache: Path | None = None) -> Source:
+    """Bars or ready features as configured; read once per process, file state and settings.
+
+    With a folder for a `cache`, once for all processes that use it.
+    """
+    return _read(_Reading(json.dumps(vars(data), sort_keys=True), _file_state(data.path), cache))
+
+
+def column_step(column: str) -> pd.Timedelta:
+    """Bar length of a feature column, from its suffix."""
+    return timeframe_step(column.rsplit("_", 1)[1])
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What is read; where its result may be kept makes no difference."""
+
+    settings: str
+    file_state: tuple[int | str, ...]
+    cache: Path | None = field(compare=False)
+
+
+@lru_cache(maxsize=4)
+def _read(reading: _Reading) -> Source:
+    data = DataConfig(**json.loads(reading.settings))
+    key = [reading.settings, reading.file_state]
+    if data.kind == "features":
+        return _source_of_features(data, reading.cache, key)
+    bars, digest = shared_bars(reading.cache, key, lambda: _read_bars(data))
+    return Source(
+        bars=bars,
+        frame=None,
+        name=bars.name,
+        digest=digest,
+        report=bars.report,
+        time=pd.DatetimeIndex(bars.frame.index),
+        log_return=_log_returns(bars),
+    )
+
+
+def _read_bars(data: DataConfig) -> Bars:
+    if data.kind == "synthetic":
+        return make_market(data.n_bars, data.n_regimes, data.seed)
+    assert data.path is not None
+    assert data.bar_stamp is not None
+    return read_bars(
+        data.path,
+        bar_stamp=data.bar_stamp,
+        gaps=data.gaps,
+        bad_rows=data.bad_rows,
+        name=data.name,
+        timestamp_column=data.timestamp_column,
+        volume_column=data.volume_column,
+    )
+
+
+def _read_table(data: DataConfig) -> tuple[pd.DataFrame, dict]:
+    assert data.path is not None
+    assert data.bar_stamp is not None
+    return read_features(
+        data.path,
+        bar_stamp=data.bar_stamp,
+        gaps=data.gaps,
+        bad_rows=data.bad_rows,
+        name=data.name,
+        timestamp_column=data.timestamp_column,
+    )
+
+
+def _file_state(path: str | None) -> tuple[int | str, ...]:
+    """What tells a file from an edited one or another: such a one is read again."""
+    if path is None or not Path(path).is_file():
+        return ()
+    stat = Path(path).stat()
+    whole_path = str(Path(path).resolve())
+    return (whole_path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
+def _source_of_features(data: DataConfig, cache: Path | None, key: list) -> Source:
+    frame, report = shared_ready(cache, key, lambda: _read_table(data))
+    return Source(
+        bars=None,
+        frame=frame,
+        name=report["name"],
+        digest=_frame_digest(frame),
+        report=report,
+        time=pd.DatetimeIndex(frame.index),
+        log_return=_ready_returns(frame, data.gaps),
+    )
+
+
+def _log_returns(bars: Bars) -> np.ndarray:
+    log_close = np.log(bars.frame["close"].to_numpy())
+    returns = np.diff(log_close, prepend=np.nan)
+    returns[chain_steps(bars.time, bars.step.value, bars.gaps) != 1] = np.nan
+    return returns
+
+
+def _ready_returns(frame: pd.DataFrame, gaps: str) -> np.ndarray | None:
+    """Raw return of the finest timeframe in a ready table, which stands in for the bars."""
+    columns = [name for name in frame.columns if name.startswith("close_logret_current_")]
+    if not columns:
+        return None
+    finest = min(columns, key=column_step)
+    returns = frame[finest].to_numpy(dtype=np.float64, copy=True)
+    time = pd.DatetimeIndex(frame.index).as_unit("ns").asi8
+    returns[chain_steps(time, column_step(finest).value, gaps) != 1] = np.nan
+    return returns
+
+
+def _frame_digest(frame: pd.DataFrame) -> str:
+    code = hashlib.sha256(",".join(frame.columns).encode())
+    code.update(pd.util.hash_pandas_object(frame).to_numpy().tobytes())
+    return code.hexdigest()[:16]
