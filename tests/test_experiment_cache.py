@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from hmm_exp.config import Config, DataConfig, FeaturesConfig, SweepConfig, TimeframeConfig
+from hmm_exp.experiment import prepare as prepare_module
 from hmm_exp.experiment import source as source_module
 from hmm_exp.experiment.cache import ABOUT, entry
 from hmm_exp.experiment.prepare import Prepared, prepare
@@ -78,7 +79,7 @@ def test_the_cache_changes_no_bit(settings, tmp_path, kind):
 
 def test_what_is_mapped_is_not_computed_again(settings, monkeypatch):
     fresh(settings["bars"])
-    monkeypatch.setattr(prepare_module, "read_bars", None)
+    monkeypatch.setattr(source_module, "read_bars", None)
     monkeypatch.setattr(prepare_module, "build_features", None)
     fresh(settings["bars"])
 
