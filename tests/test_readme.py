@@ -24,7 +24,7 @@ ELSEWHERE = ("cluster", "team-server")  # need other machines; what they say has
 PAGES = [page for page in sorted(ROOT.glob("docs/*/*.md")) if page.stem not in ELSEWHERE]
 MANUAL = {page.stem: page.read_text() for page in PAGES}
 FAST = (
-    *("data.n_bars=6000", "model.n_init=1"),
+    *("data.n_bars=4000", "model.n_init=1"),
     *("tracking.figures=false", "tracking.report=false"),
 )
 
@@ -44,7 +44,7 @@ def commands() -> list[str]:
 def folder(tmp_path_factory) -> Path:
     """A user's folder: their bars, the project's scripts, Makefile and what it reads."""
     folder = tmp_path_factory.mktemp("user")
-    frame = make_market(n_bars=6000).frame
+    frame = make_market(n_bars=4000).frame
     frame.assign(timestamp=frame["timestamp"].dt.tz_localize(None)).to_csv(
         folder / "bars.csv", index=False
     )

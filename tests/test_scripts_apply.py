@@ -178,7 +178,7 @@ BAD_WORDS = [
     ("--bars nowhere.csv --latest", "no such file"),
     ("--bars short.csv --output regimes.csv", "bars are too few: at least"),
     ("--bars bad.csv --output regimes.csv", "high below low"),
-    ("--bars daily.csv --output regimes.csv", "bars come every 1 days"),
+    ("--bars daily.csv --output regimes.csv", "bars come every 1D"),
     ("--features-csv new.csv --latest", "no column close_logret_current_1H"),
     ("--lookbacks nowhere --latest", "holds no 1H.csv"),
     ("--bars new.csv --output nowhere/regimes.csv", "does not exist"),

@@ -17,7 +17,7 @@ from hmm_exp.market.synthetic import make_market
 from hmm_exp.tracking import sweep, tags
 from hmm_exp.tracking.cell import _Cell
 from hmm_exp.tracking.housekeeping import close_elsewhere
-from hmm_exp.tracking.leaderboard import sweep_cells
+from hmm_exp.tracking.leaderboard import current_cells, sweep_cells
 from hmm_exp.tracking.postgres import free_port
 from hmm_exp.tracking.registry import champion
 from hmm_exp.tracking.store import open_store
@@ -192,7 +192,7 @@ def test_a_cell_that_was_given_to_another_worker_counts_once(workdir):
         if status == "FINISHED":
             store.client.set_terminated(run.info.run_id)
     sweep._close_left(store, settings)
-    cells = sweep._current(sweep_cells(store.client, settings.sweep_id), settings)
+    cells = current_cells(sweep_cells(store.client, settings.sweep_id), "1")
     counted = sorted((run.data.tags[tags.FINGERPRINT], run.info.status) for run in cells)
     assert counted == [("a", "FINISHED"), ("b", "KILLED")]
     forget_store()
