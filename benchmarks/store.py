@@ -94,7 +94,8 @@ def recorder(folder: Path):
     from hmm_exp.config import Config, DataConfig, ModelConfig, TrackingConfig
     from hmm_exp.experiment.prepare import prepare
     from hmm_exp.experiment.run import run
-    from hmm_exp.tracking.bundle import Bundle, data_identity, write_bundle
+    from hmm_exp.tracking.bundle import Bundle
+    from hmm_exp.tracking.packing import data_identity, write_bundle
     from hmm_exp.tracking.record import finish_run, start_run
     from hmm_exp.tracking.store import open_store
 

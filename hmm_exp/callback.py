@@ -4,6 +4,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Thread
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -43,15 +44,16 @@ class SweepCallback(Callback):
         with _exits_with(BAD_INPUT):
             replace_grid(config)
             with live.busy("checking settings and data", config.quiet):
+                isolation.worker()  # it imports while this process composes and imports MLflow
                 plan = plan_sweep(config)
                 check_launcher(config, plan.variations[0])
-                isolation.worker()  # it imports while this process imports MLflow
                 collect_seldom()
                 from hmm_exp.tracking.sweep import announce, open_sweep
 
                 collect_seldom()  # once more: MLflow is loaded now
                 self.settings = _open = open_sweep(config, plan)
             announce(self.settings)
+            Thread(target=_load_what_judges, name="hmm_exp.load", daemon=True).start()
             if not in_this_process(config):
                 isolation.dismiss()  # the launcher's own processes have theirs
 
@@ -64,7 +66,7 @@ class SweepCallback(Callback):
         """Print the leaderboard, choose, ask the gate, promote; exit non-zero on any failure."""
         assert self.settings is not None
         from hmm_exp.report.log import report_line
-        from hmm_exp.tracking.sweep import close_sweep
+        from hmm_exp.tracking.verdict import close_sweep
 
         with _exits_with(FAILED, f"; go on with sweep_id={self.settings.sweep_id}"):
             succeeded = close_sweep(self.settings, report_line)
@@ -92,6 +94,13 @@ def abandon(error: BaseException) -> bool:
     except Exception as second:
         print(f"error: the sweep's run is not closed: {second}", file=sys.stderr)
     return True
+
+
+def _load_what_judges() -> None:
+    """Import what the end of a sweep needs while this process waits for the first cell."""
+    import hmm_exp.report.log
+    import hmm_exp.report.page
+    import hmm_exp.tracking.verdict  # noqa: F401
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import pytest
 from hmm_exp.config import Config, TrackingConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.tracking import sweep, tags
+from hmm_exp.tracking import sweep, tags, verdict
 from hmm_exp.tracking.cell import _Cell
 from hmm_exp.tracking.housekeeping import close_elsewhere
 from hmm_exp.tracking.leaderboard import current_cells, sweep_cells
@@ -191,7 +191,7 @@ def test_a_cell_that_was_given_to_another_worker_counts_once(workdir):
         run = store.client.create_run(store.experiment_id, tags=known)
         if status == "FINISHED":
             store.client.set_terminated(run.info.run_id)
-    sweep._close_left(store, settings)
+    verdict._close_left(store, settings)
     cells = current_cells(sweep_cells(store.client, settings.sweep_id), "1")
     counted = sorted((run.data.tags[tags.FINGERPRINT], run.info.status) for run in cells)
     assert counted == [("a", "FINISHED"), ("b", "KILLED")]

@@ -53,7 +53,7 @@ def run_cell(settings: Config) -> None:
 def _run_alone(settings: Config) -> None:
     from hmm_exp.experiment.prepare import prepare
     from hmm_exp.tracking import registry
-    from hmm_exp.tracking.bundle import data_identity
+    from hmm_exp.tracking.packing import data_identity
 
     with _nothing_left_behind():
         check_store(settings.tracking)
@@ -82,7 +82,7 @@ def _run_alone(settings: Config) -> None:
 def _fitted_alone(prepared: "Prepared", folder: Path, store: Store, run_id: str) -> "RunResult":
     """Fit and record, watched on a terminal."""
     from hmm_exp.experiment.run import run
-    from hmm_exp.tracking.bundle import write_bundle
+    from hmm_exp.tracking.packing import write_bundle
     from hmm_exp.tracking.pulse import Pulse
 
     if live.wanted(prepared.config.quiet):

@@ -24,8 +24,8 @@ from hmm_exp.config import Config
 from hmm_exp.errors import HmmExpError
 from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.experiment.run import run
-from hmm_exp.tracking.bundle import data_identity, write_bundle
 from hmm_exp.tracking.garbage import collect_seldom
+from hmm_exp.tracking.packing import data_identity, write_bundle
 from hmm_exp.tracking.pulse import Pulse
 
 OUT_OF_MEMORY_FIRST = "500"  # of -1000..1000: of all processes the kernel shall take this one
