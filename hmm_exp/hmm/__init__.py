@@ -3,6 +3,7 @@
 >>> from hmm_exp.hmm import GaussianHMM
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +15,5 @@ __all__ = ["GaussianHMM"]
 def __getattr__(name: str) -> Any:
     """Load the estimator when it is asked for: scikit-learn takes half a second."""
     if name == "GaussianHMM":
-        from hmm_exp.hmm.estimator import GaussianHMM
-
-        return GaussianHMM
+        return import_module("hmm_exp.hmm.estimator").GaussianHMM
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,6 +33,9 @@ MODEL_NAME = "model"
 RUNTIME_PACKAGES = ("mlflow", "numba", "numpy", "omegaconf", "pandas", "pyarrow")
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_INFERENCE = (  # of the room `hmm`; nothing that fits
+    *("__init__", "compiling", "density", "lanes", "params", "recursions", "threads"),
+)
 _SOURCE = (  # what loading and predicting need of this package
     "__init__.py",
     "errors.py",
@@ -40,7 +43,7 @@ _SOURCE = (  # what loading and predicting need of this package
     "detector.py",
     "market",
     "features",
-    "hmm",
+    *(f"hmm/{name}.py" for name in _INFERENCE),
     "stream",
     "tracking/__init__.py",
     "tracking/serving.py",
@@ -180,17 +183,14 @@ def sample_bars(detector: Detector) -> pd.DataFrame:
 
 def _saved(folder: Path, detector: Detector, model: LoggedModel) -> Path:
     """Folder of the MLflow model: the detector, this package's source, the pinned packages."""
-    code = folder / _PACKAGE.name
-    for room in {code / Path(name).parent for name in _source()}:
-        room.mkdir(parents=True, exist_ok=True)
-    for name, content in _source().items():
-        (code / name).write_bytes(content)
+    stub = folder / _PACKAGE.name  # MLflow copies file by file, which is most of the time it takes
+    stub.mkdir()
     detector.save(folder / FILE_NAME)
     mlflow.pyfunc.save_model(
         folder / MODEL_NAME,
         loader_module=__name__,
         data_path=str(folder / FILE_NAME),
-        code_paths=[str(code)],
+        code_paths=[str(stub)],
         pip_requirements=requirements(),
         mlflow_model=Model(
             artifact_path=model.artifact_location,
@@ -200,7 +200,15 @@ def _saved(folder: Path, detector: Detector, model: LoggedModel) -> Path:
             signature=signature_of(detector),  # as an argument it warns of a missing example
         ),
     )
+    _write_source(folder / MODEL_NAME / "code" / _PACKAGE.name)
     return folder / MODEL_NAME
+
+
+def _write_source(package: Path) -> None:
+    for room in {package / Path(name).parent for name in _source()}:
+        room.mkdir(parents=True, exist_ok=True)
+    for name, content in _source().items():
+        (package / name).write_bytes(content)
 
 
 @cache
