@@ -6,13 +6,16 @@ a bad value at the cost of a sum. Settings are checked before anything heavy is 
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config import Config, checked, flat
 from hmm_exp.errors import ConfigError
@@ -43,7 +46,10 @@ class Plan:
 def plan_sweep(config: DictConfig) -> Plan:
     """Check the settings of all cells. Raises ConfigError, or what Hydra raises on composing."""
     choices = _choices(config)
-    variations = [checked(_compose(config, overrides)) for overrides in _variations(choices)]
+    first, *others = _variations(choices)
+    base = _compose(config, first)
+    variations = [checked(base)]
+    variations += [checked(_varied(config, base, first, words)) for words in others]
     swept = [words[0].split("=")[0] for words in choices if len(words) > 1]
     known = set(flat(Config()))
     varied = [name for name in swept if name in known and name not in _IN_NAME]
@@ -127,6 +133,22 @@ def _compose(config: DictConfig, overrides: list[str]) -> DictConfig:
     )
     OmegaConf.set_readonly(composed, False)
     return composed
+
+
+def _varied(config: DictConfig, base: DictConfig, first: list[str], words: list[str]) -> DictConfig:
+    """The composed `base` with the one word that differs from its own.
+
+    Composing takes Hydra a tenth of a second, which a plain setting need not wait for. A choice of
+    a group, and what the schema refuses, is left to it.
+    """
+    (word,) = set(words) - set(first)
+    key, _, value = word.partition("=")
+    if key in flat(Config()):
+        varied = OmegaConf.masked_copy(base, [str(name) for name in base if name != "hydra"])
+        with suppress(OmegaConfBaseException):
+            OmegaConf.update(varied, key, yaml.safe_load(value))
+            return varied
+    return _compose(config, words)
 
 
 def _space_key(settings: Config) -> str:
