@@ -44,9 +44,9 @@ class SweepCallback(Callback):
         with _exits_with(BAD_INPUT):
             replace_grid(config)
             with live.busy("checking settings and data", config.quiet):
-                isolation.worker()  # it imports while this process composes and imports MLflow
                 plan = plan_sweep(config)
                 check_launcher(config, plan.variations[0])
+                isolation.worker()  # it imports while this process imports MLflow
                 collect_seldom()
                 from hmm_exp.tracking.sweep import announce, open_sweep
 

@@ -72,7 +72,7 @@ def _change_run(module) -> None:
     module.run = _around(module.run, before)
 
 
-def _change_bundle(module) -> None:
+def _change_packing(module) -> None:
     def after():
         _kill("written", os.getppid())
 
@@ -88,7 +88,7 @@ def _change_record(module) -> None:
 
 CHANGES = {
     "hmm_exp.experiment.run": _change_run,
-    "hmm_exp.tracking.bundle": _change_bundle,
+    "hmm_exp.tracking.packing": _change_packing,
     "hmm_exp.tracking.record": _change_record,
 }
 
