@@ -31,8 +31,6 @@ from hmm_exp.hmm.fit import Fit, fit
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.threads import run_all
 
-DECODINGS = ("viterbi", "smoothed", "filtered", "true model")
-
 
 @dataclass(frozen=True, eq=False)
 class Planted:

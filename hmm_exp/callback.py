@@ -4,6 +4,8 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from threading import Thread
 from typing import Any
 
@@ -53,7 +55,8 @@ class SweepCallback(Callback):
                 collect_seldom()  # once more: MLflow is loaded now
                 self.settings = _open = open_sweep(config, plan)
             announce(self.settings)
-            Thread(target=_load_what_judges, name="hmm_exp.load", daemon=True).start()
+            load = partial(_load_what_judges, self.settings.tracking.report)
+            Thread(target=load, name="hmm_exp.load", daemon=True).start()
             if not in_this_process(config):
                 isolation.dismiss()  # the launcher's own processes have theirs
 
@@ -96,11 +99,11 @@ def abandon(error: BaseException) -> bool:
     return True
 
 
-def _load_what_judges() -> None:
+def _load_what_judges(with_report: bool) -> None:
     """Import what the end of a sweep needs while this process waits for the first cell."""
-    import hmm_exp.report.log
-    import hmm_exp.report.page
-    import hmm_exp.tracking.verdict  # noqa: F401
+    import_module("hmm_exp.tracking.verdict")
+    if with_report:
+        import_module("hmm_exp.report.page")  # and the charts library
 
 
 @contextmanager

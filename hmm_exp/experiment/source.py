@@ -103,30 +103,16 @@ def _read(reading: _Reading) -> Source:
 def _read_bars(data: DataConfig) -> Bars:
     if data.kind == "synthetic":
         return make_market(data.n_bars, data.n_regimes, data.seed)
-    assert data.path is not None
-    assert data.bar_stamp is not None
-    return read_bars(
-        data.path,
-        bar_stamp=data.bar_stamp,
-        gaps=data.gaps,
-        bad_rows=data.bad_rows,
-        name=data.name,
-        timestamp_column=data.timestamp_column,
-        volume_column=data.volume_column,
-    )
+    return read_bars(**_file_options(data), volume_column=data.volume_column)
 
 
 def _read_table(data: DataConfig) -> tuple[pd.DataFrame, dict]:
-    assert data.path is not None
-    assert data.bar_stamp is not None
-    return read_features(
-        data.path,
-        bar_stamp=data.bar_stamp,
-        gaps=data.gaps,
-        bad_rows=data.bad_rows,
-        name=data.name,
-        timestamp_column=data.timestamp_column,
-    )
+    return read_features(**_file_options(data))
+
+
+def _file_options(data: DataConfig) -> dict[str, Any]:
+    names = ("path", "bar_stamp", "gaps", "bad_rows", "name", "timestamp_column")
+    return {name: getattr(data, name) for name in names}
 
 
 def _file_state(path: str | None) -> tuple[int | str, ...]:
