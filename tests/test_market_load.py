@@ -182,3 +182,19 @@ def test_an_unknown_choice_names_the_option(write):
         read_bars(write(text_of()), bar_stamp="end")
     with pytest.raises(ConfigError, match=r"data.bad_rows is 'skip': choose error or drop"):
         read_bars(write(text_of()), bar_stamp="open", bad_rows="skip")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_file_that_is_no_table_is_one_line(tmp_path, seed):
+    path = tmp_path / "bars.csv"
+    path.write_bytes(np.random.default_rng(seed).bytes(50 + 40 * seed))
+    with pytest.raises(DataError) as error:
+        read_bars(path, bar_stamp="open")
+    assert "\n" not in str(error.value)
+
+
+def test_lines_that_end_in_carriage_returns_alone_are_one_line_of_complaint(tmp_path):
+    path = tmp_path / "bars.csv"
+    path.write_bytes(text_of().replace("\n", "\r").encode())
+    with pytest.raises(DataError, match=r"no column|header"):
+        read_bars(path, bar_stamp="open")

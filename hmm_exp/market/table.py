@@ -91,9 +91,11 @@ def _gunzip(content: bytes, path: str | Path) -> bytes:
 
 
 def _as_utf8(content: bytes) -> bytes:
-    """Without a byte order mark, and out of UTF-16 as spreadsheets write it."""
+    """Without a byte order mark, out of UTF-16 as spreadsheets write it, all of it valid."""
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         content = content.decode("utf-16", errors="replace").encode()
+    elif not content.isascii():
+        content = content.decode(errors="replace").encode()
     return content.removeprefix(b"\xef\xbb\xbf")
 
 
@@ -122,7 +124,7 @@ def _find_header(lines: list[str], is_header: Callable[[list[str]], bool]) -> tu
 
 def _delimiters(line: str) -> Iterable[str]:
     """Marks that may separate the fields of `line`, the usual ones first, blanks last."""
-    marks = {c for c in line if c.isascii() and not c.isalnum() and not c.isspace()}
+    marks = {c for c in line if c.isascii() and c.isprintable() and not c.isalnum()} - {" "}
     other = sorted(marks - set(_USUAL_DELIMITERS + "\"'_.<>()"))
     return (*_USUAL_DELIMITERS, *other, " ")
 
@@ -130,7 +132,10 @@ def _delimiters(line: str) -> Iterable[str]:
 def _fields(line: str, delimiter: str) -> list[str]:
     if delimiter == " ":
         return line.split()
-    return [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
+    try:
+        return [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
+    except csv.Error:  # a carriage return in mid-line: no row of a table
+        return [line]
 
 
 def _parse(
