@@ -2,12 +2,15 @@
 
 import logging
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from hmm_exp.hmm import compiling, em, restarts
+from hmm_exp import compiling
+from hmm_exp.hmm import em, restarts
 from hmm_exp.hmm.fit import fit
 from hmm_exp.hmm.starts import KINDS
 from hmm_exp.hmm.threads import cores, run_all
@@ -86,9 +89,22 @@ def test_long_series_get_short_runs_and_the_best_are_polished(monkeypatch):
 # Compiled code on disk.
 
 
-def test_a_change_in_any_compiled_file_changes_the_folder():
-    assert compiling.cache_folder() == compiling.cache_folder()
-    assert compiling.cache_folder().parent.name == "hmm_exp"
+@pytest.mark.parametrize("room", ["hmm/lanes", "hmm/density", "features/kernel", "stream/kernel"])
+def test_a_change_in_any_compiled_file_changes_the_folder(tmp_path, room):
+    package = tmp_path / "hmm_exp"
+    shutil.copytree(Path(compiling.__file__).parent, package)
+    before = compiling.digest_of(package)
+    assert compiling.cache_folder().name == before
+    for name, same in (("errors.py", True), (f"{room}.py", False)):
+        with (package / name).open("a") as file:
+            file.write("# changed")
+        assert (compiling.digest_of(package) == before) is same
+
+
+def test_every_compiled_function_is_kept_in_that_folder():
+    for source in Path(compiling.__file__).parent.rglob("*.py"):
+        if source.name != "compiling.py":
+            assert "njit" not in source.read_text(), source
 
 
 def test_only_the_newest_folders_of_compiled_code_stay(tmp_path):

@@ -19,7 +19,8 @@ Example
 """
 
 import numpy as np
-from numba import njit
+
+from hmm_exp.compiling import entry
 
 LEAST_KEPT = 0.25  # share of the variance below which blocks are too long for the series
 
@@ -83,7 +84,7 @@ def resampled(
     return out
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _fill_stretches(x, block, rng, out):
     """Neighbour after neighbour, and with chance 1 / block a jump to anywhere."""
     n = len(x)
@@ -94,7 +95,7 @@ def _fill_stretches(x, block, rng, out):
             at = int(rng.random() * n) if rng.random() * block < 1.0 else (at + 1) % n
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _fill_means(sums, block, rng, means):
     """One resample after the other; sums (n + 1, M) are cumulative and start at zero."""
     n, M = len(sums) - 1, sums.shape[1]

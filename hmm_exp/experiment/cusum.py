@@ -25,9 +25,9 @@ import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numba import njit
 from scipy.optimize import brentq
 
+from hmm_exp.compiling import entry
 from hmm_exp.experiment.bootstrap import resampled
 from hmm_exp.experiment.significance import hac_error, window
 
@@ -124,7 +124,7 @@ def _confirmed(chart: Chart, y: np.ndarray, chance: float, seed: int) -> Chart:
     return Chart(chart.mean, chart.spread, chart.allowance, asked)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _fall(y, mean, spread, allowance):
     out = np.empty(len(y))
     total = 0.0
@@ -136,7 +136,7 @@ def _fall(y, mean, spread, allowance):
     return out
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _maxima(stretches, mean, spread, allowance):
     out = np.empty(len(stretches))
     for i in range(len(stretches)):

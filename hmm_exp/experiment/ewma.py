@@ -13,10 +13,10 @@ import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numba import njit
 from scipy.optimize import minimize
 from scipy.special import digamma
 
+from hmm_exp.compiling import entry
 from hmm_exp.errors import FitError
 from hmm_exp.experiment.student_t import DF_BOUNDS, log_constant, scale_floor
 
@@ -134,7 +134,7 @@ def _log_pair(bounds: tuple[float, float]) -> tuple[float, float]:
     return math.log(bounds[0]), math.log(bounds[1])
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _log_scores(next_return, decay, scale, df, initial, floor):
     peak = log_constant(df)
     out = np.empty(len(next_return))
@@ -149,7 +149,7 @@ def _log_scores(next_return, decay, scale, df, initial, floor):
     return out
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _log_lik(returns, decay, scale, df, initial, floor):
     """Log-likelihood; its derivatives by ln scale, decay and (the rows' part) df."""
     peak = log_constant(df)

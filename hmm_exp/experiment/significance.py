@@ -28,8 +28,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from hmm_exp.compiling import entry
 from hmm_exp.errors import ConfigError
 from hmm_exp.experiment.bootstrap import bootstrap_interval
 from hmm_exp.experiment.critical_values import BARS, MULTIPLIERS, NORMAL
@@ -174,7 +174,7 @@ def bound_multiplier(n_bars: int, level: float = LEVEL) -> float:
     return float(np.interp(1.0 / math.sqrt(n_bars), places, values))
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _squared_window_sums(x, width):
     """Sum of squares of the sums over `width` neighbours, those at the ends shorter."""
     n = len(x)

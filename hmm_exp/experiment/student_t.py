@@ -30,9 +30,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from scipy.special import digamma, polygamma
 
+from hmm_exp.compiling import entry
 from hmm_exp.errors import FitError
 
 DF_BOUNDS = (2.05, 200.0)  # below 2 there is no variance; above 200 it is a Gaussian
@@ -228,13 +228,13 @@ def _better_df(problem: _Problem, point: _Point) -> _Point:
     return point
 
 
-@njit(cache=True, nogil=True)
+@entry
 def log_constant(df):
     """Log of the standard Student-t density at its centre."""
     return math.lgamma(0.5 * (df + 1.0)) - math.lgamma(0.5 * df) - 0.5 * math.log(df * math.pi)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _log_mixture(probs, x, loc, scale, df):
     T, K = probs.shape
     peak = log_constant(df) - np.log(scale)  # (K,)
@@ -255,7 +255,7 @@ def _log_mixture(probs, x, loc, scale, df):
     return out
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _expectation(probs, x, loc, scale, df, slope_constant, moments):
     """Log-likelihood and its df derivatives; adds up `moments`.
 

@@ -32,8 +32,8 @@ import math
 
 import numpy as np
 import pandas as pd
-from numba import njit
 
+from hmm_exp.compiling import entry
 from hmm_exp.errors import FitError
 from hmm_exp.experiment.ewma import Ewma
 from hmm_exp.experiment.yardstick import Baselines, Yardstick
@@ -145,7 +145,7 @@ def _mixed(probs: np.ndarray, squares: np.ndarray) -> np.ndarray:
     return total
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _ewma_variance(next_return, decay, initial):
     out = np.empty(len(next_return))
     s = initial

@@ -18,7 +18,8 @@ order, so a value depends on the bars in its window alone. The long one is kept 
 import math
 
 import numpy as np
-from numba import njit
+
+from hmm_exp.compiling import entry
 
 N_FEATURES = 9
 MISSING = math.nan
@@ -35,32 +36,32 @@ def new_state(window: int, vwap_window: int) -> np.ndarray:
     return state
 
 
-@njit(cache=True, nogil=True)
+@entry
 def log_return(close: float, previous: float) -> float:
     """ln(C_t / C_{t-1})."""
     return math.log(close / previous)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def log_volume(volume: float) -> float:
     """ln(1 + V), exact for small volumes too; the feature is its difference over one bar."""
     return math.log1p(volume)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def squared_log_range(high: float, low: float) -> float:
     """ln(H / L)^2."""
     log_range = math.log(high / low)
     return log_range * log_range
 
 
-@njit(cache=True, nogil=True)
+@entry
 def parkinson(squared_log_ranges: np.ndarray) -> float:
     """Volatility per bar over a window (Parkinson 1980, Journal of Business 53)."""
     return math.sqrt(total(squared_log_ranges) / len(squared_log_ranges) / (4.0 * math.log(2.0)))
 
 
-@njit(cache=True, nogil=True)
+@entry
 def return_zscore(returns: np.ndarray) -> float:
     """(r_t - mean r) / std r over a window that ends with r_t, ddof 1; missing when std is 0.
 
@@ -80,32 +81,32 @@ def return_zscore(returns: np.ndarray) -> float:
     return -shift / math.sqrt(squares / (n - 1))
 
 
-@njit(cache=True, nogil=True)
+@entry
 def relative_volume(volumes: np.ndarray) -> float:
     """V_t over the mean volume of a window that ends with it; missing when the mean is 0."""
     mean = total(volumes) / len(volumes)
     return volumes[-1] / mean if mean > 0.0 else MISSING
 
 
-@njit(cache=True, nogil=True)
+@entry
 def close_over_vwap(close: float, price_volume: float, volume: float) -> float:
     """C_t over VWAP, from the window's sums; missing when its volume is 0."""
     return close * volume / price_volume if volume > 0.0 else MISSING
 
 
-@njit(cache=True, nogil=True)
+@entry
 def range_pct(open_: float, high: float, low: float) -> float:
     """(H - L) / O."""
     return (high - low) / open_
 
 
-@njit(cache=True, nogil=True)
+@entry
 def close_open_pct(open_: float, close: float) -> float:
     """(C - O) / O."""
     return (close - open_) / open_
 
 
-@njit(cache=True, nogil=True)
+@entry
 def total(values: np.ndarray) -> float:
     """Sum in order; the compiler may not reorder it."""
     result = 0.0
@@ -114,7 +115,7 @@ def total(values: np.ndarray) -> float:
     return result
 
 
-@njit(cache=True, nogil=True)
+@entry
 def push(ring: np.ndarray, n_before: int, value: float) -> np.ndarray:
     """Add the value number `n_before` and give the window that ends with it, oldest first.
 
@@ -127,7 +128,7 @@ def push(ring: np.ndarray, n_before: int, value: float) -> np.ndarray:
     return ring[place + 1 : place + 1 + window]
 
 
-@njit(cache=True, nogil=True)
+@entry
 def slide(block: np.ndarray, slot: int, value: float) -> float:
     """Sum of the last W values, of which `value` is the newest; `block` has W + 2 places.
 
@@ -146,7 +147,7 @@ def slide(block: np.ndarray, slot: int, value: float) -> float:
     return block[window + 1] + block[slot + 1]  # place W is always zero
 
 
-@njit(cache=True, nogil=True)
+@entry
 def advance(
     state: np.ndarray,
     open_: float,
@@ -203,7 +204,7 @@ def advance(
     state[LOG_VOLUME] = log_v
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _pushed_zscore(state: np.ndarray, ring: np.ndarray, value: float) -> float:
     """Z-score of a new return; its window holds the last w returns that exist."""
     n_returns = int(state[N_RETURNS])
@@ -212,7 +213,7 @@ def _pushed_zscore(state: np.ndarray, ring: np.ndarray, value: float) -> float:
     return return_zscore(returns) if n_returns + 1 >= len(returns) else MISSING
 
 
-@njit(cache=True, nogil=True)
+@entry
 def advance_all(
     state: np.ndarray, ohlcv: np.ndarray, linked: np.ndarray, values: np.ndarray
 ) -> None:
@@ -222,7 +223,7 @@ def advance_all(
         advance(state, o, h, l, c, v, linked[t], values[t])
 
 
-@njit(cache=True, nogil=True)
+@entry
 def join_as_of(
     row_time: np.ndarray,
     bar_time: np.ndarray,
@@ -252,7 +253,7 @@ def join_as_of(
             X[t, columns[pair]] = values[bar, features[pair]] if bar >= 0 else MISSING
 
 
-@njit(cache=True, nogil=True)
+@entry
 def find_missing(X: np.ndarray, missing: np.ndarray) -> None:
     """Mark in `missing` (T,), which is all False, the rows of X (T, D) that hold a NaN."""
     for t in range(len(X)):

@@ -6,8 +6,8 @@ and the two furthest apart among all are two of those K (Le Gland & Mevel 2000 s
 """
 
 import numpy as np
-from numba import njit
 
+from hmm_exp.compiling import entry
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.recursions import advance
@@ -53,7 +53,7 @@ def burn_in(
     return int(bars)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def _burn_in(startprob, transmat, log_lik, steps, tolerance):
     """Bars needed, and whether the filters were seen to agree at all.
 
@@ -73,7 +73,7 @@ def _burn_in(startprob, transmat, log_lik, steps, tolerance):
     return longest + _SLACK, agreed
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def _rows_apart(startprob, transmat, log_lik, steps, first, tolerance):
     """Rows from `first` on until K certain starts agree for good, and whether they did."""
     T, K = log_lik.shape
@@ -94,7 +94,7 @@ def _rows_apart(startprob, transmat, log_lik, steps, first, tolerance):
     return rows, apart <= tolerance
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def _diameter(probs):
     """Largest difference between any two rows in any column."""
     largest = 0.0

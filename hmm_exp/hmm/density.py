@@ -7,8 +7,8 @@ forward in a fixed order. A row's bits depend on that row alone, never on how ma
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from hmm_exp.compiling import entry
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.threads import run_all
@@ -62,7 +62,7 @@ def log_density(params: GaussianParams, X: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def log_density_row(X, t, density, out, z):
     """Write ln p(X[t] | k) into out[t, k] for every k; z (D,) is scratch."""
     K, D = density.means.shape
@@ -77,7 +77,7 @@ def log_density_row(X, t, density, out, z):
         out[t, k] = 0.0 if missing else density.log_norm[k] - 0.5 * distance
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _scaled_distance(X, t, density, k):
     """Squared Mahalanobis distance of row t from state k, independent features."""
     distance = 0.0
@@ -87,7 +87,7 @@ def _scaled_distance(X, t, density, k):
     return distance
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _whitened_distance(X, t, density, k, z):
     """The same for any covariance: solve L z = x - m forward."""
     distance = 0.0
@@ -100,7 +100,7 @@ def _whitened_distance(X, t, density, k, z):
     return distance
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def _log_density(X, density, out):
     z = np.empty(X.shape[1])
     for t in range(X.shape[0]):

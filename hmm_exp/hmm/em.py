@@ -22,10 +22,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hmm_exp.compiling import announce, entry, inlined
 from hmm_exp.errors import FitError
 from hmm_exp.hmm import em_lanes, em_log
 from hmm_exp.hmm.climbs import follow
-from hmm_exp.hmm.compiling import announce, entry, inlined
 from hmm_exp.hmm.em_rows import Rows, aligned_zeros, lay_out
 from hmm_exp.hmm.em_update import KINDS, Model, Prior, Stats, copy, log_prior, update, whiten
 from hmm_exp.hmm.params import GaussianParams

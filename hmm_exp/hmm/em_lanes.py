@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmm_exp.hmm.compiling import inlined, kernel
+from hmm_exp.compiling import inlined, kernel
 from hmm_exp.hmm.em_rows import FILLING, FIRST, LANES, MISSING, aligned_zeros
 from hmm_exp.hmm.em_update import TIED, clear
 from hmm_exp.hmm.lanes import (

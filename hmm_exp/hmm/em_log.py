@@ -21,7 +21,7 @@ import math
 
 import numpy as np
 
-from hmm_exp.hmm.compiling import entry, inlined, kernel
+from hmm_exp.compiling import entry, inlined, kernel
 from hmm_exp.hmm.em_rows import FIRST, MISSING
 from hmm_exp.hmm.em_update import clear, copy
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hmm_exp.compiling import entry, kernel
 from hmm_exp.errors import FitError
-from hmm_exp.hmm.compiling import entry, kernel
 
 LANES = 8
 

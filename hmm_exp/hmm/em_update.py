@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmm_exp.hmm.compiling import kernel
+from hmm_exp.compiling import kernel
 
 KINDS = ("spherical", "diag", "tied", "full")
 SPHERICAL, DIAG, TIED, FULL = range(4)

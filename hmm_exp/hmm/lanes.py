@@ -19,7 +19,7 @@ from numba import extending, types
 from numba.core import cgutils
 from numba.extending import models, overload, register_model
 
-from hmm_exp.hmm.compiling import kernel
+from hmm_exp.compiling import kernel
 
 LANES = 8
 

@@ -20,8 +20,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from hmm_exp.compiling import entry
 from hmm_exp.hmm.density import Density, density_of, log_density, log_density_row
 from hmm_exp.hmm.lanes import LANES, exp, load, store
 
@@ -170,7 +170,7 @@ def path_entropy(
     return _path_entropy(filtered.probs, _powers(transmat, steps), steps)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def advance(startprob, transmat, log_lik, steps, current, probs, log_prob):
     """Run the filter over rows (T, K): the one kernel of batch (T rows) and stream (one row).
 
@@ -211,7 +211,7 @@ def advance(startprob, transmat, log_lik, steps, current, probs, log_prob):
             log_prob[t] = 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def _shifted_densities(log_lik, out, shift):
     """exp(log_lik - the row's maximum), and that maximum; two sweeps run faster than one."""
     T, K = log_lik.shape
@@ -224,7 +224,7 @@ def _shifted_densities(log_lik, out, shift):
     _exp_all(out.reshape(T * K))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def _exp_all(numbers):
     """Put e**x in the place of every x, eight at a time; the bits do not depend on the place."""
     n_lanes = len(numbers) // LANES
@@ -239,7 +239,7 @@ def _exp_all(numbers):
         numbers[i] = rest[0, i - n_lanes * LANES]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def _is_missing(log_lik, t):
     missing = True
     for k in range(log_lik.shape[1]):
@@ -247,7 +247,7 @@ def _is_missing(log_lik, t):
     return missing
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def _update_faint(predicted, log_lik, t, out):
     """Bayes' rule in logs, for when the likeliest state was all but ruled out before the row.
 
@@ -267,7 +267,7 @@ def _update_faint(predicted, log_lik, t, out):
     return total, shift
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _propagate(probs, t, transmat, out, s):
     """out[s] = probs[t] A, summed in a fixed order."""
     for j in range(transmat.shape[0]):
@@ -277,7 +277,7 @@ def _propagate(probs, t, transmat, out, s):
         out[s, j] = total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def _predict(probs, transmat, steps, out):
     work = np.empty((2, transmat.shape[0]))
     for t in range(probs.shape[0]):
@@ -288,7 +288,7 @@ def _predict(probs, transmat, steps, out):
         out[t] = work[0]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def _smooth(transmat, steps, probs, pairs, trail):
     """Turn filtered probs (T, K) into smoothed ones in place; trail (max steps + 1, K)."""
     K = transmat.shape[0]
@@ -309,7 +309,7 @@ def _smooth(transmat, steps, probs, pairs, trail):
             probs[t, k] = later[k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _step_back(trail, s, transmat, later, pairs, scratch):
     """Carry smoothed `later` back to trail[s] in place, and count its expected transitions."""
     K = transmat.shape[0]
@@ -327,7 +327,7 @@ def _step_back(trail, s, transmat, later, pairs, scratch):
         later[i] = scratch[i] / total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def _viterbi(log_start, log_powers, log_lik, steps, origin, states):
     T, K = log_lik.shape
     score = np.zeros(K)
@@ -354,7 +354,7 @@ def _viterbi(log_start, log_powers, log_lik, steps, origin, states):
     return log_prob
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _best_origin(score, log_transition):
     best = 0
     value = score[0] + log_transition[0]
@@ -365,7 +365,7 @@ def _best_origin(score, log_transition):
     return best, value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def _path_entropy(probs, powers, steps):
     """From filtered probs (T, K); the smoothed ones arise on the way back."""
     T, K = probs.shape
@@ -393,7 +393,7 @@ def _path_entropy(probs, powers, steps):
     return entropy
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _x_log_x(x):
     return x * np.log(x) if x > 0.0 else 0.0
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from numba import njit
 
+from hmm_exp.compiling import entry
 from hmm_exp.errors import ConfigError, HistoryError
 from hmm_exp.market.bars import OHLCV, Bars
 from hmm_exp.market.rows import moment
@@ -53,7 +53,7 @@ def new_bin() -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(2, dtype=np.int64), np.zeros(5)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def push_bar(place, total, step_ns, time_ns, bar, done_edges, done_ohlcv, done_counts):
     """Add a base bar to the open bin and hand out every bin that is complete by now.
 
@@ -92,7 +92,7 @@ def push_bar(place, total, step_ns, time_ns, bar, done_edges, done_ohlcv, done_c
     return n_done
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _hand_out(place, total, done_edges, done_ohlcv, done_counts, at):
     done_edges[at] = place[0]
     done_ohlcv[at] = total
@@ -114,7 +114,7 @@ def _complete_bins(
     return edges[:n], bins, np.diff(first[: n + 1])
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _cut(time_ns, step_ns, first):
     """Number of bins; writes the first bar of each, and after them the number of bars."""
     n = edge = 0
@@ -127,7 +127,7 @@ def _cut(time_ns, step_ns, first):
     return n
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _fill(ohlcv, first, bins):
     """What `push_bar` makes of the bars of every bin, by the same operations in the same order."""
     for n in range(len(bins)):

@@ -13,8 +13,8 @@ of the batch filter over all bars so far. `layout` tells what lies where in its 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from hmm_exp.compiling import entry
 from hmm_exp.features.kernel import advance as advance_features
 from hmm_exp.hmm.density import log_density_row
 from hmm_exp.hmm.recursions import advance as advance_filter
@@ -69,7 +69,7 @@ class Work(NamedTuple):
     log_prob: np.ndarray
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry(error_model="numpy")
 def run(settings, numbers, clock, memory, time_ns, ohlcv, row_time, row_probs):
     """Take bars and write the rows that they complete.
 
@@ -99,7 +99,7 @@ def run(settings, numbers, clock, memory, time_ns, ohlcv, row_time, row_probs):
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _new_work(F, D, K):
     return Work(
         np.empty((F, 2), np.int64),
@@ -116,7 +116,7 @@ def _new_work(F, D, K):
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _skip_begun(constants, clock, time_ns):
     """Mark first bins that began before the data: no value may depend on where the data begin."""
     for f in range(len(constants.step_ns)):
@@ -126,7 +126,7 @@ def _skip_begun(constants, clock, time_ns):
             clock[HEADER + PER_TIMEFRAME * f + SKIPPED] = edge
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _close_bins(constants, clock, memory, work, time_ns, ohlcv, t):
     """Add a bar to the open bin of every timeframe, and gather the bins that are closed by now."""
     for f in range(len(constants.step_ns)):
@@ -150,7 +150,7 @@ def _close_bins(constants, clock, memory, work, time_ns, ohlcv, t):
             )
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _take_closed(constants, clock, memory, work, row_time, row_probs, n):
     """Advance every timeframe by its closed bins, in time order, and write the grid's rows."""
     grid = constants.grid
@@ -167,7 +167,7 @@ def _take_closed(constants, clock, memory, work, row_time, row_probs, n):
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _advance_until(constants, clock, memory, work, time_ns):
     """Advance every timeframe by those of its closed bins that were known at a time."""
     for f in range(len(constants.step_ns)):
@@ -177,7 +177,7 @@ def _advance_until(constants, clock, memory, work, time_ns):
             work.n_taken[f] += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _advance_timeframe(constants, clock, memory, f, edge, bar):
     """Features of one closed bar of timeframe f, unless it began before the data."""
     at, start = HEADER + PER_TIMEFRAME * f, constants.start[f]
@@ -191,7 +191,7 @@ def _advance_timeframe(constants, clock, memory, f, edge, bar):
     clock[at + LAST_EDGE] = edge
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _filter_row(constants, clock, memory, work, time_ns):
     """One row from the latest values of all timeframes; False while windows still fill."""
     missing = _scaled_row(constants, memory, work.X)
@@ -215,7 +215,7 @@ def _filter_row(constants, clock, memory, work, time_ns):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _scaled_row(constants, memory, X):
     """Write the model's observation into X[0]; True where it lacks a feature."""
     missing = False
@@ -226,7 +226,7 @@ def _scaled_row(constants, memory, X):
     return missing
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def _chain_step(constants, before, edge, f):
     """Chain steps between two bars of timeframe f, as `gaps.chain_steps` counts them."""
     if constants.bridge:

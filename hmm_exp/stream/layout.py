@@ -12,8 +12,8 @@ Few arrays, because each further argument costs a call more than the features of
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from hmm_exp.compiling import entry
 from hmm_exp.errors import ConfigError
 from hmm_exp.features.kernel import N_FEATURES
 from hmm_exp.features.kernel import new_state as new_windows
@@ -104,7 +104,7 @@ def new_state(model: StreamModel) -> tuple[np.ndarray, np.ndarray]:
     return clock, np.concatenate(parts)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@entry(error_model="numpy", inline="always")
 def unpacked(settings, numbers):
     """Views of the parts, by name."""
     F, D, K = settings[0], settings[1], settings[2]

@@ -34,11 +34,12 @@ RUNTIME_PACKAGES = ("mlflow", "numba", "numpy", "omegaconf", "pandas", "pyarrow"
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _INFERENCE = (  # of the room `hmm`; nothing that fits
-    *("__init__", "compiling", "density", "lanes", "params", "recursions", "threads"),
+    *("__init__", "density", "lanes", "params", "recursions", "threads"),
 )
 _SOURCE = (  # what loading and predicting need of this package
     "__init__.py",
     "errors.py",
+    "compiling.py",
     "config",
     "detector.py",
     "market",

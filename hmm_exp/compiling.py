@@ -1,4 +1,4 @@
-"""How compiled functions of the fitting engine are declared, and where their code is kept.
+"""How compiled functions are declared, and where their code is kept.
 
 >>> @entry      # called from Python: cached on disk, releases the GIL
 >>> @kernel     # called from compiled code only: becomes part of what calls it
@@ -8,9 +8,10 @@ A kernel has no wrapper for calls from Python. With arguments that are named tup
 wrappers are longer than the kernels.
 
 Numba keeps compiled code beside the file of the entry and looks at the date of that file alone, so
-it would go on using an old kernel from another file. Here the folder is named after a digest of all
-files that hold compiled functions of the engine: a change in any of them compiles all anew. It lies
-in NUMBA_CACHE_DIR, else in the user's cache folder, so a read-only installation is cached too.
+it would go on using an old kernel from another file: after an update a stream would differ from the
+batch in its last bits. Here the folder is named after a digest of all files of the package that
+hold compiled functions: a change in any of them compiles all anew. It lies in NUMBA_CACHE_DIR, else
+in the user's cache folder, so a read-only installation is cached too.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,19 @@ _TOGETHER = 30.0  # seconds within which processes of one sweep begin to compile
 _log = logging.getLogger("hmm_exp.hmm")
 
 
-def entry(function: Callable) -> Any:
-    """Compile on first call, or load what an earlier process compiled; no GIL while it runs."""
+def entry(function: Callable | None = None, **options: Any) -> Any:
+    """Compile on first call, or load what an earlier process compiled; no GIL while it runs.
+
+    `options` are further ones of `numba.njit`.
+    """
+    if function is None:
+        return partial(entry, **options)
     usual = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder())
     try:
-        return njit(cache=True, nogil=True)(function)
+        return njit(cache=True, nogil=True, **options)(function)
     except (RuntimeError, OSError):  # no place to write to
-        return njit(nogil=True)(function)
+        return njit(nogil=True, **options)(function)
     finally:
         config.CACHE_DIR = usual
 
@@ -73,14 +79,19 @@ def prune(base: Path) -> None:
 @cache
 def cache_folder() -> Path:
     """Where the compiled code of exactly these sources is kept."""
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        text = source.read_bytes()
-        if source.name == Path(__file__).name or b"hmm_exp.hmm.compiling import" in text:
-            digest.update(text)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     base = Path(config.CACHE_DIR or home) / "hmm_exp"
-    return base / digest.hexdigest()[:16]
+    return base / digest_of(Path(__file__).parent)
+
+
+def digest_of(package: Path) -> str:
+    """Digest of the files of a package that declare compiled functions, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for source in sorted(package.rglob("*.py")):
+        text = source.read_bytes()
+        if source.name == Path(__file__).name or b"hmm_exp.compiling import" in text:
+            digest.update(text)
+    return digest.hexdigest()[:16]
 
 
 def _is_cached(dispatcher: Any) -> bool:
