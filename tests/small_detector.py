@@ -102,7 +102,7 @@ def candidate(
         rows = shown_regimes() if regimes is None else regimes
         rows.to_csv(Path(folder) / "regimes.csv", index=False)
         store.client.log_artifacts(run_id, folder)
-    log_detector(run_id, detector)
+    log_detector(store.experiment_id, run_id, detector)
     store.client.log_metric(run_id, "bic", 1234.5)
     store.client.set_terminated(run_id)
     return run_id

@@ -97,7 +97,7 @@ def test_the_gate_hears_what_it_would_read_of_the_record(result, tmp_path, empty
     with tempfile.TemporaryDirectory() as folder:
         write_artifacts(result, Path(folder))
         store.client.log_artifacts(run_id, folder)
-    log_detector(run_id, result.detector)
+    log_detector(store.experiment_id, run_id, result.detector)
     store.client.set_terminated(run_id)
     stored = read_evidence(store.client, store.client.get_run(run_id))
     told = character.evidence_of(result)

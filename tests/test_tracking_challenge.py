@@ -53,7 +53,7 @@ def recorded(store, features: str, timeframe: str, seed: int = 7) -> str:
     with tempfile.TemporaryDirectory() as folder:
         write_artifacts(result, Path(folder))
         store.client.log_artifacts(run_id, folder)
-    log_detector(run_id, result.detector)
+    log_detector(store.experiment_id, run_id, result.detector)
     store.client.set_terminated(run_id)
     return run_id
 

@@ -198,7 +198,7 @@ def test_the_server_cannot_lengthen_a_complaint(bars):
 
 def test_a_stored_model_is_json_and_python_and_lies_with_its_run(store: Store):
     run_id = store.client.create_run(store.experiment_id).info.run_id
-    model = log_detector(run_id, small_detector())
+    model = log_detector(store.experiment_id, run_id, small_detector())
     assert model.experiment_id == store.experiment_id
     assert model.status == "READY"
     assert store.client.get_run(run_id).outputs.model_outputs[0].model_id == model.model_id
@@ -258,7 +258,7 @@ def test_it_loads_where_the_checkout_cannot_be_imported(store: Store, bars, tmp_
 
 def test_a_detector_is_found_by_run_model_folder_and_file(store: Store, tmp_path):
     run_id = store.client.create_run(store.experiment_id).info.run_id
-    model = log_detector(run_id, small_detector())
+    model = log_detector(store.experiment_id, run_id, small_detector())
     file = tmp_path / "detector.json"
     small_detector().save(file)
     places = [

@@ -178,7 +178,8 @@ def residual_shapes(series: Mapping[str, np.ndarray], lags: int = 20) -> pd.Data
         of the residuals; of kinds `memory` and `square_memory`, x is a lag in rows and value an
         autocorrelation. A series of fewer than `LEAST` residuals has no rows.
     """
-    parts = []
+    columns = ["series", "kind", "x", "value"]
+    lag, parts = np.arange(1.0, lags + 1.0), []
     for name, residuals in series.items():
         z = residuals[np.isfinite(residuals)]
         if len(z) < LEAST:
@@ -187,18 +188,17 @@ def residual_shapes(series: Mapping[str, np.ndarray], lags: int = 20) -> pd.Data
         normal = np.linspace(-reach, reach, 61)
         kinds = {
             "quantile": (normal, np.quantile(z, ndtr(normal))),
-            "memory": (np.arange(1, lags + 1), autocorrelation(residuals, lags)),
-            "square_memory": (
-                np.arange(1, lags + 1),
-                autocorrelation(cut_squares(residuals), lags),
-            ),
+            "memory": (lag, autocorrelation(residuals, lags)),
+            "square_memory": (lag, autocorrelation(cut_squares(residuals), lags)),
         }
         parts += [
-            pd.DataFrame({"series": name, "kind": kind, "x": x.astype(float), "value": value})
+            (np.full(len(x), name), np.full(len(x), kind), x, value)
             for kind, (x, value) in kinds.items()
         ]
-    empty = pd.DataFrame(columns=["series", "kind", "x", "value"])
-    return pd.concat(parts, ignore_index=True) if parts else empty
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    whole = [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
+    return pd.DataFrame(dict(zip(columns, whole, strict=True)))
 
 
 def cut_squares(residuals: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
+import yaml
 from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.config import Config
@@ -69,7 +69,7 @@ class RunResult:
     @property
     def config_yaml(self) -> str:
         """The whole resolved settings as YAML."""
-        return OmegaConf.to_yaml(OmegaConf.create(asdict(self.config)))
+        return yaml.dump(asdict(self.config), Dumper=yaml.CSafeDumper, sort_keys=False)
 
     @property
     def n_states(self) -> int:

@@ -14,7 +14,7 @@ from hmm_exp.experiment.result import RunResult
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.bundle import ARTIFACTS, DETECTOR, LOG_FILE, LONGEST_TAG, RECORD, Bundle
 
-MOST_STEPS = 50  # of a convergence series: each is a row in the store
+MOST_STEPS = 25  # of a convergence series: each is a row in the store
 
 
 def write_bundle(result: RunResult, folder: Path, log_file: Path | None = None) -> Bundle:

@@ -35,7 +35,7 @@ def finish_run(store: Store, run_id: str, bundle: Bundle) -> None:
     """Store all that a bundle holds, then close the run as FINISHED."""
     started = time.perf_counter()
     store.client.log_artifacts(run_id, str(bundle.artifacts))
-    log_detector(run_id, Detector.load(bundle.detector))
+    log_detector(store.experiment_id, run_id, Detector.load(bundle.detector))
     metrics = dict(bundle.metrics)
     metrics["seconds_track"] = metrics.pop("seconds_write", 0.0) + time.perf_counter() - started
     store.client.log_batch(

@@ -275,7 +275,8 @@ def _named_model(run: Run, naming: Naming, labels: tuple[str, ...]) -> str:
     if naming.labels == labels:
         return model
     detector = load_detector(f"models:/{model}")
-    return log_detector(run.info.run_id, replace(detector, labels=naming.labels)).model_id
+    named = replace(detector, labels=naming.labels)
+    return log_detector(run.info.experiment_id, run.info.run_id, named).model_id
 
 
 def _install(versions: Versions, run: Run, model: str, decision: Decision, gate: GateConfig) -> str:

@@ -19,6 +19,7 @@ import pandas as pd
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
@@ -33,6 +34,7 @@ MODEL_NAME = "model"
 RUNTIME_PACKAGES = ("mlflow", "numba", "numpy", "omegaconf", "pandas", "pyarrow")
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_DATA = f"data/{FILE_NAME}"  # where MLflow puts what it is given to load
 _INFERENCE = (  # of the room `hmm`; nothing that fits
     *("__init__", "density", "lanes", "params", "recursions", "threads"),
 )
@@ -115,12 +117,11 @@ class RegimeModel:
         has_features = any(name in frame for name in columns)
         if has_features and not all(name in frame for name in OHLCV):
             _check_cells(frame, columns)
-            return self.detector.filter(frame)
         return self.detector.filter(frame)
 
 
-def log_detector(run_id: str, detector: Detector) -> LoggedModel:
-    """Log the detector as the model of a run, in the store that MLflow is set to.
+def log_detector(experiment_id: str, run_id: str, detector: Detector) -> LoggedModel:
+    """Log the detector as the model of an experiment's run, in the store that MLflow is set to.
 
     Returns
     -------
@@ -130,7 +131,6 @@ def log_detector(run_id: str, detector: Detector) -> LoggedModel:
     # The steps of `mlflow.pyfunc.log_model`, which works on the active run alone, puts a model of
     # any other into experiment 0, and copies the run's params and metric histories one by one.
     client = MlflowClient()
-    experiment_id = client.get_run(run_id).info.experiment_id
     model = client.create_logged_model(experiment_id, name=MODEL_NAME, source_run_id=run_id)
     with tempfile.TemporaryDirectory() as folder:
         client.log_model_artifacts(model.model_id, str(_saved(Path(folder), detector, model)))
@@ -184,32 +184,48 @@ def sample_bars(detector: Detector) -> pd.DataFrame:
 
 def _saved(folder: Path, detector: Detector, model: LoggedModel) -> Path:
     """Folder of the MLflow model: the detector, this package's source, the pinned packages."""
-    stub = folder / _PACKAGE.name  # MLflow copies file by file, which is most of the time it takes
-    stub.mkdir()
-    detector.save(folder / FILE_NAME)
-    mlflow.pyfunc.save_model(
-        folder / MODEL_NAME,
-        loader_module=__name__,
-        data_path=str(folder / FILE_NAME),
-        code_paths=[str(stub)],
-        pip_requirements=requirements(),
-        mlflow_model=Model(
-            artifact_path=model.artifact_location,
-            model_uuid=model.model_id,
-            model_id=model.model_id,
-            run_id=model.source_run_id,
-            signature=signature_of(detector),  # as an argument it warns of a missing example
-        ),
-    )
-    _write_source(folder / MODEL_NAME / "code" / _PACKAGE.name)
-    return folder / MODEL_NAME
-
-
-def _write_source(package: Path) -> None:
-    for room in {package / Path(name).parent for name in _source()}:
+    files, flavors = _same_for_all()
+    for room in {(folder / name).parent for name in files}:
         room.mkdir(parents=True, exist_ok=True)
-    for name, content in _source().items():
-        (package / name).write_bytes(content)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    detector.save(folder / _DATA)
+    Model(
+        artifact_path=model.artifact_location,
+        model_uuid=model.model_id,
+        model_id=model.model_id,
+        run_id=model.source_run_id,
+        signature=signature_of(detector),
+        model_size_bytes=(folder / _DATA).stat().st_size,
+        flavors=flavors,
+    ).save(folder / MLMODEL_FILE_NAME)
+    return folder
+
+
+@cache
+def _same_for_all() -> tuple[dict[str, bytes], dict]:
+    """What MLflow saves beside a detector and its MLmodel, by path, and the MLmodel's flavors.
+
+    Asked of MLflow once in a process; it would copy the source file by file and work out the
+    packages for every model anew, which is most of the time that recording a run takes.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for path, content in _source().items():
+            (folder / _PACKAGE.name / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / _PACKAGE.name / path).write_bytes(content)
+        (folder / FILE_NAME).touch()
+        saved = folder / MODEL_NAME
+        mlflow.pyfunc.save_model(
+            saved,
+            loader_module=__name__,
+            data_path=str(folder / FILE_NAME),
+            code_paths=[str(folder / _PACKAGE.name)],
+            pip_requirements=requirements(),
+        )
+        found = (path for path in saved.rglob("*") if path.is_file())
+        files = {str(path.relative_to(saved)): path.read_bytes() for path in found}
+        return files, Model.load(saved).flavors
 
 
 @cache

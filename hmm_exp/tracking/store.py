@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -151,7 +151,6 @@ def analyse(store: Store) -> None:
             connection.execute("ANALYZE")
 
 
-@lru_cache(maxsize=1)
 @cache
 def git_sha() -> str | None:
     """Commit of the checkout that the package runs from, if it is one; asked for once."""
