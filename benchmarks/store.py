@@ -95,6 +95,7 @@ def recorder(folder: Path):
     from hmm_exp.experiment.prepare import prepare
     from hmm_exp.experiment.run import run
     from hmm_exp.tracking.bundle import Bundle
+    from hmm_exp.tracking.garbage import collect_seldom
     from hmm_exp.tracking.packing import data_identity, write_bundle
     from hmm_exp.tracking.record import finish_run, start_run
     from hmm_exp.tracking.store import open_store
@@ -128,6 +129,7 @@ def recorder(folder: Path):
         return {"recording a run": (sum(wall), sum(cpu))} | parts
 
     record()  # imports
+    collect_seldom()  # as the process of a sweep that records
     return record, store, last
 
 

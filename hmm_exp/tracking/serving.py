@@ -24,6 +24,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from hmm_exp.detector import FILE_NAME, Detector
 from hmm_exp.errors import DataError, HmmExpError
@@ -132,8 +133,12 @@ def log_detector(experiment_id: str, run_id: str, detector: Detector) -> LoggedM
     # any other into experiment 0, and copies the run's params and metric histories one by one.
     client = MlflowClient()
     model = client.create_logged_model(experiment_id, name=MODEL_NAME, source_run_id=run_id)
-    with tempfile.TemporaryDirectory() as folder:
-        client.log_model_artifacts(model.model_id, str(_saved(Path(folder), detector, model)))
+    if model.artifact_location.startswith("file:"):  # MLflow would copy it there
+        _save(Path(local_file_uri_to_path(model.artifact_location)), detector, model)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            _save(Path(folder), detector, model)
+            client.log_model_artifacts(model.model_id, folder)
     model = client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return model
@@ -182,8 +187,8 @@ def sample_bars(detector: Detector) -> pd.DataFrame:
     )
 
 
-def _saved(folder: Path, detector: Detector, model: LoggedModel) -> Path:
-    """Folder of the MLflow model: the detector, this package's source, the pinned packages."""
+def _save(folder: Path, detector: Detector, model: LoggedModel) -> None:
+    """Write the MLflow model: the detector, this package's source, the pinned packages."""
     files, flavors = _same_for_all()
     for room in {(folder / name).parent for name in files}:
         room.mkdir(parents=True, exist_ok=True)
@@ -199,7 +204,6 @@ def _saved(folder: Path, detector: Detector, model: LoggedModel) -> Path:
         model_size_bytes=(folder / _DATA).stat().st_size,
         flavors=flavors,
     ).save(folder / MLMODEL_FILE_NAME)
-    return folder
 
 
 @cache
