@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 SMALL = ["data.n_bars=2000", "model.n_init=1", "tracking.figures=false", "promote=false"]
-LONG = ["data.n_bars=26280", "model.n_init=60", "model.n_states=4", "tracking.figures=false"]
+LONG = ["data.n_bars=43800", "model.n_init=150", "model.n_states=5", "tracking.figures=false"]
 N_LONG = 6
 
 
