@@ -24,6 +24,13 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType
+from mlflow.utils.environment import (
+    _CONDA_ENV_FILE_NAME,
+    _PYTHON_ENV_FILE_NAME,
+    _REQUIREMENTS_FILE_NAME,
+    _mlflow_conda_env,
+    _PythonEnv,
+)
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from hmm_exp.detector import FILE_NAME, Detector
@@ -35,7 +42,7 @@ MODEL_NAME = "model"
 RUNTIME_PACKAGES = ("mlflow", "numba", "numpy", "omegaconf", "pandas", "pyarrow")
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_DATA = f"data/{FILE_NAME}"  # where MLflow puts what it is given to load
+_DATA, _CODE = f"data/{FILE_NAME}", "code"  # inside a stored model
 _INFERENCE = (  # of the room `hmm`; nothing that fits
     *("__init__", "density", "lanes", "params", "recursions", "threads"),
 )
@@ -188,56 +195,56 @@ def sample_bars(detector: Detector) -> pd.DataFrame:
 
 
 def _save(folder: Path, detector: Detector, model: LoggedModel) -> None:
-    """Write the MLflow model: the detector, this package's source, the pinned packages."""
-    files, flavors = _same_for_all()
-    for room in {(folder / name).parent for name in files}:
+    """Write the MLflow model: the detector, this package's source, the pinned packages.
+
+    What `mlflow.pyfunc.save_model` writes; that searches all installed packages for the versions
+    that were just given to it, and copies the source file by file.
+    """
+    files = _environment() | _source()
+    for room in {(folder / name).parent for name in (*files, _DATA)}:
         room.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     detector.save(folder / _DATA)
-    Model(
+    described = Model(
         artifact_path=model.artifact_location,
         model_uuid=model.model_id,
         model_id=model.model_id,
         run_id=model.source_run_id,
         signature=signature_of(detector),
         model_size_bytes=(folder / _DATA).stat().st_size,
-        flavors=flavors,
-    ).save(folder / MLMODEL_FILE_NAME)
+    )
+    mlflow.pyfunc.add_to_model(
+        described,
+        loader_module=__name__,
+        data=_DATA,
+        code=_CODE,
+        conda_env=_CONDA_ENV_FILE_NAME,
+        python_env=_PYTHON_ENV_FILE_NAME,
+    )
+    described.save(folder / MLMODEL_FILE_NAME)
 
 
 @cache
-def _same_for_all() -> tuple[dict[str, bytes], dict]:
-    """What MLflow saves beside a detector and its MLmodel, by path, and the MLmodel's flavors.
-
-    Asked of MLflow once in a process; it would copy the source file by file and work out the
-    packages for every model anew, which is most of the time that recording a run takes.
-    """
+def _environment() -> dict[str, bytes]:
+    """The files that say which Python and packages a stored model needs, in MLflow's forms."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for path, content in _source().items():
-            (folder / _PACKAGE.name / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / _PACKAGE.name / path).write_bytes(content)
-        (folder / FILE_NAME).touch()
-        saved = folder / MODEL_NAME
-        mlflow.pyfunc.save_model(
-            saved,
-            loader_module=__name__,
-            data_path=str(folder / FILE_NAME),
-            code_paths=[str(folder / _PACKAGE.name)],
-            pip_requirements=requirements(),
-        )
-        found = (path for path in saved.rglob("*") if path.is_file())
-        files = {str(path.relative_to(saved)): path.read_bytes() for path in found}
-        return files, Model.load(saved).flavors
+        _mlflow_conda_env(folder / _CONDA_ENV_FILE_NAME, additional_pip_deps=requirements())
+        _PythonEnv.current().to_yaml(folder / _PYTHON_ENV_FILE_NAME)
+        (folder / _REQUIREMENTS_FILE_NAME).write_text("\n".join(requirements()))
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @cache
 def _source() -> dict[str, bytes]:
-    """Python files that a stored model needs, by their path inside the package."""
+    """Python files that a stored model needs, by their place in it."""
     places = [_PACKAGE / name for name in _SOURCE]
     files = [f for p in places for f in (sorted(p.rglob("*.py")) if p.is_dir() else [p])]
-    return {str(file.relative_to(_PACKAGE)): file.read_bytes() for file in files}
+    return {
+        f"{_CODE}/{file.relative_to(_PACKAGE.parent).as_posix()}": file.read_bytes()
+        for file in files
+    }
 
 
 def _load_pyfunc(data_path: str) -> RegimeModel:
