@@ -20,8 +20,7 @@ import pandas as pd
 from hmm_exp.features.build import build_features
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.hmm.recursions import filter as filter_rows
-from hmm_exp.hmm.recursions import log_density
+from hmm_exp.hmm.recursions import filter_rows
 from hmm_exp.market.synthetic import make_market
 
 K, D = 4, 6
@@ -55,16 +54,21 @@ def best_of(n_times: int, work: Callable[[], object]) -> float:
     return min(seconds)
 
 
-def filtered(params: GaussianParams, X: np.ndarray, steps: np.ndarray | None = None) -> object:
+def one_sequence(n_rows: int) -> np.ndarray:
+    """Chain steps as a feature table has them."""
+    return np.r_[0, np.ones(n_rows - 1, dtype=np.int64)]
+
+
+def filtered(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> object:
     """What is measured: rows to filtered probabilities."""
-    steps = np.ones(len(X), dtype=np.int64) if steps is None else steps
-    return filter_rows(params.stationary(), params.transmat, log_density(params, X), steps)
+    return filter_rows(params, X, steps, params.stationary())
 
 
 def against_hmmlearn(params: GaussianParams, X: np.ndarray, with_hmmlearn: bool) -> None:
     """Print seconds of both sides and their ratios."""
-    filtered(params, X[:10])
-    ours = best_of(5, lambda: filtered(params, X))
+    steps = one_sequence(len(X))
+    filtered(params, X[:10], steps[:10])
+    ours = best_of(5, lambda: filtered(params, X, steps))
     print(f"filter of {len(X):,} rows      {ours:8.3f} s")
     if not with_hmmlearn:
         return
@@ -81,14 +85,14 @@ def against_hmmlearn(params: GaussianParams, X: np.ndarray, with_hmmlearn: bool)
 def growth(params: GaussianParams, n_rows: int) -> None:
     """Print seconds and memory at ten times the rows."""
     X = drawn(params, 10 * n_rows)
-    seconds = best_of(2, lambda: filtered(params, X))
-    steps = np.ones(len(X), dtype=np.int64)
+    steps = one_sequence(len(X))
+    seconds = best_of(2, lambda: filtered(params, X, steps))
     tracemalloc.start()  # numpy tells it of its arrays
     filtered(params, X, steps)
     arrays = tracemalloc.get_traced_memory()[1] / (8 * len(X) * K)
     print(
         f"filter of {len(X):,} rows     {seconds:8.3f} s   {seconds / len(X) * 1e9:.0f} ns a row, "
-        f"{arrays:.1f} arrays of T x K beyond the input, two vectors of T among them (asked: 2)"
+        f"{arrays:.1f} arrays of T x K beyond the input, a vector of T among them (asked: 2)"
     )
 
 

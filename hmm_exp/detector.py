@@ -155,7 +155,8 @@ class Detector(StreamModel):
 
     def filtered(self, table: FeatureTable) -> recursions.Filtered:
         """Filtered probabilities p(z_t | x_1..t) and predictive log-likelihoods of the rows."""
-        return self._recurse(recursions.filter, table)
+        stationary = self.params.stationary()
+        return recursions.filter_rows(self.params, self.scaled(table), table.steps, stationary)
 
     def smoothed(self, table: FeatureTable) -> recursions.Smoothed:
         """Smoothed probabilities p(z_t | x_1..T): for looking back only."""

@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmm_exp.errors import FitError
+from hmm_exp.hmm import density
 from hmm_exp.hmm.density import density_of
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.recursions import (
     advance,
     filter,
+    filter_rows,
     log_density,
     path_entropy,
     predict,
@@ -210,6 +212,28 @@ def test_chunks_and_single_rows_give_the_bits_of_one_run(seed, cut):
         assert probs.tobytes() == whole.probs[t : t + 1].tobytes()
         assert current.tobytes() == probs.tobytes()
         assert log_prob[0] == whole.log_lik[t]
+
+
+@pytest.mark.parametrize("threads_from", [10**6, 100])
+@pytest.mark.parametrize("covariance_type", ["diag", "full"])
+def test_rows_filtered_piece_by_piece_have_the_bits_of_their_densities(
+    monkeypatch, covariance_type, threads_from
+):
+    monkeypatch.setattr(density, "_IN_CACHE", 64)
+    monkeypatch.setattr(density, "_PIECE", threads_from)
+    rng = np.random.default_rng(11)
+    params = random_params(rng, 3, 2, covariance_type)
+    for T in (1, 63, 64, 65, 1000):
+        X, steps = random_rows(rng, T, 2), random_steps(rng, T)
+        steps[0] = 1  # opens a sequence all the same, unless it goes on
+        for carry in (None, params.stationary()):
+            log_lik = log_density(params, X)
+            whole = filter(params.startprob, params.transmat, log_lik, steps, carry)
+            pieces = filter_rows(params, X, steps, carry=carry)
+            assert pieces.probs.tobytes() == whole.probs.tobytes()
+            assert pieces.log_lik.tobytes() == whole.log_lik.tobytes()
+    begun = filter_rows(params, X, steps, params.stationary())
+    assert begun.probs.tobytes() != whole.probs.tobytes()
 
 
 def test_the_first_row_starts_a_sequence_even_in_a_slice():

@@ -13,7 +13,7 @@ from hmm_exp import compiling
 from hmm_exp.hmm import em, restarts
 from hmm_exp.hmm.fit import fit
 from hmm_exp.hmm.starts import KINDS
-from hmm_exp.hmm.threads import cores, run_all
+from hmm_exp.hmm.threads import cores, run_ahead, run_all
 from tests.test_hmm_fit import planted
 
 
@@ -46,6 +46,21 @@ def test_results_keep_the_order_of_the_items():
     assert cores() >= 1
 
 
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_what_runs_ahead_comes_in_order_and_no_further_than_asked(threads):
+    begun, most = [], 0
+
+    def square(i):
+        begun.append(i)
+        return i * i
+
+    for i, result in enumerate(run_ahead(square, range(30), threads)):
+        assert result == i * i
+        most = max(most, len(begun) - i)
+    assert most <= threads
+    assert list(run_ahead(square, [], threads)) == []
+
+
 def test_an_error_in_a_thread_is_the_callers():
     def fail(i):
         raise ValueError(f"item {i}")
@@ -53,6 +68,8 @@ def test_an_error_in_a_thread_is_the_callers():
     for threads in (1, 3):
         with pytest.raises(ValueError, match="item"):
             run_all(fail, range(5), threads=threads)
+        with pytest.raises(ValueError, match="item 0"):
+            list(run_ahead(fail, range(5), threads))
 
 
 def test_blas_keeps_its_threads_and_changes_no_bit():

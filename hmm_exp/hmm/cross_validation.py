@@ -18,7 +18,6 @@ import numpy as np
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm import recursions
-from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.fit import fit
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.threads import run_all
@@ -120,4 +119,4 @@ def _predictive(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> np.
         begin = params.stationary()
     except FitError:
         begin = params.startprob
-    return recursions.filter(begin, params.transmat, log_density(params, X), steps).log_lik
+    return recursions.filter_rows(params, X, steps, begin).log_lik

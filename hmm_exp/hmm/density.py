@@ -4,6 +4,7 @@ ln N(x; m, S) = -(D ln 2 pi + ln det S + z'z) / 2 with L z = x - m and S = L L' 
 forward in a fixed order. A row's bits depend on that row alone, never on how many rows there are.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +12,10 @@ import numpy as np
 from hmm_exp.compiling import entry
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.hmm.threads import run_all
+from hmm_exp.hmm.threads import run_ahead, run_all
 
 _PIECE = 1 << 17  # rows that one thread takes at a time
+_IN_CACHE = 1 << 14  # rows whose densities stay in a core's cache until they are used
 
 
 class Density(NamedTuple):
@@ -57,9 +59,28 @@ def log_density(params: GaussianParams, X: np.ndarray) -> np.ndarray:
     X = np.ascontiguousarray(X, dtype=np.float64)
     out = np.empty((len(X), params.n_states))
     density = density_of(params)
-    pieces = [slice(start, start + _PIECE) for start in range(0, len(X), _PIECE)]
-    run_all(lambda rows: _log_density(X[rows], density, out[rows]), pieces)
+    run_all(lambda rows: _log_density(X[rows], density, out[rows]), _pieces(len(X), _PIECE))
     return out
+
+
+def log_density_pieces(params: GaussianParams, X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Rows and their log densities piece by piece, of a long X the next ones made meanwhile.
+
+    Together what `log_density` gives, with the same bits and without its array of T x K.
+    """
+    density = density_of(params)
+
+    def piece(rows: slice) -> tuple[slice, np.ndarray]:
+        own = np.ascontiguousarray(X[rows], dtype=np.float64)
+        out = np.empty((len(own), params.n_states))
+        _log_density(own, density, out)
+        return rows, out
+
+    yield from run_ahead(piece, _pieces(len(X), _IN_CACHE), None if len(X) > _PIECE else 1)
+
+
+def _pieces(n_rows: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 
 @entry(error_model="numpy", inline="always")

@@ -250,7 +250,7 @@ class GaussianHMM(BaseEstimator):
         return model.startprob, model.transmat, log_density(model, X), steps
 
     def _filtered(self, X: np.ndarray, lengths: Sequence[int] | None) -> recursions.Filtered:
-        return recursions.filter(*self._chain(X, lengths))
+        return recursions.filter_rows(self._model(), *_rows(X, lengths))
 
     def _points(self, X: np.ndarray) -> list[StartingPoint]:
         """Drawn starts, with what is set beforehand in its place."""

@@ -18,11 +18,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hmm_exp.errors import FitError
-from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.em import COVAR_FLOOR, Priors, absolute_floor, announce_compilation, em
 from hmm_exp.hmm.em_rows import lay_out
 from hmm_exp.hmm.params import GaussianParams, log_prior
-from hmm_exp.hmm.recursions import filter
+from hmm_exp.hmm.recursions import filter_rows
 from hmm_exp.hmm.restarts import Climb, Climbed, Progress, Start, climb_all
 from hmm_exp.hmm.split_merge import starts_from
 from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, starting_points
@@ -241,8 +240,7 @@ def judge(history: np.ndarray, tol: float) -> str:
 
 def log_likelihood(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> float:
     """ln p(x_1..T) in nats from `startprob`. Raises FitError when it is not finite."""
-    log_lik = log_density(params, X)
-    total = float(filter(params.startprob, params.transmat, log_lik, steps).log_lik.sum())
+    total = float(filter_rows(params, X, steps).log_lik.sum())
     if not np.isfinite(total):
         raise FitError(f"the log-likelihood is {total}")
     return total

@@ -22,8 +22,15 @@ from typing import NamedTuple
 import numpy as np
 
 from hmm_exp.compiling import entry
-from hmm_exp.hmm.density import Density, density_of, log_density, log_density_row
+from hmm_exp.hmm.density import (
+    Density,
+    density_of,
+    log_density,
+    log_density_pieces,
+    log_density_row,
+)
 from hmm_exp.hmm.lanes import LANES, exp, load, store
+from hmm_exp.hmm.params import GaussianParams
 
 __all__ = [
     "Decoded",
@@ -33,6 +40,7 @@ __all__ = [
     "advance",
     "density_of",
     "filter",
+    "filter_rows",
     "log_density",
     "log_density_row",
     "path_entropy",
@@ -105,6 +113,29 @@ def filter(
     result = Filtered(np.empty((T, K)), np.empty(T))
     current = np.array(startprob if carry is None else carry, dtype=np.float64)
     advance(startprob, transmat, log_lik, _opened(steps, carry is None), current, *result)
+    return result
+
+
+def filter_rows(
+    params: GaussianParams,
+    X: np.ndarray,
+    steps: np.ndarray,
+    startprob: np.ndarray | None = None,
+    carry: np.ndarray | None = None,
+) -> Filtered:
+    """`filter` of the rows X (T, D) themselves, NaN where missing: same bits, less memory and time.
+
+    `startprob` is the model's own unless given; the rest is as there. Log densities exist for some
+    rows at a time, those of the next are made by another core.
+    """
+    startprob = np.ascontiguousarray(params.startprob if startprob is None else startprob)
+    transmat = np.ascontiguousarray(params.transmat)
+    result = Filtered(np.empty((len(X), params.n_states)), np.empty(len(X)))
+    current = np.array(startprob if carry is None else carry, dtype=np.float64)
+    for rows, log_lik in log_density_pieces(params, X):
+        opens = carry is None and rows.start == 0
+        taken = _opened(np.ascontiguousarray(steps[rows], dtype=np.int64), opens)
+        advance(startprob, transmat, log_lik, taken, current, *(part[rows] for part in result))
     return result
 
 
@@ -183,16 +214,16 @@ def advance(startprob, transmat, log_lik, steps, current, probs, log_prob):
     for t in range(log_lik.shape[0]):
         if steps[t] == 0:
             for k in range(K):
-                current[k] = startprob[k]
                 predicted[k] = startprob[k]
-        for _ in range(steps[t]):
+        for step in range(steps[t]):
+            if step > 0:
+                for k in range(K):
+                    current[k] = predicted[k]
             for j in range(K):
                 total = 0.0
                 for i in range(K):
                     total += current[i] * transmat[i, j]
                 predicted[j] = total
-            for k in range(K):
-                current[k] = predicted[k]
         shift = log_prob[t]
         total = 0.0
         for k in range(K):

@@ -6,6 +6,7 @@ sums would depend on its own threads.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, TypeVar
@@ -43,6 +44,31 @@ def run_all(
         if done is not None:
             done(i, result)
     return results
+
+
+def run_ahead(
+    function: Callable[[Item], Result], items: Sequence[Item], threads: int | None = None
+) -> Iterator[Result]:
+    """Results in the order of `items`: while one is used here, other threads work on the next.
+
+    No more than `threads` results are under way or waiting; with one, everything stays in this
+    thread.
+    """
+    threads = min(threads or cores(), len(items))
+    if threads <= 1:
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="hmm_exp")
+    try:
+        under_way: deque = deque()
+        for item in items:
+            under_way.append(pool.submit(function, item))
+            if len(under_way) == threads:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _finished(function: Callable, items: Sequence, threads: int) -> Iterator[tuple[int, Any]]:

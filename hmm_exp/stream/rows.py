@@ -60,9 +60,9 @@ class RowStream:
         model = self.model
         time = np.concatenate([self._last, available_at.as_unit("ns").asi8])
         steps = chain_steps(time, model.row_step.as_unit("ns").value, model.gaps)
-        log_lik = recursions.log_density(model.params, (X - model.scaler_mean) / model.scaler_scale)
-        filtered = recursions.filter(
-            self._startprob, model.params.transmat, log_lik, steps[len(self._last) :], self._probs
+        scaled = (X - model.scaler_mean) / model.scaler_scale
+        filtered = recursions.filter_rows(
+            model.params, scaled, steps[len(self._last) :], self._startprob, self._probs
         )
         self._last, self._probs = time[-1:], filtered.probs[-1]
         return filtered.probs
