@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import event
 
 config: Any = numba.config
 njit: Any = numba.njit  # its type hints lack some options
@@ -66,6 +67,28 @@ def announce(dispatcher: Any) -> None:
         return
     _log.info("compiling the fitting engine, once on this machine (about 15 s) ...")
     prune(cache_folder().parent)
+
+
+class _Told(event.Listener):
+    """Hears of compiled functions, one inside the other, and tells when the outermost begins."""
+
+    def __init__(self, told: Callable[[bool], None]) -> None:
+        self._told, self._depth = told, 0
+
+    def on_start(self, event: Any) -> None:
+        self._depth += 1
+        if self._depth == 1:
+            self._told(True)
+
+    def on_end(self, event: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._told(False)
+
+
+def when_compiling(told: Callable[[bool], None]) -> None:
+    """Call `told(True)` whenever this process begins to compile and `told(False)` when it has."""
+    event.register("numba:compile", _Told(told))
 
 
 def prune(base: Path) -> None:

@@ -2,11 +2,14 @@
 
     python -m hmm_exp.train -m model.n_states=2,3,4,5 features=v1,v2
 
-Exit status: 0 done, 1 a cell failed or nothing could be promoted, 2 bad input.
+Exit status: 0 done, 1 a cell failed or nothing could be promoted, 2 bad input; 130 and 143 when
+stopped by Ctrl-C or SIGTERM.
 """
 
+import logging
 import os
 import re
+import signal
 import sys
 
 import hydra
@@ -43,6 +46,8 @@ def main() -> None:
     sys.argv[1:] = in_one_row(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that the line below is all
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    logging.raiseExceptions = False  # a full disk is said once, by what needs it
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         cell()
     except (HydraException, OmegaConfBaseException) as error:
@@ -51,8 +56,10 @@ def main() -> None:
         from hmm_exp.callback import abandon
 
         if not abandon(error):
-            raise
-        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            print("error: interrupted", file=sys.stderr)
+        sys.exit(_exit_status(error))
 
 
 def in_one_row(words: list[str]) -> list[str]:
@@ -60,6 +67,20 @@ def in_one_row(words: list[str]) -> list[str]:
     settings = [word for word in words if re.match(r"[~+]|[^-=][^=]*=", word)]
     flags = [word for word in words if word not in settings and word != QUIET]
     return [*flags, *settings, *(["quiet=true"] if QUIET in words else [])]
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, by which systemd, Docker and SLURM stop: ends what Ctrl-C ends."""
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise _TerminatedError
+
+
+def _exit_status(error: BaseException) -> int:
+    if not isinstance(error, KeyboardInterrupt):
+        return 1
+    return 128 + (signal.SIGTERM if isinstance(error, _TerminatedError) else signal.SIGINT)
 
 
 def _refuse(line: str) -> None:

@@ -1,5 +1,6 @@
 """Sweeps that meet faults: what a cell does costs one cell, and what was killed goes on."""
 
+import math
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from hmm_exp.tracking import owner, tags
+from hmm_exp.tracking import isolation, owner, tags
 from hmm_exp.tracking.registry import champion
 from tests.conftest import ROOT
 from tests.test_train_cli import SMALL, runs_of, store_of
@@ -187,6 +188,57 @@ def test_a_sweep_that_still_runs_is_not_started_again(train_cli, workdir, starte
     statuses = [run.info.status for run in runs_of(client, "sweep")]
     assert sorted(statuses) == ["FINISHED", "KILLED"]
     assert {run.info.status for run in runs_of(client, "cell")} == {"FINISHED", "KILLED"}
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_sweep_that_is_stopped_says_how_to_go_on_and_leaves_nothing_running(
+    workdir, started, sent, status
+):
+    words = ("model.random_state=903", "model.n_states=2", *SMALL)
+    main = started(workdir, *words, PYTHONPATH=FAULTS)
+    main.stdout.readline()  # the sweep is open
+    client = store_of(workdir)
+    until(lambda: runs_of(client, "cell"))
+    main.send_signal(sent)
+    output, _ = main.communicate(timeout=60)
+    assert main.returncode == status
+    sweep_id = sweep_id_of(client)
+    assert f"error: interrupted; go on with sweep_id={sweep_id}\n" in output
+    assert "Traceback" not in output
+    runs = runs_of(client, "cell") + runs_of(client, "sweep")
+    assert {run.info.status for run in runs} == {"KILLED"}
+
+
+def test_stopped_before_it_begins_a_sweep_says_so_in_one_line(workdir, started):
+    main = started(workdir, "model.n_states=2", *SMALL)
+    children = Path(f"/proc/{main.pid}/task/{main.pid}/children")
+    until(children.read_text)  # the process that fits has been started
+    main.send_signal(signal.SIGINT)
+    output, _ = main.communicate(timeout=60)
+    assert main.returncode == 130
+    assert re.fullmatch(r"(?m)(sweep .*\n)?error: interrupted.*\n", output)
+
+
+def test_a_single_run_that_exits_is_recorded_as_failed(train_cli, workdir):
+    done = train_cli(workdir, "model.random_state=902", *SMALL, PYTHONPATH=FAULTS)
+    assert done.returncode == 3
+    (run,) = runs_of(store_of(workdir), "cell")
+    assert run.info.status == "FAILED"
+    assert run.data.tags[tags.STATUS_REASON] == "SystemExit: 3"
+
+
+def test_the_time_of_a_request_stands_still_while_its_process_compiles(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(isolation.time, "monotonic", lambda: now)
+    clock = isolation._Clock(5.0)
+    now = 102.0
+    clock.stand(True)
+    now = 150.0
+    assert clock.left() == 3.0
+    clock.stand(False)
+    now = 152.0
+    assert clock.left() == 1.0
+    assert isolation._Clock(None).left() == math.inf
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.record import fail_run, finish_run, one_line, start_run
 from hmm_exp.tracking.store import Store, check_store, open_store, patiently, store_of
-from hmm_exp.tracking.sweep import finished_cell
+from hmm_exp.tracking.sweep import close_orphans, finished_cell
 
 if TYPE_CHECKING:
     from hmm_exp.experiment.prepare import Prepared
@@ -59,6 +59,7 @@ def _run_alone(settings: Config) -> None:
         check_store(settings.tracking)
         prepared = prepare(settings)
         store = open_store(settings.tracking)
+        close_orphans(store)
     run_id = start_run(store, settings, data_identity(prepared) | {tags.COMMAND: command_line()})
     store.client.log_text(run_id, environment(), ENVIRONMENT_FILE)
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +67,7 @@ def _run_alone(settings: Config) -> None:
         try:
             with _logged(log_file):
                 result = _fitted_alone(prepared, Path(folder), store, run_id)
-        except (Exception, KeyboardInterrupt) as error:
+        except BaseException as error:  # also SystemExit
             fail_run(store, run_id, error, log_file)
             raise
     terminal.print_run(result)

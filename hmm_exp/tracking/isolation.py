@@ -10,6 +10,7 @@ a worker died. The child never opens the store; half of a cell's work is never s
 """
 
 import logging
+import math
 import os
 import pickle
 import queue
@@ -40,6 +41,7 @@ class Worker:
             [sys.executable, "-m", "hmm_exp.tracking.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            process_group=0,  # Ctrl-C is for this process, which decides what it means
         )
         self._answers: queue.Queue = queue.Queue()
         self._ready = False
@@ -65,7 +67,7 @@ class Worker:
         Parameters
         ----------
         within
-            Seconds; None waits for as long as it takes. Start-up does not count.
+            Seconds; None waits for as long as it takes. Start-up and compiling do not count.
 
         Raises
         ------
@@ -75,11 +77,10 @@ class Worker:
         """
         try:
             if not self._ready:
-                self._wait(time.monotonic() + _START_WITHIN, _START_WITHIN, on_progress)
+                self._wait(_Clock(_START_WITHIN), on_progress)
                 self._ready = True
             self._send(name, arguments)
-            deadline = None if within is None else time.monotonic() + within
-            return self._wait(deadline, within, on_progress)
+            return self._wait(_Clock(within), on_progress)
         except _CellFailedError as failure:
             raise CellError(str(failure)) from None
         except BaseException:
@@ -106,24 +107,20 @@ class Worker:
             pickle.dump((name, arguments), self._process.stdin)
             self._process.stdin.flush()
 
-    def _wait(
-        self,
-        deadline: float | None,
-        within: float | None,
-        on_progress: Callable[[str], None],
-    ) -> Any:
+    def _wait(self, clock: "_Clock", on_progress: Callable[[str], None]) -> Any:
         while True:
-            left = _TICK if deadline is None else min(_TICK, deadline - time.monotonic())
             try:
-                kind, content = self._answers.get(timeout=max(0.0, left))
+                kind, content = self._answers.get(timeout=min(_TICK, max(0.0, clock.left())))
             except queue.Empty:
-                if deadline is not None and time.monotonic() >= deadline:
+                if clock.left() <= 0.0:
                     raise CellError(
-                        f"no end after {within:g} s (sweep.cell_timeout): killed"
+                        f"no end after {clock.within:g} s (sweep.cell_timeout): killed"
                     ) from None
                 continue
             if kind == "progress":
                 on_progress(content)
+            elif kind == "compiling":
+                clock.stand(content)
             elif kind == "log":
                 logging.getLogger(content[0]).log(content[1], content[2])
             elif kind in ("done", "ready"):
@@ -134,6 +131,25 @@ class Worker:
                 raise CellError(content)
             else:
                 raise CellError(_how_it_ended(self._process.wait()))
+
+
+class _Clock:
+    """What is left of the seconds that a request may take; it stands while the child compiles."""
+
+    def __init__(self, within: float | None) -> None:
+        self.within = math.inf if within is None else within
+        self._end = time.monotonic() + self.within
+        self._stopped_at: float | None = None
+
+    def left(self) -> float:
+        """Seconds until its time is over."""
+        return self._end - (self._stopped_at or time.monotonic())
+
+    def stand(self, still: bool) -> None:
+        """Stand still from now on, or go on."""
+        if self._stopped_at is not None:
+            self._end += time.monotonic() - self._stopped_at
+        self._stopped_at = time.monotonic() if still else None
 
 
 class _CellFailedError(Exception):

@@ -83,13 +83,17 @@ def finished_cell(store: Store, sweep_id: str | None, fingerprint: str) -> bool:
     )
 
 
-def close_orphans(store: Store) -> None:
-    """Close as KILLED what dead processes of this machine left RUNNING, of whatever sweep."""
+def close_orphans(store: Store, also: str | None = None) -> None:
+    """Close as KILLED what dead processes of this machine left RUNNING, of whatever sweep.
+
+    `also` is the owner tag of a process that lives and works on nothing any more.
+    """
     running = store.client.search_runs(
         [store.experiment_id], filter_string="attributes.status = 'RUNNING'"
     )
     for run in running:
-        if tags.KIND in run.data.tags and owner.is_dead(run.data.tags.get(tags.OWNER)):
+        at_work = run.data.tags.get(tags.OWNER)
+        if tags.KIND in run.data.tags and (at_work == also or owner.is_dead(at_work)):
             store.client.set_terminated(run.info.run_id, "KILLED")
 
 
@@ -97,7 +101,7 @@ def abandon_sweep(settings: Config, interrupted: bool) -> None:
     """Close the parent of a sweep whose launcher broke; its finished cells stay as they are."""
     end_cells(settings)
     store = open_store(settings.tracking)
-    close_orphans(store)
+    close_orphans(store, also=owner.this_process())
     status = RunStatus.KILLED if interrupted else RunStatus.FAILED
     assert settings.sweep.parent_run is not None
     store.client.set_terminated(settings.sweep.parent_run, RunStatus.to_string(status))

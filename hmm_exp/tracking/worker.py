@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hmm_exp.compiling import when_compiling
 from hmm_exp.config import Config
 from hmm_exp.errors import HmmExpError
 from hmm_exp.experiment.prepare import Prepared, prepare
@@ -98,6 +99,7 @@ def main() -> None:
     collect_seldom()
     requests: queue.Queue = queue.Queue()
     threading.Thread(target=_read, args=(sys.stdin.buffer, requests), daemon=True).start()
+    when_compiling(lambda begun: answers.send("compiling", begun))
     answers.send("ready")
     server = _Server(answers)
     while True:
