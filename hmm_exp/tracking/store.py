@@ -164,12 +164,15 @@ def git_sha() -> str | None:
     return answer.stdout.strip() or None
 
 
-def connect(uri: str | None = None) -> MlflowClient:
-    """Client of an existing store, for commands that only read or promote."""
+def connect(uri: str | None = None, setting: str = "--tracking-uri") -> MlflowClient:
+    """Client of an existing store, for what only reads or promotes; it makes none.
+
+    `setting` is how the user says another store. Raises TrackingError.
+    """
     resolved = resolve_uri(uri)
     if resolved.startswith(_SQLITE) and not Path(resolved.removeprefix(_SQLITE)).is_file():
         raise TrackingError(
-            f"no tracking store at {resolved}: run where the sweep ran, or say --tracking-uri"
+            f"no tracking store at {resolved}: run where the sweep ran, or say {setting}"
         )
     check_store(TrackingConfig(uri=resolved))
     mlflow.set_tracking_uri(resolved)

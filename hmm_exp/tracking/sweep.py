@@ -23,6 +23,7 @@ from hmm_exp.tracking.store import (
     Store,
     artifact_root,
     check_store,
+    connect,
     git_sha,
     open_store,
 )
@@ -37,6 +38,8 @@ def open_sweep(config: DictConfig, plan: Plan) -> Config:
     reaches workers anywhere. Raises HmmExpError before anything is written.
     """
     settings = to_config(config)
+    if settings.sweep_id is not None:
+        _check_known(settings)
     check_store(settings.tracking)
     check_data(plan)
     store = open_store(settings.tracking)
@@ -125,6 +128,17 @@ def _opened(store: Store, n_cells: int) -> Run:
     run = store.client.create_run(store.experiment_id, tags=identity, run_name=f"sweep {sweep_id}")
     store.client.log_text(run.info.run_id, environment(), ENVIRONMENT_FILE)
     return run
+
+
+def _check_known(settings: Config) -> None:
+    """Refuse to go on with a sweep that is elsewhere, before a store or an experiment is made."""
+    client = connect(settings.tracking.uri, "tracking.uri")
+    parent = sweep_parent(client, str(settings.sweep_id))
+    name = client.get_experiment(parent.info.experiment_id).name
+    if name != settings.tracking.experiment:
+        raise TrackingError(
+            f"sweep {settings.sweep_id} is in another experiment: add tracking.experiment={name}"
+        )
 
 
 def _reopened(store: Store, sweep_id: str) -> Run:
