@@ -209,7 +209,10 @@ def test_a_run_has_a_report_of_the_same_make(client, subject):
 
 def test_bad_input_is_one_line(swept):
     lines = {
-        ("--sweep", "never"): "error: no sweep never in this store\n",
+        (
+            "--sweep",
+            "never",
+        ): f"error: no sweep never in this store (sqlite:///{swept[0]}/mlflow.db)\n",
         (): "error: one of the arguments --sweep --run is required (see --help)\n",
     }
     for words, line in lines.items():

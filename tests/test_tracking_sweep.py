@@ -96,6 +96,30 @@ def test_a_killed_sweep_goes_on_and_runs_only_what_is_missing(train_cli, workdir
     assert not list((workdir / "mlruns" / "sweeps" / sweep_id / "pending").iterdir())
 
 
+def test_a_sweep_that_is_elsewhere_is_refused_and_nothing_is_made(train_cli, workdir):
+    words = ("-m", "model.n_states=2", "sweep_id=20260102-030405-abcd", *SMALL)
+    nowhere = workdir / "nowhere"
+    nowhere.mkdir()
+    refused = train_cli(nowhere, *words)
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        f"error: no tracking store at sqlite:///{nowhere}/mlflow.db: "
+        "run where the sweep ran, or say tracking.uri\n"
+    )
+    assert not list(nowhere.iterdir())
+    client = store_of(workdir)
+    identity = {tags.SWEEP_ID: "20260102-030405-abcd", tags.KIND: "sweep"}
+    run = client.create_run(client.create_experiment("other"), tags=identity)
+    client.set_terminated(run.info.run_id)
+    refused = train_cli(workdir, *words)
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "error: sweep 20260102-030405-abcd is in another experiment: "
+        "add tracking.experiment=other\n"
+    )
+    assert client.get_experiment_by_name("hmm_exp") is None
+
+
 def processes_in(folder: Path) -> list[int]:
     """Processes that work in a folder."""
     found = []
@@ -301,7 +325,8 @@ def test_sweeps_are_listed_shown_and_cleaned(train_cli, workdir):
     assert not cache.exists()
     assert [run.info.status for run in runs_of(client, "cell")] == ["FINISHED"]
     assert not folder.exists()
-    assert sweeps(workdir, "show", "never").stderr == "error: no sweep never in this store\n"
+    unknown = f"error: no sweep never in this store (sqlite:///{workdir}/mlflow.db)\n"
+    assert sweeps(workdir, "show", "never").stderr == unknown
 
 
 @pytest.fixture

@@ -232,7 +232,9 @@ def test_a_sweep_goes_on_where_it_stopped(train_cli, workdir):
     assert again.stderr.count("finished before") == 1
     assert len(runs_of(client, "cell")) == 2
     unknown = train_cli(workdir, *words, "sweep_id=never")
-    assert (unknown.returncode, unknown.stderr) == (2, "error: no sweep never in this store\n")
+    where = f"sqlite:///{workdir}/mlflow.db"
+    assert unknown.returncode == 2
+    assert unknown.stderr == f"error: no sweep never in this store ({where})\n"
 
 
 def test_a_single_run_has_no_parent_and_is_promoted_only_when_asked(train_cli, workdir):

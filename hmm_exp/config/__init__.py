@@ -2,6 +2,7 @@
 
 from hmm_exp.config.checks import checked, composition_error, nearest, to_config
 from hmm_exp.config.schema import (
+    NOT_IN_RESULT,
     RULES,
     ComputeConfig,
     Config,
@@ -21,6 +22,7 @@ from hmm_exp.config.schema import (
 )
 
 __all__ = [
+    "NOT_IN_RESULT",
     "RULES",
     "ComputeConfig",
     "Config",

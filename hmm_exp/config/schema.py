@@ -284,6 +284,13 @@ RULES: dict[str, Choice | Range] = {
 }
 
 
+# First parts of the names of settings that cannot change what a run fits.
+NOT_IN_RESULT = {
+    *("gate", "compute", "tracking", "registry", "sweep"),
+    *("cache", "promote", "quiet", "sweep_id"),
+}
+
+
 def flat(settings: Config) -> dict[str, Any]:
     """Every setting by its dotted name, values as they are."""
     return dict(walk(asdict(settings)))

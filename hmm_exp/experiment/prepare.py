@@ -14,7 +14,7 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
 from hmm_exp import __version__
-from hmm_exp.config import Config, flat
+from hmm_exp.config import NOT_IN_RESULT, Config, flat
 from hmm_exp.detector import feature_table
 from hmm_exp.errors import DataError, FitError
 from hmm_exp.experiment.cache import FOLDER as CACHE
@@ -25,10 +25,6 @@ from hmm_exp.features.build import FeatureTable, build_features
 from hmm_exp.features.recipe import Recipe, select_columns
 from hmm_exp.market.timeframes import timeframe_step
 
-NOT_IN_RESULT = {
-    *("gate", "compute", "tracking", "registry", "sweep"),
-    *("cache", "promote", "quiet", "sweep_id"),
-}
 SAID_OTHERWISE = {"data.path", "model.n_states", "model.state_grid"}  # digest; numbers of states
 
 

@@ -58,7 +58,7 @@ def sweep_parent(client: MlflowClient, sweep_id: str) -> Run:
     """Parent run of a sweep. Raises TrackingError when there is none."""
     runs = all_runs(client, _of_sweep(sweep_id, "sweep"))
     if not runs:
-        raise TrackingError(f"no sweep {sweep_id} in this store")
+        raise TrackingError(f"no sweep {sweep_id} in this store ({client.tracking_uri})")
     return runs[0]
 
 

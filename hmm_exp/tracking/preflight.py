@@ -5,6 +5,8 @@ a bad value at the cost of a sum. Settings are checked before anything heavy is 
 """
 
 import math
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,8 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.config import Config, checked, flat
+from hmm_exp.config import NOT_IN_RESULT, Config, checked, flat
 from hmm_exp.errors import ConfigError
+from hmm_exp.tracking import tags
 from hmm_exp.tracking.isolation import CellError, worker
 
 _IN_NAME = {"model.n_states", "model.state_grid", "covariance.type"}
@@ -56,8 +59,13 @@ def plan_sweep(config: DictConfig) -> Plan:
     return Plan(math.prod(len(words) for words in choices), variations, varied)
 
 
-def check_data(plan: Plan) -> None:
+def check_data(plan: Plan) -> set[str]:
     """Prepare every combination of data, features, timeframe and split that is planned once.
+
+    Returns
+    -------
+    set of str
+        Digests of the data that was read.
 
     Raises
     ------
@@ -66,14 +74,16 @@ def check_data(plan: Plan) -> None:
         cell of its own.
     """
     spaces = {_space_key(settings): settings for settings in plan.variations}
-    errors = []
+    digests, errors = set(), []
     for settings in spaces.values():
         try:
-            worker().ask("prepare", settings, None, within=settings.sweep.cell_timeout)
+            known = worker().ask("prepare", settings, None, within=settings.sweep.cell_timeout)
+            digests.add(known[tags.DATA_DIGEST])
         except CellError as error:
             errors.append(error)
     if len(errors) == len(spaces):
         raise errors[0]
+    return digests
 
 
 def replace_grid(config: DictConfig) -> None:
@@ -83,6 +93,22 @@ def replace_grid(config: DictConfig) -> None:
     with read_write(config), open_dict(config):
         for key in {override.get_key_element() for override in said} & set(params):
             del config.hydra.sweeper.params[key]
+
+
+def said_of_cells(command: str) -> dict[str, set[str]]:
+    """What a command line says of its cells: the words of each setting that can change them.
+
+    Where the data is read from is left out: what is read has a digest.
+    """
+    settings = [word for word in shlex.split(command) if re.match(r"[~+]|[^-=][^=]*=", word)]
+    parsed = OverridesParser.create().parse_overrides(settings)
+    said = {override.get_key_element(): set(_words(override)) for override in parsed}
+    others = NOT_IN_RESULT | {"hydra"}
+    return {
+        key: words
+        for key, words in said.items()
+        if re.split("[./]", key.lstrip("+~"))[0] not in others and key != "data.path"
+    }
 
 
 def refuse_sweep_words(config: DictConfig) -> None:

@@ -22,6 +22,7 @@ from typing import TypeVar
 import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from mlflow.tracking import MlflowClient
 from requests.exceptions import RequestException
 
@@ -72,7 +73,7 @@ def open_store(tracking: TrackingConfig) -> Store:
     Raises
     ------
     TrackingError
-        When the store does not answer or its folder cannot be written.
+        When the store does not answer, is broken, or its folder cannot be written.
     """
     uri = resolve_uri(tracking.uri)
     check_store(tracking)
@@ -163,16 +164,19 @@ def git_sha() -> str | None:
     return answer.stdout.strip() or None
 
 
-def connect(uri: str | None = None) -> MlflowClient:
-    """Client of an existing store, for commands that only read or promote."""
+def connect(uri: str | None = None, setting: str = "--tracking-uri") -> MlflowClient:
+    """Client of an existing store, for what only reads or promotes; it makes none.
+
+    `setting` is how the user says another store. Raises TrackingError.
+    """
     resolved = resolve_uri(uri)
     if resolved.startswith(_SQLITE) and not Path(resolved.removeprefix(_SQLITE)).is_file():
         raise TrackingError(
-            f"no tracking store at {resolved}: run where the sweep ran, or say --tracking-uri"
+            f"no tracking store at {resolved}: run where the sweep ran, or say {setting}"
         )
     check_store(TrackingConfig(uri=resolved))
     mlflow.set_tracking_uri(resolved)
-    return MlflowClient(resolved)
+    return _client(resolved)
 
 
 @cache
@@ -183,17 +187,50 @@ def _opened(uri: str, experiment: str) -> Store:
 def _made(uri: str, name: str) -> tuple[MlflowClient, str]:
     """Client and experiment; a database is made under a lock, already the client makes tables."""
     if not uri.startswith(_SQLITE):
-        client = MlflowClient(uri)
+        client = _client(uri)
         return client, _get_or_create(client, name, artifact_location=None)
     database = Path(uri.removeprefix(_SQLITE))
     with FileLock(f"{database}.lock"):
-        client = MlflowClient(uri)
+        if not database.exists():
+            _make_tables(database)
+        client = _client(uri)
         location = (database.parent / ARTIFACTS).as_uri()
         experiment_id = _get_or_create(client, name, artifact_location=location)
         with sqlite3.connect(database) as connection:
             connection.execute("PRAGMA journal_mode=WAL")  # writers do not wait for readers
         connection.close()
     return client, experiment_id
+
+
+def _make_tables(database: Path) -> None:
+    """Let MLflow make its tables in a file beside, renamed when it holds all of them.
+
+    MLflow makes them one by one, and starts no more on a database in which some are missing.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    part = database.with_name(f"{database.name}.part")
+    for name in (database, part):  # SQLite would play what is left of a lost file into the new one
+        for ending in ("", "-journal", "-wal", "-shm"):
+            name.with_name(name.name + ending).unlink(missing_ok=True)
+    store = SqlAlchemyStore(f"{_SQLITE}{part}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+    store.engine.dispose()  # with its last connection SQLite has written all into the file
+    part.replace(database)
+
+
+def _client(uri: str) -> MlflowClient:
+    """Client of a store. Raises TrackingError for a database with which MLflow cannot work."""
+    if uri.startswith(("http://", "https://")):
+        return MlflowClient(uri)
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        return MlflowClient(uri)
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        raise TrackingError(
+            f"tracking database {uri} cannot be used: {reason}; a broken one can be moved away"
+        ) from None
 
 
 def _get_or_create(client: MlflowClient, name: str, artifact_location: str | None) -> str:

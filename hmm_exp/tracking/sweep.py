@@ -1,6 +1,7 @@
 """A sweep, opened before Hydra launches its cells; `verdict` judges it after the last."""
 
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.hmm.threads import cores
 from hmm_exp.tracking import isolation, live, owner, tags, terminal
+from hmm_exp.tracking.changes import changes
 from hmm_exp.tracking.launchers import set_up_launcher
 from hmm_exp.tracking.leaderboard import (
     sweep_cells,
@@ -23,6 +25,7 @@ from hmm_exp.tracking.store import (
     Store,
     artifact_root,
     check_store,
+    connect,
     git_sha,
     open_store,
 )
@@ -30,23 +33,29 @@ from hmm_exp.tracking.store import (
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
 
-def open_sweep(config: DictConfig, plan: Plan) -> Config:
+def open_sweep(config: DictConfig, plan: Plan) -> tuple[Config, list[str]]:
     """Check the data, open the sweep's parent run, and tell every cell about it.
 
     What cells must know is appended to the overrides from which Hydra composes them, so that it
-    reaches workers anywhere. Raises HmmExpError before anything is written.
+    reaches workers anywhere. Raises HmmExpError before anything is written. Gives the settings, and
+    what has changed since the sweep began where this one goes on.
     """
     settings = to_config(config)
+    if settings.sweep_id is not None:
+        _check_known(settings)
     check_store(settings.tracking)
-    check_data(plan)
+    digests = check_data(plan)
     store = open_store(settings.tracking)
     close_orphans(store)
+    changed: list[str] = []
     if settings.sweep_id is None:
         parent, attempt = _opened(store, plan.n_cells), 1
     else:
         parent = _reopened(store, settings.sweep_id)
         attempt = int(parent.data.tags.get(tags.ATTEMPT, "1")) + 1
+        changed = changes(store.client, parent, digests)
         store.client.set_tag(parent.info.run_id, tags.ATTEMPT, str(attempt))
+        store.client.set_tag(parent.info.run_id, tags.N_CELLS, str(plan.n_cells))
     settings.sweep_id = parent.data.tags[tags.SWEEP_ID]
     settings.tracking.uri = store.uri
     settings.sweep.parent_run = parent.info.run_id
@@ -58,11 +67,13 @@ def open_sweep(config: DictConfig, plan: Plan) -> Config:
     with read_write(config), open_dict(config):
         config.hydra.overrides.task += _words(settings)
     set_up_launcher(config, settings, plan.n_cells)
-    return settings
+    return settings, changed
 
 
-def announce(settings: Config) -> None:
-    """Say what begins, and draw it where somebody watches."""
+def announce(settings: Config, changed: list[str]) -> None:
+    """Say what begins, what has changed in it, and draw it where somebody watches."""
+    for line in changed:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
     sweep_id, n_cells = settings.sweep_id, settings.sweep.n_cells or 0
     if not settings.quiet:
         cells = f"{n_cells} cell{'s' if n_cells > 1 else ''}"
@@ -129,6 +140,17 @@ def _opened(store: Store, n_cells: int) -> Run:
     run = store.client.create_run(store.experiment_id, tags=identity, run_name=f"sweep {sweep_id}")
     store.client.log_text(run.info.run_id, environment(), ENVIRONMENT_FILE)
     return run
+
+
+def _check_known(settings: Config) -> None:
+    """Refuse to go on with a sweep that is elsewhere, before a store or an experiment is made."""
+    client = connect(settings.tracking.uri, "tracking.uri")
+    parent = sweep_parent(client, str(settings.sweep_id))
+    name = client.get_experiment(parent.info.experiment_id).name
+    if name != settings.tracking.experiment:
+        raise TrackingError(
+            f"sweep {settings.sweep_id} is in another experiment: add tracking.experiment={name}"
+        )
 
 
 def _reopened(store: Store, sweep_id: str) -> Run:
