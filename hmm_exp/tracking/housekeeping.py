@@ -45,18 +45,21 @@ def sweep_text(client: MlflowClient, sweep_id: str) -> str:
     return "\n".join(lines).rstrip()
 
 
-def removable(client: MlflowClient, sweep_id: str | None = None) -> list[Run]:
+def removable(client: MlflowClient, sweep_id: str | None = None) -> tuple[list[Run], list[Run]]:
     """Cells that ended without finishing, and finished ones with a later twin in their sweep.
 
-    Winners and runs behind a registered model are left out.
+    Winners and runs behind a registered model are left out. Given in two parts: those that can go,
+    and those of sweeps that still run, which count their cells at the end.
     """
     cells = sweep_cells(client, sweep_id) if sweep_id else _runs(client, "cell")
     if sweep_id:
         sweep_parent(client, sweep_id)  # an unknown sweep is bad input
-    kept = {parent.data.tags.get(tags.WINNER) for parent in _runs(client, "sweep")}
+    sweeps = _runs(client, "sweep")
+    running = {run.data.tags[tags.SWEEP_ID] for run in sweeps if _status(run) == "RUNNING"}
+    kept = {parent.data.tags.get(tags.WINNER) for parent in sweeps}
     kept |= {version.run_id for version in client.search_model_versions()}
     latest = {_twins(run): run.info.run_id for run in cells if _status(run) == "FINISHED"}
-    return [
+    ended = [
         run
         for run in cells
         if run.info.run_id not in kept
@@ -64,6 +67,8 @@ def removable(client: MlflowClient, sweep_id: str | None = None) -> list[Run]:
         and _status(run) != "RUNNING"
         and latest.get(_twins(run)) != run.info.run_id
     ]
+    can_go = [run for run in ended if run.data.tags[tags.SWEEP_ID] not in running]
+    return can_go, [run for run in ended if run.data.tags[tags.SWEEP_ID] in running]
 
 
 def remove(client: MlflowClient, runs: list[Run]) -> None:
