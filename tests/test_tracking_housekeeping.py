@@ -53,3 +53,16 @@ def test_cells_of_a_sweep_that_runs_are_not_cleaned(store, capsys):
     store.client.set_tag(parent, tags.OWNER, gone())
     assert said(capsys, *place, "clean", "--yes").endswith("\n1 runs, 0 caches\n")
     assert not runs_of(store.client, "cell")
+
+
+def test_a_sweep_that_was_killed_is_shown_as_killed_and_once_closed_leaves_nothing(store, capsys):
+    make(store, "sweep", gone())
+    make(store, "cell", gone())
+    place = ("--tracking-uri", store.uri)
+    shown = said(capsys, *place, "show", SWEEP)
+    assert "RUNNING" not in shown
+    (row,) = [line for line in shown.splitlines() if line.strip().startswith("v1 K=2")]
+    assert "KILLED" in row
+    assert "KILLED:" not in row  # no reason is known
+    assert said(capsys, *place, "close", SWEEP).count("closed ") == 2
+    assert said(capsys, *place, "close", SWEEP) == "nothing was left running\n"

@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         print(housekeeping.sweep_text(client, args.sweep))
     elif args.command == "close":
         closed = housekeeping.close_elsewhere(client, args.sweep)
-        print(*(f"closed {housekeeping.in_words(run)}" for run in closed), sep="\n")
+        lines = [f"closed {housekeeping.in_words(run)}" for run in closed]
+        print(*(lines or ["nothing was left running"]), sep="\n")
     else:
         clean(client, args.sweep, args.yes)
     return DONE
