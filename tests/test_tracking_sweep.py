@@ -63,9 +63,13 @@ def test_what_befalls_a_cell_costs_that_cell_only(train_cli, workdir, launcher):
         assert run.info.status == "FAILED"
         assert artifacts == {"run.log"}
         assert REASONS[seed] in run.data.tags[tags.STATUS_REASON]
-        (line,) = [line for line in done.stdout.splitlines() if run.info.run_id in line]
-        assert f"random_state={seed}" in line
-        assert REASONS[seed] in line
+        lines = done.stdout.splitlines()
+        (place,) = [i for i, line in enumerate(lines) if run.info.run_id in line]
+        assert f"random_state={seed}" in lines[place]
+        assert REASONS[seed] in lines[place]
+        log = re.search(r"log: (\S+/logs/\d\.1\.log), and run.log", lines[place + 1])[1]
+        assert Path(log).name == f"{[1, *REASONS, 2].index(seed) + 1}.1.log"
+        assert Path(log).is_file()
 
 
 def test_require_all_means_no_winner_beside_a_failed_cell(train_cli, workdir):

@@ -231,7 +231,8 @@ class _Cell:
         return found
 
     def _start(self, store: Store, space: dict[str, str] | None) -> str:
-        return patiently(lambda: start_run(store, self.settings, space), self._patience)
+        known = (space or {}) | {tags.LOG: str(self.log_file)}
+        return patiently(lambda: start_run(store, self.settings, known), self._patience)
 
     def _fitted(self, space: dict[str, str], progress: live.Line) -> Bundle:
         """Bundle of this cell: left by an earlier start that could not record it, or made now."""
