@@ -186,11 +186,15 @@ def test_a_sweep_that_still_runs_is_not_started_again(train_cli, workdir, starte
         assert [run.data.params["model.random_state"] for run in running] == ["903"]
     finally:
         main.send_signal(signal.SIGINT)
-        main.communicate(timeout=30)
+        output, _ = main.communicate(timeout=30)
     assert main.returncode == 130
+    assert "KILLED: interrupted (log: " in output
+    assert "FAILED" not in output
     statuses = [run.info.status for run in runs_of(client, "sweep")]
     assert sorted(statuses) == ["FINISHED", "KILLED"]
     assert {run.info.status for run in runs_of(client, "cell")} == {"FINISHED", "KILLED"}
+    (killed,) = [run for run in runs_of(client, "cell") if run.info.status == "KILLED"]
+    assert killed.data.tags[tags.STATUS_REASON] == "interrupted"
 
 
 @pytest.mark.slow
