@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from hmm_exp.config import Config, TrackingConfig
 from hmm_exp.errors import TrackingError
@@ -17,6 +18,7 @@ from hmm_exp.market.synthetic import make_market
 from hmm_exp.tracking import sweep, tags, verdict
 from hmm_exp.tracking.cell import _Cell
 from hmm_exp.tracking.housekeeping import close_elsewhere
+from hmm_exp.tracking.launchers import set_up_launcher
 from hmm_exp.tracking.leaderboard import current_cells, sweep_cells
 from hmm_exp.tracking.postgres import free_port
 from hmm_exp.tracking.registry import champion
@@ -105,6 +107,30 @@ def test_a_sweep_on_a_ray_cluster_that_loses_a_worker(train_cli, workdir, cluste
     check_sweep(workdir, done)
     statuses = [run.info.status for run in runs_of(store_of(workdir), "cell")]
     assert sorted(statuses) == ["FAILED", "FINISHED", "FINISHED", "KILLED"]  # given to another
+
+
+@pytest.mark.parametrize(
+    ("said", "meant", "loopback"),
+    [(None, "local", "0"), ("local", "local", "0"), ("auto", "auto", None), ("h:1", "h:1", None)],
+)
+def test_ray_on_this_machine_joins_nobody_and_is_heard_by_nobody(
+    monkeypatch, said, meant, loopback
+):
+    monkeypatch.setattr(os, "environ", {"RAY_ADDRESS": "elsewhere:6379"})
+    launcher = {"_target_": "some.RayLauncher", "ray": {"init": {"address": said}}}
+    config = OmegaConf.create({"hydra": {"launcher": launcher}})
+    set_up_launcher(config, Config(), n_cells=2)
+    assert config.hydra.launcher.ray.init.address == meant
+    assert os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") == loopback
+
+
+@pytest.mark.slow
+@needs("ray")
+def test_a_sweep_on_ray_of_this_machine_asks_no_cluster_that_is_gone(train_cli, workdir):
+    words = ("-m", "compute=ray", "model.random_state=1,2", "promote=false", *WORDS)
+    done = train_cli(workdir, *words, RAY_ADDRESS=f"127.0.0.1:{free_port()}")
+    assert done.returncode == 0, done.stderr
+    assert len(finished(store_of(workdir))) == 2
 
 
 @pytest.mark.slow

@@ -213,7 +213,7 @@ def test_what_is_cleaned_is_gone_from_the_server_too(served, swept):
     client.set_terminated(run_id, "FAILED")
     (folder,) = served.folder.glob(f"artifacts/*/{run_id}")
     mlflow.set_tracking_uri(served.uri)
-    doomed = housekeeping.removable(client)
+    doomed, _ = housekeeping.removable(client)
     assert run_id in {run.info.run_id for run in doomed}
     housekeeping.remove(client, doomed)
     forget_store()

@@ -64,9 +64,13 @@ def test_what_befalls_a_cell_costs_that_cell_only(train_cli, workdir, launcher):
         assert run.info.status == "FAILED"
         assert artifacts == {"run.log"}
         assert REASONS[seed] in run.data.tags[tags.STATUS_REASON]
-        (line,) = [line for line in done.stdout.splitlines() if run.info.run_id in line]
-        assert f"random_state={seed}" in line
-        assert REASONS[seed] in line
+        lines = done.stdout.splitlines()
+        (place,) = [i for i, line in enumerate(lines) if run.info.run_id in line]
+        assert f"random_state={seed}" in lines[place]
+        assert REASONS[seed] in lines[place]
+        log = re.search(r"log: (\S+/logs/\d\.1\.log), and run.log", lines[place + 1])[1]
+        assert Path(log).name == f"{[1, *REASONS, 2].index(seed) + 1}.1.log"
+        assert Path(log).is_file()
 
 
 def test_require_all_means_no_winner_beside_a_failed_cell(train_cli, workdir):
@@ -207,11 +211,15 @@ def test_a_sweep_that_still_runs_is_not_started_again(train_cli, workdir, starte
         assert [run.data.params["model.random_state"] for run in running] == ["903"]
     finally:
         main.send_signal(signal.SIGINT)
-        main.communicate(timeout=30)
+        output, _ = main.communicate(timeout=30)
     assert main.returncode == 130
+    assert "KILLED: interrupted (log: " in output
+    assert "FAILED" not in output
     statuses = [run.info.status for run in runs_of(client, "sweep")]
     assert sorted(statuses) == ["FINISHED", "KILLED"]
     assert {run.info.status for run in runs_of(client, "cell")} == {"FINISHED", "KILLED"}
+    (killed,) = [run for run in runs_of(client, "cell") if run.info.status == "KILLED"]
+    assert killed.data.tags[tags.STATUS_REASON] == "interrupted"
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

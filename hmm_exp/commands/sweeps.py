@@ -21,8 +21,8 @@ EXAMPLES = """examples:
 
 clean removes the runs of cells that failed or were killed, and finished cells that a later one of
 the same fingerprint in the same sweep supersedes, with their artifacts, and what sweeps that were
-killed left in their cache. Runs that are still alive, winners, and runs behind a registered model
-stay.
+killed left in their cache. All cells of sweeps that still run, winners, and runs behind a
+registered model stay.
 """
 
 
@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         print(housekeeping.sweep_text(client, args.sweep))
     elif args.command == "close":
         closed = housekeeping.close_elsewhere(client, args.sweep)
-        print(*(f"closed {housekeeping.in_words(run)}" for run in closed), sep="\n")
+        lines = [f"closed {housekeeping.in_words(run)}" for run in closed]
+        print(*(lines or ["nothing was left running"]), sep="\n")
     else:
         clean(client, args.sweep, args.yes)
     return DONE
@@ -68,7 +69,7 @@ def clean(client: "MlflowClient", sweep: str | None, sure: bool) -> None:
     """Say what can go, and remove it when the user is sure."""
     from hmm_exp.tracking import housekeeping
 
-    doomed = housekeeping.removable(client, sweep)
+    doomed, awaited = housekeeping.removable(client, sweep)
     caches = housekeeping.leftover_caches(client, sweep)
     for line in [*map(housekeeping.in_words, doomed), *(f"cache {place}" for place in caches)]:
         print(f"{'removing' if sure else 'would remove'} {line}")
@@ -78,6 +79,8 @@ def clean(client: "MlflowClient", sweep: str | None, sure: bool) -> None:
             shutil.rmtree(place, ignore_errors=True)
     rest = "" if sure or not (doomed or caches) else "; add --yes to remove them"
     print(f"{len(doomed)} runs, {len(caches)} caches{rest}")
+    if awaited:
+        print(f"{len(awaited)} runs stay: their sweep still runs")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from hmm_exp.errors import HmmExpError, TrackingError
 from hmm_exp.tracking import isolation, live, owner, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
-from hmm_exp.tracking.record import fail_run, finish_run, one_line, start_run
+from hmm_exp.tracking.record import fail_run, finish_run, one_line, start_run, status_after
 from hmm_exp.tracking.store import Store, check_store, open_store, patiently, store_of
 from hmm_exp.tracking.sweep import close_orphans, finished_cell
 
@@ -232,7 +232,8 @@ class _Cell:
         return found
 
     def _start(self, store: Store, space: dict[str, str] | None) -> str:
-        return patiently(lambda: start_run(store, self.settings, space), self._patience)
+        known = (space or {}) | {tags.LOG: str(self.log_file)}
+        return patiently(lambda: start_run(store, self.settings, known), self._patience)
 
     def _fitted(self, space: dict[str, str], progress: live.Line) -> Bundle:
         """Bundle of this cell: left by an earlier start that could not record it, or made now."""
@@ -252,7 +253,8 @@ class _Cell:
 
     def _fail(self, store: Store, run_id: str | None, error: BaseException) -> None:
         reason = one_line(error)
-        log.error("%s  FAILED: %s (log: %s)", self.head, reason, self.log_file)
+        status = status_after(error)
+        log.error("%s  %s: %s (log: %s)", self.head, status, reason, self.log_file)
         log.debug("the whole story", exc_info=True)
         try:
             run_id = run_id or self._start(store, None)

@@ -18,6 +18,7 @@ from hmm_exp.tracking.leaderboard import (
     all_runs,
     latest_sweep_id,
     leaderboard,
+    status_of,
     sweep_cells,
     sweep_parent,
 )
@@ -29,7 +30,7 @@ def sweeps_table(client: MlflowClient) -> str:
     """Give all sweeps, newest first, with the number of their cells by status."""
     counts: dict[str, Counter] = {}
     for run in _runs(client, "cell"):
-        counts.setdefault(run.data.tags.get(tags.SWEEP_ID, ""), Counter())[_status(run)] += 1
+        counts.setdefault(run.data.tags.get(tags.SWEEP_ID, ""), Counter())[status_of(run)] += 1
     rows = [_row(parent, counts) for parent in reversed(_runs(client, "sweep"))]
     return terminal.plain_table(pd.DataFrame(rows)) if rows else "this store holds no sweep yet"
 
@@ -38,32 +39,37 @@ def sweep_text(client: MlflowClient, sweep_id: str) -> str:
     """Give one sweep: its leaderboard, and the reason of every cell that did not finish."""
     sweep_id = latest_sweep_id(client) if sweep_id == "latest" else sweep_id
     parent, cells = sweep_parent(client, sweep_id), sweep_cells(client, sweep_id)
-    lines = [f"sweep {sweep_id}: {_status(parent)}, {parent.data.tags.get(tags.N_CELLS)} cells"]
+    lines = [f"sweep {sweep_id}: {status_of(parent)}, {parent.data.tags.get(tags.N_CELLS)} cells"]
     lines += ["", terminal.leaderboard_table(leaderboard(cells)), ""] if cells else []
-    lines += [in_words(run) for run in cells if _status(run) != "FINISHED"]
+    lines += [in_words(run) for run in cells if status_of(run) != "FINISHED"]
     lines += [parent.data.tags.get(tags.VERDICT) or parent.data.tags.get(tags.NOTE, "")]
     return "\n".join(lines).rstrip()
 
 
-def removable(client: MlflowClient, sweep_id: str | None = None) -> list[Run]:
+def removable(client: MlflowClient, sweep_id: str | None = None) -> tuple[list[Run], list[Run]]:
     """Cells that ended without finishing, and finished ones with a later twin in their sweep.
 
-    Winners and runs behind a registered model are left out.
+    Winners and runs behind a registered model are left out. Given in two parts: those that can go,
+    and those of sweeps that still run, which count their cells at the end.
     """
     cells = sweep_cells(client, sweep_id) if sweep_id else _runs(client, "cell")
     if sweep_id:
         sweep_parent(client, sweep_id)  # an unknown sweep is bad input
-    kept = {parent.data.tags.get(tags.WINNER) for parent in _runs(client, "sweep")}
+    sweeps = _runs(client, "sweep")
+    running = {run.data.tags[tags.SWEEP_ID] for run in sweeps if status_of(run) == "RUNNING"}
+    kept = {parent.data.tags.get(tags.WINNER) for parent in sweeps}
     kept |= {version.run_id for version in client.search_model_versions()}
-    latest = {_twins(run): run.info.run_id for run in cells if _status(run) == "FINISHED"}
-    return [
+    latest = {_twins(run): run.info.run_id for run in cells if status_of(run) == "FINISHED"}
+    ended = [
         run
         for run in cells
         if run.info.run_id not in kept
         and tags.SWEEP_ID in run.data.tags
-        and _status(run) != "RUNNING"
+        and status_of(run) != "RUNNING"
         and latest.get(_twins(run)) != run.info.run_id
     ]
+    can_go = [run for run in ended if run.data.tags[tags.SWEEP_ID] not in running]
+    return can_go, [run for run in ended if run.data.tags[tags.SWEEP_ID] in running]
 
 
 def remove(client: MlflowClient, runs: list[Run]) -> None:
@@ -81,7 +87,7 @@ def remove(client: MlflowClient, runs: list[Run]) -> None:
 
 def leftover_caches(client: MlflowClient, sweep_id: str | None = None) -> list[Path]:
     """Caches of sweeps that were killed; one that ends takes its own away."""
-    ended = [parent for parent in _runs(client, "sweep") if _status(parent) != "RUNNING"]
+    ended = [parent for parent in _runs(client, "sweep") if status_of(parent) != "RUNNING"]
     places = []
     for parent in ended:
         name = parent.data.tags[tags.SWEEP_ID]
@@ -115,7 +121,7 @@ def in_words(run: Run) -> str:
     """Give a run in one line: status, cell, id, reason."""
     reason = run.data.tags.get(tags.STATUS_REASON, "")
     name = f"{run.data.tags.get(tags.SWEEP_ID, '')} {run.data.tags.get(tags.CELL, '')}".strip()
-    return f"{_status(run)}: {name} (run {run.info.run_id}){f': {reason}' if reason else ''}"
+    return f"{status_of(run)}: {name} (run {run.info.run_id}){f': {reason}' if reason else ''}"
 
 
 def _row(parent: Run, counts: dict[str, Counter]) -> dict[str, object]:
@@ -125,17 +131,11 @@ def _row(parent: Run, counts: dict[str, Counter]) -> dict[str, object]:
     return {
         "sweep": sweep_id,
         "started (UTC)": f"{begun:%Y-%m-%d %H:%M}",
-        "status": _status(parent),
+        "status": status_of(parent),
         "cells": parent.data.tags.get(tags.N_CELLS, ""),
         **{status.lower(): counts.get(sweep_id, Counter())[status] for status in statuses},
         "winner": parent.data.tags.get(tags.WINNER, "")[:8],
     }
-
-
-def _status(run: Run) -> str:
-    """Status of a run; one whose process is gone does not run, whatever the store says."""
-    dead = owner.is_dead(run.data.tags.get(tags.OWNER))
-    return "KILLED" if run.info.status == "RUNNING" and dead else run.info.status
 
 
 def _twins(run: Run) -> tuple[str, str]:

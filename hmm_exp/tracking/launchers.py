@@ -45,9 +45,18 @@ def set_up_launcher(config: DictConfig, settings: Config, n_cells: int) -> None:
             config.hydra.launcher.n_jobs = min(settings.compute.workers or cores(), n_cells)
     if _is(config, "RayLauncher"):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if config.hydra.launcher.ray.init.get("address") is None:
-            # Ray's switch for "one machine": it then listens on loopback alone.
-            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        if config.hydra.launcher.ray.init.get("address") in (None, "local"):
+            _keep_ray_here(config)
+
+
+def _keep_ray_here(config: DictConfig) -> None:
+    """Have Ray started on this machine, to be heard on loopback alone.
+
+    Without an address Ray would join what RAY_ADDRESS or /tmp/ray/ray_current_cluster name.
+    """
+    with read_write(config), open_dict(config):
+        config.hydra.launcher.ray.init.address = "local"
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # its switch for one machine
 
 
 def _is(config: DictConfig, launcher: str) -> bool:

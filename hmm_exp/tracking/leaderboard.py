@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.config import SelectionConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.rule import Option, by_rule
-from hmm_exp.tracking import tags
+from hmm_exp.tracking import owner, tags
 
 SCORES_FILE = "scores.parquet"
 
@@ -86,6 +86,12 @@ def all_runs(client: MlflowClient, filter_string: str) -> list[Run]:
             token = page.token
             if not token:
                 return found
+
+
+def status_of(run: Run) -> str:
+    """Status of a run; one whose process is gone does not run, whatever the store says."""
+    said = run.info.status
+    return "KILLED" if said == "RUNNING" and owner.is_dead(run.data.tags.get(tags.OWNER)) else said
 
 
 def current_cells(cells: list[Run], attempt: str) -> list[Run]:
@@ -160,8 +166,9 @@ def _no_garbage_collection() -> Iterator[None]:
 def _row(run: Run) -> dict[str, object]:
     metrics, run_tags = run.data.metrics, run.data.tags
     failed = run.info.status != "FINISHED"
+    status, reason = status_of(run), run_tags.get(tags.STATUS_REASON)
     seconds = sum(value for name, value in metrics.items() if name.startswith("seconds_"))
-    reason = run_tags.get(tags.STATUS_REASON, run.info.status)
+    why = f"{status}: {reason}" if reason else status
     fitted = "yes, residuals reject" if metrics.get("residuals_reject") else "yes"
     return {
         "cell": run_tags[tags.CELL],
@@ -170,7 +177,7 @@ def _row(run: Run) -> dict[str, object]:
         "val_ll/bar": metrics.get("log_lik_val_per_bar"),
         "gain_t": metrics.get("return_gain_val"),
         "gain_ewma": metrics.get("ewma_gain_val"),
-        "eligible": f"{run.info.status}: {reason}" if failed else run_tags.get(tags.FAULTS, fitted),
+        "eligible": why if failed else run_tags.get(tags.FAULTS, fitted),
         "s": None if failed else seconds,
         "run": run.info.run_id,
         "space": run_tags.get(tags.OBSERVATION_SPACE, ""),

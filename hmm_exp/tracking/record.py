@@ -48,20 +48,28 @@ def finish_run(store: Store, run_id: str, bundle: Bundle) -> None:
 
 
 def fail_run(store: Store, run_id: str, error: BaseException, log_file: Path | None = None) -> str:
-    """Close a run as FAILED with the reason and its log; gives the reason in one line."""
+    """Close a run that did not finish, with its log and the reason, which it gives in one line."""
     reason = one_line(error)
     if log_file is not None and log_file.is_file():
         store.client.log_text(run_id, log_file.read_text(errors="replace"), LOG_FILE)
     store.client.set_tag(run_id, tags.STATUS_REASON, reason[:LONGEST_TAG])
-    status = RunStatus.KILLED if isinstance(error, KeyboardInterrupt) else RunStatus.FAILED
-    store.client.set_terminated(run_id, RunStatus.to_string(status))
+    store.client.set_terminated(run_id, status_after(error))
     return reason
 
 
+def status_after(error: BaseException) -> str:
+    """Status of a run that an error ended: KILLED when the user stopped it, else FAILED."""
+    return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+
+
 def one_line(error: BaseException) -> str:
-    """Give an error as one line; one that is not ours keeps its type."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, HmmExpError) else f"{type(error).__name__}: {text}"
+    """Give an error as one line; one that is not ours keeps its type, which stands for no text."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    text, name = " ".join(str(error).split()), type(error).__name__
+    if not text:
+        return name
+    return text if isinstance(error, HmmExpError) else f"{name}: {text}"
 
 
 def _now() -> int:

@@ -28,6 +28,7 @@ VERDICT = "verdict"  # of a sweep: how its winner was chosen, a reason a line
 OWNER = "owner"  # on a RUNNING run: host, process and its start
 COMMAND = "command"  # what started a sweep, or a single run, in a shell
 ATTEMPT = "attempt"  # how many times the sweep was started when the cell was
+LOG = "log"  # path of a cell's own log, on the machine where it ran
 REPLACES = "replaces"  # on a model version: the version it took Production from
 PROMOTION = "promotion"  # on a model version: STARTED until it is proven in Production, then DONE
 STARTED, DONE = "started", "done"

@@ -126,7 +126,8 @@ def _all_finished(cells: list[Run], settings: Config) -> bool:
     for run in failed:
         reason = run.data.tags.get(tags.STATUS_REASON, "its process is gone")
         print(f"{run.info.status}: {run.data.tags[tags.CELL]} (run {run.info.run_id}): {reason}")
-        print(f"  log: {settings.sweep.folder}/logs, and {LOG_FILE} of the run")
+        log = run.data.tags.get(tags.LOG, f"{settings.sweep.folder}/logs")
+        print(f"  log: {log}, and {LOG_FILE} of the run")
     missing = (settings.sweep.n_cells or 0) - len(cells)
     if missing > 0:
         print(f"MISSING: {missing} of {settings.sweep.n_cells} cells left no run")
