@@ -19,7 +19,7 @@ from hmm_exp.tracking.registry import champion
 from tests.conftest import ROOT
 from tests.test_train_cli import SMALL, runs_of, store_of
 
-FAULTS = str(ROOT / "tests" / "faults")
+FAULTS = f"{ROOT / 'tests' / 'faults'}{os.pathsep}{ROOT}"  # and this checkout's package
 LAUNCHERS = ["serial", pytest.param("joblib", marks=pytest.mark.slow)]
 REASONS = {
     901: "RuntimeError: a fault on purpose",
@@ -250,6 +250,20 @@ def test_sweeps_are_listed_shown_and_cleaned(train_cli, workdir):
     assert [run.info.status for run in runs_of(client, "cell")] == ["FINISHED"]
     assert not folder.exists()
     assert sweeps(workdir, "show", "never").stderr == "error: no sweep never in this store\n"
+
+
+@pytest.mark.parametrize("step", ["record:log_detector", "serving:_save"])
+def test_a_recording_that_is_tried_again_leaves_one_model(train_cli, workdir, step):
+    lost = {"PYTHONPATH": FAULTS, "LOST_ANSWER": f"hmm_exp.tracking.{step}"}
+    done = train_cli(workdir, "-m", "model.n_states=2", *SMALL, **lost)
+    assert done.returncode == 0, done.stderr
+    assert "the tracking store does not answer; trying for" in done.stderr
+    client = store_of(workdir)
+    (run,) = runs_of(client, "cell")
+    assert run.info.status == "FINISHED"
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    assert model.status == "READY"
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
 
 
 @pytest.fixture
