@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.tracking import MlflowClient
 
+from hmm_exp.config import TrackingConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.tracking import store
 from hmm_exp.tracking.store import patiently
@@ -53,6 +54,17 @@ def test_a_server_that_is_gone_is_one_short_line(gone):
     _, line = tries_of(gone, 0.0)
     uri = gone.tracking_uri
     assert line == f"the tracking store {uri} does not answer: Connection refused"
+
+
+def test_opening_a_store_can_be_tried_again(gone):
+    tries = itertools.count()
+
+    def opened():
+        if next(tries) == 0:
+            store.check_store(TrackingConfig(uri=gone.tracking_uri))
+        return "open"
+
+    assert patiently(opened, 10.0) == "open"
 
 
 def test_what_a_store_says_itself_is_told_and_no_password(gone):

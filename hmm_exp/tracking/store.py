@@ -42,6 +42,10 @@ log = logging.getLogger(__name__)
 _lost = False  # patience ran out in this process, and the store has not answered since
 
 
+class NoAnswerError(TrackingError):
+    """A tracking server cannot be reached at this moment."""
+
+
 @dataclass(frozen=True)
 class Store:
     """An open tracking store with the experiment that holds the runs."""
@@ -141,7 +145,7 @@ def patiently(action: Callable[[], Result], patience: float) -> Result:
             result = action()
             _lost = False
             return result
-        except (MlflowException, RequestException) as error:
+        except (MlflowException, RequestException, NoAnswerError) as error:
             if isinstance(error, MlflowException) and error.error_code not in _PASSING:
                 raise
             if time.monotonic() + pause > deadline:
@@ -187,6 +191,8 @@ def connect(uri: str | None = None) -> MlflowClient:
 
 def _no_answer(error: Exception) -> str:
     """Which store does not answer, and why: of nested errors what the system said, if it did."""
+    if isinstance(error, NoAnswerError):
+        return str(error)
     place = re.sub(r"//[^/@]*@", "//", mlflow.get_tracking_uri())  # without a password
     text = " ".join(str(error).split())
     system = _SYSTEM_ERROR.search(text)
@@ -245,7 +251,7 @@ def _check_server(uri: str) -> None:
         pass  # something answers; MLflow will say more, a login for example
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise TrackingError(f"tracking server {uri} does not answer: {reason}") from None
+        raise NoAnswerError(f"tracking server {uri} does not answer: {reason}") from None
 
 
 def _check_database(uri: str) -> None:
