@@ -13,7 +13,8 @@ from hmm_exp.config import TrackingConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.tracking import store
 from hmm_exp.tracking.store import patiently
-from tests.small_detector import forget_store
+from hmm_exp.tracking.stored import read_scores
+from tests.small_detector import forget_store, store_in
 
 
 @pytest.fixture
@@ -65,6 +66,15 @@ def test_opening_a_store_can_be_tried_again(gone):
         return "open"
 
     assert patiently(opened, 10.0) == "open"
+
+
+def test_a_store_that_is_gone_is_not_taken_for_a_run_without_the_file(gone, workdir):
+    with pytest.raises(MlflowException, match="refused"):
+        read_scores(gone, "any")
+    there = store_in(workdir)
+    run_id = there.client.create_run(there.experiment_id).info.run_id
+    assert read_scores(there.client, run_id) is None
+    assert read_scores(there.client, "0" * 32) is None
 
 
 def test_what_a_store_says_itself_is_told_and_no_password(gone):
