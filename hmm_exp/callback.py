@@ -116,6 +116,17 @@ def _exits_with(status: int, hint: str = "") -> Iterator[None]:
         line = str(error) if isinstance(error, HmmExpError) else composition_error(error)
         print(f"error: {line}{hint}", file=sys.stderr)
         raise SystemExit(status) from None
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if not _is_of_the_store(error):
+            traceback.print_exc()
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"error: {line}{hint}", file=sys.stderr)
         raise SystemExit(status) from None
+
+
+def _is_of_the_store(error: Exception) -> bool:
+    """Whether MLflow raised it, or what MLflow calls: one line says it all."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+
+    return isinstance(error, MlflowException | RequestException)

@@ -13,14 +13,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from requests.exceptions import RequestException
 
+from hmm_exp import callback
 from hmm_exp.tracking import isolation, owner, tags
 from hmm_exp.tracking.registry import champion
 from tests.conftest import ROOT
 from tests.test_train_cli import SMALL, runs_of, store_of
 
-FAULTS = str(ROOT / "tests" / "faults")
+FAULTS = f"{ROOT / 'tests' / 'faults'}{os.pathsep}{ROOT}"  # and this checkout's package
 LAUNCHERS = ["serial", pytest.param("joblib", marks=pytest.mark.slow)]
 REASONS = {
     901: "RuntimeError: a fault on purpose",
@@ -335,6 +338,59 @@ def test_sweeps_are_listed_shown_and_cleaned(train_cli, workdir):
     assert not folder.exists()
     unknown = f"error: no sweep never in this store (sqlite:///{workdir}/mlflow.db)\n"
     assert sweeps(workdir, "show", "never").stderr == unknown
+
+
+@pytest.mark.parametrize("step", ["record:log_detector", "serving:_save"])
+def test_a_recording_that_is_tried_again_leaves_one_model(train_cli, workdir, step):
+    lost = {"PYTHONPATH": FAULTS, "LOST_ANSWER": f"hmm_exp.tracking.{step}"}
+    done = train_cli(workdir, "-m", "model.n_states=2", *SMALL, **lost)
+    assert done.returncode == 0, done.stderr
+    assert "the tracking store does not answer; trying for" in done.stderr
+    client = store_of(workdir)
+    (run,) = runs_of(client, "cell")
+    assert run.info.status == "FINISHED"
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    assert model.status == "READY"
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+
+
+LOST_VERDICT = {"PYTHONPATH": FAULTS, "LOST_ANSWER": "hmm_exp.tracking.verdict:_write_parent"}
+
+
+def test_a_verdict_waits_for_the_store_and_is_said_once(train_cli, workdir):
+    done = train_cli(workdir, "-m", "model.n_states=2", *SMALL, **LOST_VERDICT)
+    assert done.returncode == 0, done.stderr
+    assert "the tracking store does not answer; trying for 120 s" in done.stderr
+    assert done.stdout.count("promoted:") == 1
+    (parent,) = runs_of(store_of(workdir), "sweep")
+    assert parent.info.status == "FINISHED"
+    assert tags.NOTE in parent.data.tags  # what comes after
+
+
+def test_a_verdict_without_a_store_is_one_line_and_goes_on(train_cli, workdir):
+    words = ("-m", "model.n_states=2", "tracking.patience=0.5", *SMALL)
+    lost = train_cli(workdir, *words, **LOST_VERDICT, LOST_TIMES="inf")
+    assert lost.returncode == 1
+    sweep_id = sweep_id_of(store_of(workdir))
+    (line,) = [line for line in lost.stderr.splitlines() if line.startswith("error: ")]
+    assert "does not answer: an answer lost on purpose" in line
+    assert line.endswith(f"; go on with sweep_id={sweep_id}")
+    assert "Traceback" not in lost.stderr
+    done = train_cli(workdir, *words, f"sweep_id={sweep_id}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("finished before") == 1
+
+
+@pytest.mark.parametrize("kind", [MlflowException, RequestException])
+def test_what_a_store_refuses_is_one_line_and_another_error_tells_all(capsys, kind):
+    with pytest.raises(SystemExit), callback._exits_with(1, "; go on"):
+        raise kind("no such\n run")
+    assert capsys.readouterr().err == f"error: {kind.__name__}: no such run; go on\n"
+    with pytest.raises(SystemExit), callback._exits_with(1, "; go on"):
+        raise KeyError("a mistake of ours")
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert said.endswith("error: KeyError: 'a mistake of ours'; go on\n")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -245,8 +246,11 @@ class _Cell:
 
     def _record(self, store: Store, run_id: str, bundle: Bundle) -> None:
         """Record a bundle; when the store is gone for longer than patience it stays on disk."""
+        tries = count()
         try:
-            patiently(lambda: finish_run(store, run_id, bundle), self._patience)
+            patiently(
+                lambda: finish_run(store, run_id, bundle, again=next(tries) > 0), self._patience
+            )
         except TrackingError as error:
             raise TrackingError(f"{error}; the finished work is in {bundle.folder}") from None
         bundle.remove()

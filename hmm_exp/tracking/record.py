@@ -31,11 +31,15 @@ def start_run(store: Store, settings: Config, data_tags: dict[str, str] | None =
     return run.info.run_id
 
 
-def finish_run(store: Store, run_id: str, bundle: Bundle) -> None:
-    """Store all that a bundle holds, then close the run as FINISHED."""
+def finish_run(store: Store, run_id: str, bundle: Bundle, again: bool = False) -> None:
+    """Store all that a bundle holds, then close the run as FINISHED.
+
+    `again` after a try that was cut off: of its model, unlike of the rest, there would be two.
+    """
     started = time.perf_counter()
     store.client.log_artifacts(run_id, str(bundle.artifacts))
-    log_detector(store.experiment_id, run_id, Detector.load(bundle.detector))
+    if not (again and _has_model(store, run_id)):
+        log_detector(store.experiment_id, run_id, Detector.load(bundle.detector))
     metrics = dict(bundle.metrics)
     metrics["seconds_track"] = metrics.pop("seconds_write", 0.0) + time.perf_counter() - started
     store.client.log_batch(
@@ -70,6 +74,18 @@ def one_line(error: BaseException) -> str:
     if not text:
         return name
     return text if isinstance(error, HmmExpError) else f"{name}: {text}"
+
+
+def _has_model(store: Store, run_id: str) -> bool:
+    """Whether the run names its model, which comes last; deletes one that was only begun."""
+    outputs = store.client.get_run(run_id).outputs
+    named = {output.model_id for output in outputs.model_outputs} if outputs else set()
+    for model in store.client.search_logged_models(
+        [store.experiment_id], filter_string=f"source_run_id = '{run_id}'"
+    ):
+        if model.model_id not in named:
+            store.client.delete_logged_model(model.model_id)
+    return bool(named)
 
 
 def _now() -> int:

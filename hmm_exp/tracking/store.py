@@ -6,6 +6,7 @@ Default: `mlflow.db` (SQLite) and `mlruns/` in the folder where the program runs
 
 import logging
 import os
+import re
 import sqlite3
 import subprocess
 import tempfile
@@ -35,8 +36,15 @@ _SQLITE = "sqlite:///"
 _ANSWER_WITHIN = 10  # seconds
 _PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"}  # what a busy or restarting store says
 _LONGEST_PAUSE = 10.0  # seconds between two tries
+_LONGEST = 200  # characters of a reason
+_SYSTEM_ERROR = re.compile(r"\[Errno -?\d+\] ([\w ]+)")
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
+_lost = False  # patience ran out in this process, and the store has not answered since
+
+
+class NoAnswerError(TrackingError):
+    """A tracking server cannot be reached at this moment."""
 
 
 @dataclass(frozen=True)
@@ -122,22 +130,28 @@ def artifact_root(store: Store) -> Path:
 def patiently(action: Callable[[], Result], patience: float) -> Result:
     """Do something with the store, again and again while it does not answer.
 
+    Once patience has run out, every call of this process tries once, until the store answers: a
+    sweep that lost its store for good waits for it once, not in each of its cells.
+
     Raises
     ------
     TrackingError
         When it has not answered for `patience` seconds.
     """
-    deadline, first = time.monotonic() + patience, 0.25
+    global _lost
+    deadline, first = time.monotonic() + (0 if _lost else patience), 0.25
     pause = first
     while True:
         try:
-            return action()
-        except (MlflowException, RequestException) as error:
+            result = action()
+            _lost = False
+            return result
+        except (MlflowException, RequestException, NoAnswerError) as error:
             if isinstance(error, MlflowException) and error.error_code not in _PASSING:
                 raise
-            reason = " ".join(str(error).split())[:300]
             if time.monotonic() + pause > deadline:
-                raise TrackingError(f"the tracking store does not answer: {reason}") from None
+                _lost = True
+                raise TrackingError(_no_answer(error)) from None
             if pause == first:
                 log.warning("the tracking store does not answer; trying for %g s", patience)
         time.sleep(pause)
@@ -177,6 +191,16 @@ def connect(uri: str | None = None, setting: str = "--tracking-uri") -> MlflowCl
     check_store(TrackingConfig(uri=resolved))
     mlflow.set_tracking_uri(resolved)
     return _client(resolved)
+
+
+def _no_answer(error: Exception) -> str:
+    """Which store does not answer, and why: of nested errors what the system said, if it did."""
+    if isinstance(error, NoAnswerError):
+        return str(error)
+    place = re.sub(r"//[^/@]*@", "//", mlflow.get_tracking_uri())  # without a password
+    text = " ".join(str(error).split())
+    system = _SYSTEM_ERROR.search(text)
+    return f"the tracking store {place} does not answer: {system[1] if system else text[:_LONGEST]}"
 
 
 @cache
@@ -264,7 +288,7 @@ def _check_server(uri: str) -> None:
         pass  # something answers; MLflow will say more, a login for example
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise TrackingError(f"tracking server {uri} does not answer: {reason}") from None
+        raise NoAnswerError(f"tracking server {uri} does not answer: {reason}") from None
 
 
 def _check_database(uri: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.csv
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import DataConfig
@@ -74,13 +75,29 @@ def read_data(client: MlflowClient, run_id: str) -> Source | None:
 
 @contextmanager
 def _local(client: MlflowClient, run_id: str, name: str) -> Iterator[Path | None]:
-    """A copy of one artifact for as long as it is read."""
+    """A copy of one artifact for as long as it is read, None where there is none.
+
+    A store that does not answer raises: it is not taken for a run without the file.
+    """
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = Path(client.download_artifacts(run_id, name, folder))
-        except (MlflowException, OSError):  # there is no such file, or no such run any more
+        except (MlflowException, OSError):
+            if _is_there(client, run_id, name):
+                raise
             path = None
         yield path
+
+
+def _is_there(client: MlflowClient, run_id: str, name: str) -> bool:
+    """Whether a run, which may be gone, lists a file."""
+    above = name.rpartition("/")[0] or None
+    try:
+        return any(item.path == name for item in client.list_artifacts(run_id, above))
+    except MlflowException as error:
+        if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            return False
+        raise
 
 
 def _by_time(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ It reads the store by `sweep_id`, so it sees cells that ran in other processes o
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from mlflow.entities import Run, RunStatus
 
@@ -31,9 +32,12 @@ from hmm_exp.tracking.store import (
     Store,
     analyse,
     open_store,
+    patiently,
 )
 from hmm_exp.tracking.sweep import close_orphans, end_cells
 from hmm_exp.tracking.view import save_view
+
+Result = TypeVar("Result")
 
 
 def close_sweep(settings: Config, report: Callable[[Store, str], str]) -> bool:
@@ -49,35 +53,45 @@ def close_sweep(settings: Config, report: Callable[[Store, str], str]) -> bool:
     bool
         True when every cell finished and one of them could be chosen. A winner that the gate
         refuses is a result, not a failure.
+
+    Raises
+    ------
+    TrackingError
+        When the store has not answered for `tracking.patience` seconds; what was done stays.
     """
-    assert settings.sweep_id is not None
+    sweep_id = settings.sweep_id
+    assert sweep_id is not None
     end_cells(settings)
-    store = open_store(settings.tracking)
-    _close_left(store, settings)
+
+    def ask(step: Callable[[], Result]) -> Result:
+        return patiently(step, settings.tracking.patience)
+
+    store = ask(lambda: open_store(settings.tracking))
+    ask(lambda: _close_left(store, settings))
     attempt = str(settings.sweep.attempt)
-    cells = current_cells(sweep_cells(store.client, settings.sweep_id), attempt)
-    parent = sweep_parent(store.client, settings.sweep_id)
+    cells = current_cells(ask(lambda: sweep_cells(store.client, sweep_id)), attempt)
+    parent = ask(lambda: sweep_parent(store.client, sweep_id))
     if cells:
         print(f"\n{terminal.leaderboard_table(leaderboard(cells))}\n")
     all_finished = _all_finished(cells, settings)
-    choice = choose(store.client, settings.sweep_id, cells)
+    choice = ask(lambda: choose(store.client, sweep_id, cells))
     if settings.sweep.require_all and not all_finished:
         choice = Choice(None, ["not every cell finished: no winner (sweep.require_all=true)"])
-    luck = weigh_choice(store.client, cells, choice.run_id)
+    luck = ask(lambda: weigh_choice(store.client, cells, choice.run_id))
     remarks = [*luck.lines, *shortfalls(cells)]
     print(*choice.reasons, *remarks, sep="\n")
-    write_luck(store.client, parent.info.run_id, luck)
+    ask(lambda: write_luck(store.client, parent.info.run_id, luck))
     said, could_ask = _promote(store, settings, choice)
-    _write_parent(store, parent, cells, choice, all_finished)
-    save_view(store.client, store.experiment_id, settings.sweep_id, cells)
+    ask(lambda: _write_parent(store, parent, cells, choice, all_finished))
+    ask(lambda: save_view(store.client, store.experiment_id, sweep_id, cells))
     analyse(store)
     if settings.tracking.report:
-        print(report(store, settings.sweep_id))
-    _describe(store, parent, cells, choice, [*remarks, *said])
-    link = terminal.ui_link(store, sweep_id=settings.sweep_id)
+        print(report(store, sweep_id))
+    ask(lambda: _describe(store, parent, cells, choice, [*remarks, *said]))
+    link = terminal.ui_link(store, sweep_id=sweep_id)
     print(f"compare: {terminal.ui_command(store)}{link}")
     if not all_finished:
-        print(f"try the cells that are missing again: sweep_id={settings.sweep_id}")
+        print(f"try the cells that are missing again: sweep_id={sweep_id}")
     winner = next((run for run in cells if run.info.run_id == choice.run_id), None)
     if winner is not None:
         print(winner.data.tags.get(tags.REGIME_NOW, ""))

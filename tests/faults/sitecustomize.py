@@ -4,9 +4,13 @@ A cell with one of the seeds of FAULTS meets that fault in its fit. KILL_AT name
 which the watching process, or that of KILL_PID, is killed by SIGKILL, once (the file KILL_ONCE is
 made then), at the second cell that gets there. With KILL_PARENT its parent, a launcher's main
 process, is killed in the same moment.
+
+LOST_ANSWER names a function, `module:name`, that does its work LOST_TIMES times (1) in a process
+and then fails as if the store's answer to it were lost.
 """
 
 import importlib.machinery
+import itertools
 import os
 import signal
 import sys
@@ -86,11 +90,25 @@ def _change_record(module) -> None:
     module.log_detector = _around(module.log_detector, before)
 
 
+def _lose_answers(module) -> None:
+    tries = itertools.count(1)
+
+    def after():
+        from mlflow.exceptions import MlflowException
+
+        if next(tries) <= float(os.environ.get("LOST_TIMES", "1")):
+            raise MlflowException("an answer lost on purpose")  # INTERNAL_ERROR
+
+    setattr(module, STEP, _around(getattr(module, STEP), after=after))
+
+
 CHANGES = {
     "hmm_exp.experiment.run": _change_run,
     "hmm_exp.tracking.packing": _change_packing,
     "hmm_exp.tracking.record": _change_record,
 }
+
+LOSING, _, STEP = os.environ.get("LOST_ANSWER", "").partition(":")
 
 
 class _Finder:
@@ -98,14 +116,16 @@ class _Finder:
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name not in CHANGES:
+        if name not in CHANGES and name != LOSING:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         execute = spec.loader.exec_module
 
         def exec_module(module):
             execute(module)
-            CHANGES[name](module)
+            CHANGES.get(name, lambda _: None)(module)
+            if name == LOSING:
+                _lose_answers(module)
 
         spec.loader.exec_module = exec_module
         return spec
