@@ -1,4 +1,4 @@
-"""The store: made whole or not at all, one line when it cannot be used, patience when it is gone."""
+"""The store: made whole or not at all, one line when it is broken, patience when it is gone."""
 
 import itertools
 import json
