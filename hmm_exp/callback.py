@@ -113,7 +113,7 @@ def _exits_with(status: int, hint: str = "") -> Iterator[None]:
     try:
         yield
     except (HmmExpError, HydraException, OmegaConfBaseException) as error:
-        isolation.dismiss()  # still starting, it would complain that nobody hears it
+        isolation.dismiss()  # which may still be starting
         line = str(error) if isinstance(error, HmmExpError) else composition_error(error)
         print(f"error: {line}{hint}", file=sys.stderr)
         raise SystemExit(status) from None

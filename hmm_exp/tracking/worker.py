@@ -41,8 +41,11 @@ class _Answers:
 
     def send(self, kind: str, content: Any = None) -> None:
         with self._lock:
-            pickle.dump((kind, content), self._stream)
-            self._stream.flush()
+            try:
+                pickle.dump((kind, content), self._stream)
+                self._stream.flush()
+            except BrokenPipeError:  # the parent is gone
+                os._exit(1)
 
 
 class _ToParent(logging.Handler):
