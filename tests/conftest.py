@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +15,9 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.config import Config, DataConfig, ModelConfig
 
 ROOT = Path(__file__).resolve().parents[1]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's background job
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start must hear it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
