@@ -15,6 +15,7 @@ import pandas as pd
 from hmm_exp.detector import Detector
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.stream.kernel import run
 from hmm_exp.stream.layout import constants_of, new_state
@@ -38,8 +39,7 @@ def four_states(recipe: Recipe) -> Detector:
         ),
         labels=("vol-1", "vol-2", "vol-3", "vol-4"),
         step=pd.Timedelta(hours=1),
-        stamp="open",
-        gaps="split",
+        reading=ReadOptions("open"),
         name="synthetic",
         min_history=1000,
     )

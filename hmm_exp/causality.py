@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hmm_exp.command_line import DONE, Parser, add_bad_rows, exit_status
+from hmm_exp.command_line import DONE, Parser, add_read_options, exit_status, with_read_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +164,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", required=True, help="models:/..., runs:/..., a run's id, a folder or a file")
     add("--bars", type=Path, required=True, help="bars: CSV, gzip or Parquet")
-    add_bad_rows(parser)
+    add_read_options(parser)
     add("--times", type=int, default=20, help="random times to change the future at (default: 20)")
     add("--seed", type=int, default=0, help="of the random times (default: 0)")
     args = parser.parse_args(argv)
@@ -178,9 +178,8 @@ def run(args: argparse.Namespace) -> int:
     from hmm_exp.market.load import read_bars
     from hmm_exp.tracking.lookup import find_detector
 
-    detector = find_detector(args.model)
-    options = {"bar_stamp": detector.stamp, "gaps": detector.gaps, "bad_rows": args.bad_rows}
-    bars = read_bars(args.bars, **options)
+    detector = with_read_options(find_detector(args.model), args)
+    bars = read_bars(args.bars, detector.reading)
     table = check_causality(detector, bars, args.times, args.seed)
     shown = table.reset_index()
     shown["largest_change"] = shown["largest_change"].map("{:.3g}".format)

@@ -10,9 +10,14 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from hmm_exp.errors import HmmExpError
+from hmm_exp.errors import HmmExpError, one_line
+
+if TYPE_CHECKING:
+    from hmm_exp.detector import Detector
+    from hmm_exp.market.options import ReadOptions
 
 DONE, REFUSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -26,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong on one line of standard error and leave."""
-        self.exit(BAD_INPUT, f"error: {message} (see --help)\n")
+        self.exit(BAD_INPUT, f"error: {one_line(message)} (see --help)\n")
 
 
 def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
@@ -49,14 +54,59 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_bad_rows(parser: argparse.ArgumentParser) -> None:
-    """Add `--bad-rows`: what to do about rows that hold no bar."""
-    parser.add_argument(
+def add_read_options(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """Add the options of reading a file.
+
+    `required` is for a command without a model; else what is not given is as in its training.
+    """
+    default = "as in training" if not required else None
+    options = parser.add_argument_group(
+        "reading the file", None if required else "default: as in the training of the model"
+    )
+    add = options.add_argument
+    add(
+        "--bar-stamp",
+        choices=("open", "close"),
+        required=required,
+        help="what a time in the file marks: the bar's start (exchanges, TradingView) or its end",
+    )
+    add(
+        "--gaps",
+        choices=("split", "bridge"),
+        help="missing bars are missing (split, 24/7 markets) or neighbours are neighbours "
+        f"(bridge, sessions) (default: {default or 'split'})",
+    )
+    add(
         "--bad-rows",
         choices=("error", "drop"),
-        default="error",
-        help="rows that hold no bar: refuse the file, or leave them out (default: error)",
+        help=f"rows that hold no bar: refuse the file, or leave them out "
+        f"(default: {default or 'error'})",
     )
+    add(
+        "--timezone",
+        metavar="ZONE",
+        help=f"zone of times that name none, such as US/Eastern (default: {default or 'UTC'})",
+    )
+    for kind in ("timestamp", "volume"):
+        add(
+            f"--{kind}-column",
+            metavar="NAME",
+            help=f"column of the {kind} (default: {default or 'found by name'})",
+        )
+
+
+def read_options(args: argparse.Namespace, trained: "ReadOptions | None" = None) -> "ReadOptions":
+    """Options that were given; the others as in training, or else their defaults."""
+    from hmm_exp.market.options import ReadOptions
+
+    names = [field.name for field in fields(ReadOptions)]
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return replace(trained, **given) if trained else ReadOptions(**given)
+
+
+def with_read_options(detector: "Detector", args: argparse.Namespace) -> "Detector":
+    """Give the detector that reads as it did in training, but for the options that were given."""
+    return replace(detector, reading=read_options(args, detector.reading))
 
 
 def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
@@ -80,4 +130,4 @@ def _own_words(text: str) -> str:
     def option(setting: re.Match) -> str:
         return f"--{setting[1].replace('_', '-')} {setting[2]}"
 
-    return re.sub(r"\bdata\.(\w+)=(\w+)", option, " ".join(text.split()))
+    return one_line(re.sub(r"\bdata\.(\w+)=(\w+)", option, text))

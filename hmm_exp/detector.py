@@ -27,6 +27,7 @@ from hmm_exp.hmm import recursions
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps, usual_step
 from hmm_exp.market.load import features_from_frame
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.timeframes import step_in_words
 from hmm_exp.market.validate import bars_from_frame
 from hmm_exp.stream.model import StreamModel, read_parts
@@ -53,8 +54,10 @@ class Detector(StreamModel):
         The Gaussian HMM over scaled features; state 0 is the calmest.
     labels
         Name of every state, calm first.
-    step, stamp, gaps, name
-        Of the bars it was trained on, as in `Bars`.
+    step, name
+        Length of a bar it was trained on, and the instrument, as in `Bars`.
+    reading
+        How its bars were read in training; `filter` and everything that serves reads alike.
     min_history
         Base bars an answer needs: feature warm-up plus burn-in of the filter.
     meta
@@ -221,9 +224,7 @@ class Detector(StreamModel):
     def _accepted(self, bars: "Bars | pd.DataFrame") -> Bars:
         if isinstance(bars, pd.DataFrame):
             with _hint(self.input_hint):
-                return bars_from_frame(
-                    bars, bar_stamp=self.stamp, step=self.step, gaps=self.gaps, name=self.name
-                )
+                return bars_from_frame(bars, self.reading, step=self.step, name=self.name)
         if bars.step != self.step:
             raise DataError(
                 f"bars of {step_in_words(bars.step)}: the model was trained on bars of "
@@ -244,7 +245,7 @@ class Detector(StreamModel):
                 f"{len(frame)} feature rows are too few: send at least {self.min_rows} "
                 f"consecutive rows of {self.recipe.grid}"
             )
-        return feature_table(frame, self.recipe, self.row_step, self.stamp, self.gaps)
+        return feature_table(frame, self.recipe, self.row_step, self.reading)
 
     def regimes(
         self, table: FeatureTable, probs: np.ndarray | None, states: np.ndarray | None = None
@@ -266,11 +267,11 @@ class Detector(StreamModel):
 
 
 def feature_table(
-    frame: pd.DataFrame, recipe: Recipe, row_step: pd.Timedelta, stamp: str, gaps: str
+    frame: pd.DataFrame, recipe: Recipe, row_step: pd.Timedelta, options: ReadOptions
 ) -> FeatureTable:
     """Feature table from ready rows with a `timestamp` column, or indexed by `available_at`."""
     ready = frame.index.name == "available_at"
-    rows = frame if ready else features_from_frame(frame, bar_stamp=stamp, fewest=1)[0]
+    rows = frame if ready else features_from_frame(frame, options, fewest=1)[0]
     values = rows[list(recipe.columns)].astype(np.float64)
     complete = values.notna().all(axis=1).to_numpy()
     if not complete.any():
@@ -281,7 +282,7 @@ def feature_table(
     return FeatureTable(
         frame=values.iloc[first:],
         timestamp=rows["timestamp"].iloc[first:],
-        steps=chain_steps(time, row_step.value, gaps),
+        steps=chain_steps(time, row_step.value, options.gaps),
         warmup_rows=first,
         n_missing=int((~complete[first:]).sum()),
         recipe=recipe,

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hmm_exp.command_line import DONE, Parser, add_bad_rows, exit_status
+from hmm_exp.command_line import DONE, Parser, add_read_options, exit_status, with_read_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +94,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--since", metavar="TIME", help="judge bars after this (UTC; default: the training's end)")
     add("--output", type=Path, metavar="JSON", help="what was found, to a file")
     add("--figure", type=Path, metavar="PNG", help="a picture of it (or .svg, .pdf)")
-    add_bad_rows(parser)
+    add_read_options(parser)
     return parser.parse_args(argv)
 
 
@@ -106,10 +106,9 @@ def run(args: argparse.Namespace) -> int:
     from hmm_exp.tracking.lookup import find_detector
 
     since = _instant(args.since)
-    detector = find_detector(args.model)
+    detector = with_read_options(find_detector(args.model), args)
     promise = promise_of(detector)
-    stamp, gaps = detector.stamp, detector.gaps
-    bars = read_bars(args.bars, bar_stamp=stamp, gaps=gaps, bad_rows=args.bad_rows)
+    bars = read_bars(args.bars, detector.reading)
     watched = watch(detector, bars, since)
     if args.figure:
         from hmm_exp.experiment import figures

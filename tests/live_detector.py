@@ -9,6 +9,7 @@ from hmm_exp.detector import Detector
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.bars import Bars
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
 
 SHORT = {"window": 5, "vwap_hours": 48.0}  # windows that a small market fills
@@ -52,8 +53,7 @@ def live_detector(
         params=params,
         labels=tuple(f"vol-{k + 1}" for k in range(K)),
         step=base,
-        stamp=stamp,
-        gaps=gaps,
+        reading=ReadOptions(stamp, gaps),
         name="live",
         min_history=recipe.warmup(base) + 10,
     )

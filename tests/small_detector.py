@@ -12,6 +12,7 @@ from hmm_exp.config import TrackingConfig
 from hmm_exp.detector import Detector
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.serving import log_detector
 from hmm_exp.tracking.store import Store, open_store
@@ -41,8 +42,7 @@ def small_detector(name: str = "synthetic", seed: int = 0) -> Detector:
         params=params,
         labels=("calm", "turbulent"),
         step=pd.Timedelta(hours=1),
-        stamp="open",
-        gaps="split",
+        reading=ReadOptions("open"),
         name=name,
         min_history=MIN_HISTORY,
         meta={"fingerprint": f"fp-{name}-{seed}", "train_end": "2021-01-13T12:00:00+00:00"},

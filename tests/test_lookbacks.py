@@ -14,6 +14,7 @@ from hmm_exp.features.lookbacks import (
     write_lookbacks,
 )
 from hmm_exp.features.recipe import Recipe
+from hmm_exp.market.options import ReadOptions
 from tests.live_detector import SHORT, gappy_bars, live_detector, part
 
 CASES = [
@@ -85,7 +86,7 @@ def test_a_folder_of_lookbacks_gives_the_regime_of_the_whole_history(tmp_path):
     recipe, bars = Recipe.of_set("v1v2", ["1H", "4H"], **SHORT), gappy_bars(1500, lost=0.01)
     detector = live_detector(recipe)
     write_lookbacks(build_lookbacks(bars, recipe.timeframes, hours=900), tmp_path)
-    lookbacks = read_lookbacks(tmp_path, recipe.timeframes, bar_stamp="open")
+    lookbacks = read_lookbacks(tmp_path, recipe.timeframes, ReadOptions("open"))
     ours = detector.filter(lookback_table(lookbacks, recipe)).iloc[-1]
     theirs = detector.filter(bars).iloc[-1]
     assert ours["available_at"] == theirs["available_at"]
@@ -97,7 +98,7 @@ def test_a_folder_that_lacks_or_mixes_up_a_timeframe_is_refused(tmp_path):
     lookbacks = build_lookbacks(bars, ["1H", "4H"], hours=200)
     write_lookbacks({"1H": lookbacks["1H"]}, tmp_path)
     with pytest.raises(DataError, match=r"holds no 4H\.csv"):
-        read_lookbacks(tmp_path, ["1H", "4H"], bar_stamp="open")
+        read_lookbacks(tmp_path, ["1H", "4H"], ReadOptions("open"))
     write_lookbacks({"4H": lookbacks["1H"]}, tmp_path)
     with pytest.raises(DataError, match="not of 4H"):
-        read_lookbacks(tmp_path, ["1H", "4H"], bar_stamp="open")
+        read_lookbacks(tmp_path, ["1H", "4H"], ReadOptions("open"))

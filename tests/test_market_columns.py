@@ -6,6 +6,7 @@ import pytest
 
 from hmm_exp.errors import DataError
 from hmm_exp.market.columns import find_prices, find_timestamp, find_volume
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.stamps import UNREADABLE, read_stamps, stamp_column
 
 
@@ -139,7 +140,7 @@ def test_day_and_month_are_told_apart_by_all_rows_or_refused():
 
 def test_a_time_of_day_alone_is_no_stamp_but_beside_a_date_it_is_joined():
     frame = pd.DataFrame({"<DATE>": ["2024.01.31"], "<TIME>": ["12:00:00"]})
-    column = stamp_column(frame, "open", None)
+    column = stamp_column(frame, ReadOptions("open"))
     assert column.name == "<DATE> + <TIME>"
     assert read_stamps(column)[0].tolist() == [NOON]
     assert read_stamps(frame["<TIME>"])[0].tolist() == [UNREADABLE]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmm_exp.errors import ConfigError, HistoryError
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.resample import new_bin, push_bar, resample
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.market.validate import bars_from_frame
@@ -79,7 +80,7 @@ def test_a_coarser_stamp_follows_the_convention_of_the_source(stamp, first):
     frame = MARKET.frame.copy()
     if stamp == "close":
         frame["timestamp"] = frame.index
-    bars = resample(bars_from_frame(frame, bar_stamp=stamp), "4H")
+    bars = resample(bars_from_frame(frame, ReadOptions(stamp)), "4H")
     assert bars.frame["timestamp"].iloc[0].strftime("%H:%M") == first
     assert bars.frame.index[0].strftime("%H:%M") == "04:00"
 

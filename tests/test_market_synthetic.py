@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from hmm_exp.errors import ConfigError
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.market.validate import bars_from_frame
 
@@ -24,7 +25,7 @@ def test_the_same_seed_gives_the_same_bits():
 
 
 def test_three_years_of_hours_are_valid_bars(market):
-    checked = bars_from_frame(market.frame, bar_stamp="open")
+    checked = bars_from_frame(market.frame, ReadOptions("open"))
     pd.testing.assert_frame_equal(checked.frame, market.frame)
     assert len(market) == 26_280
     assert market.frame["timestamp"].iloc[0] == pd.Timestamp("2021-01-01", tz="UTC")

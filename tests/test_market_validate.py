@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hmm_exp.errors import ConfigError, DataError
 from hmm_exp.market.bars import bars_digest
 from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.market.validate import bars_from_frame
 
@@ -28,18 +29,18 @@ def same(bars, expected):
 
 
 def test_lossless_differences_of_form_give_the_same_bars(frame):
-    expected = bars_from_frame(frame, bar_stamp="open")
-    same(bars_from_frame(frame[::-1], bar_stamp="open"), expected)
-    same(bars_from_frame(frame.sample(frac=1, random_state=0), bar_stamp="open"), expected)
-    same(bars_from_frame(pd.concat([frame, frame[3:5]]), bar_stamp="open"), expected)
-    same(bars_from_frame(frame.rename(columns=str.upper), bar_stamp="open"), expected)
-    same(bars_from_frame(frame.set_index("timestamp"), bar_stamp="open"), expected)
-    same(bars_from_frame(frame.astype(str), bar_stamp="open"), expected)
-    same(bars_from_frame(expected.frame, bar_stamp="open"), expected)
+    expected = bars_from_frame(frame, ReadOptions("open"))
+    same(bars_from_frame(frame[::-1], ReadOptions("open")), expected)
+    same(bars_from_frame(frame.sample(frac=1, random_state=0), ReadOptions("open")), expected)
+    same(bars_from_frame(pd.concat([frame, frame[3:5]]), ReadOptions("open")), expected)
+    same(bars_from_frame(frame.rename(columns=str.upper), ReadOptions("open")), expected)
+    same(bars_from_frame(frame.set_index("timestamp"), ReadOptions("open")), expected)
+    same(bars_from_frame(frame.astype(str), ReadOptions("open")), expected)
+    same(bars_from_frame(expected.frame, ReadOptions("open")), expected)
 
 
 def test_what_was_normalised_is_reported(frame):
-    bars = bars_from_frame(pd.concat([frame, frame[3:5]])[::-1], bar_stamp="open")
+    bars = bars_from_frame(pd.concat([frame, frame[3:5]])[::-1], ReadOptions("open"))
     assert "2 exact duplicate rows removed" in bars.report["normalised"]
     assert "1 step back in time: rows sorted" not in bars.report["normalised"]
     assert (bars.report["rows_read"], bars.report["rows_used"]) == (12, 10)
@@ -64,9 +65,9 @@ def test_a_bad_row_is_an_error_or_dropped_and_counted(frame, column, value, line
     frame[column] = frame[column].astype(object)
     frame.loc[2, column] = value
     with pytest.raises(DataError, match=rf"^{line}.*; data.bad_rows=drop leaves them out$"):
-        bars_from_frame(frame, bar_stamp="open")
-    bars = bars_from_frame(frame, bar_stamp="open", bad_rows="drop")
-    same(bars, bars_from_frame(frame.drop(index=2).infer_objects(), bar_stamp="open"))
+        bars_from_frame(frame, ReadOptions("open"))
+    bars = bars_from_frame(frame, ReadOptions("open", bad_rows="drop"))
+    same(bars, bars_from_frame(frame.drop(index=2).infer_objects(), ReadOptions("open")))
     assert sum(bars.report["dropped"].values()) == 1
     assert bars.report["gaps"]["missing_bars"] == 1
 
@@ -75,7 +76,7 @@ def test_several_kinds_of_bad_rows_stand_in_one_line_each_row_under_one(frame):
     frame.loc[[1, 2], "low"] = -1.0
     frame.loc[[2, 4], "volume"] = -1.0
     with pytest.raises(DataError, match=r"^2 rows with a zero.* 01:00, 1 row with a negative vol"):
-        bars_from_frame(frame, bar_stamp="open")
+        bars_from_frame(frame, ReadOptions("open"))
 
 
 def test_conflicting_stamps_are_an_error_or_the_last_stays(frame):
@@ -86,8 +87,8 @@ def test_conflicting_stamps_are_an_error_or_the_last_stays(frame):
         "data.bad_rows=drop keeps the last"
     )
     with pytest.raises(DataError, match=f"^{line}$"):
-        bars_from_frame(both, bar_stamp="open")
-    bars = bars_from_frame(both, bar_stamp="open", bad_rows="drop")
+        bars_from_frame(both, ReadOptions("open"))
+    bars = bars_from_frame(both, ReadOptions("open", bad_rows="drop"))
     np.testing.assert_array_equal(bars.frame["volume"].iloc[2:5], [1.0, 2.0, 3.0])
     assert bars.report["dropped"] == {"conflicting duplicate timestamp": 3}
 
@@ -95,44 +96,45 @@ def test_conflicting_stamps_are_an_error_or_the_last_stays(frame):
 def test_zero_volume_and_flat_bars_are_legal(frame):
     frame["volume"] = 0.0
     frame[["open", "high", "low"]] = frame[["close"]].to_numpy().repeat(3, axis=1)
-    report = bars_from_frame(frame, bar_stamp="open").report
+    report = bars_from_frame(frame, ReadOptions("open")).report
     assert (report["zero_volume_bars"], report["flat_bars"]) == (10, 10)
 
 
 def test_close_stamped_bars_are_available_at_their_stamp(frame):
-    bars = bars_from_frame(frame, bar_stamp="close")
+    bars = bars_from_frame(frame, ReadOptions("close"))
     assert list(bars.frame.index) == list(bars.frame["timestamp"])
 
 
 def test_the_length_of_a_bar_is_inferred_given_or_refused(frame):
-    assert bars_from_frame(frame.drop(index=[2, 5]), bar_stamp="open").step.seconds == 3600
-    one = bars_from_frame(frame[:1], bar_stamp="open", step=pd.Timedelta(hours=1))
+    assert bars_from_frame(frame.drop(index=[2, 5]), ReadOptions("open")).step.seconds == 3600
+    one = bars_from_frame(frame[:1], ReadOptions("open"), step=pd.Timedelta(hours=1))
     assert len(one) == 1
     with pytest.raises(DataError, match="too few rows: 1, at least 2 needed"):
-        bars_from_frame(frame[:1], bar_stamp="open")
+        bars_from_frame(frame[:1], ReadOptions("open"))
     with pytest.raises(DataError, match="bars come every 4H: bars of 1H are expected"):
-        bars_from_frame(frame[::4], bar_stamp="open", step=pd.Timedelta(hours=1))
+        bars_from_frame(frame[::4], ReadOptions("open"), step=pd.Timedelta(hours=1))
 
 
 def test_dropping_everything_says_so(frame):
     with pytest.raises(DataError, match="too few rows: 0 of 10, 10 dropped, at least 2 needed"):
-        bars_from_frame(frame.assign(open="x"), bar_stamp="open", bad_rows="drop")
+        bars_from_frame(frame.assign(open="x"), ReadOptions("open", bad_rows="drop"))
 
 
 def test_a_frame_that_was_given_is_left_as_it_was(frame):
     before = frame.copy()
-    bars_from_frame(frame[::-1], bar_stamp="open")
+    bars_from_frame(frame[::-1], ReadOptions("open"))
     pd.testing.assert_frame_equal(frame, before)
 
 
 def test_an_unknown_way_with_gaps_names_the_option(frame):
     with pytest.raises(ConfigError, match=r"data.gaps is 'fill': choose split or bridge"):
-        bars_from_frame(frame, bar_stamp="open", gaps="fill")
+        bars_from_frame(frame, ReadOptions("open", gaps="fill"))
 
 
 def test_the_digest_tells_values_stamps_and_names_apart(frame):
-    def digest(table, **options):
-        return bars_digest(bars_from_frame(table, **{"bar_stamp": "open"} | options))
+    def digest(table, name="bars", **options):
+        options = ReadOptions(**{"bar_stamp": "open"} | options)
+        return bars_digest(bars_from_frame(table, options, name=name))
 
     assert digest(frame) == digest(frame[::-1])
     others = {

@@ -18,6 +18,7 @@ from hmm_exp.features.lookbacks import build_lookbacks, write_lookbacks
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.market import chunks
 from hmm_exp.market.chunks import bar_chunks, feature_chunks
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.stream.files import RegimeFile, apply
 from hmm_exp.stream.rows import RowStream
 from tests.live_detector import SHORT, gappy_bars, live_detector, part
@@ -104,10 +105,10 @@ def test_lookbacks_give_the_newest_regime(folder, bars, expected, capsys, monkey
 
 def test_long_files_go_through_in_chunks_with_the_same_bits(folder, bars, detector, expected):
     path, sizes, seen = folder / "new.csv", [], []
-    options = {"bar_stamp": "open", "step": bars.step, "block": 10_000}
+    options = (ReadOptions("open"), bars.step)
 
     def counted():
-        for chunk, share in bar_chunks(path, **options):
+        for chunk, share in bar_chunks(path, *options, block=10_000):
             sizes.append(len(chunk))
             yield chunk, share
 
@@ -127,7 +128,7 @@ def test_long_files_go_through_in_chunks_with_the_same_bits(folder, bars, detect
 def test_long_feature_tables_go_through_in_chunks(folder, bars, detector, expected):
     build_features(bars, RECIPE).write(folder / "v1.csv")
     frames = []
-    rows = feature_chunks(folder / "v1.csv", bar_stamp="open", block=20_000)
+    rows = feature_chunks(folder / "v1.csv", ReadOptions("open"), block=20_000)
     apply(RowStream(detector.stream().model).extend, rows, frames.append)
     assert len(frames) > 5
     assert_same(pd.concat(frames), expected)
@@ -149,7 +150,9 @@ def test_chunks_read_what_read_bars_reads(folder, bars, form, monkeypatch):
     else:
         stamps = bars.frame["timestamp"].dt.strftime("%d/%m/%Y %H:%M")
         bars.frame.assign(timestamp=stamps).to_csv(path, index=False)
-    read = [chunk for chunk, _ in bar_chunks(path, bar_stamp="open", step=bars.step, block=20_000)]
+    read = [
+        chunk for chunk, _ in bar_chunks(path, ReadOptions("open"), step=bars.step, block=20_000)
+    ]
     assert (len(read) == 1) == (form in ("newest first", "day first"))
     together = pd.concat([chunk.frame for chunk in read])
     assert together.equals(bars.frame)
@@ -160,7 +163,7 @@ def test_a_file_that_is_newest_first_is_read_whole_wherever_its_blocks_end(folde
     path = folder / "new.csv"
     bars.frame.iloc[::-1].to_csv(path, index=False)
     block = int(path.stat().st_size / n_blocks)
-    (read,) = bar_chunks(path, bar_stamp="open", step=bars.step, block=block)
+    (read,) = bar_chunks(path, ReadOptions("open"), step=bars.step, block=block)
     assert read[0].frame.equals(bars.frame)
 
 
@@ -169,7 +172,7 @@ def test_a_chunk_out_of_order_is_refused(folder, bars):
     pd.concat([frame.iloc[700:], frame.iloc[:700]]).to_csv(folder / "mixed.csv", index=False)
     done = run(folder, "--bars", "mixed.csv", "--output", "regimes.csv")
     assert done.returncode == 0  # one chunk is sorted
-    read = bar_chunks(folder / "mixed.csv", bar_stamp="open", step=bars.step, block=10_000)
+    read = bar_chunks(folder / "mixed.csv", ReadOptions("open"), step=bars.step, block=10_000)
     with pytest.raises(Exception, match="not in time order"):
         list(read)
 

@@ -24,6 +24,7 @@ import hmm_exp
 from hmm_exp.config import GateConfig
 from hmm_exp.errors import ModelError
 from hmm_exp.features.build import build_features
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.validate import bars_from_frame
 from hmm_exp.tracking.registry import promote
 from hmm_exp.tracking.serving import MODEL_NAME, RegimeModel, _source, log_detector, sample_bars
@@ -84,7 +85,7 @@ def served(store):
 def features(bars) -> pd.DataFrame:
     """Ready feature rows of the same bars."""
     detector = small_detector()
-    table = build_features(bars_from_frame(bars, bar_stamp="open"), detector.recipe)
+    table = build_features(bars_from_frame(bars, ReadOptions("open")), detector.recipe)
     return table.frame.assign(timestamp=table.timestamp).reset_index(drop=True)
 
 

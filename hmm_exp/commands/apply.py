@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from hmm_exp.command_line import DONE, Parser, add_bad_rows, exit_status
+from hmm_exp.command_line import DONE, Parser, add_read_options, exit_status, with_read_options
 
 EXAMPLES = """examples:
   hmm-apply --model models:/hmm_regime/Production --bars new.csv --latest
@@ -55,7 +55,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default="error",
         help="a bar of --follow that is not one step on is an error (default) or follows a gap",
     )
-    add_bad_rows(parser)
+    add_read_options(parser)
     args = parser.parse_args(argv)
     _check(parser, args)
     return args
@@ -72,7 +72,7 @@ def apply_to_files(args: argparse.Namespace) -> None:
     from hmm_exp.stream.files import apply
     from hmm_exp.tracking.lookup import find_detector
 
-    detector = find_detector(args.model)
+    detector = with_read_options(find_detector(args.model), args)
     extend, chunks = _source(args, detector)
     with Progress() as progress, _regime_file(args.output) as write:
         newest, n_read = apply(extend, chunks, write, progress)
@@ -89,7 +89,7 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
     from hmm_exp.stream.lines import RegimeLines
     from hmm_exp.tracking.lookup import find_detector
 
-    detector = find_detector(args.model)
+    detector = with_read_options(find_detector(args.model), args)
     goes_on = args.state is not None and args.state.exists()
     if args.output is not None and not goes_on:
         check_fresh(args.output)
@@ -104,7 +104,7 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
         lines = RegimeLines(out, detector.n_states, as_json, headed)
 
         def refuse(error: Exception) -> None:
-            if args.bad_rows == "error":
+            if detector.reading.bad_rows == "error":
                 raise error
             _tell(f"left out: {error}")
 
@@ -161,15 +161,12 @@ def _source(
     from hmm_exp.stream.rows import RowStream
 
     stream = detector.stream()
-    options = {"bar_stamp": detector.stamp, "bad_rows": args.bad_rows}
+    options = detector.reading
     if args.bars is not None:
-        chunks = bar_chunks(args.bars, step=detector.step, gaps=detector.gaps, **options)
-        return stream.extend, chunks
+        return stream.extend, bar_chunks(args.bars, options, detector.step)
     if args.features_csv is not None:
-        return RowStream(stream.model).extend, feature_chunks(args.features_csv, **options)
-    lookbacks = read_lookbacks(
-        args.lookbacks, detector.recipe.timeframes, bar_stamp=detector.stamp, gaps=detector.gaps
-    )
+        return RowStream(stream.model).extend, feature_chunks(args.features_csv, options)
+    lookbacks = read_lookbacks(args.lookbacks, detector.recipe.timeframes, options)
     table = lookback_table(lookbacks, detector.recipe)
     return detector.filter, [(table, 1.0)]
 
@@ -210,8 +207,7 @@ def _history(args: argparse.Namespace, detector: Any) -> Any:
 
     if args.bars is None:
         return None
-    options = {"gaps": detector.gaps, "bad_rows": args.bad_rows}
-    return read_bars(args.bars, bar_stamp=detector.stamp, **options)
+    return read_bars(args.bars, detector.reading)
 
 
 def _opened(path: Path | None) -> Any:

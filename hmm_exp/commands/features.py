@@ -7,7 +7,7 @@ feature and by timeframe, one row for each bar of the finest timeframe.
 import argparse
 from pathlib import Path
 
-from hmm_exp.command_line import DONE, Parser, add_bad_rows, exit_status
+from hmm_exp.command_line import DONE, Parser, add_read_options, exit_status, read_options
 
 EXAMPLE = """example:
   hmm-features --input bars.csv --bar-stamp open --features v1 \\
@@ -25,12 +25,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--input", type=Path, required=True, help="bars: CSV, gzip or Parquet")
     add("--output", type=Path, required=True, help="table to write: .csv or .parquet")
-    add(
-        "--bar-stamp",
-        choices=("open", "close"),
-        required=True,
-        help="what a time in the file marks: the bar's start (exchanges, TradingView) or its end",
-    )
     add("--features", default="v1", metavar="SET", help="returns, v1, v2 or v1v2 (default: v1)")
     add(
         "--timeframes",
@@ -40,15 +34,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--window", type=int, default=20, help="bars in the short windows (default: 20)")
     add("--vwap-hours", type=float, default=720.0, help="window of the VWAP (default: 720)")
-    add(
-        "--gaps",
-        choices=("split", "bridge"),
-        default="split",
-        help="missing bars are missing (split, 24/7 markets) or neighbours are neighbours (bridge)",
-    )
-    add_bad_rows(parser)
-    add("--timestamp-column", metavar="NAME", help="default: found by name")
-    add("--volume-column", metavar="NAME", help="default: found by name")
+    add_read_options(parser, required=True)
     return parser.parse_args(argv)
 
 
@@ -60,14 +46,7 @@ def run(args: argparse.Namespace) -> list[str]:
     from hmm_exp.market.timeframes import timeframe_name
 
     check_output(args.output)
-    bars = read_bars(
-        args.input,
-        bar_stamp=args.bar_stamp,
-        gaps=args.gaps,
-        bad_rows=args.bad_rows,
-        timestamp_column=args.timestamp_column,
-        volume_column=args.volume_column,
-    )
+    bars = read_bars(args.input, read_options(args))
     timeframes = args.timeframes or [timeframe_name(bars.step)]
     recipe = Recipe.of_set(args.features, timeframes, args.window, args.vwap_hours)
     table = build_features(bars, recipe)

@@ -6,7 +6,14 @@ Exit status: 0 done; 2 bad input, or there is nothing to roll back to.
 import argparse
 from pathlib import Path
 
-from hmm_exp.command_line import DONE, Parser, add_bad_rows, add_store_options, exit_status
+from hmm_exp.command_line import (
+    DONE,
+    Parser,
+    add_read_options,
+    add_store_options,
+    exit_status,
+    read_options,
+)
 
 EXAMPLES = """examples:
   hmm-registry list                             # versions, the oldest first
@@ -41,10 +48,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     diff.add_argument("old")
     diff.add_argument("new")
     diff.add_argument("--bars", type=Path, metavar="FILE", help="bars whose regimes to compare")
-    diff.add_argument(
-        "--bar-stamp", choices=("open", "close"), help="of --bars (default: as the new version's)"
-    )
-    add_bad_rows(diff)
+    add_read_options(diff)
     back = commands.add_parser(
         "rollback", help="bring an earlier version back into Production", epilog=ROLLBACK_EXAMPLES
     )
@@ -86,8 +90,7 @@ def _diff(versions, args: argparse.Namespace) -> list[str]:
     lines = history.parameter_lines(old, new, (old_name, new_name))
     if args.bars is None:
         return lines
-    stamp = args.bar_stamp or new.stamp
-    bars = read_bars(args.bars, bar_stamp=stamp, gaps=new.gaps, bad_rows=args.bad_rows)
+    bars = read_bars(args.bars, read_options(args, new.reading))
     found = history.compare_regimes(old, new, bars, (old_name, new_name))
     return [*lines, "", *history.difference_lines(found, (old_name, new_name))]
 

@@ -22,6 +22,7 @@ class DataConfig:
     bar_stamp: str | None = None
     gaps: str = "split"
     bad_rows: str = "error"
+    timezone: str = "UTC"
     timestamp_column: str | None = None
     volume_column: str | None = None
     n_bars: int = 26_280

@@ -19,7 +19,7 @@ from hmm_exp.detector import feature_table
 from hmm_exp.errors import DataError, FitError
 from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.experiment.shared import shared_features
-from hmm_exp.experiment.source import Source, column_step, read_source
+from hmm_exp.experiment.source import Source, column_step, read_options, read_source
 from hmm_exp.experiment.split import TRAIN, Fold, Split, make_split
 from hmm_exp.features.build import FeatureTable, build_features
 from hmm_exp.features.recipe import Recipe, select_columns
@@ -196,8 +196,8 @@ def _features(config: Config, source: Source, cache: Path | None) -> FeatureTabl
     if (bars := source.bars) is not None:
         return shared_features(cache, source.digest, recipe, lambda: build_features(bars, recipe))
     assert source.frame is not None
-    stamp = config.data.bar_stamp or "open"
-    return feature_table(source.frame, recipe, timeframe_step(recipe.grid), stamp, config.data.gaps)
+    options = read_options(config.data)
+    return feature_table(source.frame, recipe, timeframe_step(recipe.grid), options)
 
 
 def recipe_of(config: Config, ready: pd.DataFrame | None = None) -> Recipe:

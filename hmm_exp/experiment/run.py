@@ -32,6 +32,7 @@ from hmm_exp.experiment.select import (
     selection_table,
     validation_scores,
 )
+from hmm_exp.experiment.source import read_options
 from hmm_exp.experiment.split import SPLIT_NAMES, TEST, VAL, WalkForward
 from hmm_exp.experiment.track import Track
 from hmm_exp.experiment.walk import Walk, walk_forward
@@ -211,8 +212,7 @@ def _detector(prepared: Prepared, candidate: Candidate, scaler: StandardScaler) 
         params=candidate.params,
         labels=labels(candidate.n_states),
         step=prepared.base_step,
-        stamp=prepared.config.data.bar_stamp or "open",
-        gaps=prepared.config.data.gaps,
+        reading=read_options(prepared.config.data),
         name=prepared.source.name,
         min_history=0,
         meta={

@@ -19,6 +19,7 @@ from hmm_exp.experiment.shared import shared_bars, shared_ready
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.market.load import read_bars, read_features
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.market.timeframes import timeframe_step
 
@@ -68,6 +69,11 @@ def read_source(data: DataConfig, cache: Path | None = None) -> Source:
     return _read(_Reading(json.dumps(vars(data), sort_keys=True), _file_state(data.path), cache))
 
 
+def read_options(data: DataConfig) -> ReadOptions:
+    """How the data is read; a synthetic market stamps the open of its bars."""
+    return ReadOptions.of(replace(data, bar_stamp=data.bar_stamp or "open"))
+
+
 def column_step(column: str) -> pd.Timedelta:
     """Bar length of a feature column, from its suffix."""
     return timeframe_step(column.rsplit("_", 1)[1])
@@ -103,16 +109,11 @@ def _read(reading: _Reading) -> Source:
 def _read_bars(data: DataConfig) -> Bars:
     if data.kind == "synthetic":
         return make_market(data.n_bars, data.n_regimes, data.seed)
-    return read_bars(**_file_options(data), volume_column=data.volume_column)
+    return read_bars(str(data.path), read_options(data), name=data.name)
 
 
 def _read_table(data: DataConfig) -> tuple[pd.DataFrame, dict]:
-    return read_features(**_file_options(data))
-
-
-def _file_options(data: DataConfig) -> dict[str, Any]:
-    names = ("path", "bar_stamp", "gaps", "bad_rows", "name", "timestamp_column")
-    return {name: getattr(data, name) for name in names}
+    return read_features(str(data.path), read_options(data), name=data.name)
 
 
 def _file_state(path: str | None) -> tuple[int | str, ...]:

@@ -21,6 +21,7 @@ from hmm_exp.features.recipe import FEATURES, Recipe
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.market.load import read_bars
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.resample import resample
 from hmm_exp.market.timeframes import timeframe_step
 
@@ -106,7 +107,7 @@ def lookback_table(lookbacks: Lookbacks, recipe: Recipe) -> FeatureTable:
 
 
 def read_lookbacks(
-    folder: str | Path, timeframes: Sequence[str], *, bar_stamp: str, gaps: str = "split"
+    folder: str | Path, timeframes: Sequence[str], options: ReadOptions
 ) -> dict[str, Bars]:
     """Lookbacks from a folder with a file of bars for each timeframe, such as `4H.csv`.
 
@@ -115,7 +116,7 @@ def read_lookbacks(
     lookbacks = {}
     for name in timeframes:
         path = _file(Path(folder), name)
-        lookbacks[name] = read_bars(path, bar_stamp=bar_stamp, gaps=gaps)
+        lookbacks[name] = read_bars(path, options)
         if lookbacks[name].step != timeframe_step(name):
             raise DataError(f"{path} holds bars of {lookbacks[name].step}, not of {name}")
     return lookbacks

@@ -1,6 +1,6 @@
 """Long files of bars or features in chunks, so that memory does not grow with the file.
 
->>> for bars, share in bar_chunks("btc_1min.csv", bar_stamp="open", step=minute):
+>>> for bars, share in bar_chunks("btc_1min.csv", ReadOptions("open"), minute):
 ...     print(f"{len(bars)} bars, {share:.0%} of the file read")
 
 Each chunk is normalised and checked as a file of its own, and must come after the one before it.
@@ -24,7 +24,14 @@ import pyarrow.parquet
 from hmm_exp.errors import DataError
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.columns import is_bars_header, is_features_header
-from hmm_exp.market.load import features_from_frame, instrument_name, read_bars, read_features
+from hmm_exp.market.load import (
+    features_from_frame,
+    instrument_name,
+    read_bars,
+    read_features,
+    whole_rows,
+)
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.rows import moment
 from hmm_exp.market.table import Table, _as_utf8, _delimited, read_table
 from hmm_exp.market.validate import bars_from_frame
@@ -37,11 +44,9 @@ _WHOLE = ("newest first", "back in time", "dates not in ISO form")  # notes of a
 
 def bar_chunks(
     path: str | Path,
-    *,
-    bar_stamp: str,
+    options: ReadOptions,
     step: pd.Timedelta,
-    gaps: str = "split",
-    bad_rows: str = "error",
+    *,
     name: str | None = None,
     block: int = BLOCK,
 ) -> Iterator[tuple[Bars, float]]:
@@ -49,7 +54,7 @@ def bar_chunks(
 
     Parameters
     ----------
-    path, bar_stamp, gaps, bad_rows, name
+    path, options, name
         As in `read_bars`.
     step
         Length of a bar.
@@ -61,19 +66,17 @@ def bar_chunks(
     DataError
         As `read_bars`, and when a chunk does not come after the one before.
     """
-    options = {"bar_stamp": bar_stamp, "gaps": gaps, "bad_rows": bad_rows}
     name = name or instrument_name(path)
 
     def bars_of(table: Table) -> tuple[Bars, dict]:
-        frame = _rows_of(table, bad_rows)
-        bars = bars_from_frame(frame, step=step, name=name, **options)
+        bars = bars_from_frame(whole_rows(table, options).frame, options, step=step, name=name)
         return bars, bars.report
 
     last: Bars | None = None
     for table, share in _tables(Path(path), is_bars_header, block):
         bars = _in_order(bars_of, table, is_whole=share == 1 or last is not None)
         if bars is None:
-            yield read_bars(path, name=name, **options), 1.0
+            yield read_bars(path, options, name=name), 1.0
             return
         bars = bars if last is None else _after(last, bars)
         if len(bars):
@@ -82,19 +85,18 @@ def bar_chunks(
 
 
 def feature_chunks(
-    path: str | Path, *, bar_stamp: str, bad_rows: str = "error", block: int = BLOCK
+    path: str | Path, options: ReadOptions, *, block: int = BLOCK
 ) -> Iterator[tuple[pd.DataFrame, float]]:
     """Prebuilt feature rows of a file, as `read_features` gives them, in chunks; see above."""
 
     def rows_of(table: Table) -> tuple[pd.DataFrame, dict]:
-        frame = _rows_of(table, bad_rows)
-        return features_from_frame(frame, bar_stamp=bar_stamp, bad_rows=bad_rows, fewest=1)
+        return features_from_frame(whole_rows(table, options).frame, options, fewest=1)
 
     last: pd.Timestamp | None = None
     for table, share in _tables(Path(path), is_features_header, block):
         rows = _in_order(rows_of, table, is_whole=share == 1 or last is not None)
         if rows is None:
-            yield read_features(path, bar_stamp=bar_stamp, bad_rows=bad_rows)[0], 1.0
+            yield read_features(path, options)[0], 1.0
             return
         if last is not None and rows.index[0] <= last:
             raise _not_in_order(rows.index[0], last)
@@ -164,16 +166,6 @@ def _parquet(path: Path) -> Iterator[tuple[Table, float]]:
                 yield Table(frame, about), done / total
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is a damaged Parquet file: {error}") from None
-
-
-def _rows_of(table: Table, bad_rows: str) -> pd.DataFrame:
-    if table.ragged and bad_rows == "error":
-        line, text = table.ragged[0]
-        raise DataError(
-            f"{len(table.ragged)} rows with more or fewer fields than the header, first "
-            f"{text[:60]!r} in line {line}; data.bad_rows=drop leaves them out"
-        )
-    return table.frame
 
 
 def _in_order(

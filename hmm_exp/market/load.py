@@ -6,6 +6,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,8 @@ from hmm_exp.errors import ConfigError, DataError
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.columns import is_bars_header, is_features_header
 from hmm_exp.market.gaps import gap_report, usual_step
-from hmm_exp.market.rows import Rows, check_choice, counted
+from hmm_exp.market.options import ReadOptions
+from hmm_exp.market.rows import Rows, counted
 from hmm_exp.market.stamps import stamp_column
 from hmm_exp.market.table import Table, read_table
 from hmm_exp.market.timeframes import timeframe_step
@@ -27,42 +29,39 @@ from hmm_exp.market.validate import (
 
 
 def read_bars(
-    path: str | Path,
-    *,
-    bar_stamp: str,
-    gaps: str = "split",
-    bad_rows: str = "error",
-    name: str | None = None,
-    timestamp_column: str | None = None,
-    volume_column: str | None = None,
+    path: str | Path, options: ReadOptions | None = None, *, name: str | None = None, **single: Any
 ) -> Bars:
-    """Bars from a file; the options are those of `bars_from_frame`, the name is the file's stem.
+    """Read bars from a file.
 
-    `Bars.report` also tells the file's form. Raises ConfigError and DataError.
+    Parameters
+    ----------
+    path
+        CSV with any delimiter, gzip of it, or Parquet.
+    options
+        How to read it; or its fields one by one: `read_bars(path, bar_stamp="open")`.
+    name
+        The instrument; the file's stem unless given.
+
+    Returns
+    -------
+    Bars
+        `Bars.report` describes the file and what was normalised.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `ReadOptions` and `bars_from_frame`.
     """
-    table = _whole_rows(read_table(path, is_bars_header), bad_rows)
-    bars = bars_from_frame(
-        table.frame,
-        bar_stamp=bar_stamp,
-        gaps=gaps,
-        bad_rows=bad_rows,
-        name=name or instrument_name(path),
-        timestamp_column=timestamp_column,
-        volume_column=volume_column,
-    )
+    options = options or ReadOptions(**single)
+    table = whole_rows(read_table(path, is_bars_header), options)
+    bars = bars_from_frame(table.frame, options, name=name or instrument_name(path))
     return replace(bars, report=_with_file(bars.report, table))
 
 
 def read_features(
-    path: str | Path,
-    *,
-    bar_stamp: str,
-    gaps: str = "split",
-    bad_rows: str = "error",
-    name: str | None = None,
-    timestamp_column: str | None = None,
+    path: str | Path, options: ReadOptions | None = None, *, name: str | None = None, **single: Any
 ) -> tuple[pd.DataFrame, dict]:
-    """Prebuilt features from a file, and their data report.
+    """Read prebuilt features from a file, with their data report; parameters as in `read_bars`.
 
     Returns
     -------
@@ -79,34 +78,20 @@ def read_features(
         No column is numeric, a column with a timeframe's suffix holds text, a value is infinite,
         stamps are unreadable or in conflict, or there are too few rows.
     """
-    table = _whole_rows(read_table(path, is_features_header), bad_rows)
-    features, report = features_from_frame(
-        table.frame,
-        bar_stamp=bar_stamp,
-        gaps=gaps,
-        bad_rows=bad_rows,
-        name=name or instrument_name(path),
-        timestamp_column=timestamp_column,
-    )
+    options = options or ReadOptions(**single)
+    table = whole_rows(read_table(path, is_features_header), options)
+    features, report = features_from_frame(table.frame, options, name or instrument_name(path))
     return features, _with_file(report, table)
 
 
 def features_from_frame(
-    frame: pd.DataFrame,
-    *,
-    bar_stamp: str,
-    gaps: str = "split",
-    bad_rows: str = "error",
-    name: str = "features",
-    timestamp_column: str | None = None,
-    fewest: int = 2,
+    frame: pd.DataFrame, options: ReadOptions, name: str = "features", fewest: int = 2
 ) -> tuple[pd.DataFrame, dict]:
     """Prebuilt features from a table in memory, and their report; see `read_features`."""
-    check_choice("data.bar_stamp", bar_stamp, ("open", "close"))
     frame = with_index_as_column(frame)
-    stamps = stamp_column(frame, bar_stamp, timestamp_column)
+    stamps = stamp_column(frame, options)
     names = _feature_columns(frame, str(stamps.name))
-    rows = Rows(stamps, frame[names], bad_rows)
+    rows = Rows(stamps, frame[names], options)
     rows.need_stamps()
     rows.sort()
     rows.need_cells([("text instead of a number", rows.text)])
@@ -118,14 +103,14 @@ def features_from_frame(
         "name": name,
         "rows_read": len(frame),
         "rows_used": len(rows),
-        **span_report(rows.stamps, step_ns, bar_stamp),
+        **span_report(rows.stamps, step_ns, options.bar_stamp),
         "columns": {"timestamp": str(stamps.name)} | {n: n for n in names},
         "columns_left_out": [n for n in frame.columns if n not in names and n != stamps.name],
         "normalised": rows.notes,
         "dropped": rows.dropped,
-        "gaps": gap_report(rows.stamps, step_ns, gaps),
+        "gaps": gap_report(rows.stamps, step_ns, options.gaps),
     }
-    return stamped_frame(rows.stamps, rows.values, names, step_ns, bar_stamp), report
+    return stamped_frame(rows.stamps, rows.values, names, step_ns, options.bar_stamp), report
 
 
 def instrument_name(path: str | Path) -> str:
@@ -134,9 +119,9 @@ def instrument_name(path: str | Path) -> str:
     return Path(stem).stem if Path(stem).suffix in (".csv", ".tsv", ".txt") else stem
 
 
-def _whole_rows(table: Table, bad_rows: str) -> Table:
-    """The table, where every row had as many fields as the header or may be left out."""
-    if table.ragged and bad_rows == "error":
+def whole_rows(table: Table, options: ReadOptions) -> Table:
+    """Return the table; raise DataError where rows of another length may not be left out."""
+    if table.ragged and options.bad_rows == "error":
         line, text = table.ragged[0]
         raise DataError(
             f"{counted(len(table.ragged), 'row')} with more or fewer fields than the header, "

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from hmm_exp.errors import ConfigError, DataError
+from hmm_exp.errors import DataError
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.stamps import UNREADABLE, read_stamps
 from hmm_exp.market.table import NO_VALUE
 
@@ -29,8 +30,8 @@ class Rows:
         What was normalised; how many rows were left out, by reason.
     """
 
-    def __init__(self, stamps: pd.Series, columns: pd.DataFrame, bad_rows: str):
-        self.drop = check_choice("data.bad_rows", bad_rows, ("error", "drop")) == "drop"
+    def __init__(self, stamps: pd.Series, columns: pd.DataFrame, options: ReadOptions):
+        self.drop = options.bad_rows == "drop"
         self.raw, self.raw_stamps = columns, stamps
         self.stamps, self.notes = read_stamps(stamps)
         numbers = [_numbers(columns.iloc[:, i]) for i in range(columns.shape[1])]
@@ -126,13 +127,6 @@ class Rows:
         column = int(np.argmax(cells[row]))
         value = self.raw.iloc[self.rows[row], column]
         return f"first {self.raw.columns[column]}={value} at {moment(self.stamps[row])}"
-
-
-def check_choice(option: str, value: str, choices: tuple[str, ...]) -> str:
-    """`value` where it is one of `choices`; else ConfigError naming the option."""
-    if value not in choices:
-        raise ConfigError(f"{option} is {value!r}: choose {' or '.join(choices)}")
-    return value
 
 
 def counted(number: int, noun: str) -> str:

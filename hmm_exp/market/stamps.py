@@ -12,6 +12,7 @@ import pandas as pd
 
 from hmm_exp.errors import DataError
 from hmm_exp.market.columns import find_clock, find_timestamp
+from hmm_exp.market.options import ReadOptions
 
 UNREADABLE = np.iinfo(np.int64).min
 """Stands for a stamp that cannot be read; it sorts before every other."""
@@ -26,9 +27,10 @@ _EPOCHS = (
 _DAY_AND_MONTH = re.compile(r"(\d{1,2})([/.-])(\d{1,2})[/.-](\d{4})")
 
 
-def stamp_column(frame: pd.DataFrame, bar_stamp: str, chosen: str | None) -> pd.Series:
+def stamp_column(frame: pd.DataFrame, options: ReadOptions) -> pd.Series:
     """The column of stamps, its name telling its source; a date and a time of day are joined."""
-    name = find_timestamp(list(frame.columns), bar_stamp, chosen)
+    chosen = options.timestamp_column
+    name = find_timestamp(list(frame.columns), options.bar_stamp, chosen)
     both = None if chosen is not None else find_clock(list(frame.columns), name)
     if both is None or not _is_clock(frame[both[1]]):
         return frame[name]

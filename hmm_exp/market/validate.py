@@ -1,6 +1,6 @@
 """From a table to bars: the one place where market data is normalised and checked.
 
->>> bars = bars_from_frame(frame, bar_stamp="open")
+>>> bars = bars_from_frame(frame, ReadOptions("open"))
 """
 
 import numpy as np
@@ -10,21 +10,18 @@ from hmm_exp.errors import ConfigError, DataError
 from hmm_exp.market.bars import OHLCV, Bars
 from hmm_exp.market.columns import find_prices, find_volume
 from hmm_exp.market.gaps import gap_report, usual_step
-from hmm_exp.market.rows import Rows, check_choice, moment
+from hmm_exp.market.options import ReadOptions
+from hmm_exp.market.rows import Rows, moment
 from hmm_exp.market.stamps import stamp_column
 from hmm_exp.market.timeframes import step_in_words
 
 
 def bars_from_frame(
     frame: pd.DataFrame,
+    options: ReadOptions,
     *,
-    bar_stamp: str,
     step: pd.Timedelta | None = None,
-    gaps: str = "split",
-    bad_rows: str = "error",
     name: str = "bars",
-    timestamp_column: str | None = None,
-    volume_column: str | None = None,
 ) -> Bars:
     """Bars out of a table of them, normalised and checked.
 
@@ -38,48 +35,39 @@ def bars_from_frame(
     ----------
     frame
         A time (column or index: datetimes, text or epochs), open, high, low, close and volume.
-    bar_stamp
-        "open" or "close": what the time marks.
+    options
+        What the times mark, which columns to use, what to do about bad rows and gaps.
     step
         Length of a bar; the most common difference of the stamps unless given.
-    gaps
-        "split" or "bridge", see `hmm_exp.market.gaps`.
-    bad_rows
-        "error" or "drop".
     name
         The instrument; a symbol in it helps to find the base asset's volume.
-    timestamp_column, volume_column
-        Columns to use where the usual names do not tell.
 
     Raises
     ------
-    ConfigError
-        An option has an unknown value.
     DataError
         A column is missing, rows are bad, there are too few, or they are not `step` apart.
     """
-    check_choice("data.bar_stamp", bar_stamp, ("open", "close"))
-    check_choice("data.gaps", gaps, ("split", "bridge"))
     frame = with_index_as_column(frame)
-    columns, notes = _ohlcv_columns(frame, volume_column, name)
-    stamps = stamp_column(frame, bar_stamp, timestamp_column)
-    rows = Rows(stamps, frame[list(columns.values())], bad_rows)
+    columns, notes = _ohlcv_columns(frame, options.volume_column, name)
+    stamps = stamp_column(frame, options)
+    rows = Rows(stamps, frame[list(columns.values())], options)
     _check(rows, least=2 if step is None else 1)
     step_ns = _step(rows.stamps, step)
     report = {
         "name": name,
         "rows_read": len(frame),
         "rows_used": len(rows),
-        **span_report(rows.stamps, step_ns, bar_stamp),
+        **span_report(rows.stamps, step_ns, options.bar_stamp),
         "columns": {"timestamp": str(stamps.name)} | columns,
         "normalised": notes + rows.notes,
         "dropped": rows.dropped,
-        "gaps": gap_report(rows.stamps, step_ns, gaps),
+        "gaps": gap_report(rows.stamps, step_ns, options.gaps),
         "zero_volume_bars": int((rows.values[:, 4] == 0).sum()),
         "flat_bars": int((rows.values[:, 1] == rows.values[:, 2]).sum()),
     }
-    table = stamped_frame(rows.stamps, rows.values, list(OHLCV), step_ns, bar_stamp)
-    return Bars(table, pd.Timedelta(step_ns, unit="ns"), bar_stamp, gaps, name, report)
+    table = stamped_frame(rows.stamps, rows.values, list(OHLCV), step_ns, options.bar_stamp)
+    length = pd.Timedelta(step_ns, unit="ns")
+    return Bars(table, length, options.bar_stamp, options.gaps, name, report)
 
 
 def with_index_as_column(frame: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,8 @@ import pandas as pd
 
 from hmm_exp.errors import DataError, ModelError
 from hmm_exp.market.bars import Bars
-from hmm_exp.market.rows import check_choice, moment
+from hmm_exp.market.options import check_choice
+from hmm_exp.market.rows import moment
 from hmm_exp.stream.bar import Numbers, read_bar, stamp_of
 from hmm_exp.stream.kernel import run
 from hmm_exp.stream.layout import LAST_BAR, LAST_ROW, N_BARS, NEVER, constants_of, new_state

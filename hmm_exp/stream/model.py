@@ -9,6 +9,7 @@ import pandas as pd
 from hmm_exp.errors import ModelError
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.timeframes import timeframe_step
 
 
@@ -28,8 +29,10 @@ class StreamModel:
         The Gaussian HMM over scaled features.
     labels
         Name of every state, calm first.
-    step, stamp, gaps, name
-        Of the bars, as in `Bars`.
+    step, name
+        Length of a base bar, and the instrument, as in `Bars`.
+    reading
+        How its bars were read in training, and so are read wherever it serves.
     min_history
         Base bars before the first answer: windows and the filter's burn-in.
     """
@@ -40,10 +43,19 @@ class StreamModel:
     params: GaussianParams
     labels: tuple[str, ...]
     step: pd.Timedelta
-    stamp: str
-    gaps: str
+    reading: ReadOptions
     name: str
     min_history: int
+
+    @property
+    def stamp(self) -> str:
+        """What a time of its bars marks, "open" or "close"."""
+        return self.reading.bar_stamp
+
+    @property
+    def gaps(self) -> str:
+        """What a missing bar means, "split" or "bridge"."""
+        return self.reading.gaps
 
     @property
     def row_step(self) -> pd.Timedelta:
@@ -79,8 +91,7 @@ class StreamModel:
             "params": self.params.to_dict(),
             "labels": list(self.labels),
             "step_seconds": self.step.total_seconds(),
-            "stamp": self.stamp,
-            "gaps": self.gaps,
+            "reading": self.reading.to_dict(),
             "name": self.name,
             "min_history": self.min_history,
         }
@@ -96,6 +107,7 @@ class StreamModel:
 
 def read_parts(values: dict[str, Any]) -> dict[str, Any]:
     """Fields of a `StreamModel` from what `to_dict` gave; raises KeyError for a missing one."""
+    reading = values["reading"] if "reading" in values else _first_reading(values)
     return {
         "recipe": Recipe.from_dict(values["recipe"]),
         "scaler_mean": np.array(values["scaler_mean"], dtype=np.float64),
@@ -103,5 +115,11 @@ def read_parts(values: dict[str, Any]) -> dict[str, Any]:
         "params": GaussianParams.from_dict(values["params"]),
         "labels": tuple(values["labels"]),
         "step": pd.Timedelta(seconds=values["step_seconds"]),
-        **{name: values[name] for name in ("stamp", "gaps", "name", "min_history")},
+        "reading": ReadOptions.from_dict(reading),
+        **{name: values[name] for name in ("name", "min_history")},
     }
+
+
+def _first_reading(values: dict[str, Any]) -> dict[str, Any]:
+    """Read options of a model stored before they had a place of their own."""
+    return ReadOptions(values["stamp"], values["gaps"]).to_dict()

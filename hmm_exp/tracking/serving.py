@@ -36,6 +36,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from hmm_exp.detector import FILE_NAME, Detector
 from hmm_exp.errors import DataError, HmmExpError
 from hmm_exp.market.bars import OHLCV
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.rows import Rows
 
 MODEL_NAME = "model"
@@ -260,7 +261,7 @@ def _check_cells(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
     present = [name for name in columns if name in frame]
     if "timestamp" not in frame:
         return
-    rows = Rows(frame["timestamp"], frame[present], "error")
+    rows = Rows(frame["timestamp"], frame[present], ReadOptions("open"))
     rows.need_stamps()
     missing = ~np.isfinite(rows.values) & ~rows.text
     rows.need_cells(
