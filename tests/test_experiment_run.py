@@ -464,7 +464,7 @@ def test_a_train_block_opens_its_own_sequence():
         (7, "close", "n/a!", "text"),
         (7, "close", "", "data.bad_rows=drop"),
         (7, "close", 0.0, "data.bad_rows=drop"),
-        (7, "open", -5.0, "data.bad_rows=drop"),
+        (7, "low", -5.0, "data.bad_rows=drop"),
         (7, "high", 1e-9, "data.bad_rows=drop"),
         (7, "volume", -1.0, "data.bad_rows=drop"),
         (8, "timestamp", "2021-01-01 07:00:00", "data.bad_rows=drop keeps the last"),

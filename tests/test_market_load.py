@@ -76,7 +76,10 @@ def test_a_gzip_keeps_the_name_of_the_instrument():
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("<html>\n<p>gone</p>\n", r"bars.csv is a web page: a table is CSV, gzip of CSV, or Parquet"),
+        (
+            "<html>\n<p>gone</p>\n",
+            r"bars.csv is a web page: a table is CSV, gzip of CSV, or Parquet",
+        ),
         ("", r"bars.csv is empty; set data.path"),
         (b"\x1f\x8b broken", r"bars.csv is a damaged gzip file"),
         (b"PAR1 broken", r"bars.csv is a damaged Parquet file"),

@@ -23,6 +23,7 @@ from hmm_exp.experiment.source import Source, column_step, read_options, read_so
 from hmm_exp.experiment.split import TRAIN, Fold, Split, make_split
 from hmm_exp.features.build import FeatureTable, build_features
 from hmm_exp.features.recipe import Recipe, select_columns
+from hmm_exp.market.bars import OHLCV
 from hmm_exp.market.timeframes import timeframe_step
 
 SAID_OTHERWISE = {"data.path", "model.n_states", "model.state_grid"}  # digest; numbers of states
@@ -153,7 +154,7 @@ def prepare(config: Config) -> Prepared:
         For input that no fit should start on.
     """
     cache = _cache(config)
-    source = read_source(config.data, cache)
+    source = read_source(config.data, cache, needs_of(config))
     started = time.perf_counter()
     table = _features(config, source, cache)
     split = make_split(source.time, config.split)
@@ -189,6 +190,11 @@ def _cache(config: Config) -> Path | None:
     """Folder of a sweep's cache; a single run has nobody to share with."""
     folder = config.sweep.folder
     return Path(folder) / CACHE if config.cache and folder else None
+
+
+def needs_of(config: Config) -> tuple[str, ...]:
+    """Columns of bars that a config's features use; of a ready table none matter."""
+    return OHLCV if config.data.kind == "features" else recipe_of(config).needs
 
 
 def _features(config: Config, source: Source, cache: Path | None) -> FeatureTable:

@@ -12,8 +12,8 @@ from hmm_exp.market.bars import OHLCV, PRICES
 
 # Best first. Nameless and `index` columns are what a written DataFrame index becomes.
 _TIMES = ("unix", "unixtime", "unixtimestamp", "timestamp", "timestamps", "timestampms",
-          "timestamputc", "datetime", "datetimeutc", "tsevent", "time", "timeutc", "gmttime",
-          "localtime", "date", "dateutc", "tradedate", "tradingdate", "dtyyyymmdd", "yyyymmdd",
+          "timestamputc", "datetime", "datetimeutc", "dates", "tsevent", "time", "timeutc",
+          "gmttime", "localtime", "date", "dateutc", "tradedate", "tradingdate", "dtyyyymmdd", "yyyymmdd",
           "t", "", "index", "unnamed0")  # fmt: skip
 _TIMES_OF = {
     "open": ("timeperiodstart", "opentime", "opentimestamp", "timeopen", "timestampopen",
@@ -27,7 +27,7 @@ _PRICE_NAMES = {
     "open": ("open", "openprice", "priceopen", "pxopen", "1open", "o"),
     "high": ("high", "highprice", "pricehigh", "pxhigh", "2high", "h"),
     "low": ("low", "lowprice", "pricelow", "pxlow", "3low", "l"),
-    "close": ("close", "closeprice", "priceclose", "pxlast", "4close", "c"),
+    "close": ("close", "closeprice", "priceclose", "pxlast", "4close", "c", "last"),
 }
 _SYMBOLS = ("symbol", "ticker", "pair", "instrument", "instrumentname", "productid", "sym",
             "asset", "security", "isin", "coin", "contract", "name")  # fmt: skip
@@ -94,7 +94,7 @@ def find_timestamps(names: Sequence[str], bar_stamp: str, chosen: str | None = N
     """
     if chosen is not None:
         return [_chosen(names, chosen, "data.timestamp_column")]
-    found = [*_called(names, _TIMES_OF[bar_stamp]), *_called(names, _TIMES)]
+    found = [*times_of_stamp(names, bar_stamp), *_called(names, _TIMES)]
     if found:
         return found
     for other in times_of_other_stamp(names, bar_stamp):
@@ -107,7 +107,12 @@ def find_timestamps(names: Sequence[str], bar_stamp: str, chosen: str | None = N
 
 def times_of_other_stamp(names: Sequence[str], bar_stamp: str) -> list[str]:
     """Columns named as times of the bar's other end."""
-    return _called(names, _TIMES_OF["close" if bar_stamp == "open" else "open"])
+    return times_of_stamp(names, "close" if bar_stamp == "open" else "open")
+
+
+def times_of_stamp(names: Sequence[str], bar_stamp: str) -> list[str]:
+    """Columns named as times of the bar's open, or of its close."""
+    return _called(names, _TIMES_OF[bar_stamp])
 
 
 def find_clock(names: Sequence[str], timestamp: str) -> tuple[str, str] | None:

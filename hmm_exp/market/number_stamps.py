@@ -16,6 +16,7 @@ _SECOND = 1_000_000_000  # ns
 _MINUTE, _HOUR, _DAY = 60 * _SECOND, 3600 * _SECOND, 86_400 * _SECOND
 FIRST = -5_364_662_400 * _SECOND  # 1800-01-01
 LAST = 4_102_444_800 * _SECOND  # 2100-01-01
+FIRST_YEAR, LAST_YEAR = 1800, 2100
 EPOCH_FIRST = 10**17  # ns, 1973-03-03: in every unit an epoch from here on has another size
 _UNITS = (("s", _SECOND), ("ms", 1_000_000), ("us", 1_000), ("ns", 1))
 _MOST = 0.9  # share of a column that must fit a form of digits
@@ -142,7 +143,14 @@ def from_fields(
 
     `in_day_ns` may be a whole day: 24:00 is the next midnight.
     """
-    fits = (year >= 1800) & (year < 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    fits = (
+        (year >= FIRST_YEAR)
+        & (year < LAST_YEAR)
+        & (month >= 1)
+        & (month <= 12)
+        & (day >= 1)
+        & (day <= 31)
+    )
     fits &= (in_day_ns >= 0) & (in_day_ns <= _DAY)
     year, month, day = (np.where(fits, part, 1) for part in (year - 1969, month, day))
     months = (12 * year + month - 13).astype("M8[M]")  # the parts are those of 1970-01-01 if bad
@@ -157,11 +165,14 @@ def _from_digits(
     """Times written as YYYYMMDD, with hours, minutes, seconds or more after it, or None."""
     size = np.abs(present).max()
     length = len(str(int(size))) if size < 1e18 else 0
-    if length not in _DIGITS or (present % 1 != 0).mean() > 1 - _MOST:
+    if (
+        length not in _DIGITS
+        or not FIRST_YEAR <= np.median(present) // 10 ** (length - 4) < LAST_YEAR
+    ):
         return None
     if exact is None:
-        whole = np.where(np.isfinite(numbers) & (np.abs(numbers) < 1e18), numbers, 0)
-        exact = np.where(whole % 1 == 0, whole, 0).astype(np.int64)
+        is_whole = np.isfinite(numbers) & (np.abs(numbers) < 1e18) & (numbers % 1 == 0)
+        exact = np.where(is_whole, numbers, 0).astype(np.int64)
     date, clock = np.divmod(exact, 10 ** _DIGITS[length])
     ns = from_fields(date // 10_000, date // 100 % 100, date % 100, _clock_of(clock, length))
     if (ns != UNREADABLE).sum() < _MOST * len(present):

@@ -206,9 +206,9 @@ def _told_apart(
     first, *others = [reading for reading in readings if reading.n_dates == most]
     if any(other.differs_from(first) for other in others):
         example = texts[int(np.argmax(fields[0] != fields[1]))].as_py()
-        parts = "day and month" if has_century else "day, month and year"
+        fields_in_words = "day and month" if has_century else "day, month and year"
         raise DataError(
-            f"{parts} cannot be told apart in dates like {example!r}; "
+            f"{fields_in_words} cannot be told apart in dates like {example!r}; "
             "write them as YYYY-MM-DD"
         )
     return first.day, first.month, first.year

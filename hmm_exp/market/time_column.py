@@ -11,7 +11,12 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import DataError
-from hmm_exp.market.columns import find_clock, find_timestamps, times_of_other_stamp
+from hmm_exp.market.columns import (
+    find_clock,
+    find_timestamps,
+    times_of_other_stamp,
+    times_of_stamp,
+)
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.stamps import Stamps, read_stamps
 from hmm_exp.market.zones import UNREADABLE
@@ -179,12 +184,19 @@ def _refuse_other_end(frame: pd.DataFrame, times: TimeColumn, options: ReadOptio
 def _disagreements(
     frame: pd.DataFrame, times: TimeColumn, others: Sequence[str], options: ReadOptions
 ) -> list[str]:
-    """Warnings about other columns of times that differ from the one in use."""
-    parts = times.name.split(" + ")
+    """Warnings about other columns of times that differ from the one in use.
+
+    Times of the bar's other end differ by right, and so does a column that repeats them.
+    """
+    names = [str(name) for name in frame.columns]
+    own_end = times_of_stamp(names, options.bar_stamp)
+    left = [name for name in others if name not in (*own_end, *times.name.split(" + "))]
+    ends = times_of_other_stamp(names, options.bar_stamp) if left else []
+    of_ends = [read_stamps(frame[name], options.timezone).ns for name in ends]
     warnings = []
-    for name in others:
-        if name not in parts:
-            other = read_stamps(frame[name], options.timezone).ns
+    for name in left:
+        other = read_stamps(frame[name], options.timezone).ns
+        if not any(np.array_equal(other, end) for end in of_ends):
             warnings += _disagreement(times, name, other)
     return warnings
 

@@ -20,7 +20,7 @@ from hmm_exp.market.columns import (
 from hmm_exp.market.frames import check_one_series, tidy
 from hmm_exp.market.gaps import gap_report, usual_step
 from hmm_exp.market.options import ReadOptions, quoted
-from hmm_exp.market.rows import Rows, moment
+from hmm_exp.market.rows import Rows, counted, moment
 from hmm_exp.market.time_column import time_column
 from hmm_exp.market.timeframes import step_in_words
 
@@ -84,8 +84,13 @@ def bars_from_frame(
         "other_volumes": others,
         "normalised": [*notes, *renamed(columns), *rows.notes],
         "times_compared": times.stamps.needs_all,
-        "warnings": times.warnings + _volume_warnings(rows, columns, others, needs),
+        "warnings": [
+            *times.warnings,
+            *_volume_warnings(rows, columns, others, needs),
+            *_unused_warnings(unused, absent),
+        ],
         "dropped": rows.dropped,
+        "needs": [name for name in OHLCV if name in needs],
         "unused": unused,
         "gaps": gap_report(rows.stamps, step_ns, options.gaps),
         "zero_volume_bars": int((rows.values[:, 4] == 0).sum()),
@@ -156,6 +161,15 @@ def _volume_warnings(
     return [
         f"the volume {columns['volume']!r} is 0 on every bar, {others[0]!r} is not: "
         f"data.volume_column={quoted(others[0])} reads that"
+    ]
+
+
+def _unused_warnings(unused: dict[str, int], absent: Collection[str]) -> list[str]:
+    """A warning for bad values of a column that is there and that no feature uses."""
+    return [
+        f"{counted(count, 'bad value')} of {name}, which no feature uses"
+        for name, count in unused.items()
+        if name not in absent
     ]
 
 
