@@ -159,10 +159,10 @@ def _text_tables(
     header, about = None, {"file": str(path)}
     try:
         for content, is_last in _blocks(text, block):
-            rows = content
             if header is None:
                 refuse_other_kinds(content, path)
-                content = as_utf8(content)
+            content = rows = as_utf8(content)
+            if header is None:
                 header = find_header(first_lines(content), is_header)
                 rows = below(content, header)
                 about |= layout_of(header)

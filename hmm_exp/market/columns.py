@@ -13,8 +13,8 @@ from hmm_exp.market.bars import OHLCV, PRICES
 # Best first. Nameless and `index` columns are what a written DataFrame index becomes.
 _TIMES = ("unix", "unixtime", "unixtimestamp", "timestamp", "timestamps", "timestampms",
           "timestamputc", "datetime", "datetimeutc", "dates", "tsevent", "time", "timeutc",
-          "gmttime", "localtime", "date", "dateutc", "tradedate", "tradingdate", "dtyyyymmdd", "yyyymmdd",
-          "t", "", "index", "unnamed0")  # fmt: skip
+          "gmttime", "localtime", "date", "dateutc", "tradedate", "tradingdate", "dtyyyymmdd",
+          "yyyymmdd", "t", "", "index", "unnamed0")  # fmt: skip
 _TIMES_OF = {
     "open": ("timeperiodstart", "opentime", "opentimestamp", "timeopen", "timestampopen",
              "opendate", "windowstart", "starttime", "starttimestamp", "start", "begin"),
@@ -122,6 +122,12 @@ def find_clock(names: Sequence[str], timestamp: str) -> tuple[str, str] | None:
         return None
     date = timestamp if timestamp in dates else dates[0]
     return date, timestamp if timestamp in clocks else clocks[0]
+
+
+def clock_columns(names: Sequence[str]) -> list[str]:
+    """Columns of a date and of a clock in a table that has both."""
+    both = next(filter(None, (find_clock(names, date) for date in _called(names, _DATES))), ())
+    return list(both)
 
 
 def find_volume(names: Sequence[str], chosen: str | None = None, hint: str = "") -> str:

@@ -92,7 +92,8 @@ def telling_column(frame: pd.DataFrame, stamps: np.ndarray, rows: np.ndarray) ->
             continue
         values = frame[name].iloc[rows].astype(str).to_numpy()
         pairs = pd.DataFrame({"stamp": stamps, "value": values})
-        if 1 < len(np.unique(values)) <= len(rows) // 2 and not pairs.duplicated().any():
+        few = 1 < pd.Series(values).nunique() <= len(rows) // 2
+        if few and not pairs.duplicated().any():
             return str(name)
     return None
 

@@ -161,11 +161,20 @@ def _fits(rows: pd.DataFrame) -> bool:
     names = ["open", "high", "low", "close"]
     prices = rows[names].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
     opens, high, low, close = prices.T
+    if "trades" in rows and not rows["trades"].str.fullmatch(r"\d+").all():
+        return False
     times = rows["date"] + " " + rows["time"] if "date" in rows else rows.iloc[:, 0]
     with np.errstate(invalid="ignore"):
         inside = (low > 0) & (low <= np.minimum(opens, close)) & (high >= np.maximum(opens, close))
     try:
-        read = read_stamps(times).ns != UNREADABLE
+        ns = read_stamps(times).ns
     except DataError:  # day and month are told apart later, by all rows
-        read = np.ones(len(rows), dtype=bool)
-    return bool(inside.all() and read.all())
+        ns = np.arange(len(rows))
+    return bool(inside.all() and (ns != UNREADABLE).all() and _goes_on(opens, close, ns))
+
+
+def _goes_on(opens: np.ndarray, close: np.ndarray, ns: np.ndarray) -> bool:
+    """Whether a bar opens nearer to the close before it than it closes to the open before it."""
+    order = np.argsort(ns, kind="stable")
+    opens, close = opens[order], close[order]
+    return np.abs(opens[1:] - close[:-1]).sum() <= np.abs(close[1:] - opens[:-1]).sum()

@@ -163,16 +163,13 @@ def _from_digits(
     numbers: np.ndarray, exact: np.ndarray | None, present: np.ndarray
 ) -> NumberStamps | None:
     """Times written as YYYYMMDD, with hours, minutes, seconds or more after it, or None."""
-    size = np.abs(present).max()
-    length = len(str(int(size))) if size < 1e18 else 0
-    if (
-        length not in _DIGITS
-        or not FIRST_YEAR <= np.median(present) // 10 ** (length - 4) < LAST_YEAR
-    ):
+    usual = np.median(present)
+    length = len(str(int(usual))) if 0 < usual < 1e18 else 0
+    if length not in _DIGITS or not FIRST_YEAR <= usual // 10 ** (length - 4) < LAST_YEAR:
         return None
     if exact is None:
-        is_whole = np.isfinite(numbers) & (np.abs(numbers) < 1e18) & (numbers % 1 == 0)
-        exact = np.where(is_whole, numbers, 0).astype(np.int64)
+        numbers = np.where(np.abs(numbers) < 1e18, numbers, 0.0)  # NaN too
+        exact = np.where(numbers % 1 == 0, numbers, 0).astype(np.int64)
     date, clock = np.divmod(exact, 10 ** _DIGITS[length])
     ns = from_fields(date // 10_000, date // 100 % 100, date % 100, _clock_of(clock, length))
     if (ns != UNREADABLE).sum() < _MOST * len(present):

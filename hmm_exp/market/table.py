@@ -21,6 +21,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
 from hmm_exp.errors import DataError, one_line
+from hmm_exp.market.columns import clock_columns
 from hmm_exp.market.headers import Header, find_header
 
 NO_VALUE = ("", "null", "NULL", "Null", "NaN", "nan", "NAN", "-nan", "N/A", "n/a", "NA", "<NA>",
@@ -174,7 +175,11 @@ def parse(
             parse_options=pa_csv.ParseOptions(
                 delimiter=header.delimiter, invalid_row_handler=leave_out
             ),
-            convert_options=pa_csv.ConvertOptions(null_values=NO_VALUE, strings_can_be_null=True),
+            convert_options=pa_csv.ConvertOptions(
+                null_values=NO_VALUE,
+                strings_can_be_null=True,
+                column_types={name: pa.string() for name in clock_columns(header.names)},
+            ),
         )
         return table.to_pandas(date_as_object=False), ragged
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:

@@ -52,6 +52,9 @@ _PATTERNS = {
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september",
            "october", "november", "december")  # fmt: skip
 
+_DECIDING = 0.01  # share of rows that must not fit another order of day, month and year
+_DAMAGED = 2  # changes of the year that a damaged row makes
+
 
 @dataclass
 class TextStamps:
@@ -200,18 +203,18 @@ def _told_apart(
     dotted = pc.all(pc.equal(parts["mark"], ".")).as_py()  # only ever written day first
     orders = ["dmy"] + ["mdy"] * (not dotted) + ["ymd"] * (not has_century)
     readings = [_Reading.of(fields, order, has_century) for order in orders]
-    most = max(reading.n_dates for reading in readings)
-    if most <= 0:
+    best = max(readings, key=lambda reading: reading.n_dates)
+    if best.n_dates <= 0:
         return fields[0], fields[1], np.zeros_like(fields[2])
-    first, *others = [reading for reading in readings if reading.n_dates == most]
-    if any(other.differs_from(first) for other in others):
+    close = best.n_dates - max(1.0, _DECIDING * len(texts))
+    if any(other.n_dates > close and other.differs_from(best) for other in readings):
         example = texts[int(np.argmax(fields[0] != fields[1]))].as_py()
         fields_in_words = "day and month" if has_century else "day, month and year"
         raise DataError(
             f"{fields_in_words} cannot be told apart in dates like {example!r}; "
             "write them as YYYY-MM-DD"
         )
-    return first.day, first.month, first.year
+    return best.day, best.month, best.year
 
 
 @dataclass(frozen=True)
@@ -241,7 +244,7 @@ class _Reading:
         dates = from_fields(year, month, day, np.zeros(len(day), dtype=np.int64))
         n_dates = int((dates != UNREADABLE).sum())
         changes = [np.count_nonzero(np.diff(part)) for part in (year, month, day)]
-        is_slow = has_century or changes[0] <= max(changes[1:])
+        is_slow = has_century or changes[0] <= max(changes[1:]) + _DAMAGED
         return cls(day, month, year, n_dates if is_slow else -1)
 
     def differs_from(self, other: "_Reading") -> bool:

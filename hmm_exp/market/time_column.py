@@ -23,6 +23,7 @@ from hmm_exp.market.zones import UNREADABLE
 
 _DAY = 86_400_000_000_000  # ns
 _LONG_GAP = 5  # usual steps: longer than a weekend of daily bars
+_CLOCK = r"\d{1,2}(:\d{2}){1,2}(\.\d+)?( ?[AaPp]\.?[Mm]\.?)?|\d{1,6}|\d{9}"
 _FEW = 100  # rows that tell whether two columns are one
 
 
@@ -119,35 +120,36 @@ def _read(frame: pd.DataFrame, name: str, options: ReadOptions) -> TimeColumn:
         if clock is not None:
             values = _date_texts(frame[both[0]]) + " " + clock
             stamps = read_stamps(values, options.timezone)
-            stamps.needs_all |= frame[both[1]].dtype.kind in "iuf"  # the largest tells the form
+            stamps.needs_all |= not clock.dropna().str.contains(":").any()  # all tell its digits
             return TimeColumn(" + ".join(both), values, stamps)
     return TimeColumn(name, frame[name], read_stamps(frame[name], options.timezone))
 
 
 def _date_texts(column: pd.Series) -> pd.Series:
-    """Dates as text; numbers without a decimal point."""
-    if column.dtype.kind == "f":
-        column = column.astype("Int64", errors="ignore")
-    return column.astype("string")
+    """Dates as text; whole numbers without a decimal point."""
+    texts = column.astype("string")
+    return texts.str.removesuffix(".0") if column.dtype.kind == "f" else texts
 
 
 def _clock_texts(column: pd.Series) -> pd.Series | None:
     """Times of day as text, or None where a column holds none.
 
-    Numbers are hours (up to 24), HHMM or HHMMSS without leading zeros.
+    Digits are HHMM or HHMMSS, or without leading zeros what the largest shows: hours up to 24,
+    HHMM up to 2400, else HHMMSS.
     """
-    if column.dtype.kind in "iuf":
-        numbers = column.dropna().to_numpy()
-        if not len(numbers) or (numbers % 1 != 0).any() or not 0 <= numbers.max() <= 240_000:
-            return None
-        digits = 2 if numbers.max() <= 24 else 4 if numbers.max() <= 2400 else 6
-        return column.astype("Int64").astype("string").str.zfill(digits)
-    texts = column.astype("string").str.strip()
+    texts = _date_texts(column).str.strip()
     present = texts.dropna()
-    is_clock = present.str.fullmatch(
-        r"\d{1,2}(:\d{2}){1,2}(\.\d+)?( ?[AaPp]\.?[Mm]\.?)?|\d{4}|\d{6}"
-    )
-    return texts if len(present) and is_clock.mean() > 0.5 else None
+    if not len(present) or not present.str.fullmatch(_CLOCK).mean() > 0.5:
+        return None
+    lengths = present.str.len()
+    if (lengths == lengths.iloc[0]).all() and lengths.iloc[0] in (4, 6, 9):
+        return texts
+    digits = present[present.str.fullmatch(r"\d{1,6}")]
+    if not len(digits):
+        return texts
+    largest = digits.astype("int64").max()
+    padded = texts.str.zfill(2 if largest <= 24 else 4 if largest <= 2400 else 6)
+    return texts.where(texts.str.contains(":", regex=False, na=True), padded)
 
 
 def _holds_times(times: TimeColumn, least: float = 0.5) -> bool:
