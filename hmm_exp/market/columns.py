@@ -150,10 +150,10 @@ def find_volume(names: Sequence[str], chosen: str | None = None, hint: str = "")
     )
     if not assets and not plain:
         raise DataError(f"no column named volume; {_there_are(names)}; set data.volume_column")
-    for columns in ways:
+    for columns in ways if len(plain) < 2 else ():
         if len(columns) == 1:
             return columns[0]
-    found = list(assets) or plain
+    found = plain if len(plain) > 1 else list(assets)
     raise DataError(
         f"{len(found)} volume columns cannot be told apart: {', '.join(map(_printable, found))}; "
         "name one in data.volume_column"

@@ -61,10 +61,11 @@ class Clock:
 
 
 _TICKS = Clock(".NET ticks", 100, -62_135_596_800 * _SECOND)
+_FILE_TIMES = Clock("Windows file times", 100, -11_644_473_600 * _SECOND)
+_LIKE_NANOSECONDS = (_TICKS, _FILE_TIMES)  # of now they have the size of ns of 1990 and of 1974
 _OTHER_CLOCKS = (
     Clock("days of a spreadsheet", _DAY, -25_569 * _DAY, local=True),
-    _TICKS,
-    Clock("Windows file times", 100, -11_644_473_600 * _SECOND),
+    *_LIKE_NANOSECONDS,
     Clock("minutes since 1970", _MINUTE, 0),
 )
 
@@ -113,7 +114,8 @@ def read_numbers(numbers: np.ndarray, exact: np.ndarray | None = None) -> Number
         return dates
     epochs = _from_epochs(numbers, exact)
     read = epochs.ns != UNREADABLE
-    if not read.any() or _TICKS.in_span(present).mean() >= _MOST:
+    alike = any(clock.in_span(present).mean() >= _MOST for clock in _LIKE_NANOSECONDS)
+    if alike or not read.any():
         return _from_other_clocks(numbers, exact, epochs)
     _refuse_rounded(epochs.ns[read], present)
     return epochs

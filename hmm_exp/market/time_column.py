@@ -90,7 +90,7 @@ def swapped_days(times: TimeColumn) -> list[str]:
     exchanged = _exchanged(ns)
     backward_then, gaps_then = _disorder(exchanged)
     mends_order = backward >= 2 and backward_then == 0
-    if not mends_order and (backward_then or 4 * gaps_then > gaps or gaps < 3):
+    if not mends_order and (gaps < 3 or 4 * gaps_then > gaps):
         return []
     row = int(np.argmax(exchanged != ns))
     was, is_ = (f"{pd.Timestamp(int(t)):%Y-%m-%d}" for t in (ns[row], exchanged[row]))
@@ -117,11 +117,13 @@ def _read(frame: pd.DataFrame, name: str, options: ReadOptions) -> TimeColumn:
     both = find_clock(list(frame.columns), name)
     if both is not None:
         clock = _clock_texts(frame[both[1]])
-        if clock is not None:
+        if clock is not None and _are_days(frame[both[0]]):
             values = _date_texts(frame[both[0]]) + " " + clock
             stamps = read_stamps(values, options.timezone)
             stamps.needs_all |= not clock.dropna().str.contains(":").any()  # all tell its digits
-            return TimeColumn(" + ".join(both), values, stamps)
+            joined = TimeColumn(" + ".join(both), values, stamps)
+            if _holds_times(joined):
+                return joined
     return TimeColumn(name, frame[name], read_stamps(frame[name], options.timezone))
 
 
@@ -129,6 +131,16 @@ def _date_texts(column: pd.Series) -> pd.Series:
     """Dates as text; whole numbers without a decimal point."""
     texts = column.astype("string")
     return texts.str.removesuffix(".0") if column.dtype.kind == "f" else texts
+
+
+def _are_days(column: pd.Series) -> bool:
+    """Whether the first values of a column are dates without a time of day."""
+    try:
+        ns = read_stamps(_date_texts(column[:_FEW])).ns
+    except DataError:  # day and month are told apart by all rows
+        return True
+    read = ns[ns != UNREADABLE]
+    return bool((read % _DAY == 0).all())
 
 
 def _clock_texts(column: pd.Series) -> pd.Series | None:
