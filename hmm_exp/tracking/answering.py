@@ -28,6 +28,7 @@ _OPTION = re.compile(r"\bdata\.(?=\w+=)")
 _MISSING = (type(None), type(pd.NA), type(pd.NaT))
 _NUMBERS = (str, Real, Decimal, *_MISSING)  # of a cell that may hold a number
 _TIMES = (*_NUMBERS, date, np.datetime64)
+_MOST_BITS = 1000  # of a whole number; a double has room for 1023
 
 
 class RequestError(MlflowException):
@@ -142,27 +143,19 @@ def _check_kinds(frame: pd.DataFrame, time: str) -> None:
     for name in frame.columns:
         column, kinds = frame[name], _TIMES if name == time else _NUMBERS
         if column.dtype != object:
-            odd = 0 if not _fits(column.dtype.type, kinds) else None
-            what = f"values of type {column.dtype}"
-        else:
-            odd = next((i for i, cell in enumerate(column) if not _usable(cell, kinds)), None)
-            what = "" if odd is None else _described(column.iloc[odd])
-        if odd is not None:
-            raise DataError(f"column {name} holds {what} in data row {odd + 1}")
+            if not _fits(column.dtype.type, kinds):
+                raise DataError(f"column {name} holds values of type {column.dtype}")
+            continue
+        for row, cell in enumerate(column, 1):
+            if not _fits(type(cell), kinds):
+                kind = type(cell).__name__
+                raise DataError(f"column {name} holds a value of type {kind} in data row {row}")
+            if isinstance(cell, int) and cell.bit_length() > _MOST_BITS:
+                raise DataError(f"column {name} holds a number beyond 1e300 in data row {row}")
 
 
 def _fits(kind: type, kinds: tuple[type, ...]) -> bool:
     return issubclass(kind, kinds) and not issubclass(kind, bool)
-
-
-def _usable(cell: Any, kinds: tuple[type, ...]) -> bool:
-    return _fits(type(cell), kinds) and not (isinstance(cell, int) and cell.bit_length() > 1000)
-
-
-def _described(cell: Any) -> str:
-    if isinstance(cell, int) and not isinstance(cell, bool):
-        return "a whole number of over 300 digits"
-    return f"a value of type {type(cell).__name__}"
 
 
 def _check_bars(frame: pd.DataFrame, detector: Detector) -> None:
@@ -197,5 +190,7 @@ def _for_caller(line: str, detector: Detector) -> str:
     text = _OPTION.sub("", _REMEDY.sub(r"\1", text))  # "leave them out", "keep the last"
     if "send " in text:
         return one_line(text, LONGEST_LINE)
-    advice = f": send at least {detector.min_history} rows of {detector.input_hint}"
+    time, *bar = detector.bar_columns
+    rows = f"{detector.min_history} rows of {time} with {', '.join(bar)}"
+    advice = f": send at least {rows}, or with the features"
     return one_line(one_line(text, max(100, LONGEST_LINE - len(advice))) + advice, LONGEST_LINE)

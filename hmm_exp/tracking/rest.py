@@ -106,8 +106,9 @@ def read_body(body: bytes, content_type: str | None, names: Collection[str]) -> 
 
 def answer_text(answer: pd.DataFrame) -> str:
     """JSON of an answer in MLflow's form, `{"predictions": [{"timestamp": ...}, ...]}`."""
-    columns = [_plain(answer[name]) for name in answer]
-    rows = [dict(zip(answer, row, strict=True)) for row in zip(*columns, strict=True)]
+    names = list(answer)
+    columns = [_plain(answer[name]) for name in names]
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     return json.dumps({"predictions": rows})
 
 
