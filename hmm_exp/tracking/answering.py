@@ -1,4 +1,4 @@
-"""How a detector answers a frame or an HTTP request, and how it refuses one in one line.
+"""Answers of a detector to a frame or an HTTP request, and its refusals in one line.
 
 model = RegimeModel(detector)
 regimes = model.predict(bars)  # timestamp, open, high, low, close, volume
@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
 from numbers import Real
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
 from hmm_exp.detector import Detector, named
 from hmm_exp.errors import LONGEST_LINE, DataError, HmmExpError, one_line
@@ -40,7 +39,7 @@ class RequestError(MlflowException):
 
     def __init__(self, line: str, status: int = 400) -> None:
         self._line, self.status = line, status
-        super().__init__(line, error_code=INVALID_PARAMETER_VALUE)
+        super().__init__(line, INTERNAL_ERROR if status >= 500 else INVALID_PARAMETER_VALUE)
 
     @property
     def message(self) -> str:
@@ -127,15 +126,20 @@ def input_columns(detector: Detector) -> tuple[str, ...]:
 
 @contextmanager
 def _refusals(detector: Detector) -> Iterator[None]:
-    """Turn every error into a RequestError, whose cause is an error that is not ours."""
+    """Turn every error into a RequestError; one that is not ours becomes its cause.
+
+    The text of an error that is not about values may hold a path: the caller does not get it.
+    """
     try:
         yield
     except HmmExpError as error:
         line = _for_caller(str(error), detector)
         raise RequestError(line, getattr(error, "status", 400)) from None
-    except Exception as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         line = f"the request cannot be read: {type(error).__name__}: {error}"
         raise RequestError(_for_caller(line, detector)) from error
+    except Exception as error:
+        raise RequestError(f"the model has failed: {type(error).__name__}", 500) from error
 
 
 def _check_kinds(frame: pd.DataFrame, time: str) -> None:

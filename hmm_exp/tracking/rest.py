@@ -1,4 +1,4 @@
-"""How the REST server reads a request body into a frame and writes the answer as JSON.
+"""Requests to the REST server: the body becomes a frame, the answer becomes JSON.
 
     frame = read_body(body, "text/csv", names)
     text = answer_text(regimes)
