@@ -31,7 +31,7 @@ def features(bars) -> pd.DataFrame:
 
 
 def chosen_columns() -> Detector:
-    """A model that was trained on a column of times and one of volume that it was told of."""
+    """A model that was trained on a chosen column of times and one of volume."""
     reading = ReadOptions("open", timestamp_column="begin", volume_column="tradecount")
     return replace(small_detector(), reading=reading)
 

@@ -4,7 +4,7 @@
     regimes = model.predict(bars)  # timestamp, open, high, low, close, volume
 
 Each call is one sequence: send the lookback, not one bar. What is stored is the detector as JSON
-beside this package's source, so that any process with the pinned packages can load it.
+and this package's source, so that any process with the pinned packages can load it.
 """
 
 import tempfile
