@@ -11,7 +11,7 @@ distribution: the fitted `startprob` belongs to the first training bar and means
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -144,9 +144,14 @@ class Detector(StreamModel):
         """Features of what `filter` takes, valid for this model and long enough for an answer."""
         if isinstance(source, FeatureTable):
             return source
-        if isinstance(source, pd.DataFrame) and self._holds_features(source):
+        if isinstance(source, pd.DataFrame) and self.holds_features(source):
             return self._ready(source)
         return build_features(self._long_enough(self._accepted(source)), self.recipe)
+
+    def holds_features(self, frame: pd.DataFrame) -> bool:
+        """True for ready feature rows; a frame with a close is one of bars."""
+        prices = set(map(str.lower, map(str, frame.columns)))
+        return "close" not in prices and any(name in frame for name in self.recipe.columns)
 
     def scaled(self, table: FeatureTable) -> np.ndarray:
         """Observations of the model: scaled features, shape (T, D), NaN where missing."""
@@ -176,11 +181,17 @@ class Detector(StreamModel):
         return max(1, (self.min_history - self.recipe.warmup(self.step)) // bars_per_row)
 
     @property
+    def bar_columns(self) -> tuple[str, ...]:
+        """Names of the columns of bars that a caller sends: the time, and what the features use."""
+        names = {"volume": self.reading.volume}
+        return (self.reading.time, *(names.get(name, name) for name in self.recipe.needs))
+
+    @property
     def input_hint(self) -> str:
         """What a caller may send, in words."""
-        return "timestamp with open, high, low, close, volume, or timestamp with " + ", ".join(
-            self.recipe.columns
-        )
+        time, *bar = self.bar_columns
+        features = named(self.recipe.columns)
+        return f"{time} with {', '.join(bar)}, or {time} with {features}"
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON-ready values; floats keep every bit."""
@@ -234,14 +245,10 @@ class Detector(StreamModel):
             )
         return bars
 
-    def _holds_features(self, frame: pd.DataFrame) -> bool:
-        prices = set(map(str.lower, map(str, frame.columns)))
-        return "close" not in prices and any(name in frame for name in self.recipe.columns)
-
     def _ready(self, frame: pd.DataFrame) -> FeatureTable:
-        missing = [name for name in ("timestamp", *self.recipe.columns) if name not in frame]
-        if missing:
-            raise DataError(f"no column {', '.join(missing)}: send {self.input_hint}")
+        needed = (self.bar_columns[0], *self.recipe.columns)
+        if missing := [name for name in needed if name not in frame]:
+            raise DataError(f"no column {named(missing)}: send {self.input_hint}")
         if len(frame) < self.min_rows:
             raise HistoryError(
                 f"{len(frame)} feature rows are too few: send at least {self.min_rows} "
@@ -300,6 +307,12 @@ def _check_grid(time_ns: np.ndarray, row_step: pd.Timedelta, recipe: Recipe) -> 
         f"in use is of {recipe.grid}: keep a column of the rows' own timeframe (features, "
         f"timeframe), or build a table with {recipe.grid} as its finest"
     )
+
+
+def named(columns: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(columns) - most} more" if len(columns) > most else ""
+    return ", ".join(columns[:most]) + more
 
 
 @contextmanager

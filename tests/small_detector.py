@@ -10,9 +10,11 @@ import pandas as pd
 
 from hmm_exp.config import TrackingConfig
 from hmm_exp.detector import Detector
+from hmm_exp.features.build import build_features
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.options import ReadOptions
+from hmm_exp.market.validate import bars_from_frame
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.serving import log_detector
 from hmm_exp.tracking.store import Store, open_store
@@ -47,6 +49,12 @@ def small_detector(name: str = "synthetic", seed: int = 0) -> Detector:
         min_history=MIN_HISTORY,
         meta={"fingerprint": f"fp-{name}-{seed}", "train_end": "2021-01-13T12:00:00+00:00"},
     )
+
+
+def ready_features(bars: pd.DataFrame) -> pd.DataFrame:
+    """Ready feature rows of bars, for the small detector."""
+    table = build_features(bars_from_frame(bars, ReadOptions("open")), small_detector().recipe)
+    return table.frame.assign(timestamp=table.timestamp).reset_index(drop=True)
 
 
 def store_in(folder: Path) -> Store:

@@ -1,17 +1,11 @@
 """A detector through MLflow and back: same answers, no pickle, no checkout, clear complaints."""
 
 import ast
-import contextlib
 import io
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import mlflow
@@ -21,18 +15,21 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 import hmm_exp
-from hmm_exp.config import GateConfig
 from hmm_exp.errors import ModelError
-from hmm_exp.features.build import build_features
-from hmm_exp.market.options import ReadOptions
-from hmm_exp.market.validate import bars_from_frame
-from hmm_exp.tracking.registry import promote
-from hmm_exp.tracking.serving import MODEL_NAME, RegimeModel, _source, log_detector, sample_bars
+from hmm_exp.tracking.answering import _refusals
+from hmm_exp.tracking.serving import (
+    MODEL_NAME,
+    RegimeModel,
+    _source,
+    log_detector,
+    sample_bars,
+)
 from hmm_exp.tracking.store import Store
 from tests.small_detector import (
     MIN_HISTORY,
     candidate,
     forget_store,
+    ready_features,
     small_detector,
     store_in,
 )
@@ -83,10 +80,7 @@ def served(store):
 
 @pytest.fixture(scope="module")
 def features(bars) -> pd.DataFrame:
-    """Ready feature rows of the same bars."""
-    detector = small_detector()
-    table = build_features(bars_from_frame(bars, ReadOptions("open")), detector.recipe)
-    return table.frame.assign(timestamp=table.timestamp).reset_index(drop=True)
+    return ready_features(bars)
 
 
 def test_the_loaded_model_answers_as_the_detector_does(served, bars):
@@ -134,8 +128,8 @@ def test_the_answer_can_be_sent_as_json(served, bars):
 
 
 BAD_REQUESTS = [
-    pytest.param(lambda f: f.drop(columns="close"), "no column named close", id="missing column"),
-    pytest.param(lambda f: f.drop(columns="timestamp"), "no column of times", id="no timestamp"),
+    pytest.param(lambda f: f.drop(columns="close"), "no column close", id="missing column"),
+    pytest.param(lambda f: f.drop(columns="timestamp"), "no column timestamp", id="no timestamp"),
     pytest.param(
         lambda f: f.assign(close=[None, *f["close"][1:]]),
         "1 row with a missing or infinite number, first close=",
@@ -176,6 +170,41 @@ def test_a_bad_request_is_one_line_that_says_what_to_send(served, bars, spoil, w
     assert caught.value.get_http_status_code() == 400
 
 
+def with_cell(frame: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
+    """The frame with another value in the fourth row of a column, whatever its type."""
+    cells = [*frame[column][:3], value, *frame[column][4:]]
+    return frame.assign(**{column: pd.Series(cells, dtype=object)})
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("close", {"last": 5}, "column close holds a value of type dict in data row 4"),
+        ("volume", [1, 2], "column volume holds a value of type list"),
+        ("high", True, "column high holds a value of type bool"),
+        ("low", 10**400, "column low holds a number beyond 1e300"),
+        ("low", pd.Timestamp("2021-01-01"), "column low holds a value of type Timestamp"),
+        ("timestamp", object(), "column timestamp holds a value of type object"),
+        ("timestamp", "2300-01-01", "send at least 60 rows"),
+        ("timestamp", 10**30, "send at least 60 rows"),
+        ("open", "\x1b[31m" + "x" * 2_000_000, r"first open=\x1b[31mxxx"),
+    ],
+)
+def test_a_cell_of_no_use_is_refused_in_a_short_line(served, bars, column, value, words):
+    with pytest.raises(MlflowException) as caught:
+        served.predict(with_cell(bars, column, value))
+    assert words in caught.value.message
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) <= 300
+    assert caught.value.get_http_status_code() == 400
+
+
+@pytest.mark.parametrize("kind", ["bool", "datetime64[ns]"])
+def test_a_column_of_another_kind_is_refused(served, bars, kind):
+    with pytest.raises(MlflowException, match="column volume holds values of type"):
+        served.predict(bars.assign(volume=bars["volume"].astype("int64").astype(kind)))
+
+
 @pytest.mark.parametrize("value", [None, np.nan, "dear", np.inf])
 def test_a_feature_that_is_no_number_is_refused(served, features, value):
     column = small_detector().recipe.columns[1]
@@ -195,6 +224,14 @@ def test_the_server_cannot_lengthen_a_complaint(bars):
         RegimeModel(small_detector()).predict(bars.drop(columns="close"))
     caught.value.message = f"Failed to predict data '{bars}'"
     assert "\n" not in json.loads(caught.value.serialize_as_json())["message"]
+
+
+def test_a_failure_of_the_machine_shows_no_path_and_is_not_the_callers():
+    with pytest.raises(MlflowException) as caught, _refusals(small_detector()):
+        Path("/no/such/folder").touch()
+    assert caught.value.message == "the model has failed: FileNotFoundError"
+    assert caught.value.get_http_status_code() == 500
+    assert "/no/such" not in caught.value.serialize_as_json()
 
 
 def test_a_stored_model_is_json_and_python_and_lies_with_its_run(store: Store):
@@ -303,92 +340,5 @@ def test_the_package_is_light_until_something_is_asked_of_it():
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-@pytest.fixture(scope="module")
-def server(store: Store, tmp_path_factory):
-    """Address of a real server of the promoted model, on loopback."""
-    run_id = candidate(store, small_detector())
-    decision = promote(store.client, run_id, registry_name="hmm_regime", gate=GateConfig())
-    assert decision.promoted, decision
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = "-m mlflow models serve --env-manager local -m models:/hmm_regime/Production"
-    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, *words.split(), "--host", "127.0.0.1", "--port", str(port)],
-            env=os.environ | {"MLFLOW_TRACKING_URI": store.uri, "PATH": tools},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        assert _answers(f"{address}/ping", process), log.read_text()
-        yield address
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _answers(url: str, process: subprocess.Popen, patience: float = 240.0) -> bool:
-    """Wait until a server answers; False when it went away or takes too long."""
-    until = time.monotonic() + patience
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return True
-        except OSError:
-            time.sleep(0.2)
-    return False
-
-
-def post(server: str, body: object) -> tuple[int, dict]:
-    """Status and answer of a request."""
-    request = urllib.request.Request(
-        f"{server}/invocations",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error)
-
-
-def records(frame: pd.DataFrame) -> dict:
-    """Body of a request: what `frame.to_json` writes, nulls for NaN."""
-    text = frame.to_json(orient="records", date_format="iso", date_unit="s", double_precision=15)
-    return {"dataframe_records": json.loads(text)}
-
-
-@pytest.mark.slow
-def test_the_server_answers_bars_and_features(server, bars, features):
-    expected = small_detector().filter(bars)
-    for frame in (bars, features):
-        status, answer = post(server, records(frame))
-        assert status == 200
-        got = pd.DataFrame(answer["predictions"])
-        assert list(got.columns) == list(expected.columns)
-        np.testing.assert_allclose(got["p_state_0"], expected["p_state_0"], atol=1e-9)
-        assert list(pd.to_datetime(got["available_at"])) == list(expected["available_at"])
-
-
-@pytest.mark.slow
-def test_the_server_refuses_bad_requests_with_status_400_and_one_line(server, bars):
-    for case in BAD_REQUESTS:
-        spoil, words = case.values
-        status, answer = post(server, records(spoil(bars)))
-        assert (case.id, status) == (case.id, 400)
-        assert "send" in answer["message"], case.id
-        assert "\n" not in answer["message"], case.id
-        if "nan" not in words:  # a null in JSON
-            assert words in answer["message"], case.id
-    for body in ({"dataframe_records": []}, {"dataframe_split": {"columns": ["open"], "data": []}}):
-        status, answer = post(server, body)
-        assert status == 400
-        assert "no rows" in answer["message"]
+def test_only_the_server_reads_requests_in_its_own_way(served):
+    assert mlflow.pyfunc.scoring_server.invocations.__module__ == "mlflow.pyfunc.scoring_server"

@@ -4,10 +4,9 @@
     regimes = model.predict(bars)  # timestamp, open, high, low, close, volume
 
 Each call is one sequence: send the lookback, not one bar. What is stored is the detector as JSON
-beside this package's source, so that any process with the pinned packages can load it.
+and this package's source, so that any process with the pinned packages can load it.
 """
 
-import re
 import tempfile
 from functools import cache
 from importlib.metadata import version
@@ -17,10 +16,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType
@@ -34,11 +31,8 @@ from mlflow.utils.environment import (
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from hmm_exp.detector import FILE_NAME, Detector
-from hmm_exp.errors import DataError, HmmExpError
-from hmm_exp.market.bars import OHLCV
-from hmm_exp.market.options import ReadOptions
-from hmm_exp.market.rows import Rows
-from hmm_exp.market.time_column import time_column
+from hmm_exp.tracking import rest
+from hmm_exp.tracking.answering import RegimeModel, input_columns
 
 MODEL_NAME = "model"
 RUNTIME_PACKAGES = ("mlflow", "numba", "numpy", "omegaconf", "pandas", "pyarrow")
@@ -60,74 +54,10 @@ _SOURCE = (  # what loading and predicting need of this package
     "stream",
     "tracking/__init__.py",
     "tracking/serving.py",
+    "tracking/answering.py",
+    "tracking/rest.py",
     "tracking/loading.py",
 )
-_SETTING = re.compile(r"; set data\.\w+")
-_REMEDY = re.compile(r"data\.bad_rows=drop (leave|keep)s")
-
-
-class RequestError(MlflowException):
-    """Input that has no answer, in one line; the REST server answers it with status 400.
-
-    The server would put the whole frame before `message`; here `message` stays as it was raised.
-    """
-
-    def __init__(self, line: str) -> None:
-        self._line = line
-        super().__init__(line, error_code=INVALID_PARAMETER_VALUE)
-
-    @property
-    def message(self) -> str:
-        """What is wrong and what to send instead."""
-        return self._line
-
-    @message.setter
-    def message(self, text: str) -> None:
-        pass
-
-
-class RegimeModel:
-    """The detector behind MLflow's `predict`: bars or ready features in, filtered regimes out."""
-
-    def __init__(self, detector: Detector) -> None:
-        self.detector = detector
-
-    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Regime of every row from the rows up to it.
-
-        Parameters
-        ----------
-        frame
-            `timestamp` (text, datetimes or epochs) with `open high low close volume`, or with the
-            feature columns of the model: one sequence of at least `min_history` bars.
-
-        Returns
-        -------
-        DataFrame
-            `timestamp, available_at, state, label, p_state_0 ...`
-
-        Raises
-        ------
-        RequestError
-            When there is no answer: says what is wrong and what to send.
-        """
-        try:
-            return self._regimes(frame)
-        except HmmExpError as error:
-            raise RequestError(_for_caller(error, self.detector)) from None
-
-    def get_raw_model(self) -> Detector:
-        """Give the detector itself, by MLflow's name for it."""
-        return self.detector
-
-    def _regimes(self, frame: pd.DataFrame) -> pd.DataFrame:
-        columns = self.detector.recipe.columns
-        if frame.empty:
-            raise DataError("no rows, or none of the known columns")
-        has_features = any(name in frame for name in columns)
-        if has_features and not all(name in frame for name in OHLCV):
-            _check_cells(frame, columns)
-        return self.detector.filter(frame)
 
 
 def log_detector(experiment_id: str, run_id: str, detector: Detector) -> LoggedModel:
@@ -159,7 +89,6 @@ def signature_of(detector: Detector) -> ModelSignature:
     Inputs are of any type: MLflow would refuse whole-numbered volumes as doubles and take one form
     of timestamp only. `RegimeModel` checks them, with better words.
     """
-    names = ("timestamp", *OHLCV, *detector.recipe.columns)
     answer = {
         "timestamp": DataType.datetime,
         "available_at": DataType.datetime,
@@ -167,7 +96,9 @@ def signature_of(detector: Detector) -> ModelSignature:
         "label": DataType.string,
     } | {f"p_state_{k}": DataType.double for k in range(detector.n_states)}
     return ModelSignature(
-        inputs=Schema([ColSpec(AnyType(), name, required=False) for name in names]),
+        inputs=Schema(
+            [ColSpec(AnyType(), name, required=False) for name in input_columns(detector)]
+        ),
         outputs=Schema([ColSpec(kind, name) for name, kind in answer.items()]),
     )
 
@@ -184,16 +115,16 @@ def sample_bars(detector: Detector) -> pd.DataFrame:
     random = np.random.default_rng(0)
     close = 100 * np.exp(0.005 * random.standard_normal(n_bars).cumsum())
     opens = np.concatenate([[100.0], close[:-1]])
-    return pd.DataFrame(
-        {
-            "timestamp": pd.date_range("2021-01-01", periods=n_bars, freq=detector.step, tz="UTC"),
-            "open": opens,
-            "high": np.maximum(opens, close) * (1 + 0.002 * random.random(n_bars)),
-            "low": np.minimum(opens, close) * (1 - 0.002 * random.random(n_bars)),
-            "close": close,
-            "volume": random.uniform(50, 150, n_bars),
-        }
-    )
+    bars = {
+        "open": opens,
+        "high": np.maximum(opens, close) * (1 + 0.002 * random.random(n_bars)),
+        "low": np.minimum(opens, close) * (1 - 0.002 * random.random(n_bars)),
+        "close": close,
+        "volume": random.uniform(50, 150, n_bars),
+    }
+    time = pd.date_range("2021-01-01", periods=n_bars, freq=detector.step, tz="UTC")
+    values = (time, *(bars[name] for name in detector.recipe.needs))
+    return pd.DataFrame(dict(zip(detector.bar_columns, values, strict=True)))
 
 
 def _save(folder: Path, detector: Detector, model: LoggedModel) -> None:
@@ -251,30 +182,7 @@ def _source() -> dict[str, bytes]:
 
 def _load_pyfunc(data_path: str) -> RegimeModel:
     """MLflow's entry: the model from what `log_detector` stored."""
-    return RegimeModel(Detector.load(data_path))
-
-
-def _check_cells(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    """Refuse feature cells that are no number; which columns lack, the detector says.
-
-    A row that lacks a feature need not be sent: left out, it counts as missing all the same.
-    """
-    present = [name for name in columns if name in frame]
-    if "timestamp" not in frame:
-        return
-    options = ReadOptions("open", timestamp_column="timestamp")
-    rows = Rows(frame, time_column(frame, options), present, options)
-    rows.need_stamps()
-    missing = ~np.isfinite(rows.values) & ~rows.text
-    rows.need_cells(
-        [("text instead of a number", rows.text), ("a missing or infinite number", missing)]
-    )
-
-
-def _for_caller(error: HmmExpError, detector: Detector) -> str:
-    """What is wrong and what to send, in a caller's words: a request has no `data.` options."""
-    text = _SETTING.sub("", " ".join(str(error).split()))
-    text = _REMEDY.sub(r"\1", text)  # "leave them out", "keep the last"
-    if "send " in text:
-        return text
-    return f"{text}: send at least {detector.min_history} rows of {detector.input_hint}"
+    model = RegimeModel(Detector.load(data_path))
+    if rest.in_server():
+        rest.answer_requests(model.answer)
+    return model

@@ -1,0 +1,253 @@
+"""Requests to the REST server: the body becomes a frame, the answer becomes JSON.
+
+    frame = read_body(body, "text/csv", names)
+    text = answer_text(regimes)
+
+MLflow's scoring server reads the body before a model is called. Its own reader answers a bad body
+with a stack trace or with the whole body, cannot read `text/csv` for columns of any type, and
+takes more than a minute for a million rows. MLflow has no setting that puts another reader there.
+`answer_requests` therefore replaces one function of the server, `scoring_server.invocations`, in
+the server's own process only.
+"""
+
+import inspect
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pa_parquet
+
+from hmm_exp.errors import DataError
+
+MOST_ROWS = 1_000_000
+MOST_BYTES = 256 * 2**20
+
+_SERVER = "mlflow.pyfunc.scoring_server"
+_PARAMETERS = ["data", "content_type", "model", "input_schema"]
+_INSTEAD = "send the newest rows only, or read the file with hmm-apply"
+_LOG = logging.getLogger(__name__)
+
+
+class RefusedError(DataError):
+    """A body that is not read.
+
+    Attributes
+    ----------
+    status
+        HTTP status of the answer.
+    """
+
+    def __init__(self, line: str, status: int = 400) -> None:
+        super().__init__(line)
+        self.status = status
+
+
+def in_server() -> bool:
+    """True in a process of MLflow's scoring server."""
+    return f"{_SERVER}.app" in sys.modules
+
+
+def answer_requests(answer: Callable[[bytes, str | None], str]) -> None:
+    """Let `answer` turn each body and content type of this server into the JSON of the answer.
+
+    A server with another function in that place is left as it is, and its log gets a warning.
+    """
+    server = sys.modules[_SERVER]
+    if list(inspect.signature(server.invocations).parameters) != _PARAMETERS:
+        _LOG.warning("this MLflow has an unknown scoring server: it reads the requests itself")
+        return
+
+    def invocations(data: bytes, content_type: str | None, model: Any, input_schema: Any) -> Any:
+        try:
+            text = answer(data, content_type)
+        except Exception as error:
+            if error.__cause__ is not None:  # the trace is for the log, not for the caller
+                _LOG.warning("a request cannot be read", exc_info=error.__cause__)
+            raise
+        return server.InvocationsResponse(text, 200, "application/json")
+
+    server.invocations = invocations  # type: ignore[attr-defined]
+
+
+def read_body(body: bytes, content_type: str | None, names: Collection[str]) -> pd.DataFrame:
+    """Frame of a request.
+
+    Parameters
+    ----------
+    body
+        What the request holds.
+    content_type
+        `application/json`, `text/csv` or `application/vnd.apache.parquet`, in UTF-8.
+    names
+        Columns that are of use; the frame may have others.
+
+    Raises
+    ------
+    RefusedError
+        The content type is another (415), the body is too large (413) or is no table (400).
+    """
+    read = _reader(content_type)
+    if len(body) > MOST_BYTES:
+        raise RefusedError(
+            f"the body has {len(body) / 2**20:,.0f} MB, the most is {MOST_BYTES >> 20}: {_INSTEAD}",
+            status=413,
+        )
+    frame = read(body, names)
+    _check_length(len(frame))
+    return frame
+
+
+def answer_text(answer: pd.DataFrame) -> str:
+    """JSON of an answer in MLflow's form, `{"predictions": [{"timestamp": ...}, ...]}`."""
+    names = list(answer)
+    columns = [_plain(answer[name]) for name in names]
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return json.dumps({"predictions": rows})
+
+
+def _plain(column: pd.Series) -> list:
+    """Values that `json` writes; times in UTC as `2024-01-01T00:00:00+00:00`."""
+    if not isinstance(column.dtype, pd.DatetimeTZDtype):
+        return column.tolist()
+    times = column.dt.tz_convert(None).to_numpy().astype("datetime64[ns]")
+    seconds = times.astype("datetime64[s]")
+    text = np.datetime_as_string(seconds if (times == seconds).all() else times)
+    return [f"{time}+00:00" for time in text]
+
+
+def _reader(content_type: str | None) -> Callable[[bytes, Collection[str]], pd.DataFrame]:
+    kind, *parameters = [part.strip().lower() for part in (content_type or "").split(";")]
+    if kind not in _READERS:
+        raise RefusedError(f"content type {kind[:60]!r}: send {', '.join(_READERS)}", status=415)
+    if {*parameters} - {"", "charset=utf-8", 'charset="utf-8"'}:
+        raise RefusedError(
+            f"content type {kind} with {'; '.join(parameters)[:60]!r}: send UTF-8 and no parameter",
+            status=415,
+        )
+    return _READERS[kind]
+
+
+def _check_length(n_rows: int) -> None:
+    if n_rows > MOST_ROWS:
+        raise RefusedError(
+            f"the request holds {n_rows:,} rows, the most is {MOST_ROWS:,}: {_INSTEAD}", status=413
+        )
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        line = f"the body is not UTF-8: byte 0x{byte:02x} at {error.start}"
+        raise RefusedError(line) from None
+
+
+def _from_json(body: bytes, names: Collection[str]) -> pd.DataFrame:
+    request = _parsed(_text(body))
+    forms = list(request) if isinstance(request, dict) else []
+    if len(forms) != 1 or forms[0] not in _FORMS:
+        there = ", ".join(form[:30] for form in forms[:5]) or "none"
+        raise RefusedError(
+            f"the JSON must be an object with one of the keys {', '.join(_FORMS)} and no other; "
+            f"it has {there}"
+        )
+    return _FORMS[forms[0]](request[forms[0]], names)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        raise RefusedError(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise RefusedError("the JSON is nested too deeply") from None
+    except ValueError:
+        digits = sys.get_int_max_str_digits()
+        raise RefusedError(f"the JSON holds a number of over {digits:,} digits") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise RefusedError(f"an object of the JSON has the key {twice[:60]!r} more than once")
+    return made
+
+
+def _records(rows: Any, names: Collection[str]) -> pd.DataFrame:
+    """Frame of `[{"open": 1, ...}, ...]`, of known names only: each row may bring new ones."""
+    if not isinstance(rows, list):
+        raise RefusedError("the rows must be a list of objects")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise RefusedError(f"data row {number} must be an object with the columns' names")
+    there = set().union(*rows)
+    return pd.DataFrame(rows, columns=[name for name in names if name in there])
+
+
+def _split(parts: Any, names: Collection[str]) -> pd.DataFrame:
+    """Frame of `{"columns": ["open", ...], "data": [[1, ...], ...]}`; an index is not used."""
+    if not isinstance(parts, dict) or not {"columns", "data"} <= {*parts} <= {*_SPLIT}:
+        raise RefusedError(f"dataframe_split must be an object of {', '.join(_SPLIT)}")
+    columns, rows = parts["columns"], parts["data"]
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        raise RefusedError("columns of dataframe_split must be a list of names")
+    if not isinstance(rows, list):
+        raise RefusedError("data of dataframe_split must be a list of rows")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, list) or len(row) != len(columns):
+            raise RefusedError(f"data row {number} must be a list of {len(columns)} values")
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _inputs(columns: Any, names: Collection[str]) -> pd.DataFrame:
+    """Frame of `{"open": [1, ...], ...}`; or of rows, as `_records`."""
+    if isinstance(columns, list):
+        return _records(columns, names)
+    if not isinstance(columns, dict) or not all(isinstance(v, list) for v in columns.values()):
+        raise RefusedError("inputs must be an object of lists, one a column, or a list of objects")
+    if len({len(values) for values in columns.values()}) > 1:
+        raise RefusedError("the columns of inputs must be of one length")
+    return pd.DataFrame(columns)
+
+
+def _from_csv(body: bytes, names: Collection[str]) -> pd.DataFrame:
+    content = _text(body).encode()
+    if not content.strip():
+        raise RefusedError("the body is empty")
+    blocks = pa_csv.ReadOptions(block_size=len(content) + 1)  # a column's kind is that of all rows
+    try:
+        return pa_csv.read_csv(pa.BufferReader(content), blocks).to_pandas(date_as_object=False)
+    except pa.ArrowException as error:
+        raise RefusedError(f"the body is not CSV: {error}") from None
+
+
+def _from_parquet(body: bytes, names: Collection[str]) -> pd.DataFrame:
+    try:
+        file = pa_parquet.ParquetFile(pa.BufferReader(body))
+        _check_length(file.metadata.num_rows)
+        return file.read().to_pandas(date_as_object=False)
+    except (pa.ArrowException, OSError) as error:
+        raise RefusedError(f"the body is not Parquet: {error}") from None
+
+
+_SPLIT = ("columns", "data", "index")
+_FORMS = {
+    "dataframe_records": _records,
+    "dataframe_split": _split,
+    "instances": _records,
+    "inputs": _inputs,
+}
+_READERS = {
+    "application/json": _from_json,
+    "text/csv": _from_csv,
+    "application/vnd.apache.parquet": _from_parquet,
+}
