@@ -24,7 +24,7 @@ from hmm_exp.errors import DataError, HistoryError, ModelError
 from hmm_exp.features.build import FeatureTable, build_features
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm import recursions
-from hmm_exp.market.bars import Bars
+from hmm_exp.market.bars import PRICES, Bars
 from hmm_exp.market.gaps import chain_steps, usual_step
 from hmm_exp.market.load import features_from_frame
 from hmm_exp.market.options import ReadOptions
@@ -182,9 +182,11 @@ class Detector(StreamModel):
 
     @property
     def bar_columns(self) -> tuple[str, ...]:
-        """Names of the columns of bars that a caller sends: the time, and what the features use."""
-        names = {"volume": self.reading.volume}
-        return (self.reading.time, *(names.get(name, name) for name in self.recipe.needs))
+        """Names of the columns of bars that a caller sends: time, four prices, volume.
+
+        Those that no feature uses may be left out, see `Recipe.needs`.
+        """
+        return (self.reading.time, *PRICES, self.reading.volume)
 
     @property
     def input_hint(self) -> str:

@@ -187,7 +187,7 @@ def with_cell(frame: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
         ("timestamp", object(), "column timestamp holds a value of type object"),
         ("timestamp", "2300-01-01", "send at least 60 rows"),
         ("timestamp", 10**30, "send at least 60 rows"),
-        ("open", "\x1b[31m" + "x" * 2_000_000, r"first open=\x1b[31mxxx"),
+        ("high", "\x1b[31m" + "x" * 2_000_000, r"first high=\x1b[31mxxx"),
     ],
 )
 def test_a_cell_of_no_use_is_refused_in_a_short_line(served, bars, column, value, words):

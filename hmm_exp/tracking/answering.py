@@ -168,6 +168,10 @@ def _fits(kind: type, kinds: tuple[type, ...]) -> bool:
 def _check_bars(frame: pd.DataFrame, detector: Detector) -> None:
     """Refuse bars without one of the columns; their times may be the index."""
     time, *others = detector.bar_columns
+    needs = {
+        detector.reading.volume if name == "volume" else name for name in detector.recipe.needs
+    }
+    others = [name for name in others if name in needs]
     indexed = isinstance(frame.index, pd.DatetimeIndex) or frame.index.name is not None
     needed = others if indexed else [time, *others]
     if missing := [name for name in needed if name not in frame]:

@@ -115,16 +115,15 @@ def sample_bars(detector: Detector) -> pd.DataFrame:
     random = np.random.default_rng(0)
     close = 100 * np.exp(0.005 * random.standard_normal(n_bars).cumsum())
     opens = np.concatenate([[100.0], close[:-1]])
-    bars = {
-        "open": opens,
-        "high": np.maximum(opens, close) * (1 + 0.002 * random.random(n_bars)),
-        "low": np.minimum(opens, close) * (1 - 0.002 * random.random(n_bars)),
-        "close": close,
-        "volume": random.uniform(50, 150, n_bars),
-    }
-    time = pd.date_range("2021-01-01", periods=n_bars, freq=detector.step, tz="UTC")
-    values = (time, *(bars[name] for name in detector.recipe.needs))
-    return pd.DataFrame(dict(zip(detector.bar_columns, values, strict=True)))
+    columns = (
+        pd.date_range("2021-01-01", periods=n_bars, freq=detector.step, tz="UTC"),
+        opens,
+        np.maximum(opens, close) * (1 + 0.002 * random.random(n_bars)),
+        np.minimum(opens, close) * (1 - 0.002 * random.random(n_bars)),
+        close,
+        random.uniform(50, 150, n_bars),
+    )
+    return pd.DataFrame(dict(zip(detector.bar_columns, columns, strict=True)))
 
 
 def _save(folder: Path, detector: Detector, model: LoggedModel) -> None:
