@@ -34,7 +34,7 @@ class Source:
         When each base bar (or ready row) is complete, UTC.
     log_return
         Log return per base bar, shape (N,), NaN where the bar before is missing; None when a
-        ready table has no raw log return.
+        ready table has no raw log return of its rows' timeframe.
     """
 
     bars: Bars | None
@@ -154,7 +154,7 @@ def _ready_returns(frame: pd.DataFrame, gaps: str) -> np.ndarray | None:
     returns = frame[finest].to_numpy(dtype=np.float64, copy=True)
     time = pd.DatetimeIndex(frame.index).as_unit("ns").asi8
     returns[chain_steps(time, column_step(finest).value, gaps) != 1] = np.nan
-    return returns
+    return returns if np.isfinite(returns).any() else None
 
 
 def _frame_digest(frame: pd.DataFrame) -> str:

@@ -77,7 +77,7 @@ def scale_floor(x: np.ndarray) -> float:
     """Smallest scale a density of `x` may have. Raises FitError when `x` does not vary."""
     floor = SCALE_FLOOR * float(np.mean(np.abs(x - np.median(x))))
     if not floor > 0.0:
-        raise FitError(f"all {len(x)} returns equal {x[0]:g}: no density can be fitted to them")
+        raise FitError(f"all {len(x)} returns equal {x[0]:g}")
     return floor
 
 

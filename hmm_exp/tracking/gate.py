@@ -134,9 +134,9 @@ def _gain(evidence: Evidence, baseline: str, weight: str, level: float) -> Itera
     gain, over = evidence.gain(baseline), f"gain over {_BASELINES[baseline]}"
     estimate = estimate_gain(gain, level=level)
     if estimate is None:
-        n_scored = np.isfinite(gain).sum()
-        text = f"no {over} is shown: {n_scored} test bars are scored, {MIN_BARS} are needed"
-        yield Finding(weight, text)
+        count = f"{np.isfinite(gain).sum()} test bars are scored, {MIN_BARS} are needed"
+        why = evidence.why_no_gain(baseline) or count
+        yield Finding(weight, f"no {over} is shown: {why}")
         return
     shown = f"{over} on {estimate.n_bars:,} test bars {estimate.mean:+.4f} nats per bar"
     bound = f"lower bound {estimate.bound:+.4f}"

@@ -12,6 +12,7 @@ DATA_DIGEST = "data_digest"
 STATUS_REASON = "status_reason"
 INSTRUMENT = "instrument"
 DATA_KIND = "data_kind"
+UNSCORED = "unscored"  # JSON: why scores are missing, by what is missing; absent when none is
 FAULTS = "faults"  # hard faults joined by "; ", absent when there are none
 CRITERIA_BY_STATES = "criteria_by_states"  # JSON of a run's selection table
 REGIME_NOW = "regime_now"
