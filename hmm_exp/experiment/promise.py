@@ -160,8 +160,8 @@ def promise_of(detector: Detector) -> Promise:
     stored = detector.promise
     if not stored:
         raise ModelError(
-            "this model carries no promise to hold it to: it was made by an earlier version, or on "
-            f"fewer than {MIN_BARS} rows; train it again"
+            "this model carries no promise to watch: an earlier version made it, or it had fewer "
+            f"than {MIN_BARS} rows; train it again on at least as many"
         )
     try:
         yardsticks = [

@@ -174,6 +174,11 @@ def column_timeframe(column: str) -> str | None:
     return match[1] if match else None
 
 
+def reads_volume(column: str) -> bool:
+    """Whether a feature column is made from the volume."""
+    return "volume" in column or "vwap" in column
+
+
 def select_columns(
     names: Sequence[str], include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> list[str]:

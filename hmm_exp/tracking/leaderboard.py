@@ -198,7 +198,7 @@ def _walks(run: Run) -> bool:
 
 def _across(run: Run) -> str:
     """Metric that decides between spaces, and between walks."""
-    return run.data.params["selection.across"]
+    return run.data.params.get("selection.across", "return_gain_val")
 
 
 def _scored(runs: list[Run]) -> list[Run]:

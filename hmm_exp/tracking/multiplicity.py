@@ -140,8 +140,8 @@ def _finished(cells: list[Run]) -> list[Run]:
 
 def _baseline(finished: list[Run]) -> str:
     """Baseline of the gains that a sweep is judged by."""
-    across = finished[0].data.params["selection.across"] if finished else "return_gain_val"
-    return _BASELINES[across]
+    settings = (run.data.params.get("selection.across", "") for run in finished)
+    return next((_BASELINES[name] for name in settings if name in _BASELINES), "static")
 
 
 def _latest(runs: list[Run]) -> list[Run]:
