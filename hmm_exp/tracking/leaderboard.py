@@ -222,10 +222,11 @@ def _best_walk(runs: list[Run]) -> _Winner:
     best = max(scored or runs, key=lambda run: worth[run.info.run_id])
     value, *others = sorted(worth.values(), reverse=True)
     margin = f", {value - others[0]:.4f} above the next" if others else ""
+    name, space = (best.data.tags[tag] for tag in (tags.CELL, tags.OBSERVATION_SPACE))
     return _Winner(
         best,
-        f"{best.data.tags[tags.CELL]}: highest out-of-sample {yardstick} of {len(worth)} walks in "
-        f"{best.data.tags[tags.OBSERVATION_SPACE]} ({value:+.4f} nats per bar{margin})",
+        f"{name}: highest out-of-sample {yardstick} of {len(worth)} walk{'s' * bool(others)} in "
+        f"{space} ({value:+.4f} nats per bar{margin})",
     )
 
 

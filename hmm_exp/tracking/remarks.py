@@ -46,8 +46,8 @@ def missing_scores(cells: list[Run]) -> list[str]:
 
 def _which(names: list[str], n_finished: int) -> str:
     if len(names) == 1:
-        return f"no score in {names[0]}"
-    return f"no score in {len(names)} of {n_finished} cells, such as {names[0]}"
+        return names[0]
+    return f"{len(names)} of {n_finished} cells, such as {names[0]}"
 
 
 def _short(fewer: Run, more: Run) -> float:
