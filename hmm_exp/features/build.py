@@ -221,13 +221,13 @@ def _no_complete_row(bars: Bars, recipe: Recipe, X: np.ndarray) -> DataError:
         return _too_few(bars, recipe)
     n_missing = np.isnan(X).sum(axis=0)
     most = int(n_missing.max())
-    help_ = ways_out([recipe.columns[i] for i in np.flatnonzero(n_missing == most)], bars)
+    columns = [recipe.columns[i] for i in np.flatnonzero(n_missing == most)]
+    help_ = ways_out(columns, bars)
     if most == len(X):
         return DataError(f"no value on any of {len(X)} rows: {help_}")
-    bridge = ", data.gaps=bridge makes neighbours across gaps" if bars.gaps == "split" else ""
-    return DataError(
-        f"none of {len(X)} rows has every feature, {most} lack the same: {help_}{bridge}"
-    )
+    if bars.gaps == "split" and not any(map(reads_volume, columns)):
+        help_ += ", data.gaps=bridge makes neighbours across gaps"
+    return DataError(f"none of {len(X)} rows has every feature, {most} lack {columns[0]}: {help_}")
 
 
 def _too_few(bars: Bars, recipe: Recipe) -> HistoryError:
