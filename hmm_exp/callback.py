@@ -53,9 +53,9 @@ class SweepCallback(Callback):
                 from hmm_exp.tracking.sweep import announce, open_sweep
 
                 collect_seldom()  # once more: MLflow is loaded now
-                _open, changed = open_sweep(config, plan)
+                _open, warnings = open_sweep(config, plan)
                 self.settings = _open
-            announce(self.settings, changed)
+            announce(self.settings, warnings)
             load = partial(_load_what_judges, self.settings.tracking.report)
             Thread(target=load, name="hmm_exp.load", daemon=True).start()
             if not in_this_process(config):

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hmm_exp.command_line import DONE, Parser, add_read_options, exit_status, with_read_options
+from hmm_exp.command_line import (
+    DONE,
+    Parser,
+    add_read_options,
+    exit_status,
+    show_reading,
+    with_read_options,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +186,8 @@ def run(args: argparse.Namespace) -> int:
     from hmm_exp.tracking.lookup import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
-    bars = read_bars(args.bars, detector.reading)
+    bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
+    show_reading(bars.report, detector)
     table = check_causality(detector, bars, args.times, args.seed)
     shown = table.reset_index()
     shown["largest_change"] = shown["largest_change"].map("{:.3g}".format)

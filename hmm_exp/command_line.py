@@ -109,6 +109,20 @@ def with_read_options(detector: "Detector", args: argparse.Namespace) -> "Detect
     return replace(detector, reading=read_options(args, detector.reading))
 
 
+def show_reading(report: dict[str, Any], detector: "Detector | None" = None) -> None:
+    """Print to standard error what is doubtful about a table, and what differs from training."""
+    trained = detector.meta.get("columns", {}) if detector else {}
+    for role, column in report["columns"].items():
+        before = trained.get(role, column)
+        if before != column:
+            print(
+                f"note: {role} is read from {column!r}, in training from {before!r}",
+                file=sys.stderr,
+            )
+    for warning in report["warnings"]:
+        print(f"warning: {one_line(warning)}", file=sys.stderr)
+
+
 def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Status that a command leaves with; what it cannot do is one line on standard error."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -224,7 +224,9 @@ class Detector(StreamModel):
     def _accepted(self, bars: "Bars | pd.DataFrame") -> Bars:
         if isinstance(bars, pd.DataFrame):
             with _hint(self.input_hint):
-                return bars_from_frame(bars, self.reading, step=self.step, name=self.name)
+                return bars_from_frame(
+                    bars, self.reading, step=self.step, name=self.name, needs=self.recipe.needs
+                )
         if bars.step != self.step:
             raise DataError(
                 f"bars of {step_in_words(bars.step)}: the model was trained on bars of "

@@ -13,7 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hmm_exp.command_line import DONE, Parser, add_read_options, exit_status, with_read_options
+from hmm_exp.command_line import (
+    DONE,
+    Parser,
+    add_read_options,
+    exit_status,
+    show_reading,
+    with_read_options,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +115,8 @@ def run(args: argparse.Namespace) -> int:
     since = _instant(args.since)
     detector = with_read_options(find_detector(args.model), args)
     promise = promise_of(detector)
-    bars = read_bars(args.bars, detector.reading)
+    bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
+    show_reading(bars.report, detector)
     watched = watch(detector, bars, since)
     if args.figure:
         from hmm_exp.experiment import figures

@@ -465,7 +465,7 @@ def test_a_train_block_opens_its_own_sequence():
         (7, "close", "n/a!", "text"),
         (7, "close", "", "data.bad_rows=drop"),
         (7, "close", 0.0, "data.bad_rows=drop"),
-        (7, "open", -5.0, "data.bad_rows=drop"),
+        (7, "low", -5.0, "data.bad_rows=drop"),
         (7, "high", 1e-9, "data.bad_rows=drop"),
         (7, "volume", -1.0, "data.bad_rows=drop"),
         (8, "timestamp", "2021-01-01 07:00:00", "data.bad_rows=drop keeps the last"),
@@ -517,7 +517,7 @@ def test_a_constant_feature_is_named(small_config, bars_csv):
     names = "log_volume_delta_current_1H,volume_rvol_20_1H"
     assert re.fullmatch(
         rf"constant on all \d+ train rows: features.exclude=\[{names}\] leaves them out, "
-        "data.volume_column=NAME reads another volume than volume",
+        "data.volume_column=NAME reads another volume than 'volume'",
         str(caught.value),
     )
 
@@ -549,7 +549,8 @@ def test_a_constant_column_of_a_ready_table_can_only_be_left_out(small_config, b
 )
 def test_too_few_train_rows_name_what_ends_train(small_config, bars_csv, changes, says):
     with pytest.raises(
-        DataError, match=f"0 complete train rows of 1H.*a later end of train {says}"
+        DataError,
+        match=f"0 complete train rows of 1H.*a later end of train {says}, a smaller features.window$",
     ):
         prepare(edited(small_config, bars_csv, **changes))
 

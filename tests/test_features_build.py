@@ -183,7 +183,7 @@ def test_volume_that_never_is_leaves_no_row_and_names_the_ways_out(market):
         build_features(replace(market, frame=frame), RECIPES[0])
     assert str(caught.value) == (
         f"no value on any of 593 rows: features.exclude=[{columns}] leaves them out, "
-        "data.volume_column=NAME reads another volume than volume"
+        "data.volume_column=NAME reads another volume than 'volume'"
     )
 
 
@@ -199,7 +199,7 @@ def test_volume_that_seldom_is_names_the_column_that_is_missing_most(market):
         build_features(replace(bars, frame=frame), recipe)
     assert re.fullmatch(
         r"none of 400 rows has every feature, 2\d\d lack close_over_vwap_1H: features.exclude="
-        r"\[close_over_vwap_1H\] leaves it out, data.volume_column=NAME reads .* than volume",
+        r"\[close_over_vwap_1H\] leaves it out, data.volume_column=NAME reads .* than 'volume'",
         str(caught.value),
     )
 
@@ -207,20 +207,22 @@ def test_volume_that_seldom_is_names_the_column_that_is_missing_most(market):
 @pytest.mark.parametrize(
     ("others", "advice"),
     [
-        ([], "data.volume_column=NAME reads another volume than Vol"),
-        (["ticks"], "data.volume_column=ticks reads another volume than Vol"),
-        (["<TICKVOL>"], """data.volume_column='"<TICKVOL>"' reads another volume than Vol"""),
-        (["a", "b", "c", "d"], "data.volume_column=a (or b, c) reads another volume than Vol"),
+        ([], "data.volume_column=NAME"),
+        (["ticks"], "data.volume_column=ticks"),
+        (["<TICKVOL>"], """data.volume_column='"<TICKVOL>"'"""),
+        (["a", "b", "c", "d"], "data.volume_column=a (or b, c)"),
     ],
 )
 def test_advice_on_the_volume_names_the_columns_that_the_file_has(market, others, advice):
     bars = replace(market, report={"columns": {"volume": "Vol"}, "other_volumes": others})
-    columns = ["log_volume_delta_current_1H"]
-    assert ways_out(columns, bars) == (
-        f"features.exclude=[log_volume_delta_current_1H] leaves it out, {advice}"
+    recipe = Recipe.of_set("v1v2", ["1H"])
+    assert ways_out(["close_over_vwap_1H"], recipe, bars) == (
+        f"features.exclude=[close_over_vwap_1H] leaves it out, {advice} reads another volume than "
+        "'Vol'"
     )
-    assert "data.volume_column" not in ways_out(["high_low_range_pct_current_1H"], bars)
-    assert "data.volume_column" not in ways_out(columns, None)
+    for column in ("high_low_range_pct_current_1H", "close_parkinson_20_1H"):
+        assert "data.volume_column" not in ways_out([column], recipe, bars)
+    assert "data.volume_column" not in ways_out(["volume_rvol_20_1H"], recipe, None)
 
 
 def test_a_timeframe_finer_than_the_bars_is_refused(market):

@@ -7,7 +7,9 @@ import pytest
 from hmm_exp.errors import DataError
 from hmm_exp.market.columns import find_prices, find_timestamp, find_volume
 from hmm_exp.market.options import ReadOptions
-from hmm_exp.market.stamps import UNREADABLE, read_stamps, stamp_column
+from hmm_exp.market.stamps import read_stamps
+from hmm_exp.market.time_column import time_column
+from hmm_exp.market.zones import UNREADABLE
 
 
 @pytest.mark.parametrize(
@@ -109,38 +111,38 @@ NOON = pd.Timestamp("2024-01-31 12:00", tz="UTC").value
     ids=str,
 )
 def test_every_usual_form_of_a_stamp_is_read(stamp):
-    assert read_stamps(pd.Series([stamp]))[0].tolist() == [NOON]
+    assert read_stamps(pd.Series([stamp])).ns.tolist() == [NOON]
 
 
 def test_units_and_forms_may_change_from_row_to_row():
     stamps = pd.Series([NOON // 10**9, NOON // 10**6, NOON // 10**3])
-    assert read_stamps(stamps)[0].tolist() == [NOON] * 3
+    assert read_stamps(stamps).ns.tolist() == [NOON] * 3
     texts = pd.Series(["2024-01-31 12:00:00", "2024-01-31 12-PM", str(NOON // 10**9), "x", None])
     texts.index = [0, 1, 1, 0, 0]  # as after joining frames
-    assert read_stamps(texts)[0].tolist() == [NOON] * 3 + [UNREADABLE] * 2
+    assert read_stamps(texts).ns.tolist() == [NOON] * 3 + [UNREADABLE] * 2
 
 
 def test_nanoseconds_keep_their_last_digit():
-    assert read_stamps(pd.Series([NOON + 1]))[0].tolist() == [NOON + 1]
+    assert read_stamps(pd.Series([NOON + 1])).ns.tolist() == [NOON + 1]
 
 
 def test_whole_numbers_like_20240131_are_dates():
-    stamps, notes = read_stamps(pd.Series([20240131, 20240201]))
-    assert np.diff(stamps).tolist() == [86_400 * 10**9]
-    assert notes == ["dates written as YYYYMMDD"]
+    stamps = read_stamps(pd.Series([20240131, 20240201]))
+    assert np.diff(stamps.ns).tolist() == [86_400 * 10**9]
+    assert stamps.notes == ["dates written as YYYYMMDD"]
 
 
 def test_day_and_month_are_told_apart_by_all_rows_or_refused():
     days = pd.Series(["01/02/2024", "13/02/2024"])
-    assert pd.Timestamp(read_stamps(days)[0][0]).month == 2
-    assert pd.Timestamp(read_stamps(pd.Series(["01.02.2024"]))[0][0]).month == 2
+    assert pd.Timestamp(read_stamps(days).ns[0]).month == 2
+    assert pd.Timestamp(read_stamps(pd.Series(["01.02.2024"])).ns[0]).month == 2
     with pytest.raises(DataError, match=r"day and month cannot be told apart in .*'01/02/2024'"):
         read_stamps(days[:1])
 
 
 def test_a_time_of_day_alone_is_no_stamp_but_beside_a_date_it_is_joined():
     frame = pd.DataFrame({"<DATE>": ["2024.01.31"], "<TIME>": ["12:00:00"]})
-    column = stamp_column(frame, ReadOptions("open"))
-    assert column.name == "<DATE> + <TIME>"
-    assert read_stamps(column)[0].tolist() == [NOON]
-    assert read_stamps(frame["<TIME>"])[0].tolist() == [UNREADABLE]
+    times = time_column(frame, ReadOptions("open"))
+    assert times.name == "<DATE> + <TIME>"
+    assert times.stamps.ns.tolist() == [NOON]
+    assert read_stamps(frame["<TIME>"]).ns.tolist() == [UNREADABLE]

@@ -76,7 +76,10 @@ def test_a_gzip_keeps_the_name_of_the_instrument():
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("<html>\n<p>gone</p>\n", r"no column named open, high, low, close; there are <html>"),
+        (
+            "<html>\n<p>gone</p>\n",
+            r"bars.csv is a web page: a table is CSV, gzip of CSV, or Parquet",
+        ),
         ("", r"bars.csv is empty; set data.path"),
         (b"\x1f\x8b broken", r"bars.csv is a damaged gzip file"),
         (b"PAR1 broken", r"bars.csv is a damaged Parquet file"),
@@ -161,8 +164,8 @@ def test_features_are_available_one_step_of_the_finest_timeframe_after_an_open_s
             "time,a_1H\n2024-01-01,inf\n2024-01-02,1\n",
             "1 row with an infinite value, first a_1H=inf",
         ),
-        ("time,kind\n2024-01-01,x\n2024-01-02,y\n", "no numeric column beside 'time'"),
-        ("time,a_1H,a_1H\n2024-01-01,1,2\n", "columns named more than once: a_1H"),
+        ("time,kind\n2024-01-01,x\n2024-01-02,y\n", "no numeric column but the time 'time'"),
+        ("time,a_1H,a_1H\n2024-01-01,1,2\n", "columns named more than once that differ: a_1H"),
         ("time,a_1H\n2024-01-01,1\n2024-01-01,2\n", "1 conflicting duplicate timestamp"),
     ],
 )

@@ -192,7 +192,7 @@ def test_a_missing_feature_column_is_named(served, features):
 
 def test_the_server_cannot_lengthen_a_complaint(bars):
     with pytest.raises(MlflowException) as caught:
-        RegimeModel(small_detector()).predict(bars.drop(columns="open"))
+        RegimeModel(small_detector()).predict(bars.drop(columns="close"))
     caught.value.message = f"Failed to predict data '{bars}'"
     assert "\n" not in json.loads(caught.value.serialize_as_json())["message"]
 

@@ -13,7 +13,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from hmm_exp.command_line import DONE, Parser, add_read_options, exit_status, with_read_options
+from hmm_exp.command_line import (
+    DONE,
+    Parser,
+    add_read_options,
+    exit_status,
+    show_reading,
+    with_read_options,
+)
 
 EXAMPLES = """examples:
   hmm-apply --model models:/hmm_regime/Production --bars new.csv --latest
@@ -163,12 +170,23 @@ def _source(
     stream = detector.stream()
     options = detector.reading
     if args.bars is not None:
-        return stream.extend, bar_chunks(args.bars, options, detector.step)
+        chunks = bar_chunks(args.bars, options, detector.step, needs=detector.recipe.needs)
+        return stream.extend, _shown(chunks, detector)
     if args.features_csv is not None:
         return RowStream(stream.model).extend, feature_chunks(args.features_csv, options)
     lookbacks = read_lookbacks(args.lookbacks, detector.recipe.timeframes, options)
     table = lookback_table(lookbacks, detector.recipe)
     return detector.filter, [(table, 1.0)]
+
+
+def _shown(chunks: Iterable[tuple[Any, float]], detector: Any) -> Iterator[tuple[Any, float]]:
+    """The chunks, with what the user should know of the reading after the first of them."""
+    is_first = True
+    for bars, share in chunks:
+        if is_first:
+            show_reading(bars.report, detector)
+        yield bars, share
+        is_first = False
 
 
 def _check_read(args: argparse.Namespace, detector: Any, n_read: int, n_rows: int) -> None:
@@ -207,7 +225,9 @@ def _history(args: argparse.Namespace, detector: Any) -> Any:
 
     if args.bars is None:
         return None
-    return read_bars(args.bars, detector.reading)
+    bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
+    show_reading(bars.report, detector)
+    return bars
 
 
 def _opened(path: Path | None) -> Any:

@@ -7,7 +7,14 @@ feature and by timeframe, one row for each bar of the finest timeframe.
 import argparse
 from pathlib import Path
 
-from hmm_exp.command_line import DONE, Parser, add_read_options, exit_status, read_options
+from hmm_exp.command_line import (
+    DONE,
+    Parser,
+    add_read_options,
+    exit_status,
+    read_options,
+    show_reading,
+)
 
 EXAMPLE = """example:
   hmm-features --input bars.csv --bar-stamp open --features v1 \\
@@ -46,9 +53,12 @@ def run(args: argparse.Namespace) -> list[str]:
     from hmm_exp.market.timeframes import timeframe_name
 
     check_output(args.output)
-    bars = read_bars(args.input, read_options(args))
+    windows = (args.window, args.vwap_hours)
+    needs = Recipe.of_set(args.features, args.timeframes or ["1H"], *windows).needs
+    bars = read_bars(args.input, read_options(args), needs=needs)
+    show_reading(bars.report)
     timeframes = args.timeframes or [timeframe_name(bars.step)]
-    recipe = Recipe.of_set(args.features, timeframes, args.window, args.vwap_hours)
+    recipe = Recipe.of_set(args.features, timeframes, *windows)
     table = build_features(bars, recipe)
     table.write(args.output)
     stamps = table.timestamp.dt.tz_convert(None)

@@ -13,6 +13,7 @@ from hmm_exp.command_line import (
     add_store_options,
     exit_status,
     read_options,
+    show_reading,
 )
 
 EXAMPLES = """examples:
@@ -90,7 +91,9 @@ def _diff(versions, args: argparse.Namespace) -> list[str]:
     lines = history.parameter_lines(old, new, (old_name, new_name))
     if args.bars is None:
         return lines
-    bars = read_bars(args.bars, read_options(args, new.reading))
+    needs = {*old.recipe.needs, *new.recipe.needs}
+    bars = read_bars(args.bars, read_options(args, new.reading), needs=needs)
+    show_reading(bars.report, new)
     found = history.compare_regimes(old, new, bars, (old_name, new_name))
     return [*lines, "", *history.difference_lines(found, (old_name, new_name))]
 

@@ -21,8 +21,9 @@ from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.experiment.shared import shared_features
 from hmm_exp.experiment.source import Source, column_step, read_options, read_source
 from hmm_exp.experiment.split import TRAIN, Fold, Split, make_split, train_option
-from hmm_exp.features.build import FeatureTable, build_features, ways_out
+from hmm_exp.features.build import FeatureTable, build_features, ways_out, window_settings
 from hmm_exp.features.recipe import Recipe, select_columns
+from hmm_exp.market.bars import OHLCV
 from hmm_exp.market.timeframes import timeframe_step
 
 SAID_OTHERWISE = {"data.path", "model.n_states", "model.state_grid"}  # digest; numbers of states
@@ -156,7 +157,7 @@ def prepare(config: Config) -> Prepared:
         For input that no fit should start on.
     """
     cache = _cache(config)
-    source = read_source(config.data, cache)
+    source = read_source(config.data, cache, needs_of(config))
     started = time.perf_counter()
     table = _features(config, source, cache)
     split = make_split(source.time, config.split)
@@ -192,6 +193,11 @@ def _cache(config: Config) -> Path | None:
     """Folder of a sweep's cache; a single run has nobody to share with."""
     folder = config.sweep.folder
     return Path(folder) / CACHE if config.cache and folder else None
+
+
+def needs_of(config: Config) -> tuple[str, ...]:
+    """Columns of bars that a config's features use; of a ready table none matter."""
+    return OHLCV if config.data.kind == "features" else recipe_of(config).needs
 
 
 def _features(config: Config, source: Source, cache: Path | None) -> FeatureTable:
@@ -241,13 +247,13 @@ def _scaler(
     if len(rows) < 2:
         raise DataError(
             f"{len(rows)} complete train rows of {table.recipe.grid} after a warm-up of "
-            f"{table.warmup_rows} rows, at least 2 are needed: {_longer_train(config, source)}"
+            f"{table.warmup_rows} rows, at least 2 are needed: {_longer_train(config, table, source)}"
         )
     constant = [
         str(name) for name in rows if rows[name].iloc[0] == rows[name].min() == rows[name].max()
     ]
     if constant:
-        help_ = ways_out(constant, source.bars)
+        help_ = ways_out(constant, table.recipe, source.bars)
         raise FitError(f"constant on all {len(rows)} train rows: {help_}")
     distinct = len(rows.drop_duplicates())
     if distinct < n_states:
@@ -258,7 +264,8 @@ def _scaler(
     return StandardScaler().fit(rows.to_numpy())
 
 
-def _longer_train(config: Config, source: Source) -> str:
+def _longer_train(config: Config, table: FeatureTable, source: Source) -> str:
     """Ways to more train rows, in words."""
-    shorter = "" if source.bars is None else ", a smaller features.window or features.vwap_hours"
+    windows = [] if source.bars is None else window_settings(table.recipe)
+    shorter = f", a smaller {' or '.join(windows)}" if windows else ""
     return f"more data, a later end of train ({train_option(config.split)}){shorter}"

@@ -39,6 +39,7 @@ from hmm_exp.experiment.walk import Walk, walk_forward
 from hmm_exp.hmm.burnin import burn_in
 from hmm_exp.hmm.criteria import criteria, single_gaussian
 from hmm_exp.hmm.order import labels
+from hmm_exp.market.bars import OHLCV
 
 __all__ = ["RunResult", "regime_in_words", "regime_table", "run", "run_once", "run_walk_forward"]
 
@@ -219,9 +220,16 @@ def _detector(prepared: Prepared, candidate: Candidate, scaler: StandardScaler) 
             "fingerprint": prepared.fingerprint,
             "train_end": train_end.isoformat(),
             "refit": refitted,
+            "columns": _columns_read(prepared),
         },
     )
     return replace(detector, min_history=_min_history(prepared, detector))
+
+
+def _columns_read(prepared: Prepared) -> dict[str, str]:
+    """Columns of the file that were read as times, prices and volume; of features the times."""
+    columns = prepared.source.report.get("columns", {})
+    return {role: columns[role] for role in ("timestamp", *OHLCV) if role in columns}
 
 
 def _promising(prepared: Prepared, detector: Detector, track: Track | None) -> Detector:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from hmm_exp.config import DataConfig
 from hmm_exp.experiment.shared import shared_bars, shared_ready
-from hmm_exp.market.bars import Bars
+from hmm_exp.market.bars import OHLCV, Bars
 from hmm_exp.market.gaps import chain_steps, usual_step
 from hmm_exp.market.load import read_bars, read_features
 from hmm_exp.market.options import ReadOptions
@@ -61,12 +61,16 @@ class Source:
         return replace(self, bars=inside, time=self.time[bars], log_return=log_return)
 
 
-def read_source(data: DataConfig, cache: Path | None = None) -> Source:
+def read_source(
+    data: DataConfig, cache: Path | None = None, needs: tuple[str, ...] = OHLCV
+) -> Source:
     """Bars or ready features as configured; read once per process, file state and settings.
 
-    With a folder for a `cache`, once for all processes that use it.
+    With a folder for a `cache`, once for all processes that use it. `needs` are the columns of
+    bars that will be used, see `bars_from_frame`.
     """
-    return _read(_Reading(json.dumps(vars(data), sort_keys=True), _file_state(data.path), cache))
+    settings = json.dumps(vars(data), sort_keys=True)
+    return _read(_Reading(settings, _file_state(data.path), needs, cache))
 
 
 def read_options(data: DataConfig) -> ReadOptions:
@@ -85,16 +89,18 @@ class _Reading:
 
     settings: str
     file_state: tuple[int | str, ...]
+    needs: tuple[str, ...]
     cache: Path | None = field(compare=False)
 
 
 @lru_cache(maxsize=4)
 def _read(reading: _Reading) -> Source:
     data = DataConfig(**json.loads(reading.settings))
-    key = [reading.settings, reading.file_state]
+    key: list = [reading.settings, reading.file_state]
     if data.kind == "features":
         return _source_of_features(data, reading.cache, key)
-    bars, digest = shared_bars(reading.cache, key, lambda: _read_bars(data))
+    key.append(reading.needs)
+    bars, digest = shared_bars(reading.cache, key, lambda: _read_bars(data, reading.needs))
     return Source(
         bars=bars,
         frame=None,
@@ -106,10 +112,10 @@ def _read(reading: _Reading) -> Source:
     )
 
 
-def _read_bars(data: DataConfig) -> Bars:
+def _read_bars(data: DataConfig, needs: tuple[str, ...]) -> Bars:
     if data.kind == "synthetic":
         return make_market(data.n_bars, data.n_regimes, data.seed)
-    return read_bars(str(data.path), read_options(data), name=data.name)
+    return read_bars(str(data.path), read_options(data), name=data.name, needs=needs)
 
 
 def _read_table(data: DataConfig) -> tuple[pd.DataFrame, dict]:

@@ -5,7 +5,6 @@ nothing in it depends on later bars, nor on how many there are.
 """
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +23,11 @@ from hmm_exp.features.kernel import (
     join_as_of,
     new_state,
 )
-from hmm_exp.features.recipe import FEATURES, Recipe, reads_volume
+from hmm_exp.features.recipe import FEATURES, Recipe
 from hmm_exp.hmm.threads import run_all
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.options import quoted
 from hmm_exp.market.resample import resample
 from hmm_exp.market.timeframes import step_in_words, timeframe_step
 
@@ -147,29 +147,28 @@ def timeframe_values(bars: Bars, window: int, vwap_window: int) -> np.ndarray:
     return values
 
 
-def ways_out(columns: Sequence[str], bars: Bars | None) -> str:
-    """Settings that help against columns that are constant or missing, in words.
+def ways_out(columns: Sequence[str], recipe: Recipe, bars: Bars | None) -> str:
+    """Settings that help against columns of a recipe that are constant or missing, in words.
 
     Parameters
     ----------
     columns
-        Feature columns.
+        Those columns.
     bars
         What they are made from; None for a ready table.
     """
     them = "it" if len(columns) == 1 else "them"
     help_ = f"features.exclude=[{','.join(columns)}] leaves {them} out"
-    if bars is None or not any(map(reads_volume, columns)):
+    if bars is None or not _volume_in(columns, recipe):
         return help_
     used = bars.report.get("columns", {}).get("volume", "volume")
     first, *more = bars.report.get("other_volumes") or ["NAME"]
     also = f" (or {', '.join(more[:2])})" if more else ""
-    return f"{help_}, data.volume_column={_quoted(first)}{also} reads another volume than {used}"
+    return f"{help_}, data.volume_column={quoted(first)}{also} reads another volume than {used!r}"
 
 
-def _quoted(name: str) -> str:
-    """A column's name as the value of a setting in a shell."""
-    return name if re.fullmatch(r"\w+", name) else f"'\"{name}\"'"
+def _volume_in(columns: Sequence[str], recipe: Recipe) -> bool:
+    return any("volume" in recipe.uses(column) for column in columns)
 
 
 def check_output(path: Path) -> None:
@@ -222,10 +221,10 @@ def _no_complete_row(bars: Bars, recipe: Recipe, X: np.ndarray) -> DataError:
     n_missing = np.isnan(X).sum(axis=0)
     most = int(n_missing.max())
     columns = [recipe.columns[i] for i in np.flatnonzero(n_missing == most)]
-    help_ = ways_out(columns, bars)
+    help_ = ways_out(columns, recipe, bars)
     if most == len(X):
         return DataError(f"no value on any of {len(X)} rows: {help_}")
-    if bars.gaps == "split" and not any(map(reads_volume, columns)):
+    if bars.gaps == "split" and not _volume_in(columns, recipe):
         help_ += ", data.gaps=bridge makes neighbours across gaps"
     return DataError(f"none of {len(X)} rows has every feature, {most} lack {columns[0]}: {help_}")
 
@@ -235,16 +234,15 @@ def _too_few(bars: Bars, recipe: Recipe) -> HistoryError:
     windows = ", ".join(recipe.timeframes)
     return HistoryError(
         f"{len(bars)} bars of {step_in_words(bars.step)} are too few for the windows of {windows}: "
-        f"{needed} are needed; {_lengths(recipe)} decide"
+        f"{needed} are needed; {', '.join([*window_settings(recipe), 'timeframe'])} decide"
     )
 
 
-def _lengths(recipe: Recipe) -> str:
+def window_settings(recipe: Recipe) -> list[str]:
     """Settings that the lengths of a recipe's windows come from."""
     stems = {FEATURES[place].template for _, place in recipe.sources()}
     used = ["features.window"] if any("{w}" in stem for stem in stems) else []
-    used += ["features.vwap_hours"] if any("vwap" in stem for stem in stems) else []
-    return ", ".join([*used, "timeframe"])
+    return used + (["features.vwap_hours"] if any("vwap" in stem for stem in stems) else [])
 
 
 def _write_beside(table: pa.Table, path: Path) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from hmm_exp.config import nearest
 from hmm_exp.errors import ConfigError, ModelError
+from hmm_exp.market.bars import OHLCV
 from hmm_exp.market.timeframes import timeframe_step
 
 HOUR = pd.Timedelta(hours=1)
@@ -32,11 +33,14 @@ class Feature:
         "v1" or "v2".
     lookback
         From the window and the VWAP's window to the number of bars one value is made from.
+    uses
+        The columns of a bar that it is made from.
     """
 
     template: str
     set_name: str
     lookback: Callable[[int, int], int]
+    uses: frozenset[str]
 
     def column(self, window: int, timeframe: str) -> str:
         """Full column name, such as `close_parkinson_20_4H`."""
@@ -44,16 +48,18 @@ class Feature:
 
 
 # The order is that of `kernel.advance`, of the columns of a set, and of the documentation.
+_CLOSE, _VOLUME, _RANGE = frozenset({"close"}), frozenset({"volume"}), frozenset({"high", "low"})
+_TYPICAL = _RANGE | _CLOSE | _VOLUME  # what a VWAP is made from
 FEATURES = (
-    Feature("close_logret_current", "v1", lambda w, vwap: 2),
-    Feature("log_volume_delta_current", "v1", lambda w, vwap: 2),
-    Feature("close_parkinson_{w}", "v1", lambda w, vwap: w),
-    Feature("close_ret_zscore_{w}", "v2", lambda w, vwap: w + 1),
-    Feature("volume_rvol_{w}", "v2", lambda w, vwap: w),
-    Feature("close_over_vwap", "v2", lambda w, vwap: vwap),
-    Feature("close_log_ratio_vwap", "v2", lambda w, vwap: vwap),
-    Feature("high_low_range_pct_current", "v2", lambda w, vwap: 1),
-    Feature("close_open_pct_current", "v2", lambda w, vwap: 1),
+    Feature("close_logret_current", "v1", lambda w, vwap: 2, _CLOSE),
+    Feature("log_volume_delta_current", "v1", lambda w, vwap: 2, _VOLUME),
+    Feature("close_parkinson_{w}", "v1", lambda w, vwap: w, _RANGE),
+    Feature("close_ret_zscore_{w}", "v2", lambda w, vwap: w + 1, _CLOSE),
+    Feature("volume_rvol_{w}", "v2", lambda w, vwap: w, _VOLUME),
+    Feature("close_over_vwap", "v2", lambda w, vwap: vwap, _TYPICAL),
+    Feature("close_log_ratio_vwap", "v2", lambda w, vwap: vwap, _TYPICAL),
+    Feature("high_low_range_pct_current", "v2", lambda w, vwap: 1, _RANGE | {"open"}),
+    Feature("close_open_pct_current", "v2", lambda w, vwap: 1, _CLOSE | {"open"}),
 )
 SETS = {
     "returns": FEATURES[:1],
@@ -131,6 +137,16 @@ class Recipe:
         known = _known_columns(self.timeframes, self.window)
         return [known[column] for column in self.columns]
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns of bars that the features use, and the close, by which they are judged."""
+        used = {"close"}.union(*(FEATURES[index].uses for _, index in self.sources()))
+        return tuple(name for name in OHLCV if name in used)
+
+    def uses(self, column: str) -> frozenset[str]:
+        """Columns of bars that one of the features is made from."""
+        return FEATURES[self.sources()[self.columns.index(column)][1]].uses
+
     def warmup(self, base_step: pd.Timedelta) -> int:
         """Bars of length `base_step` needed before the bar that closes the first complete row.
 
@@ -172,11 +188,6 @@ def column_timeframe(column: str) -> str | None:
     """Timeframe that a column's suffix names: "4H" of `close_over_vwap_4H`, None without one."""
     match = re.search(r"_(\d+(?:min|H|D))$", column)
     return match[1] if match else None
-
-
-def reads_volume(column: str) -> bool:
-    """Whether a feature column is made from the volume."""
-    return "volume" in column or "vwap" in column
 
 
 def select_columns(

@@ -10,7 +10,8 @@ read whole.
 
 import gzip
 import io
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from hmm_exp.errors import DataError
-from hmm_exp.market.bars import Bars
+from hmm_exp.market.bars import OHLCV, Bars
 from hmm_exp.market.columns import is_bars_header, is_features_header
+from hmm_exp.market.frames import OneSeries, tidy
+from hmm_exp.market.headers import find_header
 from hmm_exp.market.load import (
     features_from_frame,
     instrument_name,
@@ -33,13 +36,26 @@ from hmm_exp.market.load import (
 )
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.rows import moment
-from hmm_exp.market.table import Table, _as_utf8, _delimited, read_table
+from hmm_exp.market.table import (
+    GZIP,
+    PARQUET,
+    UNREADABLE_PARQUET,
+    Table,
+    as_utf8,
+    below,
+    damaged,
+    first_lines,
+    layout_of,
+    parse,
+    read_table,
+    refuse_other_kinds,
+)
 from hmm_exp.market.validate import bars_from_frame
 
 BLOCK = 16 << 20  # bytes of text in a chunk, about 250,000 bars
 _PARQUET_ROWS = 250_000
 Rows = TypeVar("Rows", Bars, pd.DataFrame)
-_WHOLE = ("newest first", "back in time", "dates not in ISO form")  # notes of a report
+_UNORDERED = ("newest first", "back in time")  # notes of a report
 
 
 def bar_chunks(
@@ -48,13 +64,14 @@ def bar_chunks(
     step: pd.Timedelta,
     *,
     name: str | None = None,
+    needs: Collection[str] = OHLCV,
     block: int = BLOCK,
 ) -> Iterator[tuple[Bars, float]]:
     """Bars of a file in time order, with the share of the file that has been read.
 
     Parameters
     ----------
-    path, options, name
+    path, options, name, needs
         As in `read_bars`.
     step
         Length of a bar.
@@ -69,14 +86,15 @@ def bar_chunks(
     name = name or instrument_name(path)
 
     def bars_of(table: Table) -> tuple[Bars, dict]:
-        bars = bars_from_frame(whole_rows(table, options).frame, options, step=step, name=name)
+        frame = whole_rows(table, options).frame
+        bars = bars_from_frame(frame, options, step=step, name=name, needs=needs)
         return bars, bars.report
 
     last: Bars | None = None
     for table, share in _tables(Path(path), is_bars_header, block):
         bars = _in_order(bars_of, table, is_whole=share == 1 or last is not None)
         if bars is None:
-            yield read_bars(path, options, name=name), 1.0
+            yield read_bars(path, options, name=name, needs=needs), 1.0
             return
         bars = bars if last is None else _after(last, bars)
         if len(bars):
@@ -109,19 +127,27 @@ def _tables(
 ) -> Iterator[tuple[Table, float]]:
     """Tables of consecutive rows of a file, with the share of it that has been read."""
     if not path.is_file():
-        yield read_table(path, is_header), 1.0  # says what is wrong
+        yield read_table(path, is_header), 1.0  # raises what is wrong, or is a pipe
         return
+    series = OneSeries()
+    for table, share in _tables_of_file(path, is_header, block):
+        series.check(tidy(table.frame)[0])
+        yield table, share
+
+
+def _tables_of_file(
+    path: Path, is_header: Callable[[list[str]], bool], block: int
+) -> Iterator[tuple[Table, float]]:
     with path.open("rb") as file:
         magic = file.read(4)
         file.seek(0)
-        if magic == b"PAR1":
+        if magic == PARQUET:
             yield from _parquet(path)
         elif magic[:2] in (b"\xff\xfe", b"\xfe\xff") or not magic.strip():
             yield read_table(path, is_header), 1.0
         else:
             size = path.stat().st_size
-            is_gzip = magic[:2] == b"\x1f\x8b"
-            with gzip.open(file) if is_gzip else nullcontext(file) as text:
+            with gzip.open(file) if magic[:2] == GZIP else nullcontext(file) as text:
                 for table, is_last in _text_tables(text, is_header, path, block):
                     yield table, 1.0 if is_last else min(file.tell() / size, 0.99)
 
@@ -130,17 +156,21 @@ def _text_tables(
     text: io.BufferedIOBase, is_header: Callable[[list[str]], bool], path: Path, block: int
 ) -> Iterator[tuple[Table, bool]]:
     """Each block under the header of the first one, and whether it is the last."""
-    header, lines = b"", 0
+    header, about = None, {"file": str(path)}
     try:
         for content, is_last in _blocks(text, block):
-            content = content if header else _as_utf8(content)
-            frame, about, ragged = _delimited(header + content, is_header, path)
-            shift = lines - header.count(b"\n")
-            yield Table(frame, about, [(number + shift, row) for number, row in ragged]), is_last
-            lines += content.count(b"\n")
-            header = header or content.split(b"\n")[about["preamble_lines"]] + b"\n"
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+            rows = content
+            if header is None:
+                refuse_other_kinds(content, path)
+                content = as_utf8(content)
+                header = find_header(first_lines(content), is_header)
+                rows = below(content, header)
+                about |= layout_of(header)
+            frame, ragged = parse(rows, header, path)
+            yield Table(frame, about, ragged, header.notes), is_last
+            header = replace(header, line=header.line + content.count(b"\n"))
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged(path, "gzip", error) from None
 
 
 def _blocks(text: io.BufferedIOBase, size: int) -> Iterator[tuple[bytes, bool]]:
@@ -164,8 +194,8 @@ def _parquet(path: Path) -> Iterator[tuple[Table, float]]:
                 done += len(batch)
                 frame = pa.Table.from_batches([batch]).to_pandas(date_as_object=False)
                 yield Table(frame, about), done / total
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is a damaged Parquet file: {error}") from None
+    except UNREADABLE_PARQUET as error:
+        raise damaged(path, "Parquet", error) from None
 
 
 def _in_order(
@@ -178,8 +208,8 @@ def _in_order(
         if is_whole:
             raise
         return None  # more rows tell more, be it of the form of dates or of what is wrong
-    told = any(mark in note for note in report["normalised"] for mark in _WHOLE)
-    return None if told and not is_whole else rows
+    unordered = any(mark in note for note in report["normalised"] for mark in _UNORDERED)
+    return None if (unordered or report["times_compared"]) and not is_whole else rows
 
 
 def _after(last: Bars, bars: Bars) -> Bars:

@@ -1,72 +1,127 @@
-"""Which column of a table is which, by name: the time, the four prices, the base volume."""
+"""Which column of a table is which, by name: the times, the four prices, the base volume.
+
+Names are unique here: a second column of one name is marked, "time [2]", by `marked`.
+"""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 
 from hmm_exp.errors import DataError
-from hmm_exp.market.bars import PRICES
+from hmm_exp.market.bars import OHLCV, PRICES
 
 # Best first. Nameless and `index` columns are what a written DataFrame index becomes.
 _TIMES = ("unix", "unixtime", "unixtimestamp", "timestamp", "timestamps", "timestampms",
-          "timestamputc", "datetime", "datetimeutc", "time", "timeutc", "gmttime", "date",
-          "dateutc", "", "index", "unnamed0")  # fmt: skip
-_TIMES_OF = {"open": ("opentime", "opentimestamp"), "close": ("closetime", "closetimestamp")}
+          "timestamputc", "datetime", "datetimeutc", "dates", "tsevent", "time", "timeutc",
+          "gmttime", "localtime", "date", "dateutc", "tradedate", "tradingdate", "dtyyyymmdd", "yyyymmdd",
+          "t", "", "index", "unnamed0")  # fmt: skip
+_TIMES_OF = {
+    "open": ("timeperiodstart", "opentime", "opentimestamp", "timeopen", "timestampopen",
+             "opendate", "windowstart", "starttime", "starttimestamp", "start", "begin"),
+    "close": ("timeperiodend", "closetime", "closetimestamp", "timeclose", "timestampclose",
+              "closedate", "windowend", "endtime", "endtimestamp", "end"),
+}  # fmt: skip
+_DATES = ("date", "dateutc", "tradedate", "tradingdate", "localdate", "dtyyyymmdd", "yyyymmdd")
+_CLOCKS = ("time", "timeutc", "tradetime", "localtime", "clock", "hhmmss", "hhmm", "hour")
+_PRICE_NAMES = {
+    "open": ("open", "openprice", "priceopen", "pxopen", "1open", "o"),
+    "high": ("high", "highprice", "pricehigh", "pxhigh", "2high", "h"),
+    "low": ("low", "lowprice", "pricelow", "pxlow", "3low", "l"),
+    "close": ("close", "closeprice", "priceclose", "pxlast", "4close", "c", "last"),
+}
+_SYMBOLS = ("symbol", "ticker", "pair", "instrument", "instrumentname", "productid", "sym",
+            "asset", "security", "isin", "coin", "contract", "name")  # fmt: skip
+_INTERVALS = ("interval", "timeframe", "resolution", "granularity", "period", "per", "tf")
 _QUOTES = {"usd", "usdt", "usdc", "busd", "tusd", "fdusd", "dai", "eur", "gbp", "jpy", "krw",
            "try", "brl", "quote", "currency", "notional", "turnover"}  # fmt: skip
 _NOT_TRADED_VOLUME = {"taker", "buy", "sell", "bid", "ask", "ma", "sma", "ema", "average", "avg",
                       "delta", "change", "oscillator", "osc", "log", "weighted", "rvol",
                       "ratio"}  # fmt: skip
+_TRADED = re.compile(r"vol|tick|trades|tradecount|count|amount|turnover|qty|quantity")
+_MARK = re.compile(r" \[\d+\]$")
 
 
 def is_bars_header(names: Sequence[str]) -> bool:
-    """True for a line that names all four prices."""
-    return set(PRICES) <= {_bare(name) for name in names}
+    """True for a line that names all four prices, or a time and a close."""
+    found = [price for price in PRICES if _prices(names)[price]]
+    return len(found) == 4 or ("close" in found and len(names) > 1 and _names_a_time(names))
 
 
 def is_features_header(names: Sequence[str]) -> bool:
     """True for a line that names a time and something more."""
-    known = {*_TIMES, *_TIMES_OF["open"], *_TIMES_OF["close"]}
-    return len(names) > 1 and any(_bare(name) in known for name in names)
+    return len(names) > 1 and _names_a_time(names)
 
 
-def find_prices(names: Sequence[str]) -> dict[str, str]:
-    """Columns of open, high, low and close, in any case. Raises DataError naming those missing."""
-    found = {price: [name for name in names if _bare(name) == price] for price in PRICES}
-    missing = [price for price in PRICES if not found[price]]
+def marked(names: Iterable[str]) -> list[str]:
+    """The names with a mark on the second and later columns of one name: "time", "time [2]"."""
+    seen: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        seen[name] += 1
+        unique.append(name if seen[name] == 1 else f"{name} [{seen[name]}]")
+    return unique
+
+
+def find_prices(names: Sequence[str], needed: Collection[str] = PRICES) -> dict[str, str]:
+    """Columns of open, high, low and close, in any case.
+
+    Raises
+    ------
+    DataError
+        When one that is `needed` is missing, or any is there twice.
+    """
+    found = _prices(names)
+    missing = [price for price in PRICES if price in needed and not found[price]]
     if missing:
-        raise DataError(f"no column named {', '.join(missing)}; {_there_are(names)}; set data.path")
+        raise DataError(f"no column named {', '.join(missing)}; {_there_are(names)}")
     for price, columns in found.items():
         if len(columns) > 1:
-            raise DataError(f"{len(columns)} columns are named {price}: {', '.join(columns)}")
-    return {price: columns[0] for price, columns in found.items()}
+            shown = ", ".join(map(_printable, columns))
+            raise DataError(f"{len(columns)} columns are named {price}: {shown}; rename one")
+    return {price: columns[0] for price, columns in found.items() if columns}
 
 
 def find_timestamp(names: Sequence[str], bar_stamp: str, chosen: str | None = None) -> str:
-    """Column of the stamps: `chosen` (data.timestamp_column), else the best of the usual names.
+    """Column of the times: the first of `find_timestamps`."""
+    return find_timestamps(names, bar_stamp, chosen)[0]
 
-    Of `open_time` and `close_time` the one that `bar_stamp` speaks of is meant; where only the
-    other is there, reading it would shift every bar, so that is refused. Raises DataError.
+
+def find_timestamps(names: Sequence[str], bar_stamp: str, chosen: str | None = None) -> list[str]:
+    """Columns that may hold the times, best first; `chosen` (data.timestamp_column) alone.
+
+    Of `open_time` and `close_time` the one that `bar_stamp` names is meant; where only the other
+    is there, reading it would shift every bar, so that is refused. Raises DataError.
     """
     if chosen is not None:
-        return _chosen(names, chosen, "data.timestamp_column")
-    by_name = {_bare(name): name for name in reversed(names)}
-    for time in (*_TIMES_OF[bar_stamp], *_TIMES):
-        if time in by_name:
-            return by_name[time]
-    for other in _TIMES_OF["close" if bar_stamp == "open" else "open"]:
-        if other in by_name:
-            raise DataError(
-                f"the only time is {by_name[other]!r} but data.bar_stamp={bar_stamp}; "
-                "change it, or name the column in data.timestamp_column"
-            )
+        return [_chosen(names, chosen, "data.timestamp_column")]
+    found = [*times_of_stamp(names, bar_stamp), *_called(names, _TIMES)]
+    if found:
+        return found
+    for other in times_of_other_stamp(names, bar_stamp):
+        raise DataError(
+            f"the only time is {other!r} but data.bar_stamp={bar_stamp}; "
+            "change it, or name the column in data.timestamp_column"
+        )
     raise DataError(f"no column of times; {_there_are(names)}; set data.timestamp_column")
 
 
+def times_of_other_stamp(names: Sequence[str], bar_stamp: str) -> list[str]:
+    """Columns named as times of the bar's other end."""
+    return times_of_stamp(names, "close" if bar_stamp == "open" else "open")
+
+
+def times_of_stamp(names: Sequence[str], bar_stamp: str) -> list[str]:
+    """Columns named as times of the bar's open, or of its close."""
+    return _called(names, _TIMES_OF[bar_stamp])
+
+
 def find_clock(names: Sequence[str], timestamp: str) -> tuple[str, str] | None:
-    """Names of a `date` and a `time` column where `timestamp` is one of them and both exist."""
-    by_name = {_bare(name): name for name in reversed(names)}
-    both = by_name.get("date"), by_name.get("time")
-    return (both[0], both[1]) if both[0] and both[1] and timestamp in both else None
+    """Names of a date and a clock column where `timestamp` is one of them and both exist."""
+    dates, clocks = _called(names, _DATES), _called(names, _CLOCKS)
+    if not dates or not clocks or timestamp not in (*dates, *clocks):
+        return None
+    date = timestamp if timestamp in dates else dates[0]
+    return date, timestamp if timestamp in clocks else clocks[0]
 
 
 def find_volume(names: Sequence[str], chosen: str | None = None, hint: str = "") -> str:
@@ -78,9 +133,7 @@ def find_volume(names: Sequence[str], chosen: str | None = None, hint: str = "")
     """
     if chosen is not None:
         return _chosen(names, chosen, "data.volume_column")
-    plain = [name for name in names if _bare(name) == "volume"] or [
-        name for name in names if _bare(name) == "vol"
-    ]
+    plain = next(filter(None, (_all_called(names, name) for name in ("volume", "vol", "v"))), [])
     assets = {name: _asset(name) for name in names if _asset(name) is not None}
     ways = (
         plain,
@@ -89,15 +142,61 @@ def find_volume(names: Sequence[str], chosen: str | None = None, hint: str = "")
         _first_of_pair(assets, hint),
         [name for name, asset in assets.items() if asset and not asset & _QUOTES],
     )
-    if not assets:
+    if not assets and not plain:
         raise DataError(f"no column named volume; {_there_are(names)}; set data.volume_column")
     for columns in ways:
         if len(columns) == 1:
             return columns[0]
+    found = list(assets) or plain
     raise DataError(
-        f"{len(assets)} volume columns cannot be told apart: {', '.join(assets)}; "
+        f"{len(found)} volume columns cannot be told apart: {', '.join(map(_printable, found))}; "
         "name one in data.volume_column"
     )
+
+
+def find_series(names: Sequence[str]) -> dict[str, list[str]]:
+    """Columns that name the instrument or the bar's length of each row, by what they name."""
+    return {"symbol": _called(names, _SYMBOLS), "interval": _called(names, _INTERVALS)}
+
+
+def may_be_volumes(names: Sequence[str]) -> list[str]:
+    """Columns whose name suggests traded amounts, numbers of trades or of ticks."""
+    return [
+        name
+        for name in names
+        if _TRADED.search(_bare(name)) and not _words(name) & _NOT_TRADED_VOLUME
+    ]
+
+
+def renamed(columns: dict[str, str]) -> list[str]:
+    """A note for each of open, high, low, close and volume that has another name."""
+    return [f"{columns[is_]!r} read as {is_}" for is_ in OHLCV if columns.get(is_, is_) != is_]
+
+
+def _prices(names: Sequence[str]) -> dict[str, list[str]]:
+    """All columns of each price; of several names of a price the first known one counts."""
+    found = {
+        price: next(filter(None, (_all_called(names, name) for name in known)), [])
+        for price, known in _PRICE_NAMES.items()
+    }
+    if not found["close"] and found["open"] and found["high"] and found["low"]:
+        found["close"] = _all_called(names, "price")
+    return found
+
+
+def _names_a_time(names: Sequence[str]) -> bool:
+    return bool(_called(names, (*_TIMES, *_TIMES_OF["open"], *_TIMES_OF["close"])))
+
+
+def _called(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The first column of each known name, in the order of `known`."""
+    by_name = {_bare(name): name for name in reversed(names)}
+    return [by_name[name] for name in known if name in by_name]
+
+
+def _all_called(names: Sequence[str], known: str) -> list[str]:
+    """All columns of a known name, marked ones too."""
+    return [name for name in names if _bare(_MARK.sub("", name)) == known]
 
 
 def _bare(name: str) -> str:
@@ -110,7 +209,7 @@ def _words(name: str) -> set[str]:
 
 
 def _asset(name: str) -> set[str] | None:
-    """Words beside "volume" in a name of traded volume; None for any other column."""
+    """Words of a name of traded volume without "volume"; None for any other column."""
     words = _words(name)
     if not words & {"volume", "vol"} or words & _NOT_TRADED_VOLUME:
         return None

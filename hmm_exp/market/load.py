@@ -4,6 +4,7 @@
 >>> bars.report["gaps"]["count"]
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,25 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import ConfigError, DataError
-from hmm_exp.market.bars import Bars
+from hmm_exp.market.bars import OHLCV, Bars
 from hmm_exp.market.columns import is_bars_header, is_features_header
+from hmm_exp.market.frames import check_one_series, tidy
 from hmm_exp.market.gaps import gap_report, usual_step
 from hmm_exp.market.options import ReadOptions
-from hmm_exp.market.rows import Rows, counted
-from hmm_exp.market.stamps import stamp_column
+from hmm_exp.market.rows import Rows, counted, shown
 from hmm_exp.market.table import Table, read_table
+from hmm_exp.market.time_column import time_column
 from hmm_exp.market.timeframes import timeframe_step
-from hmm_exp.market.validate import (
-    bars_from_frame,
-    span_report,
-    stamped_frame,
-    with_index_as_column,
-)
+from hmm_exp.market.validate import bars_from_frame, span_report, stamped_frame
 
 
 def read_bars(
-    path: str | Path, options: ReadOptions | None = None, *, name: str | None = None, **single: Any
+    path: str | Path,
+    options: ReadOptions | None = None,
+    *,
+    name: str | None = None,
+    needs: Collection[str] = OHLCV,
+    **single: Any,
 ) -> Bars:
     """Read bars from a file.
 
@@ -41,6 +43,8 @@ def read_bars(
         How to read it; or its fields one by one: `read_bars(path, bar_stamp="open")`.
     name
         The instrument; the file's stem unless given.
+    needs
+        Columns that will be used, see `bars_from_frame`.
 
     Returns
     -------
@@ -54,7 +58,8 @@ def read_bars(
     """
     options = options or ReadOptions(**single)
     table = whole_rows(read_table(path, is_bars_header), options)
-    bars = bars_from_frame(table.frame, options, name=name or instrument_name(path))
+    name = name or instrument_name(path)
+    bars = bars_from_frame(table.frame, options, name=name, needs=needs)
     return replace(bars, report=_with_file(bars.report, table))
 
 
@@ -88,10 +93,11 @@ def features_from_frame(
     frame: pd.DataFrame, options: ReadOptions, name: str = "features", fewest: int = 2
 ) -> tuple[pd.DataFrame, dict]:
     """Prebuilt features from a table in memory, and their report; see `read_features`."""
-    frame = with_index_as_column(frame)
-    stamps = stamp_column(frame, options)
-    names = _feature_columns(frame, str(stamps.name))
-    rows = Rows(stamps, frame[names], options)
+    frame, notes = tidy(frame)
+    check_one_series(frame)
+    times = time_column(frame, options)
+    names = _feature_columns(frame, times.name.split(" + "))
+    rows = Rows(frame, times, names, options)
     rows.need_stamps()
     rows.sort()
     rows.need_cells([("text instead of a number", rows.text)])
@@ -104,9 +110,11 @@ def features_from_frame(
         "rows_read": len(frame),
         "rows_used": len(rows),
         **span_report(rows.stamps, step_ns, options.bar_stamp),
-        "columns": {"timestamp": str(stamps.name)} | {n: n for n in names},
-        "columns_left_out": [n for n in frame.columns if n not in names and n != stamps.name],
-        "normalised": rows.notes,
+        "columns": {"timestamp": times.name} | {n: n for n in names},
+        "columns_left_out": [n for n in frame.columns if n not in (*names, times.name)],
+        "normalised": [*notes, *rows.notes],
+        "times_compared": times.stamps.needs_all,
+        "warnings": times.warnings,
         "dropped": rows.dropped,
         "gaps": gap_report(rows.stamps, step_ns, options.gaps),
     }
@@ -125,7 +133,7 @@ def whole_rows(table: Table, options: ReadOptions) -> Table:
         line, text = table.ragged[0]
         raise DataError(
             f"{counted(len(table.ragged), 'row')} with more or fewer fields than the header, "
-            f"first {text[:60]!r} in line {line}; data.bad_rows=drop leaves them out"
+            f"first {shown(text)!r} in line {line}; data.bad_rows=drop leaves them out"
         )
     return table
 
@@ -133,24 +141,27 @@ def whole_rows(table: Table, options: ReadOptions) -> Table:
 def _with_file(report: dict, table: Table) -> dict:
     """The report led by what the file is, rows that were no rows counted."""
     report = table.about | report
+    report["normalised"] = [*table.notes, *report["normalised"]]
     if table.ragged:
         report["rows_read"] += len(table.ragged)
         report["dropped"] = {"other number of fields": len(table.ragged)} | report["dropped"]
     return report
 
 
-def _feature_columns(frame: pd.DataFrame, timestamp: str) -> list[str]:
+def _feature_columns(frame: pd.DataFrame, timestamps: list[str]) -> list[str]:
     """Numeric columns but the time, and those with a timeframe's suffix whatever they hold."""
     names = [
         name
         for name, dtype in zip(frame.columns, frame.dtypes, strict=True)
-        if name != timestamp and (pd.api.types.is_numeric_dtype(dtype) or _suffix_step(name))
+        if name not in timestamps and (pd.api.types.is_numeric_dtype(dtype) or _suffix_step(name))
     ]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = [name for name in names if f"{name} [2]" in names]
     if twice:
-        raise DataError(f"columns named more than once: {', '.join(twice)}")
+        raise DataError(f"columns named more than once that differ: {', '.join(twice)}; rename one")
     if not names:
-        raise DataError(f"no numeric column beside {timestamp!r}; set data.path")
+        raise DataError(
+            f"no numeric column but the time {timestamps[0]!r}: a table of features needs one"
+        )
     return names
 
 

@@ -63,9 +63,26 @@ class ReadOptions:
         """Invert `to_dict`. Raises KeyError, TypeError or ConfigError for anything else."""
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
+    @property
+    def time(self) -> str:
+        """Name under which a caller sends the time of a bar."""
+        return self.timestamp_column or "timestamp"
+
+    @property
+    def volume(self) -> str:
+        """Name under which a caller sends the volume of a bar."""
+        return self.volume_column or "volume"
+
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON."""
         return asdict(self)
+
+
+def quoted(value: str) -> str:
+    """A value as it is written on a command line after `data.name=`."""
+    if value.isalnum() or all(c.isalnum() or c in "_-." for c in value):
+        return value
+    return "'\"" + value.replace('"', '\\"') + "\"'"
 
 
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> str:

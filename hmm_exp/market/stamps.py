@@ -1,135 +1,229 @@
-"""Stamps of any usual form as int64 nanoseconds since 1970, UTC.
+"""Times of any usual form as int64 nanoseconds since 1970, UTC.
 
-Epochs are read per row by their size, so seconds and milliseconds may stand in one column.
-Text is read as ISO first, then as the forms that exchanges and terminals write. Stamps without
-a zone are UTC.
+Epochs, dates as digits and as text are read by known rules (`number_stamps`, `text_stamps`), never
+guessed. Whatever does not lie between 1800 and 2100 is no time of a bar. Times that name no zone
+are those of `data.timezone`.
 """
 
-import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from hmm_exp.errors import DataError
-from hmm_exp.market.columns import find_clock, find_timestamp
-from hmm_exp.market.options import ReadOptions
+from hmm_exp.market.number_stamps import FIRST, LAST, read_numbers
+from hmm_exp.market.text_stamps import is_number, read_texts
+from hmm_exp.market.zones import UNREADABLE, localised
 
-UNREADABLE = np.iinfo(np.int64).min
-"""Stands for a stamp that cannot be read; it sorts before every other."""
-
-# An epoch below the bound is in this unit: seconds until the year 5138, finer ones from 1973 on.
-_EPOCHS = (
-    (1e11, "s", 1_000_000_000),
-    (1e14, "ms", 1_000_000),
-    (1e17, "us", 1_000),
-    (9.2e18, "ns", 1),
-)
-_DAY_AND_MONTH = re.compile(r"(\d{1,2})([/.-])(\d{1,2})[/.-](\d{4})")
+_UNITS_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017
+_MICROSECOND = timedelta(microseconds=1)
+_MOST_DIGITS = 19  # of a whole number in int64
 
 
-def stamp_column(frame: pd.DataFrame, options: ReadOptions) -> pd.Series:
-    """The column of stamps, its name telling its source; a date and a time of day are joined."""
-    chosen = options.timestamp_column
-    name = find_timestamp(list(frame.columns), options.bar_stamp, chosen)
-    both = None if chosen is not None else find_clock(list(frame.columns), name)
-    if both is None or not _is_clock(frame[both[1]]):
-        return frame[name]
-    date, clock = (frame[column].astype(str) for column in both)
-    return (date + " " + clock).rename(f"{both[0]} + {both[1]}")
+@dataclass
+class Stamps:
+    """Times of a column.
 
-
-def read_stamps(column: pd.Series) -> tuple[np.ndarray, list[str]]:
-    """Nanoseconds since 1970, shape (T,), UNREADABLE where there is none; and what was done.
-
-    Raises DataError when day and month cannot be told apart.
+    Attributes
+    ----------
+    ns
+        Nanoseconds since 1970, UTC, shape (T,), UNREADABLE where there is none.
+    notes
+        What was done to read them.
+    reason
+        Why some cannot be read, where more is known than their text; else empty.
+    needs_all
+        Whether the form was decided by comparing rows, so that fewer rows could tell otherwise.
     """
-    if isinstance(column.dtype, pd.DatetimeTZDtype) or column.dtype.kind == "M":
-        return _nanoseconds(pd.to_datetime(column, utc=True)), []
-    if column.dtype.kind in "iuf":
-        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        whole = column.dtype.kind in "iu" and not np.isnan(numbers).any()
-        return _from_numbers(numbers, column.to_numpy(dtype=np.int64) if whole else None)
-    return _from_text(column)
+
+    ns: np.ndarray
+    notes: list[str]
+    reason: str = ""
+    needs_all: bool = False
 
 
-def _is_clock(column: pd.Series) -> bool:
-    present = column.dropna()
-    return len(present) > 0 and bool(re.match(r"\d{1,2}:\d{2}", str(present.iloc[0])))
+def read_stamps(column: pd.Series, timezone: str = "UTC") -> Stamps:
+    """Read a column of times.
 
+    Parameters
+    ----------
+    column
+        Datetimes, numbers or text, T values.
+    timezone
+        IANA name of the zone of times that name none.
 
-def _nanoseconds(stamps: pd.Series) -> np.ndarray:
-    return stamps.dt.as_unit("ns").astype("int64").to_numpy()
-
-
-def _from_numbers(
-    numbers: np.ndarray, exact: np.ndarray | None = None
-) -> tuple[np.ndarray, list[str]]:
-    """Epochs, or dates written as 20200131; `exact` keeps nanoseconds beyond 2^53."""
-    present = numbers[np.isfinite(numbers)]
-    like_dates = (present >= 19_000_101) & (present <= 21_001_231) & (present % 1 == 0)
-    if len(present) and like_dates.all():
-        text = pd.Series(numbers).astype("Int64").astype("string")
-        dates = pd.to_datetime(text, format="%Y%m%d", utc=True, errors="coerce")
-        return _nanoseconds(dates), ["dates written as YYYYMMDD"]
-    return _from_epochs(numbers, exact)
-
-
-def _from_epochs(numbers: np.ndarray, exact: np.ndarray | None) -> tuple[np.ndarray, list[str]]:
-    stamps = np.full(len(numbers), UNREADABLE)
-    used, lower = [], 0.0
-    size = np.abs(numbers)
-    for upper, unit, factor in _EPOCHS:
-        rows = (size >= lower) & (size < upper)
-        lower = upper
-        if not rows.any():
-            continue
-        used.append(unit)
-        whole = np.floor(numbers[rows])
-        part = np.rint((numbers[rows] - whole) * factor).astype(np.int64)
-        units = exact[rows] if exact is not None else whole.astype(np.int64)
-        stamps[rows] = units * factor + part
-    return stamps, [f"epochs in {' and '.join(used)}"] if used else []
-
-
-def _from_text(column: pd.Series) -> tuple[np.ndarray, list[str]]:
-    text = column.reset_index(drop=True).astype("string").str.strip()
-    numbers = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    if np.isfinite(numbers).any():
-        stamps, notes = _from_numbers(numbers)
-        words = text.where(pd.Series(~np.isfinite(numbers), index=text.index))
+    Raises
+    ------
+    DataError
+        When day and month cannot be told apart, or numbers have lost digits.
+    """
+    kind = column.dtype.kind
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        stamps, local = Stamps(_of_datetimes(column.dt.tz_convert("UTC")), []), False
+    elif kind == "M":
+        stamps, local = Stamps(_of_datetimes(column), []), True
+    elif kind in "iuf":
+        stamps, local = _of_numbers(column)
     else:
-        stamps, notes, words = np.full(len(text), UNREADABLE), [], text
-    dates, date_notes = _from_dates(words)
-    return np.maximum(stamps, dates), notes + date_notes
+        return _of_text(column, timezone)
+    return _in_zone(stamps, np.full(len(column), local), timezone)
 
 
-def _from_dates(text: pd.Series) -> tuple[np.ndarray, list[str]]:
-    stamps = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
-    # Without a year there is no date: a time of day alone would be read as today's.
-    left = stamps.isna() & text.str.contains(r"\d{4}", regex=True).fillna(False)
-    if not left.any():
-        return _nanoseconds(stamps), []
-    other = _year_first(text[left])
-    hours = pd.to_datetime(other, format="%Y-%m-%d %I-%p", utc=True, errors="coerce")
-    free = pd.to_datetime(other[hours.isna()], format="mixed", utc=True, errors="coerce")
-    stamps[left] = hours.fillna(free)
-    return _nanoseconds(stamps), ["dates not in ISO form"]
+def read_stamp(value: Any, timezone: str = "UTC") -> int:
+    """Read one time as nanoseconds since 1970, UTC; the same that `read_stamps` gives for it.
 
-
-def _year_first(text: pd.Series) -> pd.Series:
-    """Dates like 31/01/2020 or 01/31/2020 as 2020-01-31; the order that fits every row counts."""
-    parts = text.str.extract(_DAY_AND_MONTH)
-    rows = parts[0].notna()
-    if not rows.any():
-        return text
-    first, second = parts.loc[rows, 0].astype(int), parts.loc[rows, 2].astype(int)
-    dotted = bool((parts.loc[rows, 1] == ".").all())  # only ever written day first
-    day_first, month_first = bool((second <= 12).all()), bool((first <= 12).all()) and not dotted
-    if day_first and month_first and not first.equals(second):
-        example = text[rows][(first != second)].iloc[0]
+    Raises
+    ------
+    DataError
+        When it cannot be read.
+    """
+    stamp = _quickly(value, timezone)
+    if stamp is None:
+        stamps = read_stamps(pd.Series([value]), timezone)
+        stamp = int(stamps.ns[0])
+    if not FIRST <= stamp < LAST:
         raise DataError(
-            f"day and month cannot be told apart in dates like {example!r}; "
-            "write them as YYYY-MM-DD"
+            f"timestamp {_shown(value)} cannot be read: send ISO text, a datetime or an epoch"
         )
-    order = r"\4-\3-\1" if day_first else r"\4-\1-\3"
-    return text.str.replace(_DAY_AND_MONTH, order, regex=True)
+    return stamp
+
+
+def _quickly(value: Any, timezone: str) -> int | None:
+    """A datetime, or ISO text of a date and a clock, in UTC; None for anything else."""
+    if isinstance(value, str):
+        text = value.strip()
+        if len(text) < 16 or text[4] != "-" or text[7] != "-" or text[10] not in "T ":
+            return None
+        try:
+            value = datetime.fromisoformat(text)
+        except ValueError:
+            return None
+    elif isinstance(value, pd.Timestamp):
+        if value.tz is None and timezone != "UTC":
+            return None
+        return value.as_unit("ns").value if abs(value.year - 1950) < 150 else UNREADABLE
+    elif not isinstance(value, datetime):
+        return None
+    if value.tzinfo is None:
+        if timezone != "UTC":
+            return None
+        value = value.replace(tzinfo=_EPOCH.tzinfo)
+    return (value - _EPOCH) // _MICROSECOND * 1000
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return "of too many digits"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _of_datetimes(column: pd.Series) -> np.ndarray:
+    """Nanoseconds of datetimes in any unit, UNREADABLE outside the span, shape (T,)."""
+    unit = np.datetime_data(column.dt.tz_localize(None).dtype)[0]
+    values, factor = column.astype("int64").to_numpy(), _UNITS_NS[unit]
+    inside = (values >= FIRST // factor) & (values < LAST // factor) & column.notna().to_numpy()
+    return np.where(inside, np.where(inside, values, 0) * factor, UNREADABLE)
+
+
+def _of_numbers(column: pd.Series) -> tuple[Stamps, bool]:
+    """Stamps of numbers, and whether they are those of a local clock."""
+    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    is_whole = column.dtype.kind in "iu" and not np.isnan(numbers).any()
+    fits = is_whole and np.abs(numbers).max(initial=0) < 2**63
+    return _read_numbers(numbers, column.to_numpy(dtype=np.int64) if fits else None)
+
+
+def _read_numbers(numbers: np.ndarray, exact: np.ndarray | None) -> tuple[Stamps, bool]:
+    read = read_numbers(numbers, exact)
+    reason = ""
+    if (read.ns == UNREADABLE)[np.isfinite(numbers)].any():
+        reason = "no epoch in s, ms, us or ns of 1973 to 2100, and no date in digits"
+    return Stamps(read.ns, list(read.notes), reason, read.needs_all), read.local
+
+
+def _of_text(column: pd.Series, timezone: str) -> Stamps:
+    """Stamps of text, in which numbers may stand among dates."""
+    texts = _texts(column)
+    if iso := _of_iso(texts, timezone):
+        return iso
+    stamps = Stamps(np.full(len(texts), UNREADABLE), [])
+    local = np.zeros(len(texts), dtype=bool)
+    numeric = is_number(texts)
+    if numeric.any():
+        rows = np.flatnonzero(numeric)
+        of_numbers, is_local = _read_numbers(*_parsed(texts.take(pa.array(rows))))
+        stamps.ns[rows], local[rows] = of_numbers.ns, is_local
+        stamps.notes, stamps.reason = of_numbers.notes, of_numbers.reason
+        stamps.needs_all = of_numbers.needs_all
+    rows = np.flatnonzero(~numeric & pc.is_valid(texts).to_numpy(zero_copy_only=False))
+    if len(rows):
+        read = read_texts(texts.take(pa.array(rows)))
+        stamps.ns[rows], local[rows] = read.ns, read.local
+        stamps.needs_all |= read.needs_all
+        stamps.notes += _notes_on(read.forms)
+        if read.unknown_zones:
+            stamps.reason = f"no zone is named {_shown(read.unknown_zones[0])}"
+    return _in_zone(stamps, local, timezone)
+
+
+def _of_iso(texts: pa.Array, timezone: str) -> Stamps | None:
+    """Stamps where all texts are ISO dates and clocks, with a zone in each or in none."""
+    for zone in (None, "UTC"):
+        try:
+            times = pc.cast(texts, pa.timestamp("ns", zone))
+        except pa.ArrowInvalid:
+            continue
+        ns = np.where(times.is_valid(), pc.fill_null(pc.cast(times, pa.int64()), 0), UNREADABLE)
+        ns[(ns < FIRST) | (ns >= LAST)] = UNREADABLE
+        return _in_zone(Stamps(ns, []), np.full(len(ns), zone is None), timezone)
+    return None
+
+
+def _notes_on(forms: list[str]) -> list[str]:
+    return ["dates not in ISO form"] if set(forms) - {"year first"} else []
+
+
+def _texts(column: pd.Series) -> pa.Array:
+    """Values as text without blanks around, null where there is none or it is no text."""
+    try:
+        texts = pa.array(list(column.astype("string").array), pa.string(), from_pandas=True)
+    except (ValueError, TypeError, OverflowError):  # such as a number of thousands of digits
+        texts = pa.array([_text(value) for value in column], pa.string())
+    texts = pc.utf8_trim_whitespace(texts)
+    return pc.if_else(pc.less_equal(pc.utf8_length(texts), 100), texts, None)
+
+
+def _text(value: Any) -> str | None:
+    try:
+        return str(value).encode(errors="replace").decode()
+    except ValueError:
+        return None
+
+
+def _parsed(texts: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
+    """Numbers of texts that are numbers, and the same exactly where all are whole."""
+    numbers = pc.cast(texts, pa.float64()).to_numpy()
+    whole = pc.match_substring_regex(texts, rf"^[+-]?\d{{1,{_MOST_DIGITS - 1}}}$|^[1-4]\d{{18}}$")
+    if not pc.all(whole).as_py():
+        return numbers, None
+    return numbers, pc.cast(pc.utf8_ltrim(texts, "+"), pa.int64()).to_numpy()
+
+
+def _in_zone(stamps: Stamps, local: np.ndarray, timezone: str) -> Stamps:
+    """The stamps with those of a local clock taken from `timezone`."""
+    rows = np.flatnonzero(local & (stamps.ns != UNREADABLE))
+    if timezone == "UTC" or not len(rows):
+        return stamps
+    stamps.ns[rows] = localised(stamps.ns[rows], timezone)
+    if (stamps.ns[rows] == UNREADABLE).any():
+        stamps.reason = f"clocks in {timezone} skip that time"
+    stamps.notes.append(f"times without a zone read as {timezone}")
+    return stamps

@@ -1,14 +1,17 @@
 """A table file as a DataFrame: CSV with any delimiter and preamble, gzip of it, or Parquet.
 
 Nothing is interpreted here beyond numbers and the commonest dates; the words for "no value"
-become missing. What a file needed (delimiter, preamble, compression) is told in `Table.about`.
+become missing. `Table.about` describes what a file needed: delimiter, preamble, compression.
 """
 
-import csv
 import gzip
 import io
+import os
 import re
-from collections.abc import Callable, Iterable
+import select
+import stat
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,13 +20,40 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
-from hmm_exp.errors import DataError
+from hmm_exp.errors import DataError, one_line
+from hmm_exp.market.headers import Header, find_header
 
 NO_VALUE = ("", "null", "NULL", "Null", "NaN", "nan", "NAN", "-nan", "N/A", "n/a", "NA", "<NA>",
             "#N/A", "None", "none", "NaT")  # fmt: skip
 _HEADER_WITHIN = 50  # lines
-_USUAL_DELIMITERS = ",;\t|"
 _BLANKS = re.compile(rb"[ \t]+")
+_LONGEST_REASON = 150  # characters of a library's words
+_WRITER_WITHIN = 5.0  # seconds until a process must write into a pipe
+GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+UNREADABLE_PARQUET = (pa.ArrowException, OSError, ValueError, OverflowError, KeyError, TypeError)
+_KINDS = (  # first bytes of files that are no table here, and what they are
+    (b"PK\x03\x04", "a zip archive or a spreadsheet (xlsx)"),
+    (b"PK\x05\x06", "an empty zip archive"),
+    (b"BZh", "a bzip2 file"),
+    (b"\xfd7zXZ", "an xz file"),
+    (b"\x28\xb5\x2f\xfd", "a zstandard file"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+    (b"Rar!", "a rar archive"),
+    (b"ARROW1", "a Feather (Arrow) file"),
+    (b"FEA1", "a Feather file"),
+    (b"ORC", "an ORC file"),
+    (b"Obj\x01", "an Avro file"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x93NUMPY", "a NumPy file"),
+    (b"\xd0\xcf\x11\xe0", "an Excel file (xls)"),
+    (b"SQLite format 3", "a SQLite database"),
+    (b"%PDF", "a PDF"),
+    (b"\x89PNG", "a picture"),
+    (b"<!DOCTYPE", "a web page"),
+    (b"<!doctype", "a web page"),
+    (b"<html", "a web page"),
+    (b"<?xml", "an XML file"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,59 +68,74 @@ class Table:
         File, format, and for text the delimiter, compression and preamble lines.
     ragged
         Number and text of every row that has not as many fields as the header, left out of `frame`.
+    notes
+        What was concluded about the header.
     """
 
     frame: pd.DataFrame
     about: dict
     ragged: list[tuple[int, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_table(path: str | Path, is_header: Callable[[list[str]], bool]) -> Table:
     """Read the file at `path`; its header is the first line whose names satisfy `is_header`.
 
-    A file without such a line is read from its first one, for its columns to be reported as
-    missing by name. Raises DataError when there is no file, or none that can be read.
+    Raises DataError when there is no file, or none that can be read.
     """
     content = _content(Path(path))
     about = {"file": str(path)}
-    if content[:4] == b"PAR1":
+    if content[:4] == PARQUET:
         return Table(_parquet(content, path), about | {"format": "parquet"})
-    if content[:2] == b"\x1f\x8b":
+    if content[:2] == GZIP:
         about["compression"] = "gzip"
         content = _gunzip(content, path)
-    frame, layout, ragged = _delimited(_as_utf8(content), is_header, path)
-    return Table(frame, about | layout, ragged)
+    refuse_other_kinds(content, path)
+    content = as_utf8(content)
+    header = find_header(first_lines(content), is_header)
+    frame, ragged = parse(below(content, header), header, path)
+    return Table(frame, about | layout_of(header), ragged, header.notes)
 
 
-def _content(path: Path) -> bytes:
-    if not path.exists():
-        raise DataError(f"no such file: {path}; set data.path")
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; set data.path to a file in it")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; set data.path") from error
-    if not content.strip():
-        raise DataError(f"{path} is empty; set data.path")
-    return content
+def refuse_other_kinds(content: bytes, path: str | Path) -> None:
+    """Raise DataError where the first bytes of a file show another format; it names it."""
+    start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    kinds = [kind for magic, kind in _KINDS if content.startswith(magic) or start.startswith(magic)]
+    if re.match(rb"\x80[\x02-\x05][\x95\x8a}\]c(]", content):
+        kinds.append("a pickle")
+    if start[:1] in (b"{", b"["):
+        kinds.append("a JSON file")
+    if content[257:262] == b"ustar":
+        kinds.append("a tar archive")
+    if kinds:
+        raise DataError(
+            f"{path} is {kinds[0]}: a table is CSV, gzip of CSV, or Parquet; convert it, or set "
+            "data.path"
+        )
 
 
-def _parquet(content: bytes, path: str | Path) -> pd.DataFrame:
-    try:
-        return pa_parquet.read_table(pa.BufferReader(content)).to_pandas(date_as_object=False)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is a damaged Parquet file: {_one_line(error)}") from error
+def first_lines(content: bytes) -> list[str]:
+    """The lines among which a header is looked for."""
+    return content[:65536].decode(errors="replace").split("\n")[:_HEADER_WITHIN]
 
 
-def _gunzip(content: bytes, path: str | Path) -> bytes:
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} is a damaged gzip file: {_one_line(error)}") from error
+def below(content: bytes, header: Header) -> bytes:
+    """The rows below the header of a file."""
+    *above, rows = content.split(b"\n", header.rows_from)
+    return rows if len(above) == header.rows_from else b""
 
 
-def _as_utf8(content: bytes) -> bytes:
+def layout_of(header: Header) -> dict:
+    """What `Table.about` says of a text file."""
+    return {
+        "format": "csv",
+        "delimiter": header.delimiter,
+        "preamble_lines": header.line,
+        "header_lines": header.n_lines,
+    }
+
+
+def as_utf8(content: bytes) -> bytes:
     """Without a byte order mark, out of UTF-16 as spreadsheets write it, all of it valid."""
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         content = content.decode("utf-16", errors="replace").encode()
@@ -99,72 +144,85 @@ def _as_utf8(content: bytes) -> bytes:
     return content.removeprefix(b"\xef\xbb\xbf")
 
 
-def _delimited(
-    content: bytes, is_header: Callable[[list[str]], bool], path: str | Path
-) -> tuple[pd.DataFrame, dict, list[tuple[int, str]]]:
-    lines = content[:65536].decode(errors="replace").split("\n")[:_HEADER_WITHIN]
-    line, delimiter = _find_header(lines, is_header)
-    names = _fields(lines[line], delimiter)
-    body = content.split(b"\n", line + 1)[-1] if content.count(b"\n") > line else b""
-    if delimiter == " ":
-        body = b"\n".join(_BLANKS.sub(b" ", row.strip()) for row in body.split(b"\n"))
-    frame, ragged = _parse(body, names, delimiter, path)
-    layout = {"format": "csv", "delimiter": delimiter, "preamble_lines": line}
-    return frame, layout, [(number + line + 1, text) for number, text in ragged]
-
-
-def _find_header(lines: list[str], is_header: Callable[[list[str]], bool]) -> tuple[int, str]:
-    """Line and delimiter of the header; of the first line where no line is one."""
-    for number, line in enumerate(lines):
-        for delimiter in _delimiters(line):
-            if is_header(_fields(line, delimiter)):
-                return number, delimiter
-    return 0, max(_delimiters(lines[0]), key=lambda d: len(_fields(lines[0], d)))
-
-
-def _delimiters(line: str) -> Iterable[str]:
-    """Marks that may separate the fields of `line`, the usual ones first, blanks last."""
-    marks = {c for c in line if c.isascii() and c.isprintable() and not c.isalnum()} - {" "}
-    other = sorted(marks - set(_USUAL_DELIMITERS + "\"'_.<>()"))
-    return (*_USUAL_DELIMITERS, *other, " ")
-
-
-def _fields(line: str, delimiter: str) -> list[str]:
-    if delimiter == " ":
-        return line.split()
-    try:
-        return [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
-    except csv.Error:  # a carriage return in mid-line: no row of a table
-        return [line]
-
-
-def _parse(
-    body: bytes, names: list[str], delimiter: str, path: str | Path
+def parse(
+    rows: bytes, header: Header, path: str | Path
 ) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
-    """Columns as numbers, dates or text; a column's kind is judged on the whole of it."""
+    """Columns as numbers, dates or text; a column's kind is judged on the whole of it.
+
+    Returns
+    -------
+    The frame, and the line numbers and texts of rows with more or fewer fields than the header.
+    """
+    if header.delimiter == " ":
+        rows = b"\n".join(_BLANKS.sub(b" ", row.strip()) for row in rows.split(b"\n"))
     ragged: list[tuple[int, str]] = []
 
     def leave_out(row) -> str:
-        ragged.append((row.number, row.text))
+        ragged.append((row.number + header.rows_from, row.text))
         return "skip"
 
-    if not body.strip():
-        return pd.DataFrame(columns=names), ragged
+    if not rows.strip():
+        return pd.DataFrame(columns=header.names), ragged
     try:
         table = pa_csv.read_csv(
-            io.BytesIO(body),
+            io.BytesIO(rows),
             read_options=pa_csv.ReadOptions(
                 use_threads=False,  # rows are numbered only then
-                block_size=len(body) + 1,  # kinds are inferred from one block
-                column_names=names,
+                block_size=len(rows) + 1,  # kinds are inferred from one block
+                column_names=header.names,
             ),
-            parse_options=pa_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=leave_out),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=header.delimiter, invalid_row_handler=leave_out
+            ),
             convert_options=pa_csv.ConvertOptions(null_values=NO_VALUE, strings_can_be_null=True),
         )
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as a table: {_one_line(error)}") from error
-    return table.to_pandas(date_as_object=False), ragged
+        return table.to_pandas(date_as_object=False), ragged
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise DataError(f"{path} cannot be read as a table: {_reason(error)}") from error
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _content(path: Path) -> bytes:
+    if not path.exists():
+        raise DataError(f"no such file: {path}; set data.path")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; set data.path to a file in it")
+    try:
+        content = _of_pipe(path) if stat.S_ISFIFO(path.stat().st_mode) else path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; set data.path") from error
+    if not content.strip():
+        raise DataError(f"{path} is empty; set data.path")
+    return content
+
+
+def _of_pipe(path: Path) -> bytes:
+    """All that is written into a named pipe. Raises DataError where nobody writes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else it waits for a writer for ever
+    with os.fdopen(descriptor, "rb", buffering=0) as pipe:
+        if not select.select([pipe], [], [], _WRITER_WITHIN)[0]:
+            raise DataError(f"{path} is a pipe into which nothing is written; set data.path")
+        os.set_blocking(descriptor, True)
+        return pipe.read()
+
+
+def _parquet(content: bytes, path: str | Path) -> pd.DataFrame:
+    try:
+        return pa_parquet.read_table(pa.BufferReader(content)).to_pandas(date_as_object=False)
+    except UNREADABLE_PARQUET as error:
+        raise damaged(path, "Parquet", error) from error
+
+
+def damaged(path: str | Path, kind: str, error: Exception) -> DataError:
+    """Error about a file of a known kind that cannot be read."""
+    return DataError(f"{path} is a damaged {kind} file: {_reason(error)}")
+
+
+def _gunzip(content: bytes, path: str | Path) -> bytes:
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged(path, "gzip", error) from error
+
+
+def _reason(error: Exception) -> str:
+    return one_line(error, _LONGEST_REASON)

@@ -5,20 +5,15 @@
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import pandas as pd
 
 from hmm_exp.errors import DataError
 from hmm_exp.market.bars import OHLCV
 from hmm_exp.market.rows import moment
-from hmm_exp.market.stamps import UNREADABLE, read_stamps
+from hmm_exp.market.stamps import read_stamp
 
 Numbers = tuple[float, float, float, float, float]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _INFINITY = float("inf")
 
 
@@ -55,31 +50,7 @@ def stamp_of(value: Any) -> int:
 
     Raises DataError when it cannot be read.
     """
-    if isinstance(value, pd.Timestamp):
-        stamp = value.value
-    elif isinstance(value, datetime):
-        stamp = _since_epoch(value)
-    elif isinstance(value, str) and value[4:5] == "-":
-        stamp = _from_iso(value)
-    else:
-        stamp = int(read_stamps(pd.Series([value]))[0][0])
-    if stamp == UNREADABLE:
-        raise DataError(
-            f"timestamp {value!r} cannot be read: send ISO text, a datetime or an epoch"
-        )
-    return stamp
-
-
-def _from_iso(text: str) -> int:
-    try:
-        return _since_epoch(datetime.fromisoformat(text.strip()))
-    except ValueError:
-        return int(read_stamps(pd.Series([text]))[0][0])
-
-
-def _since_epoch(time: datetime) -> int:
-    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
-    return (aware - _EPOCH) // _MICROSECOND * 1000
+    return read_stamp(value)
 
 
 def _unreadable(bar: Mapping[str, Any]) -> DataError:

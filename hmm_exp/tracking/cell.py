@@ -7,6 +7,7 @@ disk; this process opens the run, watches, and records. Whatever happens to the 
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -59,6 +60,8 @@ def _run_alone(settings: Config) -> None:
     with _nothing_left_behind():
         check_store(settings.tracking)
         prepared = prepare(settings)
+        for warning in prepared.source.report.get("warnings", []):
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
         store = open_store(settings.tracking)
         close_orphans(store)
     run_id = start_run(store, settings, data_identity(prepared) | {tags.COMMAND: command_line()})

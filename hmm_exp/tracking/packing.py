@@ -40,7 +40,9 @@ def write_bundle(result: RunResult, folder: Path, log_file: Path | None = None) 
 
 def data_identity(prepared: Prepared) -> dict[str, str]:
     """Tags that are known once the data is read."""
-    return {
+    warnings = "; ".join(prepared.source.report.get("warnings", []))[:LONGEST_TAG]
+    doubtful = {tags.DATA_WARNINGS: warnings} if warnings else {}
+    return doubtful | {
         tags.FINGERPRINT: prepared.fingerprint,
         tags.OBSERVATION_SPACE: prepared.observation_space,
         tags.TIMEFRAME: prepared.timeframe,

@@ -59,13 +59,12 @@ def plan_sweep(config: DictConfig) -> Plan:
     return Plan(math.prod(len(words) for words in choices), variations, varied)
 
 
-def check_data(plan: Plan) -> set[str]:
+def check_data(plan: Plan) -> tuple[set[str], list[str]]:
     """Prepare every combination of data, features, timeframe and split that is planned once.
 
     Returns
     -------
-    set of str
-        Digests of the data that was read.
+    Digests of the data that was read, and warnings about them.
 
     Raises
     ------
@@ -74,16 +73,19 @@ def check_data(plan: Plan) -> set[str]:
         cell of its own.
     """
     spaces = {_space_key(settings): settings for settings in plan.variations}
-    digests, errors = set(), []
+    digests: set[str] = set()
+    warnings: dict[str, None] = {}
+    errors = []
     for settings in spaces.values():
         try:
             known = worker().ask("prepare", settings, None, within=settings.sweep.cell_timeout)
             digests.add(known[tags.DATA_DIGEST])
+            warnings |= dict.fromkeys(filter(None, known.get(tags.DATA_WARNINGS, "").split("; ")))
         except CellError as error:
             errors.append(error)
     if len(errors) == len(spaces):
         raise errors[0]
-    return digests
+    return digests, list(warnings)
 
 
 def replace_grid(config: DictConfig) -> None:

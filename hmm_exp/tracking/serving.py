@@ -38,6 +38,7 @@ from hmm_exp.errors import DataError, HmmExpError
 from hmm_exp.market.bars import OHLCV
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.rows import Rows
+from hmm_exp.market.time_column import time_column
 
 MODEL_NAME = "model"
 RUNTIME_PACKAGES = ("mlflow", "numba", "numpy", "omegaconf", "pandas", "pyarrow")
@@ -261,7 +262,8 @@ def _check_cells(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
     present = [name for name in columns if name in frame]
     if "timestamp" not in frame:
         return
-    rows = Rows(frame["timestamp"], frame[present], ReadOptions("open"))
+    options = ReadOptions("open", timestamp_column="timestamp")
+    rows = Rows(frame, time_column(frame, options), present, options)
     rows.need_stamps()
     missing = ~np.isfinite(rows.values) & ~rows.text
     rows.need_cells(

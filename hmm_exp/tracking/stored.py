@@ -19,10 +19,11 @@ from hmm_exp.errors import HmmExpError
 from hmm_exp.experiment.artifacts import SCORES_FILE
 from hmm_exp.experiment.source import Source, read_source
 from hmm_exp.experiment.unscored import Unscored
+from hmm_exp.market.bars import OHLCV
 from hmm_exp.tracking import tags
 
 REGIMES_FILE = "regimes.csv"
-CONFIG_FILE = "config.json"
+CONFIG_FILE, REPORT_FILE = "config.json", "data_report.json"
 _REGIME_COLUMNS = ("available_at", "split", "state")
 
 
@@ -73,8 +74,9 @@ def read_data(client: MlflowClient, run_id: str) -> Source | None:
     data = {name: settings[f"data.{name}"] for name in names if f"data.{name}" in settings}
     if not data:
         return None
+    report = json.loads(read_text(client, run_id, REPORT_FILE) or "{}")
     try:
-        source = read_source(DataConfig(**data))
+        source = read_source(DataConfig(**data), needs=tuple(report.get("needs", OHLCV)))
     except (HmmExpError, OSError):
         return None
     return source if source.digest == client.get_run(run_id).data.tags[tags.DATA_DIGEST] else None

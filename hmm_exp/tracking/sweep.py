@@ -38,22 +38,21 @@ def open_sweep(config: DictConfig, plan: Plan) -> tuple[Config, list[str]]:
 
     What cells must know is appended to the overrides from which Hydra composes them, so that it
     reaches workers anywhere. Raises HmmExpError before anything is written. Gives the settings, and
-    what has changed since the sweep began where this one goes on.
+    warnings about the data and about what has changed since the sweep began.
     """
     settings = to_config(config)
     if settings.sweep_id is not None:
         _check_known(settings)
     check_store(settings.tracking)
-    digests = check_data(plan)
+    digests, warnings = check_data(plan)
     store = open_store(settings.tracking)
     close_orphans(store)
-    changed: list[str] = []
     if settings.sweep_id is None:
         parent, attempt = _opened(store, plan.n_cells), 1
     else:
         parent = _reopened(store, settings.sweep_id)
         attempt = int(parent.data.tags.get(tags.ATTEMPT, "1")) + 1
-        changed = changes(store.client, parent, digests)
+        warnings += changes(store.client, parent, digests)
         store.client.set_tag(parent.info.run_id, tags.ATTEMPT, str(attempt))
         store.client.set_tag(parent.info.run_id, tags.N_CELLS, str(plan.n_cells))
     settings.sweep_id = parent.data.tags[tags.SWEEP_ID]
@@ -67,12 +66,12 @@ def open_sweep(config: DictConfig, plan: Plan) -> tuple[Config, list[str]]:
     with read_write(config), open_dict(config):
         config.hydra.overrides.task += _words(settings)
     set_up_launcher(config, settings, plan.n_cells)
-    return settings, changed
+    return settings, warnings
 
 
-def announce(settings: Config, changed: list[str]) -> None:
-    """Say what begins, what has changed in it, and draw it where somebody watches."""
-    for line in changed:
+def announce(settings: Config, warnings: list[str]) -> None:
+    """Print what begins and what is doubtful about it, and draw progress where somebody watches."""
+    for line in warnings:
         print(f"warning: {line}", file=sys.stderr, flush=True)
     sweep_id, n_cells = settings.sweep_id, settings.sweep.n_cells or 0
     if not settings.quiet:
