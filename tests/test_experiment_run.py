@@ -548,10 +548,9 @@ def test_a_constant_column_of_a_ready_table_can_only_be_left_out(small_config, b
     ],
 )
 def test_too_few_train_rows_name_what_ends_train(small_config, bars_csv, changes, says):
-    with pytest.raises(
-        DataError,
-        match=f"0 complete train rows of 1H.*a later end of train {says}, a smaller features.window$",
-    ):
+    rows = "0 complete train rows of 1H.*"
+    help_ = f"a later end of train {says}, a smaller features.window$"
+    with pytest.raises(DataError, match=rows + help_):
         prepare(edited(small_config, bars_csv, **changes))
 
 

@@ -257,7 +257,7 @@ def test_a_baseline_that_cannot_be_fitted_says_why():
     assert fit_baselines(0.01 * np.random.default_rng(0).standard_t(4.0, 50)).unscored == {}
 
 
-def test_reasons_are_told_once_and_of_the_gain_that_they_concern():
+def test_a_reason_appears_once_and_for_the_gain_that_it_concerns():
     unscored = {"ewma": "a", "model": "b", "static": "a"}
     assert in_words(unscored) == [
         "the state densities cannot be fitted: b",
@@ -272,13 +272,13 @@ def test_reasons_are_told_once_and_of_the_gain_that_they_concern():
 
 
 def test_reasons_of_fits_are_counted():
-    folds = {"Monday": {"static": "a", "ewma": "a"}, "Tuesday": {}, "Friday": {"static": "b"}}
-    assert in_fits(folds, 3) == {
+    fits = [("Monday", {"static": "a", "ewma": "a"}), ("Tuesday", {}), ("Friday", {"static": "b"})]
+    assert in_fits(fits) == {
         "static": "in 2 of 3 fits, last at Friday: b",
         "ewma": "in 1 of 3 fits, last at Monday: a",
     }
-    assert in_fits({"Monday": {"return": "r"}}, 1) == {"return": "r"}
-    assert in_fits({"Monday": {}}, 1) == {}
+    assert in_fits([("Monday", {"return": "r"})] * 2) == {"return": "r"}
+    assert in_fits([("Monday", {})]) == {}
 
 
 @pytest.mark.parametrize("other", ["close_logret_current_4H", "ticks"])

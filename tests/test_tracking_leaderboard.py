@@ -187,7 +187,7 @@ def test_spaces_of_which_none_has_a_score_leave_no_choice(store):
     assert choice.reasons == [
         "v1 K=2 is passed over between spaces: no column",
         "v2 K=2 is passed over between spaces: no validation bar is scored",
-        "no score: no choice between 2 spaces",
+        "no choice between 2 spaces without a score",
     ]
 
 
@@ -220,7 +220,7 @@ def test_walks_without_any_score_are_ranked_by_likelihood(store):
     assert list(leaderboard(sweep_cells(store.client, "mute walks"))["K"]) == [3, 2]
 
 
-def test_missing_scores_are_marked_in_the_table_and_told_under_it(store):
+def test_missing_scores_are_marked_in_the_table_and_explained_under_it(store):
     sweep = Sweep(store, "marks")
     sweep.add(2, 100.0, gain=0.1)
     sweep.add(3, 200.0, unscored=NO_FIT | {"ewma": "flat"}, residuals_reject=1.0)

@@ -245,9 +245,10 @@ def _scaler(
     rows = table.frame[train].dropna()
     n_states = max(config.state_grid)
     if len(rows) < 2:
+        help_ = _longer_train(config, table, source)
         raise DataError(
             f"{len(rows)} complete train rows of {table.recipe.grid} after a warm-up of "
-            f"{table.warmup_rows} rows, at least 2 are needed: {_longer_train(config, table, source)}"
+            f"{table.warmup_rows} rows, at least 2 are needed: {help_}"
         )
     constant = [
         str(name) for name in rows if rows[name].iloc[0] == rows[name].min() == rows[name].max()

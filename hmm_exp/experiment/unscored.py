@@ -6,7 +6,7 @@
 >>> why_no_gain(unscored, "static")                  # None: this gain can be measured
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import pandas as pd
@@ -67,22 +67,20 @@ def in_words(unscored: Mapping[str, str]) -> list[str]:
     return [_sentence([n for n in names if unscored[n] == why], why) for why in reasons]
 
 
-def in_fits(folds: Mapping[str, Unscored], n_folds: int) -> Unscored:
+def in_fits(fits: Sequence[tuple[str, Unscored]]) -> Unscored:
     """Reasons of a walk forward from those of its fits.
 
     Parameters
     ----------
-    folds
-        Reasons of every fit that lacks a forecast, in time order, by its time in words.
-    n_folds
-        Number of fits.
+    fits
+        Time in words and reasons of every fit, in time order.
     """
     unscored: Unscored = {}
     for name in (RETURN, *FORECASTS):
-        times = [time for time, missing in folds.items() if name in missing]
-        if times:
-            last = folds[times[-1]][name]
-            where = f"in {len(times)} of {n_folds} fits, last at {times[-1]}: "
+        failed = [(time, missing[name]) for time, missing in fits if name in missing]
+        if failed:
+            time, last = failed[-1]
+            where = f"in {len(failed)} of {len(fits)} fits, last at {time}: "
             unscored[name] = last if name == RETURN else where + last
     return unscored
 

@@ -239,10 +239,9 @@ class _Walker:
 
     def _unscored(self) -> Unscored:
         """Why scores of the whole walk are missing."""
-        folds = {
-            f"{refit.fold.split.train_end:%Y-%m-%d %H:%M}": refit.unscored for refit in self.refits
-        }
-        return in_fits(folds, len(self.refits))
+        return in_fits(
+            [(f"{r.fold.split.train_end:%Y-%m-%d %H:%M}", r.unscored) for r in self.refits]
+        )
 
     def _candidate(self) -> Candidate:
         """The last model with the likelihoods of the walk in place of its own."""

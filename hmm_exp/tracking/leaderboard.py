@@ -297,7 +297,7 @@ def _best_across(client: MlflowClient, spaces: list[list[Run]]) -> Choice:
     if len({runs[0].data.tags[tags.DATA_DIGEST] for runs in spaces}) > 1:
         return Choice(None, [*inside, "the spaces hold different data: no choice between them"])
     if not winners:
-        return Choice(None, [*inside, f"no score: no choice between {len(spaces)} spaces"])
+        return Choice(None, [*inside, f"no choice between {len(spaces)} spaces without a score"])
     if len(winners) == 1:
         verdict = f"{winners[0].name} wins: the only one of {len(spaces)} spaces with a score"
         return Choice(winners[0].run.info.run_id, [*inside, verdict])
