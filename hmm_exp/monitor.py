@@ -48,7 +48,7 @@ ALARM = 1
 
 def report(watched: "Watch", promise: "Promise") -> dict[str, Any]:
     """Everything but the single bars, as plain values for JSON; times are ISO texts, UTC."""
-    alarms = watched.alarms
+    alarms, gain = watched.alarms, watched.bars.get("gain")
     return {
         "alarm": bool(alarms),
         "alarm_at": _text(alarms[0].alarm_at) if alarms else None,
@@ -68,7 +68,7 @@ def report(watched: "Watch", promise: "Promise") -> dict[str, Any]:
             asdict(f) | {"alarm_at": _text(f.alarm_at), "drift_since": _text(f.drift_since)}
             for f in watched.findings
         ],
-        "gain_over_static": float(watched.bars["gain"].mean()) if len(watched.bars) else None,
+        "gain_over_static": None if gain is None or gain.isna().all() else float(gain.mean()),
     }
 
 

@@ -1,5 +1,6 @@
 """One run without Hydra or MLflow: what reads what, what is chosen, what comes out."""
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -511,12 +512,53 @@ def test_a_constant_feature_is_named(small_config, bars_csv):
     frame = pd.read_csv(bars_csv)
     frame["volume"] = 1.0
     frame.to_csv(bars_csv, index=False)
-    with pytest.raises(FitError, match="log_volume_delta_current_1H"):
-        prepare(edited(small_config, bars_csv))
+    with pytest.raises(FitError) as caught:
+        prepare(edited(small_config, bars_csv, features__name="v1v2"))
+    names = "log_volume_delta_current_1H,volume_rvol_20_1H"
+    assert re.fullmatch(
+        rf"constant on all \d+ train rows: features.exclude=\[{names}\] leaves them out, "
+        "data.volume_column=NAME reads another volume than 'volume'",
+        str(caught.value),
+    )
+
+
+def test_a_constant_column_of_a_ready_table_can_only_be_left_out(small_config, bars_csv, tmp_path):
+    table = prepare(edited(small_config, bars_csv)).table
+    frame = table.frame.assign(log_volume_delta_current_1H=0.0)
+    frame.insert(0, "timestamp", table.timestamp.to_numpy())
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    config = edited(small_config, tmp_path / "t.csv")
+    config.data.kind = "features"
+    with pytest.raises(FitError, match=r"_1H\] leaves it out$"):
+        prepare(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"split__train": 0.001, "split__val": 0.4995, "split__test": 0.4995}, r"\(split.train\)"),
+        (
+            {
+                "split__kind": "dates",
+                "split__train_end": "2021-01-01 03:00",
+                "split__val_end": "2021-03-01",
+            },
+            r"\(split.train_end\)",
+        ),
+    ],
+)
+def test_too_few_train_rows_name_what_ends_train(small_config, bars_csv, changes, says):
+    rows = "0 complete train rows of 1H.*"
+    help_ = f"a later end of train {says}, a smaller features.window$"
+    with pytest.raises(DataError, match=rows + help_):
+        prepare(edited(small_config, bars_csv, **changes))
 
 
 def test_more_states_than_distinct_rows_is_refused(small_config, bars_csv):
     pd.read_csv(bars_csv).head(40).to_csv(bars_csv, index=False)
     config = edited(small_config, bars_csv, model__n_states=20)
-    with pytest.raises(FitError, match="20 states from 9 distinct train rows"):
+    with pytest.raises(FitError, match=r"20 states from 9 distinct train rows: .*model.n_states"):
+        prepare(config)
+    config.model = replace(config.model, n_states=None, state_grid=[2, 20])
+    with pytest.raises(FitError, match=r"20 states from 9 distinct train rows: .*model.state_grid"):
         prepare(config)

@@ -1,5 +1,6 @@
 """Feature tables: the golden values, no look-ahead, lookbacks, gaps, warm-up, files."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmm_exp.errors import ConfigError, DataError, HistoryError
-from hmm_exp.features.build import build_features
+from hmm_exp.features.build import build_features, ways_out
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.market.load import read_bars
 from hmm_exp.market.resample import resample
@@ -102,11 +103,25 @@ def test_warmup_and_one_bar_are_always_enough(start, timeframes):
 
 def test_fewer_bars_than_windows_say_how_many_are_needed(market):
     recipe = Recipe.of_set("v1", ["1H"], window=20)
-    with pytest.raises(HistoryError, match=r"19 bars are too few .* of 1H: 20 are needed"):
+    with pytest.raises(HistoryError, match=r"19 bars of 1H are too few .* of 1H: 20 are needed"):
         build_features(cut(market, slice(19)), recipe)
     assert len(build_features(cut(market, slice(20)), recipe)) == 1
-    with pytest.raises(HistoryError, match=r"2 bars are too few .* 503 are needed"):
+    with pytest.raises(HistoryError, match=r"2 bars of 1H are too few .* 503 are needed"):
         build_features(cut(market, slice(2)), Recipe.of_set("v1", ["1H", "1D"]))
+
+
+@pytest.mark.parametrize(
+    ("features", "decide"),
+    [
+        ("returns", "timeframe decide"),
+        ("v1", "features.window, timeframe decide"),
+        ("v2", "features.window, features.vwap_hours, timeframe decide"),
+    ],
+)
+def test_too_few_bars_name_the_settings_that_decide_and_no_other(market, features, decide):
+    with pytest.raises(HistoryError) as caught:
+        build_features(cut(market, slice(1)), Recipe.of_set(features, ["1H"]))
+    assert str(caught.value).endswith(f"are needed; {decide}")
 
 
 def test_a_row_holds_the_last_complete_bar_of_every_timeframe(market):
@@ -161,10 +176,53 @@ def test_a_session_market_has_no_missing_rows(market):
     assert (table.steps[1:] == 1).all()
 
 
-def test_volume_that_never_is_leaves_no_row_and_names_the_column(market):
+def test_volume_that_never_is_leaves_no_row_and_names_the_ways_out(market):
     frame = market.frame.assign(volume=0.0)
-    with pytest.raises(DataError, match="volume_rvol_4_1H has no value on any of 593 rows"):
+    columns = "volume_rvol_4_1H,close_over_vwap_1H,close_log_ratio_vwap_1H"
+    with pytest.raises(DataError) as caught:
         build_features(replace(market, frame=frame), RECIPES[0])
+    assert str(caught.value) == (
+        f"no value on any of 593 rows: features.exclude=[{columns}] leaves them out, "
+        "data.volume_column=NAME reads another volume than 'volume'"
+    )
+
+
+def test_volume_that_seldom_is_names_the_column_that_is_missing_most(market):
+    """Volume is there only while the price stands still, and then there is no z-score."""
+    bars = cut(market, slice(0, 400))
+    place = np.arange(400) % 20
+    names = ["open", "high", "low", "close"]
+    prices = bars.frame[names].mask(pd.Series(place >= 10, bars.frame.index), 100.0)
+    frame = bars.frame.assign(**prices, volume=np.where((place >= 14) & (place < 17), 1.0, 0.0))
+    recipe = Recipe.of_columns(["close_ret_zscore_4_1H", "close_over_vwap_1H"], 4, 4.0)
+    with pytest.raises(DataError) as caught:
+        build_features(replace(bars, frame=frame), recipe)
+    assert re.fullmatch(
+        r"none of 400 rows has every feature, 2\d\d lack close_over_vwap_1H: features.exclude="
+        r"\[close_over_vwap_1H\] leaves it out, data.volume_column=NAME reads .* than 'volume'",
+        str(caught.value),
+    )
+
+
+@pytest.mark.parametrize(
+    ("others", "advice"),
+    [
+        ([], "data.volume_column=NAME"),
+        (["ticks"], "data.volume_column=ticks"),
+        (["<TICKVOL>"], """data.volume_column='"<TICKVOL>"'"""),
+        (["a", "b", "c", "d"], "data.volume_column=a (or b, c)"),
+    ],
+)
+def test_advice_on_the_volume_names_the_columns_that_the_file_has(market, others, advice):
+    bars = replace(market, report={"columns": {"volume": "Vol"}, "other_volumes": others})
+    recipe = Recipe.of_set("v1v2", ["1H"])
+    assert ways_out(["close_over_vwap_1H"], recipe, bars) == (
+        f"features.exclude=[close_over_vwap_1H] leaves it out, {advice} reads another volume than "
+        "'Vol'"
+    )
+    for column in ("high_low_range_pct_current_1H", "close_parkinson_20_1H"):
+        assert "data.volume_column" not in ways_out([column], recipe, bars)
+    assert "data.volume_column" not in ways_out(["volume_rvol_20_1H"], recipe, None)
 
 
 def test_a_timeframe_finer_than_the_bars_is_refused(market):

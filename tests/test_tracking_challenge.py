@@ -115,6 +115,26 @@ def test_without_the_data_the_champions_stored_scores_stand_in(store, hourly, fo
     assert found.error == pytest.approx(hac_error(np.ascontiguousarray(gain)))
 
 
+def test_a_champion_that_the_data_are_too_short_for_says_so(store, hourly, four_hourly):
+    champion = as_champion(four_hourly)
+    hungry = Incumbent(
+        replace(champion.champion, run_id=None), replace(champion.detector, min_history=N_BARS + 1)
+    )
+    with pytest.raises(NotCompared, match=r"cannot be scored on the candidate's data: 6000 bars"):
+        compare(store.client, hourly, hungry, fewest=500)
+
+
+def test_a_candidate_without_densities_is_not_compared_and_says_why(store, hourly, four_hourly):
+    run_id = store.client.create_run(
+        store.experiment_id,
+        tags=hourly.run.data.tags | {tags.UNSCORED: '{"model": "8 returns are too few"}'},
+    ).info.run_id
+    scores = hourly.scores.assign(model_score=np.nan)
+    silent = replace(hourly, run=store.client.get_run(run_id), scores=scores)
+    with pytest.raises(NotCompared, match="the state densities cannot be fitted: 8 returns"):
+        compare(store.client, silent, as_champion(four_hourly), fewest=500)
+
+
 def test_data_that_have_changed_are_not_used(store, hourly):
     run_id = hourly.run.info.run_id
     digest = hourly.run.data.tags[tags.DATA_DIGEST]

@@ -1,5 +1,6 @@
 """The gate's rules, on the evidence of a real run in a real store, changed piece by piece."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -96,6 +97,42 @@ def test_without_enough_scored_test_bars_nothing_is_shown(store, evidence):
     assert "0 test bars are scored" in reason
 
 
+NO_RETURN = "no next-bar return is known: the table has no column close_logret_current_1H"
+
+
+@pytest.mark.parametrize(
+    ("unscored", "static", "ewma"),
+    [
+        ({"return": NO_RETURN}, NO_RETURN, NO_RETURN),
+        (
+            {"model": "5 returns are too few"},
+            "the state densities cannot be fitted: 5 returns are too few",
+            "the state densities cannot be fitted: 5 returns are too few",
+        ),
+        ({"ewma": "no"}, "0 test bars are scored", "the EWMA Student-t cannot be fitted: no"),
+        ({}, "0 test bars are scored, 100 are needed", "0 test bars are scored, 100 are needed"),
+    ],
+)
+def test_a_gain_that_cannot_be_known_is_refused_with_its_reason(
+    store, evidence, unscored, static, ewma
+):
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    store.client.set_tag(run_id, tags.UNSCORED, json.dumps(unscored))
+    none = replace(evidence, run=store.client.get_run(run_id), scores=pd.DataFrame())
+    reasons = judge(store.client, none, None, STRICT).of("refuse")
+    assert reasons[0].startswith(f"no gain over the static Student-t is shown: {static}")
+    assert reasons[1].startswith(f"no gain over the EWMA Student-t is shown: {ewma}")
+    assert judge(store.client, none, None, DEFAULT).of("warn") == [reasons[1]]
+
+
+def test_a_missing_baseline_leaves_the_gain_over_the_other(store, evidence):
+    scores = shown_scores().assign(ewma_score=np.nan)
+    verdict = judge(store.client, with_scores(evidence, scores), None, DEFAULT)
+    assert verdict.of("refuse") == []
+    assert verdict.of("note")[0].startswith("gain over the static Student-t on 600 test bars")
+    assert "EWMA" in verdict.of("warn")[0]
+
+
 def test_regimes_that_never_change_on_test_are_refused(store, evidence):
     states = np.zeros(600, dtype=np.int64)
     states[100:104] = 1
@@ -174,7 +211,7 @@ def test_one_instrument_replaces_another_only_by_rule(store, evidence, old, new,
     against = [finding for finding in found if finding.weight in ("final", "refuse")]
     assert [finding.weight for finding in against] == ([weight] if weight else [])
     if weight:
-        assert "another registry.name" in against[0].text
+        assert "another name (registry.name, hmm-promote --registry)" in against[0].text
         assert ("--force" in against[0].text) is (weight == "refuse")
         still = judge(store.client, replace(evidence, run=run), rival, OFF).of("final")
         assert bool(still) is (weight == "final")

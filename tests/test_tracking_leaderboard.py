@@ -1,5 +1,6 @@
 """Who wins a sweep, on a store whose cells are made up: train and validation alone decide."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.leaderboard import choose, common_scores, leaderboard, sweep_cells
-from hmm_exp.tracking.remarks import shortfalls
+from hmm_exp.tracking.remarks import missing_scores, shortfalls
 from tests.small_detector import forget_store, shown_scores, store_in
 
 SETTINGS = {
@@ -38,7 +39,17 @@ class Sweep:
         self.store, self.sweep_id = store, sweep_id
         self.settings = SETTINGS | {f"selection.{k}": v for k, v in settings.items()}
 
-    def add(self, n_states: int, bic: float, *, space="v1", faults="", gain=None, **metrics: float):
+    def add(
+        self,
+        n_states: int,
+        bic: float,
+        *,
+        space="v1",
+        faults="",
+        gain=None,
+        unscored=None,
+        **metrics: float,
+    ):
         """A finished cell; with `gain` also its scores on four validation bars."""
         identity = {
             tags.SWEEP_ID: self.sweep_id,
@@ -47,11 +58,14 @@ class Sweep:
             tags.OBSERVATION_SPACE: space,
             tags.DATA_DIGEST: "d",
         } | ({tags.FAULTS: faults} if faults else {})
+        if unscored:
+            identity[tags.UNSCORED] = json.dumps(unscored)
         client = self.store.client
         run_id = client.create_run(self.store.experiment_id, tags=identity).info.run_id
         for name, value in self.settings.items():
             client.log_param(run_id, name, value)
         known = {"n_states": n_states, "n_params": 10 * n_states, "bic": bic} | metrics
+        known |= {} if gain is None else {"return_gain_val": gain}
         for name, value in known.items():
             client.log_metric(run_id, name, value)
         if gain is not None:
@@ -136,13 +150,92 @@ def test_between_spaces_the_gain_on_validation_decides_whatever_bic_and_test_say
     assert "return_gain_val +0.2000 nats per bar, 0.1000 above the next" in choice.reasons[-1]
 
 
-def test_a_space_without_returns_leaves_no_choice_between_spaces(store):
+NO_FIT = {"model": "8 returns are too few"}
+
+
+def test_a_space_without_a_score_takes_no_part_in_the_choice_and_says_why(store):
     sweep = Sweep(store, "silent")
-    sweep.add(2, 900.0, gain=0.2)
+    best = sweep.add(2, 900.0, gain=0.2)
+    sweep.add(2, 100.0, space="v2", unscored=NO_FIT)
+    choice = sweep.choice()
+    assert choice.run_id == best
+    assert choice.reasons[1:] == [
+        "v2 K=2 is passed over between spaces: the state densities cannot be fitted: 8 returns "
+        "are too few",
+        "v1 K=2 wins: the only one of 2 spaces with a score",
+    ]
+
+
+def test_a_cell_without_a_score_makes_way_for_the_next_of_its_space(store):
+    sweep = Sweep(store, "next")
+    sweep.add(2, 900.0, gain=0.1)
+    sweep.add(4, 100.0, space="v2", unscored=NO_FIT)
+    best = sweep.add(3, 300.0, space="v2", gain=0.2)
+    sweep.add(2, 500.0, space="v2", gain=0.9)
+    choice = sweep.choice()
+    assert choice.run_id == best
+    assert choice.reasons[2].startswith("v2 K=4 is passed over between spaces: the state")
+    assert choice.reasons[-1].startswith("v2 K=3 wins across 2 spaces: return_gain_val +0.2000")
+
+
+def test_spaces_of_which_none_has_a_score_leave_no_choice(store):
+    sweep = Sweep(store, "mute")
+    sweep.add(2, 900.0, unscored={"return": "no column"})
     sweep.add(2, 100.0, space="v2")
     choice = sweep.choice()
     assert choice.run_id is None
-    assert choice.reasons[-1] == "a space has no base returns: no choice between spaces"
+    assert choice.reasons == [
+        "v1 K=2 is passed over between spaces: no column",
+        "v2 K=2 is passed over between spaces: no validation bar is scored",
+        "no choice between 2 spaces without a score",
+    ]
+
+
+def test_inside_one_space_a_cell_without_a_score_can_win(store):
+    sweep = Sweep(store, "alone")
+    sweep.add(2, 900.0, gain=0.1)
+    best = sweep.add(3, 100.0, unscored=NO_FIT)
+    assert sweep.choice().run_id == best
+
+
+def test_a_walk_without_a_score_is_ranked_behind_those_that_have_one(store):
+    sweep = Sweep(store, "walks")
+    sweep.settings |= {"split.kind": "walk_forward"}
+    sweep.add(4, 0.0, unscored=NO_FIT, log_lik_val_per_bar=9.0)
+    best = sweep.add(3, 0.0, gain=-0.1, log_lik_val_per_bar=1.0)
+    choice = sweep.choice()
+    assert choice.run_id == best
+    assert "return_gain_val of 1 walk in v1 (-0.1000 nats per bar)" in choice.reasons[0]
+    assert list(leaderboard(sweep_cells(store.client, "walks"))["K"]) == [3, 4]
+
+
+def test_walks_without_any_score_are_ranked_by_likelihood(store):
+    sweep = Sweep(store, "mute walks")
+    sweep.settings |= {"split.kind": "walk_forward"}
+    sweep.add(2, 0.0, unscored=NO_FIT, log_lik_val_per_bar=1.0)
+    best = sweep.add(3, 0.0, unscored=NO_FIT, log_lik_val_per_bar=2.5)
+    choice = sweep.choice()
+    assert choice.run_id == best
+    assert "log_lik_val_per_bar of 2 walks in v1 (+2.5000 nats" in choice.reasons[0]
+    assert list(leaderboard(sweep_cells(store.client, "mute walks"))["K"]) == [3, 2]
+
+
+def test_missing_scores_are_marked_in_the_table_and_explained_under_it(store):
+    sweep = Sweep(store, "marks")
+    sweep.add(2, 100.0, gain=0.1)
+    sweep.add(3, 200.0, unscored=NO_FIT | {"ewma": "flat"}, residuals_reject=1.0)
+    sweep.add(4, 300.0, unscored=NO_FIT)
+    cells = sweep_cells(store.client, "marks")
+    assert list(leaderboard(cells)["eligible"]) == [
+        "yes",
+        "yes, residuals reject, no score of model, ewma",
+        "yes, no score of model",
+    ]
+    assert missing_scores(cells) == [
+        "2 of 3 cells, such as v1 K=3: the state densities cannot be fitted: 8 returns are too few",
+        "v1 K=3: the EWMA Student-t cannot be fitted: flat",
+    ]
+    assert missing_scores(cells[:1]) == []
 
 
 def test_residuals_that_reject_a_fit_are_marked_in_the_table(store):

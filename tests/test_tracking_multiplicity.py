@@ -1,5 +1,6 @@
 """Under the leaderboard: the winner's gain, how many were tried, White's reality check."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -95,8 +96,24 @@ def test_a_cell_that_was_tried_again_counts_once(store, cells):
 def test_a_sweep_without_scores_says_how_many_were_tried(store, cells):
     luck = weigh_choice(store.client, cells[3:], None)
     assert (luck.winner, luck.check) == (None, None)
-    assert luck.lines == ["tried: 2 cells; no gain can be weighed: too few scored bars"]
+    assert luck.lines == [
+        "tried: 2 cells; no gain can be weighed: fewer than 100 validation bars are scored by "
+        "every cell"
+    ]
     assert weigh_choice(store.client, [], None).n_tried == 0
+
+
+def test_a_sweep_without_returns_says_why_no_gain_can_be_weighed(store):
+    silent = cell(store, "no returns", None)
+    store.client.set_tag(silent.info.run_id, tags.UNSCORED, json.dumps({"return": "no column"}))
+    luck = weigh_choice(store.client, [store.client.get_run(silent.info.run_id)], None)
+    assert luck.lines == ["tried: 1 cell; no gain can be weighed: no column"]
+
+
+def test_a_cell_without_densities_takes_no_part_in_the_check(store, cells):
+    none = cell(store, "none", np.full(800, np.nan))
+    with_it, without = (weigh_choice(store.client, c, None) for c in ([*cells, none], cells))
+    assert with_it.check == without.check
 
 
 def test_the_parent_run_holds_the_figures(store, cells):

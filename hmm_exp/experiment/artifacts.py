@@ -124,8 +124,8 @@ def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
     yield "convergence", figures.convergence(histories, polished=polished, subject=subject)
     if result.assessment.residuals:
         yield "residuals", residuals(result.assessment.residuals, subject=subject)
-    if result.assessment.scores is not None:
-        yield "cumulative_gain", _cumulative_gain(result, subject)
+    if gains := _gains(result):
+        yield "cumulative_gain", _cumulative_gain(result, gains, subject)
     if result.assessment.next_bar:
         yield (
             "next_bar_return",
@@ -133,18 +133,25 @@ def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
         )
 
 
-def _cumulative_gain(result: RunResult, subject: str) -> Figure:
-    """Gains by the time of the bar whose return was forecast; the last bar has none yet."""
+def _gains(result: RunResult) -> dict[str, np.ndarray]:
+    """Gain of every bar over each baseline that can be measured, nats; the last bar has none."""
     scores = result.assessment.scores
-    assert scores is not None
-    model = scores["model_score"].to_numpy()[:-1]
+    if scores is None:
+        return {}
     names = {"static": "static_score", "EWMA": "ewma_score"}
+    gains = {name: scores["model_score"] - scores[column] for name, column in names.items()}
+    return {name: gain.to_numpy()[:-1] for name, gain in gains.items() if gain.notna().any()}
+
+
+def _cumulative_gain(result: RunResult, gains: dict[str, np.ndarray], subject: str) -> Figure:
+    """Gains by the time of the bar whose return was forecast."""
     judged = result.prepared.target_part[:-1] >= TRAIN  # nothing was fitted on what is before
-    judged &= np.arange(len(model)) >= np.isfinite(model).argmax()  # a walk is silent at first
+    scored = np.isfinite(np.stack([*gains.values()])).any(axis=0)
+    judged &= np.arange(len(scored)) >= scored.argmax()  # a walk is silent at first
     starts = {name: at for name, at in _split_starts(result).items() if name != SPLIT_NAMES[BEFORE]}
     return cumulative_gain(
         result.prepared.source.time.as_unit("ns").asi8[1:][judged],
-        {name: (model - scores[column].to_numpy()[:-1])[judged] for name, column in names.items()},
+        {name: gain[judged] for name, gain in gains.items()},
         splits=starts,
         subject=subject,
     )

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,10 +17,10 @@ from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.residuals import feature_residuals, return_residuals
 from hmm_exp.experiment.split import SPLIT_NAMES, TEST, TRAIN
 from hmm_exp.experiment.track import BAR_COLUMNS, VARIANCES, Track, most_probable
+from hmm_exp.experiment.unscored import RETURN, Unscored, fitted, in_words, why_no_return
 from hmm_exp.experiment.variance import variance_shapes
 from hmm_exp.experiment.yardstick import (
     Baselines,
-    Yardstick,
     fit_baselines,
     fit_yardstick,
     score_bars,
@@ -46,8 +47,8 @@ class Assessment:
         Filtered probabilities of every row, shape (T, K); NaN where no model had spoken yet.
     scores
         Per base bar `available_at, split` and log predictive densities of its next return,
-        `model_score, static_score, ewma_score` in nats, with bars also their `close`; None
-        without base returns.
+        `model_score, static_score, ewma_score` in nats, NaN for a forecast that has no fit, with
+        bars also their `close`; None without base returns.
     next_bar
         Per-state table of the next bar's return by part; empty without returns.
     diagnostics
@@ -57,8 +58,10 @@ class Assessment:
     residuals
         Pseudo-residuals by name, the features and last the next return, on the rows and bars
         of validation and test.
+    unscored
+        Why scores are missing.
     objections
-        What the residuals of the next return reject, in words.
+        Why scores are missing and what the residuals of the next return reject, in words.
     """
 
     summary: StateSummary
@@ -68,6 +71,7 @@ class Assessment:
     diagnostics: pd.DataFrame
     metrics: dict[str, float]
     residuals: dict[str, np.ndarray]
+    unscored: Unscored
     objections: list[str]
 
     @property
@@ -87,21 +91,19 @@ def follow(prepared: Prepared, params: GaussianParams, baselines: Baselines | No
     Raises
     ------
     FitError
-        When the chain has no unique stationary distribution, or the densities cannot be fitted.
+        When the chain has no unique stationary distribution.
     """
     density = log_density(params, prepared.X)
     recursion = (params.stationary(), params.transmat, density, prepared.table.steps)
     filtered = recursions.filter(*recursion)
     bar_probs = _known_at_close(prepared, filtered.probs)
-    yardstick = _yardstick(prepared, bar_probs)
     return Track(
         probs=filtered.probs,
         log_lik=filtered.log_lik,
         smoothed=recursions.smooth(*recursion).probs,
         bar_probs=bar_probs,
         residuals=feature_residuals(params, prepared.X, prepared.table.steps, filtered.probs),
-        bars=_bars(prepared, bar_probs, yardstick, baselines),
-        yardstick=yardstick,
+        **_scored(prepared, bar_probs, baselines),
     )
 
 
@@ -141,7 +143,8 @@ def assess(
         diagnostics=diagnostics_table(summary, next_bar),
         metrics=metrics,
         residuals=residual_series(prepared, track),
-        objections=residual_objections(prepared, track),
+        unscored=track.unscored,
+        objections=in_words(track.unscored) + residual_objections(prepared, track),
     )
 
 
@@ -169,30 +172,25 @@ def _known_at_close(prepared: Prepared, probs: np.ndarray) -> np.ndarray:
     return known
 
 
-def _yardstick(prepared: Prepared, bar_probs: np.ndarray) -> Yardstick | None:
-    """Densities of the train returns under the states; None without base returns."""
-    returns = prepared.source.next_return
+def _scored(
+    prepared: Prepared, bar_probs: np.ndarray, baselines: Baselines | None
+) -> dict[str, Any]:
+    """Parts of a track about the next return: `bars`, `yardstick` and `unscored`."""
+    source = prepared.source
+    returns = source.next_return
     if returns is None:
-        return None
-    return fit_yardstick(bar_probs, np.where(prepared.target_part == TRAIN, returns, np.nan))
-
-
-def _bars(
-    prepared: Prepared,
-    bar_probs: np.ndarray,
-    yardstick: Yardstick | None,
-    baselines: Baselines | None,
-) -> pd.DataFrame | None:
-    """What the model and the baselines say of every bar's next return, columns BAR_COLUMNS."""
-    returns = prepared.source.next_return
-    if returns is None or yardstick is None:
-        return None
+        assert source.frame is not None  # bars have returns
+        why = why_no_return(source.frame, prepared.recipe.grid)
+        return {"bars": None, "unscored": {RETURN: why}}
     known = baselines or baselines_of(prepared)
     assert known is not None
-    said = score_bars(yardstick, known, bar_probs, returns)
-    said[VARIANCES] = variance_shapes(yardstick, known, bar_probs, returns).to_numpy()
-    said["return_residual"] = return_residuals(yardstick, bar_probs, returns)
-    return said[BAR_COLUMNS]
+    unscored = dict(known.unscored)
+    on_train = np.where(prepared.target_part == TRAIN, returns, np.nan)
+    yardstick = fitted("model", unscored, fit_yardstick, bar_probs, on_train)
+    bars = score_bars(yardstick, known, bar_probs, returns)
+    bars[VARIANCES] = variance_shapes(yardstick, known, bar_probs, returns).to_numpy()
+    bars["return_residual"] = return_residuals(yardstick, bar_probs, returns)
+    return {"bars": bars[BAR_COLUMNS], "yardstick": yardstick, "unscored": unscored}
 
 
 def _named(prepared: Prepared, scores: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,9 @@ import pandas as pd
 from hmm_exp.experiment.evaluate import raw_means
 from hmm_exp.experiment.persistence import expected_dwell
 from hmm_exp.experiment.split import WalkForward
+from hmm_exp.experiment.unscored import in_words
 from hmm_exp.experiment.walk import Refit, Walk
+from hmm_exp.experiment.yardstick import per_bar
 
 
 def refit_table(walk: Walk, split: WalkForward) -> pd.DataFrame:
@@ -21,7 +23,8 @@ def refit_table(walk: Walk, split: WalkForward) -> pd.DataFrame:
     `label_agreement` is the share of common rows that both models call the same under the best
     match of their states, `label_margin` by how much the next best match falls behind, `same_label`
     the share with no state renamed. `return_score, return_gain, ewma_gain` are means over the
-    block in nats per bar. `refused` says why the model before went on.
+    block in nats per bar. `refused` says why the model before went on, `unscored` why scores of
+    the block are missing.
     """
     rows = [_fit_row(refit) | _block_row(walk, refit) for refit in walk.refits]
     return pd.concat([split.table(), pd.DataFrame(rows)], axis=1)
@@ -91,6 +94,7 @@ def _fit_row(refit: Refit) -> dict[str, Any]:
         "start": next((s.kind for s in fit.starts if s.log_lik == fit.log_lik), None),
         "n_iter": fit.n_iter,
         "refused": "; ".join(refit.refused),
+        "unscored": "; ".join(in_words(refit.unscored)),
     }
     if labels is None:
         return row
@@ -104,11 +108,6 @@ def _fit_row(refit: Refit) -> dict[str, Any]:
 def _block_row(walk: Walk, refit: Refit) -> dict[str, float]:
     if walk.track.scores is None:
         return {}
-    block = walk.track.scores.iloc[refit.fold.end - 1 : refit.fold.stop - 1].dropna()
-    if block.empty:
-        return {}
-    return {
-        "return_score": block["model"].mean(),
-        "return_gain": (block["model"] - block["static"]).mean(),
-        "ewma_gain": (block["model"] - block["ewma"]).mean(),
-    }
+    block = walk.track.scores.iloc[refit.fold.end - 1 : refit.fold.stop - 1]
+    scored = {name: values[np.isfinite(values)] for name, values in per_bar(block).items()}
+    return {name: float(values.mean()) for name, values in scored.items() if len(values)}

@@ -15,6 +15,7 @@ from hmm_exp.experiment.significance import gain_metrics
 from hmm_exp.experiment.split import TEST, TRAIN, VAL
 from hmm_exp.experiment.track import SCORES, VARIANCES, Track, most_probable
 from hmm_exp.experiment.variance import next_parkinson, variance_gains, variance_losses
+from hmm_exp.experiment.yardstick import per_bar
 
 RETURN = "next_return"
 
@@ -53,11 +54,8 @@ def residual_objections(prepared: Prepared, track: Track) -> list[str]:
 def _gains(prepared: Prepared, track: Track) -> dict[str, float]:
     if track.bars is None:
         return {}
-    bars = track.bars
-    gains = {
-        "return_gain": (bars["model"] - bars["static"]).to_numpy(),
-        "ewma_gain": (bars["model"] - bars["ewma"]).to_numpy(),
-    }
+    values = per_bar(track.bars)
+    gains = {name: values[name] for name in ("return_gain", "ewma_gain")}
     return gain_metrics(gains, prepared.target_part)
 
 

@@ -20,8 +20,8 @@ from hmm_exp.errors import DataError, FitError
 from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.experiment.shared import shared_features
 from hmm_exp.experiment.source import Source, column_step, read_options, read_source
-from hmm_exp.experiment.split import TRAIN, Fold, Split, make_split
-from hmm_exp.features.build import FeatureTable, build_features
+from hmm_exp.experiment.split import TRAIN, Fold, Split, make_split, train_option
+from hmm_exp.features.build import FeatureTable, build_features, ways_out, window_settings
 from hmm_exp.features.recipe import Recipe, select_columns
 from hmm_exp.market.bars import OHLCV
 from hmm_exp.market.timeframes import timeframe_step
@@ -74,7 +74,10 @@ class Prepared:
         """Same rows, scaled by a scaler fitted on `rows` (a mask) instead of train."""
         complete = self.table.frame[rows].dropna().to_numpy()
         if len(complete) < 2:
-            raise FitError(f"{len(complete)} complete rows of {self.table.recipe.grid} to fit on")
+            grid = self.table.recipe.grid
+            raise FitError(
+                f"{len(complete)} complete rows of {grid} to fit on, at least 2 are needed"
+            )
         return self.scaled_by(StandardScaler().fit(complete))
 
     def scaled_by(self, scaler: StandardScaler) -> "Prepared":
@@ -160,7 +163,7 @@ def prepare(config: Config) -> Prepared:
     split = make_split(source.time, config.split)
     part = split.of(table.available_at)
     train = part == TRAIN
-    scaler = _scaler(table, train, config)
+    scaler = _scaler(table, train, config, source)
     row_of_bar = table.available_at.searchsorted(source.time, side="right") - 1
     return Prepared(
         config=config,
@@ -219,8 +222,8 @@ def recipe_of(config: Config, ready: pd.DataFrame | None = None) -> Recipe:
     names = select_columns(names, features.include, features.exclude)
     if ready is not None and (absent := [name for name in names if name not in ready.columns]):
         raise DataError(
-            f"no column {', '.join(absent)} in {config.data.path}: features and timeframe name "
-            "columns that it holds; features=columns takes all of them"
+            f"no column {', '.join(absent)} in {config.data.path}: choose features and timeframe "
+            "that its columns are of, or features=columns, which takes all of them"
         )
     return Recipe.of_columns(names, *windows)
 
@@ -235,22 +238,35 @@ def _scaled(table: FeatureTable, scaler: StandardScaler) -> np.ndarray:
     return np.ascontiguousarray((table.X - scaler.mean_) / scaler.scale_)
 
 
-def _scaler(table: FeatureTable, train: np.ndarray, config: Config) -> StandardScaler:
+def _scaler(
+    table: FeatureTable, train: np.ndarray, config: Config, source: Source
+) -> StandardScaler:
     """Scaler fitted on complete train rows only, after checking that they can carry a fit."""
     rows = table.frame[train].dropna()
     n_states = max(config.state_grid)
     if len(rows) < 2:
+        help_ = _longer_train(config, table, source)
         raise DataError(
             f"{len(rows)} complete train rows of {table.recipe.grid} after a warm-up of "
-            f"{table.warmup_rows}: more bars, a shorter window or a larger split.train is needed"
+            f"{table.warmup_rows} rows, at least 2 are needed: {help_}"
         )
-    constant = [name for name in rows if rows[name].iloc[0] == rows[name].min() == rows[name].max()]
+    constant = [
+        str(name) for name in rows if rows[name].iloc[0] == rows[name].min() == rows[name].max()
+    ]
     if constant:
-        names = ",".join(map(str, constant))
-        raise FitError(
-            f"constant on all train rows: {names}; features.exclude=[{names}] leaves out"
-        )
+        help_ = ways_out(constant, table.recipe, source.bars)
+        raise FitError(f"constant on all {len(rows)} train rows: {help_}")
     distinct = len(rows.drop_duplicates())
     if distinct < n_states:
-        raise FitError(f"{n_states} states from {distinct} distinct train rows: use fewer states")
+        option = "model.state_grid" if config.model.state_grid else "model.n_states"
+        raise FitError(
+            f"{n_states} states from {distinct} distinct train rows: use fewer states ({option})"
+        )
     return StandardScaler().fit(rows.to_numpy())
+
+
+def _longer_train(config: Config, table: FeatureTable, source: Source) -> str:
+    """Ways to more train rows, in words."""
+    windows = [] if source.bars is None else window_settings(table.recipe)
+    shorter = f", a smaller {' or '.join(windows)}" if windows else ""
+    return f"more data, a later end of train ({train_option(config.split)}){shorter}"

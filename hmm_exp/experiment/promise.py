@@ -25,9 +25,10 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.detector import Detector
-from hmm_exp.errors import FitError, ModelError
+from hmm_exp.errors import ModelError
 from hmm_exp.experiment.cusum import MIN_BARS, Chart, fit_chart, threshold
 from hmm_exp.experiment.significance import hac_error
+from hmm_exp.experiment.unscored import Unscored, fitted
 from hmm_exp.experiment.yardstick import Yardstick, fit_static, fit_yardstick, known_at_close
 from hmm_exp.features.build import FeatureTable
 from hmm_exp.hmm.params import GaussianParams
@@ -117,9 +118,11 @@ class Promise:
     log_lik
         Per row.
     score
-        Per bar; None where there were no returns, and then neither are the densities.
+        Per bar; None where there were no returns or they have no densities by regime, and then
+        neither are the densities.
     yardstick, static
-        Densities of the next return by regime, and for all time.
+        Densities of the next return by regime, and for all time; `static` is None where it has no
+        fit.
     shares
         Of time in every regime, shape (K,).
     share_charts
@@ -157,8 +160,8 @@ def promise_of(detector: Detector) -> Promise:
     stored = detector.promise
     if not stored:
         raise ModelError(
-            "this model carries no promise to hold it to: it was made by an earlier version, or on "
-            f"fewer than {MIN_BARS} rows; train it again"
+            "this model carries no promise to watch: an earlier version made it, or it had fewer "
+            f"than {MIN_BARS} rows; train it again on at least as many"
         )
     try:
         yardsticks = [
@@ -187,7 +190,7 @@ def make_promise(
     time: pd.DatetimeIndex,
     next_return: np.ndarray | None,
     fitted_on: tuple[pd.Timestamp, pd.Timestamp],
-    densities: tuple[Yardstick, Yardstick] | None = None,
+    densities: tuple[Yardstick, Yardstick | None] | None = None,
 ) -> Promise | None:
     """What a fitted detector promises, from the rows and bars of its run.
 
@@ -206,7 +209,7 @@ def make_promise(
     Returns
     -------
     Promise or None
-        None when there are too few rows, or returns that have no density.
+        None when there are too few rows.
     """
     start, end = fitted_on
     row_time = table.available_at
@@ -244,15 +247,16 @@ def _densities(
     time: pd.DatetimeIndex,
     next_return: np.ndarray,
     fitted_on: tuple[pd.Timestamp, pd.Timestamp],
-) -> tuple[Yardstick, Yardstick] | None:
-    """Densities of the train returns by regime and for all time; None where they have none."""
+) -> tuple[Yardstick, Yardstick | None] | None:
+    """Densities of the train returns by regime and for all time; None without the former."""
     start, end = fitted_on
     inside = (time > start) & np.append(time[1:] <= end, False)
     returns = np.where(inside, next_return, np.nan)
-    try:
-        return fit_yardstick(seen.known, returns), fit_static(returns)
-    except FitError:
+    unscored: Unscored = {}
+    by_regime = fitted("model", unscored, fit_yardstick, seen.known, returns)
+    if by_regime is None:
         return None
+    return by_regime, fitted("static", unscored, fit_static, returns)
 
 
 def observe(

@@ -135,7 +135,7 @@ def predicted_probs(params: GaussianParams, steps: np.ndarray, probs: np.ndarray
 
 
 def return_residuals(
-    yardstick: Yardstick, probs: np.ndarray, next_return: np.ndarray
+    yardstick: Yardstick | None, probs: np.ndarray, next_return: np.ndarray
 ) -> np.ndarray:
     """Pseudo-residuals of every bar's next return, shape (N,); NaN where there is no forecast.
 
@@ -146,8 +146,10 @@ def return_residuals(
     next_return
         ln(C_{i+1} / C_i), shape (N,), NaN where none.
     """
-    scored = np.isfinite(next_return) & np.isfinite(probs).all(axis=1)
     residuals = np.full(len(next_return), np.nan)
+    if yardstick is None:
+        return residuals
+    scored = np.isfinite(next_return) & np.isfinite(probs).all(axis=1)
     z = (next_return[scored, None] - yardstick.loc) / yardstick.scale
     tails = _tails(z, stdtr(yardstick.df, -np.abs(z)))
     residuals[scored] = _normal_quantile(probs[scored], *tails)

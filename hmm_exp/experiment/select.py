@@ -37,14 +37,15 @@ def select(
 def select_walk(walks: Sequence[Walk], target_part: np.ndarray, config: SelectionConfig) -> Walk:
     """Highest out-of-sample yardstick on validation bars, among walks that end in a healthy model.
 
-    Without base returns the highest out-of-sample likelihood of the validation rows.
+    A walk without a score is passed over; when none has one, the highest out-of-sample likelihood
+    of the validation rows decides.
     """
-
-    def worth(walk: Walk) -> float:
-        scores = validation_scores(walk, target_part)
-        return scores.get(config.across, walk.candidate.log_lik.get("val", -math.inf))
-
-    return max([w for w in walks if not w.candidate.faults] or walks, key=worth)
+    pool = [walk for walk in walks if not walk.candidate.faults] or walks
+    found = [validation_scores(walk, target_part).get(config.across) for walk in pool]
+    scores = {place: score for place, score in enumerate(found) if score is not None}
+    if scores:
+        return pool[max(scores, key=scores.__getitem__)]
+    return max(pool, key=lambda walk: walk.candidate.log_lik.get("val", -math.inf))
 
 
 def validation_scores(walk: Walk, target_part: np.ndarray) -> dict[str, float]:

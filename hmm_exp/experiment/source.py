@@ -17,7 +17,7 @@ import pandas as pd
 from hmm_exp.config import DataConfig
 from hmm_exp.experiment.shared import shared_bars, shared_ready
 from hmm_exp.market.bars import OHLCV, Bars
-from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.gaps import chain_steps, usual_step
 from hmm_exp.market.load import read_bars, read_features
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
@@ -34,7 +34,7 @@ class Source:
         When each base bar (or ready row) is complete, UTC.
     log_return
         Log return per base bar, shape (N,), NaN where the bar before is missing; None when a
-        ready table has no raw log return.
+        ready table has no raw log return of its rows' timeframe.
     """
 
     bars: Bars | None
@@ -152,15 +152,19 @@ def _log_returns(bars: Bars) -> np.ndarray:
 
 
 def _ready_returns(frame: pd.DataFrame, gaps: str) -> np.ndarray | None:
-    """Raw return of the finest timeframe in a ready table, which stands in for the bars."""
-    columns = [name for name in frame.columns if name.startswith("close_logret_current_")]
-    if not columns:
-        return None
-    finest = min(columns, key=column_step)
-    returns = frame[finest].to_numpy(dtype=np.float64, copy=True)
+    """Raw return of the rows' timeframe in a ready table, which stands in for the bars.
+
+    That of a coarser one is known rows before the bar after it closes, and is no target.
+    """
     time = pd.DatetimeIndex(frame.index).as_unit("ns").asi8
-    returns[chain_steps(time, column_step(finest).value, gaps) != 1] = np.nan
-    return returns
+    step = usual_step(time)
+    columns = [name for name in frame.columns if name.startswith("close_logret_current_")]
+    column = next((name for name in columns if column_step(name).value == step), None)
+    if column is None:
+        return None
+    returns = frame[column].to_numpy(dtype=np.float64, copy=True)
+    returns[chain_steps(time, step, gaps) != 1] = np.nan
+    return returns if np.isfinite(returns).any() else None
 
 
 def _frame_digest(frame: pd.DataFrame) -> str:

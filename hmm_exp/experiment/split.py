@@ -138,12 +138,18 @@ def make_split(available_at: pd.DatetimeIndex, config: SplitConfig) -> Split:
         Dates outside the data, or a split that leaves no train bars.
     """
     before = available_at[0] - pd.Timedelta(1, "ns")
-    if config.kind == "dates" or config.train_end is not None:
+    if train_option(config) == "split.train_end":
         split = _by_dates(config, before)
         _check_inside(split, available_at)
     else:
         split = _by_ratio(config, available_at, before)
     return _walk(split, available_at, config) if config.kind == "walk_forward" else split
+
+
+def train_option(config: SplitConfig) -> str:
+    """Setting that decides where train ends."""
+    by_date = config.kind == "dates" or config.train_end is not None
+    return "split.train_end" if by_date else "split.train"
 
 
 def _by_ratio(config: SplitConfig, available_at: pd.DatetimeIndex, before: pd.Timestamp) -> Split:
@@ -162,7 +168,10 @@ def _walk(split: Split, time: pd.DatetimeIndex, config: SplitConfig) -> WalkForw
         int(time.searchsorted(split.train_end, side="right")), len(time), config.refit_every
     )
     if not ends:
-        raise DataError(f"all {len(time)} bars are train: a walk forward needs some after it")
+        raise DataError(
+            f"all {len(time)} bars are train: a walk forward needs some after it, "
+            f"{train_option(config)} decides"
+        )
     folds = []
     for number, end in enumerate(ends):
         first = start if config.window is None else max(start, end - config.window)

@@ -77,7 +77,7 @@ def scale_floor(x: np.ndarray) -> float:
     """Smallest scale a density of `x` may have. Raises FitError when `x` does not vary."""
     floor = SCALE_FLOOR * float(np.mean(np.abs(x - np.median(x))))
     if not floor > 0.0:
-        raise FitError(f"all {len(x)} returns equal {x[0]:g}: no density can be fitted to them")
+        raise FitError(f"all {len(x)} returns equal {x[0]:g}")
     return floor
 
 
@@ -128,7 +128,10 @@ class _Point(NamedTuple):
 
 
 def _climb(problem: _Problem, point: _Point) -> MixtureFit:
-    """ECME maps with Anderson's leaps, until a map hardly moves the parameters."""
+    """ECME maps with Anderson's leaps, until a map hardly moves the parameters or brings nothing.
+
+    The likelihood of Gaussian data is so flat in df that rounding hides what a map could gain.
+    """
     history = [point.log_lik]
     places: list[np.ndarray] = []
     moves: list[np.ndarray] = []
@@ -140,9 +143,11 @@ def _climb(problem: _Problem, point: _Point) -> MixtureFit:
         if np.abs(moves[-1]).max() < TOLERANCE:
             history.append(halfway.log_lik)
             return MixtureFit(halfway.loc, halfway.scale, halfway.df, np.array(history))
-        point = _evaluate(problem, *_leap(problem, places, moves))
+        before, point = point, _evaluate(problem, *_leap(problem, places, moves))
         if point.log_lik < halfway.log_lik:
             point = _better_df(problem, halfway)
+            if point.log_lik <= before.log_lik:
+                return MixtureFit(before.loc, before.scale, before.df, np.array(history))
             places, moves = [], []
         history += [halfway.log_lik, point.log_lik]
     raise FitError(f"the Student-t fit did not settle in {MAX_MAPS} steps")

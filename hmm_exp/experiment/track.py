@@ -1,10 +1,11 @@
 """What a model, or one after the other, said at every row and bar: the input of all judging."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from hmm_exp.experiment.unscored import Unscored
 from hmm_exp.experiment.yardstick import Yardstick
 
 SCORES = ["model", "static", "ewma"]
@@ -30,11 +31,13 @@ class Track:
     residuals
         Forecast pseudo-residuals of every feature of every row, shape (T, D).
     bars
-        What was said of every base bar's next return, columns `BAR_COLUMNS`; None without base
-        returns.
+        Forecasts of every base bar's next return, columns `BAR_COLUMNS`, NaN for those that have
+        no fit; None without base returns.
     yardstick
-        Densities of the next return that the scores come from; None without returns, and after a
+        Densities of the next return that the scores come from; None without a fit, and after a
         walk, which has many.
+    unscored
+        Why scores are missing.
     """
 
     probs: np.ndarray
@@ -44,6 +47,7 @@ class Track:
     residuals: np.ndarray
     bars: pd.DataFrame | None
     yardstick: Yardstick | None = None
+    unscored: Unscored = field(default_factory=dict)
 
     @property
     def scores(self) -> pd.DataFrame | None:

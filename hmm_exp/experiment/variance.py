@@ -40,7 +40,7 @@ from hmm_exp.experiment.yardstick import Baselines, Yardstick
 
 
 def variance_shapes(
-    yardstick: Yardstick, baselines: Baselines, probs: np.ndarray, next_return: np.ndarray
+    yardstick: Yardstick | None, baselines: Baselines, probs: np.ndarray, next_return: np.ndarray
 ) -> pd.DataFrame:
     """Forecasts of every bar's next variance, up to one factor for each.
 
@@ -54,13 +54,15 @@ def variance_shapes(
     Returns
     -------
     DataFrame
-        Columns `model, static, ewma`, N rows; row i depends on bars up to i alone.
+        Columns `model, static, ewma`, N rows; row i depends on bars up to i alone. A forecast that
+        has no fit is NaN; `static` needs none.
     """
+    none, ewma = np.full(len(next_return), np.nan), baselines.ewma
     return pd.DataFrame(
         {
-            "model": _mixed(probs, yardstick.scale**2),
+            "model": none if yardstick is None else _mixed(probs, yardstick.scale**2),
             "static": np.ones(len(next_return)),
-            "ewma": ewma_variance(baselines.ewma, next_return),
+            "ewma": none if ewma is None else ewma_variance(ewma, next_return),
         }
     )
 
@@ -105,7 +107,8 @@ def variance_losses(shapes: pd.DataFrame, proxy: np.ndarray, train: np.ndarray) 
     Returns
     -------
     DataFrame
-        The columns of `shapes`; rows that lack a forecast or the proxy are NaN throughout.
+        The columns of `shapes`; rows that lack the proxy or one of the forecasts that were made
+        are NaN throughout, a forecast that was never made is NaN on all.
 
     Raises
     ------
@@ -113,7 +116,8 @@ def variance_losses(shapes: pd.DataFrame, proxy: np.ndarray, train: np.ndarray) 
         No train bar is complete, or the proxy is zero on all of them.
     """
     forecasts = shapes.to_numpy()
-    complete = np.isfinite(forecasts).all(axis=1) & np.isfinite(proxy)
+    made = np.isfinite(forecasts).any(axis=0)
+    complete = np.isfinite(forecasts[:, made]).all(axis=1) & np.isfinite(proxy)
     fitted = complete & train
     if not (proxy[fitted] > 0.0).any():
         raise FitError(f"no variance on the {int(fitted.sum())} train bars that have a forecast")

@@ -22,6 +22,7 @@ from hmm_exp.experiment.candidate import Candidate, fit_candidate
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.split import SPLIT_NAMES, TEST, TRAIN, VAL, Fold, WalkForward
 from hmm_exp.experiment.track import BAR_COLUMNS, Track, most_probable
+from hmm_exp.experiment.unscored import Unscored, in_fits
 from hmm_exp.experiment.yardstick import Baselines
 from hmm_exp.hmm.agreement import Agreement, agreement
 from hmm_exp.hmm.params import GaussianParams
@@ -42,6 +43,8 @@ class Refit:
     agreement
         Labels of the model before against those of the new one, on the new one's train rows;
         None for the first fit and after a refusal.
+    unscored
+        Why scores of the fold's block are missing.
     """
 
     fold: Fold
@@ -49,6 +52,7 @@ class Refit:
     scaler: StandardScaler
     refused: list[str]
     agreement: Agreement | None
+    unscored: Unscored
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +178,7 @@ class _Walker:
             agreed = self._agreement(fold, known, track) if before else None
             self.fitted = known
         assert candidate is not None
-        self.refits.append(Refit(fold, candidate, known.scaler, refused, agreed))
+        self.refits.append(Refit(fold, candidate, known.scaler, refused, agreed, track.unscored))
         self._speak(fold, known, track)
 
     def walk(self) -> Walk:
@@ -187,6 +191,7 @@ class _Walker:
             bar_probs=self.bar_probs,
             residuals=self.residuals,
             bars=pd.DataFrame(self.bars, columns=BAR_COLUMNS) if said else None,
+            unscored=self._unscored(),
         )
         return Walk(self.refits, track, self.refit_of_row, self._candidate(), self.fitted)
 
@@ -231,6 +236,12 @@ class _Walker:
         self.bar_probs[bars] = track.bar_probs[local]
         if track.bars is not None:
             self.bars[bars] = track.bars.to_numpy()[local]
+
+    def _unscored(self) -> Unscored:
+        """Why scores of the whole walk are missing."""
+        return in_fits(
+            [(f"{r.fold.split.train_end:%Y-%m-%d %H:%M}", r.unscored) for r in self.refits]
+        )
 
     def _candidate(self) -> Candidate:
         """The last model with the likelihoods of the walk in place of its own."""

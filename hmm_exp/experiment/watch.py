@@ -66,7 +66,8 @@ class Watch:
         as a share of its threshold; for every state `p_state_k` and `p_state_k_chart`.
     bars
         The same of the return that a base bar closes: `score, score_promised, score_chart`, and
-        its `gain` over a Student-t for all time. Empty where nothing is promised of returns.
+        its `gain` over a Student-t for all time where that has a fit. Empty where nothing is
+        promised of returns.
     findings
         One per chart.
     """
@@ -161,17 +162,18 @@ def _scored(
 ) -> pd.DataFrame:
     """Scores of the judged returns at the close of the bar that makes them known."""
 
-    if promise.score is None or promise.static is None or seen.score is None:
+    if promise.score is None or seen.score is None:
         return pd.DataFrame(index=time[:0])
     kept = np.append(time[1:] > start, False)
     score, known = seen.score[kept], seen.known[kept]
-    static = promise.static.log_score(np.ones((len(score), 1)), returns[kept])
     columns = {
         "score": score,
         "score_promised": promise.score.of(known),
         "score_chart": _sums(promise.score.chart, promise.score.short(score, known)),
-        "gain": score - static,
     }
+    if promise.static is not None:
+        static = promise.static.log_score(np.ones((len(score), 1)), returns[kept])
+        columns["gain"] = score - static
     return pd.DataFrame(columns, index=time[1:][kept[:-1]])
 
 

@@ -18,7 +18,7 @@ Example
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from hmm_exp.errors import FitError
 from hmm_exp.experiment.ewma import Ewma, fit_ewma
 from hmm_exp.experiment.split import SPLIT_NAMES, TEST, TRAIN, VAL
 from hmm_exp.experiment.student_t import fit_mixture, log_mixture
+from hmm_exp.experiment.unscored import Unscored, fitted
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,19 @@ class Yardstick:
 
 @dataclass(frozen=True)
 class Baselines:
-    """The two forecasts without states: one Student-t for all time, and one with EWMA scale."""
+    """The two forecasts without states: one Student-t for all time, and one with EWMA scale.
 
-    static: Yardstick
-    ewma: Ewma
+    Attributes
+    ----------
+    static, ewma
+        None where the train returns allow no fit.
+    unscored
+        Why, by name.
+    """
+
+    static: Yardstick | None
+    ewma: Ewma | None
+    unscored: Unscored = field(default_factory=dict)
 
 
 def fit_yardstick(probs_train: np.ndarray, next_return_train: np.ndarray) -> Yardstick:
@@ -98,12 +108,15 @@ def fit_static(next_return_train: np.ndarray) -> Yardstick:
 
 
 def fit_baselines(next_return_train: np.ndarray) -> Baselines:
-    """Fit both baselines to all train returns, in time order. Raises FitError."""
-    return Baselines(fit_static(next_return_train), fit_ewma(next_return_train))
+    """Fit each baseline to all train returns, in time order; one may fail without the other."""
+    unscored: Unscored = {}
+    static = fitted("static", unscored, fit_static, next_return_train)
+    ewma = fitted("ewma", unscored, fit_ewma, next_return_train)
+    return Baselines(static, ewma, unscored)
 
 
 def score_bars(
-    yardstick: Yardstick, baselines: Baselines, probs: np.ndarray, next_return: np.ndarray
+    yardstick: Yardstick | None, baselines: Baselines, probs: np.ndarray, next_return: np.ndarray
 ) -> pd.DataFrame:
     """Log predictive densities of every base bar's next return, nats.
 
@@ -111,14 +124,16 @@ def score_bars(
     -------
     DataFrame
         N rows; `model` is NaN where probabilities or return are missing, `static` and `ewma`
-        where the return is. Row i depends on bars up to i + 1 (its target) alone.
+        where the return is, and a forecast that has no fit on all rows. Row i depends on bars up
+        to i + 1 (its target) alone.
     """
-    ones = np.ones((len(next_return), 1))
+    ones, none = np.ones((len(next_return), 1)), np.full(len(next_return), np.nan)
+    static, ewma = baselines.static, baselines.ewma
     return pd.DataFrame(
         {
-            "model": yardstick.log_score(probs, next_return),
-            "static": baselines.static.log_score(ones, next_return),
-            "ewma": baselines.ewma.log_score(next_return),
+            "model": none if yardstick is None else yardstick.log_score(probs, next_return),
+            "static": none if static is None else static.log_score(ones, next_return),
+            "ewma": none if ewma is None else ewma.log_score(next_return),
         }
     )
 
@@ -147,20 +162,22 @@ def summarise(
     -------
     dict
         `return_score_{split}`, `return_gain_{split}` (over the static Student-t) and
-        `ewma_gain_{split}`; a part without a scored bar is left out.
+        `ewma_gain_{split}`; one without a bar that its forecasts score is left out.
     """
-    scored = scores.notna().all(axis=1).to_numpy()
-    if counted is not None:
-        scored = scored & counted
     metrics: dict[str, float] = {}
-    for part in parts:
-        name, rows = SPLIT_NAMES[part], scored & (split == part)
-        if rows.any():
-            model, static, ewma = scores[["model", "static", "ewma"]].to_numpy()[rows].T
-            metrics[f"return_score_{name}"] = float(model.mean())
-            metrics[f"return_gain_{name}"] = float((model - static).mean())
-            metrics[f"ewma_gain_{name}"] = float((model - ewma).mean())
+    for name, values in per_bar(scores).items():
+        scored = np.isfinite(values) if counted is None else np.isfinite(values) & counted
+        for part in parts:
+            rows = scored & (split == part)
+            if rows.any():
+                metrics[f"{name}_{SPLIT_NAMES[part]}"] = float(values[rows].mean())
     return metrics
+
+
+def per_bar(scores: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Score and gains of every bar by name, nats, shape (N,) each; NaN where not scored."""
+    model, static, ewma = (scores[name].to_numpy() for name in ("model", "static", "ewma"))
+    return {"return_score": model, "return_gain": model - static, "ewma_gain": model - ewma}
 
 
 def next_returns(close: np.ndarray, steps: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ nothing in it depends on later bars, nor on how many there are.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,12 +23,13 @@ from hmm_exp.features.kernel import (
     join_as_of,
     new_state,
 )
-from hmm_exp.features.recipe import Recipe
+from hmm_exp.features.recipe import FEATURES, Recipe
 from hmm_exp.hmm.threads import run_all
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.options import quoted
 from hmm_exp.market.resample import resample
-from hmm_exp.market.timeframes import timeframe_step
+from hmm_exp.market.timeframes import step_in_words, timeframe_step
 
 FORMATS = (".csv", ".parquet")
 _MANY = 1 << 16  # rows from which on threads are worth their start
@@ -145,6 +147,30 @@ def timeframe_values(bars: Bars, window: int, vwap_window: int) -> np.ndarray:
     return values
 
 
+def ways_out(columns: Sequence[str], recipe: Recipe, bars: Bars | None) -> str:
+    """Settings that help against columns of a recipe that are constant or missing, in words.
+
+    Parameters
+    ----------
+    columns
+        Those columns.
+    bars
+        What they are made from; None for a ready table.
+    """
+    them = "it" if len(columns) == 1 else "them"
+    help_ = f"features.exclude=[{','.join(columns)}] leaves {them} out"
+    if bars is None or not _volume_in(columns, recipe):
+        return help_
+    used = bars.report.get("columns", {}).get("volume", "volume")
+    first, *more = bars.report.get("other_volumes") or ["NAME"]
+    also = f" (or {', '.join(more[:2])})" if more else ""
+    return f"{help_}, data.volume_column={quoted(first)}{also} reads another volume than {used!r}"
+
+
+def _volume_in(columns: Sequence[str], recipe: Recipe) -> bool:
+    return any("volume" in recipe.uses(column) for column in columns)
+
+
 def check_output(path: Path) -> None:
     """Raise ConfigError unless `path` has a known extension and lies in a folder that exists."""
     if path.suffix.lower() not in FORMATS:
@@ -192,19 +218,31 @@ def _no_complete_row(bars: Bars, recipe: Recipe, X: np.ndarray) -> DataError:
     """Explain why no row has every feature."""
     if len(bars) <= recipe.warmup(bars.step):
         return _too_few(bars, recipe)
-    never = np.isnan(X).all(axis=0)
-    if never.any():
-        name = recipe.columns[int(never.argmax())]
-        return DataError(f"{name} has no value on any of {len(X)} rows: leave it out of features")
-    return DataError(f"none of {len(X)} rows has every feature: gaps or zero volume are too many")
+    n_missing = np.isnan(X).sum(axis=0)
+    most = int(n_missing.max())
+    columns = [recipe.columns[i] for i in np.flatnonzero(n_missing == most)]
+    help_ = ways_out(columns, recipe, bars)
+    if most == len(X):
+        return DataError(f"no value on any of {len(X)} rows: {help_}")
+    if bars.gaps == "split" and not _volume_in(columns, recipe):
+        help_ += ", data.gaps=bridge makes neighbours across gaps"
+    return DataError(f"none of {len(X)} rows has every feature, {most} lack {columns[0]}: {help_}")
 
 
 def _too_few(bars: Bars, recipe: Recipe) -> HistoryError:
     needed = recipe.warmup(bars.step) + 1
+    windows = ", ".join(recipe.timeframes)
     return HistoryError(
-        f"{len(bars)} bars are too few for the windows of {', '.join(recipe.timeframes)}: "
-        f"{needed} are needed; features.window, features.vwap_hours and timeframe decide"
+        f"{len(bars)} bars of {step_in_words(bars.step)} are too few for the windows of {windows}: "
+        f"{needed} are needed; {', '.join([*window_settings(recipe), 'timeframe'])} decide"
     )
+
+
+def window_settings(recipe: Recipe) -> list[str]:
+    """Settings that the lengths of a recipe's windows come from."""
+    stems = {FEATURES[place].template for _, place in recipe.sources()}
+    used = ["features.window"] if any("{w}" in stem for stem in stems) else []
+    return used + (["features.vwap_hours"] if any("vwap" in stem for stem in stems) else [])
 
 
 def _write_beside(table: pa.Table, path: Path) -> None:

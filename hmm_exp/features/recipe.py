@@ -143,6 +143,10 @@ class Recipe:
         used = {"close"}.union(*(FEATURES[index].uses for _, index in self.sources()))
         return tuple(name for name in OHLCV if name in used)
 
+    def uses(self, column: str) -> frozenset[str]:
+        """Columns of bars that one of the features is made from."""
+        return FEATURES[self.sources()[self.columns.index(column)][1]].uses
+
     def warmup(self, base_step: pd.Timedelta) -> int:
         """Bars of length `base_step` needed before the bar that closes the first complete row.
 

@@ -42,6 +42,7 @@ def _board_row(row: pd.Series, run: Run, winner: str | None, best: float) -> dic
     forms = ["{:,.1f}", "{:.4f}", "{:+.4f}", "{:+.4f}", "{:+.4f}", "{:.1f}"]
     values = [math.nan if value is None else float(value) for value in values]
     k = math.nan if row["K"] is None else row["K"]
+    eligible = row["eligible"].startswith("yes")
     return {
         "name": row["cell"],
         "k": Cell(plain(k, "{:.0f}"), sort=_sort(k)),
@@ -49,8 +50,8 @@ def _board_row(row: pd.Series, run: Run, winner: str | None, best: float) -> dic
             Cell(plain(value, form), value / best if i == 2 and best else 0.0, _sort(value))
             for i, (value, form) in enumerate(zip(values, forms, strict=True))
         ],
-        "status": row["eligible"] if row["eligible"] != "yes" else "",
-        "state": "failed" if not finished else "ineligible" if row["eligible"] != "yes" else "ok",
+        "status": row["eligible"].removeprefix("yes").removeprefix(", "),
+        "state": "failed" if not finished else "ok" if eligible else "ineligible",
         "run": row["run"],
         "winner": row["run"] == winner,
     }

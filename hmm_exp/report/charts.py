@@ -152,29 +152,35 @@ def _probability_panel(x_range: Range1d, colors: Iterable[str]) -> figure:
 
 def _course(model: Model) -> pd.DataFrame | None:
     """Gains added up, from zero in every part; few points in each, a break between parts."""
-    if model.scores is None:
+    gains = gains_of(model)
+    if model.scores is None or gains.empty:
         return None
-    scores = model.scores
-    gains = pd.DataFrame(
-        {name: scores["model_score"] - scores[f"{name}_score"] for name in GAINS}
-    ).fillna(0.0)
     parts = []
-    for _, rows in gains.groupby(scores["split"], sort=False):
+    for _, rows in gains.fillna(0.0).groupby(model.scores["split"], sort=False):
         sums = rows.cumsum()
         shown = sums.iloc[:: -(-len(sums) // _COURSE)]
         parts += [shown, sums.iloc[-1:], sums.iloc[-1:] * np.nan]
     return pd.concat(parts)
 
 
+def gains_of(model: Model) -> pd.DataFrame:
+    """Gain of every bar over those of `GAINS` that can be measured, nats, NaN where not scored."""
+    if model.scores is None:
+        return pd.DataFrame()
+    model_score = model.scores["model_score"]
+    gains = pd.DataFrame({name: model_score - model.scores[f"{name}_score"] for name in GAINS})
+    return gains.dropna(axis=1, how="all")
+
+
 def _gain_panel(course: pd.DataFrame, x_range: Range1d) -> figure:
     panel = _panel(150, x_range, y_range=Range1d(0, 1, name="gain"))
     panel.yaxis.ticker = BasicTicker(desired_num_ticks=5)
     data = {"x": course.index.to_numpy().view("int64") / 1e6}
-    data |= {name: course[name].to_numpy(np.float32) for name in GAINS}
+    data |= {str(name): course[name].to_numpy(np.float32) for name in course}
     source = ColumnDataSource(data, name="course")
-    for name, role in GAINS.items():
+    for name in course:
         line = panel.line("x", name, source=source, line_width=1.6)
-        _follow(line.glyph, line_color=role)
+        _follow(line.glyph, line_color=GAINS[str(name)])
     zero = Span(dimension="width", location=0, line_width=1)
     _follow(zero, line_color="faint")
     panel.add_layout(zero)

@@ -81,7 +81,7 @@ def _model_parts(model: Model | None) -> dict[str, Any]:
         "regimes": tables.regimes(model),
         "regime_now": model.run.data.tags.get(tags.REGIME_NOW, ""),
         "timeline": _json(charts.timeline(model)),
-        "has_gain": model.scores is not None,
+        "gains": [*charts.gains_of(model)],
         "transitions": tables.transitions(model),
         "dwells": tables.dwells(model),
         "moments": tables.moments(model),

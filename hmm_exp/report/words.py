@@ -5,13 +5,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hmm_exp.experiment.figures.style import percent
+from hmm_exp.experiment.significance import MIN_BARS
+from hmm_exp.experiment.unscored import FORECASTS, why_no_gain
 from hmm_exp.report.collect import Model, Subject
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.multiplicity import why_unchecked
+from hmm_exp.tracking.stored import unscored_of
 
 _COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
 _LUCKY = 0.05  # p beyond which the best of many may be luck
 _AGREE = 0.2  # share of starts at the optimum under which it may not be the best
-_WORDS = {"return": "the static Student-t", "ewma": "the EWMA Student-t"}
+_BASELINES = {"return": "static", "ewma": "ewma"}  # by the stem of their metrics
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,10 @@ def _why(subject: Subject) -> list[str]:
 
 def _margin(model: Model) -> str:
     gain = model.metrics.get("return_gain_val")
-    return "not measured: no base returns" if gain is None else f"{signed(gain)} nats per bar"
+    if gain is None:
+        why = why_no_gain(unscored_of(model.run), "static") or "no validation bar is scored"
+        return f"not measured: {why}"
+    return f"{signed(gain)} nats per bar"
 
 
 def _margins(subject: Subject, model: Model) -> Iterator[str]:
@@ -130,16 +137,18 @@ def _margins(subject: Subject, model: Model) -> Iterator[str]:
 def _belief(model: Model, checks: list[Check]) -> str:
     """Yes or no, and for what; only test and what is not about choosing count."""
     passed = {check.text: check.passed for check in checks}
-    static, ewma = (passed.get(_beats(name)) for name in _WORDS)
+    static, ewma = (passed.get(_beats(name)) for name in _BASELINES)
     luck = [check.passed for check in checks if check.text.startswith(_LUCK)]
     if len(model.labels) == 1:
         return "No: one state tells nothing apart"
     if passed[_NO_FAULT] is False:
         return "No: the fit has a hard fault"
     if static is None:
-        return "Cannot say: too few scored test bars"
+        return f"Cannot say: {_unmeasured(model, 'return')}"
     if not static or False in luck:
         return "No: on test its regimes are not shown to forecast the next bar"
+    if ewma is None:
+        return f"In part: regimes are real, and {_unmeasured(model, 'ewma')}"
     if ewma:
         return "Yes: it adds to a plain volatility forecast, too"
     return "In part: regimes are real, but a one-line volatility forecast does as well"
@@ -150,12 +159,18 @@ _NO_FAULT = "The fit is sound"
 
 
 def _beats(baseline: str) -> str:
-    return f"On test it beats {_WORDS[baseline]}"
+    return f"On test it beats {FORECASTS[_BASELINES[baseline]]}"
+
+
+def _unmeasured(model: Model, baseline: str) -> str:
+    """Reason why a gain on test is unknown."""
+    why = why_no_gain(unscored_of(model.run), _BASELINES[baseline])
+    return why or f"fewer than {MIN_BARS} test bars are scored"
 
 
 def _checks(subject: Subject, model: Model) -> Iterator[Check]:
     yield from _luck(subject)
-    for baseline in _WORDS:
+    for baseline in _BASELINES:
         yield _test_gain(model, baseline)
     yield _fit(model)
     yield from _residuals(model)
@@ -172,7 +187,7 @@ def _luck(subject: Subject) -> Iterator[Check]:
     p = metrics.get("reality_check_p_white")
     text = f"{_LUCK} {tried} cells{more} is not luck"
     if p is None:
-        yield Check(None, text, "no gain can be weighed: too few scored bars")
+        yield Check(None, text, f"no gain can be weighed: {why_unchecked(subject.cells)}")
         return
     spa = metrics.get("reality_check_p_spa")
     also = "" if spa is None else f", Hansen's p = {spa:.3f}"
@@ -183,7 +198,7 @@ def _test_gain(model: Model, baseline: str) -> Check:
     name = f"{baseline}_gain_test"
     metrics = model.metrics
     if f"{name}_bound" not in metrics:
-        return Check(None, _beats(baseline), "too few scored test bars")
+        return Check(None, _beats(baseline), _unmeasured(model, baseline))
     bound = metrics[f"{name}_bound"]
     text = f"{signed(metrics[name])} nats per bar, lower bound {signed(bound)}"
     return Check(bound > 0, _beats(baseline), text)

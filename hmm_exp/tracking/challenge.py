@@ -13,7 +13,7 @@ import pandas as pd
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.detector import Detector
-from hmm_exp.errors import HmmExpError
+from hmm_exp.errors import HmmExpError, one_line
 from hmm_exp.experiment.significance import MIN_BARS, hac_error
 from hmm_exp.experiment.source import Source
 from hmm_exp.experiment.yardstick import fit_yardstick, known_at_close
@@ -61,20 +61,27 @@ def compare(
         raise NotCompared("it does not answer any more")
     if not same_market(evidence.run.data.tags, incumbent.champion.tags):
         raise NotCompared("it is of another market")
-    if evidence.scores.empty:
-        raise NotCompared("the run has no scores on test")
+    if evidence.scores.empty or evidence.scores["model_score"].isna().all():
+        raise NotCompared(evidence.why_no_gain("model") or "the run has no scores on test")
     if rival.step != evidence.detector.step:
         theirs, ours = step_in_words(rival.step), step_in_words(evidence.detector.step)
         raise NotCompared(f"it forecasts bars of {theirs}, not of {ours}")
-    most = 0
+    needed, most, failed = max(fewest, MIN_BARS), 0, ""
     for scored in (_scored_again, _scored_then):
-        gain = _gain(evidence.scores["model_score"], scored(client, evidence, incumbent))
-        if len(gain) >= max(fewest, MIN_BARS):
+        try:
+            rival_scores = scored(client, evidence, incumbent)
+        except HmmExpError as error:  # it reads other columns, needs more history, or has no fit
+            failed = one_line(error)
+            continue
+        gain = _gain(evidence.scores["model_score"], rival_scores)
+        if len(gain) >= needed:
             return Comparison(len(gain), float(gain.mean()), hac_error(gain))
         most = max(most, len(gain))
+    if failed and not most:
+        raise NotCompared(f"it cannot be scored on the candidate's data: {failed}")
     raise NotCompared(
         f"{most:,} test bars lie after the training of both and are scored by both, at least "
-        f"{fewest:,} are needed"
+        f"{needed:,} are needed"
     )
 
 
@@ -91,7 +98,10 @@ def _gain(mine: pd.Series, theirs: pd.Series) -> np.ndarray:
 
 
 def _scored_again(client: MlflowClient, evidence: Evidence, incumbent: Incumbent) -> pd.Series:
-    """Scores of the champion on the candidate's data, after its own training."""
+    """Scores of the champion on the candidate's data, after its own training.
+
+    Raises HmmExpError where it gives none.
+    """
     rival = incumbent.detector
     assert rival is not None
     source = read_data(client, evidence.run.info.run_id)
@@ -99,12 +109,9 @@ def _scored_again(client: MlflowClient, evidence: Evidence, incumbent: Incumbent
     if source is None or source.next_return is None or end is None or not evidence.trained_until:
         return _no_scores()
     time = source.time.tz_convert(None).as_unit("ns")
-    try:
-        probs = _known_states(rival, source)
-        on_train = np.where(time <= evidence.trained_until, source.next_return, np.nan)
-        scores = fit_yardstick(probs, on_train).log_score(probs, source.next_return)
-    except HmmExpError:  # the champion reads other columns, or needs more history than there is
-        return _no_scores()
+    probs = _known_states(rival, source)
+    on_train = np.where(time <= evidence.trained_until, source.next_return, np.nan)
+    scores = fit_yardstick(probs, on_train).log_score(probs, source.next_return)
     return pd.Series(scores, index=time)[time >= pd.Timestamp(end).tz_convert(None)]
 
 

@@ -14,9 +14,10 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.detector import Detector
 from hmm_exp.errors import ModelError
 from hmm_exp.experiment.persistence import find_visits, observed_dwell, occupancy
+from hmm_exp.experiment.unscored import why_no_gain
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.stored import read_regimes, read_scores
+from hmm_exp.tracking.stored import read_regimes, read_scores, unscored_of
 from hmm_exp.tracking.trial import tried
 from hmm_exp.tracking.versions import Champion
 
@@ -56,6 +57,10 @@ class Evidence:
         if self.scores.empty:
             return np.empty(0)
         return (self.scores["model_score"] - self.scores[f"{baseline}_score"]).to_numpy()
+
+    def why_no_gain(self, baseline: str) -> str | None:
+        """Reason why the gain over `static` or `ewma` is unknown; None without one."""
+        return why_no_gain(unscored_of(self.run), baseline)
 
     def occupancy(self) -> np.ndarray:
         """Share of the test rows in every state, shape (K,)."""

@@ -15,13 +15,14 @@ from omegaconf import OmegaConf
 from hmm_exp.config import RULES, GateConfig, conf_dir, nearest
 from hmm_exp.errors import ConfigError
 from hmm_exp.experiment.significance import MIN_BARS, estimate_gain
+from hmm_exp.experiment.unscored import FORECASTS
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.challenge import NotCompared, compare
 from hmm_exp.tracking.evidence import Evidence, Incumbent
 from hmm_exp.tracking.versions import STAGE, Champion
 
 _UNNAMED = "an unnamed instrument"
-_BASELINES = {"static": "the static Student-t", "ewma": "the EWMA Student-t"}
+_ANOTHER_NAME = "register it under another name (registry.name, hmm-promote --registry)"
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,9 @@ def _instrument(run: Run, champion: Champion | None, gate: GateConfig) -> Iterat
     held = f"version {champion.version} in {STAGE} is of {theirs}"
     if _is_synthetic(run.data.tags):
         text = "the synthetic market never replaces a real one"
-        yield Finding("final", f"{text}: {held}, register it under another registry.name")
+        yield Finding("final", f"{text}: {held}, {_ANOTHER_NAME}")
     elif gate.instrument and mine != theirs:
-        way_out = "register it under another registry.name, or replace that with --force"
+        way_out = f"{_ANOTHER_NAME}, or replace that one (hmm-promote --force)"
         yield Finding("refuse", f"the run is of {mine} but {held}: {way_out}")
 
 
@@ -131,12 +132,12 @@ def _gain(evidence: Evidence, baseline: str, weight: str, level: float) -> Itera
     """Whether the lower bound of a gain is above zero."""
     if weight == "ignore":
         return
-    gain, over = evidence.gain(baseline), f"gain over {_BASELINES[baseline]}"
+    gain, over = evidence.gain(baseline), f"gain over {FORECASTS[baseline]}"
     estimate = estimate_gain(gain, level=level)
     if estimate is None:
-        n_scored = np.isfinite(gain).sum()
-        text = f"no {over} is shown: {n_scored} test bars are scored, {MIN_BARS} are needed"
-        yield Finding(weight, text)
+        count = f"{np.isfinite(gain).sum()} test bars are scored, {MIN_BARS} are needed"
+        why = evidence.why_no_gain(baseline) or count
+        yield Finding(weight, f"no {over} is shown: {why}")
         return
     shown = f"{over} on {estimate.n_bars:,} test bars {estimate.mean:+.4f} nats per bar"
     bound = f"lower bound {estimate.bound:+.4f}"

@@ -2,18 +2,16 @@
 
 Inside one observation space an information criterion ranks; a walk forward, whose validation bars
 are out of sample for every fit, is ranked by its yardstick on them instead. Between the spaces'
-winners a common yardstick on validation decides, on the bars that every one of them scores. Test is
-never read here.
+winners a common yardstick on validation decides, on the bars that every one of them scores; a cell
+without a score is passed over, with the reason. Test is never read here.
 """
 
 import gc
 import json
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,9 +21,11 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.config import SelectionConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.rule import Option, by_rule
+from hmm_exp.experiment.unscored import why_no_gain
 from hmm_exp.tracking import owner, tags
+from hmm_exp.tracking.stored import read_scores, unscored_of
 
-SCORES_FILE = "scores.parquet"
+_BASELINES = {"return_gain_val": "static", "ewma_gain_val": "ewma"}  # of `selection.across`
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def current_cells(cells: list[Run], attempt: str) -> list[Run]:
 def leaderboard(cells: list[Run]) -> pd.DataFrame:
     """Table of a sweep's cells, best first inside each space, failed cells last."""
     table = pd.DataFrame([_row(run) for run in cells])
-    order = ["status", "space", "rank"]
+    order = ["status", "space", "rank", "then"]
     return table.sort_values(order, na_position="last").drop(columns=order)
 
 
@@ -128,10 +128,10 @@ def choose(client: MlflowClient, sweep_id: str, cells: list[Run] | None = None) 
     spaces: dict[str, list[Run]] = {}
     for run in eligible:
         spaces.setdefault(run.data.tags[tags.OBSERVATION_SPACE], []).append(run)
-    winners = [_best_inside(runs) for runs in spaces.values()]
-    if len(winners) == 1:
-        return Choice(winners[0].run.info.run_id, [winners[0].reason])
-    return _best_across(client, winners)
+    if len(spaces) > 1:
+        return _best_across(client, list(spaces.values()))
+    winner = _best_inside(eligible)
+    return Choice(winner.run.info.run_id, [winner.reason])
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,8 @@ def _row(run: Run) -> dict[str, object]:
     status, reason = status_of(run), run_tags.get(tags.STATUS_REASON)
     seconds = sum(value for name, value in metrics.items() if name.startswith("seconds_"))
     why = f"{status}: {reason}" if reason else status
-    fitted = "yes, residuals reject" if metrics.get("residuals_reject") else "yes"
+    notes = ["residuals reject"] if metrics.get("residuals_reject") else []
+    notes += [f"no score of {', '.join(missing)}"] if (missing := unscored_of(run)) else []
     return {
         "cell": run_tags[tags.CELL],
         "K": metrics.get("n_states"),
@@ -177,44 +178,55 @@ def _row(run: Run) -> dict[str, object]:
         "val_ll/bar": metrics.get("log_lik_val_per_bar"),
         "gain_t": metrics.get("return_gain_val"),
         "gain_ewma": metrics.get("ewma_gain_val"),
-        "eligible": why if failed else run_tags.get(tags.FAULTS, fitted),
+        "eligible": why if failed else run_tags.get(tags.FAULTS, ", ".join(["yes", *notes])),
         "s": None if failed else seconds,
         "run": run.info.run_id,
         "space": run_tags.get(tags.OBSERVATION_SPACE, ""),
         "status": failed,
-        "rank": -_out_of_sample(run)[1] if _walks(run) else metrics.get("bic"),
+        "rank": _negative(metrics.get(_across(run))) if _walks(run) else metrics.get("bic"),
+        "then": _negative(metrics.get("log_lik_val_per_bar")),
     }
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def _walks(run: Run) -> bool:
     return run.data.params["split.kind"] == "walk_forward"
 
 
-def _out_of_sample(run: Run) -> tuple[str, float]:
-    """What a walk is ranked by on validation, higher is better; likelihood without returns."""
-    for name in (run.data.params["selection.across"], "log_lik_val_per_bar"):
-        if name in run.data.metrics:
-            return name, run.data.metrics[name]
-    return "no score", -math.inf
+def _across(run: Run) -> str:
+    """Metric that decides between spaces, and between walks."""
+    return run.data.params.get("selection.across", "return_gain_val")
+
+
+def _scored(runs: list[Run]) -> list[Run]:
+    """Runs that have the metric of `_across`."""
+    return [run for run in runs if _across(run) in run.data.metrics]
 
 
 def _best_inside(runs: list[Run]) -> _Winner:
     """The winner of one space, whose runs all walk or all do not."""
     if len(runs) == 1:
         name, space = (runs[0].data.tags[tag] for tag in (tags.CELL, tags.OBSERVATION_SPACE))
-        return _Winner(runs[0], f"{name}: the only eligible cell in {space}")
+        return _Winner(runs[0], f"{name}: the only cell to choose from in {space}")
     return _best_walk(runs) if _walks(runs[0]) else _best_fit(runs)
 
 
 def _best_walk(runs: list[Run]) -> _Winner:
-    """Highest out-of-sample yardstick on validation."""
-    best, second = sorted(runs, key=lambda run: -_out_of_sample(run)[1])[:2]
-    yardstick, value = _out_of_sample(best)
+    """Highest out-of-sample yardstick on validation; likelihood where no walk has a score."""
+    scored = _scored(runs)
+    yardstick = _across(runs[0]) if scored else "log_lik_val_per_bar"
+    worth = {run.info.run_id: run.data.metrics.get(yardstick, -math.inf) for run in scored or runs}
+    best = max(scored or runs, key=lambda run: worth[run.info.run_id])
+    value, *others = sorted(worth.values(), reverse=True)
+    margin = f", {value - others[0]:.4f} above the next" if others else ""
+    name, space = (best.data.tags[tag] for tag in (tags.CELL, tags.OBSERVATION_SPACE))
     return _Winner(
         best,
-        f"{best.data.tags[tags.CELL]}: highest out-of-sample {yardstick} of {len(runs)} walks in "
-        f"{best.data.tags[tags.OBSERVATION_SPACE]} ({value:+.4f} nats per bar, "
-        f"{value - _out_of_sample(second)[1]:.4f} above the next)",
+        f"{name}: highest out-of-sample {yardstick} of {len(worth)} walk{'s' * bool(others)} in "
+        f"{space} ({value:+.4f} nats per bar{margin})",
     )
 
 
@@ -274,17 +286,24 @@ def _null(run: Run, selection: SelectionConfig) -> float | None:
     return next((row.get(selection.within) for row in tried if row["n_states"] == 1), None)
 
 
-def _best_across(client: MlflowClient, winners: list[_Winner]) -> Choice:
-    """Higher mean yardstick on the validation bars that every space's winner scores."""
-    inside = [winner.reason for winner in winners]
-    digests = {winner.run.data.tags[tags.DATA_DIGEST] for winner in winners}
-    if len(digests) > 1:
+def _best_across(client: MlflowClient, spaces: list[list[Run]]) -> Choice:
+    """Higher mean yardstick on the validation bars that the best scored cell of each space scores.
+
+    A space without a scored cell takes no part.
+    """
+    found = [_best_scored(runs) for runs in spaces]
+    winners = [winner for winner, _ in found if winner is not None]
+    inside = [winner.reason for winner in winners] + [why for _, why in found if why]
+    if len({runs[0].data.tags[tags.DATA_DIGEST] for runs in spaces}) > 1:
         return Choice(None, [*inside, "the spaces hold different data: no choice between them"])
-    yardstick = winners[0].run.data.params["selection.across"]
+    if not winners:
+        return Choice(None, [*inside, f"no choice between {len(spaces)} spaces without a score"])
+    if len(winners) == 1:
+        verdict = f"{winners[0].name} wins: the only one of {len(spaces)} spaces with a score"
+        return Choice(winners[0].run.info.run_id, [*inside, verdict])
+    yardstick = _across(winners[0].run)
     scores = [_validation_scores(client, winner.run.info.run_id) for winner in winners]
-    if any(score is None for score in scores):
-        return Choice(None, [*inside, "a space has no base returns: no choice between spaces"])
-    common = common_scores([score for score in scores if score is not None], yardstick)
+    common = common_scores(scores, yardstick)
     if common.empty:
         return Choice(None, [*inside, "no validation bar is scored by every space"])
     means = common.mean().to_numpy()
@@ -298,13 +317,22 @@ def _best_across(client: MlflowClient, winners: list[_Winner]) -> Choice:
     return Choice(winners[best].run.info.run_id, [*inside, verdict])
 
 
-def _validation_scores(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
-    if not any(item.path == SCORES_FILE for item in client.list_artifacts(run_id)):
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        path = client.download_artifacts(run_id, SCORES_FILE, folder)
-        scores = pd.read_parquet(Path(path))
-    return scores[scores["split"] == "val"].set_index("available_at")
+def _best_scored(runs: list[Run]) -> tuple[_Winner | None, str | None]:
+    """The best cell of a space that has a score, and why a better one is passed over."""
+    best, scored = _best_inside(runs), _scored(runs)
+    if best.run in scored:
+        return best, None
+    across = _across(best.run)
+    why = why_no_gain(unscored_of(best.run), _BASELINES.get(across, "model"))
+    passed = f"{best.name} is passed over between spaces: {why or 'no validation bar is scored'}"
+    return (_best_inside(scored) if scored else None), passed
+
+
+def _validation_scores(client: MlflowClient, run_id: str) -> pd.DataFrame:
+    scores = read_scores(client, run_id)
+    if scores is None:
+        raise TrackingError(f"run {run_id} has lost its scores.parquet")
+    return scores[scores["split"] == "val"]
 
 
 def _yardstick(scores: pd.DataFrame, name: str) -> pd.Series:

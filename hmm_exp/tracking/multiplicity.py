@@ -16,15 +16,13 @@ from mlflow.entities import Metric, Run
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.experiment.reality_check import RealityCheck, reality_check
-from hmm_exp.experiment.significance import GainEstimate, estimate_gain
+from hmm_exp.experiment.significance import MIN_BARS, GainEstimate, estimate_gain
+from hmm_exp.experiment.unscored import FORECASTS, why_no_gain
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.stored import read_scores
+from hmm_exp.tracking.stored import read_scores, unscored_of
 
-_BASELINES = {  # of `selection.across`
-    "return_gain_val": ("static_score", "the static Student-t"),
-    "ewma_gain_val": ("ewma_score", "the EWMA Student-t"),
-    "return_score_val": ("static_score", "the static Student-t"),
-}
+_BASELINES = {"return_gain_val": "static", "ewma_gain_val": "ewma", "return_score_val": "static"}
+_TOO_FEW = f"fewer than {MIN_BARS} validation bars are scored by every cell"
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,8 @@ class Luck:
         Best of all scored cells against the best of as many worthless ones, None without scores.
     best
         Name of the cell with the highest mean gain, which need not be the winner.
+    unchecked
+        Why there is no check.
     """
 
     baseline: str
@@ -51,13 +51,14 @@ class Luck:
     winner: GainEstimate | None
     check: RealityCheck | None
     best: str | None
+    unchecked: str = _TOO_FEW
 
     @property
     def lines(self) -> list[str]:
         """What goes under a leaderboard."""
         models = f", {self.n_models} models" if self.n_models > self.n_tried else ""
         tried = f"tried: {self.n_tried} cell{'s' if self.n_tried > 1 else ''}{models}"
-        lines = [tried if self.check else f"{tried}; no gain can be weighed: too few scored bars"]
+        lines = [tried if self.check else f"{tried}; no gain can be weighed: {self.unchecked}"]
         if self.winner:
             gain = self.winner
             lines.append(
@@ -89,21 +90,28 @@ class Luck:
 
 def weigh_choice(client: MlflowClient, cells: list[Run], winner_id: str | None) -> Luck:
     """Weigh the winner of a sweep, None for none, against the number of cells that were tried."""
-    finished = [run for run in cells if run.info.status == "FINISHED"]
-    across = finished[0].data.params["selection.across"] if finished else "return_gain_val"
-    column, baseline = _BASELINES[across]
-    gains = _validation_gains(client, finished, column)
+    finished = _finished(cells)
+    baseline = _baseline(finished)
+    gains = _validation_gains(client, finished, f"{baseline}_score")
     table = pd.DataFrame(gains)
     check = reality_check(table.to_numpy().T) if gains else None
     names = {run.info.run_id: run.data.tags[tags.CELL] for run in finished}
     return Luck(
-        baseline=baseline,
+        baseline=FORECASTS[baseline],
         n_tried=len(_latest(cells)),
         n_models=sum(_n_models(run) for run in finished),
         winner=estimate_gain(gains[winner_id].to_numpy()) if winner_id in gains else None,
         check=check,
         best=names[table.columns[check.best]] if check else None,
+        unchecked=why_unchecked(cells),
     )
+
+
+def why_unchecked(cells: list[Run]) -> str:
+    """Reason why no gain of a sweep's cells can be weighed."""
+    finished = _finished(cells)
+    found = (why_no_gain(unscored_of(run), _baseline(finished)) for run in finished)
+    return next((why for why in found if why), _TOO_FEW)
 
 
 def write_luck(client: MlflowClient, run_id: str, luck: Luck) -> None:
@@ -124,6 +132,16 @@ def _validation_gains(client: MlflowClient, runs: list[Run], baseline: str) -> d
             if gain.notna().any():
                 gains[run.info.run_id] = gain
     return gains
+
+
+def _finished(cells: list[Run]) -> list[Run]:
+    return [run for run in cells if run.info.status == "FINISHED"]
+
+
+def _baseline(finished: list[Run]) -> str:
+    """Baseline of the gains that a sweep is judged by."""
+    settings = (run.data.params.get("selection.across", "") for run in finished)
+    return next((_BASELINES[name] for name in settings if name in _BASELINES), "static")
 
 
 def _latest(runs: list[Run]) -> list[Run]:

@@ -65,6 +65,7 @@ def _verdict(result: RunResult) -> dict[str, str]:
     verdict: dict[str, Any] = {
         tags.FAULTS: "; ".join(result.faults),
         tags.STATUS_REASON: "; ".join([*result.faults, *result.warnings]),
+        tags.UNSCORED: json.dumps(result.assessment.unscored) if result.assessment.unscored else "",
         tags.CRITERIA_BY_STATES: result.selection.to_json(orient="records"),
         tags.REGIME_NOW: result.regime_now,
     }

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import GateConfig
-from hmm_exp.errors import TrackingError
+from hmm_exp.errors import TrackingError, one_line
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.continuity import Naming, name_states
 from hmm_exp.tracking.evidence import Unfit, model_id, read_evidence, read_incumbent
@@ -331,4 +331,4 @@ def _store_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise TrackingError(f"{doing}: {' '.join(str(error).split())}") from error
+        raise TrackingError(f"{doing}: {one_line(error)}") from error

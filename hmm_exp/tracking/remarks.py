@@ -1,11 +1,14 @@
-"""What to know beside a leaderboard: fits that fell short of what fewer states reach."""
+"""What to know about a leaderboard: fits that fell short of fewer states, and missing scores."""
 
 from collections import defaultdict
 from itertools import pairwise
 
 from mlflow.entities import Run
 
+from hmm_exp.errors import one_line
+from hmm_exp.experiment.unscored import in_words
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.stored import unscored_of
 
 _STATES = {"model.n_states", "model.state_grid"}
 _CLOSE = 0.1  # nats; as near as restarts are said to agree
@@ -27,6 +30,24 @@ def shortfalls(cells: list[Run]) -> list[str]:
         runs.sort(key=lambda run: run.data.metrics["n_states"])
         lines += [_line(*pair) for pair in pairwise(runs) if _short(*pair) > _CLOSE]
     return lines
+
+
+def missing_scores(cells: list[Run]) -> list[str]:
+    """Give every reason why finished cells lack scores, with the cells."""
+    finished = [run for run in cells if run.info.status == "FINISHED"]
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for run in finished:
+        for reason in in_words(unscored_of(run)):
+            by_reason[reason].append(run.data.tags[tags.CELL])
+    return [
+        one_line(f"{_which(names, len(finished))}: {reason}") for reason, names in by_reason.items()
+    ]
+
+
+def _which(names: list[str], n_finished: int) -> str:
+    if len(names) == 1:
+        return names[0]
+    return f"{len(names)} of {n_finished} cells, such as {names[0]}"
 
 
 def _short(fewer: Run, more: Run) -> float:

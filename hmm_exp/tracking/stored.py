@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow.csv
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
@@ -17,12 +18,18 @@ from hmm_exp.config import DataConfig
 from hmm_exp.errors import HmmExpError
 from hmm_exp.experiment.artifacts import SCORES_FILE
 from hmm_exp.experiment.source import Source, read_source
+from hmm_exp.experiment.unscored import Unscored
 from hmm_exp.market.bars import OHLCV
 from hmm_exp.tracking import tags
 
 REGIMES_FILE = "regimes.csv"
 CONFIG_FILE, REPORT_FILE = "config.json", "data_report.json"
 _REGIME_COLUMNS = ("available_at", "split", "state")
+
+
+def unscored_of(run: Run) -> Unscored:
+    """Why a run lacks scores, by what is missing; empty when nothing is."""
+    return json.loads(run.data.tags.get(tags.UNSCORED, "{}"))
 
 
 def read_scores(client: MlflowClient, run_id: str) -> pd.DataFrame | None:

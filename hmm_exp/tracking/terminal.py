@@ -1,11 +1,13 @@
 """What the program says on the terminal: tables, verdicts, links; `live` shows progress."""
 
+import json
 import secrets
 import time
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from hmm_exp.experiment.unscored import why_no_gain
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.pages import run_path, view_path
 from hmm_exp.tracking.store import Store, resolve_uri
@@ -23,7 +25,8 @@ def summary_line(metrics: dict[str, float], run_tags: dict[str, str]) -> str:
     seconds = sum(value for name, value in metrics.items() if name.startswith("seconds_"))
     parts = [f"K={metrics['n_states']:.0f}"]
     parts += [f"BIC {metrics['bic']:.1f}"] if "bic" in metrics else []
-    parts += [] if gain is None else [f"gain {gain:+.4f}"]
+    why = why_no_gain(json.loads(run_tags.get(tags.UNSCORED, "{}")), "static")
+    parts += [f"gain {gain:+.4f}"] if gain is not None else [f"no gain: {why}"] if why else []
     parts += [f"{seconds:.1f} s"]
     faults = run_tags.get(tags.FAULTS)
     parts += [f"ineligible: {faults.split('; ')[0]}"] if faults else []

@@ -5,7 +5,7 @@ import sys
 import mlflow
 
 from hmm_exp.detector import Detector
-from hmm_exp.errors import ModelError
+from hmm_exp.errors import ModelError, one_line
 from hmm_exp.tracking.serving import sample_bars
 
 _SUM_TOLERANCE = 1e-6
@@ -26,7 +26,7 @@ def tried(uri: str) -> Detector:
         regimes = model.predict(sample_bars(detector))
         total = regimes.filter(like="p_state_").sum(axis=1)
     except Exception as error:  # whatever a stored model may raise
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        text = one_line(f"{type(error).__name__}: {error}")
         raise ModelError(f"{uri} does not answer: {text}") from None
     finally:
         sys.path[:] = path  # MLflow leaves the model's own code in front

@@ -27,7 +27,7 @@ from hmm_exp.tracking.leaderboard import (
 )
 from hmm_exp.tracking.multiplicity import weigh_choice, write_luck
 from hmm_exp.tracking.pages import REPORT, sweep_page
-from hmm_exp.tracking.remarks import shortfalls
+from hmm_exp.tracking.remarks import missing_scores, shortfalls
 from hmm_exp.tracking.store import (
     Store,
     analyse,
@@ -78,7 +78,7 @@ def close_sweep(settings: Config, report: Callable[[Store, str], str]) -> bool:
     if settings.sweep.require_all and not all_finished:
         choice = Choice(None, ["not every cell finished: no winner (sweep.require_all=true)"])
     luck = ask(lambda: weigh_choice(store.client, cells, choice.run_id))
-    remarks = [*luck.lines, *shortfalls(cells)]
+    remarks = [*luck.lines, *missing_scores(cells), *shortfalls(cells)]
     print(*choice.reasons, *remarks, sep="\n")
     ask(lambda: write_luck(store.client, parent.info.run_id, luck))
     said, could_ask = _promote(store, settings, choice)

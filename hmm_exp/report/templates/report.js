@@ -85,7 +85,7 @@
       let low = 0, high = 0;
       course.x.forEach((x, i) => {
         if (!(x >= time.start && x <= time.end)) return;
-        for (const y of [course.static[i], course.ewma[i]]) {
+        for (const y of [course.static?.[i], course.ewma?.[i]]) {
           if (Number.isFinite(y)) { low = Math.min(low, y); high = Math.max(high, y); }
         }
       });

@@ -1,0 +1,93 @@
+"""Why a run lacks scores of the next return: a reason for everything that is missing.
+
+>>> unscored = {"ewma": "all 700 returns equal 0"}
+>>> why_no_gain(unscored, "ewma")
+'the EWMA Student-t cannot be fitted: all 700 returns equal 0'
+>>> why_no_gain(unscored, "static")                  # None: this gain can be measured
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import pandas as pd
+
+from hmm_exp.errors import FitError, one_line
+
+Fitted = TypeVar("Fitted")
+Unscored = dict[str, str]  # reason by what is missing: RETURN, or a key of FORECASTS
+
+RETURN = "return"
+FORECASTS = {
+    "model": "the state densities",
+    "static": "the static Student-t",
+    "ewma": "the EWMA Student-t",
+}
+
+
+def fitted(
+    name: str, unscored: Unscored, fit: Callable[..., Fitted], *data: object
+) -> Fitted | None:
+    """Fit a forecast; where that fails, put the reason into `unscored` and return None."""
+    try:
+        return fit(*data)
+    except FitError as error:
+        unscored[name] = one_line(error)
+        return None
+
+
+def why_no_return(frame: pd.DataFrame, timeframe: str) -> str:
+    """Reason why a ready feature table gives no next-bar return.
+
+    Parameters
+    ----------
+    frame
+        The table.
+    timeframe
+        Timeframe of its rows, such as "1H".
+    """
+    column = f"close_logret_current_{timeframe}"
+    if column in frame.columns:
+        return f"no next-bar return is known: {column} has no value on two neighbouring rows"
+    return (
+        f"no next-bar return is known: the table has no column {column}, add it (hmm-features "
+        "with --features v1v2 or returns writes it)"
+    )
+
+
+def why_no_gain(unscored: Mapping[str, str], baseline: str) -> str | None:
+    """Reason why the gain over a baseline, "static" or "ewma", is unknown; None without one."""
+    missing = next((name for name in (RETURN, "model", baseline) if name in unscored), None)
+    return None if missing is None else _sentence([missing], unscored[missing])
+
+
+def in_words(unscored: Mapping[str, str]) -> list[str]:
+    """One line per reason, with all that it makes missing."""
+    names = [name for name in (RETURN, *FORECASTS) if name in unscored]
+    reasons = dict.fromkeys(unscored[name] for name in names)
+    return [_sentence([n for n in names if unscored[n] == why], why) for why in reasons]
+
+
+def in_fits(fits: Sequence[tuple[str, Unscored]]) -> Unscored:
+    """Reasons of a walk forward from those of its fits.
+
+    Parameters
+    ----------
+    fits
+        Time in words and reasons of every fit, in time order.
+    """
+    unscored: Unscored = {}
+    for name in (RETURN, *FORECASTS):
+        failed = [(time, missing[name]) for time, missing in fits if name in missing]
+        if failed:
+            time, last = failed[-1]
+            where = f"in {len(failed)} of {len(fits)} fits, last at {time}: "
+            unscored[name] = last if name == RETURN else where + last
+    return unscored
+
+
+def _sentence(names: list[str], reason: str) -> str:
+    if names == [RETURN]:
+        return reason
+    *others, last = (FORECASTS[name] for name in names)
+    which = f"{', '.join(others)} and {last}" if others else last
+    return f"{which} cannot be fitted: {reason}"
