@@ -33,11 +33,12 @@ from mlflow.utils.environment import (
 )
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-from hmm_exp.detector import FILE_NAME, Detector
+from hmm_exp.detector import Detector
 from hmm_exp.errors import DataError, HmmExpError
 from hmm_exp.market.bars import OHLCV
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.rows import Rows
+from hmm_exp.stored.places import FILE_NAME
 
 MODEL_NAME = "model"
 RUNTIME_PACKAGES = ("mlflow", "numba", "numpy", "omegaconf", "pandas", "pyarrow")
@@ -56,6 +57,7 @@ _SOURCE = (  # what loading and predicting need of this package
     "market",
     "features",
     *(f"hmm/{name}.py" for name in _INFERENCE),
+    "stored",
     "stream",
     "tracking/__init__.py",
     "tracking/serving.py",

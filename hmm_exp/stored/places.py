@@ -1,0 +1,54 @@
+"""Where a detector lies: in a folder that was given, or near a file that is none.
+
+>>> detector_file(Path("mlruns/models/m-0a1b/artifacts"))
+PosixPath('mlruns/models/m-0a1b/artifacts/data/detector.json')
+"""
+
+import re
+from pathlib import Path
+
+from hmm_exp.errors import ModelError
+
+FILE_NAME = "detector.json"
+_PLACES = (f"data/{FILE_NAME}", FILE_NAME)  # in the folder of an MLflow model; in any folder
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_HEAD = 1 << 16  # characters of an MLmodel file that name its run
+
+
+def detector_file(path: Path) -> Path:
+    """File of the detector in a folder, or the path itself where it is none.
+
+    Raises ModelError for a folder without a detector; says where the one of its run lies.
+    """
+    if not path.is_dir():
+        return path
+    for place in _PLACES:
+        if (path / place).exists():
+            return path / place
+    names = [name for name in ("model.joblib", "scaler.joblib") if (path / name).exists()]
+    but = f" but {' and '.join(names)}, pickles that are never loaded" if names else ""
+    raise ModelError(f"no detector at {path}: there is no {FILE_NAME}{but}; {where_instead(path)}")
+
+
+def where_instead(path: Path) -> str:
+    """Advice for somebody who gave a file or folder without a detector: where the right one is."""
+    folder = path if path.is_dir() else path.parent
+    for place in (*_PLACES, f"model/{_PLACES[0]}"):
+        if (folder / place).is_file():
+            return f"the detector is {folder / place}"
+    for run in (folder, folder.parent):
+        if _RUN_ID.fullmatch(run.name):
+            file = _logged_by(run)
+            return f"the detector is {file or 'in its model'}: give that or runs:/{run.name}"
+    return f"give a {FILE_NAME}, its folder, runs:/<run id> or models:/<name>/Production"
+
+
+def _logged_by(run: Path) -> Path | None:
+    """Detector that a run logged, where its store keeps models beside runs as MLflow 3 does."""
+    for described in sorted(run.parent.glob("models/*/artifacts/MLmodel")):
+        file = described.parent / _PLACES[0]
+        if file.is_file() and described.is_file():
+            with described.open(encoding="utf-8", errors="replace") as text:
+                if f"run_id: {run.name}\n" in text.read(_HEAD):
+                    return file
+    return None
