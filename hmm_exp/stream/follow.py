@@ -120,14 +120,19 @@ def check_fresh(path: Path) -> None:
 
 def _batches(source: IO[bytes]) -> Iterator[list[bytes]]:
     """Lines with their ends as they come, of a long one the beginning; a last one may lack its."""
-    rest = b""
+    begun = bytearray()
     read = getattr(source, "read1", source.read)
     while block := read(_READ):
-        *lines, rest = (rest + block).split(b"\n")
-        rest = rest[: _LONGEST + 1]
-        yield [line + b"\n" for line in lines]
-    if rest.strip():
-        yield [rest]
+        *ends, rest = block.split(b"\n")
+        lines = [end + b"\n" for end in ends]
+        if lines:
+            lines[0] = bytes(begun) + lines[0]
+            begun.clear()
+        begun += rest
+        del begun[_LONGEST + 1 :]
+        yield lines
+    if begun.strip():
+        yield [bytes(begun)]
 
 
 def _text_of(line: bytes) -> str:

@@ -45,7 +45,7 @@ class BarLines:
         self._is_json = False
         self._delimiter = ","
         self._places: dict[str, str] = {}  # column of every name
-        self._columns: tuple[str, ...] = ()  # among which they were found
+        self._columns: tuple[str, ...] | None = None  # among which they were found
 
     def bar(self, line: str) -> dict[str, Any] | None:
         """Read a line; None for a blank one and for a header.
@@ -124,7 +124,7 @@ class BarLines:
 
     def _find_places(self, names: list[str]) -> None:
         """Find the columns of a bar among names. Raises DataError, now and for lines to come."""
-        self._columns = ()
+        self._columns = None
         if len(names) > _MOST_COLUMNS:
             raise DataError(f"{len(names):,} columns are more than {_MOST_COLUMNS:,}")
         stamp, volume = self._reading.timestamp_column, self._reading.volume_column
