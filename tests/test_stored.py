@@ -184,6 +184,8 @@ FIELDS = [
     ("scaler_mean", [0.0, None], "scaler_mean .*: must be finite numbers"),
     ("scaler_scale", [0.005, 0.0], "scaler_scale is .*: must be above 0"),
     ("scaler_scale", [0.005, -1], "scaler_scale is .*: must be above 0"),
+    ("scaler_scale", [0.005, 1e-320], "scaler_scale is .*: must be above 0"),
+    ("scaler_mean", [1e308, 0.0], "scaler_mean .*: must be finite numbers"),
     ("scaler_scale", [[0.005, 0.001]], "scaler_scale has 1 x 2 numbers: must have 2"),
     ("params.covars", [[0.5, 0.25], [2.0, 0.0]], "a variance is not positive"),
     ("params.means", [[0.0], [1.0]], "covars has shape"),
@@ -277,12 +279,14 @@ def test_what_is_no_json_cannot_be_saved_and_leaves_no_file(detector, tmp_path):
 # --- files
 
 NO_DETECTORS = {
-    "list": (b"[]", "holds no JSON object"),
-    "null": (b"null", "holds no JSON object"),
-    "number": (b"7", "holds no JSON object"),
-    "empty": (b"", "damaged detector"),
+    "list": (b"[]", "no JSON object"),
+    "null": (b"null", "no JSON object"),
+    "number": (b"7", "no JSON object"),
+    "empty": (b"", "no JSON object"),
+    "table": (b"timestamp,open,high,low,close,volume", "no JSON object"),
     "half": (b'{"format": 2, "recipe"', "damaged detector"),
     "latin-1": (b'{"name": "M\xfcnchen"}', "can't decode"),
+    "zero inside": (b'{"name": "\0"}', "Invalid control character"),
     "byte order mark": (b"\xef\xbb\xbf{}", "BOM"),
     "utf-16": ('{"format": 2}'.encode("utf-16"), "a binary file"),
     "deep": (b'{"a":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "more than 20 levels deep"),
@@ -293,7 +297,7 @@ NO_DETECTORS = {
     "beyond": (b'{"format": 1e999}', "1e999 is not finite"),
     "twice": (b'{"format": 2, "format": 2}', "'format' is there twice"),
     "zeros": (b"\0" * 1000, "a binary file"),
-    "pickle": (b"\x80\x04\x95\x00\x00", "a pickle, which can run any code and is never loaded"),
+    "pickle": (b"\x80\x04\x95\x00\x00", "a pickle, which is never loaded"),
     "zip": (b"PK\x03\x04\x14\x00", "a zip archive"),
     "gzip": (b"\x1f\x8b\x08\x00", "compressed by gzip"),
     "parquet": (b"PAR1\x15\x04", "a Parquet file"),
@@ -323,9 +327,9 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, load):
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 30)
     places = {
-        tmp_path / "pipe": "a device or a pipe",
+        tmp_path / "pipe": "a pipe or a device",
         tmp_path / "huge": f"more than {LARGEST:,}",
-        "/dev/zero": "a device or a pipe",
+        "/dev/zero": "a pipe or a device",
         tmp_path / "nothing": "^no ",
         tmp_path: "no detector at|Is a directory",
     }

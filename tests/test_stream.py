@@ -278,7 +278,7 @@ def test_a_saved_stream_is_plain_json_of_a_size_that_does_not_grow(quiet, tmp_pa
 
 DAMAGE = [
     ("{", "is a damaged saved stream: Expecting"),
-    ("[]", r"holds no JSON object but \[\]"),
+    ("[]", "no JSON object"),
     ('{"format": 99}', "format 99: this version reads 1 and 2"),
     ('{"format": 1}', "model is missing"),
 ]

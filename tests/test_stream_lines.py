@@ -367,6 +367,20 @@ def test_what_is_no_bar_is_refused(bar):
 # --- going on
 
 
+def test_a_pause_comes_before_the_first_line_so_that_a_kill_in_the_first_batch_loses_nothing(
+    stream,
+):
+    calls = []
+
+    class Pipe(io.BytesIO):
+        def read1(self, size):
+            calls.append("read")
+            return b""
+
+    follow(stream, Pipe(), lambda regimes: None, lambda: calls.append("pause"), calls.append)
+    assert calls == ["pause", "read", "pause"]
+
+
 def test_a_state_goes_on_with_other_bad_rows_but_not_with_other_columns(detector, bars, tmp_path):
     state = tmp_path / "stream.json"
     detector.stream(bars).save(state)

@@ -13,12 +13,14 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from hmm_exp.errors import HmmExpError, ModelError
+from hmm_exp.errors import HmmExpError, ModelError, one_line
 
 FORMAT = 2  # of what is written; the digest came with it
 FORMATS = (1, 2)  # that are read
@@ -26,8 +28,9 @@ LARGEST = 64 << 20  # bytes of a file
 DEEPEST = 20  # levels of nesting
 _LONGEST_WHOLE = 30  # digits of a whole number
 
-PICKLE = "a pickle, which can run any code and is never loaded"
-_BINARY = {
+PICKLE = "a pickle, which is never loaded"  # it could run any code
+_OTHERS = {
+    b"\xef\xbb\xbf": "text that begins with a byte order mark (BOM)",
     b"\x80": PICKLE,
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "compressed by gzip",
@@ -58,7 +61,7 @@ class Kind:
 
 
 class OtherFileError(ModelError):
-    """A file is no document of this package at all."""
+    """There is no file, or it is no document of this package at all."""
 
 
 DETECTOR = Kind("detector", "load it again from its run or the registry")
@@ -69,12 +72,13 @@ def write_document(path: str | Path, content: dict[str, Any]) -> None:
     """Write content with its digest, whole or not at all. Raises ModelError for no JSON."""
     target = Path(path)
     try:
-        plain = json.loads(_canonical(content))  # as it is read: keys are text, tuples are lists
+        plain = json.loads(json.dumps(content))  # as it is read: keys are text, tuples are lists
+        document = {**plain, "digest": digest_of(plain)}
     except (TypeError, ValueError) as error:
         raise ModelError(f"{path} cannot be saved: {error}") from None
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        beside.write_text(json.dumps({**plain, "digest": digest_of(plain)}, indent=1))
+        beside.write_text(json.dumps(document, indent=1))
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
@@ -89,18 +93,31 @@ def read_document(path: str | Path, kind: Kind, parse: Callable[[dict[str, Any]]
         There is no such file, it is something else, it is damaged, or `parse` refuses a value.
     """
     raw = _content_of(Path(path), kind)
-    try:
+    with _damage_named(path, kind):
         content = _parsed(raw)
+    try:
         form = format_of(content, kind)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    with _damage_named(path, kind):
         if form == 1 and "digest" in content:
             raise ModelError("its format is 1 but it has a digest, which came with format 2")
         if form > 1 and content.pop("digest", None) != digest_of(content):
             raise ModelError("its content is not what its digest was made of")
         return parse(content)
+
+
+@contextmanager
+def _damage_named(path: str | Path, kind: Kind) -> Iterator[None]:
+    """Name the file and the remedy in what is wrong with its content."""
+    try:
+        yield
     except RecursionError:
         fault = f"it is nested more than {DEEPEST} levels deep"
     except (HmmExpError, ValueError) as error:
         fault = str(error)
+    else:
+        return
     raise ModelError(f"{path} is a damaged {kind.name}: {fault}; {kind.remedy}")
 
 
@@ -109,7 +126,8 @@ def format_of(content: dict[str, Any], kind: Kind) -> int:
     form = content.get("format")
     if type(form) is not int or form not in FORMATS:
         known = " and ".join(map(str, FORMATS))
-        raise ModelError(f"{kind.name} format {str(form)[:20]}: this version reads {known}")
+        shown = one_line(str(form)[:20])
+        raise ModelError(f"{kind.name} format {shown}: this version reads {known}")
     return form
 
 
@@ -119,17 +137,17 @@ def digest_of(content: dict[str, Any]) -> str:
 
 
 def other_format(path: Path, raw: bytes) -> str | None:
-    """What a file is that is no JSON, in words; None where it may be JSON."""
+    """What a file is that is no JSON object, in words; None where it may be one."""
     if raw.lstrip().startswith(b"{"):
         return None
-    for start, name in _BINARY.items():
+    for start, name in _OTHERS.items():
         if raw.startswith(start):
             return name
     if path.suffix.lower() in _PICKLES:
         return PICKLE
     if path.name == "MLmodel":
         return "the description of an MLflow model"
-    return "a binary file" if b"\0" in raw or not _is_text(raw) else None
+    return "no JSON object" if _is_text(raw) else "a binary file"
 
 
 def _canonical(content: dict[str, Any]) -> str:
@@ -138,10 +156,9 @@ def _canonical(content: dict[str, Any]) -> str:
 
 def _is_text(raw: bytes) -> bool:
     try:
-        raw.decode()
+        return "\0" not in raw.decode()
     except UnicodeDecodeError:
         return False
-    return True
 
 
 def _content_of(path: Path, kind: Kind) -> bytes:
@@ -149,13 +166,13 @@ def _content_of(path: Path, kind: Kind) -> bytes:
     try:
         raw = _bytes_of(path)
     except FileNotFoundError:
-        raise ModelError(f"no {kind.name} at {path}") from None
+        raise OtherFileError(f"no {kind.name} at {path}") from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise OtherFileError(f"{path} is no {kind.name}: {error}") from None
     if other := other_format(path, raw):
-        raise OtherFileError(f"{path} is no {kind.name}: it is {other}")
+        raise OtherFileError(f"{path} is no {kind.name} but {other}")
     return raw
 
 
@@ -164,7 +181,7 @@ def _bytes_of(path: Path) -> bytes:
     with open(path, "rb", opener=_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is a device or a pipe, no regular file")
+            raise ValueError("it is a pipe or a device")
         if status.st_size > LARGEST:
             raise ValueError(f"it has {status.st_size:,} bytes, more than {LARGEST:,}")
         return file.read(LARGEST)
@@ -184,8 +201,6 @@ def _parsed(raw: bytes) -> dict[str, Any]:
         parse_float=_finite,
         parse_constant=_not_finite,
     )
-    if not isinstance(content, dict):
-        raise ValueError(f"it holds no JSON object but {str(content)[:20]}")
     _check_depth(content)
     return content
 
@@ -207,8 +222,7 @@ def _children(value: Any) -> Iterable[Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise ValueError(f"{twice[:40]!r} is there twice")
     return content
 

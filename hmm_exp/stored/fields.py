@@ -14,6 +14,7 @@ import numpy as np
 
 from hmm_exp.errors import ModelError, one_line
 
+LARGEST = 1e100  # magnitude of a number; products of two do not overflow
 _SHOWN = 40  # characters of a value in a message
 _MOST_TEXTS = 10_000
 _YEARS = range(1700, 2200)  # of stored times; int64 nanoseconds end at 1677 and 2262
@@ -99,7 +100,7 @@ class Fields:
         return value
 
     def number(self, name: str, above: float = -math.inf) -> float:
-        """A finite number above a bound."""
+        """A finite number above a bound, of at most `LARGEST`."""
         value = self._value(name)
         if not _is_number(value) or not above < value:
             raise self.fault(name, f"must be a number above {above:g}".removesuffix(" above -inf"))
@@ -124,7 +125,7 @@ class Fields:
         return time
 
     def array(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-        """Finite numbers, float64: of this shape, or of any with at most three axes."""
+        """Numbers of at most `LARGEST`, float64: of this shape, or of any with up to three axes."""
         value = self._value(name)
         try:
             array = np.array(value, dtype=np.float64) if _is_numeric(value, 3) else None
@@ -153,7 +154,7 @@ class Fields:
 
 def _is_number(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and abs(value) <= np.finfo(float).max
+    return is_number and abs(value) <= LARGEST
 
 
 def _is_numeric(value: Any, depth: int) -> bool:

@@ -26,29 +26,29 @@ def detector_file(path: Path) -> Path:
         if (path / place).exists():
             return path / place
     names = [name for name in ("model.joblib", "scaler.joblib") if (path / name).exists()]
-    but = f" but {' and '.join(names)}, pickles that are never loaded" if names else ""
-    raise ModelError(f"no detector at {path}: there is no {FILE_NAME}{but}; {where_instead(path)}")
+    but = f": {' and '.join(names)} are pickles, never loaded" if names else ""
+    raise ModelError(f"no detector at {path}{but}; {where_instead(path)}")
 
 
 def where_instead(path: Path) -> str:
     """Advice for somebody who gave a file or folder without a detector: where the right one is."""
     folder = path if path.is_dir() else path.parent
-    for place in (*_PLACES, f"model/{_PLACES[0]}"):
-        if (folder / place).is_file():
-            return f"the detector is {folder / place}"
+    for model in ("", "model", "artifacts"):  # of an MLflow model, of a run, of a logged model
+        for place in _PLACES:
+            if (folder / model / place).is_file():
+                return f"give {folder / model / place}"
     for run in (folder, folder.parent):
         if _RUN_ID.fullmatch(run.name):
-            file = _logged_by(run)
-            return f"the detector is {file or 'in its model'}: give that or runs:/{run.name}"
+            logged = _logged_by(run)
+            return f"give runs:/{run.name}{f' or {logged}' if logged else ''}"
     return f"give a {FILE_NAME}, its folder, runs:/<run id> or models:/<name>/Production"
 
 
 def _logged_by(run: Path) -> Path | None:
-    """Detector that a run logged, where its store keeps models beside runs as MLflow 3 does."""
+    """Folder of the model that a run logged, where models lie beside runs as with MLflow 3."""
     for described in sorted(run.parent.glob("models/*/artifacts/MLmodel")):
-        file = described.parent / _PLACES[0]
-        if file.is_file() and described.is_file():
+        if (described.parent / _PLACES[0]).is_file() and described.is_file():
             with described.open(encoding="utf-8", errors="replace") as text:
                 if f"run_id: {run.name}\n" in text.read(_HEAD):
-                    return file
+                    return described.parent
     return None

@@ -179,7 +179,8 @@ def _unreadable(bar: Mapping[str, Any], names: Names) -> DataError:
             if name != kind and name in missing
         ]
         why = f"; the model was trained with {' and '.join(chosen)}" if chosen else ""
-        return DataError(f"the bar has no {', '.join(missing)}: send {', '.join(names)}{why}")
+        line = f"the bar has no {', '.join(missing)}: send {', '.join(names)}{why}"
+        return DataError(one_line(line))
     shown = {name: one_line(repr(bar[name])[:60]) for name in names}
     for name in names[1:]:
         if not is_number(bar[name]):

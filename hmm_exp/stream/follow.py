@@ -1,8 +1,8 @@
 """Bars from a pipe, a regime for each closed bar out at once; a killed process can go on.
 
-The state is saved whenever the input pauses, after the rows up to it were written. A process that
-was killed loads it, cuts from its output file what the state does not know, and leaves out bars
-that it has: the feed may begin again anywhere before.
+The state is saved before the first line and whenever the input pauses, after the rows up to it were
+written. A process that was killed loads it, cuts from its output file what the state does not know,
+and leaves out bars that it has: the feed may begin again anywhere before.
 """
 
 import json
@@ -42,7 +42,8 @@ def follow(
     write
         Takes the regimes of one bar, oldest first.
     pause
-        Called whenever all lines that have come were taken, also on the way out of an error.
+        Called before the first line, whenever all lines that have come were taken, and on the way
+        out of an error.
     refuse
         Told of a line that is no bar, or of a bar that may not follow; raises to stop.
 
@@ -54,6 +55,7 @@ def follow(
     lines = BarLines(stream.model.reading, stream.model.name)
     overlaps = stream.time is not None
     try:
+        pause()
         for batch in _batches(source):
             for line in batch:
                 try:

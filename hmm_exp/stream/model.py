@@ -11,7 +11,7 @@ from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.timeframes import timeframe_step
-from hmm_exp.stored.fields import Fields
+from hmm_exp.stored.fields import LARGEST, Fields
 
 _LONGEST_STEP = pd.Timedelta(days=366)  # of a bar of any timeframe
 
@@ -121,8 +121,8 @@ def read_parts(stored: Fields, form: int) -> dict[str, Any]:
     if params.n_features != D:
         raise ModelError(f"params.means has {params.n_features} columns: the recipe has {D}")
     scale = stored.array("scaler_scale", (D,))
-    if not (scale > 0).all():
-        raise stored.fault("scaler_scale", "must be above 0")
+    if not (scale >= 1 / LARGEST).all():
+        raise stored.fault("scaler_scale", f"must be above 0, at least {1 / LARGEST:g}")
     labels = stored.texts("labels")
     if len(labels) != params.n_states:
         raise stored.fault("labels", f"must be {params.n_states}, one for each state")
