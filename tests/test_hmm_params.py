@@ -79,8 +79,8 @@ def test_a_chain_that_falls_apart_has_no_stationary_distribution(transmat):
         ({"means": [[0.0], [np.nan]]}, "params.means .* must be finite numbers"),
         ({"means": [[0.0], ["1.5"]]}, "params.means .* must be finite numbers"),
         ({"means": [[0.0], [True]]}, "params.means .* must be finite numbers"),
-        ({"means": [[0.0], [1.0, 2.0]]}, "in rows of one length"),
-        ({"startprob": [1e308, 1e308]}, "not made of distributions"),
+        ({"means": [[0.0], [1.0, 2.0]]}, "rows of one length"),
+        ({"startprob": [1e99, 1e99]}, "not made of distributions"),
         ({"startprob": [-0.5, 1.5]}, "not made of distributions"),
         ({"transmat": [[1.0, 0.0], [0.0, 1.0]]}, "more than one stationary"),
         ({"weights": [1.0]}, "params.weights is unknown"),
@@ -100,7 +100,7 @@ def test_a_damaged_model_is_refused_with_its_fault(change, message):
     [
         ([[1.0, 2.0], [2.0, 1.0]], "not positive definite"),
         ([[1.0, 0.5], [0.4, 1.0]], "not symmetric"),
-        ([[1.0, 1e308], [1e308, 1.0]], "not symmetric|not positive definite"),
+        ([[1.0, 1e99], [1e99, 1.0]], "not positive definite"),
         ([[0.0, 0.0], [0.0, 1.0]], "not positive"),
     ],
 )

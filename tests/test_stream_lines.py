@@ -367,7 +367,7 @@ def test_what_is_no_bar_is_refused(bar):
 # --- going on
 
 
-def test_a_pause_comes_before_the_first_line_so_that_a_kill_in_the_first_batch_loses_nothing(
+def test_a_pause_comes_before_the_first_line_so_that_a_kill_loses_nothing(
     stream,
 ):
     calls = []

@@ -103,7 +103,8 @@ class Fields:
         """A finite number above a bound, of at most `LARGEST`."""
         value = self._value(name)
         if not _is_number(value) or not above < value:
-            raise self.fault(name, f"must be a number above {above:g}".removesuffix(" above -inf"))
+            bound = "" if above == -math.inf else f" above {above:g}"
+            raise self.fault(name, f"must be a number{bound}, at most {LARGEST:g}")
         return float(value)
 
     def truth(self, name: str) -> bool:
@@ -132,7 +133,8 @@ class Fields:
         except ValueError:  # rows of several lengths
             array = None
         if array is None:
-            raise self.fault(name, "must be finite numbers in rows of one length")
+            rule = f"must be finite numbers, at most {LARGEST:g}, in rows of one length"
+            raise self.fault(name, rule)
         if shape is not None and array.shape != shape:
             sizes = " x ".join(map(str, shape))
             there = " x ".join(map(str, array.shape)) or "1 alone"
