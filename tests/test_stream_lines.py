@@ -272,7 +272,7 @@ def chosen(detector, **options):
 
 
 def test_a_pipe_reads_the_columns_that_training_chose(detector, bars):
-    """The volume of the training stands under another name, and a plain volume beside it."""
+    """The volume of the training stands under another name, next to a plain volume."""
     frame = part(bars, slice(N_HISTORY, None)).frame
     ours = frame.assign(tradecount=frame["volume"], volume=1.0, when=frame["timestamp"])
     ours["timestamp"] = frame["timestamp"] + pd.Timedelta("7h")

@@ -76,12 +76,12 @@ def write_document(path: str | Path, content: dict[str, Any]) -> None:
         document = {**plain, "digest": digest_of(plain)}
     except (TypeError, ValueError) as error:
         raise ModelError(f"{path} cannot be saved: {error}") from None
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        beside.write_text(json.dumps(document, indent=1))
-        beside.replace(target)
+        part.write_text(json.dumps(document, indent=1))
+        part.replace(target)
     finally:
-        beside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def read_document(path: str | Path, kind: Kind, parse: Callable[[dict[str, Any]], Read]) -> Read:
@@ -147,7 +147,7 @@ def other_format(path: Path, raw: bytes) -> str | None:
         return PICKLE
     if path.name == "MLmodel":
         return "the description of an MLflow model"
-    return "no JSON object" if _is_text(raw) else "a binary file"
+    return "text that is no JSON object" if _is_text(raw) else "a binary file"
 
 
 def _canonical(content: dict[str, Any]) -> str:

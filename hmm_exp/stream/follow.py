@@ -45,7 +45,7 @@ def follow(
         Called before the first line, whenever all lines that have come were taken, and on the way
         out of an error.
     refuse
-        Told of a line that is no bar, or of a bar that may not follow; raises to stop.
+        Takes the error of a line that is no bar or of a bar that may not follow; raises to stop.
 
     Raises
     ------
