@@ -45,7 +45,7 @@ def where_instead(path: Path) -> str:
 
 
 def _logged_by(run: Path) -> Path | None:
-    """Folder of the model that a run logged, in a store of MLflow 3, where runs and models share a folder."""
+    """Folder of the model that a run logged, where a store of MLflow 3 keeps models with runs."""
     for described in sorted(run.parent.glob("models/*/artifacts/MLmodel")):
         if (described.parent / _PLACES[0]).is_file() and described.is_file():
             with described.open(encoding="utf-8", errors="replace") as text:
