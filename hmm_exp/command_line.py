@@ -134,14 +134,14 @@ def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Name
     except KeyboardInterrupt:
         return INTERRUPTED
     except (HmmExpError, OSError) as error:
-        print(f"error: {_own_words(str(error))}", file=sys.stderr)
+        print(f"error: {own_words(error)}", file=sys.stderr)
         return BAD_INPUT
 
 
-def _own_words(text: str) -> str:
-    """The text on one line, a setting `data.bad_rows=drop` as the option `--bad-rows drop`."""
+def own_words(error: Exception) -> str:
+    """Text of an error on one line, a setting `data.bad_rows=drop` as `--bad-rows drop`."""
 
     def option(setting: re.Match) -> str:
         return f"--{setting[1].replace('_', '-')} {setting[2]}"
 
-    return one_line(re.sub(r"\bdata\.(\w+)=(\w+)", option, text))
+    return one_line(re.sub(r"\bdata\.(\w+)=(\w+)", option, str(error)))

@@ -10,7 +10,6 @@ Filtered probabilities use bars up to their own row only. A sequence starts from
 distribution: the fitted `startprob` belongs to the first training bar and means nothing later.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -30,14 +29,22 @@ from hmm_exp.market.load import features_from_frame
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.timeframes import step_in_words
 from hmm_exp.market.validate import bars_from_frame
-from hmm_exp.stream.model import StreamModel, read_parts
+from hmm_exp.stored.document import (
+    DETECTOR,
+    FORMAT,
+    OtherFileError,
+    format_of,
+    read_document,
+    write_document,
+)
+from hmm_exp.stored.fields import Fields
+from hmm_exp.stored.places import detector_file, where_instead
+from hmm_exp.stream.model import StreamModel, part_names, read_parts
 
 if TYPE_CHECKING:
     from hmm_exp.stream.live import Stream
 
 Source = Bars | pd.DataFrame | FeatureTable
-FORMAT = 1  # of the JSON below; a reader refuses what it does not know
-FILE_NAME = "detector.json"
 
 
 @dataclass(frozen=True)
@@ -201,34 +208,34 @@ class Detector(StreamModel):
         return {"format": FORMAT, **parts, "meta": self.meta, "promise": self.promise}
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> "Detector":
-        """Read what `to_dict` gave. Raises ModelError on another format or a missing part."""
-        if stored.get("format") != FORMAT:
-            raise ModelError(f"detector format {stored.get('format')}: this version reads {FORMAT}")
-        try:
-            promise = stored.get("promise", {})
-            return cls(**read_parts(stored), meta=stored["meta"], promise=promise)
-        except KeyError as error:
-            raise ModelError(f"the stored detector has no {error.args[0]!r}") from None
+    def from_dict(cls, values: dict[str, Any]) -> "Detector":
+        """Read what `to_dict` gave, or gave in an earlier format. Raises ModelError."""
+        stored = Fields(values)
+        form = format_of(values, DETECTOR)
+        names = [*part_names(form), "format", "meta"]
+        stored.only([*names, "promise"] if form > 1 else names, optional=["promise"])
+        promise = stored.plain("promise") if "promise" in stored else {}
+        _check_meta(stored.part("meta"), needs_end=bool(promise))
+        return cls(**read_parts(stored, form), meta=stored.plain("meta"), promise=promise)
 
     def save(self, path: "str | Path") -> None:
-        """Write the detector as JSON, whole or not at all."""
-        target = Path(path)
-        beside = target.with_name(f".{target.name}.part")
-        beside.write_text(json.dumps(self.to_dict(), indent=1))
-        beside.replace(target)
+        """Write the detector as JSON with a digest, whole or not at all."""
+        write_document(path, self.to_dict())
 
     @classmethod
     def load(cls, path: "str | Path") -> "Detector":
-        """Read a detector from its JSON file or from the folder that holds it."""
-        source = Path(path)
-        source = source / FILE_NAME if source.is_dir() else source
+        """Read a detector from its JSON file, the folder that holds it, or an MLflow model's.
+
+        Raises
+        ------
+        ModelError
+            There is none, or it is damaged.
+        """
+        source = detector_file(Path(path))
         try:
-            return cls.from_dict(json.loads(source.read_text()))
-        except FileNotFoundError:
-            raise ModelError(f"no detector at {source}") from None
-        except json.JSONDecodeError as error:
-            raise ModelError(f"{source} is not a detector: {error}") from None
+            return read_document(source, DETECTOR, cls.from_dict)
+        except OtherFileError as error:
+            raise ModelError(f"{error}; {where_instead(source)}") from None
 
     def with_meta(self, **meta: Any) -> "Detector":
         """Give a copy with more said about where it comes from."""
@@ -315,6 +322,16 @@ def named(columns: Sequence[str], most: int = 3) -> str:
     """The first names of a list, and how many more there are."""
     more = f" and {len(columns) - most} more" if len(columns) > most else ""
     return ", ".join(columns[:most]) + more
+
+
+def _check_meta(meta: Fields, needs_end: bool) -> None:
+    """Refuse what cannot be where a model comes from; a promise begins where training ended."""
+    if "fingerprint" in meta:
+        meta.text("fingerprint")
+    if "refit" in meta:
+        meta.truth("refit")
+    if needs_end or "train_end" in meta:
+        meta.time("train_end")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from hmm_exp.experiment import yardstick as ys
 from hmm_exp.experiment.ewma import Ewma, fit_ewma
 from hmm_exp.experiment.split import BEFORE, TEST, TRAIN, VAL
 from hmm_exp.experiment.student_t import DF_BOUNDS, fit_mixture, log_mixture, scale_floor
+from hmm_exp.stored.fields import Fields
 
 
 def market(n_bars=3000, n_states=3, seed=0):
@@ -314,7 +315,8 @@ def test_summary_counts_scored_bars_of_the_split_alone():
 def test_stored_densities_score_the_same_bits():
     probs, x = market(800)
     yardstick, baselines = ys.fit_yardstick(probs, x), ys.fit_baselines(x)
-    back = ys.Yardstick.from_dict(json.loads(json.dumps(yardstick.to_dict())))
+    stored = Fields(json.loads(json.dumps(yardstick.to_dict())))
+    back = ys.Yardstick.from_stored(stored, len(yardstick.loc))
     ewma = Ewma.from_dict(json.loads(json.dumps(baselines.ewma.to_dict())))
     np.testing.assert_array_equal(back.log_score(probs, x), yardstick.log_score(probs, x))
     np.testing.assert_array_equal(ewma.log_score(x), baselines.ewma.log_score(x))

@@ -105,6 +105,20 @@ def test_a_recipe_survives_json():
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
+@pytest.mark.parametrize(
+    ("windows", "message"),
+    [
+        ({"window": 10**7}, "from 2 to 1,000,000"),
+        ({"vwap_hours": 1e9}, "features.vwap_hours=1e.09 is more than 1,000,000 bars of 1H"),
+        ({"vwap_hours": 1e308}, "more than 1,000,000 bars"),
+        ({"vwap_hours": float("inf")}, "must be above 0"),
+    ],
+)
+def test_windows_that_no_memory_holds_are_refused(windows, message):
+    with pytest.raises(ConfigError, match=message):
+        Recipe.of_set("v2", ["1H", "4H"], **windows)
+
+
 def test_a_damaged_stored_recipe_is_a_model_error():
     with pytest.raises(ModelError, match="timeframes"):
         Recipe.from_dict({"columns": ["close_over_vwap_1H"]})

@@ -76,7 +76,14 @@ def test_a_chain_that_falls_apart_has_no_stationary_distribution(transmat):
     [
         ({"startprob": [0.5, 0.6]}, "not made of distributions"),
         ({"startprob": [1.0]}, "has shape"),
-        ({"means": [[0.0], [np.nan]]}, "not finite"),
+        ({"means": [[0.0], [np.nan]]}, "params.means .* must be finite numbers"),
+        ({"means": [[0.0], ["1.5"]]}, "params.means .* must be finite numbers"),
+        ({"means": [[0.0], [True]]}, "params.means .* must be finite numbers"),
+        ({"means": [[0.0], [1.0, 2.0]]}, "rows of one length"),
+        ({"startprob": [1e99, 1e99]}, "not made of distributions"),
+        ({"startprob": [-0.5, 1.5]}, "not made of distributions"),
+        ({"transmat": [[1.0, 0.0], [0.0, 1.0]]}, "more than one stationary"),
+        ({"weights": [1.0]}, "params.weights is unknown"),
         ({"covars": [[1.0], [0.0]]}, "not positive"),
         ({"covars": [1.0, 1.0]}, "has shape"),
         ({"covariance_type": "round"}, "unknown covariance type"),
@@ -86,6 +93,30 @@ def test_a_damaged_model_is_refused_with_its_fault(change, message):
     good = with_transmat([[0.9, 0.1], [0.1, 0.9]]).to_dict()
     with pytest.raises(ModelError, match=message):
         GaussianParams.from_dict({**good, **change})
+
+
+@pytest.mark.parametrize(
+    ("covars", "message"),
+    [
+        ([[1.0, 2.0], [2.0, 1.0]], "not positive definite"),
+        ([[1.0, 0.5], [0.4, 1.0]], "not symmetric"),
+        ([[1.0, 1e99], [1e99, 1.0]], "not positive definite"),
+        ([[0.0, 0.0], [0.0, 1.0]], "not positive"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_a_stored_covariance_must_be_one(kind, covars, message):
+    good = [[1.0, 0.3], [0.3, 1.0]]
+    stored = {
+        "startprob": [0.5, 0.5],
+        "transmat": [[0.9, 0.1], [0.1, 0.9]],
+        "means": [[0.0, 0.0], [1.0, 1.0]],
+        "covars": good if kind == "tied" else [good, good],
+        "covariance_type": kind,
+    }
+    assert GaussianParams.from_dict(stored).covariance_type == kind
+    with pytest.raises(ModelError, match=message):
+        GaussianParams.from_dict(stored | {"covars": covars if kind == "tied" else [good, covars]})
 
 
 def test_a_model_with_a_missing_part_names_it():

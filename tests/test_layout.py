@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "hmm_exp"
 FLOORS = [
     {"errors", "compiling"},
-    {"config"},
+    {"config", "stored"},
     {"hmm", "market"},
     {"features"},
     {"stream"},

@@ -104,18 +104,46 @@ def test_the_promise_survives_a_file(detector, tmp_path):
 
 
 def test_a_model_of_an_earlier_version_loads_and_says_that_it_promises_nothing(detector, quiet):
-    stored = detector.to_dict()
-    del stored["promise"]
-    older = Detector.from_dict(stored)
+    older = replace(detector, promise={})
     assert older.filter(quiet).equals(detector.filter(quiet))
     with pytest.raises(ModelError, match=r"no promise.*train it again"):
         watch(older, quiet)
 
 
-def test_a_torn_promise_names_what_it_lacks(detector):
-    torn = {name: value for name, value in detector.promise.items() if name != "log_lik"}
-    with pytest.raises(ModelError, match="log_lik"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"log_lik": None}, "promise.log_lik is None: must be a JSON object"),
+        ({"first": "yesterday"}, "promise.first is 'yesterday': must be an ISO time"),
+        ({"first": "2021-01-01"}, "with a zone"),
+        ({"last": "1900-01-01T00:00:00+00:00"}, "must not be before promise.first"),
+        ({"n_rows": 1}, "promise.n_rows is 1: must be a whole number, at least 100"),
+        ({"held_out": "yes"}, "promise.held_out is 'yes': must be true or false"),
+        ({"shares": [0.9, 0.9]}, "promise.shares"),
+        ({"share_charts": []}, "one for each of several states"),
+        ({"surprise": 1}, "promise.surprise is unknown"),
+    ],
+)
+def test_a_damaged_promise_names_the_field_and_the_rule(detector, change, message):
+    assert promise_of(detector).to_dict() == detector.promise
+    with pytest.raises(ModelError, match=message):
+        promise_of(replace(detector, promise=detector.promise | change))
+
+
+@pytest.mark.parametrize("name", ["log_lik", "yardstick", "score", "static", "shares"])
+def test_a_torn_promise_names_what_it_lacks(detector, name):
+    torn = {part: value for part, value in detector.promise.items() if part != name}
+    with pytest.raises(ModelError, match=f"promise.{name} is missing"):
         promise_of(replace(detector, promise=torn))
+
+
+@pytest.mark.parametrize("name", ["mean", "spread", "allowance", "threshold"])
+@pytest.mark.parametrize("value", [None, "1", True, 1e400])
+def test_a_damaged_chart_is_refused(detector, name, value):
+    log_lik = detector.promise["log_lik"]
+    bad = log_lik | {"chart": log_lik["chart"] | {name: value}}
+    with pytest.raises(ModelError, match=f"promise.log_lik.chart.{name} is .*: must be a number"):
+        promise_of(replace(detector, promise=detector.promise | {"log_lik": bad}))
 
 
 def test_a_quiet_market_is_as_promised(detector, quiet):

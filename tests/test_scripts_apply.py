@@ -1,6 +1,7 @@
 """`scripts/apply_hmm.py` as a user runs it: files, long files in chunks, a pipe that is killed."""
 
 import gzip
+import io
 import json
 import os
 import runpy
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -302,10 +304,9 @@ def test_follow_refuses_the_state_of_another_model(folder):
 def test_follow_stops_at_a_bad_bar_or_leaves_it_out(folder, bars, drop):
     header, *lines = lines_of(bars.frame.iloc[:400], "csv")
     bad = [*lines[:300], "2021-06-01,1,0.5,2,1,5\n", "what\n", *lines[300:]]
-    words = ["--follow", "--missing", "gap", "--state", "s.json"]
-    done = run(
-        folder, *words, *(["--bad-rows", "drop"] if drop else []), input=header + "".join(bad)
-    )
+    words = ["--bad-rows", "drop"] if drop else ["--missing", "gap"]
+    words += ["--follow", "--state", "s.json"]
+    done = run(folder, *words, input=header + "".join(bad))
     answered = done.stdout.count("\n") - 1
     settled = 400 - live_detector(RECIPE).min_history + 1
     assert done.returncode == (0 if drop else 2)
@@ -315,6 +316,55 @@ def test_follow_stops_at_a_bad_bar_or_leaves_it_out(folder, bars, drop):
     assert json.loads((folder / "s.json").read_text())["last_bar"] == str(
         bars.frame.index[399 if drop else 299]
     )
+
+
+def followed(folder, monkeypatch, capsys, text: bytes, *words) -> tuple[int, str, str]:
+    """Status, output and complaints of a pipe, in this process."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    status = main(["--model", ".", "--follow", *words])
+    return status, *capsys.readouterr()
+
+
+def test_dropped_bars_leave_gaps_as_they_do_in_a_file(folder, bars, detector, monkeypatch, capsys):
+    """With no word about missing bars a pipe that drops bad ones goes on behind them."""
+    header, *lines = lines_of(part(bars, slice(400)).frame, "csv")
+    lines[350] = "\r".join(lines[350].split(","))
+    text = (header + "".join(lines)).encode()
+    (folder / "bad.csv").write_bytes(text)
+    status, out, error = followed(folder, monkeypatch, capsys, text, "--bad-rows", "drop")
+    assert status == 0
+    assert error.count("left out: ") == error.count("\n") == 1
+    frame = bars.frame.iloc[:400].drop(bars.frame.index[350])
+    assert out.count("\n") - 1 == len(frame) - detector.min_history + 1
+    last = detector.filter(replace(bars, frame=frame))["p_state_0"].iloc[-1]
+    assert out.splitlines()[-1].split(",")[4] == str(last)
+
+
+@pytest.mark.parametrize("words", [[], ["--bad-rows", "drop"]])
+def test_a_pipe_without_the_chosen_column_is_refused_with_the_option(
+    folder, bars, detector, monkeypatch, capsys, words
+):
+    reading = replace(detector.reading, volume_column="tradecount")
+    replace(detector, reading=reading).save(folder / "detector.json")
+    text = "".join(lines_of(part(bars, slice(300)).frame, "csv")).encode()
+    status, _, error = followed(folder, monkeypatch, capsys, text, *words)
+    assert status == 2
+    assert error.startswith("error: --volume-column tradecount: no column of that name; there are")
+    assert error.count("\n") == 1
+    words += ["--volume-column", "volume", "--missing", "gap"]
+    status, out, error = followed(folder, monkeypatch, capsys, text, *words)
+    assert (status, error) == (0, "")
+    assert out.count("\n") > 100
+
+
+def test_a_damaged_state_is_one_line_that_says_what_to_do(folder, bars, monkeypatch, capsys):
+    (folder / "s.json").write_text('{"format": 2}')
+    status, out, error = followed(folder, monkeypatch, capsys, b"", "--state", "s.json")
+    assert (status, out) == (2, "")
+    assert error.startswith("error: s.json is a damaged saved stream: ")
+    assert error.endswith("give another --state, or move it away to begin anew\n")
+    assert (folder / "s.json").read_text() == '{"format": 2}'
 
 
 def test_follow_does_not_take_a_line_that_was_cut_off(folder, bars):

@@ -277,10 +277,10 @@ def test_a_saved_stream_is_plain_json_of_a_size_that_does_not_grow(quiet, tmp_pa
 
 
 DAMAGE = [
-    ("{", "no saved stream"),
-    ("[]", "no saved stream"),
-    ('{"format": 99}', "format 99"),
-    ('{"format": 1}', "no saved stream"),
+    ("{", "is a damaged saved stream: Expecting"),
+    ("[]", "no JSON object"),
+    ('{"format": 99}', "format 99: this version reads 1 and 2"),
+    ('{"format": 1}', "model is missing"),
 ]
 
 
@@ -288,16 +288,6 @@ DAMAGE = [
 def test_a_damaged_file_is_refused(tmp_path, content, message):
     (tmp_path / "stream.json").write_text(content)
     with pytest.raises(ModelError, match=message):
-        Stream.load(tmp_path / "stream.json")
-
-
-def test_a_state_that_does_not_fit_its_model_is_refused(quiet, tmp_path):
-    stream, _ = quiet
-    stream.save(tmp_path / "stream.json")
-    stored = json.loads((tmp_path / "stream.json").read_text())
-    stored["memory"] = stored["memory"][:64]
-    (tmp_path / "stream.json").write_text(json.dumps(stored))
-    with pytest.raises(ModelError, match="does not fit"):
         Stream.load(tmp_path / "stream.json")
 
 

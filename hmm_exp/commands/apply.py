@@ -18,6 +18,7 @@ from hmm_exp.command_line import (
     Parser,
     add_read_options,
     exit_status,
+    own_words,
     show_reading,
     with_read_options,
 )
@@ -36,6 +37,8 @@ a regime for each bar that closes. With --state it saves where it is whenever th
 killed and started again it goes on with the same bits, without --bars. The feed may then begin at
 any bar up to the one after the last taken: what was taken is left out. With --output the file
 holds each row once; on standard output the last rows before a kill may come again.
+With --bad-rows drop a line that is no bar is left out with a line on standard error, whatever it
+holds; only a first line that is no header ends it, since no other can be read without one.
 """
 
 
@@ -59,8 +62,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--missing",
         choices=("error", "gap"),
-        default="error",
-        help="a bar of --follow that is not one step on is an error (default) or follows a gap",
+        help="a bar of --follow that is not one step on is an error, or follows a gap (default: "
+        "error; gap where bad rows are dropped, each of which leaves one)",
     )
     add_read_options(parser)
     args = parser.parse_args(argv)
@@ -97,23 +100,25 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
     from hmm_exp.tracking.lookup import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
+    drops = detector.reading.bad_rows == "drop"
+    missing = args.missing or ("gap" if drops else "error")
     goes_on = args.state is not None and args.state.exists()
     if args.output is not None and not goes_on:
         check_fresh(args.output)
     if goes_on:
-        stream = resumed(args.state, detector.stream(missing=args.missing))
+        stream = resumed(args.state, detector.stream(missing=missing))
         _tell(f"{args.state}: going on after the bar complete at {stream.time}")
     else:
-        stream = detector.stream(_history(args, detector), args.missing)
+        stream = detector.stream(_history(args, detector), missing)
     headed = goes_on if args.output is None else rewind(args.output, stream.latest)
     as_json = args.json or (args.output is not None and args.output.suffix == ".jsonl")
     with _opened(args.output) as out:
         lines = RegimeLines(out, detector.n_states, as_json, headed)
 
         def refuse(error: Exception) -> None:
-            if detector.reading.bad_rows == "error":
+            if not drops:
                 raise error
-            _tell(f"left out: {error}")
+            _tell(f"left out: {own_words(error)}")
 
         def pause() -> None:
             if args.state is not None:

@@ -30,6 +30,7 @@ from scipy.optimize import brentq
 from hmm_exp.compiling import entry
 from hmm_exp.experiment.bootstrap import resampled
 from hmm_exp.experiment.significance import hac_error, window
+from hmm_exp.stored.fields import Fields
 
 HORIZON = 1000  # bars in which the chance of a false alarm is counted
 ALLOWANCE = 0.1  # half of the fall per bar, in long-run deviations, that is worth an alarm
@@ -75,6 +76,13 @@ class Chart:
     def to_dict(self) -> dict[str, float]:
         """Plain numbers, for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_stored(cls, stored: Fields) -> "Chart":
+        """Read what `to_dict` gave. Raises ModelError."""
+        positive = ("spread", "allowance", "threshold")
+        stored.only(["mean", *positive])
+        return cls(stored.number("mean"), *(stored.number(name, above=0.0) for name in positive))
 
 
 def fit_chart(

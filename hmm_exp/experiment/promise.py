@@ -33,9 +33,11 @@ from hmm_exp.experiment.yardstick import Yardstick, fit_static, fit_yardstick, k
 from hmm_exp.features.build import FeatureTable
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.recursions import predict
+from hmm_exp.stored.fields import Fields
 
 CHANCE = 0.05  # of any false alarm within `cusum.HORIZON` bars
 SHARE_ALLOWANCE = 0.05  # of a regime's share, in long-run deviations: regimes last, shares are slow
+_SUM_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +100,11 @@ class Promised:
         }
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> "Promised":
-        """The inverse of `to_dict`."""
-        return cls(stored["mean"], np.array(stored["by_state"]), Chart(**stored["chart"]))
+    def from_stored(cls, stored: Fields, n_states: int) -> "Promised":
+        """Read what `to_dict` gave. Raises ModelError."""
+        stored.only(["mean", "by_state", "chart"])
+        by_state = stored.array("by_state", (n_states,))
+        return cls(stored.number("mean"), by_state, Chart.from_stored(stored.part("chart")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,32 +160,39 @@ class Promise:
 
 
 def promise_of(detector: Detector) -> Promise:
-    """Read the promise in a detector. Raises ModelError when there is none, or it is torn."""
-    stored = detector.promise
-    if not stored:
+    """Read the promise in a detector. Raises ModelError when there is none, or it is damaged."""
+    if not detector.promise:
         raise ModelError(
             "this model carries no promise to watch: an earlier version made it, or it had fewer "
             f"than {MIN_BARS} rows; train it again on at least as many"
         )
-    try:
-        yardsticks = [
-            Yardstick.from_dict(stored[name]) if name in stored else None
-            for name in ("yardstick", "static")
-        ]
-        return Promise(
-            first=pd.Timestamp(stored["first"]),
-            last=pd.Timestamp(stored["last"]),
-            n_rows=stored["n_rows"],
-            held_out=stored["held_out"],
-            log_lik=Promised.from_dict(stored["log_lik"]),
-            score=Promised.from_dict(stored["score"]) if "score" in stored else None,
-            yardstick=yardsticks[0],
-            static=yardsticks[1],
-            shares=np.array(stored["shares"]),
-            share_charts=tuple(Chart(**chart) for chart in stored["share_charts"]),
-        )
-    except KeyError as error:
-        raise ModelError(f"the stored promise has no {error.args[0]!r}") from None
+    stored, K = Fields(detector.promise, "promise"), detector.n_states
+    of_returns = ("score", "yardstick", "static")
+    optional = of_returns if any(name in stored for name in of_returns) else ()
+    stored.only(
+        ["first", "last", "n_rows", "held_out", "log_lik", "shares", "share_charts", *optional]
+    )
+    first, last = (pd.Timestamp(stored.time(name)) for name in ("first", "last"))
+    if last < first:
+        raise stored.fault("last", "must not be before promise.first")
+    shares = stored.array("shares", (K,))
+    if (shares < 0).any() or abs(shares.sum() - 1) > _SUM_TOLERANCE:
+        raise stored.fault("shares", "must be shares that sum to 1")
+    charts = tuple(map(Chart.from_stored, stored.parts("share_charts")))
+    if len(charts) != (K if K > 1 else 0):
+        raise stored.fault("share_charts", "must be one for each of several states")
+    return Promise(
+        first=first,
+        last=last,
+        n_rows=stored.whole("n_rows", least=MIN_BARS),
+        held_out=stored.truth("held_out"),
+        log_lik=Promised.from_stored(stored.part("log_lik"), K),
+        score=Promised.from_stored(stored.part("score"), K) if optional else None,
+        yardstick=Yardstick.from_stored(stored.part("yardstick"), K) if optional else None,
+        static=Yardstick.from_stored(stored.part("static"), 1) if optional else None,
+        shares=shares,
+        share_charts=charts,
+    )
 
 
 def make_promise(

@@ -28,6 +28,7 @@ from hmm_exp.experiment.ewma import Ewma, fit_ewma
 from hmm_exp.experiment.split import SPLIT_NAMES, TEST, TRAIN, VAL
 from hmm_exp.experiment.student_t import fit_mixture, log_mixture
 from hmm_exp.experiment.unscored import Unscored, fitted
+from hmm_exp.stored.fields import Fields
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,13 @@ class Yardstick:
         return {"loc": self.loc.tolist(), "scale": self.scale.tolist(), "df": self.df}
 
     @classmethod
-    def from_dict(cls, values: dict) -> "Yardstick":
-        """The inverse of `to_dict`."""
-        return cls(np.array(values["loc"]), np.array(values["scale"]), float(values["df"]))
+    def from_stored(cls, stored: Fields, n_states: int) -> "Yardstick":
+        """Read what `to_dict` gave for so many states. Raises ModelError."""
+        stored.only(["loc", "scale", "df"])
+        loc, scale = (stored.array(name, (n_states,)) for name in ("loc", "scale"))
+        if not (scale > 0).all():
+            raise stored.fault("scale", "must be above 0")
+        return cls(loc, scale, stored.number("df", above=0.0))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,8 +17,10 @@ from hmm_exp.config import nearest
 from hmm_exp.errors import ConfigError, ModelError
 from hmm_exp.market.bars import OHLCV
 from hmm_exp.market.timeframes import timeframe_step
+from hmm_exp.stored.fields import Fields
 
 HOUR = pd.Timedelta(hours=1)
+LONGEST_WINDOW = 1_000_000  # bars; a stream keeps two numbers for each
 
 
 @dataclass(frozen=True)
@@ -173,15 +175,17 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
         """Inverse of `to_dict`. Raises ModelError when `values` is not its work."""
+        stored = Fields(values, "recipe")
+        stored.only([field.name for field in fields(cls)])
         try:
             return cls(
-                tuple(values["columns"]),
-                tuple(values["timeframes"]),
-                values["window"],
-                values["vwap_hours"],
+                stored.texts("columns"),
+                stored.texts("timeframes"),
+                stored.whole("window", least=2),
+                stored.number("vwap_hours", above=0.0),
             )
-        except (KeyError, TypeError, ConfigError) as error:
-            raise ModelError(f"the stored feature recipe is damaged: {error}") from error
+        except (ConfigError, ValueError, OverflowError) as error:  # a timeframe of 10^12 days
+            raise ModelError(f"recipe: {error}") from None
 
 
 def column_timeframe(column: str) -> str | None:
@@ -260,11 +264,18 @@ def _check_timeframes(timeframes: Sequence[str]) -> None:
 
 
 def _check_windows(recipe: Recipe) -> None:
-    if not isinstance(recipe.window, int) or recipe.window < 2:
-        raise ConfigError(f"features.window={recipe.window}: must be a whole number, at least 2")
+    if not isinstance(recipe.window, int) or not 2 <= recipe.window <= LONGEST_WINDOW:
+        raise ConfigError(
+            f"features.window={recipe.window}: must be a whole number from 2 to {LONGEST_WINDOW:,}"
+        )
     if not math.isfinite(recipe.vwap_hours) or recipe.vwap_hours <= 0:
         raise ConfigError(f"features.vwap_hours={recipe.vwap_hours}: must be above 0")
     for timeframe in recipe.timeframes:
+        if recipe.vwap_hours > LONGEST_WINDOW * (timeframe_step(timeframe) / HOUR):
+            raise ConfigError(
+                f"features.vwap_hours={recipe.vwap_hours:g} is more than {LONGEST_WINDOW:,} bars "
+                f"of {timeframe}"
+            )
         if recipe.vwap_window(timeframe) < 1:
             raise ConfigError(
                 f"features.vwap_hours={recipe.vwap_hours:g} is shorter than one bar of {timeframe}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hmm_exp.errors import FitError, ModelError
+from hmm_exp.stored.fields import Fields
 
 if TYPE_CHECKING:
     from hmmlearn.hmm import GaussianHMM
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 COVARIANCE_TYPES = ("diag", "full", "tied", "spherical")
 COVARS_PRIOR = 1e-2  # hmmlearn's default `covars_prior`, with `covars_weight=1`
 
+_ARRAYS = ("startprob", "transmat", "means", "covars")
 _SUM_TOLERANCE = 1e-8
+_SYMMETRY_TOLERANCE = 1e-8  # of a covariance, in standard deviations
 _SINGULAR = 1e-10  # second singular value of I - A below which the chain is taken as reducible
 
 
@@ -56,7 +59,7 @@ class GaussianParams:
     covariance_type: str = "diag"
 
     def __post_init__(self) -> None:
-        for name in ("startprob", "transmat", "means", "covars"):
+        for name in _ARRAYS:
             value = np.ascontiguousarray(getattr(self, name), dtype=np.float64)
             object.__setattr__(self, name, value)
         _check_shapes(self)
@@ -140,27 +143,29 @@ class GaussianParams:
         """Plain lists and numbers, exact to the bit when written as JSON."""
         return {
             "covariance_type": self.covariance_type,
-            "startprob": self.startprob.tolist(),
-            "transmat": self.transmat.tolist(),
-            "means": self.means.tolist(),
-            "covars": self.covars.tolist(),
+            **{name: getattr(self, name).tolist() for name in _ARRAYS},
         }
 
     @classmethod
     def from_dict(cls, data: dict) -> "GaussianParams":
-        """Inverse of `to_dict`. Raises ModelError when a part is missing or makes no sense."""
+        """Inverse of `to_dict`.
+
+        Raises
+        ------
+        ModelError
+            A part is missing or no array of numbers, the parts make no model, a covariance is not
+            positive definite, or the chain has no unique stationary distribution.
+        """
+        fields = Fields(data, "params")
+        fields.only(["covariance_type", *_ARRAYS])
+        arrays = {name: fields.array(name) for name in _ARRAYS}
         try:
-            return cls(
-                data["startprob"],
-                data["transmat"],
-                data["means"],
-                data["covars"],
-                data["covariance_type"],
-            )
-        except KeyError as error:
-            raise ModelError(f"the stored model lacks {error}") from None
-        except (FitError, TypeError, ValueError) as error:
-            raise ModelError(f"the stored model is damaged: {error}") from None
+            params = cls(**arrays, covariance_type=fields.text("covariance_type"))
+            _check_definite(params)
+            params.stationary()
+        except FitError as error:
+            raise ModelError(f"params: {error}") from None
+        return params
 
 
 def n_covariance_parameters(covariance_type: str, n_states: int, n_features: int) -> int:
@@ -205,14 +210,34 @@ def _check_shapes(params: GaussianParams) -> None:
 
 def _check_values(params: GaussianParams) -> None:
     """Raise FitError unless distributions are distributions and variances positive."""
-    for name in ("startprob", "transmat", "means", "covars"):
+    for name in _ARRAYS:
         if not np.isfinite(getattr(params, name)).all():
             raise FitError(f"{name} holds a number that is not finite")
     for name in ("startprob", "transmat"):
         value = getattr(params, name)
-        if (value < 0).any() or (abs(value.sum(axis=-1) - 1) > _SUM_TOLERANCE).any():
+        outside = (value < 0) | (value > 1 + _SUM_TOLERANCE)
+        if outside.any() or (abs(value.sum(axis=-1) - 1) > _SUM_TOLERANCE).any():
             raise FitError(f"{name} is not made of distributions: {value.tolist()}")
     matrix = params.covariance_type in ("full", "tied")
     variances = np.diagonal(params.covars, axis1=-2, axis2=-1) if matrix else params.covars
     if (variances <= 0).any():
         raise FitError(f"a variance is not positive: {float(variances.min()):.3g}")
+
+
+def _check_definite(params: GaussianParams) -> None:
+    """Raise FitError unless covariance matrices are symmetric and positive definite."""
+    if params.covariance_type not in ("full", "tied"):
+        return
+    covars = params.full_covars()
+    spread = np.sqrt(np.diagonal(covars, axis1=-2, axis2=-1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = covars / spread[:, :, None] / spread[:, None, :]
+        skew = abs(scaled - scaled.swapaxes(-2, -1))
+    if not (skew <= _SYMMETRY_TOLERANCE).all():
+        raise FitError("covars are not symmetric")
+    try:
+        definite = bool(np.isfinite(np.linalg.cholesky(covars)).all())
+    except np.linalg.LinAlgError:
+        definite = False
+    if not definite:
+        raise FitError("covars are not positive definite")

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from hmm_exp.errors import DataError
 from hmm_exp.market.number_stamps import FIRST, LAST, read_numbers
+from hmm_exp.market.options import check_timezone
 from hmm_exp.market.text_stamps import is_number, read_texts
 from hmm_exp.market.zones import UNREADABLE, localised
 
@@ -105,15 +106,29 @@ def _quickly(value: Any, timezone: str) -> int | None:
             return None
     elif isinstance(value, pd.Timestamp):
         if value.tz is None and timezone != "UTC":
-            return None
+            return _quickly(value.to_pydatetime(warn=False), timezone)
         return value.as_unit("ns").value if abs(value.year - 1950) < 150 else UNREADABLE
-    elif not isinstance(value, datetime):
+    elif not isinstance(value, datetime) or value is pd.NaT:
         return None
     if value.tzinfo is None:
-        if timezone != "UTC":
+        if timezone == "UTC":
+            value = value.replace(tzinfo=_EPOCH.tzinfo)
+        elif (value := _of_clock(value, timezone)) is None:
             return None
-        value = value.replace(tzinfo=_EPOCH.tzinfo)
     return (value - _EPOCH) // _MICROSECOND * 1000
+
+
+def _of_clock(value: datetime, timezone: str) -> datetime | None:
+    """The time at which clocks of a zone show `value`, None where they skip it.
+
+    Raises DataError where they show it twice: one time alone cannot tell which is meant.
+    """
+    zone = check_timezone(timezone)
+    first, second = (value.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
+    ahead = first.utcoffset() - second.utcoffset()  # type: ignore[operator]
+    if ahead > timedelta(0):
+        raise DataError(f"{value} comes twice in {timezone}: send times in UTC or with an offset")
+    return None if ahead else first
 
 
 def _shown(value: Any) -> str:

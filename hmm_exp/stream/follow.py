@@ -1,22 +1,24 @@
 """Bars from a pipe, a regime for each closed bar out at once; a killed process can go on.
 
-The state is saved whenever the input pauses, after the rows up to it were written. A process that
-was killed loads it, cuts from its output file what the state does not know, and leaves out bars
-that it has: the feed may begin again anywhere before.
+The state is saved before the first line and whenever the input pauses, after the rows up to it were
+written. A process that was killed loads it, cuts from its output file what the state does not know,
+and leaves out bars that it has: the feed may begin again anywhere before.
 """
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 import pandas as pd
 
 from hmm_exp.errors import ConfigError, DataError, ModelError
-from hmm_exp.stream.lines import BarLines
+from hmm_exp.stream.lines import BarLines, HeaderError
 from hmm_exp.stream.live import Regime, Stream
 
 _READ = 1 << 16  # bytes at once: what is there, without waiting for more
+_LONGEST = 1 << 20  # bytes of a line
 _TAIL = 4 << 20  # bytes of an output file that one read can have led to, and more
 
 
@@ -40,20 +42,30 @@ def follow(
     write
         Takes the regimes of one bar, oldest first.
     pause
-        Called whenever all lines that have come were taken, also on the way out of an error.
+        Called before the first line, whenever all lines that have come were taken, and on the way
+        out of an error.
     refuse
-        Told of a bar that is not valid or may not follow; raises to stop.
+        Takes the error of a line that is no bar or of a bar that may not follow; raises to stop.
+
+    Raises
+    ------
+    HeaderError
+        The first line cannot be used, so that no other can; `refuse` is not asked.
     """
-    lines = BarLines(stream.model.stamp, stream.model.name)
+    model = stream.model
+    lines = BarLines(model.reading, model.name, model.recipe.needs)
     overlaps = stream.time is not None
     try:
+        pause()
         for batch in _batches(source):
             for line in batch:
                 try:
-                    bar = lines.bar(line)
-                    overlaps = overlaps and (bar is None or stream.has_taken(bar["timestamp"]))
+                    bar = lines.bar(_text_of(line))
+                    overlaps = overlaps and (bar is None or stream.has_taken(bar[lines.names[0]]))
                     if bar is not None and not overlaps:
                         write(stream.update_all(bar))
+                except HeaderError:
+                    raise
                 except DataError as error:
                     refuse(error)
             pause()
@@ -62,14 +74,17 @@ def follow(
 
 
 def rewind(path: Path, latest: Regime | None) -> bool:
-    """Cut from an output what comes after a regime or is half-written; False where it is empty."""
+    """Cut from an output what comes after a regime or is half-written; False where it is empty.
+
+    Raises ConfigError when a whole line of it is no regime.
+    """
     if not path.exists() or path.stat().st_size == 0:
         return False
     with path.open("r+b") as file:
         start = max(0, path.stat().st_size - _TAIL)
         file.seek(start)
         lines = file.read().splitlines(keepends=True)
-        while lines and (not lines[-1].endswith(b"\n") or _is_after(lines[-1], latest)):
+        while lines and (not lines[-1].endswith(b"\n") or _is_after(lines[-1], latest, path)):
             lines.pop()
         file.truncate(start + sum(map(len, lines)))
         return start + sum(map(len, lines)) > 0
@@ -78,14 +93,22 @@ def rewind(path: Path, latest: Regime | None) -> bool:
 def resumed(state: Path, fresh: Stream) -> Stream:
     """The stream saved at `state`, with the options of a fresh one of the same model.
 
-    Raises ModelError when it was saved by another model.
+    Raises ModelError when it was saved by another model, or one that reads bars in another way.
     """
     stream = Stream.load(state)
-    if stream.model.to_dict() != fresh.model.to_dict():
+    was, now = stream.model.to_dict(), fresh.model.to_dict()
+    readings = was.pop("reading"), now.pop("reading")
+    if was != now:
         raise ModelError(
             f"{state} was saved with another model ({stream.model.name}, up to {stream.time}): "
             "give that model, or another --state"
         )
+    for option, value in readings[0].items():
+        if option != "bad_rows" and value != readings[1][option]:
+            raise ModelError(
+                f"{state} was saved with data.{option}={value}, not {readings[1][option]}: read as "
+                "before, or give another --state"
+            )
     stream.missing = fresh.missing
     return stream
 
@@ -98,23 +121,44 @@ def check_fresh(path: Path) -> None:
         )
 
 
-def _batches(source: IO[bytes]) -> Iterator[list[str]]:
-    """Whole lines as they come; a last one that was cut off is refused."""
-    rest = b""
+def _batches(source: IO[bytes]) -> Iterator[list[bytes]]:
+    """Lines with their ends as they come, of a long one the beginning; a last one may lack its."""
+    begun = bytearray()
     read = getattr(source, "read1", source.read)
     while block := read(_READ):
-        *lines, rest = (rest + block).split(b"\n")
-        yield [line.decode("utf-8-sig", errors="replace") for line in lines]
-    if rest.strip():
+        *ends, rest = block.split(b"\n")
+        lines = [end + b"\n" for end in ends]
+        if lines:
+            lines[0] = bytes(begun) + lines[0]
+            begun.clear()
+        begun += rest
+        del begun[_LONGEST + 1 :]
+        yield lines
+    if begun.strip():
+        yield [bytes(begun)]
+
+
+def _text_of(line: bytes) -> str:
+    """Text of a line. Raises DataError for one without an end or too long for a bar."""
+    if len(line) > _LONGEST:
+        raise DataError(f"the line {line[:60]!r} has more than {_LONGEST:,} bytes")
+    if not line.endswith(b"\n"):
         raise DataError(
-            f"the last line {rest[:60]!r} has no end: it may be cut, so it was left out"
+            f"the last line {line[:60]!r} has no end: it may be cut, so it was left out"
         )
+    return line.decode("utf-8-sig", errors="replace")
 
 
-def _is_after(line: bytes, latest: Regime | None) -> bool:
+def _is_after(line: bytes, latest: Regime | None, path: Path) -> bool:
     """Whether a line of output is of a later row than `latest`; a header is of none."""
     text = line.decode(errors="replace").strip()
-    if not text.startswith("{") and not text[:1].isdigit():
+    if text.startswith("timestamp,available_at,"):
         return False
-    known = json.loads(text)["available_at"] if text.startswith("{") else text.split(",")[1]
-    return latest is None or pd.Timestamp(known, tz="UTC") > latest.available_at
+    try:
+        known = json.loads(text)["available_at"] if text.startswith("{") else text.split(",")[1]
+        time = pd.Timestamp(datetime.fromisoformat(known), tz="UTC")
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise ConfigError(
+            f"{path} has the line {text[:60]!r}, which is no regime: move it away"
+        ) from None
+    return latest is None or time > latest.available_at

@@ -2,79 +2,174 @@
 
 import csv
 import json
+import re
+from collections.abc import Collection
 from typing import IO, Any
 
 import pandas as pd
 
 from hmm_exp.errors import DataError
-from hmm_exp.market.columns import find_prices, find_timestamp, find_volume, is_bars_header
+from hmm_exp.market.bars import OHLCV
+from hmm_exp.market.columns import (
+    find_clock,
+    find_prices,
+    find_series,
+    find_timestamp,
+    find_volume,
+    is_bars_header,
+)
+from hmm_exp.market.options import ReadOptions
+from hmm_exp.stream.bar import bar_names
 from hmm_exp.stream.live import Regime
 
 _DELIMITERS = ",;\t|"
+_MOST_COLUMNS = 1000
+_CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[AaPp][Mm])?|\d{4}|\d{6}")
+
+
+class HeaderError(DataError):
+    """The first line names no columns, or not those that the model needs: nothing can be read."""
 
 
 class BarLines:
     """Bars out of lines of text, CSV or JSON as the first line shows.
 
+    Later lines may be headers too, of the same or of other columns.
+
     Parameters
     ----------
-    stamp, name
-        Of the bars, to tell the columns of times and of the base asset's volume.
+    reading
+        Which columns hold the times and the volume.
+    name
+        The instrument, to tell the base asset's volume from another.
+    needs
+        Columns that will be used; another one may be absent.
+
+    Attributes
+    ----------
+    names
+        Keys of the bars: those that a stream with this reading takes.
     """
 
-    def __init__(self, stamp: str, name: str) -> None:
-        self._stamp, self._name = stamp, name
+    def __init__(self, reading: ReadOptions, name: str, needs: Collection[str] = OHLCV) -> None:
+        self.names = bar_names(reading)
+        self._reading, self._name, self._needs = reading, name, needs
         self._header: list[str] | None = None
+        self._is_json = False
         self._delimiter = ","
-        self._columns: dict[str, str] = {}
-        self._keys: tuple[str, ...] = ()
+        self._places: dict[str, str] = {}  # column of every name
+        self._columns: tuple[str, ...] | None = None  # among which they were found
+        self._clock: tuple[str, str] | None = None  # a date and a clock that make up the time
+        self._series: dict[str, Any] = {}  # what symbol and interval columns hold
 
     def bar(self, line: str) -> dict[str, Any] | None:
-        """Read a line; None for a blank one and for the header. Raises DataError."""
+        """Read a line; None for a blank one and for a header.
+
+        Raises
+        ------
+        HeaderError
+            The first line cannot be used, so that no other can.
+        DataError
+            The line is no bar, or its header lacks a column.
+        """
         text = line.strip()
         if not text:
             return None
         values = self._of_json(text) if text.startswith("{") else self._of_csv(text)
         if values is None:
             return None
-        if tuple(values) != self._keys:
-            self._columns, self._keys = self._places(list(values)), tuple(values)
-        return {name: values[column] for name, column in self._columns.items()}
+        if tuple(values) != self._columns:
+            self._find_places(list(values))
+        self._check_series(values)
+        bar = {name: values[column] for name, column in self._places.items()}
+        if self._clock is not None:
+            date, clock = (str(values[column]) for column in self._clock)
+            bar[self.names[0]] = f"{date} {clock}" if _CLOCK.fullmatch(clock) else clock
+        return bar
 
     def _of_json(self, text: str) -> dict[str, Any]:
+        self._is_json = True
         try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
+            return json.loads(text, object_pairs_hook=_unique)
+        except (ValueError, RecursionError) as error:  # also of numbers with 4,300 digits
             raise DataError(f"{text[:60]!r} is no JSON object: {error}") from None
 
     def _of_csv(self, text: str) -> dict[str, Any] | None:
         if self._header is None:
-            self._header = self._read_header(text)
+            self._begin(text)
+            return None
+        if "close" in text.lower() and (names := self._header_in(text)):
+            if names != self._header:
+                self._header = names
+                self._find_places(names)
             return None
         fields = self._fields(text, self._delimiter)
-        if fields == self._header:
-            return None  # files after one another
         if len(fields) != len(self._header):
             raise DataError(f"{text[:60]!r} has {len(fields)} fields, not {len(self._header)}")
         return dict(zip(self._header, fields, strict=True))
 
-    def _read_header(self, text: str) -> list[str]:
+    def _begin(self, text: str) -> None:
+        """Take the first line of CSV for the header."""
+        if self._is_json:
+            raise DataError(f"{text[:60]!r} is no JSON object")
+        names = self._header_in(text)
+        if names is None:
+            raise HeaderError(
+                f"{text[:60]!r} names no columns: send a header such as "
+                "timestamp,open,high,low,close,volume first, or JSON objects"
+            )
+        try:
+            self._find_places(names)
+        except DataError as error:
+            raise HeaderError(str(error)) from None
+        self._header = names
+
+    def _header_in(self, text: str) -> list[str] | None:
+        """Names of a line that is a header; its delimiter is that of the lines after it."""
         for delimiter in _DELIMITERS:
-            names = self._fields(text, delimiter)
+            try:
+                names = self._fields(text, delimiter)
+            except DataError:
+                return None
             if is_bars_header(names):
                 self._delimiter = delimiter
                 return names
-        raise DataError(
-            f"{text[:60]!r} names no columns: send a header such as "
-            "timestamp,open,high,low,close,volume first, or JSON objects"
-        )
+        return None
 
     def _fields(self, text: str, delimiter: str) -> list[str]:
-        return [field.strip() for field in next(csv.reader([text], delimiter=delimiter))]
+        try:
+            return [field.strip() for field in next(csv.reader([text], delimiter=delimiter))]
+        except csv.Error as error:
+            raise DataError(f"{text[:60]!r} is no line of CSV: {error}") from None
 
-    def _places(self, names: list[str]) -> dict[str, str]:
-        stamp = {"timestamp": find_timestamp(names, self._stamp)}
-        return stamp | find_prices(names) | {"volume": find_volume(names, None, self._name)}
+    def _find_places(self, names: list[str]) -> None:
+        """Find the columns of a bar among names. Raises DataError, now and for lines to come."""
+        self._columns = None
+        if len(names) > _MOST_COLUMNS:
+            raise DataError(f"{len(names):,} columns are more than {_MOST_COLUMNS:,}")
+        reading = self._reading
+        time = find_timestamp(names, reading.bar_stamp, reading.timestamp_column)
+        columns = find_prices(names, self._needs)
+        if "volume" in self._needs or reading.volume_column is not None:
+            columns["volume"] = find_volume(names, reading.volume_column, self._name)
+        for column in (time, *columns.values()):
+            if names.count(column) > 1:
+                raise DataError(f"{names.count(column)} columns are named {column}")
+        keys = dict(zip(OHLCV, self.names[1:], strict=True))
+        self._places = {self.names[0]: time} | {keys[role]: c for role, c in columns.items()}
+        self._clock = find_clock(names, time)
+        self._columns = tuple(names)
+
+    def _check_series(self, values: dict[str, Any]) -> None:
+        """Raise DataError where a line is of another instrument than the first one."""
+        for kind, columns in find_series(list(values)).items():
+            for column in columns:
+                first = self._series.setdefault(column, values[column])
+                if values[column] != first:
+                    raise DataError(
+                        f"another {kind} in {column!r}: {str(values[column])[:40]!r} after "
+                        f"{str(first)[:40]!r}; a stream takes the bars of one"
+                    )
 
 
 class RegimeLines:
@@ -115,3 +210,10 @@ class RegimeLines:
 def _moment(time: pd.Timestamp) -> str:
     text = time.strftime("%Y-%m-%d %H:%M:%S")
     return text if time.value % 1_000_000_000 == 0 else time.tz_localize(None).isoformat(sep=" ")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name is there twice")
+    return values

@@ -8,9 +8,6 @@ Time and memory per bar do not grow. At every bar the answer is that of `detecto
 bars since the first one of the history.
 """
 
-import base64
-import json
-import os
 from collections.abc import Mapping
 from datetime import UTC
 from pathlib import Path
@@ -19,16 +16,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hmm_exp.errors import DataError, ModelError
+from hmm_exp.errors import DataError
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.options import check_choice
 from hmm_exp.market.rows import moment
-from hmm_exp.stream.bar import Numbers, read_bar, stamp_of
+from hmm_exp.market.stamps import read_stamp
+from hmm_exp.stored.document import (
+    FORMAT,
+    LARGEST,
+    STREAM,
+    format_of,
+    read_document,
+    write_document,
+)
+from hmm_exp.stored.fields import Fields
+from hmm_exp.stream.bar import Numbers, bar_names, read_bar
 from hmm_exp.stream.kernel import run
 from hmm_exp.stream.layout import LAST_BAR, LAST_ROW, N_BARS, NEVER, constants_of, new_state
-from hmm_exp.stream.model import StreamModel
+from hmm_exp.stream.model import StreamModel, read_model
+from hmm_exp.stream.saved import read_state, text_of
 
-FORMAT = 1  # of a saved stream; a reader refuses what it does not know
 MISSING = ("error", "gap")
 
 
@@ -80,6 +87,8 @@ class Stream:
         self.missing = check_choice("missing", missing, MISSING)
         self._constants = constants_of(model)
         self._clock, self._memory = new_state(model)
+        self._names, self._timezone = bar_names(model.reading), model.reading.timezone
+        self._needs = model.recipe.needs
         self._step_ns = model.step.as_unit("ns").value
         row_ns = model.row_step.as_unit("ns").value
         opens = model.stamp == "open"
@@ -95,7 +104,8 @@ class Stream:
         Parameters
         ----------
         bar
-            `timestamp` (by the model's stamp convention) and `open high low close volume`.
+            `timestamp` (by the model's stamp convention) and `open high low close volume`. A
+            model whose training chose a column of times or of volume needs these by their names.
 
         Returns
         -------
@@ -118,7 +128,7 @@ class Stream:
         There are two when a bar comes after a gap: the coarser bar that the gap left open is known
         to be complete only now.
         """
-        stamp, numbers = read_bar(bar)
+        stamp, numbers = read_bar(bar, self._names, self._timezone, self._needs)
         return self._take(stamp + self._stamp_to_close, numbers)
 
     def extend(self, bars: Bars) -> pd.DataFrame:
@@ -144,7 +154,7 @@ class Stream:
 
     def has_taken(self, timestamp: Any) -> bool:
         """Whether the bar of that stamp, or a later one, was taken already."""
-        return stamp_of(timestamp) + self._stamp_to_close <= self._clock[LAST_BAR]
+        return read_stamp(timestamp, self._timezone) + self._stamp_to_close <= self._clock[LAST_BAR]
 
     @property
     def time(self) -> pd.Timestamp | None:
@@ -169,34 +179,36 @@ class Stream:
             return None
         return self._regime(int(self._clock[LAST_ROW]), self._memory[: len(self.model.labels)])
 
-    def save(self, path: str | Path) -> None:
-        """Write model and state as JSON, whole or not at all."""
-        content = {
+    def to_dict(self) -> dict[str, Any]:
+        """Give model and state as plain values for JSON."""
+        return {
             "format": FORMAT,
             "model": self.model.to_dict(),
             "missing": self.missing,
             "last_bar": str(self.time),
-            "clock": _text_of(self._clock),
-            "memory": _text_of(self._memory),
+            "clock": text_of(self._clock),
+            "memory": text_of(self._memory),
         }
-        target = Path(path)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-        beside.write_text(json.dumps(content))
-        beside.replace(target)
+
+    def save(self, path: str | Path) -> None:
+        """Write model and state as JSON with a digest, whole or not at all."""
+        write_document(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> "Stream":
         """Read what `save` wrote. Raises ModelError when there is none or it is damaged."""
-        try:
-            stored = json.loads(Path(path).read_text())
-            if stored["format"] != FORMAT:
-                raise ModelError(f"{path}: format {stored['format']}, this version reads {FORMAT}")
-            stream = cls(StreamModel.from_dict(stored["model"]), stored["missing"])
-            stream._restore(stored["clock"], stored["memory"])
-        except FileNotFoundError:
-            raise ModelError(f"no saved stream at {path}") from None
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise ModelError(f"{path} is no saved stream: {error}") from None
+        return read_document(path, STREAM, cls._from_dict)
+
+    @classmethod
+    def _from_dict(cls, values: dict[str, Any]) -> "Stream":
+        stored = Fields(values)
+        stored.only(["format", "model", "missing", "last_bar", "clock", "memory"])
+        model = read_model(stored.plain("model"), format_of(values, STREAM))
+        stream = cls(model, stored.text("missing"))
+        clock, memory = (stored.text(name, longest=LARGEST) for name in ("clock", "memory"))
+        stream._clock, stream._memory = read_state(clock, memory, model)
+        if stored.text("last_bar") != str(stream.time):
+            raise stored.fault("last_bar", f"the clock has {stream.time}")
         return stream
 
     def _run(self, *bars_and_rows: np.ndarray) -> int:
@@ -252,12 +264,6 @@ class Stream:
             tuple(values),
         )
 
-    def _restore(self, clock: str, memory: str) -> None:
-        arrays = _array_of(clock, np.int64), _array_of(memory, np.float64)
-        if arrays[0].shape != self._clock.shape or arrays[1].shape != self._memory.shape:
-            raise ModelError("the saved stream does not fit its model")
-        self._clock, self._memory = arrays
-
 
 def _utc(time_ns: np.ndarray) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(time_ns.view("M8[ns]"), tz="UTC")
@@ -265,12 +271,3 @@ def _utc(time_ns: np.ndarray) -> pd.DatetimeIndex:
 
 def _no_bars() -> tuple[np.ndarray, np.ndarray]:
     return np.empty(0, np.int64), np.empty((0, 5))
-
-
-def _text_of(array: np.ndarray) -> str:
-    return base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode()
-
-
-def _array_of(text: str, kind: type) -> np.ndarray:
-    little = np.dtype(kind).newbyteorder("<")
-    return np.frombuffer(base64.b64decode(text, validate=True), dtype=little).astype(kind)

@@ -1,16 +1,19 @@
 """What a stream must know of a fitted model: how bars become observations, and the chain."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hmm_exp.errors import ModelError
+from hmm_exp.errors import ConfigError, ModelError
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.timeframes import timeframe_step
+from hmm_exp.stored.fields import LARGEST, Fields
+
+_LONGEST_STEP = pd.Timedelta(days=366)  # of a bar of any timeframe
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,30 +99,73 @@ class StreamModel:
             "min_history": self.min_history,
         }
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "StreamModel":
-        """Read what `to_dict` gave. Raises ModelError when `values` is not its work."""
-        try:
-            return cls(**read_parts(values))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"the model of the saved stream is damaged: {error}") from error
+
+def read_model(values: dict[str, Any], form: int) -> StreamModel:
+    """Read what `StreamModel.to_dict` gave, or gave in the format `form`. Raises ModelError."""
+    stored = Fields(values, "model")
+    stored.only(part_names(form))
+    return StreamModel(**read_parts(stored, form))
 
 
-def read_parts(values: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a `StreamModel` from what `to_dict` gave; raises KeyError for a missing one."""
-    reading = values["reading"] if "reading" in values else _first_reading(values)
+def part_names(form: int) -> list[str]:
+    """Names of a stored model's parts in a format."""
+    names = ["recipe", "scaler_mean", "scaler_scale", "params", "labels", "step_seconds"]
+    return [*names, "name", "min_history", *(["stamp", "gaps"] if form == 1 else ["reading"])]
+
+
+def read_parts(stored: Fields, form: int) -> dict[str, Any]:
+    """Fields of a `StreamModel` from what `to_dict` gave. Raises ModelError by field and rule."""
+    recipe = Recipe.from_dict(stored.plain("recipe"))
+    params = GaussianParams.from_dict(stored.plain("params"))
+    D = len(recipe.columns)
+    if params.n_features != D:
+        raise ModelError(f"params.means has {params.n_features} columns: the recipe has {D}")
+    scale = stored.array("scaler_scale", (D,))
+    if not (scale >= 1 / LARGEST).all():
+        raise stored.fault("scaler_scale", f"must be above 0, at least {1 / LARGEST:g}")
+    labels = stored.texts("labels")
+    if len(labels) != params.n_states:
+        raise stored.fault("labels", f"must be {params.n_states}, one for each state")
+    step = _read_step(stored, recipe)
     return {
-        "recipe": Recipe.from_dict(values["recipe"]),
-        "scaler_mean": np.array(values["scaler_mean"], dtype=np.float64),
-        "scaler_scale": np.array(values["scaler_scale"], dtype=np.float64),
-        "params": GaussianParams.from_dict(values["params"]),
-        "labels": tuple(values["labels"]),
-        "step": pd.Timedelta(seconds=values["step_seconds"]),
-        "reading": ReadOptions.from_dict(reading),
-        **{name: values[name] for name in ("name", "min_history")},
+        "recipe": recipe,
+        "scaler_mean": stored.array("scaler_mean", (D,)),
+        "scaler_scale": scale,
+        "params": params,
+        "labels": labels,
+        "step": step,
+        "reading": _read_reading(stored, form),
+        "name": stored.text("name"),
+        "min_history": stored.whole("min_history", least=max(1, recipe.warmup(step))),
     }
 
 
-def _first_reading(values: dict[str, Any]) -> dict[str, Any]:
-    """Read options of a model stored before they had a place of their own."""
-    return ReadOptions(values["stamp"], values["gaps"]).to_dict()
+def _read_step(stored: Fields, recipe: Recipe) -> pd.Timedelta:
+    """Length of a bar: the timeframes are made of it, or it is that of ready feature rows."""
+    seconds = stored.number("step_seconds", above=0.0)
+    if seconds % 1 or seconds > _LONGEST_STEP.total_seconds():
+        raise stored.fault("step_seconds", "must be a whole number of seconds, at most 366 days")
+    step = pd.Timedelta(seconds=int(seconds))
+    for name in recipe.timeframes:
+        if timeframe_step(name) > _LONGEST_STEP:
+            raise ModelError(f"recipe.timeframes holds {name}: the longest bar is of 366 days")
+        if step != timeframe_step(recipe.grid) and timeframe_step(name) % step:
+            raise stored.fault("step_seconds", f"{name} must be a whole multiple of it")
+    return step
+
+
+def _read_reading(stored: Fields, form: int) -> ReadOptions:
+    """Read options; before format 2 a model kept two of them and read columns by their names."""
+    try:
+        if form == 1:
+            return ReadOptions(stored.text("stamp"), stored.text("gaps"))
+        reading = stored.part("reading")
+        names = [field.name for field in fields(ReadOptions)]
+        reading.only(names)
+        values: dict[str, Any] = {
+            name: reading.text_or_none(name) if name.endswith("_column") else reading.text(name)
+            for name in names
+        }
+        return ReadOptions(**values)
+    except ConfigError as error:
+        raise ModelError(f"reading: {error}") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from hmm_exp.detector import FILE_NAME, Detector
+from hmm_exp.detector import Detector
 from hmm_exp.errors import ModelError
 
 _SQLITE = "sqlite:///"
@@ -47,10 +47,10 @@ def load_detector(source: str | Path) -> Detector:
 
 def _from_path(path: Path, uri: str | None = None) -> Detector:
     """Read the detector of a file, a folder, or the folder of an MLflow model."""
-    for candidate in (path / "data" / FILE_NAME, path / FILE_NAME, path):
-        if candidate.is_file():
-            return Detector.load(candidate)
-    raise ModelError(f"no detector at {uri or path}: neither {FILE_NAME} nor a model that holds it")
+    try:
+        return Detector.load(path)
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(path), uri or str(path))) from None
 
 
 def _check_store(uri: str) -> None:

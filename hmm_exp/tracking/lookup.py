@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from hmm_exp.detector import FILE_NAME, Detector
+from hmm_exp.detector import Detector
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -13,9 +13,9 @@ def find_detector(name: str) -> Detector:
 
     Raises ModelError when there is none.
     """
-    for path in (Path(name) / "data" / FILE_NAME, Path(name) / FILE_NAME, Path(name)):
-        if path.is_file():
-            return Detector.load(path)
+    is_run = _RUN_ID.fullmatch(name)
+    if Path(name).exists() and not is_run:
+        return Detector.load(name)
     from hmm_exp.tracking.loading import load_detector
 
-    return load_detector(f"runs:/{name}" if _RUN_ID.fullmatch(name) else name)
+    return load_detector(f"runs:/{name}" if is_run else name)

@@ -30,7 +30,8 @@ from mlflow.utils.environment import (
 )
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-from hmm_exp.detector import FILE_NAME, Detector
+from hmm_exp.detector import Detector
+from hmm_exp.stored.places import FILE_NAME
 from hmm_exp.tracking import rest
 from hmm_exp.tracking.answering import RegimeModel, input_columns
 
@@ -51,6 +52,7 @@ _SOURCE = (  # what loading and predicting need of this package
     "market",
     "features",
     *(f"hmm/{name}.py" for name in _INFERENCE),
+    "stored",
     "stream",
     "tracking/__init__.py",
     "tracking/serving.py",

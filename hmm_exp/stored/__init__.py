@@ -1,0 +1,1 @@
+"""Files that this package writes and reads again: `document` for the file, `fields` for values."""
