@@ -159,3 +159,63 @@ def test_chain_steps_agree_with_counting_by_hand(passed):
     time = np.cumsum([0, *passed]) * HOUR
     expected = [0] + [0 if n - 1 > 24 else n for n in passed]
     assert chain_steps(time, HOUR, "split").tolist() == expected
+
+
+# --- columns that no feature uses
+
+
+def test_columns_that_are_not_needed_may_be_absent_or_bad_and_are_counted(frame):
+    closes = frame[["timestamp", "close"]]
+    bars = bars_from_frame(closes, ReadOptions("open"), needs=("close",))
+    np.testing.assert_array_equal(bars.frame["close"], frame["close"])
+    assert bars.frame[["open", "high", "low", "volume"]].isna().all(axis=None)
+    frame.loc[2, "open"] = -1.0
+    frame.loc[3, "volume"] = np.inf
+    bars = bars_from_frame(frame, ReadOptions("open"), needs=("high", "low", "close"))
+    assert bars.report["unused"] == {"open": 1, "volume": 1}
+    assert bars.report["warnings"] == [
+        "1 bad value of open, which no feature uses",
+        "1 bad value of volume, which no feature uses",
+    ]
+    assert bars.frame["open"].isna().sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "needs"),
+    [
+        ("open", 1e9, ("high", "low", "close")),  # one of the two is wrong, and high is used
+        ("close", 1e9, ("close",)),
+        ("high", 1e-9, ("high", "close")),
+        ("close", None, ("close",)),
+    ],
+)
+def test_a_value_that_contradicts_a_needed_one_is_refused(frame, column, value, needs):
+    frame.loc[2, column] = value
+    with pytest.raises(DataError, match="1 row with"):
+        bars_from_frame(frame, ReadOptions("open"), needs=needs)
+
+
+def test_a_needed_column_that_is_absent_is_named(frame):
+    with pytest.raises(DataError, match="no column named high; there are"):
+        bars_from_frame(frame.drop(columns="high"), ReadOptions("open"), needs=("high", "close"))
+    with pytest.raises(DataError, match="no column named volume"):
+        bars_from_frame(frame.drop(columns="volume"), ReadOptions("open"), needs=("volume",))
+
+
+def test_of_conflicting_rows_in_a_newest_first_table_the_upper_one_stays_and_is_named(frame):
+    both = pd.concat([frame, frame[4:5].assign(volume=7.0)]).sort_values("timestamp")[::-1]
+    with pytest.raises(DataError, match=r"drop keeps the upper one \(newest first\)$"):
+        bars_from_frame(both, ReadOptions("open"))
+    bars = bars_from_frame(both, ReadOptions("open", bad_rows="drop"))
+    upper = both[both["timestamp"].duplicated(keep=False)].iloc[0]
+    assert bars.frame["volume"].iloc[4] == upper["volume"]
+
+
+def test_a_volume_of_zero_names_the_columns_that_hold_ticks(frame):
+    told = bars_from_frame(frame.assign(volume=0, TICKVOL=5), ReadOptions("open")).report
+    assert told["other_volumes"] == ["TICKVOL"]
+    assert told["warnings"] == [
+        "the volume 'volume' is 0 on every bar, 'TICKVOL' is not: data.volume_column=TICKVOL reads "
+        "that"
+    ]
+    assert bars_from_frame(frame.assign(TICKVOL=5), ReadOptions("open")).report["warnings"] == []

@@ -401,3 +401,43 @@ def test_an_output_that_holds_something_else_is_left_as_it_is(stream, tmp_path, 
     with pytest.raises(ConfigError, match="which is no regime: move it away"):
         rewind(path, stream.latest)
     assert path.read_text() == line + "\n"
+
+
+# --- columns
+
+
+def test_a_date_and_a_clock_in_a_pipe_are_joined(detector, bars):
+    stream = detector.stream(part(bars, slice(N_HISTORY)))
+    frame = part(bars, slice(N_HISTORY, None)).frame
+    when = frame["timestamp"].dt
+    split = frame.drop(columns="timestamp").assign(
+        **{"<DATE>": when.strftime("%Y.%m.%d"), "<TIME>": when.strftime("%H:%M:%S")}
+    )
+    regimes, refusals = fed(stream, split.to_csv(index=False, sep="\t").encode(), drop=False)
+    assert refusals == []
+    assert [regime.timestamp for regime in regimes] == list(frame["timestamp"])
+
+
+def test_a_second_instrument_in_a_pipe_is_refused(stream, bars):
+    frame = part(bars, slice(N_HISTORY, None)).frame.assign(symbol="ABC")
+    frame.iloc[3:5, -1] = "XYZ"
+    regimes, refusals = fed(stream, frame.to_csv(index=False).encode())
+    assert len(regimes) == len(frame) - 2
+    assert all("another symbol in 'symbol': 'XYZ' after 'ABC'" in line for line in refusals)
+
+
+def test_columns_that_no_feature_uses_may_be_absent_or_bad_in_a_stream(bars):
+    detector = live_detector(Recipe.of_set("returns", ["1H"], **SHORT))
+    expected = detector.filter(bars)
+    stream = detector.stream(part(bars, slice(N_HISTORY)))
+    frame = part(bars, slice(N_HISTORY, None)).frame
+    regimes = [
+        stream.update({"timestamp": row.timestamp, "close": row.close, "open": -1.0, "high": "x"})
+        for row in frame.itertuples()
+    ]
+    probs = expected.filter(like="p_state_").to_numpy()[-len(regimes) :]
+    np.testing.assert_array_equal([regime.probs for regime in regimes], probs)
+    with pytest.raises(DataError, match="the bar has no close"):
+        stream.update({"timestamp": "2030-01-01 00:00", "open": 1.0})
+    with pytest.raises(DataError, match="zero or negative price"):
+        stream.update({"timestamp": "2030-01-01 00:00", "close": -1.0})
