@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "hmm_exp"
 FLOORS = [
-    {"errors", "compiling"},
+    {"errors", "compiling", "file_kinds"},
     {"config", "stored"},
     {"hmm", "market"},
     {"features"},

@@ -300,7 +300,7 @@ NO_DETECTORS = {
     "zeros": (b"\0" * 1000, "a binary file"),
     "pickle": (b"\x80\x04\x95\x00\x00", "a pickle, which is never loaded"),
     "zip": (b"PK\x03\x04\x14\x00", "a zip archive"),
-    "gzip": (b"\x1f\x8b\x08\x00", "compressed by gzip"),
+    "gzip": (b"\x1f\x8b\x08\x00", "a gzip file"),
     "parquet": (b"PAR1\x15\x04", "a Parquet file"),
     "onnx": (b"\x08\x07\x12\x07skl2onnx\xff", "a binary file"),
 }

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from hmm_exp.errors import DataError
+from hmm_exp.file_kinds import GZIP, PARQUET
 from hmm_exp.market.bars import OHLCV, Bars
 from hmm_exp.market.columns import is_bars_header, is_features_header
 from hmm_exp.market.frames import OneSeries, tidy
@@ -37,8 +38,6 @@ from hmm_exp.market.load import (
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.rows import moment
 from hmm_exp.market.table import (
-    GZIP,
-    PARQUET,
     UNREADABLE_PARQUET,
     Table,
     as_utf8,

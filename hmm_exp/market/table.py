@@ -21,6 +21,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
 from hmm_exp.errors import DataError, one_line
+from hmm_exp.file_kinds import GZIP, PARQUET, kind_of
 from hmm_exp.market.columns import clock_columns
 from hmm_exp.market.headers import Header, find_header
 
@@ -30,31 +31,7 @@ _HEADER_WITHIN = 50  # lines
 _BLANKS = re.compile(rb"[ \t]+")
 _LONGEST_REASON = 150  # characters of a library's words
 _WRITER_WITHIN = 5.0  # seconds until a process must write into a pipe
-GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 UNREADABLE_PARQUET = (pa.ArrowException, OSError, ValueError, OverflowError, KeyError, TypeError)
-_KINDS = (  # first bytes of files that are no table here, and what they are
-    (b"PK\x03\x04", "a zip archive or a spreadsheet (xlsx)"),
-    (b"PK\x05\x06", "an empty zip archive"),
-    (b"BZh", "a bzip2 file"),
-    (b"\xfd7zXZ", "an xz file"),
-    (b"\x28\xb5\x2f\xfd", "a zstandard file"),
-    (b"7z\xbc\xaf", "a 7z archive"),
-    (b"Rar!", "a rar archive"),
-    (b"ARROW1", "a Feather (Arrow) file"),
-    (b"FEA1", "a Feather file"),
-    (b"ORC", "an ORC file"),
-    (b"Obj\x01", "an Avro file"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"\x93NUMPY", "a NumPy file"),
-    (b"\xd0\xcf\x11\xe0", "an Excel file (xls)"),
-    (b"SQLite format 3", "a SQLite database"),
-    (b"%PDF", "a PDF"),
-    (b"\x89PNG", "a picture"),
-    (b"<!DOCTYPE", "a web page"),
-    (b"<!doctype", "a web page"),
-    (b"<html", "a web page"),
-    (b"<?xml", "an XML file"),
-)
 
 
 @dataclass(frozen=True)
@@ -100,17 +77,9 @@ def read_table(path: str | Path, is_header: Callable[[list[str]], bool]) -> Tabl
 
 def refuse_other_kinds(content: bytes, path: str | Path) -> None:
     """Raise DataError where the first bytes of a file show another format; it names it."""
-    start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
-    kinds = [kind for magic, kind in _KINDS if content.startswith(magic) or start.startswith(magic)]
-    if re.match(rb"\x80[\x02-\x05][\x95\x8a}\]c(]", content):
-        kinds.append("a pickle")
-    if start[:1] in (b"{", b"["):
-        kinds.append("a JSON file")
-    if content[257:262] == b"ustar":
-        kinds.append("a tar archive")
-    if kinds:
+    if kind := kind_of(content):
         raise DataError(
-            f"{path} is {kinds[0]}: a table is CSV, gzip of CSV, or Parquet; convert it, or set "
+            f"{path} is {kind}: a table is CSV, gzip of CSV, or Parquet; convert it, or set "
             "data.path"
         )
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from hmm_exp.errors import HmmExpError, ModelError, one_line
+from hmm_exp.file_kinds import JSON, PICKLE, kind_of
 
 FORMAT = 2  # of what is written; the digest came with it
 FORMATS = (1, 2)  # that are read
@@ -28,17 +29,6 @@ LARGEST = 64 << 20  # bytes of a file
 DEEPEST = 20  # levels of nesting
 _LONGEST_WHOLE = 30  # digits of a whole number
 
-PICKLE = "a pickle, which is never loaded"  # it could run any code
-_OTHERS = {
-    b"\xef\xbb\xbf": "text that begins with a byte order mark (BOM)",
-    b"\x80": PICKLE,
-    b"PK\x03\x04": "a zip archive",
-    b"\x1f\x8b": "compressed by gzip",
-    b"BZh": "compressed by bzip2",
-    b"PAR1": "a Parquet file",
-    b"\x89HDF": "an HDF5 file",
-    b"SQLite format 3\0": "a database",
-}
 _PICKLES = {".joblib", ".pkl", ".pickle"}
 
 Read = TypeVar("Read")
@@ -140,9 +130,11 @@ def other_format(path: Path, raw: bytes) -> str | None:
     """What a file is that is no JSON object, in words; None where it may be one."""
     if raw.lstrip().startswith(b"{"):
         return None
-    for start, name in _OTHERS.items():
-        if raw.startswith(start):
-            return name
+    if raw.startswith(b"\xef\xbb\xbf"):
+        return "text that begins with a byte order mark (BOM)"
+    kind = kind_of(raw)
+    if kind is not None and kind != JSON:
+        return kind
     if path.suffix.lower() in _PICKLES:
         return PICKLE
     if path.name == "MLmodel":

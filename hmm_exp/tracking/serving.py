@@ -46,6 +46,7 @@ _INFERENCE = (  # of the room `hmm`; nothing that fits
 _SOURCE = (  # what loading and predicting need of this package
     "__init__.py",
     "errors.py",
+    "file_kinds.py",
     "compiling.py",
     "config",
     "detector.py",
