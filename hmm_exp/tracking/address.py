@@ -18,7 +18,6 @@ _SQLITE = "sqlite:///"
 _IS_SQLITE = re.compile(r"sqlite(?:\+pysqlite)?:///(.+)", re.DOTALL)
 _SERVER = re.compile(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}(/.*)?|localhost(/.*)?")
 _DATABASE_SERVER = re.compile(r"(postgresql|mysql|mssql)(\+\w+)?://.+")
-_LOGIN = re.compile(r"\A([a-z][\w+.-]*:/+)?[^/@]*:[^@]*@")  # also where `redacted` sees no address
 _EXAMPLE = "http://localhost:5000 or sqlite:///mlflow.db"
 
 
@@ -45,10 +44,10 @@ def resolve_uri(uri: str | None = None, setting: str = "tracking.uri") -> str:
     if in_environment is not None and redacted(in_environment.strip()) == uri:
         uri = in_environment
     uri = re.sub(r"\A[A-Za-z][\w+.-]*(?=:)", lambda scheme: scheme[0].lower(), uri.strip())
-    if _complaint(uri):
-        shown = _LOGIN.sub(r"\1", uri) or "''"
-        given = f"{setting}{' ' if setting.startswith('-') else '='}{shown}"
-        raise TrackingError(f"{given}: {_complaint(shown) or _complaint(uri)}")
+    if why := _complaint(uri):
+        shown = _without_login(uri)
+        named = f"{setting} " if setting.startswith("-") else f"{setting}="
+        raise TrackingError(f"{named}{shown or repr('')}: {_complaint(shown) or why}")
     path = sqlite_path(uri)
     return uri if path is None else sqlite_uri(path)
 
@@ -86,6 +85,13 @@ def is_served(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
+def _without_login(uri: str) -> str:
+    """An address that may be none, without what is before an @; `redacted` wants a sound one."""
+    start = re.match(r"(?:[a-z][\w+.-]*:/+)?", uri)
+    begin = start[0] if start else ""
+    return begin + re.sub(r"\A[^/@]*:[^@]*@", "", uri.removeprefix(begin))
+
+
 def _complaint(uri: str) -> str | None:
     """What is wrong with an address, and what to write instead; None when nothing is."""
     if not uri:
@@ -116,6 +122,8 @@ def _of_server(uri: str, scheme: str) -> str | None:
         sound = bool(urlsplit(uri).hostname) and urlsplit(uri).port != 0
     except ValueError:  # no number, or above 65535
         sound = False
+    if not sound and "@" in host:
+        return "its login holds a mark that has to be encoded, such as / as %2F or @ as %40"
     return None if sound else f"names no host and port; write {scheme}://localhost:5000"
 
 

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from hmm_exp.detector import FILE_NAME, Detector
 from hmm_exp.errors import ModelError, TrackingError, one_line
 from hmm_exp.tracking.address import VARIABLE, resolve_uri, sqlite_path
-from hmm_exp.tracking.database import check_database
+from hmm_exp.tracking.health import check_answer
 from hmm_exp.tracking.relocation import check_place
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+-]+:/")
@@ -76,8 +76,8 @@ def _store_for(uri: str) -> Iterator[None]:
             raise TrackingError(
                 f"no tracking store at {store}; go where the sweep ran or set {VARIABLE}"
             )
+        check_answer(store)
         if path is not None:
-            check_database(store)
             check_place(path)
     except TrackingError as error:
         raise ModelError(f"no model at {uri}: {error}") from None

@@ -86,7 +86,7 @@ def relocate(database: Path) -> list[str]:
     with FileLock(f"{database}.lock"), closing(sqlite3.connect(database)) as connection, connection:
         for place in places:
             changed = sum(_rewritten(connection, place, here, *column) for column in _PLACES)
-            lines.append(f"{changed} addresses of artifacts: {place} is {here} now")
+            lines.append(f"{changed} addresses of artifacts lead to {here}, no longer to {place}")
     return lines
 
 

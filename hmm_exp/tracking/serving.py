@@ -59,7 +59,7 @@ _SOURCE = (  # what loading and predicting need of this package
     "stream",
     "tracking/__init__.py",
     "tracking/serving.py",
-    *(f"tracking/{name}.py" for name in ("loading", "address", "database", "relocation")),
+    *(f"tracking/{name}.py" for name in ("loading", "address", "health", "relocation")),
 )
 _SETTING = re.compile(r"; set data\.\w+")
 _REMEDY = re.compile(r"data\.bad_rows=drop (leave|keep)s")

@@ -6,7 +6,6 @@ Default: `mlflow.db` (SQLite) and `mlruns/` in the folder where the program runs
 
 import logging
 import os
-import re
 import sqlite3
 import subprocess
 import time
@@ -21,8 +20,6 @@ import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
 from requests.exceptions import RequestException
 
 from hmm_exp.config import TrackingConfig
@@ -34,19 +31,11 @@ from hmm_exp.tracking.address import (
     sqlite_path,
     sqlite_uri,
 )
-from hmm_exp.tracking.database import (
-    ANSWER_WITHIN,
-    NoAnswerError,
-    check_database,
-    check_writable,
-)
+from hmm_exp.tracking.health import NoAnswerError, check_answer, check_writable, reason
 from hmm_exp.tracking.relocation import check_name, check_place
 
 _PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"}  # what a busy or restarting store says
-_PASSING_STATUS = {500, 502, 503, 504}
 _LONGEST_PAUSE = 10.0  # seconds between two tries
-_LONGEST = 200  # characters of a reason
-_SYSTEM_ERROR = re.compile(r"\[Errno -?\d+\] ([\w ]+)")
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 _lost = False  # patience ran out in this process, and the store has not answered since
@@ -96,16 +85,13 @@ def check_store(tracking: TrackingConfig) -> None:
     """
     uri = resolve_uri(tracking.uri)
     path = sqlite_path(uri)
-    if is_served(uri):
-        _check_server(uri)
-    elif path is None:
-        check_database(uri)
-    else:
+    if path is not None:
         check_name(path)
         check_writable(path.parent)
-        if path.exists():
-            check_database(uri)
-            check_place(path)
+    if path is None or path.exists():
+        check_answer(uri)
+    if path is not None and path.exists():
+        check_place(path)
 
 
 def store_of(tracking: TrackingConfig) -> Store:
@@ -197,7 +183,7 @@ def connect(
     if artifacts or path is None:
         check_store(TrackingConfig(uri=resolved))
     else:
-        check_database(resolved)
+        check_answer(resolved)
     _point_mlflow_at(resolved)
     return _client(resolved)
 
@@ -213,14 +199,7 @@ def _no_answer(error: Exception) -> str:
     """Which store does not answer, and why: of nested errors what the system said, if it did."""
     if isinstance(error, NoAnswerError):
         return str(error)
-    return f"the tracking store {mlflow.get_tracking_uri()} does not answer: {_reason(error)}"
-
-
-def _reason(error: object) -> str:
-    """Why something does not answer: of nested errors what the system said, if it did."""
-    text = one_line(error, _LONGEST)
-    system = _SYSTEM_ERROR.search(str(error))
-    return system[1] if system else text
+    return f"the tracking store {mlflow.get_tracking_uri()} does not answer: {reason(error)}"
 
 
 @cache
@@ -289,32 +268,3 @@ def _get_or_create(client: MlflowClient, name: str, artifact_location: str | Non
             f"experiment {name!r} is deleted: restore it or set tracking.experiment"
         )
     return experiment.experiment_id
-
-
-def _check_server(uri: str) -> None:
-    """Ask a tracking server for an experiment, which takes a login where it wants one."""
-    try:
-        answer = http_request(
-            get_default_host_creds(uri),
-            "/api/2.0/mlflow/experiments/search",
-            "GET",
-            params={"max_results": 1},
-            max_retries=0,
-            timeout=ANSWER_WITHIN,
-            raise_on_status=False,
-        )
-    except MlflowException as error:
-        raise NoAnswerError(f"tracking server {uri} does not answer: {_reason(error)}") from None
-    status, text = answer.status_code, one_line(answer.text, _LONGEST)
-    if status == 200 and answer.headers.get("Content-Type", "").startswith("application/json"):
-        return
-    if status == 401:
-        raise TrackingError(
-            f"tracking server {uri} refuses the login: set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-        )
-    if status in _PASSING_STATUS:
-        raise NoAnswerError(f"tracking server {uri} does not answer: status {status}")
-    if status == 403:
-        raise TrackingError(f"tracking server {uri} refuses: {text}")
-    raise TrackingError(f"{uri} is not the address of an MLflow server: status {status}, {text}")
