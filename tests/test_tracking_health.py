@@ -272,8 +272,8 @@ def forget_store_keeping_the_environment() -> None:
 
 
 @pytest.mark.slow
-def test_a_server_with_users_takes_the_right_password_only(tmp_path, monkeypatch):
-    """A real MLflow server with its own users."""
+def test_a_server_with_users_takes_the_right_password_and_nothing_keeps_it(tmp_path, train_cli):
+    """A real MLflow server with its own users, in `server`; the work is done in `work`."""
     pytest.importorskip("flask_wtf", reason="mlflow[auth] is not installed")
     from hmm_exp.tracking.postgres import free_port
 
@@ -282,13 +282,15 @@ def test_a_server_with_users_takes_the_right_password_only(tmp_path, monkeypatch
     command += ["--port", str(port), "--app-name", "basic-auth", "--serve-artifacts"]
     command += ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "kept"]
     settings = {
-        "MLFLOW_AUTH_ADMIN_PASSWORD": "right-password-123",
+        "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "any",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
+    for name in ("server", "work"):
+        (tmp_path / name).mkdir()
     server = subprocess.Popen(
         command,
-        cwd=tmp_path,
+        cwd=tmp_path / "server",
         env={k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")} | settings,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -296,17 +298,34 @@ def test_a_server_with_users_takes_the_right_password_only(tmp_path, monkeypatch
     )
     try:
         use_server_with_users(f"127.0.0.1:{port}")
+        train_on_server_with_users(f"127.0.0.1:{port}", tmp_path / "work", train_cli)
     finally:
         os.killpg(server.pid, 15)
         server.wait(30)
         forget_store()
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or PASSWORD.encode() not in path.read_bytes(), path
+
+
+PASSWORD = "right-password-123"
+
+
+def train_on_server_with_users(place: str, folder: Path, train_cli) -> None:
+    """A sweep, the login on its command line, from where it gets into most files."""
+    words = ("data.n_bars=2500", "model.n_init=1", "model.n_states=2", "promote=false")
+    words += ("tracking.figures=false", "tracking.report=false")
+    done = train_cli(folder, "-m", *words, f"tracking.uri=http://admin:{PASSWORD}@{place}")
+    assert done.returncode == 0, done.stderr
+    assert f"compare: http://{place}/#/experiments" in done.stdout
+    assert PASSWORD not in done.stdout + done.stderr
+    assert len(list(folder.rglob("*.yaml"))) == 4  # of Hydra
 
 
 def use_server_with_users(place: str) -> None:
     from hmm_exp.tracking.store import patiently
     from tests.small_detector import candidate, small_detector
 
-    whole = f"http://admin:right-password-123@{place}"
+    whole = f"http://admin:{PASSWORD}@{place}"
     patiently(lambda: check_answer(whole), 120.0)
     for login in ("", "admin:wrong-password@", "nobody:right-password-123@"):
         with pytest.raises(TrackingError, match="refuses the login"):
