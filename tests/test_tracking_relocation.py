@@ -81,7 +81,7 @@ def test_a_moved_store_is_refused_before_anything_is_written(moved, made, capsys
         line = capsys.readouterr().err
         assert line == (
             f"error: {moved}/mlflow.db was moved or copied: it keeps its artifacts in "
-            f"{made}/mlruns; move it back, or use those beside it from now on: "
+            f"{made}/mlruns; move it back, or use those in its own folder from now on: "
             "hmm-sweeps relocate\n"
         )
     for action in (lambda: open_store(TrackingConfig()), lambda: load_detector(PRODUCTION)):
@@ -101,8 +101,8 @@ def test_relocated_it_works_for_us_and_for_mlflow_and_stays_away_from_the_old_pl
     moved, made, capsys
 ):
     assert sweeps.main(["relocate"]) == 0
-    told = f"lead to {moved}/mlruns, no longer to {made}/mlruns\n"
-    assert capsys.readouterr().out.endswith(told)
+    line = f"lead to {moved}/mlruns, no longer to {made}/mlruns\n"
+    assert capsys.readouterr().out.endswith(line)
     assert load_detector(PRODUCTION).labels == small_detector().labels
     store = open_store(TrackingConfig())
     candidate(store, small_detector("ETH"))
@@ -149,6 +149,25 @@ def test_a_database_without_its_artifacts_is_not_relocated(made, tmp_path):
     with pytest.raises(TrackingError, match=f"there is no {tmp_path}/mlruns: move or copy"):
         relocate(tmp_path / "mlflow.db")
     assert elsewhere(tmp_path / "mlflow.db") == [made / "mlruns"]
+
+
+def test_a_store_that_was_moved_and_wrote_at_the_old_place_since_is_put_together(moved, made):
+    """As an earlier version left it: newer artifacts lie where the store was."""
+    newer = "0" * 32
+    (made / "mlruns" / newer).mkdir(parents=True)
+    with closing(sqlite3.connect("mlflow.db")) as connection, connection:
+        connection.execute(
+            "INSERT INTO runs (run_uuid, name, experiment_id, artifact_uri) VALUES (?, 'n', 1, ?)",
+            (newer, f"{made.as_uri()}/mlruns/{newer}/artifacts"),
+        )
+    with pytest.raises(TrackingError, match="was moved or copied"):
+        open_store(TrackingConfig())
+    with pytest.raises(TrackingError, match=f"1 runs have their artifacts only in .* {newer}"):
+        relocate(moved / "mlflow.db")
+    assert elsewhere(moved / "mlflow.db") == [made / "mlruns"]
+    shutil.copytree(made / "mlruns" / newer, moved / "mlruns" / newer)
+    relocate(moved / "mlflow.db")
+    assert elsewhere(moved / "mlflow.db") == []
 
 
 def test_a_place_of_artifacts_that_was_chosen_stays(workdir, tmp_path):

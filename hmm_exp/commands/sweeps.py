@@ -24,7 +24,7 @@ clean removes the runs of cells that failed or were killed, and finished cells t
 the same fingerprint in the same sweep supersedes, with their artifacts, and what sweeps that were
 killed left in their cache. All cells of sweeps that still run, winners, and runs behind a
 registered model stay.
-relocate writes into the database of a SQLite store that the artifacts lie beside it, in mlruns.
+relocate writes into the database of a SQLite store that its artifacts lie in mlruns of its folder.
 """
 
 
@@ -45,7 +45,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     cleaning.add_argument("--yes", action="store_true", help="remove; without it, only say what")
     close = commands.add_parser("close", help="end what a sweep left running on machines now gone")
     close.add_argument("sweep", help="its id")
-    commands.add_parser("relocate", help="use the artifacts beside a database that was moved")
+    commands.add_parser("relocate", help="use the artifacts in the folder of a moved database")
     return parser.parse_args(argv)
 
 

@@ -57,7 +57,7 @@ def check_writable(folder: Path) -> None:
 
 
 def reason(error: object) -> str:
-    """Why a store does not answer: of nested errors what the system said, if it did."""
+    """Why a store does not answer: of nested errors the reason of the system, if there is one."""
     system = _SYSTEM_ERROR.search(str(error))
     return system[1] if system else one_line(error, _LONGEST)
 

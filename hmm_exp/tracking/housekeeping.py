@@ -120,7 +120,7 @@ def close_elsewhere(client: MlflowClient, sweep_id: str) -> list[Run]:
 
 
 def relocate_store(client: MlflowClient) -> list[str]:
-    """Let a SQLite store that was moved use the artifacts beside it; see `relocate`."""
+    """Let a SQLite store that was moved use the artifacts in its folder; see `relocate`."""
     database = sqlite_path(client.tracking_uri)
     if database is None:
         raise TrackingError("only a SQLite store can be moved: a server keeps its own artifacts")

@@ -1,7 +1,7 @@
 """The login in a tracking address: in the environment of a sweep, and in none of its files.
 
-Hydra keeps the words of a command and the composed config beside every run, and the store keeps
-them as params and artifacts.
+Hydra keeps the words of a command and the composed config in a folder of every run, and the store
+keeps them as params and artifacts.
 """
 
 import os

@@ -26,6 +26,7 @@ _PLACES = (  # columns in which MLflow keeps addresses of artifacts
     ("model_versions", "storage_location"),
     ("trace_tags", "value"),
 )
+_SOME = 20  # runs that show where the artifacts of all lie
 
 
 def check_name(database: Path) -> None:
@@ -46,33 +47,38 @@ def check_place(database: Path) -> None:
         option = "" if database == Path.cwd() / DATABASE else _option(database)
         raise TrackingError(
             f"{database} was moved or copied: it keeps its artifacts in {place}; move it back, or "
-            f"use those beside it from now on: hmm-sweeps{option} relocate"
+            f"use those in its own folder from now on: hmm-sweeps{option} relocate"
         )
 
 
 def elsewhere(database: Path) -> list[Path]:
     """Folders in which the database of a moved or copied store looks for its artifacts.
 
-    Such a folder has the name that this package gives it, does not lie beside the database, and is
-    gone, or lies beside the database of which this one is a copy. Any other place of artifacts was
-    chosen, and stays.
+    Such a folder has the name that this package gives it, lies in another folder than the database,
+    and is gone, or has a database of that name next to it, or its runs lie in the folder of this
+    database. Any other place of artifacts was chosen, and stays.
     """
-    here = (database.parent / ARTIFACTS).resolve()
-    return [
-        place
-        for place in dict.fromkeys(_recorded(database))
-        if place.resolve() != here
-        and (not place.exists() or (place.parent / database.name).is_file())
-    ]
+    here = database.parent / ARTIFACTS
+    with closing(_opened(database)) as connection:
+        return [
+            place
+            for place in dict.fromkeys(_recorded(connection))
+            if place.resolve() != here.resolve()
+            and (
+                not place.exists()
+                or (place.parent / database.name).is_file()
+                or any((here / run).is_dir() for run in _runs(connection, place, most=_SOME))
+            )
+        ]
 
 
 def relocate(database: Path) -> list[str]:
-    """Let a moved or copied store use the artifacts beside its database; gives what was done.
+    """Let a moved or copied store use the artifacts in its folder; gives what was done.
 
     Raises
     ------
     TrackingError
-        When there are none beside it.
+        When there are none, or some lie only where the store was.
     """
     from filelock import FileLock  # a stored model, which has this module too, does without
 
@@ -85,22 +91,42 @@ def relocate(database: Path) -> list[str]:
     lines = []
     with FileLock(f"{database}.lock"), closing(sqlite3.connect(database)) as connection, connection:
         for place in places:
+            left = [run for run in _runs(connection, place) if _only_in(place, here, run)]
+            if left:
+                raise TrackingError(
+                    f"{len(left)} runs have their artifacts only in {place} (first {left[0]}): "
+                    f"copy what {here} lacks from there first"
+                )
             changed = sum(_rewritten(connection, place, here, *column) for column in _PLACES)
             lines.append(f"{changed} addresses of artifacts lead to {here}, no longer to {place}")
     return lines
 
 
-def _recorded(database: Path) -> Iterator[Path]:
+def _opened(database: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)
+
+
+def _recorded(connection: sqlite3.Connection) -> Iterator[Path]:
     """Folders of the experiments that have the name of ours."""
-    address = f"file:{quote(str(database))}?mode=ro"
-    with closing(sqlite3.connect(address, uri=True)) as connection:
-        query = "SELECT artifact_location FROM experiments WHERE lifecycle_stage = 'active'"
-        locations = [location for (location,) in connection.execute(query)]
-    for location in locations:
+    query = "SELECT artifact_location FROM experiments WHERE lifecycle_stage = 'active'"
+    for (location,) in connection.execute(query):
         if location and location.startswith("file:"):
             place = Path(local_file_uri_to_path(location))
             if place.name == ARTIFACTS:
                 yield place
+
+
+def _runs(connection: sqlite3.Connection, place: Path, most: int = -1) -> list[str]:
+    """Ids of the runs whose artifacts are recorded in a folder, the oldest first."""
+    start = f"{place.as_uri()}/"
+    query = (
+        "SELECT run_uuid FROM runs WHERE substr(artifact_uri, 1, ?) = ? ORDER BY start_time LIMIT ?"
+    )
+    return [run for (run,) in connection.execute(query, (len(start), start, most))]
+
+
+def _only_in(place: Path, here: Path, run: str) -> bool:
+    return (place / run).is_dir() and not (here / run).is_dir()
 
 
 def _rewritten(
