@@ -148,6 +148,14 @@ def test_a_folder_whose_models_mlflow_cannot_load_is_refused_at_once(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("uri", ["localhost:5000", "databricks", "runs"])
+def test_a_wrong_address_of_the_store_is_named_with_its_variable(uri, monkeypatch):
+    forget_store()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(ModelError, match=f"no model at models:/a/1: MLFLOW_TRACKING_URI={uri}: "):
+        load_detector("models:/a/1")
+
+
 def test_looking_up_a_model_leaves_the_environment_as_it_is(workdir, monkeypatch):
     monkeypatch.chdir(workdir)
     forget_store()

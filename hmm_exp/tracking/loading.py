@@ -70,7 +70,8 @@ def _store_for(uri: str) -> Iterator[None]:
         yield
         return
     try:
-        store = resolve_uri(mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None)
+        given = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+        store = resolve_uri(given, VARIABLE)
         path = sqlite_path(store)
         if path is not None and not path.is_file():
             raise TrackingError(
