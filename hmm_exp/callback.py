@@ -17,10 +17,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config import Config, checked, composition_error
-from hmm_exp.errors import HmmExpError
+from hmm_exp.errors import HmmExpError, is_of_the_store, one_line
 from hmm_exp.tracking import isolation, live
 from hmm_exp.tracking.garbage import collect_seldom
 from hmm_exp.tracking.launchers import check_launcher, in_this_process
+from hmm_exp.tracking.login import hide_login
 from hmm_exp.tracking.preflight import plan_sweep, refuse_sweep_words, replace_grid
 
 FAILED, BAD_INPUT = 1, 2
@@ -37,6 +38,7 @@ class SweepCallback(Callback):
         """Check a single run's settings before Hydra makes its folder."""
         if self.settings is None and config.hydra.mode != RunMode.MULTIRUN:
             with _exits_with(BAD_INPUT):
+                hide_login(config)
                 checked(config)
                 refuse_sweep_words(config)
 
@@ -44,6 +46,7 @@ class SweepCallback(Callback):
         """Check every cell's settings, open the parent run and tell the cells about it."""
         global _open
         with _exits_with(BAD_INPUT):
+            hide_login(config)
             replace_grid(config)
             with live.busy("checking settings and data", config.quiet):
                 plan = plan_sweep(config)
@@ -115,19 +118,10 @@ def _exits_with(status: int, hint: str = "") -> Iterator[None]:
     except (HmmExpError, HydraException, OmegaConfBaseException) as error:
         isolation.dismiss()  # which may still be starting
         line = str(error) if isinstance(error, HmmExpError) else composition_error(error)
-        print(f"error: {line}{hint}", file=sys.stderr)
+        print(f"error: {one_line(f'{line}{hint}')}", file=sys.stderr)
         raise SystemExit(status) from None
     except Exception as error:
-        if not _is_of_the_store(error):
+        if not is_of_the_store(error):
             traceback.print_exc()
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"error: {line}{hint}", file=sys.stderr)
+        print(f"error: {one_line(f'{type(error).__name__}: {error}{hint}')}", file=sys.stderr)
         raise SystemExit(status) from None
-
-
-def _is_of_the_store(error: Exception) -> bool:
-    """Whether MLflow raised it, or what MLflow calls: one line says it all."""
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
-
-    return isinstance(error, MlflowException | RequestException)

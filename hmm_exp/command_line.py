@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hmm_exp.errors import HmmExpError, one_line
+from hmm_exp.errors import HmmExpError, is_of_the_store, one_line
 
 if TYPE_CHECKING:
     from hmm_exp.detector import Detector
@@ -133,7 +133,9 @@ def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Name
         return DONE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (HmmExpError, OSError) as error:
+    except Exception as error:
+        if not isinstance(error, HmmExpError | OSError) and not is_of_the_store(error):
+            raise
         print(f"error: {own_words(error)}", file=sys.stderr)
         return BAD_INPUT
 

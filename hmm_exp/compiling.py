@@ -129,7 +129,7 @@ def _is_said() -> bool:
     mark = cache_folder() / "compiling"
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
-        if mark.exists() and time.time() - mark.stat().st_mtime > _TOGETHER:
+        if mark.exists() and abs(time.time() - mark.stat().st_mtime) > _TOGETHER:
             mark.unlink()
         mark.touch(exist_ok=False)
     except FileExistsError:

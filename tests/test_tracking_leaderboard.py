@@ -9,8 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hmm_exp.errors import TrackingError
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.leaderboard import choose, common_scores, leaderboard, sweep_cells
+from hmm_exp.tracking.leaderboard import (
+    choose,
+    common_scores,
+    latest_sweep_id,
+    leaderboard,
+    sweep_cells,
+)
 from hmm_exp.tracking.remarks import missing_scores, shortfalls
 from tests.small_detector import forget_store, shown_scores, store_in
 
@@ -89,6 +96,26 @@ class Sweep:
 
     def choice(self):
         return choose(self.store.client, self.sweep_id)
+
+
+def test_the_latest_sweep_is_none_of_the_future_unless_there_is_no_other(store):
+    now = 1_700_000_000.0  # before every sweep that another test may start
+
+    def started(name: str, after: float) -> None:
+        about = {tags.KIND: "sweep", tags.SWEEP_ID: name}
+        begun = int(1000 * (now + after))
+        store.client.create_run(store.experiment_id, start_time=begun, tags=about)
+
+    with pytest.raises(TrackingError, match="holds no sweep yet"):
+        latest_sweep_id(store.client)
+    started("in a year", 365 * 86_400.0)
+    assert latest_sweep_id(store.client, now) == "in a year"
+    started("an hour ago", -3600.0)
+    started("a day ago", -86_400.0)  # by a clock that went back
+    assert latest_sweep_id(store.client, now) == "an hour ago"
+    started("on a machine that is ahead", 30.0)
+    assert latest_sweep_id(store.client, now) == "on a machine that is ahead"
+    assert latest_sweep_id(store.client, now + 366 * 86_400.0) == "in a year"
 
 
 def test_the_lowest_criterion_wins_and_says_by_how_much(store):

@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
 from hmm_exp.tracking import lease as leases
-from hmm_exp.tracking.lease import Lease, lease
+from hmm_exp.tracking.lease import Lease, is_void, lease
 from tests.small_detector import forget_store, store_in
 
 
@@ -84,7 +84,9 @@ def test_a_holder_that_died_on_this_machine_bars_nobody(client, name):
         assert len(flags(client, name)) == 1
 
 
-@pytest.mark.parametrize(("void_in", "barred"), [(100.0, True), (-30.0, True), (-100.0, False)])
+@pytest.mark.parametrize(
+    ("void_in", "barred"), [(100.0, True), (-30.0, True), (-100.0, False), (86_400.0, False)]
+)
 def test_a_flag_from_another_machine_is_void_a_minute_after_its_time(client, void_in, barred):
     name = f"elsewhere {void_in}"
     client.create_registered_model(name)
@@ -98,10 +100,40 @@ def test_a_flag_from_another_machine_is_void_a_minute_after_its_time(client, voi
     assert (f"{leases.PREFIX}theirs" in flags(client, name)) is barred
 
 
+def test_a_flag_is_void_after_its_time_and_when_no_clock_can_have_set_it():
+    now = 1_700_000_000.0
+    day = 86_400.0
+    assert not is_void(f"{now + 600:.0f}", now)
+    assert not is_void(f"{now - 59:.0f}", now)
+    assert is_void(f"{now - 61:.0f}", now)
+    assert not is_void(f"{now + 659:.0f}", now)  # set a moment ago by a clock that is ahead
+    assert is_void(f"{now + 661:.0f}", now)
+    assert not is_void(f"{now + 661:.0f}", now, lasts=1000.0)
+    assert is_void(f"{now + day:.0f}", now)  # the clock went back a day since
+    assert is_void(f"{now:.0f}", now + day)  # or ahead
+    for damaged in ("", "soon", "nan", "inf", "-inf"):
+        assert is_void(damaged, now)
+
+
+def test_a_holder_counts_its_seconds_whatever_becomes_of_the_clock(client, name, monkeypatch):
+    with lease(client, name) as held:
+        for now in (0.0, 4e9):
+            monkeypatch.setattr(time, "time", lambda now=now: now)
+            held.check()
+        monkeypatch.undo()
+
+
+def test_a_damaged_flag_is_taken_down(client, name):
+    for damaged in ("", "soon another-host 1 1"):
+        client.set_registered_model_tag(name, f"{leases.PREFIX}theirs", damaged)
+        take(client, name)
+        assert flags(client, name) == {}
+
+
 def test_a_lease_that_runs_out_or_is_taken_down_stops_its_holder(client, name):
     with lease(client, name) as held:
         held.check()
-        held.void_at = time.time() + leases.MARGIN - 1.0
+        held._ends = time.monotonic() + leases.MARGIN - 1.0
         with pytest.raises(TrackingError, match="ran out after 600 seconds"):
             held.check()
     with lease(client, name) as held:

@@ -1,13 +1,15 @@
 """What the MLflow UI is told of sweeps and versions: views, descriptions, links."""
 
+import html
 import json
+import re
 
 import pandas as pd
 import pytest
 from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
 
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.pages import in_a_line, run_path, sweep_page, version_page
+from hmm_exp.tracking.pages import in_a_line, plain, run_path, sweep_page, version_page
 from hmm_exp.tracking.view import HISTORY, LONGEST, sweep_view
 
 PARAMS = {"split.kind": "ratio", "selection.within": "bic", "selection.across": "return_gain_val"}
@@ -68,6 +70,37 @@ def test_a_sweep_says_who_won_why_and_links_there():
     without = sweep_page(run("p"), None, None, ["none is eligible"], False)
     assert without.startswith("**No winner.**")
     assert "report.html" not in without
+
+
+HOSTILE = (
+    "[x](javascript:1) **b** <img src=x onerror=alert(1)> | a\n# `c` ~~d~~ __e__ ![f](g) &lt; $h$"
+)
+
+
+def test_a_name_is_no_markdown_and_no_html_and_reads_the_same():
+    shown = plain(HOSTILE)
+    assert not set("[]()<>*|`~_!\n$") & set(shown)
+    assert html.unescape(shown) == " ".join(HOSTILE.split())
+    assert plain("a\x1b[2Jb\x00") == "a &#91;2Jb"
+    assert plain("btc 1h, 4 states: -0.5 %") == "btc 1h, 4 states: -0.5 %"
+
+
+def test_names_from_outside_stand_in_pages_as_plain_text():
+    about = {tags.CELL: HOSTILE, tags.INSTRUMENT: HOSTILE, tags.LABELS: HOSTILE}
+    about |= {tags.GATE_REASONS: HOSTILE, tags.GATE: "default", tags.SWEEP_ID: "s1"}
+    version = version_page(run("a"), about, {"bic": "1.5"})
+    row = {"cell": HOSTILE, "K": 3.0, "bic": 5.0, "val_ll/bar": 1.0, "gain_t": 0.1, "gain_ewma": 0}
+    table = pd.DataFrame([row]).assign(eligible=HOSTILE, run="aaaa")
+    winner = run("a")
+    winner.data.tags.update({tags.CELL: HOSTILE, tags.REGIME_NOW: HOSTILE})
+    sweep = sweep_page(run("p"), winner, table, [HOSTILE], False)
+    for page in (version, sweep):
+        assert "img src" in page
+        assert not re.search(r"javascript:1\)|<|~|[^#]`c|!\[", page)
+        assert page.count("](") == page.count("](#/experiments/")
+    rows = [line for line in sweep.splitlines() if line.startswith("| ")]
+    assert {row.count("|") for row in rows} == {8}
+    assert in_a_line(version).startswith("[x](javascript:1) **b** <img")
 
 
 def test_a_version_says_what_it_is_and_what_the_gate_found():

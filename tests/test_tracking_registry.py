@@ -218,7 +218,7 @@ def test_machines_that_share_a_server_promote_one_after_the_other(
 ):
     """Every promotion has a lock file of its own, as on a machine of its own."""
     files = (tmp_path / f"{i}.lock" for i in range(3))
-    monkeypatch.setattr(registry, "_SQLITE", "no store here is on this machine alone")
+    monkeypatch.setattr(registry, "sqlite_path", lambda uri: None)
     monkeypatch.setattr(registry, "_lock_file", lambda uri: next(files))
     threads = [threading.Thread(target=put, args=(store, name, run_id)) for run_id in trio]
     for thread in threads:
@@ -234,7 +234,7 @@ def test_machines_that_share_a_server_promote_one_after_the_other(
 
 
 def test_a_refusal_on_a_server_leaves_no_empty_model_behind(store: Store, name, monkeypatch):
-    monkeypatch.setattr(registry, "_SQLITE", "no store here is on this machine alone")
+    monkeypatch.setattr(registry, "sqlite_path", lambda uri: None)
     faulty = candidate(store, small_detector("BTC"), faults="not converged")
     assert put(store, name, faulty).refused
     assert store.client.search_registered_models(f"name = '{name}'") == []

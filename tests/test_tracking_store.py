@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 
 import mlflow
 import pytest
@@ -18,8 +19,10 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.config import TrackingConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.tracking import store
-from hmm_exp.tracking.store import connect, open_store, patiently
+from hmm_exp.tracking.address import ARTIFACTS, sqlite_uri
+from hmm_exp.tracking.store import analyse, artifact_root, connect, open_store, patiently
 from hmm_exp.tracking.stored import read_scores
+from hmm_exp.tracking.terminal import ui_command
 from tests.conftest import ROOT
 from tests.small_detector import forget_store, store_in
 
@@ -37,19 +40,34 @@ def test_a_store_whose_making_was_killed_is_made_by_the_next_start(tmp_path):
     assert not list(tmp_path.glob("*.part*"))
 
 
-def test_a_database_that_mlflow_cannot_use_is_one_line(tmp_path):
-    half, junk = tmp_path / "half.db", tmp_path / "junk.db"
-    with closing(sqlite3.connect(half)) as database:
-        database.execute("CREATE TABLE spans (id INTEGER)")
-    junk.write_text("no database " * 100)
-    for place, reason in ((half, "table spans already exists"), (junk, "is not a database")):
-        uri = f"sqlite:///{place}"
-        for opening in (lambda uri: open_store(TrackingConfig(uri=uri)), connect):
-            with pytest.raises(TrackingError) as caught:
-                opening(uri)
-            assert f"{place.name} cannot be used: (sqlite3." in str(caught.value)
-            assert reason in str(caught.value)
-            assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("name", ["sp ace", "wh?at", "50% off#ü", "q'u\"o"])
+def test_a_store_is_made_in_a_folder_of_any_name_and_its_artifacts_lie_beside_it(tmp_path, name):
+    uri = sqlite_uri(tmp_path / name / "mlflow.db")
+    made = open_store(TrackingConfig(uri=uri))
+    folder = tmp_path / name
+    run = made.client.create_run(made.experiment_id)
+    made.client.log_text(run.info.run_id, "any", "any.txt")
+    assert (folder / ARTIFACTS / run.info.run_id / "artifacts" / "any.txt").read_text() == "any"
+    assert artifact_root(made) == folder / ARTIFACTS
+    analyse(made)
+    assert connect(uri).get_run(run.info.run_id).info.run_id == run.info.run_id
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        places = {
+            place for (place,) in database.execute("SELECT artifact_location FROM experiments")
+        }
+    assert places == {f"{folder.as_uri()}/mlruns", f"{folder.as_uri()}/mlruns/0"}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    forget_store()
+
+
+def test_the_command_for_the_ui_serves_the_store_that_was_used(workdir, monkeypatch):
+    monkeypatch.chdir(workdir)
+    here = store_in(workdir)
+    assert ui_command(here) == "mlflow ui, then "
+    elsewhere = replace(here, uri=f"sqlite:///{workdir}/an other/mlflow.db")
+    option = f"--backend-store-uri 'sqlite:///{workdir}/an other/mlflow.db'"
+    assert ui_command(elsewhere) == f"mlflow ui {option}, then "
+    assert ui_command(replace(here, uri="http://127.0.0.1:5000")) == ""
     forget_store()
 
 

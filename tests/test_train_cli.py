@@ -34,15 +34,21 @@ def runs_of(client: MlflowClient, kind: str) -> list:
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, train_cli):
-    """A sweep of four cells over number of states and feature sets, figures on."""
-    folder = tmp_path_factory.mktemp("sweep")
+    """A sweep of four cells over number of states and feature sets, figures on.
+
+    Its folder has a name that an address has to encode.
+    """
+    folder = tmp_path_factory.mktemp("sweep") / "sp ace #ü'"
+    folder.mkdir()
     words = (
         "data.n_bars=6000",
         "model.n_init=1",
         "model.n_states=2,3",
         "features=v1,v2",
     )
-    return folder, train_cli(folder, "-m", *words)
+    done = train_cli(folder, "-m", *words)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    return folder, done
 
 
 def test_help_shows_examples(train_cli, tmp_path):

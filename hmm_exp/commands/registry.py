@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     from hmm_exp.tracking.store import connect
     from hmm_exp.tracking.versions import Versions
 
-    versions = Versions(connect(args.tracking_uri), args.registry)
+    needs_models = args.command not in ("list", "show")
+    versions = Versions(connect(args.tracking_uri, artifacts=needs_models), args.registry)
     actions = {"list": _list, "show": _show, "diff": _diff, "rollback": _rollback}
     print(*actions[args.command](versions, args), sep="\n")
     return DONE

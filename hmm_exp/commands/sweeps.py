@@ -1,4 +1,4 @@
-"""List, show, clean and close the sweeps of a store.
+"""List, show, clean and close the sweeps of a store; use one that was moved.
 
 Exit status: 0 done, 2 bad input.
 """
@@ -18,11 +18,13 @@ EXAMPLES = """examples:
   hmm-sweeps clean                           # what would be removed
   hmm-sweeps clean --yes                     # remove it
   hmm-sweeps close 20260102-030405-abcd      # its machines are gone; then it can be resumed
+  hmm-sweeps relocate                        # the store was moved or copied with its artifacts
 
 clean removes the runs of cells that failed or were killed, and finished cells that a later one of
 the same fingerprint in the same sweep supersedes, with their artifacts, and what sweeps that were
 killed left in their cache. All cells of sweeps that still run, winners, and runs behind a
 registered model stay.
+relocate writes into the database of a SQLite store that its artifacts lie in mlruns of its folder.
 """
 
 
@@ -30,7 +32,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         prog="hmm-sweeps",
-        description="List, show, clean and close the sweeps of a store.",
+        description="List, show, clean and close the sweeps of a store; use one that was moved.",
         epilog=EXAMPLES,
     )
     add_tracking_uri(parser)
@@ -43,6 +45,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     cleaning.add_argument("--yes", action="store_true", help="remove; without it, only say what")
     close = commands.add_parser("close", help="end what a sweep left running on machines now gone")
     close.add_argument("sweep", help="its id")
+    commands.add_parser("relocate", help="use the artifacts in the folder of a moved database")
     return parser.parse_args(argv)
 
 
@@ -51,8 +54,10 @@ def run(args: argparse.Namespace) -> int:
     from hmm_exp.tracking import housekeeping
     from hmm_exp.tracking.store import connect
 
-    client = connect(args.tracking_uri)
-    if args.command == "list":
+    client = connect(args.tracking_uri, artifacts=args.command == "clean")
+    if args.command == "relocate":
+        print(*housekeeping.relocate_store(client), sep="\n")
+    elif args.command == "list":
         print(housekeeping.sweeps_table(client))
     elif args.command == "show":
         print(housekeeping.sweep_text(client, args.sweep))

@@ -14,6 +14,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.tracking import owner, tags, terminal
+from hmm_exp.tracking.address import sqlite_path
 from hmm_exp.tracking.leaderboard import (
     all_runs,
     latest_sweep_id,
@@ -22,6 +23,7 @@ from hmm_exp.tracking.leaderboard import (
     sweep_cells,
     sweep_parent,
 )
+from hmm_exp.tracking.relocation import relocate
 
 _SERVED = "mlflow-artifacts:"
 
@@ -115,6 +117,14 @@ def close_elsewhere(client: MlflowClient, sweep_id: str) -> list[Run]:
     for run in running:
         client.set_terminated(run.info.run_id, "KILLED")
     return running
+
+
+def relocate_store(client: MlflowClient) -> list[str]:
+    """Let a SQLite store that was moved use the artifacts in its folder; see `relocate`."""
+    database = sqlite_path(client.tracking_uri)
+    if database is None:
+        raise TrackingError("only a SQLite store can be moved: a server keeps its own artifacts")
+    return relocate(database)
 
 
 def in_words(run: Run) -> str:

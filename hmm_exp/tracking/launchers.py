@@ -12,6 +12,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from hmm_exp.config import Config
 from hmm_exp.errors import ConfigError
 from hmm_exp.hmm.threads import cores
+from hmm_exp.tracking.address import resolve_uri, sqlite_path
 
 _IN_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
@@ -30,8 +31,7 @@ def check_launcher(config: DictConfig, settings: Config) -> None:
             "compute=slurm: there is no sbatch here; start the sweep on a login node of the "
             "cluster, or try it on one machine with compute=submitit_local"
         )
-    uri = settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite"
-    if uri.startswith("sqlite"):
+    if sqlite_path(resolve_uri(settings.tracking.uri)) is not None:
         raise ConfigError(
             "compute=slurm: jobs on other machines cannot write to a SQLite file here; set "
             "tracking.uri or MLFLOW_TRACKING_URI to the address of a tracking server"

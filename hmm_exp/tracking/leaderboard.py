@@ -9,6 +9,7 @@ without a score is passed over, with the reason. Test is never read here.
 import gc
 import json
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.rule import Option, by_rule
 from hmm_exp.experiment.unscored import why_no_gain
 from hmm_exp.tracking import owner, tags
+from hmm_exp.tracking.lease import MARGIN
 from hmm_exp.tracking.stored import read_scores, unscored_of
 
 _BASELINES = {"return_gain_val": "static", "ewma_gain_val": "ewma"}  # of `selection.across`
@@ -41,17 +43,24 @@ def experiment_ids(client: MlflowClient) -> list[str]:
     return [experiment.experiment_id for experiment in client.search_experiments()]
 
 
-def latest_sweep_id(client: MlflowClient) -> str:
-    """Id of the sweep that was started last. Raises TrackingError when there is none."""
-    runs = client.search_runs(
-        experiment_ids(client),
-        filter_string=f"tags.{tags.KIND} = 'sweep'",
-        order_by=["attributes.start_time DESC"],
-        max_results=1,
-    )
-    if not runs:
-        raise TrackingError("this store holds no sweep yet")
-    return runs[0].data.tags[tags.SWEEP_ID]
+def latest_sweep_id(client: MlflowClient, now: float | None = None) -> str:
+    """Id of the sweep that was started last. Raises TrackingError when there is none.
+
+    A sweep that starts in the future, by a clock that was wrong, is the latest only where no other
+    is: else it would be that until its time comes. `now` is in Unix seconds.
+    """
+    until = 1000 * ((time.time() if now is None else now) + MARGIN)
+    is_sweep = f"tags.{tags.KIND} = 'sweep'"
+    for kind in (f"{is_sweep} and attributes.start_time <= {until:.0f}", is_sweep):
+        found = client.search_runs(
+            experiment_ids(client),
+            filter_string=kind,
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        if found:
+            return found[0].data.tags[tags.SWEEP_ID]
+    raise TrackingError("this store holds no sweep yet")
 
 
 def sweep_parent(client: MlflowClient, sweep_id: str) -> Run:

@@ -8,8 +8,9 @@ MLflow has no compare-and-set, so each contender first raises a flag of its own,
 tries again later. Of two, the one who looks last sees both, so never do two go in (Dekker's rule; a
 server answers a write when its database holds it). A holder that died bars nobody for long: on its
 own machine its process is seen to be gone, on others its flag is void at the time it bears, for
-which the clocks have to agree within a minute. A holder for whom that time comes near gives up
-before it changes anything more.
+which the clocks have to agree within a minute; a flag that bears a time later than any flag can is
+from a clock that was wrong, and void too. A holder for whom that time comes near gives up before it
+changes anything more; it counts its seconds itself, whatever becomes of its clock.
 """
 
 import random
@@ -37,11 +38,11 @@ class Lease:
     def __init__(self, client: MlflowClient, name: str, lasts: float = LASTS) -> None:
         self.client, self.name, self.lasts = client, name, lasts
         self.tag = f"{PREFIX}{uuid.uuid4().hex}"
-        self.void_at = 0.0
+        self._ends = 0.0  # on the monotonic clock
 
     def check(self) -> None:
         """Raise TrackingError when the lease is nearly void, or another has taken it down."""
-        if time.time() > self.void_at - min(MARGIN, 0.5 * self.lasts) or not self._up():
+        if time.monotonic() > self._ends - min(MARGIN, 0.5 * self.lasts) or not self._up():
             raise TrackingError(
                 f"the lease on {self.name} ran out after {self.lasts:g} seconds: nothing more was "
                 "changed, the next promotion or rollback puts right what is half done"
@@ -49,8 +50,8 @@ class Lease:
 
     def raise_flag(self) -> list[str]:
         """Put the flag up and give the holders of other flags, in words."""
-        self.void_at = time.time() + self.lasts
-        text = f"{self.void_at:.0f} {this_process()}"
+        self._ends = time.monotonic() + self.lasts
+        text = f"{time.time() + self.lasts:.0f} {this_process()}"
         self.client.set_registered_model_tag(self.name, self.tag, text)
         return self._others()
 
@@ -69,11 +70,30 @@ class Lease:
             if not tag.startswith(PREFIX) or tag == self.tag:
                 continue
             void_at, _, owner = text.partition(" ")
-            if is_dead(owner) or float(void_at) + MARGIN < time.time():
+            if is_dead(owner) or is_void(void_at, time.time(), max(LASTS, self.lasts)):
                 self.take_down(tag)
             else:
                 standing.append(in_words(owner))
         return standing
+
+
+def is_void(void_at: str, now: float, lasts: float = LASTS) -> bool:
+    """Whether a flag bars nobody: its time is over, or so far ahead that no holder can have set it.
+
+    Parameters
+    ----------
+    void_at
+        As the flag bears it, Unix seconds.
+    now
+        Unix seconds.
+    lasts
+        Seconds for which a flag may be valid.
+    """
+    try:
+        left = float(void_at) - now
+    except ValueError:
+        return True
+    return not -MARGIN <= left <= lasts + MARGIN
 
 
 @contextmanager

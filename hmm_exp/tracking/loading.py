@@ -1,19 +1,27 @@
 """A detector from wherever it lies: the registry, a run, a folder, a file.
 
 detector = hmm_exp.load_detector("models:/hmm_regime/Production")
+
+Of an MLflow model only `detector.json` is read. Its `MLmodel` file, which may name code to import,
+is not: unlike `mlflow.pyfunc.load_model`, this runs nothing of what a model holds.
 """
 
+import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
 from hmm_exp.detector import Detector
-from hmm_exp.errors import ModelError
+from hmm_exp.errors import ModelError, TrackingError, one_line
+from hmm_exp.tracking.address import VARIABLE, resolve_uri, sqlite_path
+from hmm_exp.tracking.health import check_answer
+from hmm_exp.tracking.relocation import check_place
 
-_SQLITE = "sqlite:///"
 _SCHEME = re.compile(r"[a-z][a-z0-9+-]+:/")
 _BARE_RUN = re.compile(r"runs:/[^/]+/?")
 
@@ -36,12 +44,11 @@ def load_detector(source: str | Path) -> Detector:
     if not _SCHEME.match(str(source)):
         return _from_path(Path(source))
     uri = f"{str(source).rstrip('/')}/model" if _BARE_RUN.fullmatch(str(source)) else str(source)
-    _check_store(uri)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _store_for(uri):
         try:
             local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
         except (MlflowException, OSError, ImportError) as error:
-            raise ModelError(f"no model at {source}: {' '.join(str(error).split())}") from None
+            raise ModelError(f"no model at {source}: {one_line(error)}") from None
         return _from_path(Path(local), uri)
 
 
@@ -53,13 +60,33 @@ def _from_path(path: Path, uri: str | None = None) -> Detector:
         raise ModelError(str(error).replace(str(path), uri or str(path))) from None
 
 
-def _check_store(uri: str) -> None:
-    """Refuse to look into a store that is not there; MLflow would make an empty one."""
-    store = mlflow.get_tracking_uri()
-    if not uri.startswith(("models:/", "runs:/")) or not store.startswith(_SQLITE):
+@contextmanager
+def _store_for(uri: str) -> Iterator[None]:
+    """Let MLflow look a URI up in the store that it is set to, which has to be there and sound.
+
+    MLflow would make an empty store where there is none, and try a broken one for minutes.
+    """
+    if not uri.startswith(("models:/", "runs:/")):
+        yield
         return
-    if not Path(store.removeprefix(_SQLITE)).is_file():
-        raise ModelError(
-            f"no model at {uri}: no tracking store at {store}; go where the sweep ran or set "
-            "MLFLOW_TRACKING_URI"
-        )
+    try:
+        given = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+        store = resolve_uri(given, VARIABLE)
+        path = sqlite_path(store)
+        if path is not None and not path.is_file():
+            raise TrackingError(
+                f"no tracking store at {store}; go where the sweep ran or set {VARIABLE}"
+            )
+        check_answer(store)
+        if path is not None:
+            check_place(path)
+    except TrackingError as error:
+        raise ModelError(f"no model at {uri}: {error}") from None
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = store  # MLflow's own address of it would be percent-encoded
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
+        if before is not None:
+            os.environ[VARIABLE] = before

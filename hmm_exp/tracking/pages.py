@@ -1,8 +1,10 @@
-"""What the pages of the MLflow UI say in words: of a sweep, of a model version. Markdown.
+"""Descriptions of sweeps and model versions for the pages of the MLflow UI, in Markdown.
 
-Links begin with `#/`, so that they lead on inside the same UI wherever it is served.
+Links begin with `#/`, so that they lead on inside the same UI wherever it is served. Texts from
+outside, such as the name of an instrument, are written so that no page reads them as Markdown.
 """
 
+import html
 import re
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +17,7 @@ REPORT = "report.html"  # the sweep's report among the parent's artifacts
 _ROWS = 12  # cells of a description; the linked table has all
 _FOUND = (tags.GATE_REASONS, tags.GATE_NOTES)
 _FORMS = {"K": ".0f", "bic": ".1f", "val_ll/bar": "+.4f", "gain_t": "+.4f", "gain_ewma": "+.4f"}
+_MARKS = re.compile(r"[&<>\[\]()*_`~|\\#!{}$]")
 _MODE = "workflowType=machine_learning"  # else the UI opens in its GenAI mode
 
 
@@ -52,9 +55,9 @@ def sweep_page(
     sweep_id = parent.data.tags[tags.SWEEP_ID]
     head = "**No winner.**"
     if winner is not None:
-        name, run_id = winner.data.tags[tags.CELL], winner.info.run_id
+        name, run_id = plain(winner.data.tags[tags.CELL]), winner.info.run_id
         head = f"**{name}** wins: [its run]({run_path(experiment, run_id)})."
-        now = winner.data.tags.get(tags.REGIME_NOW, "")
+        now = plain(winner.data.tags.get(tags.REGIME_NOW, ""))
         head += f" {now[:1].upper()}{now[1:]}"
     links = [f"[Table of all cells]({view_path(experiment, sweep_id)})"]
     links += [f"`{REPORT}` under Artifacts: every figure, sortable"] if has_report else []
@@ -77,27 +80,38 @@ def version_page(run: Run, about: Mapping[str, str], metrics: Mapping[str, str])
     source = f"[run {run.info.run_id}]({run_path(run.info.experiment_id, run.info.run_id)})"
     if sweep := about.get(tags.SWEEP_ID):
         source += f" of sweep [{sweep}]({view_path(run.info.experiment_id, sweep)})"
-    instrument = about.get(tags.INSTRUMENT, "an unnamed instrument")
-    parts = [f"**{about.get(tags.CELL, 'model')}** on {instrument}, {source}"]
+    instrument = plain(about.get(tags.INSTRUMENT, "an unnamed instrument"))
+    parts = [f"**{plain(about.get(tags.CELL, 'model'))}** on {instrument}, {source}"]
     if metrics:
-        cells = "\n".join(f"| {name} | {value} |" for name, value in metrics.items())
+        rows = [f"| {plain(name)} | {plain(value)} |" for name, value in metrics.items()]
+        cells = "\n".join(rows)
         parts.append(f"| metric | value |\n|---|---|\n{cells}")
     found = [line for name in _FOUND for line in about.get(name, "").split("; ") if line]
     if found:
         parts.append(f"Gate `{about.get(tags.GATE, '')}`:\n\n{_bullets(found)}")
     if labels := about.get(tags.LABELS):
-        parts.append(f"Labels {labels}.")
+        parts.append(f"Labels {plain(labels)}.")
     return "\n\n".join(parts)
 
 
 def in_a_line(page: str | None) -> str:
     """The first line of a description without its marks, for a terminal."""
     line = (page or "").split("\n")[0].replace("**", "")
-    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line)
+    return html.unescape(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line))
+
+
+def plain(text: str) -> str:
+    """A text on one line that Markdown and HTML show as it is: their marks become references.
+
+    Unlike one after a backslash, a character that is written by its number marks nothing in any
+    dialect of Markdown.
+    """
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", " ".join(line.split()))
 
 
 def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line.strip()}" for line in lines if line.strip())
+    return "\n".join(f"- {plain(line)}" for line in lines if line.strip())
 
 
 def _markdown(table: pd.DataFrame, experiment: str) -> str:
@@ -105,8 +119,8 @@ def _markdown(table: pd.DataFrame, experiment: str) -> str:
     columns = ["cell", "K", "bic", "val_ll/bar", "gain_t", "gain_ewma", "eligible"]
     rows = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for _, row in table.iterrows():
-        link = f"[{row['cell']}]({run_path(experiment, row['run'])})"
-        eligible = str(row["eligible"])[:80].replace("|", "/")
+        link = f"[{plain(row['cell'])}]({run_path(experiment, row['run'])})"
+        eligible = plain(str(row["eligible"])[:80])
         figures = [_figure(row[name], form) for name, form in _FORMS.items()]
         rows.append("| " + " | ".join([link, *figures, eligible]) + " |")
     return "\n".join(rows)

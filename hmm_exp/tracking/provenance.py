@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import hmm_exp
+from hmm_exp.errors import redacted
 from hmm_exp.tracking.store import git_sha
 
 PROGRAM = "hmm_exp.train"
@@ -14,11 +15,11 @@ ENVIRONMENT_FILE = "environment.txt"  # artifact of a sweep's parent and of a si
 
 
 def command_line() -> str:
-    """The command that started this process, as a shell reads it, without a sweep to go on with."""
+    """The command that started this process, for a shell, without a sweep id and passwords."""
     words = [word for word in sys.argv[1:] if not word.startswith("sweep_id=")]
     script = Path(sys.argv[0])
     start = ["python", "-m", PROGRAM] if script.stem == PROGRAM.split(".")[1] else [script.name]
-    return shlex.join([*start, *words])
+    return redacted(shlex.join([*start, *words]))
 
 
 def environment() -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mlflow.entities import Metric, Param, RunStatus, RunTag
 
+from hmm_exp import errors
 from hmm_exp.config import Config
 from hmm_exp.detector import Detector
-from hmm_exp.errors import HmmExpError
 from hmm_exp.tracking import owner, tags
 from hmm_exp.tracking.bundle import LOG_FILE, LONGEST_TAG, Bundle, cell_name, identity, params
 from hmm_exp.tracking.serving import log_detector
@@ -70,10 +70,10 @@ def one_line(error: BaseException) -> str:
     """Give an error as one line; one that is not ours keeps its type, which stands for no text."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    text, name = " ".join(str(error).split()), type(error).__name__
+    text, name = errors.one_line(error), type(error).__name__
     if not text:
         return name
-    return text if isinstance(error, HmmExpError) else f"{name}: {text}"
+    return text if isinstance(error, errors.HmmExpError) else f"{name}: {text}"
 
 
 def _has_model(store: Store, run_id: str) -> bool:

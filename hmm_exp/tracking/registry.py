@@ -23,6 +23,7 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.config import GateConfig
 from hmm_exp.errors import TrackingError, one_line
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.address import sqlite_path
 from hmm_exp.tracking.continuity import Naming, name_states
 from hmm_exp.tracking.evidence import Unfit, model_id, read_evidence, read_incumbent
 from hmm_exp.tracking.gate import Verdict, judge
@@ -35,7 +36,6 @@ from hmm_exp.tracking.versions import ALIAS, STAGE, Champion, Versions, champion
 
 __all__ = ["ALIAS", "STAGE", "Champion", "Decision", "Rollback", "champion", "promote", "rollback"]
 
-_SQLITE = "sqlite:///"
 _OTHERS_DONE_WITHIN = 120  # seconds
 
 
@@ -305,7 +305,7 @@ def _one_at_a_time(client: MlflowClient, leased: str | None) -> Iterator[Callabl
     lock = FileLock(_lock_file(uri))
     try:
         with lock.acquire(timeout=_OTHERS_DONE_WITHIN):
-            if leased is None or uri.startswith(_SQLITE):
+            if leased is None or sqlite_path(uri) is not None:
                 yield _nothing
                 return
             with lease(client, leased, patience=_OTHERS_DONE_WITHIN) as held:
@@ -319,8 +319,9 @@ def _nothing() -> None:
 
 
 def _lock_file(uri: str) -> Path:
-    if uri.startswith(_SQLITE):
-        return Path(f"{uri.removeprefix(_SQLITE)}-promotion.lock")
+    database = sqlite_path(uri)
+    if database is not None:
+        return Path(f"{database}-promotion.lock")
     store = hashlib.sha256(f"{getpass.getuser()} {uri}".encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"hmm_exp-{store}-promotion.lock"
 

@@ -57,9 +57,10 @@ _SOURCE = (  # what loading and predicting need of this package
     "stream",
     "tracking/__init__.py",
     "tracking/serving.py",
-    "tracking/answering.py",
-    "tracking/rest.py",
-    "tracking/loading.py",
+    *(
+        f"tracking/{name}.py"
+        for name in ("answering", "rest", "loading", "address", "health", "relocation")
+    ),
 )
 
 

@@ -6,13 +6,9 @@ Default: `mlflow.db` (SQLite) and `mlruns/` in the folder where the program runs
 
 import logging
 import os
-import re
 import sqlite3
 import subprocess
-import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,28 +19,26 @@ from typing import TypeVar
 import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
-from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from mlflow.tracking import MlflowClient
 from requests.exceptions import RequestException
 
 from hmm_exp.config import TrackingConfig
-from hmm_exp.errors import TrackingError
+from hmm_exp.errors import TrackingError, one_line
+from hmm_exp.tracking.address import (
+    ARTIFACTS,
+    is_served,
+    resolve_uri,
+    sqlite_path,
+    sqlite_uri,
+)
+from hmm_exp.tracking.health import NoAnswerError, check_answer, check_writable, reason
+from hmm_exp.tracking.relocation import check_name, check_place
 
-DATABASE = "mlflow.db"
-ARTIFACTS = "mlruns"
-_SQLITE = "sqlite:///"
-_ANSWER_WITHIN = 10  # seconds
 _PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"}  # what a busy or restarting store says
 _LONGEST_PAUSE = 10.0  # seconds between two tries
-_LONGEST = 200  # characters of a reason
-_SYSTEM_ERROR = re.compile(r"\[Errno -?\d+\] ([\w ]+)")
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 _lost = False  # patience ran out in this process, and the store has not answered since
-
-
-class NoAnswerError(TrackingError):
-    """A tracking server cannot be reached at this moment."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +49,6 @@ class Store:
     experiment_id: str
     experiment: str
     client: MlflowClient
-
-
-def resolve_uri(uri: str | None = None) -> str:
-    """Absolute tracking URI: the given one, else MLFLOW_TRACKING_URI, else SQLite in this folder.
-
-    Absolute, because workers may run elsewhere and share nothing but the resolved text.
-    """
-    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{DATABASE}"
-    if "://" not in chosen:
-        raise TrackingError(
-            f"tracking.uri={chosen}: write sqlite:///{chosen}/{DATABASE} or an http(s) address "
-            "(MLflow 3 keeps no runs in plain folders)"
-        )
-    if chosen.startswith(_SQLITE):
-        return _SQLITE + str(Path(chosen.removeprefix(_SQLITE)).absolute())
-    return chosen
 
 
 def open_store(tracking: TrackingConfig) -> Store:
@@ -85,16 +63,15 @@ def open_store(tracking: TrackingConfig) -> Store:
     """
     uri = resolve_uri(tracking.uri)
     check_store(tracking)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
-    mlflow.set_tracking_uri(uri)
-    if uri.startswith(("http://", "https://")):  # `patiently` says how long to try
+    _point_mlflow_at(uri)
+    if is_served(uri):  # `patiently` says how long to try
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two for each run
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # one line a try
     try:
         client, experiment_id = _made(uri, tracking.experiment)
     except MlflowException as error:
-        raise TrackingError(f"tracking store {uri}: {' '.join(str(error).split())}") from None
+        raise TrackingError(f"tracking store {uri}: {one_line(error)}") from None
     return Store(uri, experiment_id, tracking.experiment, client)
 
 
@@ -104,15 +81,17 @@ def check_store(tracking: TrackingConfig) -> None:
     Raises
     ------
     TrackingError
-        When the store does not answer or its folder cannot be written.
+        When the store does not answer, cannot be used, was moved, or its folder cannot be written.
     """
     uri = resolve_uri(tracking.uri)
-    if uri.startswith(_SQLITE):
-        _check_writable(Path(uri.removeprefix(_SQLITE)).parent)
-    elif uri.startswith(("http://", "https://")):
-        _check_server(uri)
-    else:
-        _check_database(uri)
+    path = sqlite_path(uri)
+    if path is not None:
+        check_name(path)
+        check_writable(path.parent)
+    if path is None or path.exists():
+        check_answer(uri)
+    if path is not None and path.exists():
+        check_place(path)
 
 
 def store_of(tracking: TrackingConfig) -> Store:
@@ -122,9 +101,8 @@ def store_of(tracking: TrackingConfig) -> Store:
 
 def artifact_root(store: Store) -> Path:
     """Folder beside the database, or in this folder when a server keeps the runs."""
-    if store.uri.startswith(_SQLITE):
-        return Path(store.uri.removeprefix(_SQLITE)).parent / ARTIFACTS
-    return Path.cwd() / ARTIFACTS
+    database = sqlite_path(store.uri)
+    return (Path.cwd() if database is None else database.parent) / ARTIFACTS
 
 
 def patiently(action: Callable[[], Result], patience: float) -> Result:
@@ -160,8 +138,9 @@ def patiently(action: Callable[[], Result], patience: float) -> Result:
 
 def analyse(store: Store) -> None:
     """Let SQLite look at how its tables are filled: sorting many runs is far faster after that."""
-    if store.uri.startswith(_SQLITE):
-        with closing(sqlite3.connect(store.uri.removeprefix(_SQLITE))) as connection:
+    database = sqlite_path(store.uri)
+    if database is not None:
+        with closing(sqlite3.connect(database)) as connection:
             connection.execute("PRAGMA analysis_limit=1000")  # rows of each index: a sample
             connection.execute("ANALYZE")
 
@@ -178,29 +157,49 @@ def git_sha() -> str | None:
     return answer.stdout.strip() or None
 
 
-def connect(uri: str | None = None, setting: str = "--tracking-uri") -> MlflowClient:
+def connect(
+    uri: str | None = None, setting: str = "--tracking-uri", *, artifacts: bool = True
+) -> MlflowClient:
     """Client of an existing store, for what only reads or promotes; it makes none.
 
-    `setting` is how the user says another store. Raises TrackingError.
+    Parameters
+    ----------
+    setting
+        How the user names another store.
+    artifacts
+        Whether artifacts are needed, so that a store that was moved is refused.
+
+    Raises
+    ------
+    TrackingError
+        When there is no store, or `check_store` refuses it.
     """
-    resolved = resolve_uri(uri)
-    if resolved.startswith(_SQLITE) and not Path(resolved.removeprefix(_SQLITE)).is_file():
+    resolved = resolve_uri(uri, setting)
+    path = sqlite_path(resolved)
+    if path is not None and not path.is_file():
         raise TrackingError(
             f"no tracking store at {resolved}: run where the sweep ran, or say {setting}"
         )
-    check_store(TrackingConfig(uri=resolved))
-    mlflow.set_tracking_uri(resolved)
+    if artifacts or path is None:
+        check_store(TrackingConfig(uri=resolved))
+    else:
+        check_answer(resolved)
+    _point_mlflow_at(resolved)
     return _client(resolved)
+
+
+def _point_mlflow_at(uri: str) -> None:
+    """Let MLflow use a store, without telling of every table it makes or error that it raises."""
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    mlflow.set_tracking_uri(uri)
 
 
 def _no_answer(error: Exception) -> str:
     """Which store does not answer, and why: of nested errors what the system said, if it did."""
     if isinstance(error, NoAnswerError):
         return str(error)
-    place = re.sub(r"//[^/@]*@", "//", mlflow.get_tracking_uri())  # without a password
-    text = " ".join(str(error).split())
-    system = _SYSTEM_ERROR.search(text)
-    return f"the tracking store {place} does not answer: {system[1] if system else text[:_LONGEST]}"
+    return f"the tracking store {mlflow.get_tracking_uri()} does not answer: {reason(error)}"
 
 
 @cache
@@ -210,10 +209,10 @@ def _opened(uri: str, experiment: str) -> Store:
 
 def _made(uri: str, name: str) -> tuple[MlflowClient, str]:
     """Client and experiment; a database is made under a lock, already the client makes tables."""
-    if not uri.startswith(_SQLITE):
+    database = sqlite_path(uri)
+    if database is None:
         client = _client(uri)
         return client, _get_or_create(client, name, artifact_location=None)
-    database = Path(uri.removeprefix(_SQLITE))
     with FileLock(f"{database}.lock"):
         if not database.exists():
             _make_tables(database)
@@ -237,23 +236,23 @@ def _make_tables(database: Path) -> None:
     for name in (database, part):  # SQLite would play what is left of a lost file into the new one
         for ending in ("", "-journal", "-wal", "-shm"):
             name.with_name(name.name + ending).unlink(missing_ok=True)
-    store = SqlAlchemyStore(f"{_SQLITE}{part}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+    store = SqlAlchemyStore(sqlite_uri(part), (database.parent / ARTIFACTS).as_uri())
     store.engine.dispose()  # with its last connection SQLite has written all into the file
     part.replace(database)
 
 
 def _client(uri: str) -> MlflowClient:
     """Client of a store. Raises TrackingError for a database with which MLflow cannot work."""
-    if uri.startswith(("http://", "https://")):
+    if is_served(uri):
         return MlflowClient(uri)
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         return MlflowClient(uri)
-    except SQLAlchemyError as error:
-        reason = str(error).splitlines()[0]
+    except (MlflowException, SQLAlchemyError) as error:
         raise TrackingError(
-            f"tracking database {uri} cannot be used: {reason}; a broken one can be moved away"
+            f"tracking database {sqlite_path(uri) or uri} cannot be used: {one_line(error)}; "
+            "a broken one can be moved away"
         ) from None
 
 
@@ -269,39 +268,3 @@ def _get_or_create(client: MlflowClient, name: str, artifact_location: str | Non
             f"experiment {name!r} is deleted: restore it or set tracking.experiment"
         )
     return experiment.experiment_id
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise TrackingError(f"cannot write to {folder}: {error.strerror}") from None
-
-
-def _check_server(uri: str) -> None:
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_WITHIN):
-            pass
-    except urllib.error.HTTPError:
-        pass  # something answers; MLflow will say more, a login for example
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise NoAnswerError(f"tracking server {uri} does not answer: {reason}") from None
-
-
-def _check_database(uri: str) -> None:
-    from sqlalchemy import create_engine
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-
-    try:
-        with create_engine(uri).connect():
-            pass
-    except ArgumentError:
-        raise TrackingError(f"tracking.uri={uri} is not an address MLflow can use") from None
-    except SQLAlchemyError as error:
-        reason = str(error).splitlines()[0]
-        raise TrackingError(f"tracking database {uri} does not answer: {reason}") from None
-    except ImportError as error:
-        raise TrackingError(f"tracking.uri={uri} needs the package {error.name}") from None

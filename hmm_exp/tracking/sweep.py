@@ -9,7 +9,7 @@ from mlflow.entities import Run, RunStatus
 from omegaconf import DictConfig, open_dict, read_write
 
 from hmm_exp.config import Config, to_config
-from hmm_exp.errors import TrackingError
+from hmm_exp.errors import TrackingError, redacted
 from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.hmm.threads import cores
 from hmm_exp.tracking import isolation, live, owner, tags, terminal
@@ -19,6 +19,7 @@ from hmm_exp.tracking.leaderboard import (
     sweep_cells,
     sweep_parent,
 )
+from hmm_exp.tracking.login import quoted
 from hmm_exp.tracking.preflight import Plan, check_data
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.store import (
@@ -56,7 +57,7 @@ def open_sweep(config: DictConfig, plan: Plan) -> tuple[Config, list[str]]:
         store.client.set_tag(parent.info.run_id, tags.ATTEMPT, str(attempt))
         store.client.set_tag(parent.info.run_id, tags.N_CELLS, str(plan.n_cells))
     settings.sweep_id = parent.data.tags[tags.SWEEP_ID]
-    settings.tracking.uri = store.uri
+    settings.tracking.uri = redacted(store.uri)  # MLFLOW_TRACKING_URI has the login
     settings.sweep.parent_run = parent.info.run_id
     settings.sweep.n_cells, settings.sweep.attempt = plan.n_cells, attempt
     settings.sweep.owner = owner.this_process()
@@ -189,18 +190,12 @@ def _words(settings: Config) -> list[str]:
         f"sweep.parent_run={sweep.parent_run}",
         f"sweep.n_cells={sweep.n_cells}",
         f"sweep.attempt={sweep.attempt}",
-        f"sweep.owner={_quoted(sweep.owner)}",
-        f"sweep.folder={_quoted(sweep.folder)}",
+        f"sweep.owner={quoted(sweep.owner)}",
+        f"sweep.folder={quoted(sweep.folder)}",
         f"sweep.varied=[{','.join(sweep.varied)}]",
-        f"tracking.uri={_quoted(settings.tracking.uri)}",
+        f"tracking.uri={quoted(settings.tracking.uri)}",
         f"compute.threads={settings.compute.threads or 'null'}",
     ]
-
-
-def _quoted(text: str | None) -> str:
-    """Give a text as Hydra reads it back whatever is in it."""
-    escaped = str(text).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _threads(settings: Config, n_cells: int) -> int | None:

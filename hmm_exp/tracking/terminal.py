@@ -2,15 +2,19 @@
 
 import json
 import secrets
+import shlex
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from hmm_exp.errors import redacted
 from hmm_exp.experiment.unscored import why_no_gain
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.address import DATABASE, is_served, sqlite_path
 from hmm_exp.tracking.pages import run_path, view_path
-from hmm_exp.tracking.store import Store, resolve_uri
+from hmm_exp.tracking.store import Store
 
 if TYPE_CHECKING:
     from hmm_exp.experiment.result import RunResult
@@ -76,11 +80,11 @@ def new_sweep_id() -> str:
 
 def ui_command(store: Store) -> str:
     """Give the command that serves the store's UI, empty when a server does already."""
-    if store.uri.startswith(("http://", "https://")):
+    if is_served(store.uri):
         return ""
-    if store.uri == resolve_uri():
+    if sqlite_path(store.uri) == Path.cwd() / DATABASE:  # which it serves without an option
         return "mlflow ui, then "
-    return f"mlflow ui --backend-store-uri {store.uri}, then "
+    return f"mlflow ui --backend-store-uri {shlex.quote(redacted(store.uri))}, then "
 
 
 def plain_table(table: pd.DataFrame) -> str:
@@ -90,8 +94,7 @@ def plain_table(table: pd.DataFrame) -> str:
 
 def ui_link(store: Store, *, run_id: str | None = None, sweep_id: str | None = None) -> str:
     """Address of a run, or of the table of a sweep's cells, in the MLflow UI."""
-    served = store.uri.startswith(("http://", "https://"))
-    base = store.uri.rstrip("/") if served else "http://127.0.0.1:5000"
+    base = redacted(store.uri).rstrip("/") if is_served(store.uri) else "http://127.0.0.1:5000"
     if run_id is not None:
         return f"{base}/{run_path(store.experiment_id, run_id)}"
     assert sweep_id is not None

@@ -1,0 +1,40 @@
+"""The login in a tracking address: in the environment of a sweep, and in none of its files.
+
+Hydra keeps the words of a command and the composed config in a folder of every run, and the store
+keeps them as params and artifacts.
+"""
+
+import os
+import re
+
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from hmm_exp.errors import redacted
+from hmm_exp.tracking.address import VARIABLE
+
+
+def hide_login(config: DictConfig) -> None:
+    """Move an address with a login from a composed config to MLFLOW_TRACKING_URI.
+
+    The config keeps the address without it, from which `resolve_uri` finds the whole one again.
+    Workers inherit the variable; those of other machines need it in their own environment.
+    """
+    uri = OmegaConf.select(config, "tracking.uri")
+    if not isinstance(uri, str) or redacted(uri) == uri:
+        return
+    os.environ[VARIABLE] = uri
+    with read_write(config), open_dict(config):
+        config.tracking.uri = redacted(uri)
+        words = config.hydra.overrides.task
+        config.hydra.overrides.task = [
+            f"tracking.uri={quoted(redacted(uri))}" if word.startswith("tracking.uri=") else word
+            for word in words
+        ]
+        config.hydra.job.override_dirname = redacted(str(config.hydra.job.override_dirname))
+
+
+def quoted(text: str | None) -> str:
+    """Give a text as Hydra reads it back whatever is in it."""
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(text))  # no interpolation
+    return QuotedString(escaped, Quote.single).with_quotes()
