@@ -167,8 +167,8 @@ def promise_of(detector: Detector) -> Promise:
             f"than {MIN_BARS} rows; train it again on at least as many"
         )
     stored, K = Fields(detector.promise, "promise"), detector.n_states
-    of_returns = ("score", "yardstick", "static")
-    optional = of_returns if any(name in stored for name in of_returns) else ()
+    has_score, has_static = ("score" in stored or "yardstick" in stored), "static" in stored
+    optional = ["score", "yardstick"] * (has_score or has_static) + ["static"] * has_static
     stored.only(
         ["first", "last", "n_rows", "held_out", "log_lik", "shares", "share_charts", *optional]
     )
@@ -187,9 +187,9 @@ def promise_of(detector: Detector) -> Promise:
         n_rows=stored.whole("n_rows", least=MIN_BARS),
         held_out=stored.truth("held_out"),
         log_lik=Promised.from_stored(stored.part("log_lik"), K),
-        score=Promised.from_stored(stored.part("score"), K) if optional else None,
-        yardstick=Yardstick.from_stored(stored.part("yardstick"), K) if optional else None,
-        static=Yardstick.from_stored(stored.part("static"), 1) if optional else None,
+        score=Promised.from_stored(stored.part("score"), K) if has_score else None,
+        yardstick=Yardstick.from_stored(stored.part("yardstick"), K) if has_score else None,
+        static=Yardstick.from_stored(stored.part("static"), 1) if has_static else None,
         shares=shares,
         share_charts=charts,
     )

@@ -62,8 +62,16 @@ def sqlite_path(uri: str) -> Path | None:
     if found is None:
         return None
     decoded, written = Path(unquote(found[1])), Path(found[1])
-    as_written = written.parent.is_dir() and not decoded.parent.is_dir()
+    as_written = _is_folder(written.parent) and not _is_folder(decoded.parent)
     return (written if as_written else decoded).absolute()
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a folder is there and may be reached."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def sqlite_uri(path: Path) -> str:
