@@ -130,7 +130,7 @@ def test_a_damaged_promise_names_the_field_and_the_rule(detector, change, messag
         promise_of(replace(detector, promise=detector.promise | change))
 
 
-@pytest.mark.parametrize("name", ["log_lik", "yardstick", "score", "static", "shares"])
+@pytest.mark.parametrize("name", ["log_lik", "yardstick", "score", "shares"])
 def test_a_torn_promise_names_what_it_lacks(detector, name):
     torn = {part: value for part, value in detector.promise.items() if part != name}
     with pytest.raises(ModelError, match=f"promise.{name} is missing"):
