@@ -83,11 +83,12 @@ def check_causality(
     import pandas as pd
 
     from hmm_exp.errors import HistoryError
+    from hmm_exp.features.build import bars_in_words
 
     if len(bars) < 2 * detector.min_history:
         raise HistoryError(
-            f"{len(bars)} bars are too few: at least {2 * detector.min_history} are needed, twice "
-            "what one answer needs"
+            f"{bars_in_words(bars)}, are too few: at least {2 * detector.min_history:,} are "
+            "needed, twice what one answer needs"
         )
     rng = np.random.default_rng(seed)
     whole = views(detector, bars)

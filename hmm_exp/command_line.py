@@ -128,6 +128,6 @@ def _own_words(text: str) -> str:
     """The text on one line, a setting `data.bad_rows=drop` as the option `--bad-rows drop`."""
 
     def option(setting: re.Match) -> str:
-        return f"--{setting[1].replace('_', '-')} {setting[2]}"
+        return f"--{setting[1].replace('_', '-')}" + (f" {setting[2]}" if setting[2] else "")
 
-    return one_line(re.sub(r"\bdata\.(\w+)=(\w+)", option, text))
+    return one_line(re.sub(r"\bdata\.(\w+_column|\w+(?==))(?:=(\w+))?", option, text))

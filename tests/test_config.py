@@ -96,7 +96,8 @@ def test_every_group_of_the_schema_has_its_folder():
     [
         ("split.train_end", "2021-01-01", "split.train_end=2021-01-01 beside split=ratio: add"),
         ("selection.cv_blocks", 1, "must be 0 (no cross-validation) or at least 2"),
-        ("registry.name", "a/b", "must be a name without / and :"),
+        ("registry.name", "a/b", "without / : ' ?"),
+        ("registry.name", "..", "not . or .."),
         ("registry.name", "", "must be a name"),
         ("tracking.experiment", " ", "must be a name"),
     ],

@@ -27,7 +27,7 @@ from hmm_exp.hmm.threads import run_all
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.market.resample import resample
-from hmm_exp.market.timeframes import timeframe_step
+from hmm_exp.market.timeframes import step_in_words, timeframe_step
 
 FORMATS = (".csv", ".parquet")
 _MANY = 1 << 16  # rows from which on threads are worth their start
@@ -145,6 +145,16 @@ def timeframe_values(bars: Bars, window: int, vwap_window: int) -> np.ndarray:
     return values
 
 
+def bars_in_words(bars: Bars) -> str:
+    """Number, length and span of bars: a wrong unit of their times shows here.
+
+    >>> bars_in_words(bars)
+    '2,000 bars of 1H, 2024-01-01 to 2024-03-24'
+    """
+    first, last = bars.frame.index[0], bars.frame.index[-1]
+    return f"{len(bars):,} bars of {step_in_words(bars.step)}, {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+
+
 def check_output(path: Path) -> None:
     """Raise ConfigError unless `path` has a known extension and lies in a folder that exists."""
     if path.suffix.lower() not in FORMATS:
@@ -202,8 +212,9 @@ def _no_complete_row(bars: Bars, recipe: Recipe, X: np.ndarray) -> DataError:
 def _too_few(bars: Bars, recipe: Recipe) -> HistoryError:
     needed = recipe.warmup(bars.step) + 1
     return HistoryError(
-        f"{len(bars)} bars are too few for the windows of {', '.join(recipe.timeframes)}: "
-        f"{needed} are needed; features.window, features.vwap_hours and timeframe decide"
+        f"{bars_in_words(bars)}, are too few for the windows of {', '.join(recipe.timeframes)}: "
+        f"{needed:,} are needed; if a bar is not {step_in_words(bars.step)} long, set "
+        "data.timestamp_column; else features.window, features.vwap_hours and timeframe decide"
     )
 
 
