@@ -20,14 +20,10 @@ from hmm_exp.config import Config, checked
 from hmm_exp.config.hydra_errors import composition_error
 from hmm_exp.errors import HmmExpError, one_line
 from hmm_exp.tracking import isolation, live
+from hmm_exp.tracking.folders import check_folder
 from hmm_exp.tracking.garbage import collect_seldom
 from hmm_exp.tracking.launchers import check_launcher, in_this_process
-from hmm_exp.tracking.preflight import (
-    check_folder,
-    plan_sweep,
-    refuse_own_words,
-    refuse_sweep_words,
-)
+from hmm_exp.tracking.preflight import plan_sweep, refuse_own_words, refuse_sweep_words
 
 FAILED, BAD_INPUT = 1, 2
 _open: Config | None = None

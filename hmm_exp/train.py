@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -48,6 +49,7 @@ def main() -> None:
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that the line below is all
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    warnings.formatwarning = _warning
     logging.raiseExceptions = False  # a full disk is said once, by what needs it
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -70,9 +72,18 @@ def _end(error: BaseException) -> None:
             print("error: interrupted", file=sys.stderr)
         elif _at_work:
             raise error
-        else:  # settings of Hydra's own that its parts do not take
-            _refuse(f"Hydra cannot start with these words: {type(error).__name__}: {error}")
+        else:
+            _refuse_hydra(error)
     sys.exit(_exit_status(error))
+
+
+def _refuse_hydra(error: BaseException) -> None:
+    """Leave after settings of Hydra's own that its parts do not take."""
+    from hmm_exp.tracking.folders import remove_run_folder
+
+    remove_run_folder()
+    words = " ".join(word for word in sys.argv[1:] if "hydra" in word) or "these words"
+    _refuse(f"Hydra cannot start with {words}: {type(error).__name__}: {error}")
 
 
 class _TerminatedError(KeyboardInterrupt):
@@ -81,6 +92,13 @@ class _TerminatedError(KeyboardInterrupt):
 
 def _terminate(signum: int, frame: object) -> None:
     raise _TerminatedError
+
+
+def _warning(
+    message: Warning | str, category: type, filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning on one line, without the line of code that gives it."""
+    return f"warning: {one_line(message)}\n"
 
 
 def _exit_status(error: BaseException) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, RangeSweep
+from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config.checks import at_home
 from hmm_exp.config.words import hydra_text
@@ -63,7 +64,10 @@ def _values(override: Override) -> list[str]:
         return [hydra_text(path) for path in _files(sweep)]
     if isinstance(sweep, RangeSweep):
         _check_range(sweep, word)
-    return list(islice(override.sweep_string_iterator(), MOST_CELLS + 1))
+    try:
+        return list(islice(override.sweep_string_iterator(), MOST_CELLS + 1))
+    except OmegaConfBaseException:  # a sweep in a sweep
+        raise ConfigError(f"{word}: a value to sweep over is itself a sweep") from None
 
 
 def _files(pattern: Glob) -> list[str]:

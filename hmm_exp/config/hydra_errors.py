@@ -5,8 +5,7 @@ import re
 from hydra.errors import OverrideParseException
 from omegaconf.errors import GrammarParseError, InterpolationResolutionError, OmegaConfBaseException
 
-from hmm_exp.config.kinds import is_setting, kind_in_words, takes_text, unknown_setting
-from hmm_exp.config.schema import Config, flat
+from hmm_exp.config.kinds import inside, is_setting, kind_in_words, takes_text, unknown_setting
 from hmm_exp.config.words import shell_word
 
 LAUNCHERS = {  # Hydra's name: the preset, the extra it is in
@@ -16,9 +15,9 @@ LAUNCHERS = {  # Hydra's name: the preset, the extra it is in
     "ray": ("ray", "ray"),
 }
 _CHOICE = re.compile(r"Could not find '(.*)' Available options in '(.*?)': (.*?) Conf")
-_UNKNOWN = re.compile(r"Could not override '\+*([\w.]+)'|Key '\w+' not in.*?full_key: ([\w.]+)")
+_UNKNOWN = re.compile(r"Could not override '\+*([^']*)'|Key '\w+' not in.*?full_key: ([\w.]+)")
 _MERGING = "Error merging override "
-_LIST = re.compile(r"Ambiguous value for argument '(([\w.]+)=(.*))' 1\. ")
+_LIST = re.compile(r"Ambiguous value for argument '(([^=]*)=(.*))' 1\. ")
 _SWEEP = re.compile(r"Sweep parameters '(.*)' requires")
 
 
@@ -27,8 +26,9 @@ def composition_error(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         return f"{error.override} cannot be read: quote what holds other signs than letters"
     root = error.__cause__ or error
-    if isinstance(root, InterpolationResolutionError | GrammarParseError):
-        return _interpolation(root)
+    for one in (error, root):
+        if isinstance(one, InterpolationResolutionError | GrammarParseError):
+            return _interpolation(one)
     if str(error).startswith(_MERGING):
         return _wrong(str(error).removeprefix(_MERGING), root)
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
@@ -56,8 +56,8 @@ def _wrong(word: str, cause: BaseException) -> str:
     name = word.partition("=")[0].lstrip("+")
     if is_setting(name):
         return f"{word}: must be {kind_in_words(name)}"
-    if inside := next((known for known in flat(Config()) if known.startswith(f"{name}.")), None):
-        return f"{word}: {name} holds settings, such as {inside}"
+    if first := inside(name):
+        return f"{word}: {name} holds settings, such as {first}"
     return f"{word}: {str(cause).splitlines()[0]}"
 
 

@@ -28,6 +28,12 @@ def is_setting(name: str) -> bool:
     return name in _types()
 
 
+def inside(name: str) -> str | None:
+    """First setting under a name: `registry.name` of "registry"; of "_global_" the very first."""
+    known = (setting for setting in _types() if f"{setting}.".startswith(f"{name}."))
+    return next(iter(_types()) if name == "_global_" else known, None)
+
+
 def is_group(name: str) -> bool:
     """Whether a name stands for a group of `conf/`, of which one choice is taken."""
     return "/" in name or (name.isidentifier() and (conf_dir() / name).is_dir())

@@ -23,6 +23,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hmm_exp.config.checks import at_home
 from hmm_exp.config.kinds import (
     choices,
+    inside,
     is_group,
     is_setting,
     kind_in_words,
@@ -33,9 +34,9 @@ from hmm_exp.errors import ConfigError
 
 QUIET = "--quiet"
 _SETTING = re.compile(r"[~+]|[^-=][^=]*=")
-_NAME = re.compile(r"[~+]*[\w$./@-]*", re.ASCII)
+_NAME = re.compile(r"(\+{1,2}|~)?[\w$./-]+", re.ASCII)
 _GRID = "hydra.sweeper.params."
-_OURS = ("hydra", "hydra.callbacks", "hydra.callbacks.sweep")  # whoever takes them takes the checks
+_OURS = ("hydra", "hydra.callbacks", "hydra.callbacks.sweep", "hydra.launcher", "hydra.sweeper")
 
 
 def hydra_words(words: list[str]) -> list[str]:
@@ -60,11 +61,11 @@ def as_hydra_reads(word: str) -> str:
     """Quote the value of a text setting where Hydra would misread it. Raises ConfigError."""
     name, _, value = word.partition("=")
     plain = name.lstrip("+~")
-    if plain in _OURS or plain.startswith("hydra.callbacks.sweep."):
+    if plain in _OURS or plain.startswith("hydra.callbacks.sweep.") or plain.endswith("._target_"):
         raise ConfigError(f"{word}: the program needs its own {plain}")
     if plain.startswith(_GRID):
         raise ConfigError(f"{word}: on the command line a grid is -m {word.split(_GRID)[1]}")
-    override = _parsed(word)
+    override = _parsed(word) if _NAME.fullmatch(name) else None
     if name.startswith("~") or not (takes_text(plain) or is_group(plain)):
         if override is None:
             raise _unreadable(word)
@@ -87,8 +88,10 @@ def shell_word(name: str, text: str) -> str:
 
 def _text(name: str, value: str, override: Override | None) -> str:
     """Value of a text setting as Hydra reads it."""
-    if name == "data.path" and value and os.path.exists(at_home(value)):  # noqa: PTH110
-        return hydra_text(value)
+    if name == "data.path":
+        for paths in ([value], value.split(",")):
+            if all(path and os.path.exists(at_home(path)) for path in paths):  # noqa: PTH110
+                return ",".join(map(hydra_text, paths))
     if override is None and "${" in value:
         raise ConfigError(f"{name}={value}: an interpolation that cannot be read; it ends with }}")
     if override is None and "," in value:
@@ -129,7 +132,7 @@ def _unreadable(word: str) -> ConfigError:
     """Explain a value that Hydra's grammar does not hold, by what the setting takes."""
     name, _, value = word.partition("=")
     plain = name.lstrip("+~")
-    if not _NAME.fullmatch(name) or not plain:
+    if not _NAME.fullmatch(name):
         return ConfigError(f"{word!r} is no setting: write name=value, such as model.n_states=3")
     if is_setting(plain):
         kind = kind_in_words(plain)
@@ -174,6 +177,8 @@ def _checked_options(options: list[str], words: list[str]) -> argparse.Namespace
     for name, given in (("--resolve", found.resolve), ("--package", found.package)):
         if given and not found.cfg:
             refuse(f"{name} goes with --cfg job")
+    if found.cfg == "job" and not inside(found.package or "_global_"):
+        refuse(f"--package {found.package}: no such group of settings")
     if found.experimental_rerun:
         refuse("--experimental-rerun would unpickle a file: give the command's words again")
     if found.config_name:

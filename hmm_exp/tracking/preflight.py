@@ -7,11 +7,9 @@ a bad value at the cost of a sum. Settings are checked before anything heavy is 
 import math
 import re
 import shlex
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from operator import attrgetter
-from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -142,27 +140,6 @@ def refuse_own_words(settings: Config) -> None:
     for name, value in vars(settings.sweep).items():
         if name not in _OF_USER and value != plain[name]:
             raise ConfigError(f"sweep.{name}={value}: the program sets it; leave the word out")
-
-
-def check_folder(option: str, folder: str, inside: str | None = None) -> None:
-    """Raise ConfigError unless a folder can be made and written; what does not exist is not left.
-
-    `inside` is a folder that Hydra makes in it.
-    """
-    place = Path(folder) / (inside or "")
-    new: list[Path] = []
-    try:
-        new = [path for path in (place, *place.parents) if not path.exists()]
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{option}={folder}: cannot be made and written: {reason}") from None
-    finally:
-        for path in new:
-            with suppress(OSError):
-                path.rmdir()
 
 
 def _words(config: DictConfig) -> list[str]:
