@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hmm_exp.command_line import DONE, Parser, add_read_options, exit_status, with_read_options
+from hmm_exp.command_line import (
+    DONE,
+    Parser,
+    add_read_options,
+    exit_status,
+    whole,
+    with_read_options,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,12 +173,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--model", required=True, help="models:/..., runs:/..., a run's id, a folder or a file")
     add("--bars", type=Path, required=True, help="bars: CSV, gzip or Parquet")
     add_read_options(parser)
-    add("--times", type=int, default=20, help="random times to change the future at (default: 20)")
-    add("--seed", type=int, default=0, help="of the random times (default: 0)")
-    args = parser.parse_args(argv)
-    if args.times < 1:
-        parser.error(f"--times {args.times}: at least 1")
-    return args
+    add(
+        "--times",
+        type=whole(1, 100_000),
+        default=20,
+        help="random times to change the future at (default: 20)",
+    )
+    add("--seed", type=whole(0, 2**64), default=0, help="of the random times (default: 0)")
+    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:
