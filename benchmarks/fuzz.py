@@ -15,6 +15,7 @@ import argparse
 import os
 import random
 import resource
+import shlex
 import shutil
 import signal
 import sys
@@ -216,18 +217,53 @@ localhost:5000  databricks  file:///tmp  postgresql://u:p@127.0.0.1:9/x  bars.cs
 """)
 VALUES += ["", " a", "\u202e", "\x1b[31m", "\n", "\t", "\udcff", "\x7f", "9" * 30, "9" * 5000]
 VALUES += ["x" * 3000, "[" * 400, "{" * 3000, "(" * 3000]
+HARD = """
+-m model.n_states=2,2
+-m features=v1,v1 model.n_states='choice(2,02)'
+-m data=bars data.bar_stamp=open 'data.path=glob(*.csv)'
+data=bars data.bar_stamp=open 'data.path=~/BTCUSDT.P, 60.csv'
+data=bars data.bar_stamp=open 'data.path=a#b.csv'
+data=bars data.bar_stamp=open data.path=BTCUSDT.P, 60.csv
+'model.state_grid={min: 2, max: 5}'
+model=5
+data=null
+model=
+-m --cfg=job
+--cfg nonsense
+--resolve
+hydra.run.dir=/proc/x
+-m hydra.sweep.dir=bars.csv/x
+hydra.sweeper.params.model.n_states=2,3
+sweep.parent_run=x
+hydra.job_logging.root.level=X
+hydra.job.env_copy=[NOPE]
+++sweep=null
+model.n_states=1e400
+features=v2 features.vwap_hours=1e300
+timeframe.timeframes=[99999999999D]
+-m model.n_init='range(1,1e12)'
+-m model.n_init='range(1,101)' model.random_state='range(0,101)'
+registry.name=..
+split=dates split.train_end=now split.val_end=nan
+sweep_id="a'b" -m
+data.name='${nope}'
++a=1
+""".strip().splitlines()
 SIGNS = ",=#{}[]()'\"$@:\\~+<>&|;*?!%^`/. \t\u00e4\u20ac"
 SMALL = ("data.n_bars=2500", "model.n_init=1", "model.n_iter=5")
 
 
 def override_sets(seed: int) -> Callable[[int], Case]:
-    """Sets of overrides by number: valid words, most of them changed once or more."""
+    """Sets of overrides by number: first the HARD ones, then valid words, most of them changed."""
     _load()
     bars = _bars()
     files = dict.fromkeys(("bars.csv", "BTCUSDT.P, 60.csv", "a#b.csv", "a=b.csv"), bars)
 
     def case(number: int) -> Case:
-        words = override_set(random.Random(f"{seed} {number}"))
+        if number < len(HARD):
+            words = [*SMALL, *shlex.split(HARD[number])]
+        else:
+            words = override_set(random.Random(f"{seed} {number}"))
         return Case(ascii(words), files, lambda: _train(words))
 
     return case

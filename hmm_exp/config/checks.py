@@ -5,9 +5,11 @@ result into plain dataclasses and refuses what is out of range or contradictory,
 """
 
 import os
+import re
 import unicodedata
 from functools import cache
 from operator import attrgetter
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -53,7 +55,7 @@ def to_config(config: DictConfig) -> Config:
         if not is_setting(name):
             raise ConfigError(_misplaced(name))
     try:
-        settings = OmegaConf.to_object(OmegaConf.merge(_schema(), plain))
+        settings = OmegaConf.to_object(OmegaConf.merge(_schema(), _literal(plain)))
     except OmegaConfBaseException as error:
         raise ConfigError(_wrong_kind(error)) from None
     assert isinstance(settings, Config)
@@ -65,6 +67,20 @@ def to_config(config: DictConfig) -> Config:
 def at_home(path: str) -> str:
     """Path of a file that exists; else the path with `~` as the home folder."""
     return path if os.path.exists(path) else os.path.expanduser(path)  # noqa: PTH110, PTH111
+
+
+def literal(text: str) -> str:
+    """Give a text in which OmegaConf finds no interpolation `${...}` and gives it back as it is."""
+    return re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", text)
+
+
+def _literal(node: Any) -> Any:
+    """Values that are resolved, to be merged without being resolved once more."""
+    if isinstance(node, dict):
+        return {key: _literal(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_literal(value) for value in node]
+    return literal(node) if isinstance(node, str) else node
 
 
 @cache

@@ -20,7 +20,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 
-from hmm_exp.config.checks import at_home
+from hmm_exp.config.checks import at_home, literal
 from hmm_exp.config.kinds import (
     choices,
     inside,
@@ -78,7 +78,8 @@ def as_hydra_reads(word: str) -> str:
 
 def hydra_text(text: str) -> str:
     """Give a text in the quotes in which Hydra reads it as it is, whatever is in it."""
-    return QuotedString(text, Quote.single if '"' in text else Quote.double).with_quotes()
+    quote = Quote.single if '"' in text else Quote.double
+    return QuotedString(literal(text), quote).with_quotes()
 
 
 def shell_word(name: str, text: str) -> str:

@@ -40,7 +40,7 @@ def load_detector(source: str | Path) -> Detector:
     with tempfile.TemporaryDirectory() as folder:
         try:
             local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
-        except (MlflowException, OSError, ImportError, ValueError) as error:
+        except (MlflowException, OSError, ImportError) as error:
             raise ModelError(f"no model at {source}: {' '.join(str(error).split())}") from None
         return _from_path(Path(local), uri)
 

@@ -68,7 +68,7 @@ def plan_sweep(config: DictConfig) -> Plan:
         for word in words[1:]:
             settings = checked(_varied(config, base, first | {name: word}, word))
             if (meaning := _meaning(word, settings)) in distinct:
-                repeated.append(f"{word} means the same as {distinct[meaning]}: it runs once")
+                repeated.append(_twice(word, distinct[meaning]))
             else:
                 distinct[meaning] = word
                 variations.append(settings)
@@ -145,7 +145,14 @@ def refuse_own_words(settings: Config) -> None:
 def _words(config: DictConfig) -> list[str]:
     """Words of a sweep: of a grid in YAML, and of the command line, which come before them."""
     params = config.hydra.sweeper.get("params") or {}
-    return [f"{key}={value}" for key, value in params.items()] + list(config.hydra.overrides.task)
+    return [f"{key}={value}" for key, value in params.items()] + _as_said(config, "task")
+
+
+def _as_said(config: DictConfig, kind: str) -> list[str]:
+    """Overrides of Hydra or of the task as they were given, interpolations included."""
+    words = OmegaConf.to_container(config.hydra.overrides[kind], resolve=False)
+    assert isinstance(words, list)
+    return list(map(str, words))
 
 
 def _write_out(config: DictConfig, choices: dict[str, list[str]]) -> None:
@@ -153,6 +160,11 @@ def _write_out(config: DictConfig, choices: dict[str, list[str]]) -> None:
     with read_write(config), open_dict(config):
         config.hydra.sweeper.params = None
         config.hydra.overrides.task = [as_word(words) for words in choices.values()]
+
+
+def _twice(word: str, other: str) -> str:
+    same = "is named twice" if word == other else f"means the same as {other}"
+    return f"{word} {same} and runs once"
 
 
 def _meaning(word: str, settings: Config) -> str:
@@ -163,7 +175,7 @@ def _meaning(word: str, settings: Config) -> str:
 
 def _compose(config: DictConfig, overrides: list[str]) -> DictConfig:
     loader = GlobalHydra.instance().config_loader()
-    hydra_words = list(config.hydra.overrides.hydra)
+    hydra_words = _as_said(config, "hydra")
     composed = loader.load_configuration(
         config_name=config.hydra.job.config_name,
         overrides=hydra_words + overrides,

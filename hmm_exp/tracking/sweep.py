@@ -9,6 +9,7 @@ from mlflow.entities import Run, RunStatus
 from omegaconf import DictConfig, open_dict, read_write
 
 from hmm_exp.config import Config, to_config
+from hmm_exp.config.words import hydra_text
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.hmm.threads import cores
@@ -190,18 +191,12 @@ def _words(settings: Config) -> list[str]:
         f"sweep.parent_run={sweep.parent_run}",
         f"sweep.n_cells={sweep.n_cells}",
         f"sweep.attempt={sweep.attempt}",
-        f"sweep.owner={_quoted(sweep.owner)}",
-        f"sweep.folder={_quoted(sweep.folder)}",
+        f"sweep.owner={hydra_text(str(sweep.owner))}",
+        f"sweep.folder={hydra_text(str(sweep.folder))}",
         f"sweep.varied=[{','.join(sweep.varied)}]",
-        f"tracking.uri={_quoted(settings.tracking.uri)}",
+        f"tracking.uri={hydra_text(str(settings.tracking.uri))}",
         f"compute.threads={settings.compute.threads or 'null'}",
     ]
-
-
-def _quoted(text: str | None) -> str:
-    """Give a text as Hydra reads it back whatever is in it."""
-    escaped = str(text).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _threads(settings: Config, n_cells: int) -> int | None:
