@@ -35,6 +35,7 @@ from hmm_exp.errors import ConfigError
 QUIET = "--quiet"
 _SETTING = re.compile(r"[~+]|[^-=][^=]*=")
 _NAME = re.compile(r"(\+{1,2}|~)?[\w$./-]+", re.ASCII)
+_DEEPEST = 200  # brackets that are read: of 60,000 Hydra's grammar makes sense for 16 s
 _GRID = "hydra.sweeper.params."
 _OURS = ("hydra", "hydra.callbacks", "hydra.callbacks.sweep", "hydra.launcher", "hydra.sweeper")
 
@@ -152,6 +153,8 @@ def _parser() -> OverridesParser:
 
 def _parsed(word: str) -> Override | None:
     """The word by Hydra's grammar, None for one that is none of its."""
+    if max(map(word.count, "[{(")) > _DEEPEST:
+        return None
     try:
         return _parser().parse_override(word)
     except Exception:  # ANTLR's, Python's on too many digits or too deep a nesting
