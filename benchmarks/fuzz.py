@@ -4,7 +4,7 @@
 
 What is counted as wrong is shown, with `--show` every case; `--only` runs one of them. A case that
 takes more than 20 s is run once more, for 60 s: where others work, a slow one is no hang. Exit
-status 1 when anything was wrong. What a kind of case covers is said where it is made; another kind
+status 1 when anything was wrong. The module of a kind says what its cases cover; another kind
 is a function from a seed to cases by number, named in `KINDS`.
 """
 

@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _end(error: BaseException) -> None:
-    """Leave after an error that is none of ours: in a sweep, in a run, or before either."""
+    """Exit after an unexpected error: close an open sweep, or refuse what Hydra cannot use."""
     from hmm_exp.callback import abandon
 
     if not abandon(error):
@@ -78,7 +78,7 @@ def _end(error: BaseException) -> None:
 
 
 def _refuse_hydra(error: BaseException) -> None:
-    """Leave after settings of Hydra's own that its parts do not take."""
+    """Exit on settings of Hydra's own that Hydra cannot start with."""
     from hmm_exp.tracking.folders import remove_run_folder
 
     remove_run_folder()

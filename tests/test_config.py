@@ -127,8 +127,8 @@ def test_a_start_of_train_alone_is_refused():
 
 @pytest.mark.parametrize("dotted", ["data.name", "data.path", "tracking.uri", "data.volume_column"])
 @pytest.mark.parametrize("sign", ["\n", "\x1b[31m", "\x7f", "\udcff", "\x85"])
-def test_no_text_holds_signs_that_break_terminals_and_stores(dotted, sign):
-    with pytest.raises(ConfigError, match=f"{dotted}=.*control sign or bytes beyond UTF-8"):
+def test_no_text_holds_characters_that_break_terminals_and_stores(dotted, sign):
+    with pytest.raises(ConfigError, match=f"{dotted}=.*control characters or bytes that are not"):
         checked(with_setting(dotted, f"a{sign}b"))
     config = Config()
     config.features.exclude = ["a", f"a{sign}"]

@@ -75,7 +75,7 @@ def literal(text: str) -> str:
 
 
 def _literal(node: Any) -> Any:
-    """Values that are resolved, to be merged without being resolved once more."""
+    """Escape resolved values, so that a merge does not resolve them again."""
     if isinstance(node, dict):
         return {key: _literal(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -90,7 +90,7 @@ def _schema() -> DictConfig:
 
 
 def _misplaced(name: str) -> str:
-    """Complaint about a leaf that is no setting: unknown, or null in the place of settings."""
+    """Complain about a leaf that is no setting: an unknown name, or null instead of a group."""
     if name in vars(Config()):
         return f"{name}=null: {name} holds settings; leave the word out for the defaults"
     return unknown_setting(name)
@@ -102,11 +102,13 @@ def _wrong_kind(error: OmegaConfBaseException) -> str:
 
 
 def _check_texts(settings: Config) -> None:
-    """Refuse signs that break terminals, tables and stores."""
+    """Refuse characters that break terminals, tables and stores."""
     for name, value in flat(settings).items():
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and {"Cc", "Cs"} & set(map(unicodedata.category, text)):
-                raise ConfigError(f"{name}={text!r}: holds a control sign or bytes beyond UTF-8")
+                raise ConfigError(
+                    f"{name}={text!r}: holds control characters or bytes that are not UTF-8"
+                )
 
 
 def _check_ranges(settings: Config) -> None:

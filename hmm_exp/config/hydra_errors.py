@@ -24,7 +24,7 @@ _SWEEP = re.compile(r"Sweep parameters '(.*)' requires")
 def composition_error(error: Exception) -> str:
     """Hydra's and OmegaConf's words on one line, with the nearest setting for an unknown one."""
     if isinstance(error, OverrideParseException):
-        return f"{error.override} cannot be read: quote what holds other signs than letters"
+        return f"{error.override} cannot be read: quote a text that holds other characters"
     root = error.__cause__ or error
     for one in (error, root):
         if isinstance(one, InterpolationResolutionError | GrammarParseError):

@@ -241,7 +241,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Text:
-    """A text of bounded length; `without` are signs that it may not hold."""
+    """A text of bounded length; it holds no character of `without`."""
 
     longest: int
     without: str = ""

@@ -35,7 +35,7 @@ from hmm_exp.errors import ConfigError
 QUIET = "--quiet"
 _SETTING = re.compile(r"[~+]|[^-=][^=]*=")
 _NAME = re.compile(r"(\+{1,2}|~)?[\w$./-]+", re.ASCII)
-_DEEPEST = 200  # brackets that are read: of 60,000 Hydra's grammar makes sense for 16 s
+_DEEPEST = 200  # brackets of a word; Hydra's grammar takes 16 s to read 60,000
 _GRID = "hydra.sweeper.params."
 _OURS = ("hydra", "hydra.callbacks", "hydra.callbacks.sweep", "hydra.launcher", "hydra.sweeper")
 
@@ -112,7 +112,7 @@ def _is_text(override: Override) -> bool:
 
 
 def _check_choice(group: str, value: str, override: Override | None) -> None:
-    """Refuse what cannot name a choice of a group: Hydra does with a traceback."""
+    """Refuse what cannot name a choice of a group; Hydra would raise a bare ValueError."""
     read = [None] if override is None else _values(override)
     if not all(isinstance(item, str | QuotedString) for item in read):
         known = choices(group)
@@ -131,7 +131,7 @@ def _values(override: Override) -> list[Any]:
 
 
 def _unreadable(word: str) -> ConfigError:
-    """Explain a value that Hydra's grammar does not hold, by what the setting takes."""
+    """Describe a word that Hydra's grammar cannot read, by what its setting takes."""
     name, _, value = word.partition("=")
     plain = name.lstrip("+~")
     if not _NAME.fullmatch(name):
@@ -139,7 +139,7 @@ def _unreadable(word: str) -> ConfigError:
     if is_setting(plain):
         kind = kind_in_words(plain)
         if "texts" in kind:
-            kind += f'; other signs need quotes: {plain}=\'["a b","<c>"]\''
+            kind += f'; other characters need quotes: {plain}=\'["a b","<c>"]\''
         return ConfigError(f"{word}: must be {kind}")
     if plain.startswith("hydra."):
         return ConfigError(f"{word} cannot be read; a text is quoted: {shell_word(name, value)}")
@@ -152,7 +152,7 @@ def _parser() -> OverridesParser:
 
 
 def _parsed(word: str) -> Override | None:
-    """The word by Hydra's grammar, None for one that is none of its."""
+    """Parse a word by Hydra's grammar; None where that cannot read it."""
     if max(map(word.count, "[{(")) > _DEEPEST:
         return None
     try:

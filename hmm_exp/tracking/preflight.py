@@ -135,7 +135,7 @@ def refuse_sweep_words(config: DictConfig) -> None:
 
 
 def refuse_own_words(settings: Config) -> None:
-    """Raise ConfigError for what the program tells its cells, when the user says it."""
+    """Raise ConfigError when the user sets what the program tells its cells."""
     plain = asdict(SweepConfig())
     for name, value in vars(settings.sweep).items():
         if name not in _OF_USER and value != plain[name]:
@@ -145,10 +145,10 @@ def refuse_own_words(settings: Config) -> None:
 def _words(config: DictConfig) -> list[str]:
     """Words of a sweep: of a grid in YAML, and of the command line, which come before them."""
     params = config.hydra.sweeper.get("params") or {}
-    return [f"{key}={value}" for key, value in params.items()] + _as_said(config, "task")
+    return [f"{key}={value}" for key, value in params.items()] + _as_given(config, "task")
 
 
-def _as_said(config: DictConfig, kind: str) -> list[str]:
+def _as_given(config: DictConfig, kind: str) -> list[str]:
     """Overrides of Hydra or of the task as they were given, interpolations included."""
     words = OmegaConf.to_container(config.hydra.overrides[kind], resolve=False)
     assert isinstance(words, list)
@@ -175,7 +175,7 @@ def _meaning(word: str, settings: Config) -> str:
 
 def _compose(config: DictConfig, overrides: list[str]) -> DictConfig:
     loader = GlobalHydra.instance().config_loader()
-    hydra_words = _as_said(config, "hydra")
+    hydra_words = _as_given(config, "hydra")
     composed = loader.load_configuration(
         config_name=config.hydra.job.config_name,
         overrides=hydra_words + overrides,
