@@ -63,6 +63,7 @@ HARD = """
 data=bars data.bar_stamp=open 'data.path=~/BTCUSDT.P, 60.csv'
 data=bars data.bar_stamp=open 'data.path=a#b.csv'
 data=bars data.bar_stamp=open data.path=BTCUSDT.P, 60.csv
+data=bars data.bar_stamp=open data.path=bars.csv data.volume_column=none tracking.uri=sqlite:///x/m
 'model.state_grid={min: 2, max: 5}'
 model=5
 data=null

@@ -27,13 +27,18 @@ def check_folder(option: str, folder: str, inside: str | None = None) -> None:
         paths = {place, *place.parents, outer, *outer.parents}
         _new[:] = [path for path in sorted(paths, reverse=True) if not path.exists()]
         _own[:] = [path for path in _new if path in (place, outer)]
-        for path in (outer, place):
-            there = next(above for above in (path, *path.parents) if above.exists())
-            with tempfile.TemporaryDirectory(dir=there):
-                pass
+        try_folder(outer)
+        try_folder(place)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{option}={folder}: cannot be made and written: {reason}") from None
+
+
+def try_folder(folder: Path) -> None:
+    """Raise OSError unless a folder is there or can be made, and written; nothing is left."""
+    there = next(above for above in (folder, *folder.absolute().parents) if above.exists())
+    with tempfile.TemporaryDirectory(dir=there):
+        pass
 
 
 def remove_run_folder() -> None:

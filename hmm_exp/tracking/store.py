@@ -9,7 +9,6 @@ import os
 import re
 import sqlite3
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -29,6 +28,7 @@ from requests.exceptions import RequestException
 
 from hmm_exp.config import TrackingConfig
 from hmm_exp.errors import TrackingError
+from hmm_exp.tracking.folders import try_folder
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlruns"
@@ -214,6 +214,7 @@ def _made(uri: str, name: str) -> tuple[MlflowClient, str]:
         client = _client(uri)
         return client, _get_or_create(client, name, artifact_location=None)
     database = Path(uri.removeprefix(_SQLITE))
+    database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock"):
         if not database.exists():
             _make_tables(database)
@@ -273,9 +274,7 @@ def _get_or_create(client: MlflowClient, name: str, artifact_location: str | Non
 
 def _check_writable(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        try_folder(folder)
     except OSError as error:
         raise TrackingError(f"cannot write to {folder}: {error.strerror}") from None
 
