@@ -16,13 +16,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.config import Config, checked, composition_error
+from hmm_exp.config import Config, checked
+from hmm_exp.config.hydra_errors import composition_error
 from hmm_exp.errors import HmmExpError, is_of_the_store, one_line
 from hmm_exp.tracking import isolation, live
+from hmm_exp.tracking.folders import check_folder
 from hmm_exp.tracking.garbage import collect_seldom
 from hmm_exp.tracking.launchers import check_launcher, in_this_process
 from hmm_exp.tracking.login import hide_login
-from hmm_exp.tracking.preflight import plan_sweep, refuse_sweep_words, replace_grid
+from hmm_exp.tracking.preflight import plan_sweep, refuse_own_words, refuse_sweep_words
 
 FAILED, BAD_INPUT = 1, 2
 _open: Config | None = None
@@ -39,17 +41,19 @@ class SweepCallback(Callback):
         if self.settings is None and config.hydra.mode != RunMode.MULTIRUN:
             with _exits_with(BAD_INPUT):
                 hide_login(config)
-                checked(config)
+                refuse_own_words(checked(config))
                 refuse_sweep_words(config)
+                check_folder("hydra.run.dir", config.hydra.run.dir, config.hydra.output_subdir)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every cell's settings, open the parent run and tell the cells about it."""
         global _open
         with _exits_with(BAD_INPUT):
             hide_login(config)
-            replace_grid(config)
+            check_folder("hydra.sweep.dir", config.hydra.sweep.dir)
             with live.busy("checking settings and data", config.quiet):
                 plan = plan_sweep(config)
+                refuse_own_words(plan.variations[0])
                 check_launcher(config, plan.variations[0])
                 isolation.worker()  # it imports while this process imports MLflow
                 collect_seldom()
@@ -58,7 +62,7 @@ class SweepCallback(Callback):
                 collect_seldom()  # once more: MLflow is loaded now
                 _open, warnings = open_sweep(config, plan)
                 self.settings = _open
-            announce(self.settings, warnings)
+            announce(self.settings, plan.repeated + warnings)
             load = partial(_load_what_judges, self.settings.tracking.report)
             Thread(target=load, name="hmm_exp.load", daemon=True).start()
             if not in_this_process(config):
@@ -94,8 +98,8 @@ def abandon(error: BaseException) -> bool:
     from hmm_exp.tracking.sweep import abandon_sweep
 
     interrupted = isinstance(error, KeyboardInterrupt)
-    line = "interrupted" if interrupted else f"{type(error).__name__}: {error}".splitlines()[0]
-    print(f"error: {line}; go on with sweep_id={_open.sweep_id}", file=sys.stderr)
+    line = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
+    print(f"error: {one_line(f'{line}; go on with sweep_id={_open.sweep_id}')}", file=sys.stderr)
     try:
         abandon_sweep(_open, interrupted)
     except Exception as second:
@@ -118,7 +122,7 @@ def _exits_with(status: int, hint: str = "") -> Iterator[None]:
     except (HmmExpError, HydraException, OmegaConfBaseException) as error:
         isolation.dismiss()  # which may still be starting
         line = str(error) if isinstance(error, HmmExpError) else composition_error(error)
-        print(f"error: {one_line(f'{line}{hint}')}", file=sys.stderr)
+        print(f"error: {one_line(line + hint)}", file=sys.stderr)
         raise SystemExit(status) from None
     except Exception as error:
         if not is_of_the_store(error):

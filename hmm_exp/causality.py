@@ -22,6 +22,7 @@ from hmm_exp.command_line import (
     add_read_options,
     exit_status,
     show_reading,
+    whole,
     with_read_options,
 )
 
@@ -90,11 +91,12 @@ def check_causality(
     import pandas as pd
 
     from hmm_exp.errors import HistoryError
+    from hmm_exp.features.build import bars_in_words
 
     if len(bars) < 2 * detector.min_history:
         raise HistoryError(
-            f"{len(bars)} bars are too few: at least {2 * detector.min_history} are needed, twice "
-            "what one answer needs"
+            f"{bars_in_words(bars)}, are too few: at least {2 * detector.min_history:,} are "
+            "needed, twice what one answer needs"
         )
     rng = np.random.default_rng(seed)
     whole = views(detector, bars)
@@ -172,12 +174,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--model", required=True, help="models:/..., runs:/..., a run's id, a folder or a file")
     add("--bars", type=Path, required=True, help="bars: CSV, gzip or Parquet")
     add_read_options(parser)
-    add("--times", type=int, default=20, help="random times to change the future at (default: 20)")
-    add("--seed", type=int, default=0, help="of the random times (default: 0)")
-    args = parser.parse_args(argv)
-    if args.times < 1:
-        parser.error(f"--times {args.times}: at least 1")
-    return args
+    add(
+        "--times",
+        type=whole(1, 100_000),
+        default=20,
+        help="random times to change the future at (default: 20)",
+    )
+    add("--seed", type=whole(0, 2**64), default=0, help="of the random times (default: 0)")
+    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -31,7 +31,35 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong on one line of standard error and leave."""
-        self.exit(BAD_INPUT, f"error: {one_line(message)} (see --help)\n")
+        self.exit(BAD_INPUT, f"error: {one_line(f'{message} (see --help)')}\n")
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Type of an option that takes a whole number between bounds."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:  # too many digits for Python, too
+            raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number") from None
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text}: must be {low:,} to {high:,}")
+        return value
+
+    return read
+
+
+def named(setting: str) -> Callable[[str], str]:
+    """Type of an option that takes what a setting takes, such as "registry.name"."""
+
+    def read(text: str) -> str:
+        from hmm_exp.config import RULES
+
+        if text not in RULES[setting]:
+            raise argparse.ArgumentTypeError(f"{text}: must be {RULES[setting]}")
+        return text
+
+    return read
 
 
 def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +76,7 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
     add_tracking_uri(parser)
     parser.add_argument(
         "--registry",
+        type=named("registry.name"),
         default="hmm_regime",
         metavar="NAME",
         help="registered model (default: hmm_regime)",
@@ -144,6 +173,7 @@ def own_words(error: Exception) -> str:
     """Text of an error on one line, a setting `data.bad_rows=drop` as `--bad-rows drop`."""
 
     def option(setting: re.Match) -> str:
-        return f"--{setting[1].replace('_', '-')} {setting[2]}"
+        return f"--{setting[1].replace('_', '-')}" + (f" {setting[2]}" if setting[2] else "")
 
-    return one_line(re.sub(r"\bdata\.(\w+)=(\w+)", option, str(error)))
+    setting = r"\bdata\.(\w+_column|\w+(?==))(?:=('[^']*'|\w+))?"
+    return one_line(re.sub(setting, option, str(error)))

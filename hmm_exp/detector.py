@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import DataError, HistoryError, ModelError
-from hmm_exp.features.build import FeatureTable, build_features
+from hmm_exp.features.build import FeatureTable, bars_in_words, build_features
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm import recursions
 from hmm_exp.market.bars import PRICES, Bars
@@ -274,8 +274,8 @@ class Detector(StreamModel):
     def _long_enough(self, bars: Bars) -> Bars:
         if len(bars) < self.min_history:
             raise HistoryError(
-                f"{len(bars)} bars are too few: send at least {self.min_history} consecutive bars "
-                f"({self.recipe.grid} model, windows and burn-in included)"
+                f"{bars_in_words(bars)}, are too few: send at least {self.min_history} consecutive "
+                f"bars ({self.recipe.grid} model, windows and burn-in included)"
             )
         return bars
 

@@ -1,8 +1,7 @@
 """The text of `--help`. Hydra's own takes more than a second to collect the choices."""
 
-from pathlib import Path
-
 from hmm_exp.config import conf_dir
+from hmm_exp.config.kinds import choices
 
 EXAMPLES = """\
 Sweep Gaussian hidden Markov models over OHLCV features and track every run in MLflow.
@@ -31,10 +30,5 @@ Every setting and its default: --cfg job. Hydra's own options: --hydra-help."""
 def help_text() -> str:
     """Give examples and every group of `conf/` with its choices."""
     groups = sorted(path for path in conf_dir().iterdir() if path.is_dir())
-    lines = [f"  {group.name}: {choices(group)}" for group in groups if group.name != "hydra"]
+    lines = [f"  {group.name}: {choices(group.name)}" for group in groups if group.name != "hydra"]
     return "\n".join([EXAMPLES, *lines, CLOSING])
-
-
-def choices(group: Path) -> str:
-    """Names of the files of a group."""
-    return ", ".join(sorted(path.stem for path in group.glob("*.yaml")))

@@ -108,11 +108,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Watch, print what was found, write what was asked for; gives the exit status."""
     from hmm_exp.experiment.promise import promise_of
+    from hmm_exp.experiment.split import instant
     from hmm_exp.experiment.watch import watch
     from hmm_exp.market.load import read_bars
     from hmm_exp.tracking.lookup import find_detector
 
-    since = _instant(args.since)
+    since = None if args.since is None else instant(f"--since {args.since}", args.since)
     detector = with_read_options(find_detector(args.model), args)
     promise = promise_of(detector)
     bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
@@ -127,20 +128,6 @@ def run(args: argparse.Namespace) -> int:
     print(_table(watched), end="\n\n")
     print(_verdict(watched))
     return ALARM if watched.alarms else DONE
-
-
-def _instant(text: str | None) -> "pd.Timestamp | None":
-    import pandas as pd
-
-    from hmm_exp.errors import ConfigError
-
-    if text is None:
-        return None
-    try:
-        time = pd.Timestamp(text)
-    except ValueError:
-        raise ConfigError(f"--since {text}: not a time such as 2024-06-01 12:00") from None
-    return time.tz_localize("UTC") if time.tz is None else time.tz_convert("UTC")
 
 
 def _figure(detector: "Detector", watched: "Watch") -> "Figure":

@@ -8,9 +8,9 @@ stopped by Ctrl-C or SIGTERM.
 
 import logging
 import os
-import re
 import signal
 import sys
+import warnings
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -18,17 +18,21 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.config import Config, checked, composition_error, conf_dir
-from hmm_exp.errors import HmmExpError
+from hmm_exp.config import Config, checked, conf_dir
+from hmm_exp.config.hydra_errors import composition_error
+from hmm_exp.config.words import hydra_words
+from hmm_exp.errors import HmmExpError, one_line
 from hmm_exp.help import help_text
 
-QUIET = "--quiet"
+_at_work = False  # Hydra has made what it needs, and a cell runs
 ConfigStore.instance().store(name="schema", node=Config)
 
 
 @hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
 def cell(config: DictConfig) -> None:
     """Run what one composed config describes; in a sweep a failure is recorded, not raised."""
+    global _at_work
+    _at_work = True
     try:
         settings = checked(config)
         from hmm_exp.tracking.cell import run_cell  # MLflow and numba only when there is work
@@ -43,30 +47,43 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text())
         return
-    sys.argv[1:] = in_one_row(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that the line below is all
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    warnings.formatwarning = _warning
     logging.raiseExceptions = False  # a full disk is said once, by what needs it
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        sys.argv[1:] = hydra_words(sys.argv[1:])
         cell()
+    except HmmExpError as error:
+        _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(composition_error(error))
     except (Exception, KeyboardInterrupt) as error:
-        from hmm_exp.callback import abandon
+        _end(error)
 
-        if not abandon(error):
-            if not isinstance(error, KeyboardInterrupt):
-                raise
+
+def _end(error: BaseException) -> None:
+    """Exit after an unexpected error: close an open sweep, or refuse what Hydra cannot use."""
+    from hmm_exp.callback import abandon
+
+    if not abandon(error):
+        if isinstance(error, KeyboardInterrupt):
             print("error: interrupted", file=sys.stderr)
-        sys.exit(_exit_status(error))
+        elif _at_work:
+            raise error
+        else:
+            _refuse_hydra(error)
+    sys.exit(_exit_status(error))
 
 
-def in_one_row(words: list[str]) -> list[str]:
-    """Settings after all flags, for argparse takes them in one row only; `--quiet` is one."""
-    settings = [word for word in words if re.match(r"[~+]|[^-=][^=]*=", word)]
-    flags = [word for word in words if word not in settings and word != QUIET]
-    return [*flags, *settings, *(["quiet=true"] if QUIET in words else [])]
+def _refuse_hydra(error: BaseException) -> None:
+    """Exit on settings of Hydra's own that Hydra cannot start with."""
+    from hmm_exp.tracking.folders import remove_run_folder
+
+    remove_run_folder()
+    words = " ".join(word for word in sys.argv[1:] if "hydra" in word) or "these words"
+    _refuse(f"Hydra cannot start with {words}: {type(error).__name__}: {error}")
 
 
 class _TerminatedError(KeyboardInterrupt):
@@ -77,6 +94,13 @@ def _terminate(signum: int, frame: object) -> None:
     raise _TerminatedError
 
 
+def _warning(
+    message: Warning | str, category: type, filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning on one line, without the line of code that gives it."""
+    return f"warning: {one_line(message)}\n"
+
+
 def _exit_status(error: BaseException) -> int:
     if not isinstance(error, KeyboardInterrupt):
         return 1
@@ -84,7 +108,7 @@ def _exit_status(error: BaseException) -> int:
 
 
 def _refuse(line: str) -> None:
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {one_line(line)}", file=sys.stderr)
     sys.exit(2)
 
 

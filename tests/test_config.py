@@ -4,8 +4,19 @@ import re
 from dataclasses import replace
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hypothesis import example, given
+from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_experiment_name, _validate_model_name
+from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.config import Config, checked, conf_dir, flat, nearest
+import hmm_exp.train  # registers the schema
+from hmm_exp.config import RULES, Config, checked, conf_dir, flat, nearest, to_config
+from hmm_exp.config.hydra_errors import composition_error
+from hmm_exp.config.kinds import kind_in_words
+from hmm_exp.config.words import hydra_words
 from hmm_exp.errors import ConfigError
 
 
@@ -96,7 +107,8 @@ def test_every_group_of_the_schema_has_its_folder():
     [
         ("split.train_end", "2021-01-01", "split.train_end=2021-01-01 beside split=ratio: add"),
         ("selection.cv_blocks", 1, "must be 0 (no cross-validation) or at least 2"),
-        ("registry.name", "a/b", "must be a name without / and :"),
+        ("registry.name", "a/b", "without / : ' ?"),
+        ("registry.name", "..", "not . or .."),
         ("registry.name", "", "must be a name"),
         ("tracking.experiment", " ", "must be a name"),
     ],
@@ -111,3 +123,92 @@ def test_a_start_of_train_alone_is_refused():
     config.split.train_start = "2021-01-01"
     with pytest.raises(ConfigError, match=r"needs split.train_end"):
         checked(config)
+
+
+@pytest.mark.parametrize("dotted", ["data.name", "data.path", "tracking.uri", "data.volume_column"])
+@pytest.mark.parametrize("sign", ["\n", "\x1b[31m", "\x7f", "\udcff", "\x85"])
+def test_no_text_holds_characters_that_break_terminals_and_stores(dotted, sign):
+    with pytest.raises(ConfigError, match=f"{dotted}=.*control characters or bytes that are not"):
+        checked(with_setting(dotted, f"a{sign}b"))
+    config = Config()
+    config.features.exclude = ["a", f"a{sign}"]
+    with pytest.raises(ConfigError, match=r"features\.exclude="):
+        checked(config)
+
+
+@given(st.text(max_size=20) | st.sampled_from(["x" * 256, "x" * 257, "x" * 5000]))
+@example("..")
+@example(".")
+@example("..a")
+@example("a/b")
+@example(" a")
+def test_a_name_that_passes_is_one_that_mlflow_takes(name):
+    if name in RULES["registry.name"]:
+        _validate_model_name(name)
+    if name in RULES["tracking.experiment"]:
+        _validate_experiment_name(name)
+    if name and name == name.strip() and len(name) <= 256 and not set(name) & set("'?"):
+        try:
+            _validate_model_name(name)
+        except MlflowException:
+            assert name not in RULES["registry.name"]
+        else:
+            assert name in RULES["registry.name"]
+
+
+def test_every_setting_says_what_it_takes():
+    assert {name: kind_in_words(name) for name in flat(Config())}["model.tol"] == "a number"
+
+
+def composed(*words: str) -> Config:
+    """Settings of a single run as they are composed, or its complaint as a ConfigError."""
+    assert hmm_exp.train
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return checked(to_config(compose("config", hydra_words(list(words)))))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(composition_error(error)) from None
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("model.state_grid={min: 2, max: 5}", "must be a list of whole numbers, such as [2,3,4,5]"),
+        ("model.n_states=[2]", "model.n_states=[2]: must be a whole number"),
+        ("++model.n_states=two", "++model.n_states=two: must be a whole number"),
+        ("model.n_states=1e400", "model.n_states=1e400: must be a whole number"),
+        (
+            "model.n_states=${data.kind}",
+            "model.n_states: While dereferencing interpolation",
+        ),
+        ("data.gaps=[a]", "data.gaps=[a]: must be one of split, bridge"),
+        ("quiet=null", "quiet=null: must be true or false"),
+        ("registry=5", "registry=5: registry holds settings, such as registry.name"),
+        ("++sweep=null", "++sweep=null: sweep holds settings"),
+        ("features=", "unknown features '': one of columns, returns"),
+        ("features=a/b", "unknown features 'a/b': one of columns, returns"),
+        ("hydra/launcher=nope", "unknown hydra/launcher 'nope': one of basic"),
+        ("data/path=x", "unknown setting data/path (did you mean data.path?)"),
+        ("data.name=${nope}", "data.name: Interpolation key 'nope' not found"),
+        ("data.name='${nope'", "data.name: an interpolation that cannot be read"),
+        ("data.name=a,b", """a text with a comma is data.name='"a,b"'"""),
+        ("model.n_states=2,3", "model.n_states=2,3: add -m to sweep over a list"),
+        ("model.n_states=range(2,6)", "model.n_states=range(2,6): add -m to sweep"),
+        ("hydra.mode=nonsense", "hydra.mode=nonsense: Invalid value"),
+        ("+model.n_init=3", "An item is already at 'model.n_init'"),
+        ("model.n_states=<", "model.n_states=<: must be a whole number"),
+    ],
+)
+def test_what_hydra_refuses_names_the_word_and_what_it_takes(word, says):
+    with pytest.raises(ConfigError) as error:
+        composed(word)
+    assert says in str(error.value)
+    assert not re.search(r"mismatch|viable|token|EOF|Exception|full_key", str(error.value))
+
+
+def test_interpolations_are_resolved_once_and_a_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    bars = ("data=bars", "data.bar_stamp=open")
+    settings = composed(*bars, "data.path=~/b.csv", "data.name=x${model.n_init}")
+    assert (settings.data.path, settings.data.name) == (f"{tmp_path}/b.csv", "x10")
+    assert composed(*bars, r"data.path='\${x}, 60.csv'").data.path == "${x}, 60.csv"

@@ -43,6 +43,8 @@ def test_dates_set_the_instants():
         ({"train_end": "2020-01-20", "val_end": "2024-02-01"}, ConfigError, "must ascend"),
         ({"train_end": "2024-02-20", "val_end": "2024-02-01"}, ConfigError, "must ascend"),
         ({"train_end": "soon", "val_end": "2024-02-01"}, ConfigError, "is not a date"),
+        ({"train_end": "now", "val_end": "2024-02-01"}, ConfigError, "train_end=now is not a date"),
+        ({"train_end": "2024-01-02", "val_end": "nan"}, ConfigError, "val_end=nan is not a date"),
     ],
 )
 def test_dates_that_cannot_be_are_refused(dates, error, says):

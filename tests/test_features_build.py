@@ -103,10 +103,10 @@ def test_warmup_and_one_bar_are_always_enough(start, timeframes):
 
 def test_fewer_bars_than_windows_say_how_many_are_needed(market):
     recipe = Recipe.of_set("v1", ["1H"], window=20)
-    with pytest.raises(HistoryError, match=r"19 bars of 1H are too few .* of 1H: 20 are needed"):
+    with pytest.raises(HistoryError, match=r"19 bars of 1H, .* are too few .* of 1H: 20 are"):
         build_features(cut(market, slice(19)), recipe)
     assert len(build_features(cut(market, slice(20)), recipe)) == 1
-    with pytest.raises(HistoryError, match=r"2 bars of 1H are too few .* 503 are needed"):
+    with pytest.raises(HistoryError, match=r"2 bars of 1H, .* too few .* 503 are needed"):
         build_features(cut(market, slice(2)), Recipe.of_set("v1", ["1H", "1D"]))
 
 

@@ -63,7 +63,7 @@ def test_golden_table_by_the_command(shared_data, tmp_path):
         ("--input bars.csv --output v.txt", ".csv or .parquet"),
         ("--input bars.csv --output v.csv --features v9", "unknown feature set 'v9'"),
         ("--input bars.csv --output v.csv --timeframes 15min", "finer than the bars"),
-        ("--input bars.csv --output v.csv --window 900", "697 bars of 1H are too few"),
+        ("--input bars.csv --output v.csv --window 900", "697 bars of 1H, 20"),
         ("--input bars.csv --output no/v.csv", "the folder no does not exist"),
     ],
 )

@@ -67,7 +67,7 @@ def test_too_short_a_lookback_says_how_long_it_must_be():
     recipe = Recipe.of_set("v1", ["1H", "4H"], **SHORT)
     lookbacks = build_lookbacks(gappy_bars(300, lost=0.0), ["1H", "4H"], hours=16)
     with pytest.raises(
-        HistoryError, match=r"bars of 4H are too few: the windows need 5, .* 20 hours"
+        HistoryError, match=r"bars of 4H, .* are too few: the windows need 5, .* 20 hours"
     ):
         latest_observation(lookbacks, recipe)
     with pytest.raises(HistoryError, match="no whole bar of 12H"):

@@ -239,7 +239,10 @@ def test_an_alarm_exits_with_1(folder):
 def test_bad_input_is_one_line(folder, capsys):
     words = ["--model", str(folder), "--bars", str(folder / "quiet.csv")]
     assert main([*words, "--since", "soon"]) == 2
-    assert capsys.readouterr().err == "error: --since soon: not a time such as 2024-06-01 12:00\n"
+    assert (
+        capsys.readouterr().err
+        == "error: --since soon is not a date such as 2024-06-01 or 2024-06-01 12:00\n"
+    )
     assert main([*words[:3], "nowhere.csv"]) == 2
     assert main([*words, "--since", "2100-01-01"]) == 2
     assert capsys.readouterr().err.count("\n") == 2

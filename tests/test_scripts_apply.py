@@ -181,7 +181,7 @@ def test_a_chunk_out_of_order_is_refused(folder, bars):
 
 BAD_WORDS = [
     ("--bars nowhere.csv --latest", "no such file"),
-    ("--bars short.csv --output regimes.csv", "bars are too few: at least"),
+    ("--bars short.csv --output regimes.csv", "are too few: at least"),
     ("--bars bad.csv --output regimes.csv", "high below low"),
     ("--bars daily.csv --output regimes.csv", "bars come every 1D"),
     ("--features-csv new.csv --latest", "no column close_logret_current_1H"),

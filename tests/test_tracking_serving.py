@@ -153,7 +153,7 @@ BAD_REQUESTS = [
     pytest.param(lambda f: f.assign(high=f["low"] / 2), "high below low", id="high below low"),
     pytest.param(lambda f: f.iloc[:0], "no rows", id="empty"),
     pytest.param(lambda f: pd.DataFrame({"price": [1.0]}), "no rows", id="unknown columns"),
-    pytest.param(lambda f: f.iloc[:20], "20 bars are too few: send at least 60", id="too short"),
+    pytest.param(lambda f: f.iloc[:20], "are too few: send at least 60", id="too short"),
     pytest.param(lambda f: f.iloc[::4], "bars come every 4H", id="other bars"),
 ]
 

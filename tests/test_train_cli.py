@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -29,6 +30,13 @@ def runs_of(client: MlflowClient, kind: str) -> list:
     experiment = client.get_experiment_by_name("hmm_exp")
     return client.search_runs(
         [experiment.experiment_id], f"tags.{tags.KIND} = '{kind}'", order_by=["start_time ASC"]
+    )
+
+
+def write_bars(folder, name: str, n_bars: int = 2500) -> None:
+    frame = make_market(n_bars, n_regimes=3, seed=7).frame
+    frame.assign(timestamp=frame["timestamp"].dt.tz_localize(None)).to_csv(
+        folder / name, index=False
     )
 
 
@@ -78,6 +86,9 @@ def test_help_shows_examples(train_cli, tmp_path):
         (["split.test=0.2"], "must sum to 1"),
         (["experiment=nope"], "unknown experiment 'nope'"),
         (["sweep_id=20260101-000000-abcd"], "add -m and its words"),
+        (["sweep.parent_run=x"], "the program sets it"),
+        (["hydra.run.dir=/proc/x"], "hydra.run.dir=/proc/x: cannot be made"),
+        (["hydra.job_logging.root.level=X"], "Hydra cannot start with hydra.job_logging"),
         (["model.n_states=2", "-m", "selection.cv_blocks=1"], "selection.cv_blocks=1: must be 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -175,10 +186,7 @@ print(json.dumps([answer['label'], int(answer['state']), float(answer['p_state_0
 
 def test_production_loads_in_the_same_folder_without_the_checkout_and_without_pickle(swept):
     folder, _ = swept
-    frame = make_market(n_bars=6000, n_regimes=3, seed=7).frame
-    frame.assign(timestamp=frame["timestamp"].dt.tz_localize(None)).to_csv(
-        folder / "bars.csv", index=False
-    )
+    write_bars(folder, "bars.csv", n_bars=6000)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "PYTHON"))}
     done = subprocess.run(
         [sys.executable, "-c", USE.format(root=str(ROOT))],
@@ -204,6 +212,33 @@ def test_the_same_command_again_changes_nothing_in_production(train_cli, workdir
     assert again.returncode == 0, again.stderr
     assert "is this model already" in again.stdout
     assert len(store_of(workdir).search_model_versions("name = 'hmm_regime'")) == 1
+
+
+def test_a_path_as_it_is_typed_and_values_named_twice_make_one_cell_that_goes_on(
+    train_cli, workdir
+):
+    write_bars(workdir, "BTC_USDT.P, 60 [new].csv")
+    words = (
+        *("-m", "data=bars", "data.bar_stamp=open", "data.path=BTC_USDT.P, 60 [new].csv"),
+        *("model.n_states=2,02,2", "features=v1,v1", "promote=false", *SMALL[1:]),
+    )
+    first = train_cli(workdir, *words)
+    assert first.returncode == 0, first.stderr
+    warnings = [line for line in first.stderr.splitlines() if line.startswith("warning: ")]
+    assert warnings == [
+        "warning: model.n_states=02 means the same as model.n_states=2 and runs once",
+        "warning: model.n_states=2 is named twice and runs once",
+        "warning: features=v1 is named twice and runs once",
+    ]
+    client = store_of(workdir)
+    (cell,), (parent,) = runs_of(client, "cell"), runs_of(client, "sweep")
+    assert cell.data.params["data.path"] == "BTC_USDT.P, 60 [new].csv"
+    typed = shlex.split(parent.data.tags[tags.COMMAND])[3:]  # after python -m hmm_exp.train
+    again = train_cli(workdir, *typed, f"sweep_id={parent.data.tags[tags.SWEEP_ID]}")
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("finished before") == 1
+    assert "began as" not in again.stderr
+    assert len(runs_of(client, "cell")) == 1
 
 
 def test_a_failing_cell_costs_only_itself(train_cli, workdir):

@@ -197,11 +197,12 @@ def _shown(chunks: Iterable[tuple[Any, float]], detector: Any) -> Iterator[tuple
 def _check_read(args: argparse.Namespace, detector: Any, n_read: int, n_rows: int) -> None:
     """Refuse an answer that rests on too few bars."""
     from hmm_exp.errors import HistoryError
+    from hmm_exp.market.timeframes import step_in_words
 
     if args.bars is not None and n_read < detector.min_history:
         raise HistoryError(
-            f"{n_read} bars are too few: at least {detector.min_history} consecutive bars are "
-            "needed, windows and burn-in included"
+            f"{n_read:,} bars of {step_in_words(detector.step)} are too few: at least "
+            f"{detector.min_history:,} consecutive bars are needed, windows and burn-in included"
         )
     if args.bars is None and n_rows < detector.min_rows:
         raise HistoryError(

@@ -5,7 +5,7 @@ Exit status: 0 promoted, or in Production already; 1 refused; 2 bad input.
 
 import argparse
 
-from hmm_exp.command_line import DONE, REFUSED, Parser, add_store_options, exit_status
+from hmm_exp.command_line import DONE, REFUSED, Parser, add_store_options, exit_status, named
 
 EXAMPLES = """examples:
   hmm-promote --sweep latest --dry-run                # would the winner pass?
@@ -27,7 +27,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     candidate = parser.add_mutually_exclusive_group(required=True)
     candidate.add_argument("--run", metavar="ID", help="the run that holds the model")
     candidate.add_argument(
-        "--sweep", metavar="ID", help="the sweep whose winner is meant, or latest"
+        "--sweep",
+        type=named("sweep_id"),
+        metavar="ID",
+        help="the sweep whose winner is meant, or latest",
     )
     add = parser.add_argument
     add("--gate", default="default", metavar="NAME", help="default, strict or off")

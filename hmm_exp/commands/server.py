@@ -7,7 +7,7 @@ import argparse
 import signal
 from pathlib import Path
 
-from hmm_exp.command_line import DONE, Parser, exit_status
+from hmm_exp.command_line import DONE, Parser, exit_status, whole
 
 EXAMPLES = """examples:
   hmm-server                                 # http://127.0.0.1:5000, mlruns/server
@@ -33,9 +33,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default=Path("mlruns/server"),
         help="where database and artifacts are kept (default: mlruns/server)",
     )
-    parser.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: 5000)")
     parser.add_argument(
-        "--workers", type=int, default=2, help="processes that answer requests (default: 2)"
+        "--port", type=whole(1, 65_535), default=5000, help="port on 127.0.0.1 (default: 5000)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole(1, 1000),
+        default=2,
+        help="processes that answer requests (default: 2)",
     )
     parser.add_argument("options", nargs="*", help="after --: more words for mlflow server")
     return parser.parse_args(argv)

@@ -7,7 +7,7 @@ import argparse
 import shutil
 from typing import TYPE_CHECKING
 
-from hmm_exp.command_line import DONE, Parser, add_tracking_uri, exit_status
+from hmm_exp.command_line import DONE, Parser, add_tracking_uri, exit_status, named
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -39,12 +39,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every sweep, newest first, with its cells by status")
     show = commands.add_parser("show", help="one sweep: leaderboard, and what did not finish")
-    show.add_argument("sweep", help="its id, or latest")
+    show.add_argument("sweep", type=named("sweep_id"), help="its id, or latest")
     cleaning = commands.add_parser("clean", help="remove failed and superseded runs")
-    cleaning.add_argument("--sweep", metavar="ID", help="of one sweep only")
+    cleaning.add_argument("--sweep", type=named("sweep_id"), metavar="ID", help="of one sweep only")
     cleaning.add_argument("--yes", action="store_true", help="remove; without it, only say what")
     close = commands.add_parser("close", help="end what a sweep left running on machines now gone")
-    close.add_argument("sweep", help="its id")
+    close.add_argument("sweep", type=named("sweep_id"), help="its id")
     commands.add_parser("relocate", help="use the artifacts in the folder of a moved database")
     return parser.parse_args(argv)
 

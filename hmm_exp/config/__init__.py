@@ -1,6 +1,7 @@
 """The settings: their schema, and the checks before any work starts."""
 
-from hmm_exp.config.checks import checked, composition_error, nearest, to_config
+from hmm_exp.config.checks import checked, to_config
+from hmm_exp.config.kinds import nearest
 from hmm_exp.config.schema import (
     NOT_IN_RESULT,
     RULES,
@@ -38,7 +39,6 @@ __all__ = [
     "TimeframeConfig",
     "TrackingConfig",
     "checked",
-    "composition_error",
     "conf_dir",
     "flat",
     "nearest",

@@ -4,24 +4,19 @@ Hydra composes YAML into `Config` (types and unknown names are refused there); `
 result into plain dataclasses and refuses what is out of range or contradictory, one line each.
 """
 
-import difflib
+import os
 import re
-from collections.abc import Iterable
+import unicodedata
 from functools import cache
 from operator import attrgetter
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hmm_exp.config.kinds import is_setting, kind_in_words, unknown_setting
 from hmm_exp.config.schema import RULES, Config, SplitConfig, flat, walk
 from hmm_exp.errors import ConfigError
-
-LAUNCHERS = {  # Hydra's name: the preset, the extra it is in
-    "joblib": ("joblib", "parallel"),
-    "submitit_slurm": ("slurm", "slurm"),
-    "submitit_local": ("submitit_local", "slurm"),
-    "ray": ("ray", "ray"),
-}
 
 
 def checked(config: "DictConfig | Config") -> Config:
@@ -33,13 +28,13 @@ def checked(config: "DictConfig | Config") -> Config:
         On the first value out of range, contradiction or missing setting.
     """
     settings = config if isinstance(config, Config) else to_config(config)
+    _check_texts(settings)
     _check_ranges(settings)
     _check_states(settings)
     _check_data(settings)
     _check_features(settings)
     _check_split(settings)
     _check_selection(settings)
-    _check_names(settings)
     return settings
 
 
@@ -56,21 +51,36 @@ def to_config(config: DictConfig) -> Config:
         for key, value in config.items()
         if key != "hydra"
     }
-    known = _known()
     for name, _ in walk(plain):
-        if name not in known:
-            raise ConfigError(f"unknown setting {name}{nearest(name, known)}: --cfg job shows all")
+        if not is_setting(name):
+            raise ConfigError(_misplaced(name))
     try:
-        settings = OmegaConf.to_object(OmegaConf.merge(_schema(), plain))
+        settings = OmegaConf.to_object(OmegaConf.merge(_schema(), _literal(plain)))
     except OmegaConfBaseException as error:
-        raise ConfigError(" ".join(str(error).split())) from None
+        raise ConfigError(_wrong_kind(error)) from None
     assert isinstance(settings, Config)
+    if settings.data.path is not None:
+        settings.data.path = at_home(settings.data.path)
     return settings
 
 
-@cache
-def _known() -> frozenset[str]:
-    return frozenset(flat(Config()))
+def at_home(path: str) -> str:
+    """Path of a file that exists; else the path with `~` as the home folder."""
+    return path if os.path.exists(path) else os.path.expanduser(path)  # noqa: PTH110, PTH111
+
+
+def literal(text: str) -> str:
+    """Give a text in which OmegaConf finds no interpolation `${...}` and gives it back as it is."""
+    return re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", text)
+
+
+def _literal(node: Any) -> Any:
+    """Escape resolved values, so that a merge does not resolve them again."""
+    if isinstance(node, dict):
+        return {key: _literal(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_literal(value) for value in node]
+    return literal(node) if isinstance(node, str) else node
 
 
 @cache
@@ -79,37 +89,26 @@ def _schema() -> DictConfig:
     return OmegaConf.structured(Config)
 
 
-def nearest(word: str, options: Iterable[str]) -> str:
-    """Give " (did you mean X?)" when something like `word` is among the options, else nothing."""
-    match = difflib.get_close_matches(word, list(options), n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
+def _misplaced(name: str) -> str:
+    """Complain about a leaf that is no setting: an unknown name, or null instead of a group."""
+    if name in vars(Config()):
+        return f"{name}=null: {name} holds settings; leave the word out for the defaults"
+    return unknown_setting(name)
 
 
-def composition_error(error: Exception) -> str:
-    """Hydra's and OmegaConf's words on one line, with the nearest setting for an unknown one."""
-    text = " ".join(f"{error} {error.__cause__ or ''}".split())
-    if choice := re.search(
-        r"Could not find '(\S+)/(\S+)' Available options in '\S+': (.*?) Conf", text
-    ):
-        group, word, options = choice.groups()
-        if word in LAUNCHERS and group == "hydra/launcher":
-            preset, extra = LAUNCHERS[word]
-            return f"compute={preset} needs a plugin: pip install 'hmm_exp[{extra}]'"
-        return f"unknown {group} {word!r}: one of {', '.join(options.split())}"
-    if unknown := re.search(
-        r"Could not override '\+*([\w.]+)'|Key '\w+' not in.*?full_key: ([\w.]+)", text
-    ):
-        name = unknown[1] or unknown[2]
-        known = [*flat(Config()), *vars(Config())]
-        return f"unknown setting {name}{nearest(name, known)}: --cfg job shows them all"
-    if wrong := re.search(
-        r"Error merging override (\S+) Value .* could not be converted to (\w+)", text
-    ):
-        kind = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
-        return f"{wrong[1]}: must be {kind.get(wrong[2], wrong[2])}"
-    if "add --multirun" in text:
-        return f"{text.split(' 1. ')[0]}: add -m to sweep over a list"
-    return text.split(" full_key:")[0].split(" See https:")[0]
+def _wrong_kind(error: OmegaConfBaseException) -> str:
+    name, reason = error.full_key or "", str(error).splitlines()[0]
+    return f"{name}: must be {kind_in_words(name)}: {reason}" if is_setting(name) else reason
+
+
+def _check_texts(settings: Config) -> None:
+    """Refuse characters that break terminals, tables and stores."""
+    for name, value in flat(settings).items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and {"Cc", "Cs"} & set(map(unicodedata.category, text)):
+                raise ConfigError(
+                    f"{name}={text!r}: holds control characters or bytes that are not UTF-8"
+                )
 
 
 def _check_ranges(settings: Config) -> None:
@@ -215,12 +214,3 @@ def _check_walk(settings: Config) -> None:
             f"model.refit={settings.model.refit} is set beside split=walk_forward, whose last "
             "refit is the model: use model.refit=train"
         )
-
-
-def _check_names(settings: Config) -> None:
-    """Refuse names that MLflow would refuse at the end."""
-    registered, experiment = settings.registry.name, settings.tracking.experiment
-    if not registered.strip() or set(registered) & set("/:"):
-        raise ConfigError(f"registry.name={registered!r}: must be a name without / and :")
-    if not experiment.strip():
-        raise ConfigError("tracking.experiment='': must be a name")

@@ -239,8 +239,42 @@ class Range:
         return lower if self.high == math.inf else f"{lower} and at most {self.high:.10g}"
 
 
-RULES: dict[str, Choice | Range] = {
+@dataclass(frozen=True)
+class Text:
+    """A text of bounded length; it holds no character of `without`."""
+
+    longest: int
+    without: str = ""
+
+    def __contains__(self, value: Any) -> bool:
+        return 0 < len(value) <= self.longest and not set(value) & set(self.without)
+
+    def __str__(self) -> str:
+        signs = f" without {' '.join(self.without)}" if self.without else ""
+        return f"a text of 1 to {self.longest} characters{signs}"
+
+
+@dataclass(frozen=True)
+class Name(Text):
+    """A text that names something in MLflow, which reads some names as paths and URIs."""
+
+    def __contains__(self, value: Any) -> bool:
+        plain = value == value.strip() and value != "." and not value.startswith("..")
+        return plain and super().__contains__(value)
+
+    def __str__(self) -> str:
+        signs = f", without {' '.join(self.without)}" if self.without else ""
+        return (
+            f"a name of at most {self.longest} characters, not . or .., no blank at its ends{signs}"
+        )
+
+
+RULES: dict[str, Choice | Range | Text] = {
     "data.kind": Choice(("synthetic", "bars", "features")),
+    "data.path": Text(4096),
+    "data.name": Text(200),
+    "data.timestamp_column": Text(1000),
+    "data.volume_column": Text(1000),
     "data.bar_stamp": Choice(("open", "close")),
     "data.gaps": Choice(("split", "bridge")),
     "data.bad_rows": Choice(("error", "drop")),
@@ -248,7 +282,7 @@ RULES: dict[str, Choice | Range] = {
     "data.n_regimes": Range(1, 5),
     "data.seed": Range(0),
     "features.window": Range(2, 100_000),
-    "features.vwap_hours": Range(0, above=True),
+    "features.vwap_hours": Range(0, 100_000, above=True),
     "covariance.type": Choice(("diag", "full", "tied", "spherical")),
     "model.n_states": Range(1, 50),
     "model.n_init": Range(1, 10_000),
@@ -281,7 +315,10 @@ RULES: dict[str, Choice | Range] = {
     "compute.threads": Range(1, 4096),
     "compute.workers": Range(1, 4096),
     "sweep.cell_timeout": Range(0, above=True),
+    "tracking.experiment": Name(256),  # the column of MLflow's table
     "tracking.patience": Range(0),
+    "registry.name": Name(256, "/:'?"),  # a quote breaks MLflow's search, ? its URIs
+    "sweep_id": Name(100, "/'"),
 }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.config import DataConfig
+from hmm_exp.errors import DataError
 from hmm_exp.experiment.shared import shared_bars, shared_ready
 from hmm_exp.market.bars import OHLCV, Bars
 from hmm_exp.market.gaps import chain_steps, usual_step
@@ -124,9 +125,15 @@ def _read_table(data: DataConfig) -> tuple[pd.DataFrame, dict]:
 
 def _file_state(path: str | None) -> tuple[int | str, ...]:
     """What tells a file from an edited one or another: such a one is read again."""
-    if path is None or not Path(path).is_file():
+    if path is None:
         return ()
-    stat = Path(path).stat()
+    try:
+        stat = Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ()  # the reader explains it
+    except (OSError, ValueError) as error:  # too long a name, a folder that is closed to the user
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"data.path={path}: {reason}") from None
     whole_path = str(Path(path).resolve())
     return (whole_path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 

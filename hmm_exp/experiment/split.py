@@ -152,6 +152,22 @@ def train_option(config: SplitConfig) -> str:
     return "split.train_end" if by_date else "split.train"
 
 
+def instant(option: str, text: str) -> pd.Timestamp:
+    """Read the time that an option names, UTC where it names no zone.
+
+    Raises
+    ------
+    ConfigError
+        It is no time, or one that depends on when it is read, such as "now".
+    """
+    try:
+        if text.strip()[:1].isdigit():
+            return pd.to_datetime(text, utc=True).as_unit("ns")
+    except (ValueError, OverflowError):
+        pass
+    raise ConfigError(f"{option} is not a date such as 2024-06-01 or 2024-06-01 12:00")
+
+
 def _by_ratio(config: SplitConfig, available_at: pd.DatetimeIndex, before: pd.Timestamp) -> Split:
     n = len(available_at)
     n_train, n_val = round(n * config.train), round(n * config.val)
@@ -192,10 +208,7 @@ def _by_dates(config: SplitConfig, before: pd.Timestamp) -> Split:
     instants = {}
     for name in ("train_start", "train_end", "val_end"):
         text = getattr(config, name)
-        try:
-            instants[name] = before if text is None else pd.to_datetime(text, utc=True)
-        except ValueError:
-            raise ConfigError(f"split.{name}={text} is not a date") from None
+        instants[name] = before if text is None else instant(f"split.{name}={text}", text)
     if not instants["train_start"] < instants["train_end"] <= instants["val_end"]:
         raise ConfigError(
             f"split dates must ascend: train_start={config.train_start}, "

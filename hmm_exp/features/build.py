@@ -5,6 +5,7 @@ nothing in it depends on later bars, nor on how many there are.
 """
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,6 @@ from hmm_exp.features.recipe import FEATURES, Recipe
 from hmm_exp.hmm.threads import run_all
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
-from hmm_exp.market.options import quoted
 from hmm_exp.market.resample import resample
 from hmm_exp.market.timeframes import step_in_words, timeframe_step
 
@@ -164,11 +164,23 @@ def ways_out(columns: Sequence[str], recipe: Recipe, bars: Bars | None) -> str:
     used = bars.report.get("columns", {}).get("volume", "volume")
     first, *more = bars.report.get("other_volumes") or ["NAME"]
     also = f" (or {', '.join(more[:2])})" if more else ""
-    return f"{help_}, data.volume_column={quoted(first)}{also} reads another volume than {used!r}"
+    return (
+        f"{help_}, data.volume_column={shlex.quote(first)}{also} reads another volume than {used!r}"
+    )
 
 
 def _volume_in(columns: Sequence[str], recipe: Recipe) -> bool:
     return any("volume" in recipe.uses(column) for column in columns)
+
+
+def bars_in_words(bars: Bars) -> str:
+    """Number, length and span of bars: a wrong unit of their times shows here.
+
+    >>> bars_in_words(bars)
+    '2,000 bars of 1H, 2024-01-01 to 2024-03-24'
+    """
+    first, last = bars.frame.index[0], bars.frame.index[-1]
+    return f"{len(bars):,} bars of {step_in_words(bars.step)}, {first:%Y-%m-%d} to {last:%Y-%m-%d}"
 
 
 def check_output(path: Path) -> None:
@@ -233,8 +245,9 @@ def _too_few(bars: Bars, recipe: Recipe) -> HistoryError:
     needed = recipe.warmup(bars.step) + 1
     windows = ", ".join(recipe.timeframes)
     return HistoryError(
-        f"{len(bars)} bars of {step_in_words(bars.step)} are too few for the windows of {windows}: "
-        f"{needed} are needed; {', '.join([*window_settings(recipe), 'timeframe'])} decide"
+        f"{bars_in_words(bars)}, are too few for the windows of {windows}: {needed:,} are needed; "
+        f"if a bar is not {step_in_words(bars.step)} long, set data.timestamp_column; else "
+        f"{', '.join([*window_settings(recipe), 'timeframe'])} decide"
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import ConfigError, DataError, HistoryError
-from hmm_exp.features.build import FeatureTable, timeframe_values
+from hmm_exp.features.build import FeatureTable, bars_in_words, timeframe_values
 from hmm_exp.features.kernel import join_as_of
 from hmm_exp.features.recipe import FEATURES, Recipe
 from hmm_exp.market.bars import Bars
@@ -146,8 +146,8 @@ def _check_length(bars: Bars, timeframe: str, recipe: Recipe) -> None:
     if len(bars) < needed:
         hours = needed * bars.step / pd.Timedelta(hours=1)
         raise HistoryError(
-            f"{len(bars)} bars of {timeframe} are too few: the windows need {needed}, a lookback "
-            f"of at least {hours:g} hours and one more bar"
+            f"{bars_in_words(bars)}, are too few: the windows need {needed:,}, a lookback of at "
+            f"least {hours:,g} hours and one more bar"
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from hmm_exp.config import nearest
+from hmm_exp.config import RULES, nearest
 from hmm_exp.errors import ConfigError, ModelError
 from hmm_exp.market.bars import OHLCV
 from hmm_exp.market.timeframes import timeframe_step
@@ -21,6 +21,7 @@ from hmm_exp.stored.fields import Fields
 
 HOUR = pd.Timedelta(hours=1)
 LONGEST_WINDOW = 1_000_000  # bars; a stream keeps two numbers for each
+_MOST_DIGITS = 5  # of a timeframe: more days than pandas can count in nanoseconds are not far
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ class Recipe:
 
 def column_timeframe(column: str) -> str | None:
     """Timeframe that a column's suffix names: "4H" of `close_over_vwap_4H`, None without one."""
-    match = re.search(r"_(\d+(?:min|H|D))$", column)
+    match = re.search(rf"_(\d{{1,{_MOST_DIGITS}}}(?:min|H|D))$", column)
     return match[1] if match else None
 
 
@@ -257,6 +258,8 @@ def _check_timeframes(timeframes: Sequence[str]) -> None:
         raise ConfigError("no timeframe is given: name at least one, such as 1H")
     seen: dict[pd.Timedelta, str] = {}
     for timeframe in timeframes:
+        if sum(map(str.isdigit, timeframe)) > _MOST_DIGITS:
+            raise ConfigError(f"unknown timeframe {timeframe}: at most 99999 of a unit, as 99999D")
         step = timeframe_step(timeframe)
         if step in seen:
             raise ConfigError(f"timeframes {seen[step]} and {timeframe} are the same")
@@ -264,12 +267,12 @@ def _check_timeframes(timeframes: Sequence[str]) -> None:
 
 
 def _check_windows(recipe: Recipe) -> None:
-    if not isinstance(recipe.window, int) or not 2 <= recipe.window <= LONGEST_WINDOW:
-        raise ConfigError(
-            f"features.window={recipe.window}: must be a whole number from 2 to {LONGEST_WINDOW:,}"
-        )
-    if not math.isfinite(recipe.vwap_hours) or recipe.vwap_hours <= 0:
-        raise ConfigError(f"features.vwap_hours={recipe.vwap_hours}: must be above 0")
+    if not isinstance(recipe.window, int) or recipe.window not in RULES["features.window"]:
+        rule = RULES["features.window"]
+        raise ConfigError(f"features.window={recipe.window}: must be a whole number, {rule}")
+    if recipe.vwap_hours not in RULES["features.vwap_hours"]:
+        rule = RULES["features.vwap_hours"]
+        raise ConfigError(f"features.vwap_hours={recipe.vwap_hours}: must be {rule}")
     for timeframe in recipe.timeframes:
         if recipe.vwap_hours > LONGEST_WINDOW * (timeframe_step(timeframe) / HOUR):
             raise ConfigError(

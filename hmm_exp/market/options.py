@@ -78,13 +78,6 @@ class ReadOptions:
         return asdict(self)
 
 
-def quoted(value: str) -> str:
-    """A value as it is written on a command line after `data.name=`."""
-    if value.isalnum() or all(c.isalnum() or c in "_-." for c in value):
-        return value
-    return "'\"" + value.replace('"', '\\"') + "\"'"
-
-
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> str:
     """Return `value` if it is one of `choices`; else raise ConfigError with the option's name."""
     if value not in choices:

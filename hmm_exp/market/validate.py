@@ -3,6 +3,7 @@
 >>> bars = bars_from_frame(frame, ReadOptions("open"))
 """
 
+import shlex
 from collections.abc import Collection
 
 import numpy as np
@@ -19,7 +20,7 @@ from hmm_exp.market.columns import (
 )
 from hmm_exp.market.frames import check_one_series, tidy
 from hmm_exp.market.gaps import gap_report, usual_step
-from hmm_exp.market.options import ReadOptions, quoted
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.rows import Rows, counted, moment
 from hmm_exp.market.time_column import time_column
 from hmm_exp.market.timeframes import step_in_words
@@ -160,7 +161,7 @@ def _volume_warnings(
         return []
     return [
         f"the volume {columns['volume']!r} is 0 on every bar, {others[0]!r} is not: "
-        f"data.volume_column={quoted(others[0])} reads that"
+        f"data.volume_column={shlex.quote(others[0])} reads that"
     ]
 
 

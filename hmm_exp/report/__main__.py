@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from hmm_exp.command_line import DONE, Parser, exit_status
+from hmm_exp.command_line import DONE, Parser, exit_status, named
 
 EXAMPLES = """examples:
   python -m hmm_exp.report --sweep latest                  # again, on the sweep's parent run
@@ -30,7 +30,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         epilog=EXAMPLES,
     )
     about = parser.add_mutually_exclusive_group(required=True)
-    about.add_argument("--sweep", metavar="ID", help="id of a sweep, or latest")
+    about.add_argument(
+        "--sweep", type=named("sweep_id"), metavar="ID", help="id of a sweep, or latest"
+    )
     about.add_argument("--run", metavar="ID", help="id of a finished run")
     parser.add_argument(
         "--output",

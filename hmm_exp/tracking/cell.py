@@ -6,7 +6,6 @@ disk; this process opens the run, watches, and records. Whatever happens to the 
 
 import logging
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -25,6 +24,7 @@ from hmm_exp.config import Config
 from hmm_exp.errors import HmmExpError, TrackingError
 from hmm_exp.tracking import isolation, live, owner, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
+from hmm_exp.tracking.folders import remove_run_folder
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.record import fail_run, finish_run, one_line, start_run, status_after
 from hmm_exp.tracking.store import Store, check_store, open_store, patiently, store_of
@@ -127,15 +127,11 @@ def _logged(log_file: Path) -> Iterator[None]:
 
 @contextmanager
 def _nothing_left_behind() -> Iterator[None]:
-    """On bad input, take away the folder that Hydra made for the run and what it leaves empty."""
+    """On bad input, take away the folder that Hydra made for the run."""
     try:
         yield
     except HmmExpError:
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # not empty
-            while (folder := folder.parent) != Path.cwd():
-                folder.rmdir()
+        remove_run_folder()
         raise
 
 

@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from hmm_exp.errors import HmmExpError
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.leaderboard import sweep_cells
 from hmm_exp.tracking.preflight import said_of_cells
@@ -45,7 +46,7 @@ def _differs(before: str, now: str) -> str:
     """Settings of cells in which two commands differ, in words; empty when there are none."""
     try:
         old, new = said_of_cells(before), said_of_cells(now)
-    except (HydraException, ValueError):  # a command that the store has cut off
+    except (HydraException, HmmExpError, ValueError):  # a command that the store has cut off
         return "" if before == now else "words"
     return ", ".join(sorted(key for key in old | new if old.get(key) != new.get(key)))
 

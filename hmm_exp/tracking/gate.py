@@ -57,7 +57,7 @@ def named_gate(name: str) -> GateConfig:
     gate = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(GateConfig), stored))
     assert isinstance(gate, GateConfig)
     for dotted, rule in RULES.items():
-        group, setting = dotted.split(".")
+        group, _, setting = dotted.partition(".")
         if group == "gate" and (value := getattr(gate, setting)) not in rule:
             raise ConfigError(f"{dotted}={value}: must be {rule}")
     return gate

@@ -8,7 +8,6 @@ in one line, and nothing is written.
 import os
 import re
 import shlex
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,9 @@ def check_answer(uri: str) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder where there is none, and see that files can be written there."""
+    """See that a folder is there or can be made, and that files can be written there."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        try_folder(folder)
     except OSError as error:
         raise TrackingError(f"cannot write to {folder}: {error.strerror}") from None
 

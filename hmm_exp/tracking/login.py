@@ -5,11 +5,10 @@ keeps them as params and artifacts.
 """
 
 import os
-import re
 
-from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from hmm_exp.config.words import hydra_text
 from hmm_exp.errors import redacted
 from hmm_exp.tracking.address import VARIABLE
 
@@ -28,13 +27,9 @@ def hide_login(config: DictConfig) -> None:
         config.tracking.uri = redacted(uri)
         words = config.hydra.overrides.task
         config.hydra.overrides.task = [
-            f"tracking.uri={quoted(redacted(uri))}" if word.startswith("tracking.uri=") else word
+            f"tracking.uri={hydra_text(redacted(uri))}"
+            if word.startswith("tracking.uri=")
+            else word
             for word in words
         ]
         config.hydra.job.override_dirname = redacted(str(config.hydra.job.override_dirname))
-
-
-def quoted(text: str | None) -> str:
-    """Give a text as Hydra reads it back whatever is in it."""
-    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(text))  # no interpolation
-    return QuotedString(escaped, Quote.single).with_quotes()

@@ -7,23 +7,25 @@ a bad value at the cost of a sum. Settings are checked before anything heavy is 
 import math
 import re
 import shlex
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from operator import attrgetter
 
-import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.config import NOT_IN_RESULT, Config, checked, flat
+from hmm_exp.config import NOT_IN_RESULT, Config, SweepConfig, checked
+from hmm_exp.config.grid import MOST_CELLS, as_word, grid
+from hmm_exp.config.kinds import is_setting
+from hmm_exp.config.words import is_setting_word
 from hmm_exp.errors import ConfigError
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.isolation import CellError, worker
 
+_OF_USER = {"cell_timeout", "require_all"}  # settings of `sweep`; the program sets the others
 _IN_NAME = {"model.n_states", "model.state_grid", "covariance.type"}
 
 
@@ -39,24 +41,45 @@ class Plan:
         One config per variation.
     varied
         Swept settings that `cell_name` does not show otherwise.
+    repeated
+        Warnings about values that are named twice and run once.
     """
 
     n_cells: int
     variations: list[Config]
     varied: list[str]
+    repeated: list[str]
 
 
 def plan_sweep(config: DictConfig) -> Plan:
-    """Check the settings of all cells. Raises ConfigError, or what Hydra raises on composing."""
-    choices = _choices(config)
-    first, *others = _variations(choices)
-    base = _compose(config, first)
-    variations = [checked(base)]
-    variations += [checked(_varied(config, base, first, words)) for words in others]
-    swept = [words[0].split("=")[0] for words in choices if len(words) > 1]
-    known = set(flat(Config()))
-    varied = [name for name in swept if name in known and name not in _IN_NAME]
-    return Plan(math.prod(len(words) for words in choices), variations, varied)
+    """Check the settings of all cells, and give Hydra a grid in which no value stands twice.
+
+    Raises
+    ------
+    ConfigError
+        A value that cannot work, or a grid that is too large. Hydra's own errors pass through.
+    """
+    choices = grid(_words(config))
+    first = {name: words[0] for name, words in choices.items()}
+    base = _compose(config, list(first.values()))
+    variations, repeated = [checked(base)], []
+    for name, words in choices.items():
+        distinct = {_meaning(words[0], variations[0]): words[0]}
+        for word in words[1:]:
+            settings = checked(_varied(config, base, first | {name: word}, word))
+            if (meaning := _meaning(word, settings)) in distinct:
+                repeated.append(_twice(word, distinct[meaning]))
+            else:
+                distinct[meaning] = word
+                variations.append(settings)
+        choices[name] = list(distinct.values())
+    swept = [name for name, words in choices.items() if len(words) > 1]
+    varied = [name for name in swept if is_setting(name) and name not in _IN_NAME]
+    n_cells = math.prod(map(len, choices.values()))
+    if n_cells > MOST_CELLS:
+        raise ConfigError(f"a sweep of {n_cells:,} cells: at most {MOST_CELLS:,}; sweep in parts")
+    _write_out(config, choices)
+    return Plan(n_cells, variations, varied, repeated)
 
 
 def check_data(plan: Plan) -> tuple[set[str], list[str]]:
@@ -88,29 +111,19 @@ def check_data(plan: Plan) -> tuple[set[str], list[str]]:
     return digests, list(warnings)
 
 
-def replace_grid(config: DictConfig) -> None:
-    """Take out of a grid in YAML what the command line says itself: Hydra would do both."""
-    params = config.hydra.sweeper.get("params") or {}
-    said = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-    with read_write(config), open_dict(config):
-        for key in {override.get_key_element() for override in said} & set(params):
-            del config.hydra.sweeper.params[key]
-
-
 def said_of_cells(command: str) -> dict[str, set[str]]:
     """What a command line says of its cells: the words of each setting that can change them.
 
     Where the data is read from is left out: what is read has a digest.
     """
-    settings = [word for word in shlex.split(command) if re.match(r"[~+]|[^-=][^=]*=", word)]
-    parsed = OverridesParser.create().parse_overrides(settings)
-    said = {override.get_key_element(): set(_words(override)) for override in parsed}
     others = NOT_IN_RESULT | {"hydra"}
-    return {
-        key: words
-        for key, words in said.items()
-        if re.split("[./]", key.lstrip("+~"))[0] not in others and key != "data.path"
-    }
+    settings = [
+        word
+        for word in filter(is_setting_word, shlex.split(command))
+        if re.split("[./=]", word.lstrip("+~"))[0] not in others
+        and not word.startswith("data.path=")
+    ]
+    return {name: set(words) for name, words in grid(settings).items()}
 
 
 def refuse_sweep_words(config: DictConfig) -> None:
@@ -123,37 +136,48 @@ def refuse_sweep_words(config: DictConfig) -> None:
         raise ConfigError(f"the experiment holds a grid ({grid}): add -m to sweep over it")
 
 
-def _choices(config: DictConfig) -> list[list[str]]:
-    """For every override its list of `key=value` words, one word when it is not swept."""
+def refuse_own_words(settings: Config) -> None:
+    """Raise ConfigError when the user sets what the program tells its cells."""
+    plain = asdict(SweepConfig())
+    for name, value in vars(settings.sweep).items():
+        if name not in _OF_USER and value != plain[name]:
+            raise ConfigError(f"sweep.{name}={value}: the program sets it; leave the word out")
+
+
+def _words(config: DictConfig) -> list[str]:
+    """Words of a sweep: of a grid in YAML, and of the command line, which come before them."""
     params = config.hydra.sweeper.get("params") or {}
-    words = [f"{key}={value}" for key, value in params.items()]
-    words += list(config.hydra.overrides.task)
-    parsed = OverridesParser.create().parse_overrides(words)
-    by_key = {override.get_key_element(): _words(override) for override in parsed}
-    return list(by_key.values())
+    return [f"{key}={value}" for key, value in params.items()] + _as_given(config, "task")
 
 
-def _words(override: Override) -> list[str]:
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        return [f"{key}={override.get_value_element_as_str()}"]
-    if not override.is_discrete_sweep():
-        raise ConfigError(f"{override.input_line}: name the values to sweep, such as {key}=1,2,3")
-    return [f"{key}={word}" for word in override.sweep_string_iterator()]
+def _as_given(config: DictConfig, kind: str) -> list[str]:
+    """Overrides of Hydra or of the task as they were given, interpolations included."""
+    words = OmegaConf.to_container(config.hydra.overrides[kind], resolve=False)
+    assert isinstance(words, list)
+    return list(map(str, words))
 
 
-def _variations(choices: Sequence[Sequence[str]]) -> Iterator[list[str]]:
-    """Yield the first words of all, then each other word with the rest at their first."""
-    first = [words[0] for words in choices]
-    yield first
-    for place, words in enumerate(choices):
-        for word in words[1:]:
-            yield [*first[:place], word, *first[place + 1 :]]
+def _write_out(config: DictConfig, choices: dict[str, list[str]]) -> None:
+    """Put the grid where Hydra takes it from."""
+    with read_write(config), open_dict(config):
+        config.hydra.sweeper.params = None
+        config.hydra.overrides.task = [as_word(words) for words in choices.values()]
+
+
+def _twice(word: str, other: str) -> str:
+    same = "is named twice" if word == other else f"means the same as {other}"
+    return f"{word} {same} and runs once"
+
+
+def _meaning(word: str, settings: Config) -> str:
+    """What tells a value from the others of its setting: 2 and 02 are one number of states."""
+    name = word.partition("=")[0]
+    return repr(attrgetter(name)(settings)) if is_setting(name) else word
 
 
 def _compose(config: DictConfig, overrides: list[str]) -> DictConfig:
     loader = GlobalHydra.instance().config_loader()
-    hydra_words = list(config.hydra.overrides.hydra)
+    hydra_words = _as_given(config, "hydra")
     composed = loader.load_configuration(
         config_name=config.hydra.job.config_name,
         overrides=hydra_words + overrides,
@@ -163,20 +187,19 @@ def _compose(config: DictConfig, overrides: list[str]) -> DictConfig:
     return composed
 
 
-def _varied(config: DictConfig, base: DictConfig, first: list[str], words: list[str]) -> DictConfig:
-    """The composed `base` with the one word that differs from its own.
+def _varied(config: DictConfig, base: DictConfig, words: dict[str, str], word: str) -> DictConfig:
+    """The composed `base` with one word that differs from its own; `words` holds it too.
 
     Composing takes Hydra a tenth of a second, which a plain setting need not wait for. A choice of
     a group, and what the schema refuses, is left to it.
     """
-    (word,) = set(words) - set(first)
-    key, _, value = word.partition("=")
-    if key in flat(Config()):
+    name = word.partition("=")[0]
+    if is_setting(name):
         varied = OmegaConf.masked_copy(base, [str(name) for name in base if name != "hydra"])
         with suppress(OmegaConfBaseException):
-            OmegaConf.update(varied, key, yaml.safe_load(value))
+            OmegaConf.update(varied, name, OverridesParser.create().parse_override(word).value())
             return varied
-    return _compose(config, words)
+    return _compose(config, list(words.values()))
 
 
 def _space_key(settings: Config) -> str:

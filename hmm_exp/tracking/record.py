@@ -18,13 +18,16 @@ from hmm_exp.tracking.serving import log_detector
 from hmm_exp.tracking.store import Store, git_sha
 from hmm_exp.tracking.view import HISTORY
 
+LONGEST_NAME = 250  # of a run, the column of MLflow's table
+
 
 def start_run(store: Store, settings: Config, data_tags: dict[str, str] | None = None) -> str:
     """Open a run with its parameters and identifying tags; gives its id."""
     known = identity(settings) | (data_tags or {}) | {tags.OWNER: owner.this_process()}
     if sha := git_sha():
         known[tags.GIT_SHA] = sha
-    run = store.client.create_run(store.experiment_id, tags=known, run_name=cell_name(settings))
+    name = cell_name(settings)[:LONGEST_NAME]
+    run = store.client.create_run(store.experiment_id, tags=known, run_name=name)
     store.client.log_batch(
         run.info.run_id, params=[Param(name, text) for name, text in params(settings).items()]
     )

@@ -213,6 +213,7 @@ def _made(uri: str, name: str) -> tuple[MlflowClient, str]:
     if database is None:
         client = _client(uri)
         return client, _get_or_create(client, name, artifact_location=None)
+    database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock"):
         if not database.exists():
             _make_tables(database)

@@ -9,6 +9,7 @@ from mlflow.entities import Run, RunStatus
 from omegaconf import DictConfig, open_dict, read_write
 
 from hmm_exp.config import Config, to_config
+from hmm_exp.config.words import hydra_text
 from hmm_exp.errors import TrackingError, redacted
 from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.hmm.threads import cores
@@ -19,7 +20,6 @@ from hmm_exp.tracking.leaderboard import (
     sweep_cells,
     sweep_parent,
 )
-from hmm_exp.tracking.login import quoted
 from hmm_exp.tracking.preflight import Plan, check_data
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.store import (
@@ -190,10 +190,10 @@ def _words(settings: Config) -> list[str]:
         f"sweep.parent_run={sweep.parent_run}",
         f"sweep.n_cells={sweep.n_cells}",
         f"sweep.attempt={sweep.attempt}",
-        f"sweep.owner={quoted(sweep.owner)}",
-        f"sweep.folder={quoted(sweep.folder)}",
+        f"sweep.owner={hydra_text(str(sweep.owner))}",
+        f"sweep.folder={hydra_text(str(sweep.folder))}",
         f"sweep.varied=[{','.join(sweep.varied)}]",
-        f"tracking.uri={quoted(settings.tracking.uri)}",
+        f"tracking.uri={hydra_text(str(settings.tracking.uri))}",
         f"compute.threads={settings.compute.threads or 'null'}",
     ]
 

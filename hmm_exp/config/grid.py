@@ -1,0 +1,92 @@
+"""The grid of a sweep: for every setting of a command line the words that cells are made from.
+
+>>> grid(["model.n_states=range(2,5)", "features=v1"])
+{'model.n_states': ['model.n_states=2', 'model.n_states=3', 'model.n_states=4'],
+ 'features': ['features=v1']}
+"""
+
+import glob
+from decimal import Decimal
+from fnmatch import fnmatch
+from itertools import islice
+from pathlib import Path
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, RangeSweep
+from omegaconf.errors import OmegaConfBaseException
+
+from hmm_exp.config.checks import at_home
+from hmm_exp.config.words import hydra_text
+from hmm_exp.errors import ConfigError
+
+MOST_CELLS = 10_000  # Hydra composes each before the first runs
+
+
+def grid(words: list[str]) -> dict[str, list[str]]:
+    """Write out sweeps; a later word of a setting takes the place of an earlier one.
+
+    Raises
+    ------
+    ConfigError
+        A sweep without values, with too many, or with none that can be listed.
+    """
+    hydra = GlobalHydra.instance()
+    loader = hydra.config_loader() if hydra.is_initialized() else None
+    overrides = OverridesParser.create(loader).parse_overrides(words)
+    return {override.get_key_element(): _words(override) for override in overrides}
+
+
+def as_word(words: list[str]) -> str:
+    """One word that sweeps over the values of several of the same setting."""
+    name = words[0].partition("=")[0]
+    return f"{name}={','.join(word.partition('=')[2] for word in words)}"
+
+
+def _words(override: Override) -> list[str]:
+    name = override.get_key_element()
+    if not override.is_sweep_override():
+        return [f"{name}={override.get_value_element_as_str()}"]
+    values = _values(override)
+    if not values:
+        raise ConfigError(f"{override.input_line}: no value to sweep over")
+    if len(values) > MOST_CELLS:
+        raise _too_many(override.input_line or name)
+    return [f"{name}={value}" for value in values]
+
+
+def _values(override: Override) -> list[str]:
+    """Values of a sweep as Hydra reads them, at most one more than may be."""
+    word, sweep = override.input_line or "", override.value()
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{word}: name the values to sweep, such as 1,2,3 or range(1,4)")
+    if isinstance(sweep, Glob) and override.key_or_group == "data.path":
+        return [hydra_text(path) for path in _files(sweep)]
+    if isinstance(sweep, RangeSweep):
+        _check_range(sweep, word)
+    try:
+        return list(islice(override.sweep_string_iterator(), MOST_CELLS + 1))
+    except OmegaConfBaseException:  # a sweep in a sweep
+        raise ConfigError(f"{word}: a value to sweep over is itself a sweep") from None
+
+
+def _files(pattern: Glob) -> list[str]:
+    """Files that match, by name."""
+    found = {path for text in pattern.include for path in glob.glob(at_home(text))}  # noqa: PTH207
+    left = [path for path in found if not any(fnmatch(path, text) for text in pattern.exclude)]
+    return sorted(path for path in left if Path(path).is_file())
+
+
+def _check_range(sweep: RangeSweep, word: str) -> None:
+    """Refuse a range that does not end, or only after very many values."""
+    try:
+        size = (Decimal(sweep.stop or 0) - Decimal(sweep.start or 0)) / Decimal(sweep.step)
+        if size <= MOST_CELLS:
+            return
+    except ArithmeticError:  # a step of 0, nan
+        raise ConfigError(f"{word}: must be a range such as range(2,6), 6 left out") from None
+    raise _too_many(word)
+
+
+def _too_many(word: str) -> ConfigError:
+    return ConfigError(f"{word}: a sweep has at most {MOST_CELLS:,} cells")

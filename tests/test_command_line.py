@@ -1,0 +1,73 @@
+"""What the commands share: options that cannot work are one short line and exit status 2."""
+
+import pytest
+
+from hmm_exp import causality, monitor
+from hmm_exp.commands import features, promote, server, sweeps
+
+CAUSALITY = ("--model", "m", "--bars", "b")
+
+
+@pytest.mark.parametrize(
+    ("parse", "words", "says"),
+    [
+        (causality.parse, (*CAUSALITY, "--times", "0"), "--times: 0: must be 1 to 100,000"),
+        (causality.parse, (*CAUSALITY, "--times", "1e3"), "'1e3': must be a whole number"),
+        (causality.parse, (*CAUSALITY, "--times", "9" * 5000), "must be a whole number"),
+        (causality.parse, (*CAUSALITY, "--times", "1" + "0" * 20), "must be 1 to 100,000"),
+        (causality.parse, (*CAUSALITY, "--seed", "-1"), "--seed: -1: must be 0 to"),
+        (server.parse, ("--port", "0"), "--port: 0: must be 1 to 65,535"),
+        (server.parse, ("--port", "70000"), "--port: 70000: must be 1 to 65,535"),
+        (server.parse, ("--workers", "none"), "--workers: 'none': must be a whole number"),
+        (promote.parse, ("--run", "x", "--registry", ".."), "--registry: ..: must be a name"),
+        (promote.parse, ("--run", "x", "--registry", "a/b"), "without / : ' ?"),
+        (promote.parse, ("--sweep", "a'b"), "--sweep: a'b: must be a name of at most 100"),
+        (promote.parse, ("--sweep", "x" * 70_000), "must be a name of at most 100"),
+        (sweeps.parse, ("show", "a'b"), "must be a name of at most 100"),
+        (promote.parse, ("--run", "x", "--\x1b[31m"), r"\x1b[31m"),
+    ],
+)
+def test_an_option_that_cannot_work_is_one_short_line(parse, words, says, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(words)
+    line = capsys.readouterr().err
+    assert (end.value.code, line.count("\n")) == (2, 1)
+    assert line.startswith("error: ")
+    assert says in line
+    assert len(line) <= 301
+    assert line.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--window", "100001", "features.window=100001: must be a whole number, at least 2 and"),
+        ("--vwap-hours", "nan", "features.vwap_hours=nan: must be above 0"),
+        ("--vwap-hours", "1e300", "features.vwap_hours=1e+300: must be above 0 and at most"),
+        ("--timeframes", "99999999999D", "unknown timeframe 99999999999D: at most 99999"),
+        ("--timeframes", "9" * 5000 + "H", "at most 99999 of a unit"),
+        ("--timeframes", "30D", "300 bars of 1H, 2021-01-01 to 2021-01-13, are too few for the"),
+    ],
+)
+def test_windows_and_timeframes_that_no_bars_fill_are_one_line(
+    option, value, says, tmp_path, monkeypatch, capsys
+):
+    from hmm_exp.market.synthetic import make_market
+
+    monkeypatch.chdir(tmp_path)
+    make_market(n_bars=300, seed=1).frame.to_csv("bars.csv", index=False)
+    words = ["--input", "bars.csv", "--output", "v.csv", "--bar-stamp", "open", option, value]
+    assert features.main([*words, "--features", "v2"] if option == "--vwap-hours" else words) == 2
+    line = capsys.readouterr().err
+    assert says in line
+    assert line.count("\n") == 1
+    assert len(line) <= 301
+    assert [path.name for path in tmp_path.iterdir()] == ["bars.csv"]
+
+
+@pytest.mark.parametrize(
+    "since", ["now", "today", "nan", "NaT", " ", "soon", "9999-01-01", "9" * 40]
+)
+def test_a_time_is_one_that_does_not_depend_on_when_it_is_read(since, capsys):
+    assert monitor.main(["--bars", "b.csv", "--model", "m", "--since", since]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --since {since}".rstrip() + " is not a date")
