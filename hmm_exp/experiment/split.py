@@ -17,6 +17,7 @@ import pandas as pd
 
 from hmm_exp.config import SplitConfig
 from hmm_exp.errors import ConfigError, DataError
+from hmm_exp.market.stamps import read_stamp
 
 BEFORE, TRAIN, VAL, TEST = -1, 0, 1, 2
 SPLIT_NAMES = {BEFORE: "before", TRAIN: "train", VAL: "val", TEST: "test"}
@@ -161,11 +162,11 @@ def instant(option: str, text: str) -> pd.Timestamp:
         It is no time, or one that depends on when it is read, such as "now".
     """
     try:
-        if text.strip()[:1].isdigit():
-            return pd.to_datetime(text, utc=True).as_unit("ns")
-    except (ValueError, OverflowError):
-        pass
-    raise ConfigError(f"{option} is not a date such as 2024-06-01 or 2024-06-01 12:00")
+        return pd.Timestamp(read_stamp(text), unit="ns", tz="UTC")
+    except DataError:
+        raise ConfigError(
+            f"{option} is not a date such as 2024-06-01 or 2024-06-01 12:00"
+        ) from None
 
 
 def _by_ratio(config: SplitConfig, available_at: pd.DatetimeIndex, before: pd.Timestamp) -> Split:

@@ -17,6 +17,7 @@ from mlflow.utils.rest_utils import http_request
 
 from hmm_exp.errors import TrackingError, one_line
 from hmm_exp.tracking.address import is_served, sqlite_path
+from hmm_exp.tracking.folders import try_folder
 
 ANSWER_WITHIN = 10.0  # seconds
 _PASSING = {500, 502, 503, 504}  # statuses of a server that restarts, or of a proxy without it

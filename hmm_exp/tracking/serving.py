@@ -59,7 +59,7 @@ _SOURCE = (  # what loading and predicting need of this package
     "tracking/serving.py",
     *(
         f"tracking/{name}.py"
-        for name in ("answering", "rest", "loading", "address", "health", "relocation")
+        for name in ("answering", "rest", "loading", "address", "health", "folders", "relocation")
     ),
 )
 
