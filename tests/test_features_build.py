@@ -121,7 +121,7 @@ def test_fewer_bars_than_windows_say_how_many_are_needed(market):
 def test_too_few_bars_name_the_settings_that_decide_and_no_other(market, features, decide):
     with pytest.raises(HistoryError) as caught:
         build_features(cut(market, slice(1)), Recipe.of_set(features, ["1H"]))
-    assert str(caught.value).endswith(f"are needed; {decide}")
+    assert str(caught.value).endswith(f"data.timestamp_column; else {decide}")
 
 
 def test_a_row_holds_the_last_complete_bar_of_every_timeframe(market):
@@ -209,7 +209,7 @@ def test_volume_that_seldom_is_names_the_column_that_is_missing_most(market):
     [
         ([], "data.volume_column=NAME"),
         (["ticks"], "data.volume_column=ticks"),
-        (["<TICKVOL>"], """data.volume_column='"<TICKVOL>"'"""),
+        (["<TICKVOL>"], """data.volume_column='<TICKVOL>'"""),
         (["a", "b", "c", "d"], "data.volume_column=a (or b, c)"),
     ],
 )
