@@ -121,6 +121,8 @@ def test_what_hydra_reads_stays_as_it_is(word):
         (["features=[v1,v2]"], "unknown features '[v1,v2]'"),
         (["-m", "gate=off,7"], "unknown gate 'off,7'"),
         (["gate@x=off"], "'gate@x=off' is no setting"),
+        (["-m", "~experiment=[],[]"], "what is removed has one value: write ~experiment"),
+        (["~experiment=[]"], "what is removed has one value: write ~experiment"),
         (["+++model.n_states=3"], "is no setting: write name=value"),
         (["größe=3"], "is no setting"),
         (["hydra.callbacks=null"], "the program needs its own"),

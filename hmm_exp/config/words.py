@@ -70,6 +70,9 @@ def as_hydra_reads(word: str) -> str:
     if name.startswith("~") or not (takes_text(plain) or is_group(plain)):
         if override is None:
             raise _unreadable(word)
+        several = override.is_sweep_override() or isinstance(override.value(), list | dict)
+        if name.startswith("~") and several:
+            raise ConfigError(f"{word}: what is removed has one value: write {name}")
         return word
     if is_group(plain):
         _check_choice(plain, value, override)

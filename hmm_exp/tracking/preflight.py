@@ -13,6 +13,7 @@ from operator import attrgetter
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -178,11 +179,16 @@ def _meaning(word: str, settings: Config) -> str:
 def _compose(config: DictConfig, overrides: list[str]) -> DictConfig:
     loader = GlobalHydra.instance().config_loader()
     hydra_words = _as_given(config, "hydra")
-    composed = loader.load_configuration(
-        config_name=config.hydra.job.config_name,
-        overrides=hydra_words + overrides,
-        run_mode=RunMode.RUN,
-    )
+    try:
+        composed = loader.load_configuration(
+            config_name=config.hydra.job.config_name,
+            overrides=hydra_words + overrides,
+            run_mode=RunMode.RUN,
+        )
+    except (HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:  # of words that Hydra does not expect
+        raise ConfigError(f"Hydra cannot compose a cell: {type(error).__name__}: {error}") from None
     OmegaConf.set_readonly(composed, False)
     return composed
 
