@@ -23,7 +23,9 @@ LONGEST_LINE = 300
 ACCEPTED = 77  # exit status of a case that would go on to a fit
 MEMORY = 8 << 30  # bytes that a case may ask for
 FINE = ("accepted", "answered", "refused in one line")
+MISREAD = {78: "misread", 79: "outside the span of times"}  # exit statuses of a reading
 WRONG = (
+    *MISREAD.values(),
     *("traceback", "refused in several lines", "line too long", "words of a parser"),
     *("something left behind", "another exit status", "hang"),
 )
@@ -97,7 +99,7 @@ def judged(ended: Ended) -> str:
     if ended.status in (0, ACCEPTED):
         return "answered" if ended.status == 0 else "accepted"
     if ended.status != 2:
-        return "another exit status"
+        return MISREAD.get(ended.status, "another exit status")
     if len(lines) != 1 or not lines[0].startswith("error: "):
         return "refused in several lines"
     if len(lines[0]) > LONGEST_LINE or not lines[0].isprintable():

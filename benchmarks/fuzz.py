@@ -1,6 +1,9 @@
 """Hostile input by the thousand: everything is a right answer or one line, status 2, nothing left.
 
-    nice python benchmarks/fuzz.py [--overrides 2000] [--seed 0] [--only NUMBER] [--show]
+    nice python benchmarks/fuzz.py --cases 5000
+    nice python benchmarks/fuzz.py --overrides 2000 [--seed 0] [--only NUMBER] [--show]
+
+`--cases` are files of bars, `--overrides` command lines of `hmm_exp.train`.
 
 What is counted as wrong is shown, with `--show` every case; `--only` runs one of them. A case that
 takes more than 20 s is run once more, for 60 s: where others work, a slow one is no hang. Exit
@@ -12,16 +15,18 @@ import argparse
 import sys
 
 from forks import FINE, WRONG, counted
+from fuzz_files import file_cases
 from fuzz_overrides import override_sets
 
-KINDS = {"overrides": override_sets}
+KINDS = {"cases": file_cases, "overrides": override_sets}
 
 
 def main() -> int:
     """Run cases of each kind that is asked for and print one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for kind in KINDS:
-        parser.add_argument(f"--{kind}", type=int, default=0, metavar="N", help=f"cases of {kind}")
+        about = KINDS[kind].__doc__ or ""
+        parser.add_argument(f"--{kind}", type=int, default=0, metavar="N", help=about.lower())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="NUMBER", help="run one case and show it")
     parser.add_argument("--show", action="store_true", help="show every case, not only the wrong")
