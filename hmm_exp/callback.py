@@ -1,5 +1,6 @@
 """What Hydra calls around a sweep. Bad settings are refused before anything heavy is imported."""
 
+import sqlite3
 import sys
 import traceback
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config import Config, checked, composition_error
-from hmm_exp.errors import HmmExpError
+from hmm_exp.errors import HmmExpError, described, one_line
 from hmm_exp.tracking import isolation, live
 from hmm_exp.tracking.garbage import collect_seldom
 from hmm_exp.tracking.launchers import check_launcher, in_this_process
@@ -73,7 +74,11 @@ class SweepCallback(Callback):
         from hmm_exp.tracking.verdict import close_sweep
 
         with _exits_with(FAILED, f"; go on with sweep_id={self.settings.sweep_id}"):
-            succeeded = close_sweep(self.settings, report_line)
+            try:
+                succeeded = close_sweep(self.settings, report_line)
+            except Exception:
+                _close(self.settings)
+                raise
         if not succeeded:
             raise SystemExit(FAILED)
 
@@ -88,16 +93,21 @@ def abandon(error: BaseException) -> bool:
     """
     if _open is None:
         return False
+    left = _close(_open, isinstance(error, KeyboardInterrupt))
+    hint = f"; go on with sweep_id={_open.sweep_id}"
+    print(f"error: {one_line(f'{described(error)}{left}{hint}')}", file=sys.stderr)
+    return True
+
+
+def _close(settings: Config, interrupted: bool = False) -> str:
+    """Close the sweep's runs; where the store does not let it, say who will."""
     from hmm_exp.tracking.sweep import abandon_sweep
 
-    interrupted = isinstance(error, KeyboardInterrupt)
-    line = "interrupted" if interrupted else f"{type(error).__name__}: {error}".splitlines()[0]
-    print(f"error: {line}; go on with sweep_id={_open.sweep_id}", file=sys.stderr)
     try:
-        abandon_sweep(_open, interrupted)
-    except Exception as second:
-        print(f"error: the sweep's run is not closed: {second}", file=sys.stderr)
-    return True
+        abandon_sweep(settings, interrupted)
+    except Exception:  # whatever it is, the reason to stop is what the user should read
+        return "; its runs are closed when it goes on"
+    return ""
 
 
 def _load_what_judges(with_report: bool) -> None:
@@ -115,19 +125,21 @@ def _exits_with(status: int, hint: str = "") -> Iterator[None]:
     except (HmmExpError, HydraException, OmegaConfBaseException) as error:
         isolation.dismiss()  # which may still be starting
         line = str(error) if isinstance(error, HmmExpError) else composition_error(error)
-        print(f"error: {line}{hint}", file=sys.stderr)
+        print(f"error: {one_line(f'{line}{hint}')}", file=sys.stderr)
         raise SystemExit(status) from None
     except Exception as error:
-        if not _is_of_the_store(error):
+        isolation.dismiss()
+        if not is_from_outside(error):
             traceback.print_exc()
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"error: {line}{hint}", file=sys.stderr)
+        print(f"error: {one_line(f'{described(error)}{hint}')}", file=sys.stderr)
         raise SystemExit(status) from None
 
 
-def _is_of_the_store(error: Exception) -> bool:
-    """Whether MLflow raised it, or what MLflow calls: one line says it all."""
+def is_from_outside(error: BaseException) -> bool:
+    """Whether the machine or the store raised it, no mistake of ours: one line says it all."""
+    if isinstance(error, OSError):  # also what `requests` raises
+        return True
     from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
 
-    return isinstance(error, MlflowException | RequestException)
+    return isinstance(error, MlflowException | SQLAlchemyError | sqlite3.Error)

@@ -31,6 +31,7 @@ from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.timeframes import step_in_words
 from hmm_exp.market.validate import bars_from_frame
 from hmm_exp.stream.model import StreamModel, read_parts
+from hmm_exp.writing import written_beside
 
 if TYPE_CHECKING:
     from hmm_exp.stream.live import Stream
@@ -200,10 +201,8 @@ class Detector(StreamModel):
 
     def save(self, path: "str | Path") -> None:
         """Write the detector as JSON, whole or not at all."""
-        target = Path(path)
-        beside = target.with_name(f".{target.name}.part")
-        beside.write_text(json.dumps(self.to_dict(), indent=1))
-        beside.replace(target)
+        with written_beside(path) as part:
+            part.write_text(json.dumps(self.to_dict(), indent=1))
 
     @classmethod
     def load(cls, path: "str | Path") -> "Detector":

@@ -4,8 +4,17 @@ A command line prints the message as one line and exits with 2; a library caller
 `HmmExpError`. A message carries the value, the rule and the place or the option that decides.
 """
 
+import re
+
 LONGEST_LINE = 300  # characters of an error line, "error: " included
 _KEPT_END = 120  # of a longer text the end stays: it says what to do
+_REFUSALS = re.compile(
+    r"(no space left on device|disk quota exceeded|read-only file system|too many open files"
+    r"|file too large|no usable temporary directory found|database or disk is full"
+    r"|attempt to write a readonly database|unable to open database file|disk i/o error)"
+    r"(?:: '([^']+)'(?: -> '([^']+)')?)?",
+    re.IGNORECASE,
+)
 
 
 def one_line(error: object, longest: int = LONGEST_LINE - len("error: ")) -> str:
@@ -15,7 +24,32 @@ def one_line(error: object, longest: int = LONGEST_LINE - len("error: ")) -> str
         text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     if len(text) <= longest:
         return text
-    return f"{text[: longest - _KEPT_END - 5]} ... {text[-_KEPT_END:]}"
+    end = min(_KEPT_END, longest // 2)
+    return f"{text[: longest - end - 5]} ... {text[-end:]}"
+
+
+def refusal(error: object) -> str | None:
+    """What the machine refuses, such as a full disk, and the file; None for any other error.
+
+    The text is searched, because an error that a library wraps or that another process passes on
+    has lost its number.
+    """
+    found = _REFUSALS.search(str(error))
+    if found is None:
+        return None
+    words, source, target = found.groups()
+    place = target or source
+    return f"{words}: {place}" if place else words
+
+
+def described(error: BaseException) -> str:
+    """Any error as one line: one that is not of this family keeps its type."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    name = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
+    if isinstance(error, HmmExpError):
+        return one_line(error) or name
+    return one_line(refusal(error) or f"{name}: {error}").rstrip(": ")
 
 
 class HmmExpError(Exception):

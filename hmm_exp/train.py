@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config import Config, checked, composition_error, conf_dir
-from hmm_exp.errors import HmmExpError
+from hmm_exp.errors import HmmExpError, described
 from hmm_exp.help import help_text
 
 QUIET = "--quiet"
@@ -53,12 +53,12 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(composition_error(error))
     except (Exception, KeyboardInterrupt) as error:
-        from hmm_exp.callback import abandon
+        from hmm_exp.callback import abandon, is_from_outside
 
         if not abandon(error):
-            if not isinstance(error, KeyboardInterrupt):
+            if not isinstance(error, KeyboardInterrupt) and not is_from_outside(error):
                 raise
-            print("error: interrupted", file=sys.stderr)
+            print(f"error: {described(error)}", file=sys.stderr)
         sys.exit(_exit_status(error))
 
 

@@ -10,7 +10,6 @@ bars since the first one of the history.
 
 import base64
 import json
-import os
 from collections.abc import Mapping
 from datetime import UTC
 from pathlib import Path
@@ -27,6 +26,7 @@ from hmm_exp.stream.bar import Numbers, read_bar, stamp_of
 from hmm_exp.stream.kernel import run
 from hmm_exp.stream.layout import LAST_BAR, LAST_ROW, N_BARS, NEVER, constants_of, new_state
 from hmm_exp.stream.model import StreamModel
+from hmm_exp.writing import written_beside
 
 FORMAT = 1  # of a saved stream; a reader refuses what it does not know
 MISSING = ("error", "gap")
@@ -179,10 +179,8 @@ class Stream:
             "clock": _text_of(self._clock),
             "memory": _text_of(self._memory),
         }
-        target = Path(path)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-        beside.write_text(json.dumps(content))
-        beside.replace(target)
+        with written_beside(path) as part:
+            part.write_text(json.dumps(content))
 
     @classmethod
     def load(cls, path: str | Path) -> "Stream":

@@ -24,6 +24,7 @@ from hmm_exp.config import SelectionConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.rule import Option, by_rule
 from hmm_exp.tracking import owner, tags
+from hmm_exp.tracking.complete import called, lacks
 
 SCORES_FILE = "scores.parquet"
 
@@ -122,7 +123,17 @@ def choose(client: MlflowClient, sweep_id: str, cells: list[Run] | None = None) 
     """
     cells = sweep_cells(client, sweep_id) if cells is None else cells
     finished = [run for run in cells if run.info.status == "FINISHED"]
-    eligible = [run for run in finished if tags.FAULTS not in run.data.tags]
+    passed_over = [
+        f"{called(run)} (run {run.info.run_id}) does not take part: {why}"
+        for run in finished
+        if (why := lacks(run))
+    ]
+    choice = _choose(client, finished)
+    return Choice(choice.run_id, [*passed_over, *choice.reasons])
+
+
+def _choose(client: MlflowClient, finished: list[Run]) -> Choice:
+    eligible = [run for run in finished if not lacks(run) and tags.FAULTS not in run.data.tags]
     if not eligible:
         return Choice(None, [f"none of the {len(finished)} finished cells is eligible"])
     spaces: dict[str, list[Run]] = {}
@@ -171,13 +182,13 @@ def _row(run: Run) -> dict[str, object]:
     why = f"{status}: {reason}" if reason else status
     fitted = "yes, residuals reject" if metrics.get("residuals_reject") else "yes"
     return {
-        "cell": run_tags[tags.CELL],
+        "cell": called(run),
         "K": metrics.get("n_states"),
         "bic": metrics.get("bic"),
         "val_ll/bar": metrics.get("log_lik_val_per_bar"),
         "gain_t": metrics.get("return_gain_val"),
         "gain_ewma": metrics.get("ewma_gain_val"),
-        "eligible": why if failed else run_tags.get(tags.FAULTS, fitted),
+        "eligible": why if failed else lacks(run) or run_tags.get(tags.FAULTS, fitted),
         "s": None if failed else seconds,
         "run": run.info.run_id,
         "space": run_tags.get(tags.OBSERVATION_SPACE, ""),
@@ -187,12 +198,12 @@ def _row(run: Run) -> dict[str, object]:
 
 
 def _walks(run: Run) -> bool:
-    return run.data.params["split.kind"] == "walk_forward"
+    return run.data.params.get("split.kind") == "walk_forward"
 
 
 def _out_of_sample(run: Run) -> tuple[str, float]:
     """What a walk is ranked by on validation, higher is better; likelihood without returns."""
-    for name in (run.data.params["selection.across"], "log_lik_val_per_bar"):
+    for name in (run.data.params.get("selection.across", ""), "log_lik_val_per_bar"):
         if name in run.data.metrics:
             return name, run.data.metrics[name]
     return "no score", -math.inf
@@ -329,14 +340,11 @@ def criteria_by_states(cells: list[Run]) -> pd.DataFrame:
     """Criteria of every number of states tried: columns space, covariance, n_states, bic ..."""
     rows = []
     for run in cells:
-        for entry in json.loads(run.data.tags.get(tags.CRITERIA_BY_STATES, "[]")):
-            rows.append(
-                {
-                    "space": run.data.tags[tags.OBSERVATION_SPACE].split("#")[0],
-                    "covariance": run.data.params["covariance.type"],
-                    **entry,
-                }
-            )
+        space = run.data.tags.get(tags.OBSERVATION_SPACE, "").split("#")[0]
+        covariance = run.data.params.get("covariance.type")
+        if space and covariance:
+            tried = json.loads(run.data.tags.get(tags.CRITERIA_BY_STATES, "[]"))
+            rows += [{"space": space, "covariance": covariance, **entry} for entry in tried]
     return pd.DataFrame(rows)
 
 

@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.experiment.reality_check import RealityCheck, reality_check
 from hmm_exp.experiment.significance import GainEstimate, estimate_gain
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.complete import called
 from hmm_exp.tracking.stored import read_scores
 
 _BASELINES = {  # of `selection.across`
@@ -90,12 +91,13 @@ class Luck:
 def weigh_choice(client: MlflowClient, cells: list[Run], winner_id: str | None) -> Luck:
     """Weigh the winner of a sweep, None for none, against the number of cells that were tried."""
     finished = [run for run in cells if run.info.status == "FINISHED"]
-    across = finished[0].data.params["selection.across"] if finished else "return_gain_val"
+    known = (run.data.params.get("selection.across", "") for run in finished)
+    across = next((name for name in known if name in _BASELINES), "return_gain_val")
     column, baseline = _BASELINES[across]
     gains = _validation_gains(client, finished, column)
     table = pd.DataFrame(gains)
     check = reality_check(table.to_numpy().T) if gains else None
-    names = {run.info.run_id: run.data.tags[tags.CELL] for run in finished}
+    names = {run.info.run_id: called(run) for run in finished}
     return Luck(
         baseline=baseline,
         n_tried=len(_latest(cells)),

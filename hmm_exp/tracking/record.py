@@ -5,13 +5,16 @@ RUNNING while the process in its owner tag lives; it is FINISHED only after all 
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from hmm_exp.config import Config
 from hmm_exp.detector import Detector
-from hmm_exp.errors import HmmExpError
+from hmm_exp.errors import described, refusal
 from hmm_exp.tracking import owner, tags
 from hmm_exp.tracking.bundle import LOG_FILE, LONGEST_TAG, Bundle, cell_name, identity, params
 from hmm_exp.tracking.serving import log_detector
@@ -20,26 +23,48 @@ from hmm_exp.tracking.view import HISTORY
 
 
 def start_run(store: Store, settings: Config, data_tags: dict[str, str] | None = None) -> str:
-    """Open a run with its parameters and identifying tags; gives its id."""
+    """Open a run with its parameters and identifying tags; gives its id.
+
+    A run whose parameters the store does not take is removed again, where the store lets it.
+    """
     known = identity(settings) | (data_tags or {}) | {tags.OWNER: owner.this_process()}
     if sha := git_sha():
         known[tags.GIT_SHA] = sha
     run = store.client.create_run(store.experiment_id, tags=known, run_name=cell_name(settings))
-    store.client.log_batch(
-        run.info.run_id, params=[Param(name, text) for name, text in params(settings).items()]
-    )
+    with removed_on_error(store, run.info.run_id):
+        store.client.log_batch(
+            run.info.run_id, params=[Param(name, text) for name, text in params(settings).items()]
+        )
     return run.info.run_id
+
+
+@contextmanager
+def removed_on_error(store: Store, run_id: str) -> Iterator[None]:
+    """Close and delete a run that cannot be opened whole, as far as the store lets it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # the first error is the one to report
+            store.client.set_terminated(run_id, "KILLED")
+            store.client.delete_run(run_id)
+        raise
 
 
 def finish_run(store: Store, run_id: str, bundle: Bundle, again: bool = False) -> None:
     """Store all that a bundle holds, then close the run as FINISHED.
 
     `again` after a try that was cut off: of its model, unlike of the rest, there would be two.
+    Where a disk is full the files that were copied are removed: one of them may be cut off.
     """
     started = time.perf_counter()
-    store.client.log_artifacts(run_id, str(bundle.artifacts))
-    if not (again and _has_model(store, run_id)):
-        log_detector(store.experiment_id, run_id, Detector.load(bundle.detector))
+    try:
+        store.client.log_artifacts(run_id, str(bundle.artifacts))
+        if not (again and _has_model(store, run_id)):
+            log_detector(store.experiment_id, run_id, Detector.load(bundle.detector))
+    except Exception as error:
+        if refusal(error):
+            _remove_files(store, run_id, bundle)
+        raise
     metrics = dict(bundle.metrics)
     metrics["seconds_track"] = metrics.pop("seconds_write", 0.0) + time.perf_counter() - started
     store.client.log_batch(
@@ -52,28 +77,21 @@ def finish_run(store: Store, run_id: str, bundle: Bundle, again: bool = False) -
 
 
 def fail_run(store: Store, run_id: str, error: BaseException, log_file: Path | None = None) -> str:
-    """Close a run that did not finish, with its log and the reason, which it gives in one line."""
-    reason = one_line(error)
+    """Close a run that did not finish, with its log and the reason, which it gives in one line.
+
+    It is closed first: on a full disk that may succeed where the rest does not.
+    """
+    reason = described(error)
+    store.client.set_terminated(run_id, status_after(error))
+    store.client.set_tag(run_id, tags.STATUS_REASON, reason[:LONGEST_TAG])
     if log_file is not None and log_file.is_file():
         store.client.log_text(run_id, log_file.read_text(errors="replace"), LOG_FILE)
-    store.client.set_tag(run_id, tags.STATUS_REASON, reason[:LONGEST_TAG])
-    store.client.set_terminated(run_id, status_after(error))
     return reason
 
 
 def status_after(error: BaseException) -> str:
     """Status of a run that an error ended: KILLED when the user stopped it, else FAILED."""
     return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-
-
-def one_line(error: BaseException) -> str:
-    """Give an error as one line; one that is not ours keeps its type, which stands for no text."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    text, name = " ".join(str(error).split()), type(error).__name__
-    if not text:
-        return name
-    return text if isinstance(error, HmmExpError) else f"{name}: {text}"
 
 
 def _has_model(store: Store, run_id: str) -> bool:
@@ -86,6 +104,16 @@ def _has_model(store: Store, run_id: str) -> bool:
         if model.model_id not in named:
             store.client.delete_logged_model(model.model_id)
     return bool(named)
+
+
+def _remove_files(store: Store, run_id: str, bundle: Bundle) -> None:
+    """Remove what was copied of a bundle, and a model that was only begun."""
+    with suppress(Exception):  # the first error is the one to report
+        place = store.client.get_run(run_id).info.artifact_uri
+        for path in bundle.artifacts.iterdir():
+            with suppress(Exception):  # it was not reached
+                get_artifact_repository(place).delete_artifacts(path.name)
+        _has_model(store, run_id)
 
 
 def _now() -> int:

@@ -51,6 +51,7 @@ _SOURCE = (  # what loading and predicting need of this package
     "__init__.py",
     "errors.py",
     "compiling.py",
+    "writing.py",
     "config",
     "detector.py",
     "market",

@@ -28,7 +28,7 @@ from mlflow.tracking import MlflowClient
 from requests.exceptions import RequestException
 
 from hmm_exp.config import TrackingConfig
-from hmm_exp.errors import TrackingError
+from hmm_exp.errors import TrackingError, described, refusal
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlruns"
@@ -85,7 +85,7 @@ def open_store(tracking: TrackingConfig) -> Store:
     """
     uri = resolve_uri(tracking.uri)
     check_store(tracking)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
+    _silence_mlflow()
     mlflow.set_tracking_uri(uri)
     if uri.startswith(("http://", "https://")):  # `patiently` says how long to try
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -93,8 +93,8 @@ def open_store(tracking: TrackingConfig) -> Store:
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # one line a try
     try:
         client, experiment_id = _made(uri, tracking.experiment)
-    except MlflowException as error:
-        raise TrackingError(f"tracking store {uri}: {' '.join(str(error).split())}") from None
+    except (MlflowException, sqlite3.Error, OSError) as error:
+        raise TrackingError(f"tracking store {uri}: {described(error)}") from None
     return Store(uri, experiment_id, tracking.experiment, client)
 
 
@@ -149,8 +149,9 @@ def patiently(action: Callable[[], Result], patience: float) -> Result:
         except (MlflowException, RequestException, NoAnswerError) as error:
             if isinstance(error, MlflowException) and error.error_code not in _PASSING:
                 raise
-            if time.monotonic() + pause > deadline:
-                _lost = True
+            is_full = refusal(error) is not None  # waiting makes no room
+            if is_full or time.monotonic() + pause > deadline:
+                _lost = _lost or not is_full
                 raise TrackingError(_no_answer(error)) from None
             if pause == first:
                 log.warning("the tracking store does not answer; trying for %g s", patience)
@@ -189,8 +190,15 @@ def connect(uri: str | None = None, setting: str = "--tracking-uri") -> MlflowCl
             f"no tracking store at {resolved}: run where the sweep ran, or say {setting}"
         )
     check_store(TrackingConfig(uri=resolved))
+    _silence_mlflow()
     mlflow.set_tracking_uri(resolved)
     return _client(resolved)
+
+
+def _silence_mlflow() -> None:
+    """Keep MLflow from telling of every table it makes, and of errors that it raises too."""
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def _no_answer(error: Exception) -> str:
@@ -200,7 +208,8 @@ def _no_answer(error: Exception) -> str:
     place = re.sub(r"//[^/@]*@", "//", mlflow.get_tracking_uri())  # without a password
     text = " ".join(str(error).split())
     system = _SYSTEM_ERROR.search(text)
-    return f"the tracking store {place} does not answer: {system[1] if system else text[:_LONGEST]}"
+    reason = refusal(error) or (system[1] if system else text[:_LONGEST])
+    return f"the tracking store {place} does not answer: {reason}"
 
 
 @cache
@@ -232,14 +241,25 @@ def _make_tables(database: Path) -> None:
     MLflow makes them one by one, and starts no more on a database in which some are missing.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy.exc import SQLAlchemyError
 
     part = database.with_name(f"{database.name}.part")
     for name in (database, part):  # SQLite would play what is left of a lost file into the new one
-        for ending in ("", "-journal", "-wal", "-shm"):
-            name.with_name(name.name + ending).unlink(missing_ok=True)
-    store = SqlAlchemyStore(f"{_SQLITE}{part}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
-    store.engine.dispose()  # with its last connection SQLite has written all into the file
-    part.replace(database)
+        _remove_database(name)
+    try:
+        store = SqlAlchemyStore(f"{_SQLITE}{part}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+        store.engine.dispose()  # with its last connection SQLite has written all into the file
+        part.replace(database)
+    except BaseException as error:
+        _remove_database(part)
+        if isinstance(error, SQLAlchemyError):  # a full disk
+            raise TrackingError(f"no database {database}: {described(error)}") from None
+        raise
+
+
+def _remove_database(database: Path) -> None:
+    for ending in ("", "-journal", "-wal", "-shm"):
+        database.with_name(database.name + ending).unlink(missing_ok=True)
 
 
 def _client(uri: str) -> MlflowClient:
@@ -251,10 +271,8 @@ def _client(uri: str) -> MlflowClient:
     try:
         return MlflowClient(uri)
     except SQLAlchemyError as error:
-        reason = str(error).splitlines()[0]
-        raise TrackingError(
-            f"tracking database {uri} cannot be used: {reason}; a broken one can be moved away"
-        ) from None
+        reason = refusal(error) or f"{str(error).splitlines()[0]}; a broken one can be moved away"
+        raise TrackingError(f"tracking database {uri} cannot be used: {reason}") from None
 
 
 def _get_or_create(client: MlflowClient, name: str, artifact_location: str | None) -> str:

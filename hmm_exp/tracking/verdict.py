@@ -15,6 +15,7 @@ from hmm_exp.errors import TrackingError
 from hmm_exp.experiment import figures
 from hmm_exp.tracking import registry, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE, LONGEST_TAG
+from hmm_exp.tracking.complete import called
 from hmm_exp.tracking.leaderboard import (
     Choice,
     choose,
@@ -31,8 +32,8 @@ from hmm_exp.tracking.remarks import shortfalls
 from hmm_exp.tracking.store import (
     Store,
     analyse,
-    open_store,
     patiently,
+    store_of,
 )
 from hmm_exp.tracking.sweep import close_orphans, end_cells
 from hmm_exp.tracking.view import save_view
@@ -66,7 +67,7 @@ def close_sweep(settings: Config, report: Callable[[Store, str], str]) -> bool:
     def ask(step: Callable[[], Result]) -> Result:
         return patiently(step, settings.tracking.patience)
 
-    store = ask(lambda: open_store(settings.tracking))
+    store = ask(lambda: store_of(settings.tracking))
     ask(lambda: _close_left(store, settings))
     attempt = str(settings.sweep.attempt)
     cells = current_cells(ask(lambda: sweep_cells(store.client, sweep_id)), attempt)
@@ -139,7 +140,7 @@ def _all_finished(cells: list[Run], settings: Config) -> bool:
     failed = [run for run in cells if run.info.status != "FINISHED"]
     for run in failed:
         reason = run.data.tags.get(tags.STATUS_REASON, "its process is gone")
-        print(f"{run.info.status}: {run.data.tags[tags.CELL]} (run {run.info.run_id}): {reason}")
+        print(f"{run.info.status}: {called(run)} (run {run.info.run_id}): {reason}")
         log = run.data.tags.get(tags.LOG, f"{settings.sweep.folder}/logs")
         print(f"  log: {log}, and {LOG_FILE} of the run")
     missing = (settings.sweep.n_cells or 0) - len(cells)
