@@ -11,9 +11,9 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from hmm_exp.errors import HmmExpError, one_line
+from hmm_exp.errors import HmmExpError, one_line, refusal
 
 if TYPE_CHECKING:
     from hmm_exp.detector import Detector
@@ -113,15 +113,59 @@ def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Name
     """Status that a command leaves with; what it cannot do is one line on standard error."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
-        return action(args)
+        status = action(args)
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:  # the reader of our output has gone, and what was shown is not lost
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         return DONE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (HmmExpError, OSError) as error:
-        print(f"error: {_own_words(str(error))}", file=sys.stderr)
+    except Exception as error:
+        words = refusal(error)
+        if not words and not isinstance(error, HmmExpError | OSError):
+            raise
+        text = str(error) if isinstance(error, HmmExpError) else words or str(error)
+        print(f"error: {_own_words(text)}", file=sys.stderr)
+        Output(sys.stdout).flush()  # what is left of it would be a second message
         return BAD_INPUT
+
+
+class Output:
+    """A standard stream that never stops the work: what cannot be written is lost.
+
+    Attributes
+    ----------
+    error
+        The first one: the disk is full, or the reader has gone. None while all is written.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Write as far as it goes."""
+        return self._do(lambda: self._stream.write(text))
+
+    def flush(self) -> None:
+        """Flush as far as it goes."""
+        self._do(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _do(self, step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except OSError as error:
+            self.error = self.error or error
+            _discard(self._stream)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what a stream still holds, and what comes, to nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _own_words(text: str) -> str:

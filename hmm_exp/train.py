@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from hmm_exp.command_line import Output
 from hmm_exp.config import Config, checked, composition_error, conf_dir
 from hmm_exp.errors import HmmExpError, described
 from hmm_exp.help import help_text
@@ -29,6 +30,7 @@ ConfigStore.instance().store(name="schema", node=Config)
 @hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
 def cell(config: DictConfig) -> None:
     """Run what one composed config describes; in a sweep a failure is recorded, not raised."""
+    logging.raiseExceptions = False  # a full disk is reported once, by what needs it
     try:
         settings = checked(config)
         from hmm_exp.tracking.cell import run_cell  # MLflow and numba only when there is work
@@ -43,13 +45,19 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text())
         return
+    output = sys.stdout = Output(
+        sys.stdout
+    )  # a sweep whose output is lost is recorded all the same
+    sys.stderr = Output(sys.stderr)
     sys.argv[1:] = in_one_row(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that the line below is all
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    logging.raiseExceptions = False  # a full disk is said once, by what needs it
     signal.signal(signal.SIGTERM, _terminate)
     try:
         cell()
+        output.flush()
+        if output.error and not isinstance(output.error, BrokenPipeError):
+            _refuse(f"standard output: {described(output.error)}")
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(composition_error(error))
     except (Exception, KeyboardInterrupt) as error:

@@ -40,7 +40,8 @@ def follow(
     write
         Takes the regimes of one bar, oldest first.
     pause
-        Called whenever all lines that have come were taken, also on the way out of an error.
+        Called whenever all lines that have come were taken, also on the way out of an error,
+        but for one of writing.
     refuse
         Told of a bar that is not valid or may not follow; raises to stop.
     """
@@ -57,8 +58,12 @@ def follow(
                 except DataError as error:
                     refuse(error)
             pause()
-    finally:
+    except OSError:  # a row that may not be written: the state stays at those before it
+        raise
+    except BaseException:
         pause()
+        raise
+    pause()
 
 
 def rewind(path: Path, latest: Regime | None) -> bool:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 
 from hmm_exp.config import Config
-from hmm_exp.errors import LONGEST_LINE, HmmExpError, TrackingError, described, one_line
+from hmm_exp.errors import LONGEST_LINE, HmmExpError, TrackingError, described, one_line, refusal
 from hmm_exp.tracking import isolation, live, owner, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
@@ -263,7 +263,8 @@ class _Cell:
             run_id = run_id or self._start(store, None)
             patiently(lambda: fail_run(store, run_id, error, self.log_file), self._patience)
         except Exception as second:
-            unrecorded = f"; not recorded: {described(second)}"
+            also = "" if refusal(second) else f": {described(second)}"
+            unrecorded = f"; not recorded{also}"
         reason = f"{status_after(error)}: {described(error)} (log: {self.log_file}){unrecorded}"
         log.error("%s  %s", self.head, one_line(reason, LONGEST_LINE - len(self.head) - 2))
         log.debug("the whole story", exc_info=True)
