@@ -38,6 +38,12 @@ def cell(config: DictConfig) -> None:
         run_cell(settings)
     except HmmExpError as error:  # raised further, Hydra would add lines of its own
         _refuse(str(error))
+    except Exception as error:
+        from hmm_exp.callback import is_from_outside
+
+        if not is_from_outside(error):
+            raise
+        _refuse(described(error), status=1)
 
 
 def main() -> None:
@@ -91,9 +97,9 @@ def _exit_status(error: BaseException) -> int:
     return 128 + (signal.SIGTERM if isinstance(error, _TerminatedError) else signal.SIGINT)
 
 
-def _refuse(line: str) -> None:
+def _refuse(line: str, status: int = 2) -> None:
     print(f"error: {line}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
 if __name__ == "__main__":
