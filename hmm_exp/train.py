@@ -51,9 +51,7 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text())
         return
-    output = sys.stdout = Output(
-        sys.stdout
-    )  # a sweep whose output is lost is recorded all the same
+    output = sys.stdout = Output(sys.stdout)  # what cannot be shown is recorded all the same
     sys.stderr = Output(sys.stderr)
     sys.argv[1:] = in_one_row(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that the line below is all
