@@ -4,7 +4,7 @@ import sqlite3
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from threading import Thread
@@ -112,9 +112,10 @@ def _close(settings: Config, interrupted: bool = False) -> str:
 
 def _load_what_judges(with_report: bool) -> None:
     """Import what the end of a sweep needs while this process waits for the first cell."""
-    import_module("hmm_exp.tracking.verdict")
-    if with_report:
-        import_module("hmm_exp.report.page")  # and the charts library
+    with suppress(Exception):  # the end of the sweep meets it again, and reports it
+        import_module("hmm_exp.tracking.verdict")
+        if with_report:
+            import_module("hmm_exp.report.page")  # and the charts library
 
 
 @contextmanager

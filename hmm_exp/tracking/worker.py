@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from hmm_exp.compiling import when_compiling
 from hmm_exp.config import Config
-from hmm_exp.errors import HmmExpError, described
+from hmm_exp.errors import HmmExpError, described, refusal
 from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.experiment.run import run
 from hmm_exp.tracking.garbage import collect_seldom
@@ -116,9 +116,10 @@ def _answer(server: _Server, name: str, arguments: tuple) -> tuple[str, Any]:
     try:
         return "done", getattr(server, name)(*arguments)
     except BaseException as error:  # also SystemExit: a cell costs only itself
-        if server.log_file is not None or not isinstance(error, HmmExpError):
+        says_it_all = isinstance(error, HmmExpError) or refusal(error)
+        if server.log_file is not None or not says_it_all:  # one line is all the terminal needs
             with suppress(OSError):  # the disk of the log is full
-                traceback.print_exc()  # before there is a log, our own errors say it all
+                traceback.print_exc()
         return "damaged" if isinstance(error, MemoryError) else "failed", described(error)
 
 
