@@ -48,20 +48,24 @@ def cell(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line; bad input is one line on standard error and exit status 2."""
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        print(help_text())
-        return
     output = sys.stdout = Output(sys.stdout)  # what cannot be shown is recorded all the same
     sys.stderr = Output(sys.stderr)
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(help_text())
+    else:
+        _run()
+    output.flush()
+    if output.error and not isinstance(output.error, BrokenPipeError):
+        _refuse(f"standard output: {described(output.error)}", status=1)
+
+
+def _run() -> None:
     sys.argv[1:] = in_one_row(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that the line below is all
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         cell()
-        output.flush()
-        if output.error and not isinstance(output.error, BrokenPipeError):
-            _refuse(f"standard output: {described(output.error)}")
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(composition_error(error))
     except (Exception, KeyboardInterrupt) as error:
