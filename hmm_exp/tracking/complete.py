@@ -4,6 +4,9 @@ The store may have been full, or somebody may have deleted a part: a run without
 metrics still has its line in every table, and does not take part in the choice.
 """
 
+import json
+from typing import Any
+
 from mlflow.entities import Run
 
 from hmm_exp.tracking import tags
@@ -30,6 +33,14 @@ def lacks(run: Run) -> str:
         return ""
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return f"incomplete record: no {missing[0]}{more}"
+
+
+def tried(run: Run) -> list[dict[str, Any]]:
+    """Criteria of every number of states tried in a run; none where the tag is lost or cut off."""
+    try:
+        return json.loads(run.data.tags.get(tags.CRITERIA_BY_STATES, "[]"))
+    except ValueError:
+        return []
 
 
 def _metrics(run: Run) -> list[str]:

@@ -7,7 +7,6 @@ never read here.
 """
 
 import gc
-import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from hmm_exp.config import SelectionConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.rule import Option, by_rule
 from hmm_exp.tracking import owner, tags
-from hmm_exp.tracking.complete import called, lacks
+from hmm_exp.tracking.complete import called, lacks, tried
 
 SCORES_FILE = "scores.parquet"
 
@@ -281,8 +280,8 @@ def _option(run: Run) -> Option:
 
 def _null(run: Run, selection: SelectionConfig) -> float | None:
     """Criterion of the one-state model that was computed beside the run."""
-    tried = json.loads(run.data.tags.get(tags.CRITERIA_BY_STATES, "[]"))
-    return next((row.get(selection.within) for row in tried if row["n_states"] == 1), None)
+    alone = (row for row in tried(run) if row["n_states"] == 1)
+    return next((row.get(selection.within) for row in alone), None)
 
 
 def _best_across(client: MlflowClient, winners: list[_Winner]) -> Choice:
@@ -343,8 +342,7 @@ def criteria_by_states(cells: list[Run]) -> pd.DataFrame:
         space = run.data.tags.get(tags.OBSERVATION_SPACE, "").split("#")[0]
         covariance = run.data.params.get("covariance.type")
         if space and covariance:
-            tried = json.loads(run.data.tags.get(tags.CRITERIA_BY_STATES, "[]"))
-            rows += [{"space": space, "covariance": covariance, **entry} for entry in tried]
+            rows += [{"space": space, "covariance": covariance, **row} for row in tried(run)]
     return pd.DataFrame(rows)
 
 
