@@ -10,6 +10,7 @@ from hmm_exp.errors import described, refusal
 from hmm_exp.report.collect import Subject, read_run, read_sweep
 from hmm_exp.tracking import terminal
 from hmm_exp.tracking.pages import REPORT
+from hmm_exp.tracking.record import log_files
 from hmm_exp.tracking.store import Store
 from hmm_exp.writing import written_beside
 
@@ -43,9 +44,8 @@ def make_report(client: MlflowClient, subject: Subject, output: Path | None) -> 
 def log_report(client: MlflowClient, subject: Subject) -> None:
     """Log a report as an artifact of the sweep's parent, or of the run."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / REPORT
-        write_report(subject, path)
-        client.log_artifact(subject.main.info.run_id, str(path))
+        write_report(subject, Path(folder) / REPORT)
+        log_files(client, subject.main.info.run_id, Path(folder))
 
 
 def write_report(subject: Subject, path: Path) -> None:

@@ -25,7 +25,13 @@ from hmm_exp.errors import LONGEST_LINE, HmmExpError, TrackingError, described, 
 from hmm_exp.tracking import isolation, live, owner, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
-from hmm_exp.tracking.record import fail_run, finish_run, start_run, status_after
+from hmm_exp.tracking.record import (
+    fail_run,
+    finish_run,
+    removed_on_error,
+    start_run,
+    status_after,
+)
 from hmm_exp.tracking.store import Store, check_store, open_store, patiently, store_of
 from hmm_exp.tracking.sweep import close_orphans, finished_cell
 
@@ -62,7 +68,8 @@ def _run_alone(settings: Config) -> None:
         store = open_store(settings.tracking)
         close_orphans(store)
     run_id = start_run(store, settings, data_identity(prepared) | {tags.COMMAND: command_line()})
-    store.client.log_text(run_id, environment(), ENVIRONMENT_FILE)
+    with removed_on_error(store, run_id):
+        store.client.log_text(run_id, environment(), ENVIRONMENT_FILE)
     with tempfile.TemporaryDirectory() as folder:
         log_file = Path(folder) / LOG_FILE
         try:

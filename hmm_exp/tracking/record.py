@@ -4,6 +4,7 @@ Plain client calls, no fluent state, so that cells may run in any process or thr
 RUNNING while the process in its owner tag lives; it is FINISHED only after all of it is stored.
 """
 
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import Config
 from hmm_exp.detector import Detector
@@ -54,16 +56,17 @@ def finish_run(store: Store, run_id: str, bundle: Bundle, again: bool = False) -
     """Store all that a bundle holds, then close the run as FINISHED.
 
     `again` after a try that was cut off: of its model, unlike of the rest, there would be two.
-    Where a disk is full the files that were copied are removed: one of them may be cut off.
+    Where a disk is full no file of the run is left, and no model that was only begun.
     """
     started = time.perf_counter()
+    log_files(store.client, run_id, bundle.artifacts)
     try:
-        store.client.log_artifacts(run_id, str(bundle.artifacts))
         if not (again and _has_model(store, run_id)):
             log_detector(store.experiment_id, run_id, Detector.load(bundle.detector))
     except Exception as error:
         if refusal(error):
-            _remove_files(store, run_id, bundle)
+            with suppress(Exception):  # the first error is the one to report
+                _has_model(store, run_id)
         raise
     metrics = dict(bundle.metrics)
     metrics["seconds_track"] = metrics.pop("seconds_write", 0.0) + time.perf_counter() - started
@@ -76,6 +79,19 @@ def finish_run(store: Store, run_id: str, bundle: Bundle, again: bool = False) -
     store.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
 
 
+def log_files(client: MlflowClient, run_id: str, folder: Path) -> None:
+    """Log the files of a folder as artifacts.
+
+    Where a disk is full all of them are removed again: one of them may be cut off.
+    """
+    try:
+        client.log_artifacts(run_id, str(folder))
+    except Exception as error:
+        if refusal(error):
+            _remove_artifacts(client, run_id, [path.name for path in folder.iterdir()])
+        raise
+
+
 def fail_run(store: Store, run_id: str, error: BaseException, log_file: Path | None = None) -> str:
     """Close a run that did not finish, with its log and the reason, which it gives in one line.
 
@@ -85,7 +101,10 @@ def fail_run(store: Store, run_id: str, error: BaseException, log_file: Path | N
     store.client.set_terminated(run_id, status_after(error))
     store.client.set_tag(run_id, tags.STATUS_REASON, reason[:LONGEST_TAG])
     if log_file is not None and log_file.is_file():
-        store.client.log_text(run_id, log_file.read_text(errors="replace"), LOG_FILE)
+        with tempfile.TemporaryDirectory() as folder:
+            text = log_file.read_text(errors="replace")
+            (Path(folder) / LOG_FILE).write_text(text)
+            log_files(store.client, run_id, Path(folder))
     return reason
 
 
@@ -106,14 +125,12 @@ def _has_model(store: Store, run_id: str) -> bool:
     return bool(named)
 
 
-def _remove_files(store: Store, run_id: str, bundle: Bundle) -> None:
-    """Remove what was copied of a bundle, and a model that was only begun."""
+def _remove_artifacts(client: MlflowClient, run_id: str, names: list[str]) -> None:
     with suppress(Exception):  # the first error is the one to report
-        place = store.client.get_run(run_id).info.artifact_uri
-        for path in bundle.artifacts.iterdir():
+        place = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
+        for name in names:
             with suppress(Exception):  # it was not reached
-                get_artifact_repository(place).delete_artifacts(path.name)
-        _has_model(store, run_id)
+                place.delete_artifacts(name)
 
 
 def _now() -> int:

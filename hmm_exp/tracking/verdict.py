@@ -28,6 +28,7 @@ from hmm_exp.tracking.leaderboard import (
 )
 from hmm_exp.tracking.multiplicity import weigh_choice, write_luck
 from hmm_exp.tracking.pages import REPORT, sweep_page
+from hmm_exp.tracking.record import log_files
 from hmm_exp.tracking.remarks import shortfalls
 from hmm_exp.tracking.store import (
     Store,
@@ -174,7 +175,7 @@ def _write_parent(
             (Path(folder) / "plots").mkdir()
             figure = figures.bic_by_space(criteria, winner=won_place(cells, choice))
             figures.save(figure, Path(folder) / "plots" / "bic.png")
-        store.client.log_artifacts(run_id, folder)
+        log_files(store.client, run_id, Path(folder))
     store.client.set_tag(run_id, tags.VERDICT, "\n".join(choice.reasons)[:LONGEST_TAG])
     if choice.run_id:
         store.client.set_tag(run_id, tags.WINNER, choice.run_id)
