@@ -145,11 +145,11 @@ def test_an_output_that_is_lost_stops_no_work(nowhere):
     assert (kept.getvalue(), kept.error) == ("a result\n", None)
 
 
-def runs_in(folder: Path) -> list[tuple[str, str]]:
-    """Kind and status of every run, as the store holds them."""
+def runs_in(folder: Path) -> list[tuple[str, str, str]]:
+    """Id, kind and status of every run, as the store holds them."""
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
         return database.execute(
-            "SELECT tags.value, runs.status FROM runs JOIN tags USING (run_uuid) "
+            "SELECT run_uuid, tags.value, runs.status FROM runs JOIN tags USING (run_uuid) "
             "WHERE tags.key = 'kind' AND runs.lifecycle_stage = 'active'"
         ).fetchall()
 
@@ -166,15 +166,19 @@ def test_a_sweep_ends_in_one_line_and_goes_on_when_there_is_room(train_cli, tmp_
         assert len(lines) <= 3 + ("compiling" in stopped.stderr)
         assert max(map(len, lines)) <= LONGEST_LINE
         assert not list(disk.rglob("*.part*"))
+        for run_id, kind, status in runs_in(disk):
+            assert status != "RUNNING"
+            if (kind, status) == ("cell", "FAILED"):
+                left = disk / "mlruns" / run_id / "artifacts"
+                assert {path.name for path in left.glob("*")} <= {"run.log"}
         assert re.match("error: .*(disk is full|No space left)", lines[-1])
         (sweep_id,) = re.findall(r"; go on with sweep_id=(\S+)$", lines[-1])
-        assert "RUNNING" not in {status for _, status in runs_in(disk)}
         enlarge(disk, 64)
         done = train_cli(disk, *words, f"sweep_id={sweep_id}")
         assert done.returncode == 0, done.stderr
         runs = runs_in(disk)
-        assert [status for kind, status in runs if kind == "sweep"] == ["FINISHED"]
-        assert [status for kind, status in runs if kind == "cell"].count("FINISHED") == 2
-        assert "RUNNING" not in {status for _, status in runs}
+        assert [status for _, kind, status in runs if kind == "sweep"] == ["FINISHED"]
+        assert [status for _, kind, status in runs if kind == "cell"].count("FINISHED") == 2
+        assert "RUNNING" not in {status for *_, status in runs}
         assert not list(disk.rglob("*.part*"))
         assert not list(disk.glob("mlruns/sweeps/*/pending/*"))

@@ -12,7 +12,7 @@ from contextlib import closing
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import TrackingConfig
@@ -123,6 +123,23 @@ def test_what_a_store_says_itself_is_told_and_no_password(gone):
         patiently(action, 0.0)
     said = "the tracking store http://127.0.0.1:9 does not answer: database is locked"
     assert str(caught.value) == said
+
+
+def test_a_full_disk_is_not_waited_for(gone):
+    tries = itertools.count()
+
+    def action():
+        next(tries)
+        raise MlflowException(
+            "(sqlite3.OperationalError) database or disk is full (Background on this error ...)",
+            error_code=TEMPORARILY_UNAVAILABLE,
+        )
+
+    with pytest.raises(TrackingError) as caught:
+        patiently(action, 600.0)
+    assert str(caught.value).endswith("does not answer: database or disk is full")
+    assert next(tries) == 1
+    assert not store._lost
 
 
 def test_a_refusal_is_no_silence(gone):
