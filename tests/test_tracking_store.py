@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import os
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import mlflow
@@ -140,6 +142,43 @@ def test_a_full_disk_is_not_waited_for(gone):
     assert str(caught.value).endswith("does not answer: database or disk is full")
     assert next(tries) == 1
     assert not store._lost
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_for_the_step_that_is_under_way(number):
+    done = []
+
+    def action():
+        os.kill(os.getpid(), number)
+        done.append("the step")
+
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            patiently(action, 600.0)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert done == ["the step"]
+
+
+def test_a_second_interrupt_does_not_wait():
+    done = []
+
+    def action():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("the step")
+
+    with pytest.raises(KeyboardInterrupt):
+        patiently(action, 600.0)
+    assert not done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_step_in_another_thread_is_no_matter_of_signals():
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(patiently, lambda: "an answer", 1.0).result() == "an answer"
 
 
 def test_a_refusal_is_no_silence(gone):

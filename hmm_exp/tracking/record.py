@@ -45,7 +45,7 @@ def removed_on_error(store: Store, run_id: str) -> Iterator[None]:
     """Close and delete a run that cannot be opened whole, as far as the store lets it."""
     try:
         yield
-    except BaseException:
+    except Exception:
         with suppress(Exception):  # the first error is the one to report
             store.client.set_terminated(run_id, "KILLED")
             store.client.delete_run(run_id)

@@ -29,6 +29,7 @@ from requests.exceptions import RequestException
 
 from hmm_exp.config import TrackingConfig
 from hmm_exp.errors import TrackingError, described, refusal
+from hmm_exp.tracking.interrupts import held_back
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlruns"
@@ -143,7 +144,8 @@ def patiently(action: Callable[[], Result], patience: float) -> Result:
     pause = first
     while True:
         try:
-            result = action()
+            with held_back():
+                result = action()
             _lost = False
             return result
         except (MlflowException, RequestException, NoAnswerError) as error:
