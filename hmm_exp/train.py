@@ -75,6 +75,7 @@ def _run() -> None:
             if not isinstance(error, KeyboardInterrupt) and not is_from_outside(error):
                 raise
             print(f"error: {described(error)}", file=sys.stderr)
+        exec("")  # after an interrupt inside an exec, `python -m` ends by SIGINT unless one follows
         sys.exit(_exit_status(error))
 
 
