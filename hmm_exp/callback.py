@@ -3,7 +3,7 @@
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from threading import Thread
@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config import Config, checked
 from hmm_exp.config.hydra_errors import composition_error
-from hmm_exp.errors import HmmExpError, is_of_the_store, one_line
+from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
 from hmm_exp.tracking import isolation, live
 from hmm_exp.tracking.folders import check_folder
 from hmm_exp.tracking.garbage import collect_seldom
@@ -80,7 +80,11 @@ class SweepCallback(Callback):
         from hmm_exp.tracking.verdict import close_sweep
 
         with _exits_with(FAILED, f"; go on with sweep_id={self.settings.sweep_id}"):
-            succeeded = close_sweep(self.settings, report_line)
+            try:
+                succeeded = close_sweep(self.settings, report_line)
+            except Exception:
+                _close(self.settings)
+                raise
         if not succeeded:
             raise SystemExit(FAILED)
 
@@ -95,23 +99,29 @@ def abandon(error: BaseException) -> bool:
     """
     if _open is None:
         return False
+    left = _close(_open, isinstance(error, KeyboardInterrupt))
+    hint = f"; go on with sweep_id={_open.sweep_id}"
+    print(f"error: {one_line(f'{described(error)}{left}{hint}')}", file=sys.stderr)
+    return True
+
+
+def _close(settings: Config, interrupted: bool = False) -> str:
+    """Close the sweep's runs; where the store does not let it, say who will."""
     from hmm_exp.tracking.sweep import abandon_sweep
 
-    interrupted = isinstance(error, KeyboardInterrupt)
-    line = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
-    print(f"error: {one_line(f'{line}; go on with sweep_id={_open.sweep_id}')}", file=sys.stderr)
     try:
-        abandon_sweep(_open, interrupted)
-    except Exception as second:
-        print(f"error: the sweep's run is not closed: {second}", file=sys.stderr)
-    return True
+        abandon_sweep(settings, interrupted)
+    except Exception:  # whatever it is, the reason to stop is what the user should read
+        return "; its runs are closed when it goes on"
+    return ""
 
 
 def _load_what_judges(with_report: bool) -> None:
     """Import what the end of a sweep needs while this process waits for the first cell."""
-    import_module("hmm_exp.tracking.verdict")
-    if with_report:
-        import_module("hmm_exp.report.page")  # and the charts library
+    with suppress(Exception):  # the end of the sweep meets it again, and reports it
+        import_module("hmm_exp.tracking.verdict")
+        if with_report:
+            import_module("hmm_exp.report.page")  # and the charts library
 
 
 @contextmanager
@@ -122,10 +132,11 @@ def _exits_with(status: int, hint: str = "") -> Iterator[None]:
     except (HmmExpError, HydraException, OmegaConfBaseException) as error:
         isolation.dismiss()  # which may still be starting
         line = str(error) if isinstance(error, HmmExpError) else composition_error(error)
-        print(f"error: {one_line(line + hint)}", file=sys.stderr)
+        print(f"error: {one_line(f'{line}{hint}')}", file=sys.stderr)
         raise SystemExit(status) from None
     except Exception as error:
-        if not is_of_the_store(error):
+        isolation.dismiss()
+        if not is_from_outside(error):
             traceback.print_exc()
-        print(f"error: {one_line(f'{type(error).__name__}: {error}{hint}')}", file=sys.stderr)
+        print(f"error: {one_line(f'{described(error)}{hint}')}", file=sys.stderr)
         raise SystemExit(status) from None

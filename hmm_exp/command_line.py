@@ -11,9 +11,9 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from hmm_exp.errors import HmmExpError, is_of_the_store, one_line
+from hmm_exp.errors import HmmExpError, is_from_outside, one_line, refusal
 
 if TYPE_CHECKING:
     from hmm_exp.detector import Detector
@@ -156,20 +156,62 @@ def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Name
     """Status that a command leaves with; what it cannot do is one line on standard error."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
-        return action(args)
+        status = action(args)
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:  # the reader of our output has gone, and what was shown is not lost
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         return DONE
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
-        if not isinstance(error, HmmExpError | OSError) and not is_of_the_store(error):
+        words = refusal(error)
+        if not words and not isinstance(error, HmmExpError) and not is_from_outside(error):
             raise
-        print(f"error: {own_words(error)}", file=sys.stderr)
+        text = str(error) if isinstance(error, HmmExpError) else words or str(error)
+        print(f"error: {own_words(text)}", file=sys.stderr)
+        Output(sys.stdout).flush()  # what is left of it would be a second message
         return BAD_INPUT
 
 
-def own_words(error: Exception) -> str:
+class Output:
+    """A standard stream that never stops the work: what cannot be written is lost.
+
+    Attributes
+    ----------
+    error
+        The first one: the disk is full, or the reader has gone. None while all is written.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Write as far as it goes."""
+        return self._do(lambda: self._stream.write(text))
+
+    def flush(self) -> None:
+        """Flush as far as it goes."""
+        self._do(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _do(self, step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except OSError as error:
+            self.error = self.error or error
+            _discard(self._stream)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what a stream still holds, and what comes, to nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def own_words(error: object) -> str:
     """Text of an error on one line, a setting `data.bad_rows=drop` as `--bad-rows drop`."""
 
     def option(setting: re.Match) -> str:

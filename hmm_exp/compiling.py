@@ -50,11 +50,19 @@ def entry(function: Callable | None = None, **options: Any) -> Any:
     usual = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder())
     try:
-        return njit(cache=True, nogil=True, **options)(function)
+        compiled = njit(cache=True, nogil=True, **options)(function)
+        compiled._cache.save_overload = partial(_save, compiled._cache.save_overload)
+        return compiled
     except (RuntimeError, OSError):  # no place to write to
         return njit(nogil=True, **options)(function)
     finally:
         config.CACHE_DIR = usual
+
+
+def _save(save: Callable[..., None], *arguments: Any) -> None:
+    """Keep compiled code on disk; on a full one the next process compiles it again."""
+    with suppress(OSError):
+        save(*arguments)
 
 
 def announce(dispatcher: Any) -> None:

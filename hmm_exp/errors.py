@@ -22,9 +22,22 @@ def redacted(text: str) -> str:
     return _SECRET.sub(r"\1***", text)
 
 
-def is_of_the_store(error: BaseException) -> bool:
-    """Whether MLflow raised an error, or a library by which MLflow reaches its store."""
-    return any(kind.__module__.split(".")[0] in _OF_THE_STORE for kind in type(error).__mro__)
+def is_from_outside(error: BaseException) -> bool:
+    """Whether the machine or the store raised an error: no mistake of ours, one line says it all.
+
+    Of the store is what MLflow raises, or a library by which MLflow reaches it.
+    """
+    modules = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
+    return isinstance(error, OSError) or bool(modules & _OF_THE_STORE)
+
+
+_REFUSALS = re.compile(
+    r"(no space left on device|disk quota exceeded|read-only file system|too many open files"
+    r"|file too large|no usable temporary directory found|database or disk is full"
+    r"|attempt to write a readonly database|unable to open database file|disk i/o error)"
+    r"(?:: '([^']+)'(?: -> '([^']+)')?)?",
+    re.IGNORECASE,
+)
 
 
 def one_line(error: object, longest: int = LONGEST_LINE - len("error: ")) -> str:
@@ -34,7 +47,32 @@ def one_line(error: object, longest: int = LONGEST_LINE - len("error: ")) -> str
         text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     if len(text) <= longest:
         return text
-    return f"{text[: longest - _KEPT_END - 5]} ... {text[-_KEPT_END:]}"
+    end = min(_KEPT_END, longest // 2)
+    return f"{text[: longest - end - 5]} ... {text[-end:]}"
+
+
+def refusal(error: object) -> str | None:
+    """What the machine refuses, such as a full disk, and the file; None for any other error.
+
+    The text is searched, because an error that a library wraps or that another process passes on
+    has lost its number.
+    """
+    found = _REFUSALS.search(str(error))
+    if found is None:
+        return None
+    words, source, target = found.groups()
+    place = target or source
+    return f"{words}: {place}" if place else words
+
+
+def described(error: BaseException) -> str:
+    """Any error as one line: one that is not of this family keeps its type."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    name = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
+    if isinstance(error, HmmExpError):
+        return one_line(error) or name
+    return one_line(refusal(error) or f"{name}: {error}").rstrip(": ")
 
 
 class HmmExpError(Exception):

@@ -21,6 +21,7 @@ from hmm_exp.command_line import (
     show_reading,
     with_read_options,
 )
+from hmm_exp.writing import written_beside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,9 +139,8 @@ def _figure(detector: "Detector", watched: "Watch") -> "Figure":
 
 def _write(content: dict[str, Any], path: Path) -> None:
     """Write JSON beside and rename it."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(content, indent=1) + "\n")
-    beside.replace(path)
+    with written_beside(path) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _table(watched: "Watch") -> str:

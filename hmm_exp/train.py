@@ -18,10 +18,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from hmm_exp.command_line import Output
 from hmm_exp.config import Config, checked, conf_dir
 from hmm_exp.config.hydra_errors import composition_error
 from hmm_exp.config.words import hydra_words
-from hmm_exp.errors import HmmExpError, one_line
+from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
 from hmm_exp.help import help_text
 
 _at_work = False  # Hydra has made what it needs, and a cell runs
@@ -33,6 +34,7 @@ def cell(config: DictConfig) -> None:
     """Run what one composed config describes; in a sweep a failure is recorded, not raised."""
     global _at_work
     _at_work = True
+    logging.raiseExceptions = False  # a full disk is reported once, by what needs it
     try:
         settings = checked(config)
         from hmm_exp.tracking.cell import run_cell  # MLflow and numba only when there is work
@@ -40,17 +42,29 @@ def cell(config: DictConfig) -> None:
         run_cell(settings)
     except HmmExpError as error:  # raised further, Hydra would add lines of its own
         _refuse(str(error))
+    except Exception as error:
+        if not is_from_outside(error):
+            raise
+        _refuse(described(error), status=1)
 
 
 def main() -> None:
     """Run the command line; bad input is one line on standard error and exit status 2."""
+    output = sys.stdout = Output(sys.stdout)  # what cannot be shown is recorded all the same
+    sys.stderr = Output(sys.stderr)
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text())
-        return
+    else:
+        _run()
+    output.flush()
+    if output.error and not isinstance(output.error, BrokenPipeError):
+        _refuse(f"standard output: {described(output.error)}", status=1)
+
+
+def _run() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that the line below is all
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     warnings.formatwarning = _warning
-    logging.raiseExceptions = False  # a full disk is said once, by what needs it
     signal.signal(signal.SIGTERM, _terminate)
     try:
         sys.argv[1:] = hydra_words(sys.argv[1:])
@@ -68,22 +82,24 @@ def _end(error: BaseException) -> None:
     from hmm_exp.callback import abandon
 
     if not abandon(error):
-        if isinstance(error, KeyboardInterrupt):
-            print("error: interrupted", file=sys.stderr)
+        if not _at_work:
+            _clean_up()
+        if isinstance(error, KeyboardInterrupt) or is_from_outside(error):
+            print(f"error: {described(error)}", file=sys.stderr)
         elif _at_work:
             raise error
         else:
-            _refuse_hydra(error)
+            words = " ".join(word for word in sys.argv[1:] if "hydra" in word) or "these words"
+            _refuse(f"Hydra cannot start with {words}: {described(error)}")
+    exec("")  # after an interrupt inside an exec, `python -m` ends by SIGINT unless one follows
     sys.exit(_exit_status(error))
 
 
-def _refuse_hydra(error: BaseException) -> None:
-    """Exit on settings of Hydra's own that Hydra cannot start with."""
+def _clean_up() -> None:
+    """Take away the folders that Hydra made for a run that did not begin."""
     from hmm_exp.tracking.folders import remove_run_folder
 
     remove_run_folder()
-    words = " ".join(word for word in sys.argv[1:] if "hydra" in word) or "these words"
-    _refuse(f"Hydra cannot start with {words}: {type(error).__name__}: {error}")
 
 
 class _TerminatedError(KeyboardInterrupt):
@@ -107,9 +123,9 @@ def _exit_status(error: BaseException) -> int:
     return 128 + (signal.SIGTERM if isinstance(error, _TerminatedError) else signal.SIGINT)
 
 
-def _refuse(line: str) -> None:
+def _refuse(line: str, status: int = 2) -> None:
     print(f"error: {one_line(line)}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

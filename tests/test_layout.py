@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "hmm_exp"
 FLOORS = [
     {"errors", "compiling", "file_kinds"},
+    {"writing"},
     {"config", "stored"},
     {"hmm", "market"},
     {"features"},

@@ -246,7 +246,7 @@ def test_help_has_examples_and_imports_no_charts(tmp_path):
 def test_a_report_that_cannot_be_made_costs_a_warning(client):
     store = Store("", "1", "hmm_exp", client)
     line = report_line(store, "never")
-    assert line.startswith("warning: no report (TrackingError: no sweep never")
+    assert line.startswith("warning: no report (no sweep never")
     assert line.endswith("again: python -m hmm_exp.report --sweep never")
 
 

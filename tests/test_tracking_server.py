@@ -1,8 +1,10 @@
 """A sweep against a real MLflow server over a real PostgreSQL, as a team would have it."""
 
+import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -16,16 +18,30 @@ import psycopg2
 import pytest
 from mlflow.tracking import MlflowClient
 
+from hmm_exp.commands import server
 from hmm_exp.errors import TrackingError
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.tracking import housekeeping, postgres, tags
+from hmm_exp.tracking import housekeeping, leftover, owner, postgres, tags
+from hmm_exp.tracking.leftover import RECORD, Occupied, postmaster, write_record
 from hmm_exp.tracking.registry import champion
+from hmm_exp.tracking.server import check_port
 from tests.conftest import ROOT
 from tests.small_detector import forget_store
 from tests.test_tracking_sweep import FAULTS, finished, until
 from tests.test_train_cli import SMALL, runs_of
 
 SCRIPT = str(ROOT / "scripts" / "server.py")
+
+
+def has_postgresql() -> bool:
+    try:
+        postgres.find_programs()
+    except TrackingError:
+        return False
+    return True
+
+
+needs_postgresql = pytest.mark.skipif(not has_postgresql(), reason="PostgreSQL is not installed")
 
 
 @dataclass
@@ -40,8 +56,8 @@ class Served:
     def uri(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        words = ["--folder", str(self.folder), "--port", str(self.port), "--workers", "1"]
+    def start(self, *more: str) -> None:
+        words = ["--folder", str(self.folder), "--port", str(self.port), "--workers", "1", *more]
         self.process = subprocess.Popen(
             [sys.executable, SCRIPT, *words],
             stdout=subprocess.PIPE,
@@ -66,18 +82,16 @@ class Served:
 @pytest.fixture(scope="module")
 def served():
     """A server for this module, in a folder that the user `postgres` may enter."""
-    try:
-        postgres.find_programs()
-    except TrackingError as error:
-        pytest.skip(str(error))
+    if not has_postgresql():
+        pytest.skip("PostgreSQL is not installed")
     folder = Path(tempfile.mkdtemp(prefix="hmm_exp-"))
     folder.chmod(0o755)
-    server = Served(folder, postgres.free_port())
+    store = Served(folder, postgres.free_port())
     try:
-        server.start()
-        yield server
+        store.start()
+        yield store
     finally:
-        status = server.stop()
+        status = store.stop()
         shutil.rmtree(folder)
     assert status == 0
 
@@ -238,16 +252,165 @@ def test_the_database_asks_for_the_password_that_only_its_owner_can_read(served)
         ]
 
 
+def refused(*words: str) -> str:
+    """The one line with which the script refuses."""
+    command = [sys.executable, SCRIPT, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    return done.stderr
+
+
 @pytest.mark.slow
-def test_a_second_server_is_refused_in_one_line(served):
-    for words, line in (
-        (["--port", str(served.port)], f"a server answers on port {served.port} already"),
-        (["--port", str(postgres.free_port())], "database is in use"),
-    ):
-        command = [sys.executable, SCRIPT, "--folder", str(served.folder), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-        assert line in done.stderr
+def test_a_second_server_in_a_folder_or_on_a_port_is_refused(served, tmp_path):
+    other_port, other_folder = str(postgres.free_port()), str(tmp_path / "other")
+    line = refused("--folder", str(served.folder), "--port", other_port)
+    assert f"is served already, by process {served.process.pid} on " in line
+    line = refused("--folder", other_folder, "--port", str(served.port))
+    assert line.startswith(f"error: --port {served.port} is taken")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_what_a_killed_server_left_is_named_and_ended_on_request(served, swept):
+    left = Occupied(None, served.mlflow_pid(), postmaster(served.folder / "database"))
+    served.process.kill()
+    served.process.communicate()
+    assert Occupied.of(served.folder) == left
+    line = refused("--folder", str(served.folder), "--port", str(served.port))
+    named = f"MLflow (process {left.mlflow}) and PostgreSQL (process {left.postgres})"
+    assert line == (
+        f"error: an hmm-server that was killed left {named} running in {served.folder}: "
+        "--stop-leftover ends them first\n"
+    )
+    served.start("--stop-leftover")
+    assert owner.start_of(left.postgres) is None
+    assert served.mlflow_pid() != left.mlflow
+    assert len(finished(MlflowClient(served.uri))) >= 2
+
+
+def test_a_recorded_process_is_ours_only_with_its_start_and_its_folder(tmp_path, sleeper):
+    here, elsewhere = sleeper(tmp_path), sleeper(tmp_path.parent)
+    assert Occupied.of(tmp_path / "nowhere") == Occupied(None, None, None)
+    write_record(tmp_path, here.pid)
+    serving = Occupied.of(tmp_path)
+    assert serving == Occupied(f"process {os.getpid()} on {socket.gethostname()}", here.pid, None)
+    assert not serving.left
+    known = json.loads((tmp_path / RECORD).read_text())
+    host, _, start = known["mlflow"].rsplit(" ", 2)
+    record(tmp_path, main=f"{host} {os.getpid()} 1", mlflow=known["mlflow"])
+    assert Occupied.of(tmp_path) == Occupied(None, here.pid, None)  # its main process is gone
+    record(tmp_path, mlflow=f"{host} {elsewhere.pid} {int(start) - 1}")
+    assert not Occupied.of(tmp_path).left  # the number was given out again
+    (tmp_path / RECORD).write_text("{ half")
+    assert not Occupied.of(tmp_path).left
+    data = tmp_path / "database"
+    data.mkdir()
+    (data / "postmaster.pid").write_text(f"{here.pid}\n{data}\n")
+    assert postmaster(data) is None  # works in another folder
+    beside = sleeper(data)
+    (data / "postmaster.pid").write_text(f"{beside.pid}\n{data}\n")
+    assert Occupied.of(tmp_path) == Occupied(None, None, beside.pid)
+
+
+def test_left_over_processes_are_ended_also_those_that_do_not_listen(
+    tmp_path, sleeper, monkeypatch
+):
+    monkeypatch.setattr(leftover, "_ENDS_WITHIN", 1.0)
+    deaf, database = sleeper(tmp_path, deaf=True), sleeper(tmp_path / "database")
+    write_record(tmp_path, deaf.pid)
+    (tmp_path / "database" / "postmaster.pid").write_text(f"{database.pid}\n")
+    record(tmp_path, mlflow=json.loads((tmp_path / RECORD).read_text())["mlflow"])
+    Occupied.of(tmp_path).end()
+    assert deaf.wait() == -signal.SIGKILL
+    assert database.wait() == -signal.SIGINT
+    assert not Occupied.of(tmp_path).left
+
+
+@pytest.fixture
+def sleeper():
+    """Start processes, leaders of their group, that sleep in a folder."""
+    started = []
+
+    def start(folder: Path, deaf: bool = False) -> subprocess.Popen:
+        folder.mkdir(exist_ok=True)
+        ignore = "trap '' TERM; " if deaf else ""
+        command = ["sh", "-c", f"{ignore}echo; exec sleep 600"]
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, start_new_session=True
+        )
+        process.stdout.readline()  # it sleeps
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def record(folder: Path, **known: str) -> None:
+    (folder / RECORD).write_text(json.dumps(known))
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, 99999])
+def test_a_port_that_is_none_is_refused(port):
+    with pytest.raises(TrackingError, match=rf"--port {port}: must be 1 to 65535"):
+        check_port(port)
+
+
+def test_a_port_that_is_taken_is_refused_and_a_free_one_is_not():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(TrackingError, match=rf"--port {port} is taken .*: take another"):
+            check_port(port)
+    check_port(port)
+
+
+@needs_postgresql
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--workers", "0"], "--workers 0: must be at least 1"),
+        (["--port", "0"], "--port 0: must be 1 to 65535"),
+        (["--port", "http"], "argument --port: invalid int value: 'http'"),
+        (["--folder", "file"], "/file is a file"),
+        (["--folder", "file/below"], "Not a directory"),
+        (["--folder", "no_database"], "/no_database/database is no PostgreSQL database"),
+        (["--folder", "old"], "the database was made by PostgreSQL 9.2, and "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line_and_makes_nothing(tmp_path, monkeypatch, capsys, words, line):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    for name in ("old", "no_database"):
+        (tmp_path / name / "database").mkdir(parents=True)
+    Path("old/database/PG_VERSION").write_text("9.2\n")
+    before = sorted(tmp_path.rglob("*"))
+    try:
+        status = server.main([*words])
+    except SystemExit as left:
+        status = left.code
+    said = capsys.readouterr().err
+    assert (status, said.count("\n")) == (2, 1)
+    assert line in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@needs_postgresql
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
+def test_a_folder_that_the_user_postgres_cannot_enter_is_left_as_it_was(tmp_path, capsys):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    port = str(postgres.free_port())
+    for folder in (closed, closed / "new"):
+        assert server.main(["--folder", str(folder), "--port", port]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "root runs it as postgres, who must get there" in said
+        assert not list(closed.iterdir())
 
 
 def test_without_postgresql_one_line_says_what_to_do(monkeypatch):

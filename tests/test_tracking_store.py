@@ -2,18 +2,20 @@
 
 import itertools
 import json
+import os
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import TrackingConfig
@@ -141,6 +143,60 @@ def test_what_a_store_says_itself_is_told_and_no_password(gone):
         patiently(action, 0.0)
     said = "the tracking store http://127.0.0.1:9 does not answer: database is locked"
     assert str(caught.value) == said
+
+
+def test_a_full_disk_is_not_waited_for(gone):
+    tries = itertools.count()
+
+    def action():
+        next(tries)
+        raise MlflowException(
+            "(sqlite3.OperationalError) database or disk is full (Background on this error ...)",
+            error_code=TEMPORARILY_UNAVAILABLE,
+        )
+
+    with pytest.raises(TrackingError) as caught:
+        patiently(action, 600.0)
+    assert str(caught.value).endswith("does not answer: database or disk is full")
+    assert next(tries) == 1
+    assert not store._lost
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_for_the_step_that_is_under_way(number):
+    done = []
+
+    def action():
+        os.kill(os.getpid(), number)
+        done.append("the step")
+
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            patiently(action, 600.0)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert done == ["the step"]
+
+
+def test_a_second_interrupt_does_not_wait():
+    done = []
+
+    def action():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("the step")
+
+    with pytest.raises(KeyboardInterrupt):
+        patiently(action, 600.0)
+    assert not done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_step_in_another_thread_is_no_matter_of_signals():
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(patiently, lambda: "an answer", 1.0).result() == "an answer"
 
 
 def test_a_refusal_is_no_silence(gone):

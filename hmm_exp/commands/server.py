@@ -12,10 +12,12 @@ from hmm_exp.command_line import DONE, Parser, exit_status, whole
 EXAMPLES = """examples:
   hmm-server                                 # http://127.0.0.1:5000, mlruns/server
   hmm-server --folder /srv/mlflow --port 5050
+  hmm-server --stop-leftover                 # after a kill -9: end what it left, then serve
   hmm-server -- --allowed-hosts mlflow.example.com    # more words for mlflow server
 
 The folder holds all there is: database/ (PostgreSQL), artifacts/, pgpass and mlflow.log. Clients
-need MLFLOW_TRACKING_URI=http://127.0.0.1:5000 and nothing else. Ctrl-C stops both.
+need MLFLOW_TRACKING_URI=http://127.0.0.1:5000 and nothing else. Ctrl-C stops both. Servers in
+several folders, each on its own port, do not meet.
 docs/how-to/team-server.md tells how to let a team in.
 """
 
@@ -42,6 +44,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default=2,
         help="processes that answer requests (default: 2)",
     )
+    parser.add_argument(
+        "--stop-leftover",
+        action="store_true",
+        help="first end MLflow and PostgreSQL that a killed hmm-server left in the folder",
+    )
     parser.add_argument("options", nargs="*", help="after --: more words for mlflow server")
     return parser.parse_args(argv)
 
@@ -52,7 +59,10 @@ def run(args: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with SharedStore(args.folder, args.port, args.workers, tuple(args.options)) as store:
+        options = tuple(args.options)
+        with SharedStore(
+            args.folder, args.port, args.workers, options, args.stop_leftover
+        ) as store:
             print(f"MLflow over PostgreSQL, kept in {store.folder}; Ctrl-C stops both")
             print(f"export MLFLOW_TRACKING_URI={store.uri}", flush=True)
             store.wait()

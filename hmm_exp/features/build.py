@@ -4,7 +4,6 @@ A row holds, for each timeframe, the last bar that was complete when the row bec
 nothing in it depends on later bars, nor on how many there are.
 """
 
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.market.resample import resample
 from hmm_exp.market.timeframes import step_in_words, timeframe_step
+from hmm_exp.writing import written_beside
 
 FORMATS = (".csv", ".parquet")
 _MANY = 1 << 16  # rows from which on threads are worth their start
@@ -259,15 +259,11 @@ def window_settings(recipe: Recipe) -> list[str]:
 
 
 def _write_beside(table: pa.Table, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with written_beside(path) as part:
         if path.suffix.lower() == ".csv":
-            _write_csv(table, beside)
+            _write_csv(table, part)
         else:
-            pa.parquet.write_table(table, beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+            pa.parquet.write_table(table, part)
 
 
 def _write_csv(table: pa.Table, path: Path) -> None:

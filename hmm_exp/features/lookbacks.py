@@ -24,6 +24,7 @@ from hmm_exp.market.load import read_bars
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.resample import resample
 from hmm_exp.market.timeframes import timeframe_step
+from hmm_exp.writing import written_beside
 
 Lookbacks = Mapping[str, Bars]
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
@@ -125,10 +126,8 @@ def read_lookbacks(
 def write_lookbacks(lookbacks: Lookbacks, folder: str | Path) -> None:
     """Write each lookback as `{timeframe}.csv`, each file beside and renamed."""
     for name, bars in lookbacks.items():
-        path = Path(folder) / f"{name}.csv"
-        beside = path.with_name(f".{path.name}.part")
-        bars.frame.to_csv(beside, index=False)
-        beside.replace(path)
+        with written_beside(Path(folder) / f"{name}.csv") as part:
+            bars.frame.to_csv(part, index=False)
 
 
 def _recent(bars: Bars, timeframe: str, begin: pd.Timestamp) -> Bars:

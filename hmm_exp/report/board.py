@@ -11,6 +11,7 @@ from hmm_exp.report.collect import Subject
 from hmm_exp.report.tables import Cell, Grid, plain
 from hmm_exp.report.words import signed
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.complete import called
 
 _COVARIANCES = ("spherical", "diag", "tied", "full")
 
@@ -64,10 +65,8 @@ def heatmap(subject: Subject, metric: str) -> Grid:
     """
     found: dict[tuple[str, str], list[Run]] = {}
     for run in subject.cells:
-        if metric in run.data.metrics:
-            space = f"{run.data.tags[tags.FEATURE_SET]} · {run.data.tags[tags.TIMEFRAME]}"
-            column = f"{run.data.params['covariance.type']} {run.data.metrics['n_states']:.0f}"
-            found.setdefault((space, column), []).append(run)
+        if metric in run.data.metrics and (place := _place(run)):
+            found.setdefault(place, []).append(run)
     if not found:
         return Grid([])
     columns = sorted({column for _, column in found}, key=_column_order)
@@ -86,13 +85,23 @@ def heatmap(subject: Subject, metric: str) -> Grid:
     return Grid([column.split()[1] for column in columns], lines, groups)
 
 
+def _place(run: Run) -> tuple[str, str] | None:
+    """Row and column of a cell; None for a run that has lost what decides them."""
+    known, covariance = run.data.tags, run.data.params.get("covariance.type")
+    n_states = run.data.metrics.get("n_states")
+    if covariance is None or n_states is None or not {tags.FEATURE_SET, tags.TIMEFRAME} <= {*known}:
+        return None
+    space = f"{known[tags.FEATURE_SET]} · {known[tags.TIMEFRAME]}"
+    return space, f"{covariance} {n_states:.0f}"
+
+
 def _heat(runs: list[Run], metric: str, scale: float, winner: str | None) -> Cell:
     if not runs:
         return Cell("")
     best = max(runs, key=lambda run: run.data.metrics[metric])
     value = best.data.metrics[metric]
     more = f", the best of {len(runs)}" if len(runs) > 1 else ""
-    title = f"{best.data.tags[tags.CELL]}: {signed(value)} nats per bar{more}"
+    title = f"{called(best)}: {signed(value)} nats per bar{more}"
     text = f"{value:+.3f}".replace("-", "−").replace("0.", ".")
     mark = "winner" if winner in {run.info.run_id for run in runs} else ""
     mark = mark or ("ineligible" if tags.FAULTS in best.data.tags else "")

@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.significance import GainEstimate, estimate_gain
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.complete import called, lacks
 from hmm_exp.tracking.leaderboard import (
     criteria_by_states,
     current_cells,
@@ -53,7 +54,7 @@ class Model:
     @property
     def name(self) -> str:
         """The cell in words."""
-        return self.run.data.tags[tags.CELL]
+        return called(self.run)
 
     @property
     def labels(self) -> list[str]:
@@ -124,6 +125,8 @@ def read_sweep(client: MlflowClient, sweep_id: str) -> Subject:
     winner = next(
         (run for run in cells if run.info.run_id == parent.data.tags.get(tags.WINNER)), None
     )
+    if winner is not None and lacks(winner):
+        winner = None  # its line in the table says what it lacks
     model = None if winner is None else _read_model(client, winner)
     return Subject(
         main=parent,
@@ -148,6 +151,8 @@ def read_run(client: MlflowClient, run_id: str) -> Subject:
     if run.info.status != "FINISHED" or tags.CELL not in run.data.tags:
         why = run.data.tags.get(tags.STATUS_REASON, "")
         raise TrackingError(f"run {run_id} is {run.info.status}{f': {why}' if why else ''}")
+    if why := lacks(run):
+        raise TrackingError(f"run {run_id} has an {why}")
     origin = run
     if parent := run.data.tags.get(tags.PARENT_RUN):
         origin = client.get_run(parent)
@@ -196,6 +201,7 @@ def _rival(client: MlflowClient, winner: Model, cells: list[Run]) -> Rival | Non
         if run.info.status == "FINISHED"
         and run.info.run_id != winner.run.info.run_id
         and tags.FAULTS not in run.data.tags
+        and not lacks(run)
         and "return_gain_val" in run.data.metrics
     ]
     if winner.scores is None or not others:
@@ -206,4 +212,4 @@ def _rival(client: MlflowClient, winner: Model, cells: list[Run]) -> Rival | Non
         return None
     lead = winner.scores["model_score"] - scores["model_score"].reindex(winner.scores.index)
     found = estimate_gain(lead[winner.scores["split"] == "val"].to_numpy())
-    return None if found is None else Rival(best.data.tags[tags.CELL], found)
+    return None if found is None else Rival(called(best), found)

@@ -1,28 +1,33 @@
 """Making a report and putting it where it belongs: on the run, or into a file."""
 
-import os
 import tempfile
 from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 
+from hmm_exp.errors import described, refusal
 from hmm_exp.report.collect import Subject, read_run, read_sweep
 from hmm_exp.tracking import terminal
 from hmm_exp.tracking.pages import REPORT
+from hmm_exp.tracking.record import log_files
 from hmm_exp.tracking.store import Store
+from hmm_exp.writing import written_beside
 
 
 def report_line(store: Store, sweep_id: str) -> str:
     """Make and log the report of a judged sweep; gives the line that says where it is.
 
-    A report that cannot be made costs no sweep: the line then says why and how to try again.
+    A report that cannot be made costs no sweep: the line then says why and how to try again. What
+    the machine refuses, such as a full disk, is raised, because it costs what comes after too.
     """
     try:
         subject = read_sweep(store.client, sweep_id)
         log_report(store.client, subject)
-    except Exception as error:  # whatever it is
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    except Exception as error:  # whatever else it is
+        if refusal(error):
+            raise
+        reason = described(error)
         return f"warning: no report ({reason}); again: python -m hmm_exp.report --sweep {sweep_id}"
     return f"report: {place(subject) or terminal.ui_link(store, run_id=subject.main.info.run_id)}"
 
@@ -39,21 +44,16 @@ def make_report(client: MlflowClient, subject: Subject, output: Path | None) -> 
 def log_report(client: MlflowClient, subject: Subject) -> None:
     """Log a report as an artifact of the sweep's parent, or of the run."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / REPORT
-        write_report(subject, path)
-        client.log_artifact(subject.main.info.run_id, str(path))
+        write_report(subject, Path(folder) / REPORT)
+        log_files(client, subject.main.info.run_id, Path(folder))
 
 
 def write_report(subject: Subject, path: Path) -> None:
     """Write the page beside `path` and rename it, so that no half-written one exists."""
     from hmm_exp.report.page import render
 
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(render(subject), encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with written_beside(path) as part:
+        part.write_text(render(subject), encoding="utf-8")
 
 
 def place(subject: Subject) -> str | None:

@@ -20,6 +20,7 @@ from hmm_exp.report.charts import Chart
 from hmm_exp.report.collect import Model, Subject
 from hmm_exp.report.words import verdict
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.complete import called
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -109,6 +110,7 @@ def _sweep_parts(subject: Subject) -> dict[str, Any]:
     return {
         "board": board.rows(subject) if len(subject.table) else [],
         "failures": board.failures(subject),
+        "called": called,
         "missing": board.missing(subject),
         "heatmaps": [
             (title, board.heatmap(subject, metric))

@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TypeVar
 
 from hmm_exp.errors import HmmExpError, ModelError, one_line
 from hmm_exp.file_kinds import JSON, PICKLE, kind_of
+from hmm_exp.writing import written_beside
 
 FORMAT = 2  # of what is written; the digest came with it
 FORMATS = (1, 2)  # that are read
@@ -66,12 +67,8 @@ def write_document(path: str | Path, content: dict[str, Any]) -> None:
         document = {**plain, "digest": digest_of(plain)}
     except (TypeError, ValueError) as error:
         raise ModelError(f"{path} cannot be saved: {error}") from None
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with written_beside(target) as part:
         part.write_text(json.dumps(document, indent=1))
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_document(path: str | Path, kind: Kind, parse: Callable[[dict[str, Any]], Read]) -> Read:

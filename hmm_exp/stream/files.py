@@ -4,8 +4,8 @@
 ...     newest = apply(stream.extend, bar_chunks("bars.csv", ...), file.write)
 """
 
-import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from hmm_exp.errors import ConfigError
+from hmm_exp.writing import written_beside
 
 _OPTIONS = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
 
@@ -104,20 +105,19 @@ class RegimeFile:
             raise ConfigError(f"{path}: regimes are written as .csv")
         if not self.path.parent.is_dir():
             raise ConfigError(f"{path}: the folder {self.path.parent} does not exist")
-        self._beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._opened = ExitStack()
         self._file: IO[bytes] | None = None
         self._names: list[str] = []
 
     def __enter__(self) -> "RegimeFile":
-        self._file = self._beside.open("wb")
+        with ExitStack() as stack:
+            part = stack.enter_context(written_beside(self.path))
+            self._file = stack.enter_context(part.open("wb"))
+            self._opened = stack.pop_all()
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self._file is not None:
-            self._file.close()
-        if kind is None:
-            self._beside.replace(self.path)
-        self._beside.unlink(missing_ok=True)
+        self._opened.__exit__(kind, error, trace)
 
     def write(self, frame: pd.DataFrame) -> None:
         """Append rows; the first call decides the header."""

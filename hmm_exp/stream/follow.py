@@ -43,7 +43,7 @@ def follow(
         Takes the regimes of one bar, oldest first.
     pause
         Called before the first line, whenever all lines that have come were taken, and on the way
-        out of an error.
+        out of an error, but for one of writing.
     refuse
         Takes the error of a line that is no bar or of a bar that may not follow; raises to stop.
 
@@ -69,8 +69,12 @@ def follow(
                 except DataError as error:
                     refuse(error)
             pause()
-    finally:
+    except OSError:  # a row that may not be written: the state stays at those before it
+        raise
+    except BaseException:
         pause()
+        raise
+    pause()
 
 
 def rewind(path: Path, latest: Regime | None) -> bool:

@@ -21,12 +21,18 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 
 from hmm_exp.config import Config
-from hmm_exp.errors import HmmExpError, TrackingError
+from hmm_exp.errors import LONGEST_LINE, HmmExpError, TrackingError, described, one_line, refusal
 from hmm_exp.tracking import isolation, live, owner, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
 from hmm_exp.tracking.folders import remove_run_folder
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
-from hmm_exp.tracking.record import fail_run, finish_run, one_line, start_run, status_after
+from hmm_exp.tracking.record import (
+    fail_run,
+    finish_run,
+    removed_on_error,
+    start_run,
+    status_after,
+)
 from hmm_exp.tracking.store import Store, check_store, open_store, patiently, store_of
 from hmm_exp.tracking.sweep import close_orphans, finished_cell
 
@@ -65,7 +71,8 @@ def _run_alone(settings: Config) -> None:
         store = open_store(settings.tracking)
         close_orphans(store)
     run_id = start_run(store, settings, data_identity(prepared) | {tags.COMMAND: command_line()})
-    store.client.log_text(run_id, environment(), ENVIRONMENT_FILE)
+    with removed_on_error(store, run_id):
+        store.client.log_text(run_id, environment(), ENVIRONMENT_FILE)
     with tempfile.TemporaryDirectory() as folder:
         log_file = Path(folder) / LOG_FILE
         try:
@@ -160,7 +167,7 @@ class _Cell:
         try:
             store = store_of(self.settings.tracking)
         except TrackingError as error:
-            log.error("%s  FAILED: %s", self.head, error)
+            log.error("%s  FAILED: %s", self.head, described(error))
             return
         try:
             with live.Line(self.folder, self.number, cell_name(self.settings)) as progress:
@@ -183,7 +190,8 @@ class _Cell:
     @property
     def head(self) -> str:
         """Place in the sweep and name."""
-        return f"[{self.number}/{self.settings.sweep.n_cells}] {cell_name(self.settings)}"
+        place = f"[{self.number}/{self.settings.sweep.n_cells}]"
+        return f"{place} {one_line(cell_name(self.settings), 120)}"
 
     @property
     def log_file(self) -> Path:
@@ -255,15 +263,17 @@ class _Cell:
         bundle.remove()
 
     def _fail(self, store: Store, run_id: str | None, error: BaseException) -> None:
-        reason = one_line(error)
-        status = status_after(error)
-        log.error("%s  %s: %s (log: %s)", self.head, status, reason, self.log_file)
-        log.debug("the whole story", exc_info=True)
+        """Record a failure and report it in one line, also where it cannot be recorded."""
+        unrecorded = ""
         try:
             run_id = run_id or self._start(store, None)
             patiently(lambda: fail_run(store, run_id, error, self.log_file), self._patience)
         except Exception as second:
-            log.error("%s  the failure is not recorded: %s", self.head, one_line(second))
+            also = "" if refusal(second) else f": {described(second)}"
+            unrecorded = f"; not recorded{also}"
+        reason = f"{status_after(error)}: {described(error)} (log: {self.log_file}){unrecorded}"
+        log.error("%s  %s", self.head, one_line(reason, LONGEST_LINE - len(self.head) - 2))
+        log.debug("the whole story", exc_info=True)
 
     @property
     def _patience(self) -> float:

@@ -15,6 +15,7 @@ from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.tracking import owner, tags, terminal
 from hmm_exp.tracking.address import sqlite_path
+from hmm_exp.tracking.complete import called, lacks
 from hmm_exp.tracking.leaderboard import (
     all_runs,
     latest_sweep_id,
@@ -43,7 +44,7 @@ def sweep_text(client: MlflowClient, sweep_id: str) -> str:
     parent, cells = sweep_parent(client, sweep_id), sweep_cells(client, sweep_id)
     lines = [f"sweep {sweep_id}: {status_of(parent)}, {parent.data.tags.get(tags.N_CELLS)} cells"]
     lines += ["", terminal.leaderboard_table(leaderboard(cells)), ""] if cells else []
-    lines += [in_words(run) for run in cells if status_of(run) != "FINISHED"]
+    lines += [in_words(run) for run in cells if status_of(run) != "FINISHED" or lacks(run)]
     lines += [parent.data.tags.get(tags.VERDICT) or parent.data.tags.get(tags.NOTE, "")]
     return "\n".join(lines).rstrip()
 
@@ -129,8 +130,8 @@ def relocate_store(client: MlflowClient) -> list[str]:
 
 def in_words(run: Run) -> str:
     """Give a run in one line: status, cell, id, reason."""
-    reason = run.data.tags.get(tags.STATUS_REASON, "")
-    name = f"{run.data.tags.get(tags.SWEEP_ID, '')} {run.data.tags.get(tags.CELL, '')}".strip()
+    reason = run.data.tags.get(tags.STATUS_REASON) or lacks(run)
+    name = f"{run.data.tags.get(tags.SWEEP_ID, '')} {called(run)}".strip()
     return f"{status_of(run)}: {name} (run {run.info.run_id}){f': {reason}' if reason else ''}"
 
 

@@ -7,7 +7,6 @@ without a score is passed over, with the reason. Test is never read here.
 """
 
 import gc
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.rule import Option, by_rule
 from hmm_exp.experiment.unscored import why_no_gain
 from hmm_exp.tracking import owner, tags
+from hmm_exp.tracking.complete import called, lacks, tried
 from hmm_exp.tracking.lease import MARGIN
 from hmm_exp.tracking.stored import read_scores, unscored_of
 
@@ -131,7 +131,17 @@ def choose(client: MlflowClient, sweep_id: str, cells: list[Run] | None = None) 
     """
     cells = sweep_cells(client, sweep_id) if cells is None else cells
     finished = [run for run in cells if run.info.status == "FINISHED"]
-    eligible = [run for run in finished if tags.FAULTS not in run.data.tags]
+    passed_over = [
+        f"{called(run)} (run {run.info.run_id}) does not take part: {why}"
+        for run in finished
+        if (why := lacks(run))
+    ]
+    choice = _choose(client, finished)
+    return Choice(choice.run_id, [*passed_over, *choice.reasons])
+
+
+def _choose(client: MlflowClient, finished: list[Run]) -> Choice:
+    eligible = [run for run in finished if not lacks(run) and tags.FAULTS not in run.data.tags]
     if not eligible:
         return Choice(None, [f"none of the {len(finished)} finished cells is eligible"])
     spaces: dict[str, list[Run]] = {}
@@ -181,13 +191,15 @@ def _row(run: Run) -> dict[str, object]:
     notes = ["residuals reject"] if metrics.get("residuals_reject") else []
     notes += [f"no score of {', '.join(missing)}"] if (missing := unscored_of(run)) else []
     return {
-        "cell": run_tags[tags.CELL],
+        "cell": called(run),
         "K": metrics.get("n_states"),
         "bic": metrics.get("bic"),
         "val_ll/bar": metrics.get("log_lik_val_per_bar"),
         "gain_t": metrics.get("return_gain_val"),
         "gain_ewma": metrics.get("ewma_gain_val"),
-        "eligible": why if failed else run_tags.get(tags.FAULTS, ", ".join(["yes", *notes])),
+        "eligible": why
+        if failed
+        else lacks(run) or run_tags.get(tags.FAULTS, ", ".join(["yes", *notes])),
         "s": None if failed else seconds,
         "run": run.info.run_id,
         "space": run_tags.get(tags.OBSERVATION_SPACE, ""),
@@ -202,7 +214,7 @@ def _negative(value: float | None) -> float | None:
 
 
 def _walks(run: Run) -> bool:
-    return run.data.params["split.kind"] == "walk_forward"
+    return run.data.params.get("split.kind") == "walk_forward"
 
 
 def _across(run: Run) -> str:
@@ -291,8 +303,8 @@ def _option(run: Run) -> Option:
 
 def _null(run: Run, selection: SelectionConfig) -> float | None:
     """Criterion of the one-state model that was computed beside the run."""
-    tried = json.loads(run.data.tags.get(tags.CRITERIA_BY_STATES, "[]"))
-    return next((row.get(selection.within) for row in tried if row["n_states"] == 1), None)
+    alone = (row for row in tried(run) if row["n_states"] == 1)
+    return next((row.get(selection.within) for row in alone), None)
 
 
 def _best_across(client: MlflowClient, spaces: list[list[Run]]) -> Choice:
@@ -366,14 +378,10 @@ def criteria_by_states(cells: list[Run]) -> pd.DataFrame:
     """Criteria of every number of states tried: columns space, covariance, n_states, bic ..."""
     rows = []
     for run in cells:
-        for entry in json.loads(run.data.tags.get(tags.CRITERIA_BY_STATES, "[]")):
-            rows.append(
-                {
-                    "space": run.data.tags[tags.OBSERVATION_SPACE].split("#")[0],
-                    "covariance": run.data.params["covariance.type"],
-                    **entry,
-                }
-            )
+        space = run.data.tags.get(tags.OBSERVATION_SPACE, "").split("#")[0]
+        covariance = run.data.params.get("covariance.type")
+        if space and covariance:
+            rows += [{"space": space, "covariance": covariance, **row} for row in tried(run)]
     return pd.DataFrame(rows)
 
 

@@ -42,9 +42,10 @@ def wanted(quiet: bool) -> bool:
 def start(folder: Path, n_cells: int) -> None:
     """Begin to draw what cells tell through `folder`; whatever an earlier start left is removed."""
     global _display
-    _display = Display(folder / "live", n_cells)
-    _join(folder)
-    atexit.register(stop)
+    with suppress(OSError):  # a full disk: nobody watches
+        _display = Display(folder / "live", n_cells)
+        _join(folder)
+        atexit.register(stop)
 
 
 def stop() -> None:
@@ -115,7 +116,8 @@ class Line:
         trace: TracebackType | None,
     ) -> None:
         if _joined is not None:
-            _file(_joined, _ROW).unlink(missing_ok=True)
+            with suppress(OSError):
+                _file(_joined, _ROW).unlink(missing_ok=True)
             _say({"seconds": None if self.skipped else time.time() - self._since})
 
 

@@ -19,6 +19,7 @@ from hmm_exp.experiment.reality_check import RealityCheck, reality_check
 from hmm_exp.experiment.significance import MIN_BARS, GainEstimate, estimate_gain
 from hmm_exp.experiment.unscored import FORECASTS, why_no_gain
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.complete import called
 from hmm_exp.tracking.stored import read_scores, unscored_of
 
 _BASELINES = {"return_gain_val": "static", "ewma_gain_val": "ewma", "return_score_val": "static"}
@@ -95,7 +96,7 @@ def weigh_choice(client: MlflowClient, cells: list[Run], winner_id: str | None) 
     gains = _validation_gains(client, finished, f"{baseline}_score")
     table = pd.DataFrame(gains)
     check = reality_check(table.to_numpy().T) if gains else None
-    names = {run.info.run_id: run.data.tags[tags.CELL] for run in finished}
+    names = {run.info.run_id: called(run) for run in finished}
     return Luck(
         baseline=FORECASTS[baseline],
         n_tried=len(_latest(cells)),

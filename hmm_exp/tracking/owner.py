@@ -11,7 +11,12 @@ from pathlib import Path
 
 def this_process() -> str:
     """Owner tag of this process: `host pid start`."""
-    return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid()) or '-'}"
+    return tag_of(os.getpid())
+
+
+def tag_of(pid: int) -> str:
+    """Owner tag of a process of this machine."""
+    return f"{socket.gethostname()} {pid} {start_of(pid) or '-'}"
 
 
 def is_alive(owner: str | None) -> bool | None:
@@ -22,7 +27,7 @@ def is_alive(owner: str | None) -> bool | None:
         return False  # from before runs had owners
     if host != socket.gethostname():
         return None
-    return _started(int(pid)) == (None if started == "-" else started)
+    return start_of(int(pid)) == (None if started == "-" else started)
 
 
 def is_dead(owner: str | None) -> bool:
@@ -36,7 +41,7 @@ def in_words(owner: str) -> str:
     return f"process {pid} on {host}"
 
 
-def _started(pid: int) -> str | None:
+def start_of(pid: int) -> str | None:
     """When a process started, in the kernel's ticks; None when it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()

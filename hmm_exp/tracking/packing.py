@@ -18,24 +18,35 @@ MOST_STEPS = 25  # of a convergence series: each is a row in the store
 
 
 def write_bundle(result: RunResult, folder: Path, log_file: Path | None = None) -> Bundle:
-    """Write the record of a run into `folder`, which is new, and rename it there when complete."""
-    beside = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    (beside / ARTIFACTS).mkdir(parents=True)
+    """Write the record of a run into `folder`, which is new, and rename it there when complete.
+
+    On an error, a full disk for example, nothing is left of it.
+    """
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _write_record(result, part, log_file)
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return Bundle.read(folder)
+
+
+def _write_record(result: RunResult, folder: Path, log_file: Path | None) -> None:
+    (folder / ARTIFACTS).mkdir(parents=True)
     started = time.perf_counter()
-    plots = write_artifacts(result, beside / ARTIFACTS)
-    result.detector.save(beside / DETECTOR)
+    plots = write_artifacts(result, folder / ARTIFACTS)
+    result.detector.save(folder / DETECTOR)
     seconds = {"seconds_plots": plots, "seconds_write": time.perf_counter() - started - plots}
     record = {
         "metrics": result.metrics | seconds,
         "tags": _verdict(result),
         "log_lik_history": _history(result),
     }
-    (beside / RECORD).write_text(json.dumps(record))
+    (folder / RECORD).write_text(json.dumps(record))
     if log_file is not None:
-        shutil.copyfile(log_file, beside / ARTIFACTS / LOG_FILE)
-    beside.rename(folder)
-    return Bundle.read(folder)
+        shutil.copyfile(log_file, folder / ARTIFACTS / LOG_FILE)
 
 
 def data_identity(prepared: Prepared) -> dict[str, str]:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from hmm_exp.errors import TrackingError
+from hmm_exp.tracking.leftover import postmaster
 
 NAME = "mlflow"  # of the database and of its owner
 _ACCOUNT = "postgres"  # who runs it for root
@@ -38,7 +39,7 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self.port = free_port()
-        self._programs = find_programs()
+        self._programs = find_programs(self._made_by())
 
     @property
     def uri(self) -> str:
@@ -51,10 +52,18 @@ class Postgres:
         return {"PGPASSFILE": str(self.folder / "pgpass")}
 
     def __enter__(self) -> "Postgres":
-        if not (self._data / "PG_VERSION").is_file():
+        if not self._data.exists():
             self._make()
-        elif self._control("status").returncode == 0:
+        elif postmaster(self._data) is not None:
             raise TrackingError(f"{self._data} is in use: stop the server that works there first")
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def _start(self) -> None:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
         started = self._control("start", "-l", str(self._data / "server.log"), "-o", options)
         if started.returncode != 0:
@@ -62,9 +71,7 @@ class Postgres:
         if self._client("psql", "-d", NAME, "-c", "select 1").returncode != 0:
             made = self._client("createdb", NAME)
             if made.returncode != 0:
-                self._control("stop", "-m", "fast")
-                raise TrackingError(f"no database: {' '.join(made.stderr.split())}")
-        return self
+                raise TrackingError(f"no database: {_last_line(made.stderr)}")
 
     def __exit__(
         self,
@@ -72,28 +79,55 @@ class Postgres:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._control("stop", "-m", "fast")
+        self._stop()
+
+    def _stop(self) -> None:
+        """Stop it; a number in a stale `postmaster.pid` may be that of any process by now."""
+        if postmaster(self._data) is not None:
+            self._control("stop", "-m", "fast")
 
     @property
     def _data(self) -> Path:
         return self.folder / "database"
 
+    def _made_by(self) -> str | None:
+        """Major version of PostgreSQL that made the database, None where there is none yet."""
+        if not self._data.exists():
+            return None
+        try:
+            return (self._data / "PG_VERSION").read_text().strip()
+        except FileNotFoundError:
+            raise TrackingError(
+                f"{self._data} is no PostgreSQL database: move it away, or take another --folder"
+            ) from None
+
     def _make(self) -> None:
-        """Make the files of a database that asks everybody for a password."""
-        shutil.rmtree(self._data, ignore_errors=True)  # left by a start that was cut off
-        self._data.mkdir(parents=True, mode=0o700)
+        """Make a database that asks everybody for a password, beside its place, and rename it."""
+        part = self._data.with_name(f"{self._data.name}.part")
+        shutil.rmtree(part, ignore_errors=True)  # left by a start that was cut off
+        part.mkdir(parents=True, mode=0o700)
+        try:
+            self._make_in(part)
+            part.rename(self._data)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            (self.folder / "pgpass").unlink(missing_ok=True)
+            raise
+
+    def _make_in(self, data: Path) -> None:
         password = secrets.token_urlsafe(24)
         _write_private(self.folder / "pgpass", f"127.0.0.1:*:*:{NAME}:{password}\n")
         said = self.folder / "password"
         _write_private(said, password)
         if os.geteuid() == 0:
-            for path in (self._data, said):
+            for path in (data, said):
                 shutil.chown(path, _ACCOUNT)
-        words = ("-D", str(self._data), "-U", NAME, "--pwfile", str(said), "-A", "scram-sha-256")
-        made = self._run(_as_account(), "initdb", *words, "-E", "UTF8", "--locale=C")
-        said.unlink()
+        words = ("-D", str(data), "-U", NAME, "--pwfile", str(said), "-A", "scram-sha-256")
+        try:
+            made = self._run(_as_account(), "initdb", *words, "-E", "UTF8", "--locale=C")
+        finally:
+            said.unlink()
         if made.returncode != 0:
-            shutil.rmtree(self._data)
             hint = f" (root runs it as {_ACCOUNT}, who must get there)" if _as_account() else ""
             raise TrackingError(f"no database in {self._data}{hint}: {_last_line(made.stderr)}")
 
@@ -120,13 +154,18 @@ class Postgres:
         return _last_line(log.read_text(errors="replace")) if log.is_file() else "it left no log"
 
 
-def find_programs() -> Path:
+def find_programs(major: str | None = None) -> Path:
     """Folder of PostgreSQL's own programs, the newest where there are several.
+
+    Parameters
+    ----------
+    major
+        Version that they must have, such as "15": that of the database they work on.
 
     Raises
     ------
     TrackingError
-        When there are none, or root has nobody to run them as.
+        When there are none, none of this version, or root has nobody to run them as.
     """
     found = [path for place in _PLACES for path in Path("/").glob(place) if _holds_all(path)]
     on_path = shutil.which("initdb")
@@ -139,7 +178,13 @@ def find_programs() -> Path:
         )
     if os.geteuid() == 0 and not _has_account():
         raise TrackingError(f"PostgreSQL does not run as root, and there is no user {_ACCOUNT}")
-    return max(found, key=_version)
+    fitting = [path for path in found if major in (None, str(int(_version(path))))]
+    if not fitting:
+        raise TrackingError(
+            f"the database was made by PostgreSQL {major}, and {max(map(_version, found)):g} is "
+            f"installed: apt-get install postgresql-{major}, or move it over with pg_dump"
+        )
+    return max(fitting, key=_version)
 
 
 def free_port() -> int:

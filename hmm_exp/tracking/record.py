@@ -4,14 +4,19 @@ Plain client calls, no fluent state, so that cells may run in any process or thr
 RUNNING while the process in its owner tag lives; it is FINISHED only after all of it is stored.
 """
 
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking import MlflowClient
 
-from hmm_exp import errors
 from hmm_exp.config import Config
 from hmm_exp.detector import Detector
+from hmm_exp.errors import described, refusal
 from hmm_exp.tracking import owner, tags
 from hmm_exp.tracking.bundle import LOG_FILE, LONGEST_TAG, Bundle, cell_name, identity, params
 from hmm_exp.tracking.serving import log_detector
@@ -22,27 +27,50 @@ LONGEST_NAME = 250  # of a run, the column of MLflow's table
 
 
 def start_run(store: Store, settings: Config, data_tags: dict[str, str] | None = None) -> str:
-    """Open a run with its parameters and identifying tags; gives its id."""
+    """Open a run with its parameters and identifying tags; gives its id.
+
+    A run whose parameters the store does not take is removed again, where the store lets it.
+    """
     known = identity(settings) | (data_tags or {}) | {tags.OWNER: owner.this_process()}
     if sha := git_sha():
         known[tags.GIT_SHA] = sha
     name = cell_name(settings)[:LONGEST_NAME]
     run = store.client.create_run(store.experiment_id, tags=known, run_name=name)
-    store.client.log_batch(
-        run.info.run_id, params=[Param(name, text) for name, text in params(settings).items()]
-    )
+    with removed_on_error(store, run.info.run_id):
+        store.client.log_batch(
+            run.info.run_id, params=[Param(name, text) for name, text in params(settings).items()]
+        )
     return run.info.run_id
+
+
+@contextmanager
+def removed_on_error(store: Store, run_id: str) -> Iterator[None]:
+    """Close and delete a run that cannot be opened whole, as far as the store lets it."""
+    try:
+        yield
+    except Exception:
+        with suppress(Exception):  # the first error is the one to report
+            store.client.set_terminated(run_id, "KILLED")
+            store.client.delete_run(run_id)
+        raise
 
 
 def finish_run(store: Store, run_id: str, bundle: Bundle, again: bool = False) -> None:
     """Store all that a bundle holds, then close the run as FINISHED.
 
     `again` after a try that was cut off: of its model, unlike of the rest, there would be two.
+    Where a disk is full no file of the run is left, and no model that was only begun.
     """
     started = time.perf_counter()
-    store.client.log_artifacts(run_id, str(bundle.artifacts))
-    if not (again and _has_model(store, run_id)):
-        log_detector(store.experiment_id, run_id, Detector.load(bundle.detector))
+    log_files(store.client, run_id, bundle.artifacts)
+    try:
+        if not (again and _has_model(store, run_id)):
+            log_detector(store.experiment_id, run_id, Detector.load(bundle.detector))
+    except Exception as error:
+        if refusal(error):
+            with suppress(Exception):  # the first error is the one to report
+                _has_model(store, run_id)
+        raise
     metrics = dict(bundle.metrics)
     metrics["seconds_track"] = metrics.pop("seconds_write", 0.0) + time.perf_counter() - started
     store.client.log_batch(
@@ -54,29 +82,38 @@ def finish_run(store: Store, run_id: str, bundle: Bundle, again: bool = False) -
     store.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
 
 
+def log_files(client: MlflowClient, run_id: str, folder: Path) -> None:
+    """Log the files of a folder as artifacts.
+
+    Where a disk is full all of them are removed again: one of them may be cut off.
+    """
+    try:
+        client.log_artifacts(run_id, str(folder))
+    except Exception as error:
+        if refusal(error):
+            _remove_artifacts(client, run_id, [path.name for path in folder.iterdir()])
+        raise
+
+
 def fail_run(store: Store, run_id: str, error: BaseException, log_file: Path | None = None) -> str:
-    """Close a run that did not finish, with its log and the reason, which it gives in one line."""
-    reason = one_line(error)
-    if log_file is not None and log_file.is_file():
-        store.client.log_text(run_id, log_file.read_text(errors="replace"), LOG_FILE)
-    store.client.set_tag(run_id, tags.STATUS_REASON, reason[:LONGEST_TAG])
+    """Close a run that did not finish, with its log and the reason, which it gives in one line.
+
+    It is closed first: on a full disk that may succeed where the rest does not.
+    """
+    reason = described(error)
     store.client.set_terminated(run_id, status_after(error))
+    store.client.set_tag(run_id, tags.STATUS_REASON, reason[:LONGEST_TAG])
+    if log_file is not None and log_file.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            text = log_file.read_text(errors="replace")
+            (Path(folder) / LOG_FILE).write_text(text)
+            log_files(store.client, run_id, Path(folder))
     return reason
 
 
 def status_after(error: BaseException) -> str:
     """Status of a run that an error ended: KILLED when the user stopped it, else FAILED."""
     return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-
-
-def one_line(error: BaseException) -> str:
-    """Give an error as one line; one that is not ours keeps its type, which stands for no text."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    text, name = errors.one_line(error), type(error).__name__
-    if not text:
-        return name
-    return text if isinstance(error, errors.HmmExpError) else f"{name}: {text}"
 
 
 def _has_model(store: Store, run_id: str) -> bool:
@@ -89,6 +126,14 @@ def _has_model(store: Store, run_id: str) -> bool:
         if model.model_id not in named:
             store.client.delete_logged_model(model.model_id)
     return bool(named)
+
+
+def _remove_artifacts(client: MlflowClient, run_id: str, names: list[str]) -> None:
+    with suppress(Exception):  # the first error is the one to report
+        place = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
+        for name in names:
+            with suppress(Exception):  # it was not reached
+                place.delete_artifacts(name)
 
 
 def _now() -> int:

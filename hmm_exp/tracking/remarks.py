@@ -8,9 +8,11 @@ from mlflow.entities import Run
 from hmm_exp.errors import one_line
 from hmm_exp.experiment.unscored import in_words
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.complete import called
 from hmm_exp.tracking.stored import unscored_of
 
 _STATES = {"model.n_states", "model.state_grid"}
+_LOG_LIK = {"log_lik_train", "n_states"}
 _CLOSE = 0.1  # nats; as near as restarts are said to agree
 
 
@@ -21,7 +23,7 @@ def shortfalls(cells: list[Run]) -> list[str]:
     """
     alike: dict[tuple, list[Run]] = defaultdict(list)
     for run in cells:
-        if run.info.status == "FINISHED" and "log_lik_train" in run.data.metrics:
+        if run.info.status == "FINISHED" and set(run.data.metrics) >= _LOG_LIK:
             rest = {name: v for name, v in run.data.params.items() if name not in _STATES}
             space = run.data.tags.get(tags.OBSERVATION_SPACE)
             alike[(space, *sorted(rest.items()))].append(run)
@@ -55,7 +57,7 @@ def _short(fewer: Run, more: Run) -> float:
 
 
 def _line(fewer: Run, more: Run) -> str:
-    names = [run.data.tags[tags.CELL] for run in (more, fewer)]
+    names = [called(run) for run in (more, fewer)]
     return (
         f"{names[0]} fits {_short(fewer, more):.1f} nats worse than {names[1]}: EM stopped short, "
         "more starts may help (model.n_init)"

@@ -8,16 +8,22 @@ Runs, models and artifacts go over one address, so that a client needs nothing b
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
+from filelock import FileLock, Timeout
+
 from hmm_exp.errors import TrackingError
+from hmm_exp.tracking import leftover
+from hmm_exp.tracking.leftover import Occupied
 from hmm_exp.tracking.postgres import Postgres
 
 _ANSWERS_WITHIN = 180.0  # seconds; the first start makes the tables
@@ -35,23 +41,34 @@ class SharedStore:
         Processes that answer requests.
     options
         More words for `mlflow server`, such as `--allowed-hosts`.
+    stop_leftover
+        Whether to end first what a server that was killed left running in the folder.
 
     Raises
     ------
     TrackingError
-        When PostgreSQL or its Python driver is not installed, the port is taken, or one of the
-        two does not start.
+        When PostgreSQL or its Python driver is not installed, the port cannot be used, the folder
+        is served already, or one of the two does not start.
     """
 
     def __init__(
-        self, folder: Path, port: int, workers: int = 2, options: tuple[str, ...] = ()
+        self,
+        folder: Path,
+        port: int,
+        workers: int = 2,
+        options: tuple[str, ...] = (),
+        stop_leftover: bool = False,
     ) -> None:
+        if workers < 1:
+            raise TrackingError(f"--workers {workers}: must be at least 1")
         if find_spec("psycopg2") is None:
             raise TrackingError("PostgreSQL needs a driver: pip install 'hmm_exp[server]'")
         self.folder, self.port = folder.absolute(), port
         self.database = Postgres(folder)
         self._words = ("--workers", str(workers), *options)
+        self._stop_leftover = stop_leftover
         self._server: subprocess.Popen | None = None
+        self._opened = ExitStack()
 
     @property
     def uri(self) -> str:
@@ -64,16 +81,18 @@ class SharedStore:
         return self.folder / "mlflow.log"
 
     def __enter__(self) -> "SharedStore":
-        if _answers(self.uri):
-            raise TrackingError(
-                f"a server answers on port {self.port} already: take another --port"
-            )
-        self.database.__enter__()
-        try:
+        """Check the folder and the port before anything is made, then start both."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise TrackingError(f"--folder {self.folder} is a file")
+        self._make_way()
+        check_port(self.port)
+        with ExitStack() as opened:
+            opened.enter_context(_alone_in(self.folder))
+            opened.enter_context(self.database)
+            opened.callback(leftover.forget, self.folder)
+            opened.callback(self._stop)
             self._start()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
@@ -82,16 +101,25 @@ class SharedStore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            self._stop()
-        finally:
-            self.database.__exit__(kind, error, trace)
+        self._opened.__exit__(kind, error, trace)
 
     def wait(self) -> None:
         """Wait until the MLflow server ends. Raises TrackingError: it does so on a fault only."""
         assert self._server is not None
         status = self._server.wait()
         raise TrackingError(f"mlflow server ended with status {status}: see {self.log_file}")
+
+    def _make_way(self) -> None:
+        """Refuse a folder in which others work, or end them where they are left over."""
+        others = Occupied.of(self.folder)
+        if others.main:
+            raise TrackingError(f"{self.folder} is served already, by {others.main}")
+        if others.left and not self._stop_leftover:
+            raise TrackingError(
+                f"an hmm-server that was killed left {others.in_words()} running in "
+                f"{self.folder}: --stop-leftover ends them first"
+            )
+        others.end()
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
@@ -108,6 +136,7 @@ class SharedStore:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for this process, which ends them in order
             )
+        leftover.write_record(self.folder, self._server.pid)
         until = time.monotonic() + _ANSWERS_WITHIN
         while not _answers(self.uri):
             if self._server.poll() is not None or time.monotonic() > until:
@@ -123,6 +152,39 @@ class SharedStore:
                 os.killpg(self._server.pid, signal_number)
             with suppress(subprocess.TimeoutExpired):
                 self._server.wait(_ENDS_WITHIN)
+
+
+def check_port(port: int) -> None:
+    """Raise TrackingError for a port of loopback that cannot be served, with the reason."""
+    if not 1 <= port <= 65535:
+        raise TrackingError(f"--port {port}: must be 1 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            raise TrackingError(f"--port {port} is for root alone: take one from 1024 on") from None
+        except OSError as error:
+            reason = f"is taken ({error.strerror})"
+            raise TrackingError(f"--port {port} {reason}: take another") from None
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder, made on first use and removed again where nothing comes into it."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / "server.lock"
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise TrackingError(f"another hmm-server is starting in {folder}") from None
+    finally:
+        if [*folder.iterdir()] == [lock]:
+            lock.unlink()
+            if is_new:
+                folder.rmdir()
 
 
 def _answers(uri: str) -> bool:

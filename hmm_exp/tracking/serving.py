@@ -7,6 +7,7 @@ Each call is one sequence: send the lookback, not one bar. What is stored is the
 and this package's source, so that any process with the pinned packages can load it.
 """
 
+import shutil
 import tempfile
 from functools import cache
 from importlib.metadata import version
@@ -48,6 +49,7 @@ _SOURCE = (  # what loading and predicting need of this package
     "errors.py",
     "file_kinds.py",
     "compiling.py",
+    "writing.py",
     "config",
     "detector.py",
     "market",
@@ -77,11 +79,16 @@ def log_detector(experiment_id: str, run_id: str, detector: Detector) -> LoggedM
     client = MlflowClient()
     model = client.create_logged_model(experiment_id, name=MODEL_NAME, source_run_id=run_id)
     if model.artifact_location.startswith("file:"):  # MLflow would copy it there
-        _save(Path(local_file_uri_to_path(model.artifact_location)), detector, model)
+        folder = Path(local_file_uri_to_path(model.artifact_location))
+        try:
+            _save(folder, detector, model)
+        except BaseException:  # a full disk leaves no half of a model
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            _save(Path(folder), detector, model)
-            client.log_model_artifacts(model.model_id, folder)
+        with tempfile.TemporaryDirectory() as name:
+            _save(Path(name), detector, model)
+            client.log_model_artifacts(model.model_id, name)
     model = client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return model

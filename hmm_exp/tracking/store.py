@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 from requests.exceptions import RequestException
 
 from hmm_exp.config import TrackingConfig
-from hmm_exp.errors import TrackingError, one_line
+from hmm_exp.errors import TrackingError, described, one_line, refusal
 from hmm_exp.tracking.address import (
     ARTIFACTS,
     is_served,
@@ -32,6 +32,7 @@ from hmm_exp.tracking.address import (
     sqlite_uri,
 )
 from hmm_exp.tracking.health import NoAnswerError, check_answer, check_writable, reason
+from hmm_exp.tracking.interrupts import held_back
 from hmm_exp.tracking.relocation import check_name, check_place
 
 _PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"}  # what a busy or restarting store says
@@ -70,8 +71,8 @@ def open_store(tracking: TrackingConfig) -> Store:
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # one line a try
     try:
         client, experiment_id = _made(uri, tracking.experiment)
-    except MlflowException as error:
-        raise TrackingError(f"tracking store {uri}: {one_line(error)}") from None
+    except (MlflowException, sqlite3.Error, OSError) as error:
+        raise TrackingError(f"tracking store {uri}: {described(error)}") from None
     return Store(uri, experiment_id, tracking.experiment, client)
 
 
@@ -121,14 +122,16 @@ def patiently(action: Callable[[], Result], patience: float) -> Result:
     pause = first
     while True:
         try:
-            result = action()
+            with held_back():
+                result = action()
             _lost = False
             return result
         except (MlflowException, RequestException, NoAnswerError) as error:
             if isinstance(error, MlflowException) and error.error_code not in _PASSING:
                 raise
-            if time.monotonic() + pause > deadline:
-                _lost = True
+            is_full = refusal(error) is not None  # waiting makes no room
+            if is_full or time.monotonic() + pause > deadline:
+                _lost = _lost or not is_full
                 raise TrackingError(_no_answer(error)) from None
             if pause == first:
                 log.warning("the tracking store does not answer; trying for %g s", patience)
@@ -199,7 +202,8 @@ def _no_answer(error: Exception) -> str:
     """Which store does not answer, and why: of nested errors what the system said, if it did."""
     if isinstance(error, NoAnswerError):
         return str(error)
-    return f"the tracking store {mlflow.get_tracking_uri()} does not answer: {reason(error)}"
+    why = refusal(error) or reason(error)
+    return f"the tracking store {mlflow.get_tracking_uri()} does not answer: {why}"
 
 
 @cache
@@ -232,14 +236,25 @@ def _make_tables(database: Path) -> None:
     MLflow makes them one by one, and starts no more on a database in which some are missing.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy.exc import SQLAlchemyError
 
     part = database.with_name(f"{database.name}.part")
     for name in (database, part):  # SQLite would play what is left of a lost file into the new one
-        for ending in ("", "-journal", "-wal", "-shm"):
-            name.with_name(name.name + ending).unlink(missing_ok=True)
-    store = SqlAlchemyStore(sqlite_uri(part), (database.parent / ARTIFACTS).as_uri())
-    store.engine.dispose()  # with its last connection SQLite has written all into the file
-    part.replace(database)
+        _remove_database(name)
+    try:
+        store = SqlAlchemyStore(sqlite_uri(part), (database.parent / ARTIFACTS).as_uri())
+        store.engine.dispose()  # with its last connection SQLite has written all into the file
+        part.replace(database)
+    except BaseException as error:
+        _remove_database(part)
+        if isinstance(error, SQLAlchemyError):  # a full disk
+            raise TrackingError(f"no database {database}: {described(error)}") from None
+        raise
+
+
+def _remove_database(database: Path) -> None:
+    for ending in ("", "-journal", "-wal", "-shm"):
+        database.with_name(database.name + ending).unlink(missing_ok=True)
 
 
 def _client(uri: str) -> MlflowClient:
@@ -251,10 +266,9 @@ def _client(uri: str) -> MlflowClient:
     try:
         return MlflowClient(uri)
     except (MlflowException, SQLAlchemyError) as error:
-        raise TrackingError(
-            f"tracking database {sqlite_path(uri) or uri} cannot be used: {one_line(error)}; "
-            "a broken one can be moved away"
-        ) from None
+        why = refusal(error) or f"{one_line(error)}; a broken one can be moved away"
+        place = sqlite_path(uri) or uri
+        raise TrackingError(f"tracking database {place} cannot be used: {why}") from None
 
 
 def _get_or_create(client: MlflowClient, name: str, artifact_location: str | None) -> str:

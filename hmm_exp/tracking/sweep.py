@@ -22,6 +22,7 @@ from hmm_exp.tracking.leaderboard import (
 )
 from hmm_exp.tracking.preflight import Plan, check_data
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
+from hmm_exp.tracking.record import removed_on_error
 from hmm_exp.tracking.store import (
     Store,
     artifact_root,
@@ -29,6 +30,7 @@ from hmm_exp.tracking.store import (
     connect,
     git_sha,
     open_store,
+    store_of,
 )
 
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
@@ -111,7 +113,7 @@ def close_orphans(store: Store, also: str | None = None) -> None:
 def abandon_sweep(settings: Config, interrupted: bool) -> None:
     """Close the parent of a sweep whose launcher broke; its finished cells stay as they are."""
     end_cells(settings)
-    store = open_store(settings.tracking)
+    store = store_of(settings.tracking)
     close_orphans(store, also=owner.this_process())
     status = RunStatus.KILLED if interrupted else RunStatus.FAILED
     assert settings.sweep.parent_run is not None
@@ -138,7 +140,8 @@ def _opened(store: Store, n_cells: int) -> Run:
     if sha := git_sha():
         identity[tags.GIT_SHA] = sha
     run = store.client.create_run(store.experiment_id, tags=identity, run_name=f"sweep {sweep_id}")
-    store.client.log_text(run.info.run_id, environment(), ENVIRONMENT_FILE)
+    with removed_on_error(store, run.info.run_id):
+        store.client.log_text(run.info.run_id, environment(), ENVIRONMENT_FILE)
     return run
 
 

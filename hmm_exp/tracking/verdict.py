@@ -15,6 +15,7 @@ from hmm_exp.errors import TrackingError
 from hmm_exp.experiment import figures
 from hmm_exp.tracking import registry, tags, terminal
 from hmm_exp.tracking.bundle import LOG_FILE, LONGEST_TAG
+from hmm_exp.tracking.complete import called
 from hmm_exp.tracking.leaderboard import (
     Choice,
     choose,
@@ -27,12 +28,13 @@ from hmm_exp.tracking.leaderboard import (
 )
 from hmm_exp.tracking.multiplicity import weigh_choice, write_luck
 from hmm_exp.tracking.pages import REPORT, sweep_page
+from hmm_exp.tracking.record import log_files
 from hmm_exp.tracking.remarks import missing_scores, shortfalls
 from hmm_exp.tracking.store import (
     Store,
     analyse,
-    open_store,
     patiently,
+    store_of,
 )
 from hmm_exp.tracking.sweep import close_orphans, end_cells
 from hmm_exp.tracking.view import save_view
@@ -66,7 +68,7 @@ def close_sweep(settings: Config, report: Callable[[Store, str], str]) -> bool:
     def ask(step: Callable[[], Result]) -> Result:
         return patiently(step, settings.tracking.patience)
 
-    store = ask(lambda: open_store(settings.tracking))
+    store = ask(lambda: store_of(settings.tracking))
     ask(lambda: _close_left(store, settings))
     attempt = str(settings.sweep.attempt)
     cells = current_cells(ask(lambda: sweep_cells(store.client, sweep_id)), attempt)
@@ -139,7 +141,7 @@ def _all_finished(cells: list[Run], settings: Config) -> bool:
     failed = [run for run in cells if run.info.status != "FINISHED"]
     for run in failed:
         reason = run.data.tags.get(tags.STATUS_REASON, "its process is gone")
-        print(f"{run.info.status}: {run.data.tags[tags.CELL]} (run {run.info.run_id}): {reason}")
+        print(f"{run.info.status}: {called(run)} (run {run.info.run_id}): {reason}")
         log = run.data.tags.get(tags.LOG, f"{settings.sweep.folder}/logs")
         print(f"  log: {log}, and {LOG_FILE} of the run")
     missing = (settings.sweep.n_cells or 0) - len(cells)
@@ -173,7 +175,7 @@ def _write_parent(
             (Path(folder) / "plots").mkdir()
             figure = figures.bic_by_space(criteria, winner=won_place(cells, choice))
             figures.save(figure, Path(folder) / "plots" / "bic.png")
-        store.client.log_artifacts(run_id, folder)
+        log_files(store.client, run_id, Path(folder))
     store.client.set_tag(run_id, tags.VERDICT, "\n".join(choice.reasons)[:LONGEST_TAG])
     if choice.run_id:
         store.client.set_tag(run_id, tags.WINNER, choice.run_id)

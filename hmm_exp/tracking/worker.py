@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from hmm_exp.compiling import when_compiling
 from hmm_exp.config import Config
-from hmm_exp.errors import HmmExpError
+from hmm_exp.errors import HmmExpError, described, refusal
 from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.experiment.run import run
 from hmm_exp.tracking.garbage import collect_seldom
@@ -82,7 +82,8 @@ class _Server:
         with Pulse(lambda text: self.answers.send("progress", text), watched) as pulse:
 
             def stage(text: str) -> None:
-                print(text, file=sys.stderr, flush=True)
+                with suppress(OSError):  # the disk of the log is full
+                    print(text, file=sys.stderr, flush=True)
                 pulse(text)
 
             result = run(self.prepared, stage)
@@ -115,18 +116,11 @@ def _answer(server: _Server, name: str, arguments: tuple) -> tuple[str, Any]:
     try:
         return "done", getattr(server, name)(*arguments)
     except BaseException as error:  # also SystemExit: a cell costs only itself
-        if server.log_file is not None or not isinstance(error, HmmExpError):
-            traceback.print_exc()  # into the log; before there is one, our own errors say it all
-        return "damaged" if isinstance(error, MemoryError) else "failed", _one_line(error)
-
-
-def _one_line(error: BaseException) -> str:
-    """Give an error as one line; one that is not ours keeps its type, of NumPy's the usual name."""
-    text = " ".join(str(error).split())
-    if isinstance(error, HmmExpError):
-        return text
-    name = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
-    return f"{name}: {text}".rstrip(": ")
+        says_it_all = isinstance(error, HmmExpError) or refusal(error)
+        if server.log_file is not None or not says_it_all:  # one line is all the terminal needs
+            with suppress(OSError):  # the disk of the log is full
+                traceback.print_exc()
+        return "damaged" if isinstance(error, MemoryError) else "failed", described(error)
 
 
 def _read(stream: BinaryIO, requests: queue.Queue) -> None:
@@ -140,8 +134,9 @@ def _read(stream: BinaryIO, requests: queue.Queue) -> None:
 def _print_into(path: Path) -> None:
     """Send all that is printed from here on into a file, also by compiled code."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):  # the disk of the log before is full
+        sys.stdout.flush()
+        sys.stderr.flush()
     target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(target, 1)
     os.dup2(target, 2)

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from hmm_exp.writing import written_beside
+
 DPI = 100
 WIDTH = 1000  # pixels
 MARGIN = 84  # pixels left of the axes, where titles start too
@@ -207,13 +209,8 @@ def save(figure: Figure, path: str | os.PathLike) -> Path:
     which saves a third of the time.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     format_ = path.suffix.lstrip(".") or "png"
     fast: dict[str, Any] = {"pil_kwargs": {"compress_level": 1}} if format_ == "png" else {}
-    try:
-        with _ONE_AT_A_TIME, rc_context({"text.hinting": "none"}):
-            figure.savefig(beside, dpi=DPI, format=format_, **fast)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with written_beside(path) as part, _ONE_AT_A_TIME, rc_context({"text.hinting": "none"}):
+        figure.savefig(part, dpi=DPI, format=format_, **fast)
     return path

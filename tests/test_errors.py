@@ -1,0 +1,78 @@
+"""An error as one line: its text, what the machine refuses, or its type and text."""
+
+import errno
+import os
+import shutil
+import sqlite3
+
+import pytest
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
+
+from hmm_exp.errors import LONGEST_LINE, DataError, described, one_line, refusal
+
+
+def system_error(number: int, *files: str) -> OSError:
+    first, *second = files or (None,)
+    return OSError(number, os.strerror(number), first, None, *second)
+
+
+READ_ONLY = "cannot write to /x: Read-only file system"
+FULL = sqlite3.OperationalError("database or disk is full")
+COPIED = shutil.Error([("a.png", "b/a.png", str(system_error(errno.ENOSPC, "a.png", "b/a.png")))])
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (system_error(errno.ENOSPC), "No space left on device"),
+        (system_error(errno.ENOSPC, "x.csv"), "No space left on device: x.csv"),
+        (system_error(errno.EDQUOT, "x.csv"), "Disk quota exceeded: x.csv"),
+        (system_error(errno.EROFS, "part", "x.csv"), "Read-only file system: x.csv"),
+        (system_error(errno.EMFILE, "x.csv"), "Too many open files: x.csv"),
+        (system_error(errno.EFBIG), "File too large"),
+        (COPIED, "No space left on device: b/a.png"),
+        (FULL, "database or disk is full"),
+        (OperationalError("INSERT INTO runs ...", {}, FULL), "database or disk is full"),
+        (MlflowException(f"(sqlite3.OperationalError) {FULL}\n(Background)"), str(FULL)),
+        (OSError("[Errno 28] Error writing. No space left on device"), "No space left on device"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
+)
+def test_what_the_machine_refuses_is_told_in_its_own_words(error, line):
+    assert refusal(error) == line
+    assert described(error) == line
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOENT, "No such file"), ValueError("full"), MlflowException("gone")]
+)
+def test_another_error_is_no_refusal(error):
+    assert refusal(error) is None
+    assert described(error).startswith(f"{type(error).__name__}: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (EOFError(), "EOFError"),
+        (EOFError(" "), "EOFError"),
+        (DataError(), "DataError"),
+        (DataError("no such\n  file"), "no such file"),
+        (DataError(READ_ONLY), READ_ONLY),
+        (ValueError("of\n  two lines"), "ValueError: of two lines"),
+        (SystemExit(3), "SystemExit: 3"),
+    ],
+)
+def test_any_error_is_described_in_one_line(error, line):
+    assert described(error) == line
+
+
+@pytest.mark.parametrize("longest", [60, 130, 294, 1000])
+def test_a_line_is_bounded_and_keeps_both_ends(longest):
+    text = "begin " + "x" * 5000 + " end"
+    assert len(one_line(text, longest)) == longest
+    assert one_line(text, longest).startswith("begin ")
+    assert one_line(text, longest).endswith(" end")
+    assert len(f"error: {described(ValueError(text))}") <= LONGEST_LINE
