@@ -120,7 +120,7 @@ def test_a_champion_that_the_data_are_too_short_for_says_so(store, hourly, four_
     hungry = Incumbent(
         replace(champion.champion, run_id=None), replace(champion.detector, min_history=N_BARS + 1)
     )
-    with pytest.raises(NotCompared, match=r"cannot be scored on the candidate's data: 6000 bars"):
+    with pytest.raises(NotCompared, match=r"cannot be scored on the candidate's data: 6,000 bars"):
         compare(store.client, hourly, hungry, fewest=500)
 
 

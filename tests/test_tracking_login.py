@@ -7,10 +7,11 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from hmm_exp.config.words import hydra_text
 from hmm_exp.errors import HmmExpError, TrackingError, one_line, redacted
 from hmm_exp.tracking import provenance
 from hmm_exp.tracking.address import VARIABLE, resolve_uri
-from hmm_exp.tracking.login import hide_login, quoted
+from hmm_exp.tracking.login import hide_login
 from hmm_exp.tracking.store import Store
 from hmm_exp.tracking.terminal import ui_command, ui_link
 
@@ -100,7 +101,7 @@ def test_a_config_without_a_login_stays_as_it_is(uri, monkeypatch):
     ["a b", "it's", 'a"b', "a\\", "a\\'b", "${x}", "a\\${b}", "50% #,={}[]()~:", "null", "ü"],
 )
 def test_any_text_is_quoted_so_that_hydra_reads_it_back(text):
-    override = OverridesParser.create().parse_override(f"key={quoted(text)}")
+    override = OverridesParser.create().parse_override(f"key={hydra_text(text)}")
     assert OmegaConf.create({"key": override.value()}).key == text
 
 

@@ -372,9 +372,9 @@ def test_a_port_that_is_taken_is_refused_and_a_free_one_is_not():
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--workers", "0"], "--workers 0: must be at least 1"),
-        (["--port", "0"], "--port 0: must be 1 to 65535"),
-        (["--port", "http"], "argument --port: invalid int value: 'http'"),
+        (["--workers", "0"], "--workers: 0: must be 1 to 1,000"),
+        (["--port", "0"], "--port: 0: must be 1 to 65,535"),
+        (["--port", "http"], "--port: 'http': must be a whole number"),
         (["--folder", "file"], "/file is a file"),
         (["--folder", "file/below"], "Not a directory"),
         (["--folder", "no_database"], "/no_database/database is no PostgreSQL database"),
