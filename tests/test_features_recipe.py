@@ -108,8 +108,8 @@ def test_a_recipe_survives_json():
 @pytest.mark.parametrize(
     ("windows", "message"),
     [
-        ({"window": 10**7}, "window=10000000: must be a whole number, at least 2 and at most 100000"),
-        ({"vwap_hours": 1e9}, "features.vwap_hours=1000000000.0: must be above 0 and at most 100000"),
+        ({"window": 10**7}, "window=10000000: must be a whole number, .* at most 100000"),
+        ({"vwap_hours": 1e9}, "vwap_hours=1000000000.0: must be above 0 and at most 100000"),
         ({"vwap_hours": 1e308}, "above 0 and at most 100000"),
         ({"vwap_hours": float("inf")}, "must be above 0"),
     ],
