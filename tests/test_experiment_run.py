@@ -488,7 +488,7 @@ def test_a_bad_bar_is_one_line_with_its_place_and_option(
     [
         ({"data__path": "nowhere.csv"}, DataError, "nowhere.csv"),
         ({"data__volume_column": "turnover"}, HmmExpError, "turnover"),
-        ({"features__window": 5000}, DataError, "5000|at least"),
+        ({"features__window": 5000}, DataError, "5,000 are needed"),
         ({"model__n_states": None, "model__state_grid": [2, 51]}, ConfigError, "at most 50"),
         ({"timeframe__timeframes": ["7X"]}, ConfigError, "unknown timeframe '7X'"),
         ({"timeframe__timeframes": ["30min"]}, ConfigError, "30min"),
