@@ -38,14 +38,14 @@ from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.experiment.result import RunResult
 from hmm_exp.experiment.run import run
 from hmm_exp.experiment.select import select
-from hmm_exp.experiment.significance import estimate_gain
-from hmm_exp.experiment.split import TEST
-from hmm_exp.hmm.threads import cores
+from hmm_exp.judge.gains import estimate_gain
+from hmm_exp.judge.split import TEST
 from hmm_exp.market.gaps import chain_steps
+from hmm_exp.parallel import cores
+from hmm_exp.registry.evidence import Evidence
+from hmm_exp.registry.gate import judge, named_gate
+from hmm_exp.sweep.leaderboard import common_scores
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.evidence import Evidence
-from hmm_exp.tracking.gate import judge, named_gate
-from hmm_exp.tracking.leaderboard import common_scores
 
 STATES = (1, 2, 3, 4, 5)
 SPACES = {

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.signal import lfilter
 
-from hmm_exp.experiment.significance import bound_multiplier, window
+from hmm_exp.judge.gains import bound_multiplier, window
 
 BARS = (100, 200, 500, 1000, 2000, 5000, 20_000)
 LEVELS = (0.05, 0.025, 0.01)

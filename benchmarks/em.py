@@ -30,8 +30,8 @@ from hmmlearn.hmm import GaussianHMM
 from threadpoolctl import threadpool_limits
 
 from hmm_exp.config import Config, DataConfig, FeaturesConfig, checked
-from hmm_exp.hmm.em import em
-from hmm_exp.hmm.em_rows import Rows, lay_out
+from hmm_exp.hmm.em.climb import em
+from hmm_exp.hmm.em.rows import Rows, lay_out
 from hmm_exp.hmm.fit import fit
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.starts import starting_points

@@ -13,8 +13,8 @@ import time
 import numpy as np
 from numba import njit
 
-from hmm_exp.hmm.em_rows import LANES, aligned_zeros
-from hmm_exp.hmm.lanes import exp, fma, largest, load, store
+from hmm_exp.hmm.em.rows import LANES, aligned_zeros
+from hmm_exp.hmm.simd import exp, fma, largest, load, store
 
 BLOCK = 16
 LEAST = 1e-290

@@ -19,8 +19,8 @@ import pandas as pd
 
 from hmm_exp.features.build import build_features
 from hmm_exp.features.recipe import Recipe
+from hmm_exp.hmm.inference import filter_rows
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.hmm.recursions import filter_rows
 from hmm_exp.market.synthetic import make_market
 
 K, D = 4, 6

@@ -30,11 +30,11 @@ split.train_end=2018-10-01  split.val_end='2018-11-01 12:00'  split=walk_forward
 split.val=0.25  split.refit_every=100  selection=cv  selection.cv_blocks=3  selection.within=aic
 gate=strict  gate.level=0.05  compute=joblib  compute.workers=2  compute.threads=1  cache=false
 tracking.uri=sqlite:///x/mlflow.db  tracking.experiment=one two  tracking.patience=1  promote=true
-registry.name=hmm_regime  sweep_id=20240101-000000-abcd  sweep.cell_timeout=60  quiet=true
+registry.name=hmm_regime  sweep_id=20240101-000000-abcd  start.cell_timeout=60  quiet=true
 experiment=synthetic_grid  data.n_bars=2500  data.seed=1  data.name=BTC/USDT  data.gaps=bridge
 data.timezone=US/Eastern  data.bad_rows=drop  hydra.run.dir=runs/${now:%H}  hydra.sweep.dir=sweeps
 hydra.verbose=false  hydra/launcher=joblib  hydra.job.chdir=false  hydra.output_subdir=null
-+hydra.job.env_set.X=1  ~experiment  sweep.require_all=true  hydra.mode=MULTIRUN
++hydra.job.env_set.X=1  ~experiment  start.require_all=true  hydra.mode=MULTIRUN
 """)
 OF_BARS = listed("""
 data.path=~/bars.csv  data.path=glob(*.csv)  data.path=BTCUSDT.P, 60.csv  data.path='a=b.csv'
@@ -74,7 +74,7 @@ model=
 hydra.run.dir=/proc/x
 -m hydra.sweep.dir=bars.csv/x
 hydra.sweeper.params.model.n_states=2,3
-sweep.parent_run=x
+start.parent_run=x
 hydra.job_logging.root.level=X
 hydra.job.env_copy=[NOPE]
 ++sweep=null
@@ -193,8 +193,8 @@ def _train(words: list[str]) -> None:
     import hmm_exp.experiment.prepare
     from hmm_exp import train
     from hmm_exp.config import Config
-    from hmm_exp.tracking import isolation, sweep
-    from hmm_exp.tracking.preflight import Plan
+    from hmm_exp.sweep import child, start
+    from hmm_exp.sweep.plan import Plan
 
     prepare = hmm_exp.experiment.prepare.prepare
 
@@ -208,8 +208,8 @@ def _train(words: list[str]) -> None:
         prepared(*plan.variations)
 
     hmm_exp.experiment.prepare.prepare = prepared  # type: ignore[assignment]
-    sweep.check_data = check_data  # type: ignore[assignment]
-    isolation.worker = lambda: None  # type: ignore[assignment, return-value]
+    start.check_data = check_data  # type: ignore[assignment]
+    child.worker = lambda: None  # type: ignore[assignment, return-value]
     sys.argv = ["hmm-train", *words]
     train.main()
 
@@ -221,7 +221,7 @@ def _load() -> None:
     from hmm_exp import callback
     from hmm_exp.config import Config, checked
     from hmm_exp.experiment.prepare import prepare
-    from hmm_exp.tracking import cell
+    from hmm_exp.sweep import cell
 
     assert all((callback, cell, Plugins.instance()))
     config = Config()

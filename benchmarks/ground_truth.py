@@ -25,11 +25,11 @@ from itertools import permutations
 import numpy as np
 from scipy.linalg import fractional_matrix_power
 
-from hmm_exp.hmm import recursions
+from hmm_exp.hmm import inference
 from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.fit import Fit, fit
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.hmm.threads import run_all
+from hmm_exp.parallel import run_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +120,8 @@ def recovered(planted: Planted, n_rows: int, n_init: int, seed: int) -> list[flo
 def decoded(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> list[np.ndarray]:
     """Viterbi path, most probable smoothed and filtered states, each (T,)."""
     chain = (params.startprob, params.transmat, log_density(params, X), steps)
-    viterbi = recursions.viterbi(*chain).states
-    smoothed, filtered = recursions.smooth(*chain).probs, recursions.filter(*chain).probs
+    viterbi = inference.viterbi(*chain).states
+    smoothed, filtered = inference.smooth(*chain).probs, inference.filter(*chain).probs
     return [viterbi, smoothed.argmax(axis=1), filtered.argmax(axis=1)]
 
 

@@ -22,8 +22,7 @@ import pandas as pd
 
 from hmm_exp.errors import HmmExpError, one_line
 from hmm_exp.market.bars import Bars
-from hmm_exp.market.chunks import bar_chunks
-from hmm_exp.market.load import read_bars
+from hmm_exp.market.load import bar_chunks, read_bars
 from hmm_exp.market.number_stamps import FIRST, LAST
 from hmm_exp.market.options import ReadOptions
 

@@ -11,8 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from hmm_exp.experiment.student_t import log_mixture
-from hmm_exp.hmm import recursions
+from hmm_exp.hmm import inference
+from hmm_exp.judge.student_t import log_mixture
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.synthetic import (
     Plan,
@@ -76,7 +76,7 @@ def true_scores(n_regimes: int, next_return: np.ndarray) -> np.ndarray:
     steps = np.ones(len(known), dtype=np.int64)
     steps[0] = 0
     even = np.full(n_regimes, 1.0 / n_regimes)
-    filtered = recursions.filter(even, model.transmat, _densities(model, known), steps).probs
+    filtered = inference.filter(even, model.transmat, _densities(model, known), steps).probs
     ahead = np.ascontiguousarray(filtered @ model.transmat)
     return log_mixture(ahead, next_return, model.loc, model.scale, model.df)
 

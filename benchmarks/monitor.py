@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.config import Config, DataConfig, ModelConfig, checked
-from hmm_exp.detector import Detector
-from hmm_exp.experiment.cusum import HORIZON
+from hmm_exp.detector.detector import Detector
 from hmm_exp.experiment.prepare import prepare
-from hmm_exp.experiment.promise import make_promise, promise_of
 from hmm_exp.experiment.run import run
-from hmm_exp.experiment.watch import Watch, watch
 from hmm_exp.features.build import FeatureTable
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.synthetic import make_market
+from hmm_exp.monitor.cusum import HORIZON
+from hmm_exp.monitor.expectations import make_promise, promise_of
+from hmm_exp.monitor.monitor import Watch, watch
 
 CHANGE = 2_000  # bars after the settled ones at which a market moves
 FACTORS = (1.25, 1.5, 2.0)

@@ -90,9 +90,9 @@ def figure_times(bars: str) -> dict[str, float]:
     """Median seconds of one core for every figure of a run, drawn and saved."""
     from hmm_exp.config import Config, DataConfig, ModelConfig, checked
     from hmm_exp.experiment.artifacts import run_figures
-    from hmm_exp.experiment.figures import save
     from hmm_exp.experiment.prepare import prepare
     from hmm_exp.experiment.run import run
+    from hmm_exp.figures import save
 
     data = DataConfig(kind="bars", path=bars, bar_stamp="open")
     result = run(prepare(checked(Config(data=data, model=ModelConfig(n_states=3, n_init=1)))))

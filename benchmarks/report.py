@@ -26,8 +26,8 @@ GRID = (
 LONG = ("data.n_bars=100000", "model.n_states=8", "model.n_init=1", "tracking.figures=false")
 MAKE = """
 import sys, time
-import mlflow, hmm_exp.tracking.sweep
-from hmm_exp.tracking.store import connect
+import mlflow, hmm_exp.sweep.start
+from hmm_exp.store.store import connect
 client = connect(None)
 wall, cpu = time.perf_counter(), time.process_time()
 from pathlib import Path
@@ -100,8 +100,8 @@ def train(folder: str, *words: str) -> str:
 def latest(folder: str) -> str:
     """Id of the only sweep of a store."""
     program = (
-        "from hmm_exp.tracking.store import connect\n"
-        "from hmm_exp.tracking.leaderboard import latest_sweep_id\n"
+        "from hmm_exp.store.store import connect\n"
+        "from hmm_exp.sweep.leaderboard import latest_sweep_id\n"
         "print(latest_sweep_id(connect(None)))"
     )
     return python(folder, "-c", program).split()[-1]

@@ -27,12 +27,12 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.config import TrackingConfig
-from hmm_exp.detector import Detector
+from hmm_exp.detector.detector import Detector
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.options import ReadOptions
-from hmm_exp.tracking.serving import log_detector
-from hmm_exp.tracking.store import open_store
+from hmm_exp.serving.mlflow_model import log_detector
+from hmm_exp.store.store import open_store
 
 JSON, CSV = "application/json", "text/csv"
 PARQUET = "application/vnd.apache.parquet"

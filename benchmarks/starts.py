@@ -19,8 +19,7 @@ import numpy as np
 from em import observations
 
 from hmm_exp.hmm.fit import Search, Start, fit_from
-from hmm_exp.hmm.split_merge import starts_from
-from hmm_exp.hmm.starts import KINDS, starting_points
+from hmm_exp.hmm.starts import KINDS, starting_points, starts_from
 
 N_STARTS = 10
 FOUND = 0.1  # nats

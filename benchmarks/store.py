@@ -53,7 +53,7 @@ def main() -> None:
 
 def measured(folder: Path, sizes: list[int], n_runs: int) -> dict[str, list[Times]]:
     """Median times of each piece at each size."""
-    from hmm_exp.tracking.store import analyse
+    from hmm_exp.store.store import analyse
 
     record, store, run_id = recorder(folder)
     table: dict[str, list[Times]] = {}
@@ -94,11 +94,10 @@ def recorder(folder: Path):
     from hmm_exp.config import Config, DataConfig, ModelConfig, TrackingConfig
     from hmm_exp.experiment.prepare import prepare
     from hmm_exp.experiment.run import run
-    from hmm_exp.tracking.bundle import Bundle
-    from hmm_exp.tracking.garbage import collect_seldom
-    from hmm_exp.tracking.packing import data_identity, write_bundle
+    from hmm_exp.store.store import open_store
+    from hmm_exp.sweep.garbage import collect_seldom
+    from hmm_exp.tracking.bundle import Bundle, data_identity, write_bundle
     from hmm_exp.tracking.record import finish_run, start_run
-    from hmm_exp.tracking.store import open_store
 
     settings = Config(
         data=DataConfig(n_bars=2000, name="synthetic", bar_stamp="open"),
@@ -161,8 +160,8 @@ def fill(database: Path, run_id: str, first: int, last: int) -> None:
 
 def print_leaderboard(store) -> None:
     """Read a sweep of 1,000 cells from the store, and lay out its table."""
-    from hmm_exp.tracking import terminal
-    from hmm_exp.tracking.leaderboard import leaderboard, sweep_cells
+    from hmm_exp.sweep import terminal
+    from hmm_exp.sweep.leaderboard import leaderboard, sweep_cells
 
     cells = sweep_cells(store.client, "s0")
     assert len(cells) == CELLS

@@ -12,13 +12,12 @@ import time
 import numpy as np
 import pandas as pd
 
-from hmm_exp.detector import Detector
+from hmm_exp.detector.detector import Detector
+from hmm_exp.detector.kernel import constants_of, new_state, run
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.stream.kernel import run
-from hmm_exp.stream.layout import constants_of, new_state
 
 BAR = ["timestamp", "open", "high", "low", "close", "volume"]
 TENTHS = 10

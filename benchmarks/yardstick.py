@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hmm_exp.experiment.significance import estimate_gain
-from hmm_exp.experiment.yardstick import fit_baselines, fit_yardstick, score_bars
+from hmm_exp.judge.gains import estimate_gain
+from hmm_exp.judge.return_forecasts import fit_baselines, fit_yardstick, score_bars
 
 
 def market(n_bars: int, n_states: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,11 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hmm_exp import figures
     from hmm_exp.causality import check_causality
     from hmm_exp.config import Config, checked
-    from hmm_exp.detector import Detector
+    from hmm_exp.detector.detector import Detector
+    from hmm_exp.detector.stream import Stream
     from hmm_exp.errors import HmmExpError
-    from hmm_exp.experiment import figures
     from hmm_exp.experiment.prepare import prepare
     from hmm_exp.experiment.run import run
     from hmm_exp.features.build import build_features
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from hmm_exp.market.bars import Bars
     from hmm_exp.market.load import read_bars
     from hmm_exp.market.synthetic import make_market
-    from hmm_exp.stream.live import Stream
-    from hmm_exp.tracking.loading import load_detector
+    from hmm_exp.serving.load import load_detector
 
 __all__ = [
     "Bars",
@@ -75,7 +75,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "figures":  # a module
-        return import_module("hmm_exp.experiment.figures")
+        return import_module("hmm_exp.figures")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"hmm_exp.{_HOMES[name]}"), name)

@@ -17,14 +17,19 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config import Config, checked
-from hmm_exp.config.hydra_errors import composition_error
+from hmm_exp.config.overrides import composition_error
 from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
-from hmm_exp.tracking import isolation, live
-from hmm_exp.tracking.folders import check_folder
-from hmm_exp.tracking.garbage import collect_seldom
-from hmm_exp.tracking.launchers import check_launcher, in_this_process
-from hmm_exp.tracking.login import hide_login
-from hmm_exp.tracking.preflight import plan_sweep, refuse_own_words, refuse_sweep_words
+from hmm_exp.store.folders import check_folder
+from hmm_exp.store.login import hide_login
+from hmm_exp.sweep import child, progress
+from hmm_exp.sweep.garbage import collect_seldom
+from hmm_exp.sweep.plan import (
+    check_launcher,
+    in_this_process,
+    plan_sweep,
+    refuse_own_words,
+    refuse_sweep_words,
+)
 
 FAILED, BAD_INPUT = 1, 2
 _open: Config | None = None
@@ -51,13 +56,13 @@ class SweepCallback(Callback):
         with _exits_with(BAD_INPUT):
             hide_login(config)
             check_folder("hydra.sweep.dir", config.hydra.sweep.dir)
-            with live.busy("checking settings and data", config.quiet):
+            with progress.busy("checking settings and data", config.quiet):
                 plan = plan_sweep(config)
                 refuse_own_words(plan.variations[0])
                 check_launcher(config, plan.variations[0])
-                isolation.worker()  # it imports while this process imports MLflow
+                child.worker()  # it imports while this process imports MLflow
                 collect_seldom()
-                from hmm_exp.tracking.sweep import announce, open_sweep
+                from hmm_exp.sweep.start import announce, open_sweep
 
                 collect_seldom()  # once more: MLflow is loaded now
                 _open, warnings = open_sweep(config, plan)
@@ -66,7 +71,7 @@ class SweepCallback(Callback):
             load = partial(_load_what_judges, self.settings.tracking.report)
             Thread(target=load, name="hmm_exp.load", daemon=True).start()
             if not in_this_process(config):
-                isolation.dismiss()  # the launcher's own processes have theirs
+                child.dismiss()  # the launcher's own processes have theirs
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Let go of a cell's config: Hydra would keep those of all cells until the sweep ends."""
@@ -77,7 +82,7 @@ class SweepCallback(Callback):
         """Print the leaderboard, choose, ask the gate, promote; exit non-zero on any failure."""
         assert self.settings is not None
         from hmm_exp.report.log import report_line
-        from hmm_exp.tracking.verdict import close_sweep
+        from hmm_exp.sweep.finish import close_sweep
 
         with _exits_with(FAILED, f"; go on with sweep_id={self.settings.sweep_id}"):
             try:
@@ -107,7 +112,7 @@ def abandon(error: BaseException) -> bool:
 
 def _close(settings: Config, interrupted: bool = False) -> str:
     """Close the sweep's runs; where the store does not let it, say who will."""
-    from hmm_exp.tracking.sweep import abandon_sweep
+    from hmm_exp.sweep.start import abandon_sweep
 
     try:
         abandon_sweep(settings, interrupted)
@@ -119,7 +124,7 @@ def _close(settings: Config, interrupted: bool = False) -> str:
 def _load_what_judges(with_report: bool) -> None:
     """Import what the end of a sweep needs while this process waits for the first cell."""
     with suppress(Exception):  # the end of the sweep meets it again, and reports it
-        import_module("hmm_exp.tracking.verdict")
+        import_module("hmm_exp.sweep.finish")
         if with_report:
             import_module("hmm_exp.report.page")  # and the charts library
 
@@ -130,12 +135,12 @@ def _exits_with(status: int, hint: str = "") -> Iterator[None]:
     try:
         yield
     except (HmmExpError, HydraException, OmegaConfBaseException) as error:
-        isolation.dismiss()  # which may still be starting
+        child.dismiss()  # which may still be starting
         line = str(error) if isinstance(error, HmmExpError) else composition_error(error)
         print(f"error: {one_line(f'{line}{hint}')}", file=sys.stderr)
         raise SystemExit(status) from None
     except Exception as error:
-        isolation.dismiss()
+        child.dismiss()
         if not is_from_outside(error):
             traceback.print_exc()
         print(f"error: {one_line(f'{described(error)}{hint}')}", file=sys.stderr)

@@ -29,7 +29,7 @@ from hmm_exp.command_line import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hmm_exp.detector import Detector
+    from hmm_exp.detector.detector import Detector
     from hmm_exp.market.bars import Bars
 
 EXAMPLES = """examples:
@@ -187,7 +187,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Check, print the table and the verdict; gives the exit status."""
     from hmm_exp.market.load import read_bars
-    from hmm_exp.tracking.lookup import find_detector
+    from hmm_exp.serving.lookup import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
     bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)

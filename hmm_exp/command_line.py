@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from hmm_exp.errors import HmmExpError, is_from_outside, one_line, refusal
 
 if TYPE_CHECKING:
-    from hmm_exp.detector import Detector
+    from hmm_exp.detector.detector import Detector
     from hmm_exp.market.options import ReadOptions
 
 DONE, REFUSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130

@@ -20,10 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.command_line import Output
 from hmm_exp.config import Config, checked, conf_dir
-from hmm_exp.config.hydra_errors import composition_error
-from hmm_exp.config.words import hydra_words
+from hmm_exp.config.help import help_text
+from hmm_exp.config.overrides import composition_error, hydra_words
 from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
-from hmm_exp.help import help_text
 
 _at_work = False  # Hydra has made what it needs, and a cell runs
 ConfigStore.instance().store(name="schema", node=Config)
@@ -37,7 +36,7 @@ def cell(config: DictConfig) -> None:
     logging.raiseExceptions = False  # a full disk is reported once, by what needs it
     try:
         settings = checked(config)
-        from hmm_exp.tracking.cell import run_cell  # MLflow and numba only when there is work
+        from hmm_exp.sweep.cell import run_cell  # MLflow and numba only when there is work
 
         run_cell(settings)
     except HmmExpError as error:  # raised further, Hydra would add lines of its own
@@ -97,7 +96,7 @@ def _end(error: BaseException) -> None:
 
 def _clean_up() -> None:
     """Take away the folders that Hydra made for a run that did not begin."""
-    from hmm_exp.tracking.folders import remove_run_folder
+    from hmm_exp.store.folders import remove_run_folder
 
     remove_run_folder()
 

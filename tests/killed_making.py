@@ -17,8 +17,8 @@ from pathlib import Path
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  imported once, not by every child
 
 from hmm_exp.config import TrackingConfig
-from hmm_exp.tracking.address import DATABASE
-from hmm_exp.tracking.store import open_store
+from hmm_exp.store.address import DATABASE
+from hmm_exp.store.store import open_store
 
 
 def end_of(folder: Path, size: int | None) -> int:

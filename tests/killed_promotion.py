@@ -18,9 +18,9 @@ import numpy as np
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import GateConfig
-from hmm_exp.experiment.significance import estimate_gain
-from hmm_exp.tracking.registry import promote, rollback
-from hmm_exp.tracking.serving import sample_bars
+from hmm_exp.judge.gains import estimate_gain
+from hmm_exp.registry.promotion import promote, rollback
+from hmm_exp.serving.mlflow_model import sample_bars
 from tests.small_detector import small_detector
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from hmm_exp.detector import Detector
+from hmm_exp.detector.detector import Detector
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.bars import Bars

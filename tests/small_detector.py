@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.config import TrackingConfig
-from hmm_exp.detector import Detector
+from hmm_exp.detector.detector import Detector
 from hmm_exp.features.build import build_features
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.market.clean import bars_from_frame
 from hmm_exp.market.options import ReadOptions
-from hmm_exp.market.validate import bars_from_frame
+from hmm_exp.serving.mlflow_model import log_detector
+from hmm_exp.store.store import Store, open_store
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.serving import log_detector
-from hmm_exp.tracking.store import Store, open_store
 
 with warnings.catch_warnings():  # of MLflow about itself, when it is first imported
     warnings.simplefilter("ignore")

@@ -16,10 +16,10 @@ from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
 from hmm_exp.market.synthetic import make_market, true_model
+from hmm_exp.registry.evidence import read_evidence
+from hmm_exp.registry.gate import judge, named_gate
+from hmm_exp.serving.mlflow_model import log_detector
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.evidence import read_evidence
-from hmm_exp.tracking.gate import judge, named_gate
-from hmm_exp.tracking.serving import log_detector
 from tests.small_detector import forget_store, store_in
 
 

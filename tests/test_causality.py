@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from hmm_exp.causality import LOOKS_AHEAD, check_causality, main
-from hmm_exp.detector import Detector
+from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import HistoryError
 from hmm_exp.features.recipe import Recipe
-from hmm_exp.hmm.recursions import Filtered
+from hmm_exp.hmm.inference import Filtered
 from tests.live_detector import SHORT, gappy_bars, live_detector
 
 

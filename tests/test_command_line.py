@@ -2,8 +2,8 @@
 
 import pytest
 
-from hmm_exp import causality, monitor
-from hmm_exp.commands import features, promote, server, sweeps
+from hmm_exp import causality
+from hmm_exp.commands import features, monitor, promote, server, sweeps
 
 CAUSALITY = ("--model", "m", "--bars", "b")
 

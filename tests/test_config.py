@@ -14,9 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import hmm_exp.train  # registers the schema
 from hmm_exp.config import RULES, Config, checked, conf_dir, flat, nearest, to_config
-from hmm_exp.config.hydra_errors import composition_error
-from hmm_exp.config.kinds import kind_in_words
-from hmm_exp.config.words import hydra_words
+from hmm_exp.config.checks import kind_in_words
+from hmm_exp.config.overrides import composition_error, hydra_words
 from hmm_exp.errors import ConfigError
 
 

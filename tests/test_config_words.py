@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hmm_exp.config.checks import literal
 from hmm_exp.config.grid import as_word, grid
-from hmm_exp.config.words import hydra_words, shell_word
+from hmm_exp.config.overrides import hydra_words, shell_word
 from hmm_exp.errors import ConfigError
 
 ODD_NAMES = [

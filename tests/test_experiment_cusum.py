@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hmm_exp.experiment.bootstrap import resampled
-from hmm_exp.experiment.cusum import ALLOWANCE, HORIZON, Chart, fit_chart, threshold
+from hmm_exp.judge.gains import resampled
+from hmm_exp.monitor.cusum import ALLOWANCE, HORIZON, Chart, fit_chart, threshold
 
 CHART = Chart(mean=2.0, spread=0.5, allowance=0.1, threshold=30.0)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmm_exp.experiment.delay import DetectionDelay, detection_delay, named_as_planted
+from hmm_exp.judge.next_bar import DetectionDelay, detection_delay, named_as_planted
 
 
 def plain_delay(planted, labels):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmm_exp.experiment import evaluate as ev
-from hmm_exp.experiment import persistence as ps
-from hmm_exp.experiment.next_bar import COLUMNS, next_bar_table
+from hmm_exp.judge import states as ev
+from hmm_exp.judge import states as ps
+from hmm_exp.judge.next_bar import COLUMNS, next_bar_table
 
 
 def slow_visits(states, steps):

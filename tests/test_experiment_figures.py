@@ -10,10 +10,10 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from hmm_exp.experiment import figures
-from hmm_exp.experiment.figures.behaviour import run_lengths, survival
-from hmm_exp.experiment.figures.decimate import column_means, majority, regime_lines
-from hmm_exp.experiment.figures.timeline import confusion
+from hmm_exp import figures
+from hmm_exp.figures.behaviour import run_lengths, survival
+from hmm_exp.figures.decimate import column_means, majority, regime_lines
+from hmm_exp.figures.timeline import confusion
 
 HOUR = 3_600_000_000_000
 START = 1_609_459_200_000_000_000  # 2021-01-01 UTC

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 
-from hmm_exp.experiment import figures
+from hmm_exp import figures
 
 MONTH = 30 * 86_400_000_000_000
 START = 1_609_459_200_000_000_000  # 2021-01-01 UTC

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hmm_exp.experiment.figures.style import regime_colors
-from hmm_exp.experiment.figures.watch import watch
+from hmm_exp.figures.monitor import watch
+from hmm_exp.figures.style import regime_colors
 from tests.test_experiment_figures import assert_texts_are_apart, colors_in, labels, posterior
 
 

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hmm_exp.experiment.residuals import (
+from hmm_exp.hmm import inference
+from hmm_exp.hmm.density import log_density
+from hmm_exp.hmm.params import COVARIANCE_TYPES, GaussianParams
+from hmm_exp.judge.residuals import (
     LAGS,
     ResidualEffects,
     ResidualLimits,
@@ -18,10 +21,7 @@ from hmm_exp.experiment.residuals import (
     residual_shapes,
     return_residuals,
 )
-from hmm_exp.experiment.yardstick import Yardstick
-from hmm_exp.hmm import recursions
-from hmm_exp.hmm.density import log_density
-from hmm_exp.hmm.params import COVARIANCE_TYPES, GaussianParams
+from hmm_exp.judge.return_forecasts import Yardstick
 
 TRANSMAT = np.array([[0.97, 0.02, 0.01], [0.05, 0.90, 0.05], [0.02, 0.08, 0.90]])
 
@@ -56,7 +56,7 @@ def sample(params, n, seed=0):
 
 def filtered(params, X, steps):
     density = log_density(params, X)
-    return recursions.filter(params.stationary(), params.transmat, density, steps).probs
+    return inference.filter(params.stationary(), params.transmat, density, steps).probs
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)

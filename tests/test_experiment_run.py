@@ -12,17 +12,16 @@ from hmmlearn.hmm import GaussianHMM
 from scipy import stats
 
 from hmm_exp.config import Config, SelectionConfig, checked
-from hmm_exp.detector import Detector
+from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import ConfigError, DataError, FitError, HmmExpError
 from hmm_exp.experiment import run as runs
 from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.candidate import train_steps
-from hmm_exp.experiment.ewma import fit_ewma
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import regime_in_words, run
 from hmm_exp.experiment.select import select
-from hmm_exp.experiment.split import TRAIN
-from hmm_exp.experiment.yardstick import fit_static, fit_yardstick
+from hmm_exp.judge.return_forecasts import fit_ewma, fit_static, fit_yardstick
+from hmm_exp.judge.split import TRAIN
 
 
 @pytest.fixture

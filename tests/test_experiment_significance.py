@@ -7,18 +7,20 @@ import pytest
 
 from benchmarks import critical_values as made
 from hmm_exp.errors import ConfigError
-from hmm_exp.experiment.bootstrap import bootstrap_interval, bootstrap_means
-from hmm_exp.experiment.critical_values import BARS, MULTIPLIERS
-from hmm_exp.experiment.reality_check import reality_check
-from hmm_exp.experiment.significance import (
+from hmm_exp.judge.gains import (
+    BARS,
     MIN_BARS,
+    MULTIPLIERS,
+    bootstrap_interval,
+    bootstrap_means,
     bound_multiplier,
     estimate_gain,
     gain_metrics,
     hac_error,
+    reality_check,
     window,
 )
-from hmm_exp.experiment.split import TEST, TRAIN, VAL
+from hmm_exp.judge.split import TEST, TRAIN, VAL
 
 
 def plain_hac_error(x, lags):

@@ -6,7 +6,7 @@ import pytest
 
 from hmm_exp.config import SplitConfig
 from hmm_exp.errors import ConfigError, DataError
-from hmm_exp.experiment.split import BEFORE, TEST, TRAIN, VAL, make_split
+from hmm_exp.judge.split import BEFORE, TEST, TRAIN, VAL, make_split
 
 HOURS = pd.date_range("2024-01-01", periods=1000, freq="h", tz="UTC")
 

@@ -10,30 +10,30 @@ import pytest
 
 from hmm_exp.config import Config, DataConfig, FeaturesConfig, ModelConfig, SplitConfig, checked
 from hmm_exp.experiment.artifacts import write_artifacts
-from hmm_exp.experiment.ewma import fit_ewma
+from hmm_exp.experiment.assess import SCORES
 from hmm_exp.experiment.prepare import Prepared, prepare
-from hmm_exp.experiment.promise import make_promise, observe, promise_of
-from hmm_exp.experiment.residuals import return_residuals
 from hmm_exp.experiment.result import RunResult
 from hmm_exp.experiment.run import run
 from hmm_exp.experiment.select import select_walk
-from hmm_exp.experiment.split import TEST, TRAIN
-from hmm_exp.experiment.track import SCORES
-from hmm_exp.experiment.unscored import in_fits, in_words, why_no_gain, why_no_return
-from hmm_exp.experiment.variance import variance_gains, variance_losses, variance_shapes
 from hmm_exp.experiment.walk import Walk, walk_forward
-from hmm_exp.experiment.watch import watch
-from hmm_exp.experiment.yardstick import (
+from hmm_exp.features.build import build_features
+from hmm_exp.features.recipe import Recipe
+from hmm_exp.judge.residuals import return_residuals
+from hmm_exp.judge.return_forecasts import (
     Baselines,
     fit_baselines,
+    fit_ewma,
     fit_static,
     fit_yardstick,
     score_bars,
     summarise,
 )
-from hmm_exp.features.build import build_features
-from hmm_exp.features.recipe import Recipe
+from hmm_exp.judge.split import TEST, TRAIN
+from hmm_exp.judge.unscored import in_fits, in_words, why_no_gain, why_no_return
+from hmm_exp.judge.variance import variance_gains, variance_losses, variance_shapes
 from hmm_exp.market.synthetic import make_market
+from hmm_exp.monitor.expectations import make_promise, observe, promise_of
+from hmm_exp.monitor.monitor import watch
 
 N_BARS = 2400
 TOO_FEW = "8 returns are too few for 9 Student-t parameters"

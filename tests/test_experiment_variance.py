@@ -8,15 +8,14 @@ import pytest
 from scipy import optimize
 
 from hmm_exp.errors import FitError
-from hmm_exp.experiment.ewma import Ewma
-from hmm_exp.experiment.variance import (
+from hmm_exp.judge.return_forecasts import Baselines, Ewma, Yardstick
+from hmm_exp.judge.variance import (
     ewma_variance,
     next_parkinson,
     variance_gains,
     variance_losses,
     variance_shapes,
 )
-from hmm_exp.experiment.yardstick import Baselines, Yardstick
 
 CALM, WILD = 0.002, 0.010
 EWMA = Ewma(decay=0.94, scale=0.7, df=4.0, initial=3e-5, floor=1e-5)

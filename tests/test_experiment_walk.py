@@ -9,16 +9,16 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.config import Config, DataConfig, ModelConfig, SplitConfig, checked
-from hmm_exp.detector import Detector
+from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import ConfigError, DataError, FitError
 from hmm_exp.experiment import walk as walk_module
 from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
-from hmm_exp.experiment.split import TEST, VAL, make_split
 from hmm_exp.experiment.walk import carried
 from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.judge.split import TEST, VAL, make_split
 from hmm_exp.market.synthetic import make_market
 
 HOURS = pd.date_range("2024-01-01", periods=1000, freq="h", tz="UTC")

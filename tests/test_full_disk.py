@@ -12,18 +12,16 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from hmm_exp import compiling
+from hmm_exp import compiling, figures
 from hmm_exp.command_line import Output, exit_status
+from hmm_exp.commands.monitor import _write
+from hmm_exp.detector.files import RegimeFile
+from hmm_exp.detector.pipe import RegimeLines, follow
 from hmm_exp.errors import LONGEST_LINE
-from hmm_exp.experiment import figures
 from hmm_exp.features.build import build_features
 from hmm_exp.features.recipe import Recipe
+from hmm_exp.files import written_beside
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.monitor import _write
-from hmm_exp.stream.files import RegimeFile
-from hmm_exp.stream.follow import follow
-from hmm_exp.stream.lines import RegimeLines
-from hmm_exp.writing import written_beside
 from tests.full_disk import enlarge, fill, small_disk
 from tests.small_detector import small_detector
 

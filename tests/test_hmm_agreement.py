@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmm_exp.hmm.agreement import agreement
+from hmm_exp.hmm.states import agreement
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))

@@ -7,8 +7,8 @@ from hmm_exp.errors import FitError
 from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.fit import Fit, fit
 from hmm_exp.hmm.health import hard_faults
+from hmm_exp.hmm.inference import smooth
 from hmm_exp.hmm.params import COVARIANCE_TYPES
-from hmm_exp.hmm.recursions import smooth
 
 N_STATES = 3
 

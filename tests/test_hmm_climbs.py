@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 
-from hmm_exp.hmm.climbs import under_way
+from hmm_exp.hmm.em.progress import under_way
 from hmm_exp.hmm.fit import fit
 
 

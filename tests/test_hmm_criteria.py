@@ -8,7 +8,7 @@ from hmmlearn.hmm import GaussianHMM
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.criteria import criteria, single_gaussian
-from hmm_exp.hmm.recursions import log_density, path_entropy, smooth
+from hmm_exp.hmm.inference import log_density, path_entropy, smooth
 from tests.test_hmm_recursions import TYPES, random_params
 
 

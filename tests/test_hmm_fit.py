@@ -8,7 +8,7 @@ import pytest
 from hmmlearn.hmm import GaussianHMM
 
 from hmm_exp.errors import FitError
-from hmm_exp.hmm.em_hmmlearn import run_start, segments
+from hmm_exp.hmm.em.hmmlearn import run_start, segments
 from hmm_exp.hmm.fit import fit, fit_from, judge, log_likelihood
 from hmm_exp.hmm.params import GaussianParams, log_prior
 from hmm_exp.hmm.starts import StartingPoint, starting_points

@@ -7,8 +7,7 @@ import pytest
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.cross_validation import cross_validate
-from hmm_exp.hmm.fit import combined, fit, log_likelihood
-from hmm_exp.hmm.grid import fit_grid, fit_larger
+from hmm_exp.hmm.fit import combined, fit, fit_grid, fit_larger, log_likelihood
 from tests.test_hmm_fit import PLANTED, planted
 
 

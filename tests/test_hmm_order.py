@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hmm_exp.hmm.order import labels, posterior_spread, volatility_order
+from hmm_exp.hmm.states import labels, posterior_spread, volatility_order
 
 
 def test_states_are_ordered_calm_first():

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hmm_exp.errors import FitError
 from hmm_exp.hmm import density
 from hmm_exp.hmm.density import density_of
-from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.hmm.recursions import (
+from hmm_exp.hmm.inference import (
     advance,
     filter,
     filter_rows,
@@ -21,6 +20,7 @@ from hmm_exp.hmm.recursions import (
     smooth,
     viterbi,
 )
+from hmm_exp.hmm.params import GaussianParams
 from tests import reference
 
 TYPES = ("diag", "full", "tied", "spherical")

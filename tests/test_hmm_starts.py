@@ -5,8 +5,15 @@ import pytest
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.params import COVARIANCE_TYPES, GaussianParams
-from hmm_exp.hmm.split_merge import merge, nearest_pair, occupancy, split, starts_from
-from hmm_exp.hmm.starts import KINDS, starting_points
+from hmm_exp.hmm.starts import (
+    KINDS,
+    merge,
+    nearest_pair,
+    occupancy,
+    split,
+    starting_points,
+    starts_from,
+)
 from tests.test_hmm_fit import PLANTED, planted
 
 OPTIONS = {"n_states": 3, "covariance_type": "diag", "n_init": 4, "min_covar": 1e-3, "seed": 0}

@@ -10,10 +10,11 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from hmm_exp import compiling
-from hmm_exp.hmm import em, restarts
+from hmm_exp.hmm import restarts
+from hmm_exp.hmm.em import climb
 from hmm_exp.hmm.fit import fit
 from hmm_exp.hmm.starts import KINDS
-from hmm_exp.hmm.threads import cores, run_ahead, run_all
+from hmm_exp.parallel import cores, run_ahead, run_all
 from tests.test_hmm_fit import planted
 
 
@@ -164,9 +165,9 @@ def test_the_user_is_told_once_that_the_engine_is_compiled(caplog, monkeypatch, 
         assert [r.getMessage() for r in caplog.records] == [
             "compiling the fitting engine, once on this machine (about 15 s) ..."
         ]
-        em.announce_compilation()  # compiled by now, or on disk
+        climb.announce_compilation()  # compiled by now, or on disk
         fit(*planted(50), n_states=1)
-        em.announce_compilation()
+        climb.announce_compilation()
     assert len(caplog.records) <= 2
 
 

@@ -69,7 +69,7 @@ def test_every_command_and_every_public_name_is_in_the_reference(site):
         assert f"{name} " in said
     api = (site / "reference" / "api.html").read_text()
     for name in hmm_exp.__all__:
-        anchor = "hmm_exp.experiment.figures" if name == "figures" else f"hmm_exp.{name}"
+        anchor = "hmm_exp.figures" if name == "figures" else f"hmm_exp.{name}"
         assert name == "__version__" or f'id="{anchor}' in api or f'.{name}"' in api, name
 
 

@@ -15,8 +15,7 @@ import pandas as pd
 import pytest
 
 from hmm_exp.errors import DataError
-from hmm_exp.market.chunks import bar_chunks
-from hmm_exp.market.load import read_bars
+from hmm_exp.market.load import bar_chunks, read_bars
 from hmm_exp.market.options import ReadOptions
 
 N_BARS = 60

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from hmm_exp.errors import DataError
-from hmm_exp.market.frames import OneSeries, check_one_series, tidy
+from hmm_exp.market.clean import bars_from_frame
+from hmm_exp.market.columns import OneSeries, check_one_series, tidy
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.market.validate import bars_from_frame
 
 BARS = make_market(60).frame.reset_index(drop=True)
 OPTIONS = ReadOptions("open")

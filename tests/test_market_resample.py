@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmm_exp.errors import ConfigError, HistoryError
+from hmm_exp.market.clean import bars_from_frame
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.resample import new_bin, push_bar, resample
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.market.validate import bars_from_frame
 
 MARKET = make_market(400)
 TIMEFRAMES = st.sampled_from(["2H", "4H", "12H", "1D"])

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from hmm_exp.errors import ConfigError
+from hmm_exp.market.clean import bars_from_frame
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.market.validate import bars_from_frame
 
 
 @pytest.fixture(scope="module")

@@ -83,13 +83,13 @@ def test_a_damaged_gzip_or_parquet_is_one_line_or_what_it_was(tmp_path, seed):
 
 
 def test_a_pipe_is_read_where_somebody_writes_and_refused_where_not(tmp_path, monkeypatch):
-    monkeypatch.setattr("hmm_exp.market.table._WRITER_WITHIN", 0.2)
+    monkeypatch.setattr("hmm_exp.market.files._WRITER_WITHIN", 0.2)
     pipe = tmp_path / "bars.csv"
     os.mkfifo(pipe)
     with pytest.raises(DataError, match="is a pipe into which nothing is written"):
         read_bars(pipe, bar_stamp="open")
     writer = threading.Thread(target=pipe.write_bytes, args=(TEXT,))
-    monkeypatch.setattr("hmm_exp.market.table._WRITER_WITHIN", 30)
+    monkeypatch.setattr("hmm_exp.market.files._WRITER_WITHIN", 30)
     writer.start()
     assert len(read_bars(pipe, bar_stamp="open")) == len(FRAME)
     writer.join()
@@ -123,8 +123,8 @@ def test_a_value_of_a_megabyte_makes_a_short_line(tmp_path):
 
 
 def test_a_frame_of_a_number_beyond_all_digits_is_one_line():
+    from hmm_exp.market.clean import bars_from_frame
     from hmm_exp.market.options import ReadOptions
-    from hmm_exp.market.validate import bars_from_frame
 
     huge = FRAME.astype({"open": object, "timestamp": object})
     huge.loc[2, "open"] = 10**5000

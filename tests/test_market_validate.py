@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from hmm_exp.errors import ConfigError, DataError
 from hmm_exp.market.bars import bars_digest
+from hmm_exp.market.clean import bars_from_frame
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.market.validate import bars_from_frame
 
 HOUR = 3_600_000_000_000
 

@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hmm_exp.commands.monitor import ALARM, main
 from hmm_exp.config import checked
-from hmm_exp.detector import Detector
+from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import DataError, ModelError
 from hmm_exp.experiment.prepare import prepare
-from hmm_exp.experiment.promise import promise_of
 from hmm_exp.experiment.run import run
-from hmm_exp.experiment.watch import watch
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.monitor import ALARM, main
+from hmm_exp.monitor.expectations import promise_of
+from hmm_exp.monitor.monitor import watch
 
 N_BARS = 8000
 PRICES = ["open", "high", "low", "close"]

@@ -15,14 +15,14 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
-from hmm_exp.experiment.figures.style import regime_colors
+from hmm_exp.figures.style import regime_colors
 from hmm_exp.report.charts import UNKNOWN, bars_with_regimes
 from hmm_exp.report.collect import Subject, read_run, read_sweep
 from hmm_exp.report.log import report_line
 from hmm_exp.report.page import TEMPLATES, render
 from hmm_exp.report.words import verdict
+from hmm_exp.store.store import Store
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.store import Store
 from tests.test_train_cli import runs_of, store_of
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -1,4 +1,4 @@
-"""`scripts/apply_hmm.py` as a user runs it: files, long files in chunks, a pipe that is killed."""
+"""`scripts/apply_hmm.py` as a user runs it: files, long files in load, a pipe that is killed."""
 
 import gzip
 import io
@@ -15,14 +15,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from hmm_exp.detector.files import RegimeFile, RowStream, apply
 from hmm_exp.features.build import build_features
 from hmm_exp.features.lookbacks import build_lookbacks, write_lookbacks
 from hmm_exp.features.recipe import Recipe
-from hmm_exp.market import chunks
-from hmm_exp.market.chunks import bar_chunks, feature_chunks
+from hmm_exp.market import load
+from hmm_exp.market.load import bar_chunks, feature_chunks
 from hmm_exp.market.options import ReadOptions
-from hmm_exp.stream.files import RegimeFile, apply
-from hmm_exp.stream.rows import RowStream
 from tests.live_detector import SHORT, gappy_bars, live_detector, part
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "apply_hmm.py"
@@ -145,7 +144,7 @@ def test_chunks_read_what_read_bars_reads(folder, bars, form, monkeypatch):
     elif form == "gzip":
         path.write_bytes(gzip.compress(text.encode()))
     elif form == "parquet":
-        monkeypatch.setattr(chunks, "_PARQUET_ROWS", 300)
+        monkeypatch.setattr(load, "_PARQUET_ROWS", 300)
         bars.frame.to_parquet(path, index=False)
     elif form == "newest first":
         bars.frame.iloc[::-1].to_csv(path, index=False)

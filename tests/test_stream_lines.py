@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hmm_exp.detector.pipe import BarLines, HeaderError, follow, resumed, rewind
+from hmm_exp.detector.stream import read_bar
 from hmm_exp.errors import ConfigError, DataError, ModelError
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.market.stamps import read_stamp
-from hmm_exp.stream.bar import read_bar
-from hmm_exp.stream.follow import follow, resumed, rewind
-from hmm_exp.stream.lines import BarLines, HeaderError
 from tests.live_detector import SHORT, gappy_bars, live_detector, part, records
 
 RECIPE = Recipe.of_set("v1", ["1H", "4H"], **SHORT)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import make_url
 
 from hmm_exp.errors import LONGEST_LINE, TrackingError, one_line
-from hmm_exp.tracking.address import VARIABLE, resolve_uri, sqlite_path, sqlite_uri
+from hmm_exp.store.address import VARIABLE, resolve_uri, sqlite_path, sqlite_uri
 
 FOLDERS = ["plain", "sp ace", "a#b", "wh?at", "50% off", "%41", "q'u\"o", "über", "x%2520y?z=1"]
 

@@ -12,13 +12,13 @@ from hmm_exp.config import Config, DataConfig, FeaturesConfig, ModelConfig, Time
 from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
-from hmm_exp.experiment.significance import hac_error
+from hmm_exp.judge.gains import hac_error
+from hmm_exp.registry.comparison import NotCompared, compare
+from hmm_exp.registry.evidence import Evidence, Incumbent, read_evidence
+from hmm_exp.registry.versions import Champion
+from hmm_exp.serving.mlflow_model import log_detector
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.challenge import NotCompared, compare
-from hmm_exp.tracking.evidence import Evidence, Incumbent, read_evidence
-from hmm_exp.tracking.serving import log_detector
-from hmm_exp.tracking.stored import read_data, read_scores
-from hmm_exp.tracking.versions import Champion
+from hmm_exp.tracking.read import read_data, read_scores
 from tests.small_detector import forget_store, store_in
 
 N_BARS = 6000

@@ -3,8 +3,8 @@
 import pytest
 
 from hmm_exp.market.synthetic import make_market
+from hmm_exp.sweep.resume import _differs
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.changes import _differs
 from tests.test_train_cli import SMALL, runs_of, store_of
 
 BEGAN = "python -m hmm_exp.train -m model.n_states=2,3 data.path='my bars.csv' features=v1"

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-from hmm_exp.detector import Detector
+from hmm_exp.detector.detector import Detector
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.tracking.answering import RegimeModel
-from hmm_exp.tracking.serving import sample_bars, signature_of
+from hmm_exp.serving.answering import RegimeModel
+from hmm_exp.serving.mlflow_model import sample_bars, signature_of
 from tests.small_detector import ready_features, small_detector
 
 HOUR = pd.Timedelta(hours=1)

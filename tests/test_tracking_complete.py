@@ -7,19 +7,18 @@ import pytest
 from hmm_exp.commands import sweeps
 from hmm_exp.report.collect import read_run, read_sweep
 from hmm_exp.report.page import render
-from hmm_exp.tracking import tags, terminal
-from hmm_exp.tracking.complete import called, lacks
-from hmm_exp.tracking.leaderboard import (
+from hmm_exp.sweep import terminal
+from hmm_exp.sweep.leaderboard import (
     choose,
     criteria_by_states,
     leaderboard,
     sweep_cells,
     won_place,
 )
-from hmm_exp.tracking.multiplicity import weigh_choice
-from hmm_exp.tracking.pages import sweep_page
-from hmm_exp.tracking.remarks import shortfalls
-from hmm_exp.tracking.view import sweep_view
+from hmm_exp.sweep.luck import shortfalls, weigh_choice
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.runs import called, lacks
+from hmm_exp.tracking.ui import sweep_page, sweep_view
 from tests.small_detector import forget_store, store_in
 from tests.test_tracking_leaderboard import SETTINGS
 

@@ -11,9 +11,9 @@ import pytest
 
 import hmm_exp
 from hmm_exp.config import GateConfig
+from hmm_exp.registry.labels import continued
+from hmm_exp.registry.promotion import promote, rollback
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.continuity import continued
-from hmm_exp.tracking.registry import promote, rollback
 from tests.small_detector import (
     candidate,
     forget_store,

@@ -3,7 +3,7 @@
 import pytest
 
 from hmm_exp.errors import ConfigError
-from hmm_exp.tracking.folders import check_folder, remove_run_folder
+from hmm_exp.store.folders import check_folder, remove_run_folder
 
 
 @pytest.mark.parametrize("folder", ["/proc/x", "file", "file/x/y", "n" * 300, "zero\0byte"])

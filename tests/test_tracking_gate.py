@@ -10,10 +10,10 @@ import pytest
 
 from hmm_exp.config import GateConfig
 from hmm_exp.errors import ConfigError
+from hmm_exp.registry.evidence import Evidence, Incumbent, Unfit, read_evidence
+from hmm_exp.registry.gate import judge, named_gate
+from hmm_exp.registry.versions import Champion
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.evidence import Evidence, Incumbent, Unfit, read_evidence
-from hmm_exp.tracking.gate import judge, named_gate
-from hmm_exp.tracking.versions import Champion
 from tests.small_detector import (
     candidate,
     forget_store,

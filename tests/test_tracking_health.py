@@ -19,10 +19,10 @@ from hmm_exp.commands import promote, registry, sweeps
 from hmm_exp.config import TrackingConfig
 from hmm_exp.errors import HmmExpError, TrackingError
 from hmm_exp.report.__main__ import main as report
-from hmm_exp.tracking import health
-from hmm_exp.tracking.health import NoAnswerError, check_answer
-from hmm_exp.tracking.loading import load_detector
-from hmm_exp.tracking.store import connect, open_store
+from hmm_exp.serving.load import load_detector
+from hmm_exp.store import health
+from hmm_exp.store.health import NoAnswerError, check_answer
+from hmm_exp.store.store import connect, open_store
 from tests.small_detector import forget_store
 
 
@@ -143,7 +143,7 @@ def test_a_locked_database_is_one_line(database, monkeypatch, capsys):
 AS_ANOTHER = """
 import os, sys
 from hmm_exp.commands import sweeps
-import hmm_exp.tracking.housekeeping, hmm_exp.tracking.loading, hmm_exp.tracking.health
+import hmm_exp.sweep.housekeeping, hmm_exp.serving.load, hmm_exp.store.health
 import alembic.script, sqlalchemy.dialects.sqlite, mlflow.store.tracking.sqlalchemy_store
 if os.geteuid() == 0:
     os.setgroups([])
@@ -152,7 +152,7 @@ if os.geteuid() == 0:
 for words in (["list"], ["clean", "--yes"], ["relocate"]):
     print(sweeps.main(words), flush=True)
 try:
-    hmm_exp.tracking.loading.load_detector("models:/a/1")
+    hmm_exp.serving.load.load_detector("models:/a/1")
 except hmm_exp.errors.ModelError as error:
     print("error:", error, file=sys.stderr)
 """
@@ -277,7 +277,7 @@ def forget_store_keeping_the_environment() -> None:
 def test_a_server_with_users_takes_the_right_password_and_nothing_keeps_it(tmp_path, train_cli):
     """A real MLflow server with its own users, in `server`; the work is done in `work`."""
     pytest.importorskip("flask_wtf", reason="mlflow[auth] is not installed")
-    from hmm_exp.tracking.postgres import free_port
+    from hmm_exp.server.postgres import free_port
 
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
@@ -324,7 +324,7 @@ def train_on_server_with_users(place: str, folder: Path, train_cli) -> None:
 
 
 def use_server_with_users(place: str) -> None:
-    from hmm_exp.tracking.store import patiently
+    from hmm_exp.store.store import patiently
     from tests.small_detector import candidate, small_detector
 
     whole = f"http://admin:{PASSWORD}@{place}"

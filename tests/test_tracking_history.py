@@ -9,9 +9,9 @@ import pytest
 
 from hmm_exp.config import GateConfig
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.tracking import history
-from hmm_exp.tracking.registry import promote
-from hmm_exp.tracking.versions import Versions
+from hmm_exp.registry import history
+from hmm_exp.registry.promotion import promote
+from hmm_exp.registry.versions import Versions
 from scripts import registry as script
 from tests.small_detector import (
     candidate,

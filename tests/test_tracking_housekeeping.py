@@ -4,8 +4,9 @@ import subprocess
 
 import pytest
 
+from hmm_exp import owner
 from hmm_exp.commands import sweeps
-from hmm_exp.tracking import owner, tags
+from hmm_exp.tracking import tags
 from tests.small_detector import forget_store, store_in
 from tests.test_train_cli import runs_of
 

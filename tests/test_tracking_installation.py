@@ -11,10 +11,10 @@ import pytest
 
 import hmm_exp
 from hmm_exp.config import GateConfig
+from hmm_exp.registry.evidence import model_id
+from hmm_exp.registry.promotion import promote, rollback
+from hmm_exp.registry.versions import Versions
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.evidence import model_id
-from hmm_exp.tracking.registry import promote, rollback
-from hmm_exp.tracking.versions import Versions
 from tests.small_detector import candidate, forget_store, small_detector, store_in
 
 ROOT = Path(__file__).resolve().parents[1]

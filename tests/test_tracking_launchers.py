@@ -15,14 +15,15 @@ from omegaconf import OmegaConf
 from hmm_exp.config import Config, TrackingConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.tracking import sweep, tags, verdict
-from hmm_exp.tracking.cell import _Cell
-from hmm_exp.tracking.housekeeping import close_elsewhere
-from hmm_exp.tracking.launchers import set_up_launcher
-from hmm_exp.tracking.leaderboard import current_cells, sweep_cells
-from hmm_exp.tracking.postgres import free_port
-from hmm_exp.tracking.registry import champion
-from hmm_exp.tracking.store import open_store
+from hmm_exp.registry.promotion import champion
+from hmm_exp.server.postgres import free_port
+from hmm_exp.store.store import open_store
+from hmm_exp.sweep import finish, start
+from hmm_exp.sweep.cell import _Cell
+from hmm_exp.sweep.housekeeping import close_elsewhere
+from hmm_exp.sweep.leaderboard import current_cells, sweep_cells
+from hmm_exp.sweep.plan import set_up_launcher
+from hmm_exp.tracking import tags
 from tests.small_detector import forget_store
 from tests.test_tracking_sweep import FAULTS, REASONS, finished, until
 from tests.test_train_cli import SMALL, runs_of, store_of
@@ -191,15 +192,15 @@ def test_a_worker_that_does_not_share_the_folder_of_the_sweep_has_its_own(tmp_pa
 
 
 def test_a_sweep_whose_machines_are_gone_can_be_closed_and_resumed(workdir, monkeypatch):
-    monkeypatch.setattr(sweep, "_ENDS_WITHIN", 0.0)
+    monkeypatch.setattr(start, "_ENDS_WITHIN", 0.0)
     store = open_store(TrackingConfig(uri=f"sqlite:///{workdir}/mlflow.db"))
     identity = {tags.SWEEP_ID: "20260102-030405-abcd", tags.OWNER: "elsewhere 12 34"}
     for kind in ("sweep", "cell"):
         store.client.create_run(store.experiment_id, tags=identity | {tags.KIND: kind})
     with pytest.raises(TrackingError, match=r"process 12 on elsewhere; wait .* hmm-sweeps close"):
-        sweep._reopened(store, "20260102-030405-abcd")
+        start._reopened(store, "20260102-030405-abcd")
     assert len(close_elsewhere(store.client, "20260102-030405-abcd")) == 2
-    assert sweep._reopened(store, "20260102-030405-abcd").info.status == "KILLED"
+    assert start._reopened(store, "20260102-030405-abcd").info.status == "KILLED"
     assert [run.info.status for run in runs_of(store.client, "sweep")] == ["RUNNING"]
     # and now this process works on it
     with pytest.raises(TrackingError, match=f"still runs: process {os.getpid()} on "):
@@ -217,7 +218,7 @@ def test_a_cell_that_was_given_to_another_worker_counts_once(workdir):
         run = store.client.create_run(store.experiment_id, tags=known)
         if status == "FINISHED":
             store.client.set_terminated(run.info.run_id)
-    verdict._close_left(store, settings)
+    finish._close_left(store, settings)
     cells = current_cells(sweep_cells(store.client, settings.sweep_id), "1")
     counted = sorted((run.data.tags[tags.FINGERPRINT], run.info.status) for run in cells)
     assert counted == [("a", "FINISHED"), ("b", "KILLED")]

@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
-from hmm_exp.tracking import lease as leases
-from hmm_exp.tracking.lease import Lease, is_void, lease
+from hmm_exp.registry import lease as leases
+from hmm_exp.registry.lease import Lease, is_void, lease
 from tests.small_detector import forget_store, store_in
 
 
@@ -76,7 +76,7 @@ def test_who_holds_it_is_said_to_the_one_who_waits_in_vain(client, name):
 
 
 def test_a_holder_that_died_on_this_machine_bars_nobody(client, name):
-    code = "from hmm_exp.tracking.owner import this_process; print(this_process())"
+    code = "from hmm_exp.owner import this_process; print(this_process())"
     gone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     dead = f"{time.time() + 1000:.0f} {gone.stdout.strip()}"
     client.set_registered_model_tag(name, f"{leases.PREFIX}dead", dead)

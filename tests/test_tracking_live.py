@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hmm_exp.tracking import live
+from hmm_exp.sweep import progress
 from hmm_exp.tracking.bundle import LOG_FILE
 from tests.test_train_cli import SMALL, runs_of, store_of
 
@@ -103,40 +103,40 @@ def test_a_quiet_sweep_has_no_line_per_cell_but_names_what_failed(train_cli, wor
 
 
 def test_a_line_costs_nothing_where_nobody_watches(tmp_path):
-    with live.Line(tmp_path, 1, "a cell") as line:
+    with progress.Line(tmp_path, 1, "a cell") as line:
         line("working")
         assert not line.watched
     assert not list(tmp_path.iterdir())
 
 
 def test_the_estimate_counts_cells_that_were_run_and_those_side_by_side(tmp_path):
-    display = live.Display(tmp_path / "live", 10)
+    display = progress.Display(tmp_path / "live", 10)
     display._over.set()
     display.join()
     now = time.time()
     display.n_done, display.seconds, display._side_by_side = 4, [10.0, 12.0, 30.0], 2
-    rows = [live.Row(n, "", "", now - 6.0, "") for n in (5, 6)]
+    rows = [progress.Row(n, "", "", now - 6.0, "") for n in (5, 6)]
     assert display._left(rows, now) == pytest.approx((4 * 12.0 + 2 * 6.0) / 2)
     display.seconds = []
     assert display._left(rows, now) is None
 
 
 def test_the_row_of_a_process_that_died_is_not_shown(tmp_path):
-    display = live.Display(tmp_path / "live", 2)
+    display = progress.Display(tmp_path / "live", 2)
     display._over.set()
     display.join()
     gone = subprocess.Popen(["true"])
     gone.wait()
-    host, _, start = live.owner.this_process().rsplit(" ", 2)
-    line = live.Line(tmp_path, 1, "alive")
-    line._owner = live.owner.this_process()
-    live._join(tmp_path)
+    host, _, start = progress.owner.this_process().rsplit(" ", 2)
+    line = progress.Line(tmp_path, 1, "alive")
+    line._owner = progress.owner.this_process()
+    progress._join(tmp_path)
     line("working")
     assert [row.name for row in display._rows()] == ["alive"]
     line._owner = f"{host} {gone.pid} {start}"
     line("working")
     assert display._rows() == []
-    live._join(tmp_path / "nowhere")
+    progress._join(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -144,4 +144,4 @@ def test_the_row_of_a_process_that_died_is_not_shown(tmp_path):
     [(0.4, "0 s"), (59.7, "1 min 00 s"), (192, "3 min 12 s"), (3840, "1 h 04 min")],
 )
 def test_durations_are_two_units(seconds, words):
-    assert live.duration(seconds) == words
+    assert progress.duration(seconds) == words

@@ -12,9 +12,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from hmm_exp.errors import ModelError, TrackingError
-from hmm_exp.tracking.loading import load_detector
-from hmm_exp.tracking.lookup import find_detector
-from hmm_exp.tracking.store import TrackingConfig, open_store
+from hmm_exp.serving.load import load_detector
+from hmm_exp.serving.lookup import find_detector
+from hmm_exp.store.store import TrackingConfig, open_store
 from tests.small_detector import candidate, forget_store, small_detector
 
 HOSTILE = """

@@ -7,13 +7,13 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from hmm_exp.config.words import hydra_text
+from hmm_exp.config.overrides import hydra_text
 from hmm_exp.errors import HmmExpError, TrackingError, one_line, redacted
+from hmm_exp.store.address import VARIABLE, resolve_uri
+from hmm_exp.store.login import hide_login
+from hmm_exp.store.store import Store
+from hmm_exp.sweep.terminal import ui_command, ui_link
 from hmm_exp.tracking import provenance
-from hmm_exp.tracking.address import VARIABLE, resolve_uri
-from hmm_exp.tracking.login import hide_login
-from hmm_exp.tracking.store import Store
-from hmm_exp.tracking.terminal import ui_command, ui_link
 
 WITH_LOGIN = {
     "http://me:s3cret@host:5000/x": "http://host:5000/x",

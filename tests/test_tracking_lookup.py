@@ -6,8 +6,8 @@ import joblib
 import pytest
 
 from hmm_exp.errors import ModelError
-from hmm_exp.tracking.loading import load_detector
-from hmm_exp.tracking.lookup import find_detector
+from hmm_exp.serving.load import load_detector
+from hmm_exp.serving.lookup import find_detector
 from tests.small_detector import candidate, forget_store, small_detector, store_in
 
 

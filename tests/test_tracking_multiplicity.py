@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hmm_exp.sweep.luck import weigh_choice, write_luck
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.multiplicity import weigh_choice, write_luck
 from tests.small_detector import forget_store, store_in
 
 

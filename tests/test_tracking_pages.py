@@ -9,8 +9,16 @@ import pytest
 from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
 
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.pages import in_a_line, plain, run_path, sweep_page, version_page
-from hmm_exp.tracking.view import HISTORY, LONGEST, sweep_view
+from hmm_exp.tracking.ui import (
+    HISTORY,
+    LONGEST,
+    in_a_line,
+    plain,
+    run_path,
+    sweep_page,
+    sweep_view,
+    version_page,
+)
 
 PARAMS = {"split.kind": "ratio", "selection.within": "bic", "selection.across": "return_gain_val"}
 

@@ -14,10 +14,11 @@ import pytest
 import hmm_exp
 from hmm_exp.config import GateConfig
 from hmm_exp.errors import TrackingError
-from hmm_exp.tracking import installation, registry, tags
-from hmm_exp.tracking.gate import named_gate
-from hmm_exp.tracking.registry import champion, promote, rollback
-from hmm_exp.tracking.store import Store
+from hmm_exp.registry import installation, promotion
+from hmm_exp.registry.gate import named_gate
+from hmm_exp.registry.promotion import champion, promote, rollback
+from hmm_exp.store.store import Store
+from hmm_exp.tracking import tags
 from scripts import promote as promote_script
 from scripts import rollback as rollback_script
 from tests.small_detector import candidate, forget_store, shown_scores, small_detector, store_in
@@ -47,7 +48,7 @@ def name(request) -> str:
     return request.node.name.replace("[", "_").replace("]", "")
 
 
-def put(store: Store, name: str, run_id: str, **options) -> registry.Decision:
+def put(store: Store, name: str, run_id: str, **options) -> promotion.Decision:
     """Promote under the default gate."""
     return promote(store.client, run_id, registry_name=name, **{"gate": GATE, **options})
 
@@ -218,8 +219,8 @@ def test_machines_that_share_a_server_promote_one_after_the_other(
 ):
     """Every promotion has a lock file of its own, as on a machine of its own."""
     files = (tmp_path / f"{i}.lock" for i in range(3))
-    monkeypatch.setattr(registry, "sqlite_path", lambda uri: None)
-    monkeypatch.setattr(registry, "_lock_file", lambda uri: next(files))
+    monkeypatch.setattr(promotion, "sqlite_path", lambda uri: None)
+    monkeypatch.setattr(promotion, "_lock_file", lambda uri: next(files))
     threads = [threading.Thread(target=put, args=(store, name, run_id)) for run_id in trio]
     for thread in threads:
         thread.start()
@@ -234,7 +235,7 @@ def test_machines_that_share_a_server_promote_one_after_the_other(
 
 
 def test_a_refusal_on_a_server_leaves_no_empty_model_behind(store: Store, name, monkeypatch):
-    monkeypatch.setattr(registry, "sqlite_path", lambda uri: None)
+    monkeypatch.setattr(promotion, "sqlite_path", lambda uri: None)
     faulty = candidate(store, small_detector("BTC"), faults="not converged")
     assert put(store, name, faulty).refused
     assert store.client.search_registered_models(f"name = '{name}'") == []
@@ -385,7 +386,7 @@ def test_a_missing_argument_is_one_line(capsys):
 
 
 def test_every_store_has_a_lock_of_its_own(tmp_path):
-    on_disk = registry._lock_file(f"sqlite:///{tmp_path}/mlflow.db")
+    on_disk = promotion._lock_file(f"sqlite:///{tmp_path}/mlflow.db")
     assert on_disk == tmp_path / "mlflow.db-promotion.lock"
-    servers = [registry._lock_file(f"http://127.0.0.1:{port}") for port in (5000, 5001, 5000)]
+    servers = [promotion._lock_file(f"http://127.0.0.1:{port}") for port in (5000, 5001, 5000)]
     assert servers[0] == servers[2] != servers[1]

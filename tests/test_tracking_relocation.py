@@ -12,11 +12,11 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.commands import promote, registry, sweeps
 from hmm_exp.config import GateConfig, TrackingConfig
 from hmm_exp.errors import HmmExpError, TrackingError
+from hmm_exp.registry.promotion import promote as put
 from hmm_exp.report.__main__ import main as report
-from hmm_exp.tracking.loading import load_detector
-from hmm_exp.tracking.registry import promote as put
-from hmm_exp.tracking.relocation import elsewhere, relocate
-from hmm_exp.tracking.store import connect, open_store
+from hmm_exp.serving.load import load_detector
+from hmm_exp.store.relocation import elsewhere, relocate
+from hmm_exp.store.store import connect, open_store
 from tests.small_detector import candidate, forget_store, small_detector, store_in
 
 OFF = GateConfig(name="off")
@@ -190,7 +190,7 @@ def test_the_same_folder_by_another_name_is_no_move(made, tmp_path):
 
 
 def test_a_server_is_not_relocated(capsys, monkeypatch):
-    from hmm_exp.tracking.housekeeping import relocate_store
+    from hmm_exp.sweep.housekeeping import relocate_store
 
     client = MlflowClient("http://127.0.0.1:1")
     with pytest.raises(TrackingError, match="only a SQLite store can be moved"):

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmm_exp.tracking import rest
-from hmm_exp.tracking.answering import RegimeModel, RequestError
-from hmm_exp.tracking.rest import answer_text
-from hmm_exp.tracking.serving import sample_bars
+from hmm_exp.serving import rest
+from hmm_exp.serving.answering import RegimeModel, RequestError
+from hmm_exp.serving.mlflow_model import sample_bars
+from hmm_exp.serving.rest import answer_text
 from tests.small_detector import small_detector  # imports MLflow's server without its warnings
 
 JSON, CSV = "application/json", "text/csv"

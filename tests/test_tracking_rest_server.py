@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 
 from hmm_exp.config import GateConfig
-from hmm_exp.tracking.registry import promote
-from hmm_exp.tracking.serving import sample_bars
-from hmm_exp.tracking.store import Store
+from hmm_exp.registry.promotion import promote
+from hmm_exp.serving.mlflow_model import sample_bars
+from hmm_exp.store.store import Store
 from tests.small_detector import (
     candidate,
     forget_store,

@@ -18,13 +18,16 @@ import psycopg2
 import pytest
 from mlflow.tracking import MlflowClient
 
+from hmm_exp import owner
 from hmm_exp.commands import server
 from hmm_exp.errors import TrackingError
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.tracking import housekeeping, leftover, owner, postgres, tags
-from hmm_exp.tracking.leftover import RECORD, Occupied, postmaster, write_record
-from hmm_exp.tracking.registry import champion
-from hmm_exp.tracking.server import check_port
+from hmm_exp.registry.promotion import champion
+from hmm_exp.server import leftover, postgres
+from hmm_exp.server.leftover import RECORD, Occupied, postmaster, write_record
+from hmm_exp.server.server import check_port
+from hmm_exp.sweep import housekeeping
+from hmm_exp.tracking import tags
 from tests.conftest import ROOT
 from tests.small_detector import forget_store
 from tests.test_tracking_sweep import FAULTS, finished, until

@@ -16,15 +16,9 @@ from mlflow.exceptions import MlflowException
 
 import hmm_exp
 from hmm_exp.errors import ModelError
-from hmm_exp.tracking.answering import _refusals
-from hmm_exp.tracking.serving import (
-    MODEL_NAME,
-    RegimeModel,
-    _source,
-    log_detector,
-    sample_bars,
-)
-from hmm_exp.tracking.store import Store
+from hmm_exp.serving.answering import _refusals
+from hmm_exp.serving.mlflow_model import MODEL_NAME, RegimeModel, _source, log_detector, sample_bars
+from hmm_exp.store.store import Store
 from tests.small_detector import (
     MIN_HISTORY,
     candidate,

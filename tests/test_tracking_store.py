@@ -20,11 +20,11 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import TrackingConfig
 from hmm_exp.errors import TrackingError
-from hmm_exp.tracking import store
-from hmm_exp.tracking.address import ARTIFACTS, sqlite_uri
-from hmm_exp.tracking.store import analyse, artifact_root, connect, open_store, patiently
-from hmm_exp.tracking.stored import read_scores
-from hmm_exp.tracking.terminal import ui_command
+from hmm_exp.store import store
+from hmm_exp.store.address import ARTIFACTS, sqlite_uri
+from hmm_exp.store.store import analyse, artifact_root, connect, open_store, patiently
+from hmm_exp.sweep.terminal import ui_command
+from hmm_exp.tracking.read import read_scores
 from tests.conftest import ROOT
 from tests.small_detector import forget_store, store_in
 

@@ -17,9 +17,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from requests.exceptions import RequestException
 
-from hmm_exp import callback
-from hmm_exp.tracking import isolation, owner, tags
-from hmm_exp.tracking.registry import champion
+from hmm_exp import callback, owner
+from hmm_exp.registry.promotion import champion
+from hmm_exp.sweep import child
+from hmm_exp.tracking import tags
 from tests.conftest import ROOT
 from tests.test_train_cli import SMALL, runs_of, store_of
 
@@ -264,8 +265,8 @@ def test_a_single_run_that_exits_is_recorded_as_failed(train_cli, workdir):
 
 def test_the_time_of_a_request_stands_still_while_its_process_compiles(monkeypatch):
     now = 100.0
-    monkeypatch.setattr(isolation.time, "monotonic", lambda: now)
-    clock = isolation._Clock(5.0)
+    monkeypatch.setattr(child.time, "monotonic", lambda: now)
+    clock = child._Clock(5.0)
     now = 102.0
     clock.stand(True)
     now = 150.0
@@ -273,7 +274,7 @@ def test_the_time_of_a_request_stands_still_while_its_process_compiles(monkeypat
     clock.stand(False)
     now = 152.0
     assert clock.left() == 1.0
-    assert isolation._Clock(None).left() == math.inf
+    assert child._Clock(None).left() == math.inf
 
 
 @pytest.mark.slow
@@ -354,7 +355,7 @@ def test_a_recording_that_is_tried_again_leaves_one_model(train_cli, workdir, st
     assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
 
 
-LOST_VERDICT = {"PYTHONPATH": FAULTS, "LOST_ANSWER": "hmm_exp.tracking.verdict:_write_parent"}
+LOST_VERDICT = {"PYTHONPATH": FAULTS, "LOST_ANSWER": "hmm_exp.sweep.finish:_write_parent"}
 
 
 def test_a_verdict_waits_for_the_store_and_is_said_once(train_cli, workdir):

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from hmm_exp.tracking.view import HISTORY
+from hmm_exp.tracking.ui import HISTORY
 
 pytestmark = pytest.mark.slow
 SWEEP = ("-m", "features=v1,v2", "model.n_states=2", "data.n_bars=6000", "model.n_init=1")

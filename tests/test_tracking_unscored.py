@@ -12,9 +12,9 @@ from hmm_exp.report.charts import gains_of
 from hmm_exp.report.collect import read_run, read_sweep
 from hmm_exp.report.page import render
 from hmm_exp.report.words import verdict
+from hmm_exp.sweep.terminal import summary_line
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.stored import unscored_of
-from hmm_exp.tracking.terminal import summary_line
+from hmm_exp.tracking.read import unscored_of
 from tests.test_experiment_unscored import COLUMN, TOO_FEW, table_with_few_returns
 from tests.test_train_cli import runs_of, store_of
 

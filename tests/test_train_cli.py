@@ -12,8 +12,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.market.synthetic import make_market
+from hmm_exp.registry.promotion import champion
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.registry import champion
 from tests.conftest import ROOT
 
 SMALL = (

@@ -26,8 +26,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from hmm_exp.config import RULES, Config, conf_dir, flat
+from hmm_exp.config.help import help_text
 from hmm_exp.config.schema import Choice
-from hmm_exp.help import help_text
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs" / "notebooks" / "quickstart.ipynb"

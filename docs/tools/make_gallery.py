@@ -20,8 +20,8 @@ from nbclient import NotebookClient
 from PIL import Image
 
 import hmm_exp
-from hmm_exp.experiment.figures import style
-from hmm_exp.experiment.figures.calendar import days, set_time_axis
+from hmm_exp.figures import style
+from hmm_exp.figures.style import days, set_time_axis
 
 DOCS = Path(__file__).resolve().parents[1]
 GALLERY = DOCS / "images" / "gallery"

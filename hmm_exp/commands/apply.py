@@ -79,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
 
 def apply_to_files(args: argparse.Namespace) -> None:
     """Regimes of a file of bars or features, or of a folder of lookbacks."""
-    from hmm_exp.stream.files import apply
-    from hmm_exp.tracking.lookup import find_detector
+    from hmm_exp.detector.files import apply
+    from hmm_exp.serving.lookup import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
     extend, chunks = _source(args, detector)
@@ -95,9 +95,8 @@ def apply_to_files(args: argparse.Namespace) -> None:
 
 def apply_to_pipe(args: argparse.Namespace) -> None:
     """Regimes of bars as they come on standard input."""
-    from hmm_exp.stream.follow import check_fresh, follow, resumed, rewind
-    from hmm_exp.stream.lines import RegimeLines
-    from hmm_exp.tracking.lookup import find_detector
+    from hmm_exp.detector.pipe import RegimeLines, check_fresh, follow, resumed, rewind
+    from hmm_exp.serving.lookup import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
     drops = detector.reading.bad_rows == "drop"
@@ -168,9 +167,9 @@ def _source(
     args: argparse.Namespace, detector: Any
 ) -> tuple[Callable[[Any], Any], Iterable[tuple[Any, float]]]:
     """What takes the chunks, and the chunks."""
+    from hmm_exp.detector.files import RowStream
     from hmm_exp.features.lookbacks import lookback_table, read_lookbacks
-    from hmm_exp.market.chunks import bar_chunks, feature_chunks
-    from hmm_exp.stream.rows import RowStream
+    from hmm_exp.market.load import bar_chunks, feature_chunks
 
     stream = detector.stream()
     options = detector.reading
@@ -197,7 +196,7 @@ def _shown(chunks: Iterable[tuple[Any, float]], detector: Any) -> Iterator[tuple
 def _check_read(args: argparse.Namespace, detector: Any, n_read: int, n_rows: int) -> None:
     """Refuse an answer that rests on too few bars."""
     from hmm_exp.errors import HistoryError
-    from hmm_exp.market.timeframes import step_in_words
+    from hmm_exp.market.bars import step_in_words
 
     if args.bars is not None and n_read < detector.min_history:
         raise HistoryError(
@@ -216,7 +215,7 @@ def _check_read(args: argparse.Namespace, detector: Any, n_read: int, n_rows: in
 @contextmanager
 def _regime_file(path: Path | None) -> Iterator[Callable[[Any], None]]:
     """What takes frames of regimes: a file, whole or not at all, or nothing."""
-    from hmm_exp.stream.files import RegimeFile
+    from hmm_exp.detector.files import RegimeFile
 
     if path is None:
         yield lambda frame: None

@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> list[str]:
     """Read the bars, build and write the table; gives the lines of the report."""
     from hmm_exp.features.build import build_features, check_output
     from hmm_exp.features.recipe import Recipe
+    from hmm_exp.market.bars import timeframe_name
     from hmm_exp.market.load import read_bars
-    from hmm_exp.market.timeframes import timeframe_name
 
     check_output(args.output)
     windows = (args.window, args.vwap_hours)

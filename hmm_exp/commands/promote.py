@@ -42,15 +42,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def promote(args: argparse.Namespace) -> int:
     """Choose where a sweep is meant, ask the gate, promote, and say so; gives the exit status."""
-    from hmm_exp.tracking import registry, store
-    from hmm_exp.tracking.gate import named_gate
+    from hmm_exp.registry import promotion
+    from hmm_exp.registry.gate import named_gate
+    from hmm_exp.store import store
 
     gate = named_gate(args.gate)
     client = store.connect(args.tracking_uri)
     run_id = args.run or _winner(client, args.sweep)
     if run_id is None:
         return REFUSED
-    decision = registry.promote(
+    decision = promotion.promote(
         client,
         run_id,
         registry_name=args.registry,
@@ -64,7 +65,7 @@ def promote(args: argparse.Namespace) -> int:
 
 def _winner(client, sweep_id: str) -> str | None:
     """Winning run of a sweep, with the reason printed."""
-    from hmm_exp.tracking.leaderboard import choose, latest_sweep_id, sweep_parent
+    from hmm_exp.sweep.leaderboard import choose, latest_sweep_id, sweep_parent
 
     if sweep_id == "latest":
         sweep_id = latest_sweep_id(client)

@@ -61,8 +61,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Do one command and print what it gives."""
-    from hmm_exp.tracking.store import connect
-    from hmm_exp.tracking.versions import Versions
+    from hmm_exp.registry.versions import Versions
+    from hmm_exp.store.store import connect
 
     needs_models = args.command not in ("list", "show")
     versions = Versions(connect(args.tracking_uri, artifacts=needs_models), args.registry)
@@ -72,20 +72,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(versions, args: argparse.Namespace) -> list[str]:
-    from hmm_exp.tracking.history import list_lines
+    from hmm_exp.registry.history import list_lines
 
     return list_lines(versions)
 
 
 def _show(versions, args: argparse.Namespace) -> list[str]:
-    from hmm_exp.tracking.history import version_lines
+    from hmm_exp.registry.history import version_lines
 
     return version_lines(versions.get(args.version))
 
 
 def _diff(versions, args: argparse.Namespace) -> list[str]:
     from hmm_exp.market.load import read_bars
-    from hmm_exp.tracking import history
+    from hmm_exp.registry import history
 
     old_name, old = history.load_version(versions, args.old)
     new_name, new = history.load_version(versions, args.new)
@@ -100,7 +100,7 @@ def _diff(versions, args: argparse.Namespace) -> list[str]:
 
 
 def _rollback(versions, args: argparse.Namespace) -> list[str]:
-    from hmm_exp.tracking.registry import rollback
+    from hmm_exp.registry.promotion import rollback
 
     return rollback(versions.client, versions.name, args.to).lines()
 

@@ -55,7 +55,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
-    from hmm_exp.tracking.server import SharedStore
+    from hmm_exp.server.server import SharedStore
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -51,8 +51,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked; gives the exit status."""
-    from hmm_exp.tracking import housekeeping
-    from hmm_exp.tracking.store import connect
+    from hmm_exp.store.store import connect
+    from hmm_exp.sweep import housekeeping
 
     client = connect(args.tracking_uri, artifacts=args.command == "clean")
     if args.command == "relocate":
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 def clean(client: "MlflowClient", sweep: str | None, sure: bool) -> None:
     """Say what can go, and remove it when the user is sure."""
-    from hmm_exp.tracking import housekeeping
+    from hmm_exp.sweep import housekeeping
 
     doomed, awaited = housekeeping.removable(client, sweep)
     caches = housekeeping.leftover_caches(client, sweep)

@@ -1,7 +1,6 @@
 """The settings: their schema, and the checks before any work starts."""
 
-from hmm_exp.config.checks import checked, to_config
-from hmm_exp.config.kinds import nearest
+from hmm_exp.config.checks import checked, nearest, to_config
 from hmm_exp.config.schema import (
     NOT_IN_RESULT,
     RULES,

@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config.checks import at_home
-from hmm_exp.config.words import hydra_text
+from hmm_exp.config.overrides import hydra_text
 from hmm_exp.errors import ConfigError
 
 MOST_CELLS = 10_000  # Hydra composes each before the first runs

@@ -14,15 +14,14 @@ import pyarrow.csv
 import pyarrow.parquet
 from matplotlib.figure import Figure
 
+from hmm_exp import figures
 from hmm_exp.config import flat
-from hmm_exp.experiment import figures
-from hmm_exp.experiment.drift import drift_table, refit_table, walk_dwell, walk_means
-from hmm_exp.experiment.figures.judged import cumulative_gain, residuals
-from hmm_exp.experiment.residuals import residual_shapes
 from hmm_exp.experiment.result import RunResult
-from hmm_exp.experiment.split import BEFORE, SPLIT_NAMES, TRAIN, WalkForward
-from hmm_exp.experiment.walk import Walk
-from hmm_exp.hmm.order import labels
+from hmm_exp.experiment.walk import Walk, drift_table, refit_table, walk_dwell, walk_means
+from hmm_exp.figures.judged import cumulative_gain, residuals
+from hmm_exp.hmm.states import labels
+from hmm_exp.judge.residuals import residual_shapes
+from hmm_exp.judge.split import BEFORE, SPLIT_NAMES, TRAIN, WalkForward
 
 SCORES_FILE = "scores.parquet"
 

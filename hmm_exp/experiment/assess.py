@@ -1,35 +1,194 @@
-"""Judging a fitted model: persistence, tables of its states, the yardstick on the next bar."""
+"""What a model, or one after the other, said at every row and bar: the input of all judging."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hmm_exp.errors import FitError
 from hmm_exp.experiment.candidate import Candidate
-from hmm_exp.experiment.evaluate import StateSummary, diagnostics_table, raw_covars, raw_means
-from hmm_exp.experiment.evidence import evidence, residual_objections, residual_series
-from hmm_exp.experiment.next_bar import next_bar_table
-from hmm_exp.experiment.persistence import persistence_metrics
 from hmm_exp.experiment.prepare import Prepared
-from hmm_exp.experiment.residuals import feature_residuals, return_residuals
-from hmm_exp.experiment.split import SPLIT_NAMES, TEST, TRAIN
-from hmm_exp.experiment.track import BAR_COLUMNS, VARIANCES, Track, most_probable
-from hmm_exp.experiment.unscored import RETURN, Unscored, fitted, in_words, why_no_return
-from hmm_exp.experiment.variance import variance_shapes
-from hmm_exp.experiment.yardstick import (
+from hmm_exp.hmm import inference
+from hmm_exp.hmm.density import log_density
+from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.hmm.states import labels
+from hmm_exp.judge.gains import gain_metrics
+from hmm_exp.judge.next_bar import detection_delay, named_as_planted, next_bar_table
+from hmm_exp.judge.residuals import (
+    feature_residuals,
+    rejections,
+    residual_effects,
+    return_residuals,
+)
+from hmm_exp.judge.return_forecasts import (
     Baselines,
+    Yardstick,
     fit_baselines,
     fit_yardstick,
+    per_bar,
     score_bars,
     summarise,
 )
-from hmm_exp.hmm import recursions
-from hmm_exp.hmm.density import log_density
-from hmm_exp.hmm.order import labels
-from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.judge.split import SPLIT_NAMES, TEST, TRAIN, VAL
+from hmm_exp.judge.states import (
+    StateSummary,
+    diagnostics_table,
+    persistence_metrics,
+    raw_covars,
+    raw_means,
+)
+from hmm_exp.judge.unscored import RETURN, Unscored, fitted, in_words, why_no_return
+from hmm_exp.judge.variance import next_parkinson, variance_gains, variance_losses, variance_shapes
+
+SCORES = ["model", "static", "ewma"]
+VARIANCES = [f"{name}_variance" for name in SCORES]
+# Log scores in nats, variance forecasts up to a factor, pseudo-residual of the next return.
+BAR_COLUMNS = [*SCORES, *VARIANCES, "return_residual"]
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """What a model, or one after the other, said at every row and bar.
+
+    Attributes
+    ----------
+    probs
+        Filtered probabilities of every row, shape (T, K); NaN where no model had spoken yet.
+    log_lik
+        ln p(x_t | x_1..t-1) of every row in nats of scaled features, shape (T,), NaN as above.
+    smoothed
+        Probabilities in hindsight, shape (T, K).
+    bar_probs
+        Filtered probabilities known at the close of every base bar, shape (N, K).
+    residuals
+        Forecast pseudo-residuals of every feature of every row, shape (T, D).
+    bars
+        Forecasts of every base bar's next return, columns `BAR_COLUMNS`, NaN for those that have
+        no fit; None without base returns.
+    yardstick
+        Densities of the next return that the scores come from; None without a fit, and after a
+        walk, which has many.
+    unscored
+        Why scores are missing.
+    """
+
+    probs: np.ndarray
+    log_lik: np.ndarray
+    smoothed: np.ndarray
+    bar_probs: np.ndarray
+    residuals: np.ndarray
+    bars: pd.DataFrame | None
+    yardstick: Yardstick | None = None
+    unscored: Unscored = field(default_factory=dict)
+
+    @property
+    def scores(self) -> pd.DataFrame | None:
+        """Log predictive densities `model, static, ewma` of the next return, nats."""
+        return None if self.bars is None else self.bars[SCORES]
+
+    @property
+    def spoken(self) -> np.ndarray:
+        """Mask of the rows that have probabilities, shape (T,)."""
+        return np.isfinite(self.probs[:, 0])
+
+
+def most_probable(probs: np.ndarray) -> np.ndarray:
+    """Most probable state of every row, shape (T,); -1 where there are no probabilities."""
+    known = np.isfinite(probs[:, 0])
+    return np.where(known, np.where(known[:, None], probs, 0.0).argmax(axis=1), -1)
+
+
+NEXT_RETURN = "next_return"
+
+
+def evidence(prepared: Prepared, track: Track) -> dict[str, float]:
+    """Metrics by flat names; what does not exist is left out."""
+    return {
+        **_gains(prepared, track),
+        **_variance(prepared, track),
+        **_residuals(prepared, track),
+        **_delay(prepared, track),
+    }
+
+
+def residual_series(prepared: Prepared, track: Track) -> dict[str, np.ndarray]:
+    """Pseudo-residuals out of sample by name: features of rows, then the next return of bars."""
+    later = (prepared.part == VAL) | (prepared.part == TEST)
+    columns = zip(prepared.recipe.columns, track.residuals[later].T, strict=True)
+    series = dict(columns)
+    if track.bars is not None:
+        bars = (prepared.target_part == VAL) | (prepared.target_part == TEST)
+        series[NEXT_RETURN] = track.bars["return_residual"].to_numpy()[bars]
+    return {name: z for name, z in series.items() if np.isfinite(z).any()}
+
+
+def residual_objections(prepared: Prepared, track: Track) -> list[str]:
+    """Give what the residuals of the next return reject, in words.
+
+    Those of rolling features remember their window whatever the model, so they only inform.
+    """
+    z = residual_series(prepared, track).get(NEXT_RETURN)
+    effects = None if z is None else residual_effects(z)
+    return [] if effects is None else rejections(NEXT_RETURN, effects)
+
+
+def _gains(prepared: Prepared, track: Track) -> dict[str, float]:
+    if track.bars is None:
+        return {}
+    values = per_bar(track.bars)
+    gains = {name: values[name] for name in ("return_gain", "ewma_gain")}
+    return gain_metrics(gains, prepared.target_part)
+
+
+def _variance(prepared: Prepared, track: Track) -> dict[str, float]:
+    """QLIKE gains against the squared return and, with bars, against the Parkinson range.
+
+    A forecast's level is fitted on train bars; a walk, which has said nothing there, has none.
+    """
+    returns, source = prepared.source.next_return, prepared.source
+    if track.bars is None or returns is None:
+        return {}
+    proxies = {"": returns**2}
+    if source.bars is not None:
+        frame = source.bars.frame
+        high, low = frame["high"].to_numpy(), frame["low"].to_numpy()
+        proxies["parkinson_"] = next_parkinson(high, low, returns)
+    shapes = track.bars[VARIANCES].set_axis(SCORES, axis=1)
+    train = prepared.target_part == TRAIN
+    metrics: dict[str, float] = {}
+    for proxy, values in proxies.items():
+        try:
+            losses = variance_losses(shapes, values, train)
+        except FitError:
+            continue
+        gains = {f"{proxy}{name}": gain for name, gain in variance_gains(losses).items()}
+        metrics |= gain_metrics(gains, prepared.target_part)
+    return metrics
+
+
+def _residuals(prepared: Prepared, track: Track) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for name, z in residual_series(prepared, track).items():
+        effects = residual_effects(z)
+        if effects is not None:
+            metrics |= effects.metrics(name)
+    if NEXT_RETURN in residual_series(prepared, track):
+        metrics["residuals_reject"] = float(bool(residual_objections(prepared, track)))
+    return metrics
+
+
+def _delay(prepared: Prepared, track: Track) -> dict[str, float]:
+    """Bars from a planted switch to the label that follows it."""
+    bars = prepared.source.bars
+    if bars is None or bars.states is None:
+        return {}
+    found = most_probable(track.bar_probs)
+    delay = detection_delay(bars.states, named_as_planted(bars.states, found))
+    return delay.metrics()
+
 
 YEAR = pd.Timedelta(days=365.25)
 _BASELINES: dict[bytes, Baselines] = {}  # by the returns they were fitted on
@@ -95,12 +254,12 @@ def follow(prepared: Prepared, params: GaussianParams, baselines: Baselines | No
     """
     density = log_density(params, prepared.X)
     recursion = (params.stationary(), params.transmat, density, prepared.table.steps)
-    filtered = recursions.filter(*recursion)
+    filtered = inference.filter(*recursion)
     bar_probs = _known_at_close(prepared, filtered.probs)
     return Track(
         probs=filtered.probs,
         log_lik=filtered.log_lik,
-        smoothed=recursions.smooth(*recursion).probs,
+        smoothed=inference.smooth(*recursion).probs,
         bar_probs=bar_probs,
         residuals=feature_residuals(params, prepared.X, prepared.table.steps, filtered.probs),
         **_scored(prepared, bar_probs, baselines),

@@ -7,17 +7,16 @@ import numpy as np
 
 from hmm_exp.errors import FitError
 from hmm_exp.experiment.prepare import Prepared
-from hmm_exp.experiment.split import TEST, VAL
-from hmm_exp.hmm import recursions
+from hmm_exp.hmm import inference
 from hmm_exp.hmm.criteria import criteria
 from hmm_exp.hmm.cross_validation import cross_validate
 from hmm_exp.hmm.density import log_density
-from hmm_exp.hmm.fit import Fit, fit
-from hmm_exp.hmm.grid import fit_larger
+from hmm_exp.hmm.fit import Fit, fit, fit_larger
 from hmm_exp.hmm.health import HealthLimits, condition_numbers, hard_faults
-from hmm_exp.hmm.order import posterior_spread, volatility_order
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.market.timeframes import timeframe_step
+from hmm_exp.hmm.states import posterior_spread, volatility_order
+from hmm_exp.judge.split import TEST, VAL
+from hmm_exp.market.bars import timeframe_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +145,8 @@ def _measure(
     steps = train_steps(prepared.table.steps, rows)
     observed = ~np.isnan(prepared.X).any(axis=1)
     n_rows = {name: int((mask & observed).sum()) for name, mask in _parts(prepared, rows).items()}
-    smoothed = recursions.smooth(params.startprob, params.transmat, density[rows], steps)
-    entropy = recursions.path_entropy(params.startprob, params.transmat, density[rows], steps)
+    smoothed = inference.smooth(params.startprob, params.transmat, density[rows], steps)
+    entropy = inference.path_entropy(params.startprob, params.transmat, density[rows], steps)
     occupancy = smoothed.probs[observed[rows]].mean(axis=0)
     limits = HealthLimits(
         min_occupancy=prepared.config.selection.min_occupancy,
@@ -185,7 +184,7 @@ def _conditional(
         stationary = params.stationary()
     except FitError:
         return {}
-    filtered = recursions.filter(stationary, params.transmat, density, prepared.table.steps)
+    filtered = inference.filter(stationary, params.transmat, density, prepared.table.steps)
     return {
         name: float(filtered.log_lik[prepared.part == part].sum())
         for name, part in (("val", VAL), ("test", TEST))
@@ -206,5 +205,5 @@ def _ordered(prepared: Prepared, params: GaussianParams, rows: np.ndarray) -> Ga
         return params.reordered(volatility_order(np.linalg.norm(params.means, axis=1)))
     density = log_density(params, prepared.X[rows])
     steps = train_steps(prepared.table.steps, rows)
-    probs = recursions.smooth(params.startprob, params.transmat, density, steps).probs
+    probs = inference.smooth(params.startprob, params.transmat, density, steps).probs
     return params.reordered(volatility_order(posterior_spread(probs, returns[rows])))

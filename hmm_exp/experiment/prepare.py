@@ -15,16 +15,20 @@ from sklearn.preprocessing import StandardScaler
 
 from hmm_exp import __version__
 from hmm_exp.config import NOT_IN_RESULT, Config, flat
-from hmm_exp.detector import feature_table
+from hmm_exp.detector.detector import feature_table
 from hmm_exp.errors import DataError, FitError
 from hmm_exp.experiment.cache import FOLDER as CACHE
-from hmm_exp.experiment.shared import shared_features
-from hmm_exp.experiment.source import Source, column_step, read_options, read_source
-from hmm_exp.experiment.split import TRAIN, Fold, Split, make_split, train_option
+from hmm_exp.experiment.source import (
+    Source,
+    column_step,
+    read_options,
+    read_source,
+    shared_features,
+)
 from hmm_exp.features.build import FeatureTable, build_features, ways_out, window_settings
 from hmm_exp.features.recipe import Recipe, select_columns
-from hmm_exp.market.bars import OHLCV
-from hmm_exp.market.timeframes import timeframe_step
+from hmm_exp.judge.split import TRAIN, Fold, Split, make_split, train_option
+from hmm_exp.market.bars import OHLCV, timeframe_step
 
 SAID_OTHERWISE = {"data.path", "model.n_states", "model.state_grid"}  # digest; numbers of states
 

@@ -8,12 +8,12 @@ import yaml
 from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.config import Config
-from hmm_exp.detector import Detector
+from hmm_exp.detector.detector import Detector
 from hmm_exp.experiment.assess import Assessment
 from hmm_exp.experiment.candidate import Candidate
-from hmm_exp.experiment.persistence import expected_dwell
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.walk import Walk
+from hmm_exp.judge.states import expected_dwell
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,29 +17,22 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from hmm_exp.detector import Detector
+from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import FitError
-from hmm_exp.experiment.assess import assess, baselines_of, follow
+from hmm_exp.experiment.assess import Track, assess, baselines_of, follow
 from hmm_exp.experiment.candidate import Candidate, fit_candidate, held_out, train_steps
-from hmm_exp.experiment.drift import walk_metrics
-from hmm_exp.experiment.persistence import switches_per_1000
 from hmm_exp.experiment.prepare import Prepared
-from hmm_exp.experiment.promise import make_promise
 from hmm_exp.experiment.result import RunResult, regime_in_words
-from hmm_exp.experiment.select import (
-    select,
-    select_walk,
-    selection_table,
-    validation_scores,
-)
+from hmm_exp.experiment.select import select, select_walk, selection_table, validation_scores
 from hmm_exp.experiment.source import read_options
-from hmm_exp.experiment.split import SPLIT_NAMES, TEST, VAL, WalkForward
-from hmm_exp.experiment.track import Track
-from hmm_exp.experiment.walk import Walk, walk_forward
+from hmm_exp.experiment.walk import Walk, walk_forward, walk_metrics
 from hmm_exp.hmm.burnin import burn_in
 from hmm_exp.hmm.criteria import criteria, single_gaussian
-from hmm_exp.hmm.order import labels
+from hmm_exp.hmm.states import labels
+from hmm_exp.judge.split import SPLIT_NAMES, TEST, VAL, WalkForward
+from hmm_exp.judge.states import switches_per_1000
 from hmm_exp.market.bars import OHLCV
+from hmm_exp.monitor.expectations import make_promise
 
 __all__ = ["RunResult", "regime_in_words", "regime_table", "run", "run_once", "run_walk_forward"]
 

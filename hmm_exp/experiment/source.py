@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,13 +17,15 @@ import pandas as pd
 
 from hmm_exp.config import DataConfig
 from hmm_exp.errors import DataError
-from hmm_exp.experiment.shared import shared_bars, shared_ready
-from hmm_exp.market.bars import OHLCV, Bars
+from hmm_exp.experiment.cache import Content, entry
+from hmm_exp.features.build import FeatureTable
+from hmm_exp.features.recipe import Recipe
+from hmm_exp.market.bars import OHLCV, Bars, bars_digest, timeframe_step
+from hmm_exp.market.clean import stamped_frame
 from hmm_exp.market.gaps import chain_steps, usual_step
 from hmm_exp.market.load import read_bars, read_features
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.market.timeframes import timeframe_step
 
 
 @dataclass(frozen=True)
@@ -178,3 +181,92 @@ def _frame_digest(frame: pd.DataFrame) -> str:
     code = hashlib.sha256(",".join(frame.columns).encode())
     code.update(pd.util.hash_pandas_object(frame).to_numpy().tobytes())
     return code.hexdigest()[:16]
+
+
+def shared_bars(folder: Path | None, key: Any, read: Callable[[], Bars]) -> tuple[Bars, str]:
+    """Bars and their digest."""
+
+    def make() -> Content:
+        bars = read()
+        arrays = {"stamps": _nanoseconds(bars.frame["timestamp"]), "values": bars.ohlcv}
+        if bars.states is not None:
+            arrays["states"] = bars.states
+        about = {
+            "step": bars.step.as_unit("ns").value,
+            "stamp": bars.stamp,
+            "gaps": bars.gaps,
+            "name": bars.name,
+            "report": bars.report,
+            "digest": bars_digest(bars),
+        }
+        return arrays, about
+
+    arrays, about = entry(folder, "bars", key, make)
+    step, stamp = about["step"], about["stamp"]
+    bars = Bars(
+        frame=stamped_frame(arrays["stamps"], arrays["values"], list(OHLCV), step, stamp),
+        step=pd.Timedelta(step, unit="ns"),
+        stamp=stamp,
+        gaps=about["gaps"],
+        name=about["name"],
+        report=about["report"],
+        states=arrays.get("states"),
+    )
+    return bars, about["digest"]
+
+
+def shared_ready(
+    folder: Path | None, key: Any, read: Callable[[], tuple[pd.DataFrame, dict]]
+) -> tuple[pd.DataFrame, dict]:
+    """A ready feature table, and its data report."""
+
+    def make() -> Content:
+        frame, report = read()
+        names = [name for name in frame.columns if name != "timestamp"]
+        arrays = {
+            "time": _nanoseconds(frame.index),
+            "stamps": _nanoseconds(frame["timestamp"]),
+            "values": np.ascontiguousarray(frame[names].to_numpy(dtype=np.float64)),
+        }
+        return arrays, {"names": names, "report": report}
+
+    arrays, about = entry(folder, "ready", key, make)
+    frame = pd.DataFrame(arrays["values"], _times(arrays["time"]), about["names"], copy=False)
+    frame.insert(0, "timestamp", _times(arrays["stamps"]))
+    return frame, about["report"]
+
+
+def shared_features(
+    folder: Path | None, digest: str, recipe: Recipe, build: Callable[[], FeatureTable]
+) -> FeatureTable:
+    """Feature table of the bars with a digest."""
+
+    def make() -> Content:
+        table = build()
+        arrays = {
+            "time": _nanoseconds(table.frame.index),
+            "stamps": _nanoseconds(table.timestamp),
+            "steps": table.steps,
+            "X": table.X,
+        }
+        return arrays, {"warmup_rows": table.warmup_rows, "n_missing": table.n_missing}
+
+    arrays, about = entry(folder, "features", [digest, recipe.to_dict()], make)
+    time = _times(arrays["time"])
+    return FeatureTable(
+        frame=pd.DataFrame(arrays["X"], time, list(recipe.columns), copy=False),
+        timestamp=pd.Series(_times(arrays["stamps"]), time, name="timestamp"),
+        steps=arrays["steps"],
+        warmup_rows=about["warmup_rows"],
+        n_missing=about["n_missing"],
+        recipe=recipe,
+    )
+
+
+def _nanoseconds(times: Any) -> np.ndarray:
+    return pd.DatetimeIndex(times).as_unit("ns").asi8
+
+
+def _times(nanoseconds: np.ndarray) -> pd.DatetimeIndex:
+    times = pd.to_datetime(nanoseconds, utc=True, unit="ns").as_unit("ns")
+    return times.rename("available_at")

@@ -16,20 +16,13 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from hmm_exp.errors import ConfigError, DataError, HistoryError
-from hmm_exp.features.kernel import (
-    N_FEATURES,
-    advance_all,
-    find_missing,
-    join_as_of,
-    new_state,
-)
+from hmm_exp.features.kernel import N_FEATURES, advance_all, find_missing, join_as_of, new_state
 from hmm_exp.features.recipe import FEATURES, Recipe
-from hmm_exp.hmm.threads import run_all
-from hmm_exp.market.bars import Bars
+from hmm_exp.files import written_beside
+from hmm_exp.market.bars import Bars, step_in_words, timeframe_step
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.market.resample import resample
-from hmm_exp.market.timeframes import step_in_words, timeframe_step
-from hmm_exp.writing import written_beside
+from hmm_exp.parallel import run_all
 
 FORMATS = (".csv", ".parquet")
 _MANY = 1 << 16  # rows from which on threads are worth their start

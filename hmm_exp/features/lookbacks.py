@@ -18,13 +18,12 @@ from hmm_exp.errors import ConfigError, DataError, HistoryError
 from hmm_exp.features.build import FeatureTable, bars_in_words, timeframe_values
 from hmm_exp.features.kernel import join_as_of
 from hmm_exp.features.recipe import FEATURES, Recipe
-from hmm_exp.market.bars import Bars
+from hmm_exp.files import written_beside
+from hmm_exp.market.bars import Bars, timeframe_step
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.market.load import read_bars
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.resample import resample
-from hmm_exp.market.timeframes import timeframe_step
-from hmm_exp.writing import written_beside
 
 Lookbacks = Mapping[str, Bars]
 SUFFIXES = (".csv", ".csv.gz", ".parquet")

@@ -15,8 +15,7 @@ import pandas as pd
 
 from hmm_exp.config import RULES, nearest
 from hmm_exp.errors import ConfigError, ModelError
-from hmm_exp.market.bars import OHLCV
-from hmm_exp.market.timeframes import timeframe_step
+from hmm_exp.market.bars import OHLCV, timeframe_step
 from hmm_exp.stored.fields import Fields
 
 HOUR = pd.Timedelta(hours=1)

@@ -9,8 +9,8 @@ import numpy as np
 
 from hmm_exp.compiling import entry
 from hmm_exp.errors import FitError
+from hmm_exp.hmm.inference import advance
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.hmm.recursions import advance
 
 _SLACK = 15  # bars added to the answer, so that only every 16th row need be tried
 _SETTLED = 1e-10  # filters this close stay together

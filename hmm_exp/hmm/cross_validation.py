@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from hmm_exp.errors import FitError
-from hmm_exp.hmm import recursions
+from hmm_exp.hmm import inference
 from hmm_exp.hmm.fit import fit
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.hmm.threads import run_all
+from hmm_exp.parallel import run_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,4 +119,4 @@ def _predictive(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> np.
         begin = params.stationary()
     except FitError:
         begin = params.startprob
-    return recursions.filter_rows(params, X, steps, begin).log_lik
+    return inference.filter_rows(params, X, steps, begin).log_lik

@@ -12,7 +12,7 @@ import numpy as np
 from hmm_exp.compiling import entry
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.hmm.threads import run_ahead, run_all
+from hmm_exp.parallel import run_ahead, run_all
 
 _PIECE = 1 << 17  # rows that one thread takes at a time
 _IN_CACHE = 1 << 14  # rows whose densities stay in a core's cache until they are used

@@ -23,9 +23,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from hmm_exp.errors import FitError
-from hmm_exp.hmm import recursions
+from hmm_exp.hmm import inference
 from hmm_exp.hmm.density import log_density
-from hmm_exp.hmm.em import Priors
+from hmm_exp.hmm.em.climb import Priors
 from hmm_exp.hmm.fit import Fit, Search, fit_from
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.starts import StartingPoint, starting_points
@@ -196,7 +196,7 @@ class GaussianHMM(BaseEstimator):
 
     def smooth(self, X: np.ndarray, lengths: Sequence[int] | None = None) -> np.ndarray:
         """p(z_t | x_1..T), shape (T, K): in the light of all that came later."""
-        return recursions.smooth(*self._chain(X, lengths)).probs
+        return inference.smooth(*self._chain(X, lengths)).probs
 
     def decode(
         self, X: np.ndarray, lengths: Sequence[int] | None = None, algorithm: str | None = None
@@ -212,7 +212,7 @@ class GaussianHMM(BaseEstimator):
         if algorithm == "map":
             probs = self.smooth(X, lengths)
             return float(probs.max(axis=1).sum()), probs.argmax(axis=1)
-        decoded = recursions.viterbi(*self._chain(X, lengths))
+        decoded = inference.viterbi(*self._chain(X, lengths))
         return decoded.log_prob, decoded.states
 
     def to_hmmlearn(self) -> Any:
@@ -249,8 +249,8 @@ class GaussianHMM(BaseEstimator):
         model = self._model()
         return model.startprob, model.transmat, log_density(model, X), steps
 
-    def _filtered(self, X: np.ndarray, lengths: Sequence[int] | None) -> recursions.Filtered:
-        return recursions.filter_rows(self._model(), *_rows(X, lengths))
+    def _filtered(self, X: np.ndarray, lengths: Sequence[int] | None) -> inference.Filtered:
+        return inference.filter_rows(self._model(), *_rows(X, lengths))
 
     def _points(self, X: np.ndarray) -> list[StartingPoint]:
         """Drawn starts, with what is set beforehand in its place."""

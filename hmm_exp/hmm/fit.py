@@ -12,19 +12,19 @@ Two engines do the same work: "native" (`em`) and "hmmlearn" (`em_hmmlearn`), wh
 no missing rows (a gap ends a sequence there) and has no floor under its covariances.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from hmm_exp.errors import FitError
-from hmm_exp.hmm.em import COVAR_FLOOR, Priors, absolute_floor, announce_compilation, em
-from hmm_exp.hmm.em_rows import lay_out
+from hmm_exp.hmm.em.climb import COVAR_FLOOR, Priors, absolute_floor, announce_compilation, em
+from hmm_exp.hmm.em.rows import lay_out
+from hmm_exp.hmm.inference import filter_rows
 from hmm_exp.hmm.params import GaussianParams, log_prior
-from hmm_exp.hmm.recursions import filter_rows
 from hmm_exp.hmm.restarts import Climb, Climbed, Progress, Start, climb_all
-from hmm_exp.hmm.split_merge import starts_from
-from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, starting_points
+from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, starting_points, starts_from
 
 ENGINES = ("native", "hmmlearn")
 AGREEMENT = 0.1  # nats
@@ -281,7 +281,7 @@ def _hmmlearn(
     X: np.ndarray, steps: np.ndarray, search: Search, like: GaussianParams
 ) -> tuple[Climb, None]:
     """Climb with hmmlearn; what it reports is measured as the native engine's results are."""
-    from hmm_exp.hmm.em_hmmlearn import run_start
+    from hmm_exp.hmm.em.hmmlearn import run_start
 
     def climb(point: StartingPoint, n_iter: int) -> Climbed:
         params, run = run_start(X, steps, point.params, n_iter=n_iter, tol=search.tol)
@@ -320,3 +320,94 @@ def _agreement(starts: list[Start]) -> float:
     """Share of the polished starts that come within `AGREEMENT` of the best of them."""
     reached = np.array([start.objective for start in starts if start.polished])
     return float(np.mean(reached >= reached.max() - AGREEMENT))
+
+
+_BARELY = 0.02  # splits so narrow start at the likelihood of the smaller model
+_OTHER_SEED = 1_000_003
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Fits by their number of states, ascending.
+
+    Attributes
+    ----------
+    fits
+        Those that could be made.
+    failures
+        Why the others could not.
+    notes
+        What is odd about a fit: it stays less likely than one with fewer states.
+    """
+
+    fits: dict[int, Fit] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
+
+
+def fit_grid(X: np.ndarray, steps: np.ndarray, state_grid: Iterable[int], **options: Any) -> Grid:
+    """Fit every number of states; `options` are those of `fit.fit`.
+
+    Raises
+    ------
+    FitError
+        When not one number of states can be fitted.
+    """
+    grid = Grid()
+    smaller: Fit | None = None
+    for n_states in sorted(set(state_grid)):
+        try:
+            fitted, note = fit_larger(X, steps, smaller, n_states=n_states, **options)
+        except FitError as error:
+            grid.failures[n_states] = str(error)
+            continue
+        grid.fits[n_states] = smaller = fitted
+        if note:
+            grid.notes[n_states] = note
+    if not grid.fits:
+        raise FitError("; ".join(f"{K} states: {why}" for K, why in grid.failures.items()))
+    return grid
+
+
+def fit_larger(
+    X: np.ndarray,
+    steps: np.ndarray,
+    smaller: Fit | None,
+    *,
+    n_states: int,
+    n_init: int = 10,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[Fit, str | None]:
+    """Fit `n_states`, begun also from a fit of the same data with fewer states.
+
+    Gives the fit, and a note when it is less likely than the smaller one even after more starts.
+    Options and errors are those of `fit.fit`.
+    """
+    before = None if smaller is None else smaller.params
+    given = {"n_states": n_states, "n_init": n_init, **options}
+    fitted = fit(X, steps, seed=seed, initial=before, **given)
+    if smaller is None or not _falls_short(fitted, smaller):
+        return fitted, None
+    more = fit(X, steps, seed=seed + _OTHER_SEED, **given)
+    fitted = combined(fitted, more)
+    if _falls_short(fitted, smaller):
+        limits = {name: options[name] for name in _SEARCHED if name in options}
+        splits = starts_from(smaller.params, n_states, apart=_BARELY)
+        fitted = combined(fitted, fit_from(splits, X, steps, Search(**limits)))
+    return fitted, _note(fitted, smaller) if _falls_short(fitted, smaller) else None
+
+
+_SEARCHED = ("n_iter", "tol", "engine", "threads")
+
+
+def _falls_short(larger: Fit, smaller: Fit) -> bool:
+    return larger.log_lik < smaller.log_lik - AGREEMENT
+
+
+def _note(larger: Fit, smaller: Fit) -> str:
+    return (
+        f"{larger.params.n_states} states are {smaller.log_lik - larger.log_lik:.1f} nats less "
+        f"likely than {smaller.params.n_states} after {len(larger.starts)} starts: their optimum "
+        "was not found"
+    )

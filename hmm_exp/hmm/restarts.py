@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hmm_exp.errors import FitError
-from hmm_exp.hmm.climbs import climbing
+from hmm_exp.hmm.em.progress import climbing
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.starts import StartingPoint
-from hmm_exp.hmm.threads import run_all
+from hmm_exp.parallel import run_all
 
 LONG = 200_000  # observed rows from which on starts are sorted out by short runs
 SHORT_RUN = 30  # iterations; ranks of starts hardly change after 25 to 40

@@ -17,8 +17,8 @@ from scipy.signal import lfilter
 
 from hmm_exp.errors import ConfigError
 from hmm_exp.market.bars import OHLCV, Bars
+from hmm_exp.market.clean import span_report, stamped_frame
 from hmm_exp.market.gaps import gap_report
-from hmm_exp.market.validate import span_report, stamped_frame
 
 _HOUR = 3_600_000_000_000  # ns
 _START = pd.Timestamp("2021-01-01", tz="UTC").as_unit("ns").value

@@ -11,12 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import DataError
-from hmm_exp.market.columns import (
-    find_clock,
-    find_timestamps,
-    times_of_other_stamp,
-    times_of_stamp,
-)
+from hmm_exp.market.columns import find_clock, find_timestamps, times_of_other_stamp, times_of_stamp
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.stamps import Stamps, read_stamps
 from hmm_exp.market.zones import UNREADABLE

@@ -51,7 +51,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Make the report and say where it is."""
     from hmm_exp.report.log import make_report, read_run, read_sweep
-    from hmm_exp.tracking.store import connect
+    from hmm_exp.store.store import connect
 
     client = connect(args.tracking_uri)
     subject = read_sweep(client, args.sweep) if args.sweep else read_run(client, args.run)

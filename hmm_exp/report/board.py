@@ -11,7 +11,7 @@ from hmm_exp.report.collect import Subject
 from hmm_exp.report.tables import Cell, Grid, plain
 from hmm_exp.report.words import signed
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.complete import called
+from hmm_exp.tracking.runs import called
 
 _COVARIANCES = ("spherical", "diag", "tied", "full")
 

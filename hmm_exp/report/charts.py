@@ -32,8 +32,8 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from hmm_exp.experiment.figures.style import regime_colors
-from hmm_exp.experiment.residuals import ResidualLimits
+from hmm_exp.figures.style import regime_colors
+from hmm_exp.judge.residuals import ResidualLimits
 from hmm_exp.report.collect import Model
 
 MOST_ROWS = 120_000  # of the timeline; beyond it every second, third ... bar is kept

@@ -11,10 +11,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
-from hmm_exp.experiment.significance import GainEstimate, estimate_gain
-from hmm_exp.tracking import tags
-from hmm_exp.tracking.complete import called, lacks
-from hmm_exp.tracking.leaderboard import (
+from hmm_exp.judge.gains import GainEstimate, estimate_gain
+from hmm_exp.sweep.leaderboard import (
     criteria_by_states,
     current_cells,
     latest_sweep_id,
@@ -22,8 +20,10 @@ from hmm_exp.tracking.leaderboard import (
     sweep_cells,
     sweep_parent,
 )
+from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE
-from hmm_exp.tracking.stored import REGIMES_FILE, read_scores, read_table, read_text
+from hmm_exp.tracking.read import REGIMES_FILE, read_scores, read_table, read_text
+from hmm_exp.tracking.runs import called, lacks
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,12 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from hmm_exp.errors import described, refusal
+from hmm_exp.files import written_beside
 from hmm_exp.report.collect import Subject, read_run, read_sweep
-from hmm_exp.tracking import terminal
-from hmm_exp.tracking.pages import REPORT
+from hmm_exp.store.store import Store
+from hmm_exp.sweep import terminal
 from hmm_exp.tracking.record import log_files
-from hmm_exp.tracking.store import Store
-from hmm_exp.writing import written_beside
+from hmm_exp.tracking.ui import REPORT
 
 
 def report_line(store: Store, sweep_id: str) -> str:

@@ -20,7 +20,7 @@ from hmm_exp.report.charts import Chart
 from hmm_exp.report.collect import Model, Subject
 from hmm_exp.report.words import verdict
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.complete import called
+from hmm_exp.tracking.runs import called
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from hmm_exp.experiment.figures.style import number, percent, regime_colors
-from hmm_exp.experiment.residuals import ResidualLimits
+from hmm_exp.figures.style import number, percent, regime_colors
+from hmm_exp.judge.residuals import ResidualLimits
 from hmm_exp.report.collect import Model
 
 _EFFECTS = {

@@ -4,13 +4,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hmm_exp.experiment.figures.style import percent
-from hmm_exp.experiment.significance import MIN_BARS
-from hmm_exp.experiment.unscored import FORECASTS, why_no_gain
+from hmm_exp.figures.style import percent
+from hmm_exp.judge.gains import MIN_BARS
+from hmm_exp.judge.unscored import FORECASTS, why_no_gain
 from hmm_exp.report.collect import Model, Subject
+from hmm_exp.sweep.luck import why_unchecked
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.multiplicity import why_unchecked
-from hmm_exp.tracking.stored import unscored_of
+from hmm_exp.tracking.read import unscored_of
 
 _COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
 _LUCKY = 0.05  # p beyond which the best of many may be luck

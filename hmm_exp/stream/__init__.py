@@ -5,7 +5,7 @@
 >>> stream.update(bar)
 """
 
-from hmm_exp.stream.live import Regime, Stream
-from hmm_exp.stream.model import StreamModel
+from hmm_exp.detector.model import StreamModel
+from hmm_exp.detector.stream import Regime, Stream
 
 __all__ = ["Regime", "Stream", "StreamModel"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import hmm_exp
 from hmm_exp.errors import redacted
-from hmm_exp.tracking.store import git_sha
+from hmm_exp.store.store import git_sha
 
 PROGRAM = "hmm_exp.train"
 ENVIRONMENT_FILE = "environment.txt"  # artifact of a sweep's parent and of a single run

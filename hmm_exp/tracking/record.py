@@ -14,14 +14,15 @@ from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
+from hmm_exp import owner
 from hmm_exp.config import Config
-from hmm_exp.detector import Detector
+from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import described, refusal
-from hmm_exp.tracking import owner, tags
+from hmm_exp.serving.mlflow_model import log_detector
+from hmm_exp.store.store import Store, git_sha
+from hmm_exp.tracking import tags
 from hmm_exp.tracking.bundle import LOG_FILE, LONGEST_TAG, Bundle, cell_name, identity, params
-from hmm_exp.tracking.serving import log_detector
-from hmm_exp.tracking.store import Store, git_sha
-from hmm_exp.tracking.view import HISTORY
+from hmm_exp.tracking.ui import HISTORY
 
 LONGEST_NAME = 250  # of a run, the column of MLflow's table
 

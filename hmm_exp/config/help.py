@@ -1,0 +1,34 @@
+"""The text of `--help`. Hydra's own takes more than a second to collect the choices."""
+
+from hmm_exp.config import conf_dir
+from hmm_exp.config.checks import choices
+
+EXAMPLES = """\
+Sweep Gaussian hidden Markov models over OHLCV features and track every run in MLflow.
+
+One run, the synthetic market, three states:
+  python -m hmm_exp.train
+A sweep of eight cells (-m makes lists into a grid), tracked, judged, its winner promoted:
+  python -m hmm_exp.train -m model.n_states=2,3,4,5 features=v1,v2
+Your own bars; bar_stamp says whether a time marks a bar's open or its close:
+  python -m hmm_exp.train -m data=bars data.path=bars.csv data.bar_stamp=open \\
+      model.n_states=2,3,4,5 features=v1,v2
+Other dimensions, and the number of states searched inside each run:
+  python -m hmm_exp.train -m covariance=diag,full timeframe=1H,4H model.state_grid=[2,3,4]
+A named experiment:
+  python -m hmm_exp.train experiment=btc_1h_v1 data.path=bars.csv
+Go on with a sweep that was stopped:
+  python -m hmm_exp.train -m sweep_id=<id> <the same words as before>
+Results and errors only, no progress:
+  python -m hmm_exp.train --quiet
+
+Choices of each group (group=choice):"""
+CLOSING = """
+Every setting and its default: --cfg job. Hydra's own options: --hydra-help."""
+
+
+def help_text() -> str:
+    """Give examples and every group of `conf/` with its choices."""
+    groups = sorted(path for path in conf_dir().iterdir() if path.is_dir())
+    lines = [f"  {group.name}: {choices(group.name)}" for group in groups if group.name != "hydra"]
+    return "\n".join([EXAMPLES, *lines, CLOSING])

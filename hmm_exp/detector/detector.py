@@ -1,0 +1,345 @@
+"""The detector: bars in, regimes out, the same object in training, on file, live and served.
+
+It bundles what a fit learned (feature recipe, scaler, hidden Markov model with its states in
+order, labels) with what its answers rest on (bar length, stamps, gaps, the history it needs).
+
+    detector = hmm_exp.load_detector("models:/hmm_regime/Production")
+    regimes = detector.filter(bars)  # timestamp, available_at, state, label, p_state_0, ...
+
+Filtered probabilities use bars up to their own row only. A sequence starts from the stationary
+distribution: the fitted `startprob` belongs to the first training bar and means nothing later.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hmm_exp.detector.model import StreamModel, part_names, read_parts
+from hmm_exp.errors import DataError, HistoryError, ModelError
+from hmm_exp.features.build import FeatureTable, bars_in_words, build_features
+from hmm_exp.features.recipe import Recipe
+from hmm_exp.hmm import inference
+from hmm_exp.market.bars import PRICES, Bars, step_in_words
+from hmm_exp.market.clean import bars_from_frame
+from hmm_exp.market.gaps import chain_steps, usual_step
+from hmm_exp.market.load import features_from_frame
+from hmm_exp.market.options import ReadOptions
+from hmm_exp.stored.document import (
+    DETECTOR,
+    FORMAT,
+    OtherFileError,
+    detector_file,
+    format_of,
+    read_document,
+    where_instead,
+    write_document,
+)
+from hmm_exp.stored.fields import Fields
+
+if TYPE_CHECKING:
+    from hmm_exp.detector.stream import Stream
+
+Source = Bars | pd.DataFrame | FeatureTable
+
+
+@dataclass(frozen=True)
+class Detector(StreamModel):
+    """A fitted regime model with everything that turns bars into its observations.
+
+    Attributes
+    ----------
+    recipe
+        Which feature columns, from which timeframes and windows.
+    scaler_mean, scaler_scale
+        Mean and standard deviation of every column on train rows, shape (D,).
+    params
+        The Gaussian HMM over scaled features; state 0 is the calmest.
+    labels
+        Name of every state, calm first.
+    step, name
+        Length of a bar it was trained on, and the instrument, as in `Bars`.
+    reading
+        How its bars were read in training; `filter` and everything that serves reads alike.
+    min_history
+        Base bars an answer needs: feature warm-up plus burn-in of the filter.
+    meta
+        Where it comes from: fingerprint, train end and the like. Never used in computing.
+    promise
+        What its run lets expect of later bars, for `hmm_exp.monitor`; empty in older models.
+    """
+
+    meta: dict[str, Any] = field(default_factory=dict)
+    promise: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_states(self) -> int:
+        """Number of regimes."""
+        return self.params.n_states
+
+    def filter(self, source: Source) -> pd.DataFrame:
+        """Regime of every row from the bars up to it: the causal answer.
+
+        Parameters
+        ----------
+        source
+            `Bars`; or a frame with `timestamp`, `open high low close volume`; or ready feature
+            rows, `timestamp` and the recipe's columns; or a `FeatureTable`. One sequence of at
+            least `min_history` bars (`min_rows` feature rows), the first of which are still
+            settling.
+
+        Returns
+        -------
+        DataFrame
+            `timestamp, available_at, state, label, p_state_0 ...`, a row per complete bar of the
+            recipe's finest timeframe after the feature warm-up.
+
+        Raises
+        ------
+        HistoryError
+            With fewer than `min_history` bars.
+        DataError
+            When the bars are not valid, or not of the length the model was trained on.
+        """
+        table = self.observe(source)
+        return self.regimes(table, self.filtered(table).probs)
+
+    def smooth(self, source: Source) -> pd.DataFrame:
+        """Regime of every row from all rows, later ones too: for looking back only; as `filter`."""
+        table = self.observe(source)
+        return self.regimes(table, self.smoothed(table).probs)
+
+    def decode(self, source: Source) -> pd.DataFrame:
+        """Most likely path through all rows (Viterbi): for looking back only.
+
+        As `filter`, without probabilities: the path has one for the whole.
+        """
+        table = self.observe(source)
+        return self.regimes(table, None, self.decoded(table).states)
+
+    def stream(
+        self, history: "Bars | pd.DataFrame | None" = None, missing: str = "error"
+    ) -> "Stream":
+        """Filter that takes bars one by one; at every bar its answer is that of `filter`.
+
+        Parameters
+        ----------
+        history
+            At least `min_history` bars to begin with, as for `filter`. Without them the stream
+            gives no regime until it has taken as many.
+        missing
+            What a bar means that is not one step on from the last: "error", or "gap".
+
+        Raises
+        ------
+        HistoryError, DataError
+            As `filter`.
+        """
+        from hmm_exp.detector.stream import Stream
+
+        names = [part.name for part in fields(StreamModel)]
+        stream = Stream(StreamModel(**{name: getattr(self, name) for name in names}), missing)
+        if history is not None:
+            stream.extend(self._long_enough(self._accepted(history)))
+        return stream
+
+    def observe(self, source: Source) -> FeatureTable:
+        """Features of what `filter` takes, valid for this model and long enough for an answer."""
+        if isinstance(source, FeatureTable):
+            return source
+        if isinstance(source, pd.DataFrame) and self.holds_features(source):
+            return self._ready(source)
+        return build_features(self._long_enough(self._accepted(source)), self.recipe)
+
+    def holds_features(self, frame: pd.DataFrame) -> bool:
+        """True for ready feature rows; a frame with a close is one of bars."""
+        prices = set(map(str.lower, map(str, frame.columns)))
+        return "close" not in prices and any(name in frame for name in self.recipe.columns)
+
+    def scaled(self, table: FeatureTable) -> np.ndarray:
+        """Observations of the model: scaled features, shape (T, D), NaN where missing."""
+        return np.ascontiguousarray((table.X - self.scaler_mean) / self.scaler_scale)
+
+    def log_density(self, table: FeatureTable) -> np.ndarray:
+        """Log density of every row under every state, in nats of scaled features, shape (T, K)."""
+        return inference.log_density(self.params, self.scaled(table))
+
+    def filtered(self, table: FeatureTable) -> inference.Filtered:
+        """Filtered probabilities p(z_t | x_1..t) and predictive log-likelihoods of the rows."""
+        stationary = self.params.stationary()
+        return inference.filter_rows(self.params, self.scaled(table), table.steps, stationary)
+
+    def smoothed(self, table: FeatureTable) -> inference.Smoothed:
+        """Smoothed probabilities p(z_t | x_1..T): for looking back only."""
+        return self._recurse(inference.smooth, table)
+
+    def decoded(self, table: FeatureTable) -> inference.Decoded:
+        """Viterbi path, the most likely one given all rows: for looking back only."""
+        return self._recurse(inference.viterbi, table)
+
+    @property
+    def min_rows(self) -> int:
+        """Feature rows an answer needs when the features come ready: the burn-in alone."""
+        bars_per_row = max(1, round(self.row_step / self.step))
+        return max(1, (self.min_history - self.recipe.warmup(self.step)) // bars_per_row)
+
+    @property
+    def bar_columns(self) -> tuple[str, ...]:
+        """Names of the columns of bars that a caller sends: time, four prices, volume.
+
+        Those that no feature uses may be left out, see `Recipe.needs`.
+        """
+        return (self.reading.time, *PRICES, self.reading.volume)
+
+    @property
+    def input_hint(self) -> str:
+        """What a caller may send, in words."""
+        time, *bar = self.bar_columns
+        features = named(self.recipe.columns)
+        return f"{time} with {', '.join(bar)}, or {time} with {features}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as JSON-ready values; floats keep every bit."""
+        parts = super().to_dict()
+        return {"format": FORMAT, **parts, "meta": self.meta, "promise": self.promise}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Detector":
+        """Read what `to_dict` gave, or gave in an earlier format. Raises ModelError."""
+        stored = Fields(values)
+        form = format_of(values, DETECTOR)
+        names = [*part_names(form), "format", "meta"]
+        stored.only([*names, "promise"] if form > 1 else names, optional=["promise"])
+        promise = stored.plain("promise") if "promise" in stored else {}
+        _check_meta(stored.part("meta"), needs_end=bool(promise))
+        return cls(**read_parts(stored, form), meta=stored.plain("meta"), promise=promise)
+
+    def save(self, path: "str | Path") -> None:
+        """Write the detector as JSON with a digest, whole or not at all."""
+        write_document(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: "str | Path") -> "Detector":
+        """Read a detector from its JSON file, the folder that holds it, or an MLflow model's.
+
+        Raises
+        ------
+        ModelError
+            There is none, or it is damaged.
+        """
+        source = detector_file(Path(path))
+        try:
+            return read_document(source, DETECTOR, cls.from_dict)
+        except OtherFileError as error:
+            raise ModelError(f"{error}; {where_instead(source)}") from None
+
+    def with_meta(self, **meta: Any) -> "Detector":
+        """Give a copy with more said about where it comes from."""
+        return replace(self, meta=self.meta | meta)
+
+    def _accepted(self, bars: "Bars | pd.DataFrame") -> Bars:
+        if isinstance(bars, pd.DataFrame):
+            with _hint(self.input_hint):
+                return bars_from_frame(
+                    bars, self.reading, step=self.step, name=self.name, needs=self.recipe.needs
+                )
+        if bars.step != self.step:
+            raise DataError(
+                f"bars of {step_in_words(bars.step)}: the model was trained on bars of "
+                f"{step_in_words(self.step)}"
+            )
+        return bars
+
+    def _ready(self, frame: pd.DataFrame) -> FeatureTable:
+        needed = (self.bar_columns[0], *self.recipe.columns)
+        if missing := [name for name in needed if name not in frame]:
+            raise DataError(f"no column {named(missing)}: send {self.input_hint}")
+        if len(frame) < self.min_rows:
+            raise HistoryError(
+                f"{len(frame)} feature rows are too few: send at least {self.min_rows} "
+                f"consecutive rows of {self.recipe.grid}"
+            )
+        return feature_table(frame, self.recipe, self.row_step, self.reading)
+
+    def regimes(
+        self, table: FeatureTable, probs: np.ndarray | None, states: np.ndarray | None = None
+    ) -> pd.DataFrame:
+        """Frame of an answer from probabilities, shape (T, K), or from states alone."""
+        return self.regime_frame(table.timestamp.array, table.available_at, probs, states)
+
+    def _long_enough(self, bars: Bars) -> Bars:
+        if len(bars) < self.min_history:
+            raise HistoryError(
+                f"{bars_in_words(bars)}, are too few: send at least {self.min_history} consecutive "
+                f"bars ({self.recipe.grid} model, windows and burn-in included)"
+            )
+        return bars
+
+    def _recurse(self, recursion: Any, table: FeatureTable) -> Any:
+        stationary = self.params.stationary()
+        return recursion(stationary, self.params.transmat, self.log_density(table), table.steps)
+
+
+def feature_table(
+    frame: pd.DataFrame, recipe: Recipe, row_step: pd.Timedelta, options: ReadOptions
+) -> FeatureTable:
+    """Feature table from ready rows with a `timestamp` column, or indexed by `available_at`."""
+    ready = frame.index.name == "available_at"
+    rows = frame if ready else features_from_frame(frame, options, fewest=1)[0]
+    values = rows[list(recipe.columns)].astype(np.float64)
+    complete = values.notna().all(axis=1).to_numpy()
+    if not complete.any():
+        raise DataError(f"no feature row is complete in {', '.join(recipe.columns)}")
+    first = int(complete.argmax())
+    time = pd.DatetimeIndex(values.index).as_unit("ns").asi8[first:]
+    _check_grid(time, row_step, recipe)
+    return FeatureTable(
+        frame=values.iloc[first:],
+        timestamp=rows["timestamp"].iloc[first:],
+        steps=chain_steps(time, row_step.value, options.gaps),
+        warmup_rows=first,
+        n_missing=int((~complete[first:]).sum()),
+        recipe=recipe,
+    )
+
+
+def _check_grid(time_ns: np.ndarray, row_step: pd.Timedelta, recipe: Recipe) -> None:
+    """Refuse rows finer than the columns in use: each would stand in the chain many times."""
+    if len(time_ns) < 2 or (usual := usual_step(time_ns)) >= row_step.value:
+        return
+    raise DataError(
+        f"rows come every {step_in_words(pd.Timedelta(usual, unit='ns'))} and the finest column "
+        f"in use is of {recipe.grid}: keep a column of the rows' own timeframe (features, "
+        f"timeframe), or build a table with {recipe.grid} as its finest"
+    )
+
+
+def named(columns: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(columns) - most} more" if len(columns) > most else ""
+    return ", ".join(columns[:most]) + more
+
+
+def _check_meta(meta: Fields, needs_end: bool) -> None:
+    """Refuse what cannot be where a model comes from; a promise begins where training ended."""
+    if "fingerprint" in meta:
+        meta.text("fingerprint")
+    if "refit" in meta:
+        meta.truth("refit")
+    if needs_end or "train_end" in meta:
+        meta.time("train_end")
+
+
+@contextmanager
+def _hint(what_to_send: str) -> Iterator[None]:
+    """Add to a complaint about a missing column what a caller may send instead."""
+    try:
+        yield
+    except DataError as error:
+        if "no column" in str(error):
+            raise DataError(f"{error}; send {what_to_send}") from None
+        raise

@@ -1,0 +1,207 @@
+"""Regimes of a file of any length into a file: chunk by chunk, the filter's state carried over.
+
+>>> with RegimeFile("regimes.csv") as file:
+...     newest = apply(stream.extend, bar_chunks("bars.csv", ...), file.write)
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+
+from hmm_exp.detector.model import StreamModel
+from hmm_exp.errors import ConfigError, DataError
+from hmm_exp.files import written_beside
+from hmm_exp.hmm import inference
+from hmm_exp.market.gaps import chain_steps
+
+_OPTIONS = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+
+
+@dataclass
+class Newest:
+    """The last row of an answer, and since when its state has held.
+
+    Attributes
+    ----------
+    n_rows
+        Rows seen.
+    row
+        The last one, as a mapping; empty before the first.
+    since
+        When the first row of its unbroken visit to the state was known.
+    """
+
+    n_rows: int = 0
+    row: dict[str, Any] | None = None
+    since: pd.Timestamp | None = None
+
+    def see(self, frame: pd.DataFrame) -> None:
+        """Take the next rows into account."""
+        if frame.empty:
+            return
+        state = frame["state"].to_numpy()
+        others = (state != state[-1]).nonzero()[0]
+        begun = int(others[-1]) + 1 if len(others) else 0
+        goes_on = begun == 0 and self.row is not None and self.row["state"] == state[-1]
+        if not goes_on:
+            self.since = frame["available_at"].iloc[begun]
+        self.row = {str(name): value for name, value in frame.iloc[-1].items()}
+        self.n_rows += len(frame)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the row for JSON: ISO times, with `since`."""
+        values = (self.row or {}) | {"since": self.since}
+        return {key: _plain(value) for key, value in values.items()}
+
+
+def apply(
+    extend: Callable[[Any], pd.DataFrame],
+    chunks: Iterable[tuple[Any, float]],
+    write: Callable[[pd.DataFrame], None],
+    progress: Callable[[int, float], None] = lambda rows, share: None,
+) -> tuple[Newest, int]:
+    """Pass chunks through a stream and write what comes out.
+
+    Parameters
+    ----------
+    extend
+        Of a `Stream` or a `RowStream`.
+    chunks
+        Bars or feature rows, each with the share of the whole that has been read.
+    write
+        Takes frames of regimes.
+    progress
+        Told the rows read so far and the share after every chunk.
+
+    Returns
+    -------
+    The newest regime, and the number of rows read.
+    """
+    newest, n_read = Newest(), 0
+    for rows, share in chunks:
+        regimes = extend(rows)
+        write(regimes)
+        newest.see(regimes)
+        n_read += len(rows)
+        progress(n_read, share)
+    return newest, n_read
+
+
+class RegimeFile:
+    """A CSV of regimes, written beside and renamed when it is whole.
+
+    Parameters
+    ----------
+    path
+        Ends in `.csv`. Raises ConfigError otherwise, or when its folder does not exist.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if self.path.suffix.lower() != ".csv":
+            raise ConfigError(f"{path}: regimes are written as .csv")
+        if not self.path.parent.is_dir():
+            raise ConfigError(f"{path}: the folder {self.path.parent} does not exist")
+        self._opened = ExitStack()
+        self._file: IO[bytes] | None = None
+        self._names: list[str] = []
+
+    def __enter__(self) -> "RegimeFile":
+        with ExitStack() as stack:
+            part = stack.enter_context(written_beside(self.path))
+            self._file = stack.enter_context(part.open("wb"))
+            self._opened = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._opened.__exit__(kind, error, trace)
+
+    def write(self, frame: pd.DataFrame) -> None:
+        """Append rows; the first call decides the header."""
+        assert self._file is not None
+        if not self._names:
+            self._names = list(frame.columns)
+            self._file.write((",".join(self._names) + "\n").encode())
+        table = pa.table({name: _column(frame[name]) for name in self._names})
+        pyarrow.csv.write_csv(table, self._file, _OPTIONS)
+
+
+def _column(column: pd.Series) -> pa.Array:
+    """UTC times without their zone, in whole seconds where they are whole."""
+    if not isinstance(column.dtype, pd.DatetimeTZDtype):
+        return pa.array(column.to_numpy(), from_pandas=True)
+    naive = column.dt.tz_localize(None).dt.as_unit("ns")
+    seconds = naive.dt.as_unit("s")
+    return pa.array(seconds if (seconds == naive).all() else naive)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, pd.Timestamp):
+        return value.isoformat().replace("+00:00", "Z")
+    return value.item() if hasattr(value, "item") else value
+
+
+class RowStream:
+    """A filter over feature rows that remembers where it was.
+
+    Parameters
+    ----------
+    model
+        What turns rows into regimes.
+    """
+
+    def __init__(self, model: StreamModel) -> None:
+        self.model = model
+        self._startprob = model.params.stationary()
+        self._probs: np.ndarray | None = None
+        self._last: np.ndarray = np.empty(0, np.int64)  # `available_at` of the last row
+
+    def extend(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Take rows and give their regimes; those before the first complete one are dropped.
+
+        Parameters
+        ----------
+        rows
+            Index `available_at`, increasing and later than all before; `timestamp` and the
+            columns of the recipe.
+
+        Raises
+        ------
+        DataError
+            When a column is missing.
+        """
+        columns = list(self.model.recipe.columns)
+        missing = [name for name in columns if name not in rows]
+        if missing:
+            raise DataError(f"no column {', '.join(missing)}: the model needs {', '.join(columns)}")
+        X = rows[columns].to_numpy(dtype=np.float64)
+        first = self._first(X)
+        rows, X = rows.iloc[first:], X[first:]
+        probs = self._filtered(X, pd.DatetimeIndex(rows.index)) if len(rows) else X[:, :0]
+        available_at = pd.DatetimeIndex(rows.index)
+        return self.model.regime_frame(pd.DatetimeIndex(rows["timestamp"]), available_at, probs)
+
+    def _first(self, X: np.ndarray) -> int:
+        """Row to begin with: the first complete one, where none has come yet."""
+        if self._probs is not None:
+            return 0
+        complete = ~np.isnan(X).any(axis=1)
+        return int(complete.argmax()) if complete.any() else len(X)
+
+    def _filtered(self, X: np.ndarray, available_at: pd.DatetimeIndex) -> np.ndarray:
+        model = self.model
+        time = np.concatenate([self._last, available_at.as_unit("ns").asi8])
+        steps = chain_steps(time, model.row_step.as_unit("ns").value, model.gaps)
+        scaled = (X - model.scaler_mean) / model.scaler_scale
+        filtered = inference.filter_rows(
+            model.params, scaled, steps[len(self._last) :], self._startprob, self._probs
+        )
+        self._last, self._probs = time[-1:], filtered.probs[-1]
+        return filtered.probs

@@ -1,0 +1,171 @@
+"""What a stream must know of a fitted model: how bars become observations, and the chain."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hmm_exp.errors import ConfigError, ModelError
+from hmm_exp.features.recipe import Recipe
+from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.market.bars import timeframe_step
+from hmm_exp.market.options import ReadOptions
+from hmm_exp.stored.fields import LARGEST, Fields
+
+_LONGEST_STEP = pd.Timedelta(days=366)  # of a bar of any timeframe
+
+
+@dataclass(frozen=True, eq=False)
+class StreamModel:
+    """The computing parts of a detector, which adds answers about whole tables.
+
+    A saved stream carries them with it.
+
+    Attributes
+    ----------
+    recipe
+        Which feature columns, from which timeframes and windows.
+    scaler_mean, scaler_scale
+        Mean and standard deviation of every column, shape (D,).
+    params
+        The Gaussian HMM over scaled features.
+    labels
+        Name of every state, calm first.
+    step, name
+        Length of a base bar, and the instrument, as in `Bars`.
+    reading
+        How its bars were read in training, and so are read wherever it serves.
+    min_history
+        Base bars before the first answer: windows and the filter's burn-in.
+    """
+
+    recipe: Recipe
+    scaler_mean: np.ndarray
+    scaler_scale: np.ndarray
+    params: GaussianParams
+    labels: tuple[str, ...]
+    step: pd.Timedelta
+    reading: ReadOptions
+    name: str
+    min_history: int
+
+    @property
+    def stamp(self) -> str:
+        """What a time of its bars marks, "open" or "close"."""
+        return self.reading.bar_stamp
+
+    @property
+    def gaps(self) -> str:
+        """What a missing bar means, "split" or "bridge"."""
+        return self.reading.gaps
+
+    @property
+    def row_step(self) -> pd.Timedelta:
+        """Time between two rows of the answer."""
+        return timeframe_step(self.recipe.grid)
+
+    def regime_frame(
+        self,
+        timestamp: Any,
+        available_at: pd.DatetimeIndex,
+        probs: np.ndarray | None,
+        states: np.ndarray | None = None,
+    ) -> pd.DataFrame:
+        """Frame of an answer from probabilities, shape (T, K), or from states alone."""
+        if states is None:
+            assert probs is not None
+            states = probs.argmax(axis=1)
+        columns = {
+            "timestamp": timestamp,
+            "available_at": available_at,
+            "state": states,
+            "label": np.asarray(self.labels, dtype=object)[states],
+        }
+        shares = () if probs is None else probs.T
+        return pd.DataFrame(columns | {f"p_state_{k}": p for k, p in enumerate(shares)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON; floats keep every bit."""
+        return {
+            "recipe": self.recipe.to_dict(),
+            "scaler_mean": self.scaler_mean.tolist(),
+            "scaler_scale": self.scaler_scale.tolist(),
+            "params": self.params.to_dict(),
+            "labels": list(self.labels),
+            "step_seconds": self.step.total_seconds(),
+            "reading": self.reading.to_dict(),
+            "name": self.name,
+            "min_history": self.min_history,
+        }
+
+
+def read_model(values: dict[str, Any], form: int) -> StreamModel:
+    """Read what `StreamModel.to_dict` gave, or gave in the format `form`. Raises ModelError."""
+    stored = Fields(values, "model")
+    stored.only(part_names(form))
+    return StreamModel(**read_parts(stored, form))
+
+
+def part_names(form: int) -> list[str]:
+    """Names of a stored model's parts in a format."""
+    names = ["recipe", "scaler_mean", "scaler_scale", "params", "labels", "step_seconds"]
+    return [*names, "name", "min_history", *(["stamp", "gaps"] if form == 1 else ["reading"])]
+
+
+def read_parts(stored: Fields, form: int) -> dict[str, Any]:
+    """Fields of a `StreamModel` from what `to_dict` gave. Raises ModelError by field and rule."""
+    recipe = Recipe.from_dict(stored.plain("recipe"))
+    params = GaussianParams.from_dict(stored.plain("params"))
+    D = len(recipe.columns)
+    if params.n_features != D:
+        raise ModelError(f"params.means has {params.n_features} columns: the recipe has {D}")
+    scale = stored.array("scaler_scale", (D,))
+    if not (scale >= 1 / LARGEST).all():
+        raise stored.fault("scaler_scale", f"must be above 0, at least {1 / LARGEST:g}")
+    labels = stored.texts("labels")
+    if len(labels) != params.n_states:
+        raise stored.fault("labels", f"must be {params.n_states}, one for each state")
+    step = _read_step(stored, recipe)
+    return {
+        "recipe": recipe,
+        "scaler_mean": stored.array("scaler_mean", (D,)),
+        "scaler_scale": scale,
+        "params": params,
+        "labels": labels,
+        "step": step,
+        "reading": _read_reading(stored, form),
+        "name": stored.text("name"),
+        "min_history": stored.whole("min_history", least=max(1, recipe.warmup(step))),
+    }
+
+
+def _read_step(stored: Fields, recipe: Recipe) -> pd.Timedelta:
+    """Length of a bar: the timeframes are made of it, or it is that of ready feature rows."""
+    seconds = stored.number("step_seconds", above=0.0)
+    if seconds % 1 or seconds > _LONGEST_STEP.total_seconds():
+        raise stored.fault("step_seconds", "must be a whole number of seconds, at most 366 days")
+    step = pd.Timedelta(seconds=int(seconds))
+    for name in recipe.timeframes:
+        if timeframe_step(name) > _LONGEST_STEP:
+            raise ModelError(f"recipe.timeframes holds {name}: the longest bar is of 366 days")
+        if step != timeframe_step(recipe.grid) and timeframe_step(name) % step:
+            raise stored.fault("step_seconds", f"{name} must be a whole multiple of it")
+    return step
+
+
+def _read_reading(stored: Fields, form: int) -> ReadOptions:
+    """Read options; before format 2 a model kept two of them and read columns by their names."""
+    try:
+        if form == 1:
+            return ReadOptions(stored.text("stamp"), stored.text("gaps"))
+        reading = stored.part("reading")
+        names = [field.name for field in fields(ReadOptions)]
+        reading.only(names)
+        values: dict[str, Any] = {
+            name: reading.text_or_none(name) if name.endswith("_column") else reading.text(name)
+            for name in names
+        }
+        return ReadOptions(**values)
+    except ConfigError as error:
+        raise ModelError(f"reading: {error}") from None

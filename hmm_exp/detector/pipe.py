@@ -1,0 +1,376 @@
+"""Bars from a pipe, a regime for each closed bar out at once; a killed process can go on.
+
+The state is saved before the first line and whenever the input pauses, after the rows up to it were
+written. A process that was killed loads it, cuts from its output file what the state does not know,
+and leaves out bars that it has: the feed may begin again anywhere before.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+
+from hmm_exp.detector.stream import Regime, Stream, bar_names
+from hmm_exp.errors import ConfigError, DataError, ModelError
+from hmm_exp.market.bars import OHLCV
+from hmm_exp.market.columns import (
+    find_clock,
+    find_prices,
+    find_series,
+    find_timestamp,
+    find_volume,
+    is_bars_header,
+)
+from hmm_exp.market.options import ReadOptions
+
+_READ = 1 << 16  # bytes at once: what is there, without waiting for more
+_LONGEST = 1 << 20  # bytes of a line
+_TAIL = 4 << 20  # bytes of an output file that one read can have led to, and more
+
+
+def follow(
+    stream: Stream,
+    source: IO[bytes],
+    write: Callable[[list[Regime]], None],
+    pause: Callable[[], None],
+    refuse: Callable[[DataError], None],
+) -> None:
+    """Feed a stream from a pipe until it ends.
+
+    Bars that the stream has taken before are left out until the first newer one comes.
+
+    Parameters
+    ----------
+    stream
+        Takes the bars.
+    source
+        Lines of CSV under a header, or JSON objects; column names as in files of bars.
+    write
+        Takes the regimes of one bar, oldest first.
+    pause
+        Called before the first line, whenever all lines that have come were taken, and on the way
+        out of an error, but for one of writing.
+    refuse
+        Takes the error of a line that is no bar or of a bar that may not follow; raises to stop.
+
+    Raises
+    ------
+    HeaderError
+        The first line cannot be used, so that no other can; `refuse` is not asked.
+    """
+    model = stream.model
+    lines = BarLines(model.reading, model.name, model.recipe.needs)
+    overlaps = stream.time is not None
+    try:
+        pause()
+        for batch in _batches(source):
+            for line in batch:
+                try:
+                    bar = lines.bar(_text_of(line))
+                    overlaps = overlaps and (bar is None or stream.has_taken(bar[lines.names[0]]))
+                    if bar is not None and not overlaps:
+                        write(stream.update_all(bar))
+                except HeaderError:
+                    raise
+                except DataError as error:
+                    refuse(error)
+            pause()
+    except OSError:  # a row that may not be written: the state stays at those before it
+        raise
+    except BaseException:
+        pause()
+        raise
+    pause()
+
+
+def rewind(path: Path, latest: Regime | None) -> bool:
+    """Cut from an output what comes after a regime or is half-written; False where it is empty.
+
+    Raises ConfigError when a whole line of it is no regime.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("r+b") as file:
+        start = max(0, path.stat().st_size - _TAIL)
+        file.seek(start)
+        lines = file.read().splitlines(keepends=True)
+        while lines and (not lines[-1].endswith(b"\n") or _is_after(lines[-1], latest, path)):
+            lines.pop()
+        file.truncate(start + sum(map(len, lines)))
+        return start + sum(map(len, lines)) > 0
+
+
+def resumed(state: Path, fresh: Stream) -> Stream:
+    """The stream saved at `state`, with the options of a fresh one of the same model.
+
+    Raises ModelError when it was saved by another model, or one that reads bars in another way.
+    """
+    stream = Stream.load(state)
+    was, now = stream.model.to_dict(), fresh.model.to_dict()
+    readings = was.pop("reading"), now.pop("reading")
+    if was != now:
+        raise ModelError(
+            f"{state} was saved with another model ({stream.model.name}, up to {stream.time}): "
+            "give that model, or another --state"
+        )
+    for option, value in readings[0].items():
+        if option != "bad_rows" and value != readings[1][option]:
+            raise ModelError(
+                f"{state} was saved with data.{option}={value}, not {readings[1][option]}: read as "
+                "before, or give another --state"
+            )
+    stream.missing = fresh.missing
+    return stream
+
+
+def check_fresh(path: Path) -> None:
+    """Raise ConfigError where a new stream would write behind the rows of another."""
+    if path.exists() and path.stat().st_size:
+        raise ConfigError(
+            f"{path} holds rows already: go on from their state with --state, or move it away"
+        )
+
+
+def _batches(source: IO[bytes]) -> Iterator[list[bytes]]:
+    """Lines with their ends as they come, of a long one the beginning; a last one may lack its."""
+    begun = bytearray()
+    read = getattr(source, "read1", source.read)
+    while block := read(_READ):
+        *ends, rest = block.split(b"\n")
+        lines = [end + b"\n" for end in ends]
+        if lines:
+            lines[0] = bytes(begun) + lines[0]
+            begun.clear()
+        begun += rest
+        del begun[_LONGEST + 1 :]
+        yield lines
+    if begun.strip():
+        yield [bytes(begun)]
+
+
+def _text_of(line: bytes) -> str:
+    """Text of a line. Raises DataError for one without an end or too long for a bar."""
+    if len(line) > _LONGEST:
+        raise DataError(f"the line {line[:60]!r} has more than {_LONGEST:,} bytes")
+    if not line.endswith(b"\n"):
+        raise DataError(
+            f"the last line {line[:60]!r} has no end: it may be cut, so it was left out"
+        )
+    return line.decode("utf-8-sig", errors="replace")
+
+
+def _is_after(line: bytes, latest: Regime | None, path: Path) -> bool:
+    """Whether a line of output is of a later row than `latest`; a header is of none."""
+    text = line.decode(errors="replace").strip()
+    if text.startswith("timestamp,available_at,"):
+        return False
+    try:
+        known = json.loads(text)["available_at"] if text.startswith("{") else text.split(",")[1]
+        time = pd.Timestamp(datetime.fromisoformat(known), tz="UTC")
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise ConfigError(
+            f"{path} has the line {text[:60]!r}, which is no regime: move it away"
+        ) from None
+    return latest is None or time > latest.available_at
+
+
+_DELIMITERS = ",;\t|"
+_MOST_COLUMNS = 1000
+_CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[AaPp][Mm])?|\d{4}|\d{6}")
+
+
+class HeaderError(DataError):
+    """The first line names no columns, or not those that the model needs: nothing can be read."""
+
+
+class BarLines:
+    """Bars out of lines of text, CSV or JSON as the first line shows.
+
+    Later lines may be headers too, of the same or of other columns.
+
+    Parameters
+    ----------
+    reading
+        Which columns hold the times and the volume.
+    name
+        The instrument, to tell the base asset's volume from another.
+    needs
+        Columns that will be used; another one may be absent.
+
+    Attributes
+    ----------
+    names
+        Keys of the bars: those that a stream with this reading takes.
+    """
+
+    def __init__(self, reading: ReadOptions, name: str, needs: Collection[str] = OHLCV) -> None:
+        self.names = bar_names(reading)
+        self._reading, self._name, self._needs = reading, name, needs
+        self._header: list[str] | None = None
+        self._is_json = False
+        self._delimiter = ","
+        self._places: dict[str, str] = {}  # column of every name
+        self._columns: tuple[str, ...] | None = None  # among which they were found
+        self._clock: tuple[str, str] | None = None  # a date and a clock that make up the time
+        self._series: dict[str, Any] = {}  # what symbol and interval columns hold
+
+    def bar(self, line: str) -> dict[str, Any] | None:
+        """Read a line; None for a blank one and for a header.
+
+        Raises
+        ------
+        HeaderError
+            The first line cannot be used, so that no other can.
+        DataError
+            The line is no bar, or its header lacks a column.
+        """
+        text = line.strip()
+        if not text:
+            return None
+        values = self._of_json(text) if text.startswith("{") else self._of_csv(text)
+        if values is None:
+            return None
+        if tuple(values) != self._columns:
+            self._find_places(list(values))
+        self._check_series(values)
+        bar = {name: values[column] for name, column in self._places.items()}
+        if self._clock is not None:
+            date, clock = (str(values[column]) for column in self._clock)
+            bar[self.names[0]] = f"{date} {clock}" if _CLOCK.fullmatch(clock) else clock
+        return bar
+
+    def _of_json(self, text: str) -> dict[str, Any]:
+        self._is_json = True
+        try:
+            return json.loads(text, object_pairs_hook=_unique)
+        except (ValueError, RecursionError) as error:  # also of numbers with 4,300 digits
+            raise DataError(f"{text[:60]!r} is no JSON object: {error}") from None
+
+    def _of_csv(self, text: str) -> dict[str, Any] | None:
+        if self._header is None:
+            self._begin(text)
+            return None
+        if "close" in text.lower() and (names := self._header_in(text)):
+            if names != self._header:
+                self._header = names
+                self._find_places(names)
+            return None
+        fields = self._fields(text, self._delimiter)
+        if len(fields) != len(self._header):
+            raise DataError(f"{text[:60]!r} has {len(fields)} fields, not {len(self._header)}")
+        return dict(zip(self._header, fields, strict=True))
+
+    def _begin(self, text: str) -> None:
+        """Take the first line of CSV for the header."""
+        if self._is_json:
+            raise DataError(f"{text[:60]!r} is no JSON object")
+        names = self._header_in(text)
+        if names is None:
+            raise HeaderError(
+                f"{text[:60]!r} names no columns: send a header such as "
+                "timestamp,open,high,low,close,volume first, or JSON objects"
+            )
+        try:
+            self._find_places(names)
+        except DataError as error:
+            raise HeaderError(str(error)) from None
+        self._header = names
+
+    def _header_in(self, text: str) -> list[str] | None:
+        """Names of a line that is a header; its delimiter is that of the lines after it."""
+        for delimiter in _DELIMITERS:
+            try:
+                names = self._fields(text, delimiter)
+            except DataError:
+                return None
+            if is_bars_header(names):
+                self._delimiter = delimiter
+                return names
+        return None
+
+    def _fields(self, text: str, delimiter: str) -> list[str]:
+        try:
+            return [field.strip() for field in next(csv.reader([text], delimiter=delimiter))]
+        except csv.Error as error:
+            raise DataError(f"{text[:60]!r} is no line of CSV: {error}") from None
+
+    def _find_places(self, names: list[str]) -> None:
+        """Find the columns of a bar among names. Raises DataError, now and for lines to come."""
+        self._columns = None
+        if len(names) > _MOST_COLUMNS:
+            raise DataError(f"{len(names):,} columns are more than {_MOST_COLUMNS:,}")
+        reading = self._reading
+        time = find_timestamp(names, reading.bar_stamp, reading.timestamp_column)
+        columns = find_prices(names, self._needs)
+        if "volume" in self._needs or reading.volume_column is not None:
+            columns["volume"] = find_volume(names, reading.volume_column, self._name)
+        for column in (time, *columns.values()):
+            if names.count(column) > 1:
+                raise DataError(f"{names.count(column)} columns are named {column}")
+        keys = dict(zip(OHLCV, self.names[1:], strict=True))
+        self._places = {self.names[0]: time} | {keys[role]: c for role, c in columns.items()}
+        self._clock = find_clock(names, time)
+        self._columns = tuple(names)
+
+    def _check_series(self, values: dict[str, Any]) -> None:
+        """Raise DataError where a line is of another instrument than the first one."""
+        for kind, columns in find_series(list(values)).items():
+            for column in columns:
+                first = self._series.setdefault(column, values[column])
+                if values[column] != first:
+                    raise DataError(
+                        f"another {kind} in {column!r}: {str(values[column])[:40]!r} after "
+                        f"{str(first)[:40]!r}; a stream takes the bars of one"
+                    )
+
+
+class RegimeLines:
+    """Regimes as lines of text: CSV under a header, or JSON objects.
+
+    Parameters
+    ----------
+    file
+        Where lines go; `pause` flushes it.
+    n_states
+        For the header.
+    as_json
+        JSON objects in place of CSV.
+    headed
+        Whether the header is there already.
+    """
+
+    def __init__(self, file: IO[str], n_states: int, as_json: bool, headed: bool) -> None:
+        self._file, self._as_json = file, as_json
+        probs = [f"p_state_{k}" for k in range(n_states)]
+        self._names = ["timestamp", "available_at", "state", "label", *probs]
+        if not headed and not as_json:
+            file.write(",".join(self._names) + "\n")
+
+    def write(self, regimes: list[Regime]) -> None:
+        """Write a line for each regime and flush."""
+        for regime in regimes:
+            times = (_moment(regime.timestamp), _moment(regime.available_at))
+            values = (*times, regime.state, regime.label, *regime.probs)
+            if self._as_json:
+                line = json.dumps(dict(zip(self._names, values, strict=True)))
+            else:
+                line = ",".join(map(str, values))
+            self._file.write(line + "\n")
+        self._file.flush()
+
+
+def _moment(time: pd.Timestamp) -> str:
+    text = time.strftime("%Y-%m-%d %H:%M:%S")
+    return text if time.value % 1_000_000_000 == 0 else time.tz_localize(None).isoformat(sep=" ")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name is there twice")
+    return values

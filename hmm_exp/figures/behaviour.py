@@ -1,0 +1,220 @@
+"""Figures of how a model's states behave: how long visits last, and what the next bar does."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hmm_exp.figures.cells import (
+    Cell,
+    add_sheet,
+    cut,
+    draw_frames,
+    draw_title,
+    draw_xticks,
+    draw_yticks,
+    write,
+)
+from hmm_exp.figures.model import bars_text, expected_dwell
+from hmm_exp.figures.style import (
+    GREY,
+    INK,
+    MARGIN,
+    WIDTH,
+    draw_lines,
+    join,
+    new_figure,
+    padded,
+    regime_colors,
+    round_ticks,
+)
+
+_BASIS_POINT = 1e-4
+_ERRORS_95 = 1.96
+
+
+def dwell_times(
+    states: np.ndarray,
+    transmat: np.ndarray,
+    labels: Sequence[str],
+    *,
+    steps: np.ndarray | None = None,
+    subject: str = "",
+    kind: str = "filtered",
+) -> Figure:
+    """How long visits last against the geometric law of the transition matrix, one cell a state.
+
+    P(visit of at least n bars) is a_kk^(n-1) under the model: a straight line on the log axis.
+
+    Parameters
+    ----------
+    states
+        State of every row, shape (T,); negative where none is known.
+    transmat
+        Shape (K, K).
+    labels
+        Names of the states, calm first.
+    steps
+        Chain steps from the previous row, shape (T,); a visit ends where they are not 1.
+    subject
+        What the data is, for the line under the title.
+    kind
+        How the states were found: filtered, smoothed or viterbi.
+    """
+    n_states = len(labels)
+    runs = run_lengths(states, n_states, steps)
+    dwell = expected_dwell(transmat)
+    columns = n_states if n_states <= 4 else -(-n_states // 2)
+    height = 400 if n_states <= 4 else 520
+    figure = new_figure(
+        _runs_title(labels, runs, dwell),
+        join(f"Share of {kind} visits of at least n bars: dots seen, line expected", subject),
+        height=height,
+    )
+    sheet = add_sheet(figure)
+    least = np.log10(0.5 / max(10, *(len(lengths) for lengths in runs)))
+    cells = cut(n_states, columns, (MARGIN, 50, WIDTH, height - 56), (26, 48))
+    for k, cell in enumerate(cells):
+        cells[k] = cell = cell.scaled((1.0, _longest(runs[k], dwell[k])), (least, 0.0))
+        _draw_survival(sheet, cell, runs[k], transmat[k, k], regime_colors(n_states)[k])
+        draw_title(sheet, cell, f"{labels[k]}: mean {_mean(runs[k])}, law {bars_text(dwell[k])}")
+        draw_xticks(sheet, cell, [1.0, *round_ticks(0.3 * cell.xlim[1], cell.xlim[1], 3)])
+        if k % columns == 0:
+            decades = np.arange(0, least, -1 if least > -4 else -2)
+            draw_yticks(sheet, cell, decades, [f"{10.0**d:g}" for d in decades])
+    draw_frames(sheet, cells)
+    write(sheet, WIDTH / 2, 22, "length of visit n (bars)", ha="center", va="top", fontsize=9)
+    write(sheet, 16, height / 2, "share of visits", rotation=90, va="center", fontsize=9)
+    return figure
+
+
+def run_lengths(
+    states: np.ndarray, n_states: int, steps: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """Lengths of the uninterrupted visits to every state, in rows."""
+    new = np.ones(len(states), dtype=bool)
+    new[1:] = states[1:] != states[:-1]
+    if steps is not None:
+        new |= steps != 1
+    starts = np.flatnonzero(new)
+    lengths = np.diff(np.append(starts, len(states)))
+    return [lengths[states[starts] == k] for k in range(n_states)]
+
+
+def survival(runs: np.ndarray, most: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    """Run lengths that occur (at most `most` of them), and the share of runs at least as long."""
+    lengths, counts = np.unique(runs, return_counts=True)
+    share = counts[::-1].cumsum()[::-1] / max(len(runs), 1)
+    every = max(-(-len(lengths) // most), 1)
+    return lengths[::every], share[::every]
+
+
+def _longest(runs: np.ndarray, dwell: float) -> float:
+    """Right end of a cell: the longest visit, or three expected ones where none was seen."""
+    if len(runs):
+        return float(max(runs.max(), 4))
+    return float(max(3 * dwell, 4)) if np.isfinite(dwell) else 10.0
+
+
+def _mean(runs: np.ndarray) -> str:
+    return bars_text(runs.mean()) if len(runs) else "none seen"
+
+
+def _draw_survival(sheet: Axes, cell: Cell, runs: np.ndarray, stay: float, color: str) -> None:
+    """The straight line of the law over the dots of the data."""
+    lengths, share = survival(runs)
+    sheet.plot(*cell.at(lengths, np.log10(share)), "o", color=color, markersize=4.5, mew=0)
+    if stay > 0:
+        slope = np.log10(min(stay, 1.0))
+        end = min(cell.xlim[1], 1 + cell.ylim[0] / slope) if slope < 0 else cell.xlim[1]
+        sheet.plot(*cell.at([1, end], [0, slope * (end - 1)]), color=INK, linewidth=1)
+
+
+def _runs_title(labels: Sequence[str], runs: Sequence[np.ndarray], dwell: np.ndarray) -> str:
+    """The state whose visits differ most from the law."""
+    seen = [k for k, lengths in enumerate(runs) if len(lengths) and np.isfinite(dwell[k])]
+    if not seen:
+        return "No visit ends: nothing to compare with the geometric law"
+    ratios = {k: abs(np.log(runs[k].mean() / dwell[k])) for k in seen}
+    k = max(seen, key=lambda k: ratios[k])
+    if ratios[k] < np.log(1.1):
+        return "On average visits last as long as the geometric law says, within 10 %"
+    mean, expected = _mean(runs[k]), bars_text(dwell[k])
+    return f"Farthest off the law is {labels[k]}: visits of {mean} bars, {expected} expected"
+
+
+def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str = "") -> Figure:
+    """What the bar after each state did: mean return with its 95 % interval, and volatility.
+
+    Parameters
+    ----------
+    table
+        One row per state and part of the data. Columns `state` (0..K-1), `split` ("train",
+        "test", ...), `mean`, `mean_error` (its standard error) and `volatility`; log returns per
+        bar. `volatility_error` is drawn where it is there. Rows with NaN are left out.
+    labels
+        Names of the states, calm first.
+    subject
+        What the data is, for the line under the title.
+    """
+    table = table.dropna(subset=["mean", "volatility"]).fillna({"mean_error": 0.0})
+    height = 400
+    figure = new_figure(
+        _return_title(table, labels),
+        join(f"Next bar by state, 95 % intervals: {_fills(table)}", subject),
+        height=height,
+    )
+    sheet = add_sheet(figure)
+    cells = cut(2, 2, (MARGIN, 36, WIDTH + 36, height - 54), (62, 36))
+    for i, name in enumerate(("mean", "volatility")):
+        middle, half = _in_basis_points(table, name)
+        low, high = padded(min(0, (middle - half).min()), max(0, (middle + half).max()))
+        low = low if name == "mean" else 0.0
+        cell = cells[i] = cells[i].scaled((-0.5, len(labels) - 0.5), (low, high))
+        _draw_intervals(sheet, cell, table, middle, half, regime_colors(len(labels)))
+        draw_title(sheet, cell, f"{name} of the log return per bar (basis points)")
+        draw_yticks(sheet, cell, round_ticks(*cell.ylim, 5))
+        draw_xticks(sheet, cell, range(len(labels)), labels)
+    draw_frames(sheet, cells)
+    return figure
+
+
+def _in_basis_points(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A column and half its 95 % interval, zero where its error is not given."""
+    half = np.zeros(len(table))
+    if f"{name}_error" in table:
+        half = _ERRORS_95 * table[f"{name}_error"].fillna(0.0).to_numpy()
+    return table[name].to_numpy() / _BASIS_POINT, half / _BASIS_POINT
+
+
+def _draw_intervals(sheet: Axes, cell: Cell, table: pd.DataFrame, middle, half, palette) -> None:
+    """Dots side by side for the parts of the data: the first filled, the others hollow."""
+    part = pd.factorize(table["split"])[0]
+    x = table["state"].to_numpy() + 0.24 * (part - part.max() / 2)
+    colors = [palette[k] for k in table["state"]]
+    if cell.ylim[0] < 0:
+        draw_lines(sheet, [cell.at(cell.xlim, [0, 0])], GREY, linewidths=0.8)
+    bars = [cell.at([at] * 2, [m - h, m + h]) for at, m, h in zip(x, middle, half, strict=True)]
+    draw_lines(sheet, bars, colors, linewidths=2)
+    faces = [color if p == 0 else "white" for color, p in zip(colors, part, strict=True)]
+    x, y = cell.at(x, middle)
+    sheet.scatter(x, y, s=52, c=faces, edgecolors=colors, linewidths=1.8, zorder=3)
+
+
+def _fills(table: pd.DataFrame) -> str:
+    splits = dict.fromkeys(table["split"])
+    return ", ".join(f"{'hollow' if i else 'filled'} {name}" for i, name in enumerate(splits))
+
+
+def _return_title(table: pd.DataFrame, labels: Sequence[str]) -> str:
+    """States whose mean is away from zero, with one sign, in every part of the data."""
+    side = np.sign(table["mean"]).where(table["mean"].abs() > _ERRORS_95 * table["mean_error"], 0)
+    sides = side.groupby(table["state"]).agg(["min", "max"])
+    steady = sides.index[(sides["min"] == sides["max"]) & (sides["min"] != 0)]
+    parts = " and ".join(dict.fromkeys(table["split"]))
+    if not len(steady):
+        return f"No state's mean next-bar return stands clear of zero on {parts}"
+    names = ", ".join(f"{labels[k]} ({'+' if sides['min'][k] > 0 else '−'})" for k in steady)
+    return f"Mean next-bar return clear of zero on {parts}: {names}"

@@ -1,0 +1,127 @@
+"""Small multiples in one Axes: a sheet in pixels, cut into cells that each have their own scale.
+
+An Axes costs 20 ms to draw, a cell costs its labels; 36 features would take a second otherwise.
+
+    sheet = add_sheet(figure)
+    for cell in cut(n=6, columns=3, box=(60, 30, 980, 380)):
+        cell = cell.scaled((0, 10), (0, 1))
+        sheet.plot(*cell.at(x, y))
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hmm_exp.figures.style import DPI, FAINT, GREY, INK, draw_lines, number, shorten
+
+_POINTS = 8
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A rectangle of the sheet in pixels, with the data ranges that it shows."""
+
+    left: float
+    bottom: float
+    width: float
+    height: float
+    xlim: tuple[float, float] = (0.0, 1.0)
+    ylim: tuple[float, float] = (0.0, 1.0)
+
+    def scaled(self, xlim: tuple[float, float], ylim: tuple[float, float]) -> "Cell":
+        """The same rectangle for other data ranges."""
+        return replace(self, xlim=xlim, ylim=ylim)
+
+    def x(self, values) -> np.ndarray:
+        """Data to pixels along the sheet's width."""
+        low, high = self.xlim
+        return self.left + self.width * (np.asarray(values, dtype=float) - low) / (high - low)
+
+    def y(self, values) -> np.ndarray:
+        """Data to pixels along the sheet's height."""
+        low, high = self.ylim
+        return self.bottom + self.height * (np.asarray(values, dtype=float) - low) / (high - low)
+
+    def at(self, x, y) -> np.ndarray:
+        """Points of the data in pixels, shape (2, n)."""
+        return np.stack(np.broadcast_arrays(self.x(x), self.y(y)))
+
+
+def add_sheet(figure: Figure) -> Axes:
+    """An invisible Axes over the whole figure whose data coordinates are pixels."""
+    width, height = figure.get_size_inches() * DPI
+    sheet = figure.add_axes((0, 0, 1, 1))
+    sheet.set_axis_off()
+    sheet.set(xlim=(0, width), ylim=(0, height))
+    return sheet
+
+
+def cut(
+    n: int, columns: int, box: tuple[float, float, float, float], gap: tuple[float, float]
+) -> list[Cell]:
+    """`n` equal cells in rows of `columns`, from the top left of `box` (x0, y0, x1, y1).
+
+    `gap` is what stays free right of and above each cell, in pixels.
+    """
+    x0, y0, x1, y1 = box
+    rows = -(-n // columns)
+    width, height = (x1 - x0) / columns, (y1 - y0) / rows
+    return [
+        Cell(
+            x0 + (i % columns) * width,
+            y1 - (i // columns + 1) * height,
+            width - gap[0],
+            height - gap[1],
+        )
+        for i in range(n)
+    ]
+
+
+def draw_frames(sheet: Axes, cells: Sequence[Cell]) -> None:
+    """The left and the bottom edge of every cell, as one artist."""
+    edges = [
+        np.array(
+            [
+                [c.left, c.left, c.left + c.width],
+                [c.bottom + c.height, c.bottom, c.bottom],
+            ]
+        )
+        for c in cells
+    ]
+    draw_lines(sheet, edges, FAINT, linewidths=0.8, zorder=0)
+
+
+def draw_title(sheet: Axes, cell: Cell, text: str, room: float = 0) -> None:
+    """A line above the cell, shortened to `room` pixels or the cell's width, the wider."""
+    short = shorten(text, _POINTS, max(room, cell.width))
+    write(sheet, cell.left, cell.bottom + cell.height + 5, short, color=INK)
+
+
+def draw_yticks(
+    sheet: Axes,
+    cell: Cell,
+    ticks: Iterable[float],
+    names: Sequence[str] | None = None,
+) -> None:
+    """Labels left of the cell."""
+    for tick, name in zip(ticks, names or [number(t) for t in ticks], strict=True):
+        write(sheet, cell.left - 4, float(cell.y(tick)), name, ha="right", va="center")
+
+
+def draw_xticks(
+    sheet: Axes,
+    cell: Cell,
+    ticks: Iterable[float],
+    names: Sequence[str] | None = None,
+) -> None:
+    """Labels below the cell."""
+    for tick, name in zip(ticks, names or [number(t) for t in ticks], strict=True):
+        write(sheet, float(cell.x(tick)), cell.bottom - 4, name, ha="center", va="top")
+
+
+def write(sheet: Axes, x: float, y: float, text: str, *, color: str = GREY, **style) -> None:
+    """Small text at a place in pixels."""
+    sheet.text(x, y, text, color=color, **{"fontsize": _POINTS, "parse_math": False, **style})

@@ -1,0 +1,279 @@
+"""Figures that judge a model: its gain through time, and its forecast residuals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.special import ndtr, ndtri
+
+from hmm_exp.figures.cells import (
+    Cell,
+    add_sheet,
+    cut,
+    draw_frames,
+    draw_title,
+    draw_xticks,
+    draw_yticks,
+    write,
+)
+from hmm_exp.figures.decimate import group_size
+from hmm_exp.figures.style import (
+    FAINT,
+    GREY,
+    INK,
+    MARGIN,
+    WIDTH,
+    add_axes,
+    add_key,
+    days,
+    draw_lines,
+    join,
+    mark_splits,
+    new_figure,
+    number,
+    padded,
+    percent,
+    round_ticks,
+    set_ticks,
+    set_time_axis,
+)
+from hmm_exp.judge.residuals import (
+    ResidualLimits,
+    autocorrelation,
+    cut_squares,
+    rejections,
+    residual_effects,
+)
+
+_WEEK = 7 * 86_400_000_000_000  # ns
+_LINES = (INK, "#9a9a9a", "#8e5ea2")  # far from the regimes' colours
+_SERIES = 6  # that fit beside each other
+_LAGS = 20
+_REACH = 4.5  # deviations shown of a QQ plot
+_SQUARES = _LINES[2]
+
+
+def cumulative_gain(
+    time: np.ndarray,
+    gains: Mapping[str, np.ndarray],
+    *,
+    splits: Mapping[str, int],
+    subject: str = "",
+) -> Figure:
+    """Gain of the model added up through time, from zero again in every part of the data.
+
+    A steady slope is skill, one steep week is luck.
+
+    Parameters
+    ----------
+    time
+        `available_at` of the bars whose return is forecast, nanoseconds since 1970 UTC,
+        increasing, shape (N,).
+    gains
+        Gain per bar in nats by the name of the baseline, such as "static" and "EWMA", at most
+        three, each of shape (N,); NaN where a bar is not scored.
+    splits
+        First instant (nanoseconds) of every part: {"train": ..., "val": ..., "test": ...}. The
+        title speaks of the last.
+    subject
+        What the data is, for the line under the title.
+    """
+    last = max(splits, key=lambda name: splits[name])
+    judged = time >= splits[last]
+    first = next(iter(gains))
+    figure = new_figure(
+        _gain_title({name: gain[judged] for name, gain in gains.items()}, last),
+        join(
+            "Gain in log score, from zero in every part",
+            _best_week(time[judged], gains[first][judged], f"{last} gain over {first}"),
+            subject,
+        ),
+    )
+    axes = add_axes(figure, xlabel="time (UTC)", ylabel="cumulative gain (nats)")
+    starts = np.searchsorted(time, sorted(splits.values()))
+    low, high = 0.0, 0.0
+    for gain, color in zip(gains.values(), _LINES, strict=False):
+        x, y = _courses(time, gain, starts)
+        axes.plot(x, y, color=color, linewidth=1.6)
+        low, high = np.nanmin([low, *y]), np.nanmax([high, *y])
+    axes.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
+    set_time_axis(axes, time)
+    axes.set_ylim(*padded(low, high, 0.05))
+    ticks = round_ticks(*axes.get_ylim(), 5)
+    set_ticks(axes, "y", ticks, map(number, ticks))
+    mark_splits(axes, splits)
+    add_key(figure, [f"over {name}" for name in gains], _LINES[: len(gains)])
+    return figure
+
+
+def _courses(
+    time: np.ndarray, gain: np.ndarray, starts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The course of every part from zero, with a break between parts and few points in each."""
+    edges = [*starts, len(time)]
+    size = group_size(len(time))
+    xs: list[np.ndarray] = []
+    ys: list[np.ndarray] = []
+    for start, end in pairwise(edges):
+        if start == end:
+            continue
+        course = np.cumsum(np.nan_to_num(gain[start:end]))
+        shown = np.append(np.arange(0, end - start - 1, size), end - start - 1)
+        xs += [days(time[start:end][shown]), days(time[end - 1 : end])]
+        ys += [course[shown], np.array([np.nan])]
+    return np.concatenate(xs), np.concatenate(ys)
+
+
+def _gain_title(gains: Mapping[str, np.ndarray], part: str) -> str:
+    texts = []
+    for name, gain in gains.items():
+        seen = gain[np.isfinite(gain)]
+        texts.append(f"{_signed(seen.mean())} over {name}" if len(seen) else f"none over {name}")
+    return f"Gain on {part}, nats per bar: {', '.join(texts)}"
+
+
+def _best_week(time: np.ndarray, gain: np.ndarray, what: str) -> str:
+    """What share of a positive gain came in its best week; nothing for less than two weeks."""
+    if len(time) == 0 or time[-1] - time[0] < 2 * _WEEK:
+        return ""
+    course = np.concatenate([[0.0], np.cumsum(np.nan_to_num(gain))])
+    after = np.searchsorted(time, time + _WEEK)
+    best = (course[after] - course[:-1]).max()
+    return f"best week: {percent(best / course[-1])} of the {what}" if course[-1] > 0 else ""
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}".replace("-", "−")
+
+
+@dataclass(frozen=True, eq=False)
+class _Series:
+    """Residuals with all that is said of them."""
+
+    name: str
+    z: np.ndarray  # (T,)
+    effect: str  # that stands out most
+    size: float
+    rejected: bool
+    memory: np.ndarray  # (2, lags): autocorrelations of z and of its squares
+
+
+def residuals(
+    series: Mapping[str, np.ndarray],
+    *,
+    limits: ResidualLimits | None = None,
+    subject: str = "",
+) -> Figure:
+    """Forecast pseudo-residuals: quantiles against the normal ones, and autocorrelations.
+
+    Parameters
+    ----------
+    series
+        Residuals (T,) by name, NaN where none: the features and, last, the next return. Of more
+        than six the last is drawn and those that the model fits worst.
+    limits
+        Effects beyond which a series rejects the model.
+    subject
+        What the data is, for the line under the title.
+    """
+    limits = limits or ResidualLimits()
+    judged = [_judge(name, z, limits) for name, z in series.items()]
+    shown = _worst(judged)
+    of = f"{len(shown)} of {len(judged)}, the worst" if len(shown) < len(judged) else ""
+    height = 520
+    figure = new_figure(
+        _residual_title(judged),
+        join("Forecast pseudo-residuals: a right model is on the lines", of, subject),
+        height=height,
+    )
+    sheet = add_sheet(figure)
+    cells = cut(2 * len(shown), len(shown), (MARGIN, 46, WIDTH + 14, height - 56), (34, 50))
+    reach, room = (-_REACH, _REACH), _memory_range(shown)
+    quantiles = [cell.scaled(reach, reach) for cell in cells[: len(shown)]]
+    memories = [cell.scaled((0.5, _LAGS + 0.5), room) for cell in cells[len(shown) :]]
+    for one, above, below in zip(shown, quantiles, memories, strict=True):
+        draw_title(sheet, above, one.name)
+        draw_title(sheet, below, "rejected" if one.rejected else "within limits")
+        _draw_quantiles(sheet, above, one.z)
+        _draw_memory(sheet, below, one.memory, limits.memory)
+    _label(sheet, quantiles, memories)
+    add_key(figure, ["residuals", "their squares"], [INK, _SQUARES])
+    return figure
+
+
+def _judge(name: str, z: np.ndarray, limits: ResidualLimits) -> _Series:
+    effects = residual_effects(z)
+    if effects is None:
+        return _Series(name, z, "", 0.0, False, np.zeros((2, _LAGS)))
+    sizes = {
+        "distance from normal": effects.ks,
+        "memory": effects.memory,
+        "memory of squares": effects.square_memory,
+    }
+    effect = max(sizes, key=lambda name: sizes[name])
+    memory = np.array([autocorrelation(x, _LAGS) for x in (z, cut_squares(z))])
+    rejected = bool(rejections(name, effects, limits))
+    return _Series(name, z, effect, sizes[effect], rejected, memory)
+
+
+def _worst(judged: Sequence[_Series]) -> list[_Series]:
+    """The last and at most five others, those with the largest effects, in the order given."""
+    kept = sorted(judged[:-1], key=lambda one: -one.size)[: _SERIES - 1]
+    return [one for one in judged if one in kept or one is judged[-1]]
+
+
+def _residual_title(judged: Sequence[_Series]) -> str:
+    rejected = [one for one in judged if one.rejected]
+    if not rejected:
+        return f"Residuals of all {len(judged)} series are within limits"
+    worst = max(rejected, key=lambda one: one.size)
+    text = f"{len(rejected)} of {len(judged)} series rejected"
+    return f"{text}, most {worst.name}: {worst.effect} {worst.size:.2f}"
+
+
+def _draw_quantiles(sheet: Axes, cell: Cell, z: np.ndarray) -> None:
+    """Sample quantiles at evenly spaced normal ones; what leaves the cell is drawn at its edge."""
+    ends = [-_REACH, _REACH]
+    draw_lines(sheet, [cell.at(ends, ends)], GREY, linewidths=0.8)
+    z = z[np.isfinite(z)]
+    if len(z) == 0:
+        return
+    reach = min(-float(ndtri(0.5 / len(z))), _REACH)
+    normal = np.linspace(-reach, reach, 161)
+    sample = np.clip(np.quantile(z, ndtr(normal)), -_REACH, _REACH)
+    sheet.plot(*cell.at(normal, sample), "o", color=INK, markersize=2.2, mew=0)
+
+
+def _draw_memory(sheet: Axes, cell: Cell, memory: np.ndarray, limit: float) -> None:
+    """Autocorrelations as stems side by side; dashed lines at the limit of a rejection."""
+    draw_lines(sheet, [cell.at(cell.xlim, [0, 0])], GREY, linewidths=0.8)
+    edges = [cell.at(cell.xlim, [sign * limit] * 2) for sign in (-1, 1)]
+    draw_lines(sheet, edges, FAINT, linewidths=0.8, linestyles=[(0, (4, 3))])
+    for heights, color, shift in zip(memory, (INK, _SQUARES), (-0.2, 0.2), strict=True):
+        stems = [cell.at([lag + shift] * 2, [0, h]) for lag, h in enumerate(heights, start=1)]
+        draw_lines(sheet, stems, color, linewidths=1.6)
+
+
+def _memory_range(shown: Sequence[_Series]) -> tuple[float, float]:
+    """One range for all cells, wide enough for every autocorrelation and for the limits."""
+    every = np.concatenate([[-0.25, 0.25], *(one.memory.ravel() for one in shown)])
+    return padded(float(every.min()), float(every.max()), 0.05)
+
+
+def _label(sheet: Axes, quantiles: Sequence[Cell], memories: Sequence[Cell]) -> None:
+    """Ticks, with those of the y axis on the first column alone, and the names of the axes."""
+    for above, below in zip(quantiles, memories, strict=True):
+        draw_xticks(sheet, above, (-3, 0, 3))
+        draw_xticks(sheet, below, (1, 5, 10, 15, 20))
+    draw_yticks(sheet, quantiles[0], (-3, 0, 3))
+    draw_yticks(sheet, memories[0], round_ticks(*memories[0].ylim, 4))
+    draw_frames(sheet, [*quantiles, *memories])
+    for cells, name in ((quantiles, "quantile of residuals"), (memories, "autocorrelation")):
+        middle = cells[0].bottom + cells[0].height / 2
+        write(sheet, 20, middle, name, rotation=90, ha="center", va="center", fontsize=9)
+    write(sheet, WIDTH / 2, 20, "lag (rows)", ha="center", va="top", fontsize=9)
+    beneath = quantiles[0].bottom - 18
+    write(sheet, WIDTH / 2, beneath, "normal quantile", ha="center", va="top", fontsize=9)

@@ -1,0 +1,191 @@
+"""Figures of the parameters of one fitted model: transitions and state means."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hmm_exp.figures.cells import Cell, add_sheet, cut, draw_frames, draw_title, draw_yticks, write
+from hmm_exp.figures.style import (
+    FAINT,
+    INK,
+    MARGIN,
+    WIDTH,
+    add_axes,
+    add_key,
+    draw_heat,
+    draw_lines,
+    join,
+    new_figure,
+    padded,
+    regime_colors,
+    round_ticks,
+    set_ticks,
+)
+
+_LEAST_SHOWN = 5e-5  # transitions below are left blank
+
+
+def transition_matrix(
+    transmat: np.ndarray, labels: Sequence[str], *, bar: str = "", subject: str = ""
+) -> Figure:
+    """Transition probabilities as a heat map on a log shade, expected dwell times beside it.
+
+    Parameters
+    ----------
+    transmat
+        Row k: from state k, shape (K, K).
+    labels
+        Names of the states, calm first.
+    bar
+        Name of one bar, such as "1H", for the unit of the dwell times.
+    subject
+        What the data is, for the line under the title.
+    """
+    n_states = len(labels)
+    dwell = expected_dwell(transmat)
+    blank = "blank: below 0.00005" if (transmat < _LEAST_SHOWN).any() else ""
+    figure = new_figure(
+        _dwell_title(labels, dwell),
+        join("Probability of the next state, on a log shade", blank, subject),
+        height=360 if n_states <= 5 else 440,
+    )
+    matrix = add_axes(
+        figure, left=110, right=440, top=74, bottom=52, xlabel="to state", ylabel="from state"
+    )
+    with np.errstate(divide="ignore"):
+        shade = np.clip(1 + np.log10(transmat) / 4, 0, 1)
+    names = [[_probability(p) for p in row] for row in transmat]
+    draw_heat(matrix, transmat, names, shade)
+    set_ticks(matrix, "x", range(n_states), labels)
+    set_ticks(matrix, "y", range(n_states), labels)
+    unit = f"expected dwell (bars of {bar})" if bar else "expected dwell (bars)"
+    beside = add_axes(figure, left=600, right=100, top=74, bottom=52, xlabel=unit)
+    _draw_dwell_bars(beside, dwell)
+    return figure
+
+
+def expected_dwell(transmat: np.ndarray) -> np.ndarray:
+    """Mean length of a visit in bars, 1 / (1 - a_kk), infinite for an absorbing state."""
+    with np.errstate(divide="ignore"):
+        return 1.0 / np.maximum(1.0 - np.diag(transmat), 0.0)
+
+
+def _draw_dwell_bars(axes: Axes, dwell: np.ndarray) -> None:
+    """One bar per state in line with its row of the matrix."""
+    n_states, finite = len(dwell), np.isfinite(dwell)
+    longest = dwell[finite].max() if finite.any() else 1.0
+    axes.barh(range(n_states), np.where(finite, dwell, longest), 0.5, color=regime_colors(n_states))
+    for k, bars in enumerate(dwell):
+        at = min(bars, longest) + 0.02 * longest
+        axes.text(at, k, bars_text(bars), va="center", fontsize=9, color=INK)
+    axes.set_xlim(0, longest)
+    axes.set_ylim(n_states - 0.5, -0.5)
+
+
+def _dwell_title(labels: Sequence[str], dwell: np.ndarray) -> str:
+    if len(labels) == 1:
+        return "One state: nothing to switch to"
+    short, long = int(dwell.argmin()), int(dwell.argmax())
+    return (
+        f"Visits to {labels[long]} last longest, {bars_text(dwell[long])} bars expected; "
+        f"to {labels[short]} shortest, {bars_text(dwell[short])}"
+    )
+
+
+def bars_text(bars: float) -> str:
+    """A length of visits as it is written everywhere: 8.3, 120, ∞."""
+    if not np.isfinite(bars):
+        return "∞"
+    return f"{bars:,.0f}" if bars >= 99.95 else f"{bars:.1f}"
+
+
+def _probability(p: float) -> str:
+    """Three decimals, four near 0 and 1; empty when it would be zero."""
+    if p < _LEAST_SHOWN:
+        return ""
+    if p > 1 - _LEAST_SHOWN:
+        return "1"
+    return f"{p:.4f}"[1:] if p < 0.01 or p > 0.995 else f"{p:.3f}"[1:]
+
+
+def state_means(
+    means: np.ndarray,
+    sds: np.ndarray,
+    features: Sequence[str],
+    labels: Sequence[str],
+    *,
+    unit: str = "z",
+    subject: str = "",
+) -> Figure:
+    """Mean and one standard deviation of every feature in every state, one cell per feature.
+
+    Parameters
+    ----------
+    means, sds
+        Per state and feature, shape (K, D).
+    features, labels
+        Names of the D features and of the K states, calm first.
+    unit
+        "z": multiples of the train spread, all cells share one scale. "raw": each cell its own.
+    subject
+        What the data is, for the line under the title.
+    """
+    columns = min(len(features), 3 if 4 < len(features) <= 9 else 4)
+    rows = -(-len(features) // columns)
+    height = max(110 * rows, 240) + 100
+    units = "in standard deviations of train" if unit == "z" else "in the feature's own unit"
+    figure = new_figure(
+        _means_title(means, sds, features, labels),
+        join(f"Mean ± 1 standard deviation per state, {units}", subject),
+        height=height,
+    )
+    box = (MARGIN - 8, 14, WIDTH, height - 84)
+    cells = cut(len(features), columns, box, (54 if unit == "raw" else 24, 34))
+    low, high = (means - sds), (means + sds)
+    sheet = add_sheet(figure)
+    shared = padded(low.min(), high.max())
+    cells = [
+        cell.scaled((-0.6, len(labels) - 0.4), shared if unit == "z" else padded(*ends))
+        for cell, *ends in zip(cells, low.min(axis=0), high.max(axis=0), strict=True)
+    ]
+    draw_frames(sheet, cells)
+    _draw_means(sheet, cells, means, sds)
+    for i, (cell, name) in enumerate(zip(cells, features, strict=True)):
+        draw_title(sheet, cell, name, room=(WIDTH - MARGIN) / columns - 8)
+        if unit == "raw" or i % columns == 0:
+            draw_yticks(sheet, cell, round_ticks(*cell.ylim, 3))
+    add_key(figure, labels, regime_colors(len(labels)))
+    if unit == "z":
+        middle = (height - 84) / 2
+        write(sheet, 18, middle, "train deviations", rotation=90, va="center", fontsize=9)
+    return figure
+
+
+def _draw_means(sheet: Axes, cells: Sequence[Cell], means: np.ndarray, sds: np.ndarray) -> None:
+    """All whiskers, all dots and all zero lines: three artists at any number of cells."""
+    n_states, n_features = means.shape
+    colors = regime_colors(n_states) * n_features
+    at = np.arange(n_states)
+    dots = [cell.at(at, means[:, d]) for d, cell in enumerate(cells)]
+    whiskers = [
+        cell.at([k, k], [means[k, d] - sds[k, d], means[k, d] + sds[k, d]])
+        for d, cell in enumerate(cells)
+        for k in at
+    ]
+    zeros = [c.at(c.xlim, [0, 0]) for c in cells if c.ylim[0] < 0 < c.ylim[1]]
+    draw_lines(sheet, zeros, FAINT, linewidths=0.8, linestyles="dashed", zorder=0)
+    draw_lines(sheet, whiskers, colors, linewidths=2)
+    x, y = np.hstack(dots)
+    sheet.scatter(x, y, s=34, c=list(colors), linewidths=0, zorder=3)
+
+
+def _means_title(means, sds, features, labels) -> str:
+    """The feature whose state means lie farthest apart, against the spread inside the states."""
+    if len(labels) == 1:
+        return f"One state over {len(features)} features"
+    between, within = means.max(axis=0) - means.min(axis=0), sds.mean(axis=0)
+    apart = between / np.maximum(within, np.finfo(float).tiny)
+    d = int(apart.argmax())
+    return f"States differ most in {features[d]}: means {apart[d]:.1f} standard deviations apart"

@@ -1,0 +1,349 @@
+"""Figures of the search: criteria over the number of states, convergence, a sweep's BIC."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hmm_exp.figures.cells import (
+    Cell,
+    add_sheet,
+    cut,
+    draw_frames,
+    draw_title,
+    draw_xticks,
+    draw_yticks,
+    write,
+)
+from hmm_exp.figures.style import (
+    ACCENT,
+    GREY,
+    INK,
+    MARGIN,
+    WIDTH,
+    add_axes,
+    capitalize,
+    join,
+    new_figure,
+    number,
+    padded,
+    round_ticks,
+    set_ticks,
+    text_width,
+)
+
+_CRITERIA = {  # column: colour, dashes, width
+    "bic": (INK, "-", 2.2),
+    "icl": (INK, (0, (1, 1.4)), 1.6),
+    "hqc": (GREY, (0, (5, 2)), 1.4),
+    "aic": ("#9a9a9a", "-", 1.4),
+    "cv": ("#8e5ea2", (0, (3, 1, 1, 1)), 1.8),
+}
+_COVARIANCES = {  # colour, dashes, marker
+    "full": (INK, "-", "s"),
+    "diag": (INK, (0, (5, 2)), "o"),
+    "tied": ("#8a8a8a", "-", "^"),
+    "spherical": ("#8a8a8a", (0, (1, 1.4)), "v"),
+}
+_OFF_SCALE = 3.0  # how far above the others the null leaves the axis
+_SAME_OPTIMUM = 0.1  # nats
+_FLOOR = 1e-3  # nats
+_FAINT_INK = "#c4c4c4"
+
+
+def criteria(table: pd.DataFrame, *, chosen: int | None = None, subject: str = "") -> Figure:
+    """AIC, BIC, HQC and ICL over the number of states, each above its own lowest value.
+
+    Parameters
+    ----------
+    table
+        One row per number of states. Columns `n_states` and any of `bic aic hqc icl`; the row of
+        one state is the null. With a boolean column `eligible`, ineligible fits are drawn hollow.
+    chosen
+        The number of states that the run took.
+    subject
+        What the data is, for the line under the title.
+    """
+    table = table.sort_values("n_states").reset_index(drop=True)
+    band = "band: chosen" if chosen is not None else ""
+    figure = new_figure(
+        _criteria_title(table, chosen),
+        join("Above each criterion's lowest, which is ringed", band, _hollow(table), subject),
+    )
+    axes = add_axes(
+        figure, right=130, top=72, xlabel="number of states", ylabel="above the lowest (2 × nats)"
+    )
+    states = table["n_states"].to_numpy()
+    names = [name for name in _CRITERIA if name in table and table[name].notna().any()]
+    excess = {name: (table[name] - table[name].min()).to_numpy(float) for name in names}
+    top = _axis_top(states, excess)
+    if chosen is not None:
+        axes.axvline(chosen, color=ACCENT, linewidth=8, alpha=0.15)
+    for name in reversed(names):
+        _draw_criterion(axes, table, name, excess[name])
+    axes.set_ylim(-0.05 * top, top)
+    axes.set_xlim(states.min() - 0.4, states.max() + 0.4)
+    set_ticks(axes, "x", states, map(str, states))
+    ticks = round_ticks(0, top, 5) if len(table) > 1 else np.zeros(1)
+    set_ticks(axes, "y", ticks, map(number, ticks))
+    _name_lines(axes, names, excess, top)
+    _note_null(axes, states, excess, top)
+    return figure
+
+
+def _axis_top(states: np.ndarray, excess: dict[str, np.ndarray]) -> float:
+    """Upper end of the axis: the null is left out when it would flatten everything else."""
+    every = np.concatenate(list(excess.values()))
+    several = np.concatenate([v[states > 1] for v in excess.values()])
+    most = np.nanmax(several, initial=0.0)
+    if (states > 1).sum() > 1 and np.nanmax(every) > _OFF_SCALE * most > 0:
+        return float(1.3 * most)
+    return float(1.1 * np.nanmax(every)) or 1.0
+
+
+def _draw_criterion(axes: Axes, table: pd.DataFrame, name: str, excess: np.ndarray) -> None:
+    color, dashes, width = _CRITERIA[name]
+    states = table["n_states"].to_numpy()
+    eligible = _eligible(table)
+    axes.plot(states, excess, color=color, linestyle=dashes, linewidth=width, gid=name)
+    for rows, face in ((eligible, color), (~eligible, "white")):
+        if rows.any():
+            axes.plot(states[rows], excess[rows], "o", color=color, mfc=face, markersize=5)
+    best = int(np.nanargmin(excess))
+    axes.plot(states[best], 0, "o", color=ACCENT, markersize=13, mfc="none", mew=1.8)
+
+
+def _name_lines(axes: Axes, names: Sequence[str], excess: dict, top: float) -> None:
+    """A key in the right margin, in the order of the lines' ends."""
+    ends = {name: min(np.nan_to_num(excess[name][-1], nan=top), top) for name in names}
+    for i, name in enumerate(sorted(names, key=lambda n: -ends[n])):
+        color, dashes, width = _CRITERIA[name]
+        y = 0.95 - 0.09 * i
+        axes.plot(
+            [1.03, 1.07],
+            [y, y],
+            color=color,
+            linestyle=dashes,
+            linewidth=width,
+            transform=axes.transAxes,
+            clip_on=False,
+        )
+        axes.text(
+            1.08,
+            y,
+            name.upper(),
+            transform=axes.transAxes,
+            va="center",
+            fontsize=9,
+            color=INK,
+        )
+
+
+def _note_null(axes: Axes, states: np.ndarray, excess: dict, top: float) -> None:
+    """How far off the axis one state is, where it is."""
+    name = next(iter(excess))
+    if 1 not in states or not excess[name][states == 1][0] > top:
+        return
+    text = f"↑ one state: {name.upper()} {number(excess[name][states == 1][0])} above"
+    axes.text(0.75, 0.97 * top, text, va="top", fontsize=9, color=GREY)
+
+
+def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
+    if len(table) == 1:
+        return f"{capitalize(_states(int(table['n_states'].iloc[0])))}: nothing to compare with"
+    bic = table.set_index("n_states")["bic"].dropna().sort_values()
+    best = int(bic.index[0])
+    text = f"BIC is lowest at {_states(best)}"
+    if len(bic) > 1:
+        ahead = number(round(bic.iloc[1] - bic.iloc[0], 1))
+        text += f", {ahead} below {_states(int(bic.index[1]))}"
+    if not _eligible(table)[(table["n_states"] == best).to_numpy()].all():
+        text += ", but ineligible"
+    if chosen is not None and chosen != best:
+        text = f"{_states(chosen)} chosen; {text}"
+    elif best == bic.index.max() and (bic.index > 1).sum() > 1:
+        text += "; the grid ends there"
+    return capitalize(text)
+
+
+def _states(n: int) -> str:
+    return "one state" if n == 1 else f"{n} states"
+
+
+def _eligible(table: pd.DataFrame) -> np.ndarray:
+    if "eligible" not in table:
+        return np.ones(len(table), dtype=bool)
+    return table["eligible"].fillna(True).to_numpy(bool)
+
+
+def _hollow(table: pd.DataFrame) -> str:
+    return "" if _eligible(table).all() else "hollow: ineligible"
+
+
+def convergence(
+    histories: Sequence[np.ndarray],
+    *,
+    polished: Sequence[bool] | None = None,
+    subject: str = "",
+) -> Figure:
+    """Distance of every start from the best log-likelihood reached, by iteration, on a log axis.
+
+    Parameters
+    ----------
+    histories
+        What EM climbs, the log-likelihood plus the log prior (nats), after every iteration of
+        each start.
+    polished
+        Which starts were run to the end; the short ones are drawn faint. All when left out.
+    subject
+        What the data is, for the line under the title.
+    """
+    full = np.ones(len(histories), dtype=bool) if polished is None else np.asarray(polished, bool)
+    finals = np.array([h[-1] if len(h) else -np.inf for h in histories])
+    best = int(np.argmax(np.where(full, finals, -np.inf)))
+    gaps = [np.maximum(finals[best] - np.asarray(h, dtype=float), _FLOOR) for h in histories]
+    short = "" if full.all() else "faint: short starts"
+    figure = new_figure(
+        _convergence_title(finals, full, best, len(histories[best])),
+        join(
+            "Log-likelihood with its prior",
+            "thick: best start",
+            f"dashed: {_SAME_OPTIMUM} nat, the same optimum",
+            short,
+            subject,
+        ),
+    )
+    axes = add_axes(figure, right=40, top=76, xlabel="iteration", ylabel="nats below the best end")
+    rest = full & (np.arange(len(full)) != best)
+    _draw_starts(axes, [gaps[i] for i in np.flatnonzero(~full)], _FAINT_INK, 1.0)
+    _draw_starts(axes, [gaps[i] for i in np.flatnonzero(rest)], GREY, 1.2)
+    _draw_starts(axes, [gaps[best]], ACCENT, 2.6)
+    _set_gap_axes(axes, gaps)
+    return figure
+
+
+def _draw_starts(axes: Axes, gaps: Sequence[np.ndarray], color: str, width: float) -> None:
+    """Curves of one kind as one NaN-broken line, and a dot where each ends."""
+    gaps = [gap for gap in gaps if len(gap)]
+    if not gaps:
+        return
+    x = np.concatenate([np.append(np.arange(1.0, len(gap) + 1), np.nan) for gap in gaps])
+    axes.plot(x, np.concatenate([np.append(gap, np.nan) for gap in gaps]), color=color, lw=width)
+    axes.plot([len(gap) for gap in gaps], [gap[-1] for gap in gaps], "o", color=color, ms=width + 3)
+
+
+def _set_gap_axes(axes: Axes, gaps: Sequence[np.ndarray]) -> None:
+    """Decades of nats; a line where ends still count as the same optimum."""
+    longest = max(len(gap) for gap in gaps)
+    highest = max(gap.max(initial=1.0) for gap in gaps)
+    decades = np.arange(np.log10(_FLOOR), np.ceil(np.log10(highest)) + 1).astype(int)
+    axes.set_yscale("log")
+    axes.set_ylim(_FLOOR / 1.6, 10.0 ** decades[-1])
+    axes.set_xlim(1 - 0.02 * longest, 1.02 * longest + 1)
+    names = ["≤ 0.001", *(number(10.0**d) for d in decades[1:])]
+    set_ticks(axes, "y", 10.0**decades, names)
+    ticks = round_ticks(1, longest, 6)
+    whole = ticks[ticks == ticks.round()]
+    set_ticks(axes, "x", whole, map(number, whole))
+    axes.axhline(_SAME_OPTIMUM, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+
+
+def _convergence_title(finals: np.ndarray, full: np.ndarray, best: int, n_iter: int) -> str:
+    n, near = full.sum(), (full & (finals >= finals[best] - _SAME_OPTIMUM)).sum()
+    if n == 1:
+        return f"One start, at its end after {n_iter} iterations"
+    kind = "starts" if full.all() else "polished starts"
+    text = f"{near} of {n} {kind} end within {_SAME_OPTIMUM} nat of the best"
+    return f"{text}, which took {n_iter} iterations"
+
+
+def bic_by_space(
+    table: pd.DataFrame,
+    *,
+    winner: tuple[str, str, int] | None = None,
+    subject: str = "",
+) -> Figure:
+    """BIC over the number of states, one cell per observation space, one line per covariance.
+
+    BIC ranks fits inside one space only, so every cell has its own zero.
+
+    Parameters
+    ----------
+    table
+        One row per fit: `space`, `covariance`, `n_states`, `bic`; with a boolean column
+        `eligible`, ineligible fits are drawn hollow.
+    winner
+        Space, covariance and number of states of the sweep's winner.
+    subject
+        What was swept, for the line under the title.
+    """
+    spaces = list(dict.fromkeys(table["space"]))
+    columns = min(len(spaces), 3)
+    rows = -(-len(spaces) // columns)
+    height = rows * (290 if rows == 1 else 220) + 130
+    figure = new_figure(
+        _sweep_title(table, winner),
+        join(
+            "BIC above the lowest of its observation space (2 × nats)",
+            "ringed: the winner" if winner else "",
+            _hollow(table),
+            subject,
+        ),
+        height=height,
+    )
+    sheet = add_sheet(figure)
+    cells = cut(len(spaces), columns, (MARGIN, 40, WIDTH + 30, height - 90), (62, 46))
+    for i, (cell, space) in enumerate(zip(cells, spaces, strict=True)):
+        part = table[table["space"] == space]
+        cells[i] = _draw_space(sheet, cell, part, space, winner)
+    draw_frames(sheet, cells)
+    write(sheet, WIDTH / 2, 16, "number of states", ha="center", va="top", fontsize=9)
+    _name_covariances(sheet, list(dict.fromkeys(table["covariance"])), height - 70)
+    return figure
+
+
+def _draw_space(sheet: Axes, cell: Cell, part: pd.DataFrame, space: str, winner) -> Cell:
+    """The lines of one observation space; returns the cell with its scale."""
+    shown = part.assign(excess=part["bic"] - part["bic"].min()).sort_values("n_states")
+    several = shown[shown["n_states"] > 1]
+    if several["n_states"].nunique() > 1:  # one state would flatten the rest
+        shown = several
+    states = np.unique(shown["n_states"])
+    cell = cell.scaled(
+        (states[0] - 0.5, states[-1] + 0.5), padded(0, float(shown["excess"].max()) or 1.0)
+    )
+    for covariance, line in shown.groupby("covariance", sort=False):
+        color, dashes, marker = _COVARIANCES.get(str(covariance), (GREY, "-", "D"))
+        x, y = cell.at(line["n_states"], line["excess"])
+        sheet.plot(x, y, color=color, linestyle=dashes, linewidth=1.5)
+        for rows, face in ((_eligible(line), color), (~_eligible(line), "white")):
+            sheet.plot(x[rows], y[rows], marker, color=color, mfc=face, markersize=6)
+        if winner is not None and winner[:2] == (space, covariance):
+            won = (line["n_states"] == winner[2]).to_numpy()
+            sheet.plot(x[won], y[won], "o", color=ACCENT, markersize=15, mfc="none", mew=2)
+    draw_title(sheet, cell, space)
+    draw_yticks(sheet, cell, round_ticks(0, cell.ylim[1], 4))
+    draw_xticks(sheet, cell, states, [str(k) for k in states])
+    return cell
+
+
+def _name_covariances(sheet: Axes, names: Sequence[str], y: float) -> None:
+    left = 26.0
+    for name in names:
+        color, dashes, marker = _COVARIANCES.get(name, (GREY, "-", "D"))
+        sheet.plot([left, left + 30], [y, y], color=color, linestyle=dashes, linewidth=1.5)
+        sheet.plot(left + 15, y, marker, color=color, markersize=6)
+        write(sheet, left + 38, y, name, color=INK, va="center_baseline", fontsize=9)
+        left += 38 + text_width(name) + 18
+
+
+def _sweep_title(table: pd.DataFrame, winner: tuple[str, str, int] | None) -> str:
+    n_spaces = table["space"].nunique()
+    n_fits = int((table["n_states"] > 1).sum()) or len(table)  # one state is every cell's null
+    fits = f"{n_fits} fits in {n_spaces} observation space{'s' if n_spaces > 1 else ''}"
+    if winner is None:
+        return f"{fits}: no eligible winner"
+    space, covariance, n_states = winner
+    return f"Won by {space} with {_states(n_states)} and {covariance} covariance, among {fits}"

@@ -1,0 +1,294 @@
+"""Figures over time: the price by regime, the probabilities, recovered against planted regimes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from hmm_exp.figures.decimate import (
+    COLUMNS,
+    column_means,
+    column_times,
+    group_size,
+    majority,
+    regime_lines,
+)
+from hmm_exp.figures.style import (
+    FAINT,
+    add_axes,
+    add_key,
+    days,
+    draw_heat,
+    join,
+    mark_splits,
+    new_figure,
+    number,
+    padded,
+    percent,
+    regime_colors,
+    round_ticks,
+    set_ticks,
+    set_time_axis,
+)
+
+_LOG_FROM = 3.0  # highest over lowest price that asks for a log axis
+_CERTAIN = 0.9
+_UPRIGHT = 5  # columns of a matrix beside a strip that leave room for level names
+_AREAS = COLUMNS // 2  # columns of two pixels: narrower ones look like a bar code
+
+
+def price(
+    time: np.ndarray,
+    close: np.ndarray,
+    states: np.ndarray,
+    labels: Sequence[str],
+    *,
+    splits: Mapping[str, int] | None = None,
+    subject: str = "",
+    kind: str = "filtered",
+    unit: str = "quote currency",
+) -> Figure:
+    """Close price coloured by regime, one line per regime however many bars there are.
+
+    Parameters
+    ----------
+    time
+        `available_at` in nanoseconds since 1970 UTC, increasing, shape (T,).
+    close
+        Closing prices, shape (T,).
+    states
+        State of every bar, calm first, shape (T,); negative where none is known.
+    labels
+        Names of the states, calm first.
+    splits
+        First instant (nanoseconds) of every part: {"train": ..., "val": ..., "test": ...}.
+    subject
+        What the data is, such as "BTCUSDT 1H, v1, diag", for the line under the title.
+    kind
+        How the states were found: filtered, smoothed or viterbi.
+    unit
+        Unit of the price.
+    """
+    shares = occupancy(states, len(labels))
+    logarithmic = bool(np.nanmax(close) > _LOG_FROM * np.nanmin(close))
+    scale = "log scale" if logarithmic else ""
+    size = group_size(len(time))
+    most = f"most frequent of {size} bars per pixel" if size > 1 else ""
+    figure = new_figure(
+        occupancy_title(labels, shares), join(f"Close by {kind} regime", most, scale, subject)
+    )
+    colors = regime_colors(len(labels))
+    names = [f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True)]
+    axes = add_axes(figure, xlabel="time (UTC)", ylabel=f"close ({unit})")
+    _draw_price(axes, time, close, states, colors)
+    _set_price_axis(axes, close, logarithmic)
+    set_time_axis(axes, time)
+    mark_splits(axes, splits or {})
+    unknown = bool((states < 0).any())
+    add_key(figure, names + ["none yet"] * unknown, [*colors, *[FAINT] * unknown])
+    return figure
+
+
+def _draw_price(axes: Axes, time, close, states, colors) -> None:
+    n_states = len(colors)
+    known = np.where(states < 0, n_states, states)
+    lines = regime_lines(days(time), close, known, n_states + 1, breaks=_holes(time))
+    for (x, y), color in zip(lines, (*colors, FAINT), strict=True):
+        if len(x):
+            axes.plot(x, y, color=color, linewidth=1.3, solid_capstyle="projecting")
+
+
+def _holes(time: np.ndarray) -> np.ndarray:
+    """Rows after a visible hole: over 25 usual steps and over 1 % of the span."""
+    step = np.diff(time, prepend=time[:1])
+    usual = np.median(step[1:]) if len(step) > 1 else 0
+    return (step > 25 * usual) & (step > 0.01 * (time[-1] - time[0]))
+
+
+def _set_price_axis(axes: Axes, close: np.ndarray, logarithmic: bool) -> None:
+    low, high = float(np.nanmin(close)), float(np.nanmax(close))
+    if logarithmic:
+        ticks = _log_ticks(low, high)
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.05, high * (high / low) ** 0.05)
+    else:
+        ticks = round_ticks(low, high, 5)
+        axes.set_ylim(*padded(low, high, 0.05))
+    set_ticks(axes, "y", ticks, map(number, ticks))
+
+
+def _log_ticks(low: float, high: float) -> np.ndarray:
+    """Round prices a factor of 1.4 to 10 apart, at most seven of them."""
+    tens = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        ticks = np.outer(tens, digits).ravel()
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if len(ticks) <= 7:
+            return ticks
+    return ticks[:: -(-len(ticks) // 7)]
+
+
+def probabilities(
+    time: np.ndarray,
+    probs: np.ndarray,
+    labels: Sequence[str],
+    *,
+    splits: Mapping[str, int] | None = None,
+    subject: str = "",
+    kind: str = "filtered",
+) -> Figure:
+    """Probability of every regime over time, stacked calm to turbulent.
+
+    Parameters
+    ----------
+    time
+        `available_at` in nanoseconds since 1970 UTC, increasing, shape (T,).
+    probs
+        Probabilities, shape (T, K); rows of NaN are left blank.
+    labels, splits, subject, kind
+        As in `price`.
+    """
+    with np.errstate(invalid="ignore"):
+        certain = (probs.max(axis=1) > _CERTAIN).sum() / max(np.isfinite(probs[:, 0]).sum(), 1)
+    title = f"One regime is more than {percent(_CERTAIN)} probable in {percent(certain)} of bars"
+    size = group_size(len(time), _AREAS)
+    averaged = f"mean of {size} bars per column" if size > 1 else ""
+    figure = new_figure(title, join(f"{kind.capitalize()} probabilities", averaged, subject))
+    axes = add_axes(figure, xlabel="time (UTC)", ylabel="probability")
+    colors = regime_colors(len(labels))
+    _draw_stack(axes, time, probs, colors)
+    set_time_axis(axes, time)
+    axes.set_ylim(0, 1)
+    set_ticks(axes, "y", (0, 0.5, 1), ("0", "0.5", "1"))
+    mark_splits(axes, splits or {})
+    add_key(figure, labels, colors)
+    return figure
+
+
+def _draw_stack(axes: Axes, time: np.ndarray, probs: np.ndarray, colors: Sequence[str]) -> None:
+    """Every area reaches down to zero, turbulent at the back: no seams between neighbours."""
+    x = np.append(days(column_times(time, _AREAS)), days(time[-1:]))
+    heights = np.cumsum(column_means(probs, _AREAS), axis=1)
+    heights[:, -1] = np.where(np.isfinite(heights[:, -1]), 1.0, np.nan)
+    heights = np.vstack([heights, heights[-1:]])
+    for k in range(len(colors))[::-1]:
+        axes.fill_between(
+            x,
+            heights[:, k],
+            where=np.isfinite(heights[:, k]),
+            step="post",
+            color=colors[k],
+            linewidth=0,
+        )
+
+
+def recovered(
+    time: np.ndarray,
+    planted: np.ndarray,
+    states: np.ndarray,
+    labels: Sequence[str],
+    *,
+    planted_labels: Sequence[str] | None = None,
+    subject: str = "",
+    kind: str = "filtered",
+) -> Figure:
+    """Recovered against planted regimes: what share of each was found, and when.
+
+    Parameters
+    ----------
+    time
+        `available_at` in nanoseconds since 1970 UTC, increasing, shape (T,).
+    planted, states
+        True and recovered state of every bar, calm first, shape (T,); negative is unknown.
+    labels, planted_labels
+        Names of the recovered and of the planted states; the same names when left out.
+    subject, kind
+        As in `price`.
+    """
+    truth = tuple(planted_labels or labels)
+    shares = confusion(planted, states, len(truth), len(labels))
+    figure = new_figure(
+        _recovered_title(truth, labels, shares),
+        join(f"Planted against {kind} regimes of the synthetic market", subject),
+        height=400,
+    )
+    bottom = 52 if len(labels) <= _UPRIGHT else 76
+    matrix = add_axes(
+        figure,
+        left=110,
+        right=540,
+        top=78,
+        bottom=bottom,
+        xlabel="recovered as (% of the planted bars)",
+        ylabel="planted",
+    )
+    draw_heat(matrix, shares, [[f"{100 * s:.0f}" for s in row] for row in shares], shares)
+    _name_cells(matrix, truth, labels)
+    strip = add_axes(figure, left=570, right=20, top=78, bottom=bottom, xlabel="time (UTC)")
+    _draw_strips(strip, time, (planted, len(truth)), (states, len(labels)))
+    return figure
+
+
+def confusion(planted: np.ndarray, states: np.ndarray, n_planted: int, n_states: int) -> np.ndarray:
+    """Share of each planted regime's bars that each state got, shape (n_planted, n_states)."""
+    known = (planted >= 0) & (states >= 0)
+    counts = np.zeros((n_planted, n_states))
+    np.add.at(counts, (planted[known], states[known]), 1)
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def _recovered_title(truth: Sequence[str], labels: Sequence[str], shares: np.ndarray) -> str:
+    if len(truth) != len(labels):
+        regimes = "1 regime" if len(labels) == 1 else f"{len(labels)} regimes"
+        return f"{regimes} recovered where {len(truth)} were planted"
+    found = np.diag(shares)
+    worst = int(found.argmin())
+    return (
+        f"Balanced accuracy {percent(found.mean())}; hardest to find is "
+        f"{truth[worst]}, {percent(found[worst])} of its bars"
+    )
+
+
+def _name_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
+    turn = 0 if len(columns) <= _UPRIGHT else 90
+    set_ticks(axes, "x", range(len(columns)), columns, rotation=turn)
+    set_ticks(axes, "y", range(len(rows)), rows)
+
+
+def _draw_strips(axes: Axes, time: np.ndarray, *rows: tuple[np.ndarray, int]) -> None:
+    """One band per series of states, the most frequent state of every pixel column."""
+    for height, (states, n_states) in zip((1, 0), rows, strict=True):
+        palette = np.array([to_rgb(c) for c in (*regime_colors(n_states), FAINT)])
+        band = palette[majority(states, n_states, _AREAS)][None]
+        extent = (*days(time[[0, -1]]), height + 0.08, height + 0.92)
+        axes.imshow(band, extent=extent, aspect="auto", interpolation="nearest")
+    set_time_axis(axes, time)
+    axes.set_ylim(0, 2)
+    set_ticks(axes, "y", (0.5, 1.5), ("recovered", "planted"))
+
+
+def occupancy(states: np.ndarray, n_states: int) -> np.ndarray:
+    """Share of the bars with a known state that each state holds, shape (n_states,)."""
+    counts = np.bincount(states[states >= 0], minlength=n_states)
+    return counts / max(counts.sum(), 1)
+
+
+def occupancy_title(labels: Sequence[str], shares: np.ndarray) -> str:
+    """Where the bars were, in words; beyond three states the ends and the most frequent one."""
+    if len(labels) == 1:
+        return f"One regime, {labels[0]}, holds every bar"
+    if len(labels) <= 3:
+        return ", ".join(f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True)) + (
+            " of bars"
+        )
+    most = int(np.argmax(shares))
+    if most == len(labels) - 1:
+        return (
+            f"Most frequent regime is the most turbulent, {labels[most]}: {percent(shares[most])}"
+        )
+    return (
+        f"Most frequent regime is {labels[most]}, {percent(shares[most])} of bars; "
+        f"the most turbulent, {labels[-1]}, holds {percent(shares[-1])}"
+    )

@@ -1,0 +1,333 @@
+"""EM for Gaussian hidden Markov models, compiled, from one start to where it stops.
+
+Same parameters, priors and M step as `hmmlearn.hmm.GaussianHMM` (0.3.3): from the same start the
+two climb through the same log-likelihoods. What this one adds: missing rows and gaps are missing
+observations rather than ends of sequences, covariances have a floor, and the result says honestly
+why the climb stopped.
+
+>>> result = em(X, steps, start, n_iter=500, tol=1e-2)
+>>> result.status, result.log_lik, result.params.means
+('tolerance', -41234.5, array(...))
+
+One call is one thread and releases the GIL throughout, so restarts run side by side in threads; the
+bits of a result do not depend on how many there are.
+
+The E step is `e_step.e_step`, and for the iterations where that would lose a probability below
+the range of a float64, `e_step_log.e_step`. The M step is `em_update.update`.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hmm_exp.compiling import announce, entry, inlined
+from hmm_exp.errors import FitError
+from hmm_exp.hmm.em import e_step, e_step_log
+from hmm_exp.hmm.em.progress import follow
+from hmm_exp.hmm.em.rows import Rows, aligned_zeros, lay_out
+from hmm_exp.hmm.em.update import KINDS, Model, Prior, Stats, copy, log_prior, update, whiten
+from hmm_exp.hmm.params import GaussianParams
+
+COVAR_FLOOR = 1e-8  # of the data's variance
+PATIENCE = 3  # gains in a row below `tol`: a single one is often a plateau
+
+_STATUS = ("tolerance", "cap", "fall")
+_TOLERANCE, _CAP, _FALL, _LOST, _IN_LOGS = range(5)
+_ROUNDING = 1e-12  # of the objective: a change below it is no fall
+
+
+@dataclass(frozen=True)
+class Priors:
+    """hmmlearn's prior parameters, under its names and with its defaults.
+
+    Attributes
+    ----------
+    startprob_prior, transmat_prior
+        Dirichlet parameters, scalars or shapes (K,) and (K, K).
+    means_prior, means_weight
+        Mean (scalar or anything that spreads to (K, D)) and scalar precision of the normal prior.
+    covars_prior, covars_weight
+        Scale and scalar weight of the inverse gamma ("diag", "spherical") or inverse Wishart prior.
+    """
+
+    startprob_prior: ArrayLike = 1.0
+    transmat_prior: ArrayLike = 1.0
+    means_prior: ArrayLike = 0.0
+    means_weight: float = 0.0
+    covars_prior: ArrayLike = 1e-2
+    covars_weight: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class EMResult:
+    """Where a climb ended.
+
+    Attributes
+    ----------
+    params
+        The parameters `log_lik` belongs to.
+    log_lik, objective
+        Log-likelihood of `params` in nats, and the same with the log prior added.
+    history, objective_history
+        Both after 0, 1, 2, ... updates. Entry i of `history` is hmmlearn's `monitor_.history[i]`.
+        After a fall they end with the lower value, which is not that of `params`.
+    status
+        "tolerance": `PATIENCE` gains of the objective in a row below `tol`; "cap": `n_iter` updates
+        made; "fall": the objective fell, and `params` are those before the fall.
+    mass
+        Expected number of observed rows in every state, shape (K,).
+    floor_hits
+        Whether the covariance floor holds up a feature of a state of `params`, shape (K, D).
+    n_log_domain
+        E steps that had to be made in the log domain.
+    """
+
+    params: GaussianParams
+    log_lik: float
+    objective: float
+    history: np.ndarray
+    objective_history: np.ndarray
+    status: str
+    mass: np.ndarray
+    floor_hits: np.ndarray
+    n_log_domain: int
+
+    @property
+    def converged(self) -> bool:
+        """Whether the climb ended because there was next to nothing left to gain."""
+        return self.status == "tolerance"
+
+    @property
+    def n_iter(self) -> int:
+        """Updates made."""
+        return len(self.history) - 1
+
+
+def em(
+    X: np.ndarray | Rows,
+    steps: np.ndarray | None,
+    start: GaussianParams,
+    *,
+    n_iter: int = 500,
+    tol: float = 1e-2,
+    covar_floor: float = COVAR_FLOOR,
+    priors: Priors | None = None,
+    params: str = "stmc",
+    log_domain: bool = False,
+) -> EMResult:
+    """Climb from `start` to a maximum of the penalised likelihood.
+
+    Parameters
+    ----------
+    X
+        Observations, shape (T, D), a row with any NaN wholly missing; or `lay_out(X, steps)`, made
+        once for many starts.
+    steps
+        Chain steps from the row before, shape (T,): 0 starts a sequence from `startprob`, 1 is the
+        neighbour, m + 1 means m missing rows in between. None (one sequence without gaps) or
+        ignored when X is laid out already.
+    start
+        Where to start. What is zero in startprob and transmat stays zero.
+    n_iter
+        Most updates to make.
+    tol
+        Gain of the penalised objective, in nats, below which an update counts as none.
+    covar_floor
+        Least variance of a feature given the features before it, relative to its variance in the
+        data. hmmlearn's `min_covar` is no floor (it enters its starting covariances only), so it
+        has no place here.
+    priors
+        hmmlearn's defaults unless given.
+    params
+        What may change, by hmmlearn's letters: (s)tartprob, (t)ransmat, (m)eans, (c)ovars.
+    log_domain
+        Make every E step in the log domain: slow, for tests and doubts.
+
+    Raises
+    ------
+    FitError
+        Observations that cannot be used, a start that does not fit them or cannot have made them.
+    """
+    rows = X if isinstance(X, Rows) else lay_out(X, _steps(X, steps))
+    if start.n_features != rows.centre.size:
+        raise FitError(f"start has {start.n_features} features, X has {rows.centre.size}")
+    if n_iter < 0 or not covar_floor > 0:
+        raise FitError(f"n_iter={n_iter} must be >= 0, covar_floor={covar_floor} positive")
+    full = start.covariance_type in ("full", "tied")
+    model = _model(start, rows.centre)
+    best = _model(start, rows.centre)
+    prior = _prior(priors or Priors(), start, rows.centre, params)
+    floor = absolute_floor(rows, start.covariance_type, covar_floor)
+    work = _work(rows, start.n_states, n_iter, full)
+    follow(work.progress, work.history)
+    status = _climb(rows, model, best, prior, floor, tol, work, log_domain, False)
+    while status == _IN_LOGS:
+        i = work.progress[0]
+        work.history[i] = e_step_log.e_step(rows, model, work.forward, work.stats)
+        status = _climb(rows, model, best, prior, floor, tol, work, log_domain, True)
+    n_updates, _, n_log = (int(count) for count in work.progress)
+    if status == _LOST:
+        raise FitError(f"the log-likelihood of the start is {work.history[0]}")
+    last = n_updates - 1 if status == _FALL else n_updates
+    return EMResult(
+        params=_params(best, rows.centre, start.covariance_type),
+        log_lik=float(work.history[last]),
+        objective=float(work.objective[last]),
+        history=work.history[: n_updates + 1].copy(),
+        objective_history=work.objective[: n_updates + 1].copy(),
+        status=_STATUS[status],
+        mass=work.best_mass,
+        floor_hits=work.best_hits,
+        n_log_domain=n_log,
+    )
+
+
+def announce_compilation() -> None:
+    """Tell the user, in one line to the logger `hmm_exp.hmm`, when the next fit has to compile."""
+    announce(_climb)
+
+
+def absolute_floor(rows: Rows, covariance_type: str, relative: float = COVAR_FLOOR) -> np.ndarray:
+    """Least variance of every feature given the features before it, shape (D,)."""
+    floor = relative * np.where(rows.spread > 0, rows.spread, 1.0)
+    if covariance_type == "spherical":
+        floor[:] = floor.mean()  # one variance, one floor
+    return floor
+
+
+class _Work(NamedTuple):
+    """All memory of a climb besides the models, allocated once."""
+
+    forward: np.ndarray  # ((n + 1) * K, LANES)
+    lanes: e_step.Scratch
+    stats: Stats
+    hits: np.ndarray  # (K, D), of the current model
+    best_hits: np.ndarray  # (K, D)
+    best_mass: np.ndarray  # (K,)
+    history: np.ndarray  # (n_iter + 1,)
+    objective: np.ndarray  # (n_iter + 1,)
+    progress: np.ndarray  # updates made, gains below `tol` in a row, E steps in logs
+
+
+@entry
+def _climb(rows, model, best, prior, floor, tol, work, log_domain, resumed):
+    """Iterate until `best` is final; a status, or `_IN_LOGS` to be resumed after that E step."""
+    i = work.progress[0]
+    while True:
+        if not resumed:
+            whiten(model, floor, work.hits)
+            exact = False
+            if not log_domain:
+                work.history[i], exact = e_step.e_step(
+                    rows, model, work.forward, work.lanes, work.stats
+                )
+            if not exact:
+                work.progress[2] += 1
+                return _IN_LOGS
+        resumed = False
+        objective = work.history[i] + log_prior(model, prior)
+        work.objective[i] = objective
+        if not np.isfinite(objective):
+            return _FALL if i > 0 else _LOST
+        if i > 0:
+            gain = objective - work.objective[i - 1]
+            if gain < -_ROUNDING * abs(objective):
+                return _FALL
+            work.progress[1] = work.progress[1] + 1 if gain < tol else 0
+        _keep(model, best, work)
+        if work.progress[1] >= PATIENCE:
+            return _TOLERANCE
+        if i == work.history.size - 1:
+            return _CAP
+        update(model, work.stats, prior)
+        i += 1
+        work.progress[0] = i
+
+
+@inlined
+def _keep(model, best, work):
+    """What is at hand is the best so far."""
+    copy(model.startprob, best.startprob)
+    copy(model.transmat.ravel(), best.transmat.ravel())
+    copy(model.means.ravel(), best.means.ravel())
+    copy(model.covars.ravel(), best.covars.ravel())
+    copy(work.hits.ravel(), work.best_hits.ravel())
+    copy(work.stats.mass, work.best_mass)
+
+
+def _steps(X: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
+    if steps is not None:
+        return steps
+    one_sequence = np.ones(len(X), dtype=np.int64)
+    one_sequence[:1] = 0
+    return one_sequence
+
+
+def _model(params: GaussianParams, centre: np.ndarray) -> Model:
+    """A copy of the parameters in the kernels' shapes."""
+    K, D = params.means.shape
+    return Model(
+        startprob=params.startprob.copy(),
+        transmat=params.transmat.copy(),
+        means=params.means - centre,
+        covars=np.ascontiguousarray(params.full_covars()),
+        whiten=np.zeros((K, D, D)),
+        shift=np.zeros((K, D)),
+        log_norm=np.zeros(K),
+        kind=np.array([KINDS.index(params.covariance_type)]),
+    )
+
+
+def _prior(priors: Priors, start: GaussianParams, centre: np.ndarray, updated: str) -> Prior:
+    """Spread the prior parameters as hmmlearn's broadcasting does."""
+    K, D = start.means.shape
+    scatter = np.zeros((K, D, D))
+    if start.covariance_type in ("full", "tied"):
+        scatter[:] = priors.covars_prior
+    else:
+        scatter[:, np.arange(D), np.arange(D)] = priors.covars_prior
+    return Prior(
+        startprob=np.broadcast_to(_floats(priors.startprob_prior), K).copy(),
+        transmat=np.broadcast_to(_floats(priors.transmat_prior), (K, K)).copy(),
+        means=np.broadcast_to(_floats(priors.means_prior), (K, D)) - centre,
+        scatter=scatter,
+        weights=np.array([priors.means_weight, priors.covars_weight], dtype=np.float64),
+        updated=np.array([letter in updated for letter in "stmc"]),
+    )
+
+
+def _floats(values: ArrayLike) -> np.ndarray:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _work(rows: Rows, K: int, n_iter: int, full: bool) -> _Work:
+    D = rows.centre.size
+    n = rows.code.shape[0] - 1
+    stats = Stats(np.zeros(K), np.zeros((K, K)), np.zeros(K), np.zeros((K, D)), np.zeros((K, D, D)))
+    return _Work(
+        forward=aligned_zeros((n + 1) * K),
+        lanes=e_step.scratch(K, D, full),
+        stats=stats,
+        hits=np.zeros((K, D), dtype=np.bool_),
+        best_hits=np.zeros((K, D), dtype=np.bool_),
+        best_mass=np.zeros(K),
+        history=np.zeros(n_iter + 1),
+        objective=np.zeros(n_iter + 1),
+        progress=np.zeros(3, dtype=np.int64),
+    )
+
+
+def _params(model: Model, centre: np.ndarray, covariance_type: str) -> GaussianParams:
+    """The way back from the kernels' shapes."""
+    diagonal = np.diagonal(model.covars, axis1=1, axis2=2)
+    covars = {
+        "full": model.covars,
+        "tied": model.covars[0],
+        "diag": diagonal,
+        "spherical": diagonal[:, 0],
+    }[covariance_type]
+    return GaussianParams(
+        model.startprob, model.transmat, model.means + centre, covars.copy(), covariance_type
+    )

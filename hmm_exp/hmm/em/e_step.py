@@ -1,0 +1,428 @@
+"""The E step, eight stretches of the series at a time.
+
+Filter and smoother are chains: row t waits for row t - 1, so their arithmetic cannot use more than
+one SIMD lane. Here the series is cut into 8 stretches (`em_rows`) that move in step, one per lane.
+The recursions are those of `em_log`, in plain probabilities:
+
+    f_t(j) = b_j(x_t) sum_i f_t-1(i) A_ij / |f_t-1|,     log-likelihood = sum_t ln |f_t|,
+
+with b the density over the row's largest, whose logarithm is added apart; and back
+
+    r_j = g_t+1(j) / p_t+1(j),   g_t(i) = f_t(i) / |f_t| sum_j A_ij r_j,   pairs: f_t(i) A_ij r_j.
+
+*Where a lane begins* is not known before the lane before it has ended. It is guessed, by filtering
+the last `warm_up` rows of the lane before from equal probabilities (the chain forgets where it
+started). Then the guess is *checked*: every lane's end must agree with the next lane's guess to
+1e-12 of every single probability. A step of the recursion never enlarges such a relative error (in
+Hilbert's metric positive maps do not expand: Birkhoff 1957), and the first lane begins with a known
+row, so agreement all along proves all lanes right to about 1e-12. If they do not agree, the ends
+become the new guesses and the sweep is repeated: after p sweeps the first p lanes are exact, so the
+8th is, whatever the model. The warm-up doubles when it was too short. Backward the same (there
+an error does not grow either, as each step is a Markov kernel).
+
+*What underflows.* No f is let below 1e-290: there it is raised to that. This only ever adds paths
+(never removes one), so the sum of the smoothed probabilities of all raised f is an upper bound of
+the share that the added paths have in the likelihood and in every expected count. It is summed on
+the way back, and when it is above 1e-60, `e_step` says so and the caller takes `em_log`. So zeros
+in the transition matrix and far observations are no matter until a lost path is needed.
+
+The bits depend on the number of rows, so this is for training only.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from hmm_exp.compiling import inlined, kernel
+from hmm_exp.hmm.em.rows import FILLING, FIRST, LANES, MISSING, aligned_zeros
+from hmm_exp.hmm.em.update import TIED, clear
+from hmm_exp.hmm.simd import (
+    exp,
+    exponent,
+    fma,
+    lane_sum,
+    largest,
+    load,
+    mantissa,
+    splat,
+    store,
+    to_next,
+    to_previous,
+    where_equal,
+)
+
+BLOCK = 16  # steps whose densities and posteriors are kept at hand, in the first-level cache
+
+_LEAST = 1e-290  # f is raised to it
+_MOST_RAISED = 1e-60  # smoothed probability of all raised f together
+_AGREE = 1e-12  # of a probability
+_SLACK = 1e-70  # smoothed probabilities may differ by this besides
+_FIRST_WARM_UP = 32
+
+
+class Scratch(NamedTuple):
+    """Memory of the E step, in vectors of 8 lanes unless a shape is given.
+
+    Attributes
+    ----------
+    density
+        BLOCK * K: densities over the row's largest.
+    posterior
+        BLOCK * K2: smoothed probabilities, K2 being K rounded up to even.
+    monomials
+        BLOCK * F2: 1, x_i and x_i x_j of every step (zeros where missing), F of them, rounded up.
+    factors
+        Places i and j of the products among the monomials, int64 of shape (F - 1 - D, 2).
+    moments
+        K2 * F2: sums of posterior times monomial.
+    pairs
+        K * K: sums of f_t(i) / |f_t| r_j.
+    smoothed
+        K: smoothed probabilities of the step after the one at hand.
+    guess
+        K: what `smoothed` began with.
+    ratio
+        K: r of the step at hand.
+    flags
+        2: 1.0 where the row is FIRST, and where it is MISSING.
+    warm_up
+        Rows of warm-up, forward and backward, int64 of shape (2,); kept between E steps.
+    """
+
+    density: np.ndarray
+    posterior: np.ndarray
+    monomials: np.ndarray
+    factors: np.ndarray
+    moments: np.ndarray
+    pairs: np.ndarray
+    smoothed: np.ndarray
+    guess: np.ndarray
+    ratio: np.ndarray
+    flags: np.ndarray
+    warm_up: np.ndarray
+
+
+def scratch(n_states: int, n_features: int, full: bool) -> Scratch:
+    """Memory for models of K states and D features, with or without covariances."""
+    K, D = n_states, n_features
+    factors = [(i, j) for i in range(D) for j in range(i + 1) if full or i == j]
+    even_states = K + K % 2
+    n_monomials = 1 + D + len(factors)
+    n_monomials += n_monomials % 2
+    return Scratch(
+        density=aligned_zeros(BLOCK * K),
+        posterior=aligned_zeros(BLOCK * even_states),
+        monomials=aligned_zeros(BLOCK * n_monomials),
+        factors=np.array(factors),
+        moments=aligned_zeros(even_states * n_monomials),
+        pairs=aligned_zeros(K * K),
+        smoothed=aligned_zeros(K),
+        guess=aligned_zeros(K),
+        ratio=aligned_zeros(K),
+        flags=aligned_zeros(2),
+        warm_up=np.full(2, _FIRST_WARM_UP),
+    )
+
+
+@inlined
+def e_step(rows, model, forward, lanes, stats):
+    """Log-likelihood in nats, and whether it and `stats` can be relied on.
+
+    `forward` holds f in between, shape ((n + 1) * K, LANES): step s at s + 1, what precedes the
+    lanes at 0.
+    """
+    log_lik = _filter(rows, model, forward, lanes)
+    raised = _smooth(rows, model, forward, lanes, stats)
+    return log_lik, raised <= _MOST_RAISED
+
+
+@inlined
+def _filter(rows, model, forward, lanes):
+    """Forward sweeps until every lane begins where the one before it ended."""
+    K = model.startprob.size
+    n = rows.code.shape[0] - 1
+    warm_up = min(lanes.warm_up[0], n)
+    before, last = forward[:K], forward[n * K :]
+    for k in range(K):
+        store(forward, (n - warm_up) * K + k, splat(1.0 / K))
+    log_lik = 0.0
+    for sweep in range(-1, LANES):  # the first is the warm-up
+        log_lik = _forward(rows, model, forward, lanes, n - warm_up if sweep < 0 else 0, n)
+        if sweep >= 0 and _agree(before, last, 0.0):
+            break
+        if sweep >= 0:
+            lanes.warm_up[0] = min(2 * warm_up, n)
+        for k in range(K):  # lane 0 starts a sequence: any guess will do
+            store(before, k, to_next(load(last, k), 1.0 / K))
+    return log_lik + math.log(_total(last, LANES - 1))
+
+
+@kernel
+def _total(values, lane):
+    """Sum of one lane over the states."""
+    total = 0.0
+    for k in range(values.shape[0]):
+        total += values[k, lane]
+    return total
+
+
+@kernel
+def _agree(early, late, slack):
+    """Whether each lane of `early` but the first is the lane before it of `late`, normalised."""
+    for lane in range(LANES - 1):
+        p_total, q_total = _total(early, lane + 1), _total(late, lane)
+        for k in range(early.shape[0]):
+            p, q = early[k, lane + 1] / p_total, late[k, lane] / q_total
+            if not abs(p - q) <= _AGREE * q + slack:
+                return False
+    return True
+
+
+@kernel
+def _forward(rows, model, forward, lanes, begin, end):
+    """Filter the steps begin..end of all lanes from what `forward` holds before them.
+
+    Gives the log-likelihood, with |f| of the row before the first in place of that of the last.
+    """
+    K = model.startprob.size
+    transmat = model.transmat
+    density = lanes.density
+    log_lik, powers = splat(0.0), splat(0.0)
+    product, first = splat(1.0), splat(0.0)
+    for block in range(begin, end, BLOCK):
+        block_end = min(block + BLOCK, end)
+        log_lik = log_lik + _densities(rows, model, lanes, block, block_end)
+        for s in range(block, block_end):
+            special = rows.special[s]
+            if special:
+                _flag(rows, lanes, s)
+                first = load(lanes.flags, 0)
+            total = load(forward, s * K)
+            for i in range(1, K):
+                total = total + load(forward, s * K + i)
+            inverse = 1.0 / total
+            for j in range(K):
+                ahead = load(forward, s * K) * transmat[0, j]
+                for i in range(1, K):
+                    ahead = fma(load(forward, s * K + i), transmat[i, j], ahead)
+                ahead = ahead * inverse
+                if special:
+                    ahead = fma(first, model.startprob[j], (1.0 - first) * ahead)
+                f = largest(ahead * load(density, (s - block) * K + j), _LEAST)
+                store(forward, (s + 1) * K + j, f)
+            product = product * total
+            powers = powers + exponent(product)
+            product = mantissa(product)
+    store(lanes.flags, 0, product)
+    total = lane_sum(fma(powers, math.log(2.0), log_lik))
+    for lane in range(LANES):
+        total += math.log(lanes.flags[0, lane])
+    return total
+
+
+@kernel
+def _flag(rows, lanes, s):
+    """Spread the codes of a step to 0.0 and 1.0."""
+    for lane in range(LANES):
+        code = rows.code[s, lane]
+        lanes.flags[0, lane] = 1.0 if code & FIRST else 0.0
+        lanes.flags[1, lane] = 1.0 if code & MISSING else 0.0
+
+
+@kernel
+def _densities(rows, model, lanes, begin, end):
+    """Densities of the steps of a block over each row's largest; the sum of the largest logs."""
+    K, D = model.means.shape
+    density = lanes.density
+    offset = splat(0.0)
+    for k in range(K):
+        for s in range(begin, end):
+            store(density, (s - begin) * K + k, _log_density(rows.x, s * D, model, k))
+    for s in range(begin, end):
+        top = load(density, (s - begin) * K)
+        for k in range((s - begin) * K + 1, (s - begin + 1) * K):
+            top = largest(top, load(density, k))
+        for k in range((s - begin) * K, (s - begin + 1) * K):
+            store(density, k, exp(load(density, k) - top))
+        if rows.special[s]:
+            _flag(rows, lanes, s)
+            missing = load(lanes.flags, 1)
+            top = top * (1.0 - missing)
+            for k in range((s - begin) * K, (s - begin + 1) * K):
+                store(density, k, fma(load(density, k), 1.0 - missing, missing))
+        offset = offset + top
+    return offset
+
+
+@inlined
+def _log_density(x, place, model, k):
+    """ln N(x; mean_k, covar_k) of one step, its features at x[place...]."""
+    distance = splat(0.0)
+    full = model.kind[0] >= TIED
+    for i in range(model.means.shape[1]):
+        z = fma(load(x, place + i), model.whiten[k, i, i], -model.shift[k, i])
+        for j in range(i if full else 0):
+            z = fma(load(x, place + j), model.whiten[k, i, j], z)
+        distance = fma(z, z, distance)
+    return fma(distance, -0.5, model.log_norm[k])
+
+
+@inlined
+def _smooth(rows, model, forward, lanes, stats):
+    """Backward sweeps until every lane ends where the one after it begins; fill `stats`.
+
+    Gives the smoothed probability of all that was raised.
+    """
+    K = model.startprob.size
+    n = rows.code.shape[0] - 1
+    warm_up = min(lanes.warm_up[1], n)
+    raised = 0.0
+    for sweep in range(-1, LANES):  # the first is the warm-up
+        end = warm_up if sweep < 0 else n
+        raised = _backward(rows, model, forward, lanes, stats, end, sweep < 0)
+        if sweep >= 0 and _agree(lanes.smoothed, lanes.guess, _SLACK):
+            break
+        if sweep >= 0:
+            lanes.warm_up[1] = min(2 * warm_up, n)
+        for k in range(K):  # nothing follows the last row
+            guess = to_previous(load(lanes.smoothed, k), 1.0 / K)
+            store(lanes.guess, k, guess)
+            store(lanes.smoothed, k, guess)
+    _collect(model, lanes, stats)
+    return raised
+
+
+@kernel
+def _backward(rows, model, forward, lanes, stats, end, warming):
+    """Smooth the steps end..0 of all lanes from `lanes.smoothed`; sum counts unless warming up.
+
+    When warming up, the last step takes its filtered for its smoothed probabilities.
+    """
+    K = model.startprob.size
+    transmat = model.transmat
+    smoothed, ratio = lanes.smoothed, lanes.ratio
+    even_states = lanes.posterior.shape[0] // BLOCK
+    first, raised = splat(0.0), splat(0.0)
+    if not warming:
+        _zero(lanes.moments)
+        _zero(lanes.pairs)
+        clear(stats)
+    for block_end in range(end, 0, -BLOCK):
+        block = max(block_end - BLOCK, 0)
+        for s in range(block_end - 1, block - 1, -1):
+            now = (s + 1) * K
+            total = load(forward, now)
+            for i in range(1, K):
+                total = total + load(forward, now + i)
+            inverse = 1.0 / total
+            special = rows.special[s + 1]
+            if special:
+                _flag(rows, lanes, s + 1)
+                first = load(lanes.flags, 0)
+            if warming and s == end - 1:
+                special = True
+                first = splat(1.0)
+            for j in range(K):
+                ahead = load(forward, now) * transmat[0, j]
+                for i in range(1, K):
+                    ahead = fma(load(forward, now + i), transmat[i, j], ahead)
+                r = load(smoothed, j) / largest(ahead * inverse, _LEAST)
+                store(ratio, j, r * (1.0 - first) if special else r)
+            for i in range(K):
+                behind = load(ratio, 0) * transmat[i, 0]
+                for j in range(1, K):
+                    behind = fma(load(ratio, j), transmat[i, j], behind)
+                if special:
+                    behind = behind + first
+                f = load(forward, now + i)
+                filtered = f * inverse
+                g = filtered * behind
+                raised = raised + where_equal(f, _LEAST, g)
+                store(smoothed, i, g)
+                if not warming:
+                    store(lanes.posterior, (s - block) * even_states + i, g)
+                    for j in range(K):
+                        pair = fma(filtered, load(ratio, j), load(lanes.pairs, i * K + j))
+                        store(lanes.pairs, i * K + j, pair)
+            if not warming and rows.special[s]:
+                _add_starts(rows, lanes, stats, s)
+        if not warming:
+            _add_moments(rows, lanes, block, block_end)
+    return lane_sum(raised)
+
+
+@inlined
+def _add_starts(rows, lanes, stats, s):
+    """Count in which state the sequences begin that begin at this step."""
+    for lane in range(LANES):
+        if rows.code[s, lane] & (FIRST | FILLING) == FIRST:
+            for k in range(stats.start.size):
+                stats.start[k] += lanes.smoothed[k, lane]
+
+
+@kernel
+def _zero(array):
+    for row in range(array.shape[0]):
+        store(array, row, splat(0.0))
+
+
+@kernel
+def _add_moments(rows, lanes, begin, end):
+    """moments += posterior' monomials over a block, two states by two monomials at a time."""
+    even_states = lanes.posterior.shape[0] // BLOCK
+    width = lanes.monomials.shape[0] // BLOCK
+    posterior, monomials, moments = lanes.posterior, lanes.monomials, lanes.moments
+    _monomials(rows, lanes, begin, end)
+    for k in range(0, even_states, 2):
+        for f in range(0, width, 2):
+            a, b = k * width + f, (k + 1) * width + f
+            m00, m01 = load(moments, a), load(moments, a + 1)
+            m10, m11 = load(moments, b), load(moments, b + 1)
+            for s in range(end - begin):
+                g0 = load(posterior, s * even_states + k)
+                g1 = load(posterior, s * even_states + k + 1)
+                q0 = load(monomials, s * width + f)
+                q1 = load(monomials, s * width + f + 1)
+                m00, m01 = fma(g0, q0, m00), fma(g0, q1, m01)
+                m10, m11 = fma(g1, q0, m10), fma(g1, q1, m11)
+            store(moments, a, m00)
+            store(moments, a + 1, m01)
+            store(moments, b, m10)
+            store(moments, b + 1, m11)
+
+
+@inlined
+def _monomials(rows, lanes, begin, end):
+    """1, x_i and x_i x_j of the steps of a block, zeros where missing."""
+    D = rows.centre.size
+    width = lanes.monomials.shape[0] // BLOCK
+    for s in range(begin, end):
+        place = (s - begin) * width
+        one = splat(1.0)
+        if rows.special[s]:
+            _flag(rows, lanes, s)
+            one = one - load(lanes.flags, 1)
+        store(lanes.monomials, place, one)
+        for i in range(D):
+            store(lanes.monomials, place + 1 + i, load(rows.x, s * D + i))
+        for f in range(lanes.factors.shape[0]):
+            i, j = lanes.factors[f, 0], lanes.factors[f, 1]
+            product = load(rows.x, s * D + i) * load(rows.x, s * D + j)
+            store(lanes.monomials, place + 1 + D + f, product)
+
+
+@inlined
+def _collect(model, lanes, stats):
+    """Sum the lanes."""
+    K, D = model.means.shape
+    width = lanes.monomials.shape[0] // BLOCK
+    for k in range(K):
+        for j in range(K):
+            stats.pairs[k, j] = model.transmat[k, j] * lane_sum(load(lanes.pairs, k * K + j))
+        stats.mass[k] = lane_sum(load(lanes.moments, k * width))
+        for i in range(D):
+            stats.first[k, i] = lane_sum(load(lanes.moments, k * width + 1 + i))
+        for f in range(lanes.factors.shape[0]):
+            i, j = lanes.factors[f, 0], lanes.factors[f, 1]
+            stats.second[k, i, j] = lane_sum(load(lanes.moments, k * width + 1 + D + f))

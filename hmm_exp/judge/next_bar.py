@@ -1,0 +1,176 @@
+r"""What the bar after each state did: mean, volatility, hit rate and Sharpe, each with its error.
+
+Standard errors, n returns r with mean m, variance v, fourth central moment m4:
+
+    mean        sqrt(v / n)
+    volatility  sqrt((m4 - v^2) / n) / (2 sqrt(v))        delta method, fat tails included
+    hit rate    sqrt(p (1 - p) / n)                       p = share of r > 0
+    Sharpe      sqrt((1 + S^2 / 2) / n)                   Lo 2002, iid returns
+
+Annualised Sharpe and its error are those per bar times sqrt(bars per year).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = (
+    *("n", "mean", "mean_error", "volatility", "volatility_error", "hit_rate", "hit_rate_error"),
+    *("sharpe", "sharpe_error", "sharpe_annual", "sharpe_annual_error"),
+)
+
+
+def next_bar_table(
+    states: np.ndarray,
+    next_return: np.ndarray,
+    n_states: int,
+    *,
+    bars_per_year: float | None = None,
+    mask: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Statistics of the next bar's log return per state.
+
+    Parameters
+    ----------
+    states
+        Filtered label known at the close of every base bar, shape (N,); negative where none.
+    next_return
+        ln(C_{i+1} / C_i), shape (N,), NaN where none.
+    n_states
+        Number of states, the rows of the table.
+    bars_per_year
+        For the annualised Sharpe; None leaves its columns NaN.
+    mask
+        Bars that count, such as those of train, shape (N,); by default all.
+
+    Returns
+    -------
+    DataFrame
+        One row per state (index `state`), columns `COLUMNS`. NaN where a statistic does not
+        exist: no return, errors of a single one, Sharpe without volatility.
+    """
+    counted = np.isfinite(next_return)
+    if mask is not None:
+        counted &= mask
+    rows = [
+        _statistics(next_return[counted & (states == state)], bars_per_year)
+        for state in range(n_states)
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS), index=pd.RangeIndex(n_states, name="state"))
+    return table.astype({"n": np.int64})
+
+
+def _statistics(returns: np.ndarray, bars_per_year: float | None) -> dict[str, float]:
+    """The row of one state; what does not exist is left out."""
+    n = len(returns)
+    row: dict[str, float] = {"n": n}
+    if n == 0:
+        return row
+    hit_rate = float(np.mean(returns > 0.0))
+    row |= {"mean": float(np.mean(returns)), "hit_rate": hit_rate}
+    if n == 1:
+        return row
+    volatility = float(np.std(returns, ddof=1))
+    row |= {
+        "mean_error": volatility / math.sqrt(n),
+        "volatility": volatility,
+        "hit_rate_error": math.sqrt(hit_rate * (1.0 - hit_rate) / n),
+    }
+    if np.ptp(returns) == 0.0:
+        return row
+    row["volatility_error"] = _volatility_error(returns)
+    return row | _sharpe(row["mean"] / volatility, n, bars_per_year)
+
+
+def _volatility_error(returns: np.ndarray) -> float:
+    squares = (returns - returns.mean()) ** 2
+    variance = float(squares.mean())
+    spread = max(float(np.mean(squares**2)) - variance**2, 0.0)
+    return math.sqrt(spread / len(returns)) / (2.0 * math.sqrt(variance))
+
+
+def _sharpe(sharpe: float, n: int, bars_per_year: float | None) -> dict[str, float]:
+    error = math.sqrt((1.0 + 0.5 * sharpe**2) / n)
+    row = {"sharpe": sharpe, "sharpe_error": error}
+    if bars_per_year is not None:
+        year = math.sqrt(bars_per_year)
+        row |= {"sharpe_annual": sharpe * year, "sharpe_annual_error": error * year}
+    return row
+
+
+@dataclass(frozen=True)
+class DetectionDelay:
+    """Delays of all planted switches.
+
+    Attributes
+    ----------
+    n_switches
+        Switches that were seen or missed.
+    missed_share
+        Share of them that the label never followed; None without a switch.
+    median_bars, mean_bars
+        Delay of those that were seen; None when none was.
+    """
+
+    n_switches: int
+    missed_share: float | None
+    median_bars: float | None
+    mean_bars: float | None
+
+    def metrics(self) -> dict[str, float]:
+        """Flat names of a run record; what does not exist is left out."""
+        named = {
+            "detection_delay_median": self.median_bars,
+            "detection_delay_mean": self.mean_bars,
+            "missed_switch_share": self.missed_share,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+def detection_delay(planted: np.ndarray, labels: np.ndarray) -> DetectionDelay:
+    """Delays of the filtered label behind planted regimes.
+
+    Parameters
+    ----------
+    planted
+        True regime of consecutive bars, shape (N,).
+    labels
+        Filtered label of the same bars in the planted numbering (see `named_as_planted`), shape
+        (N,); negative where none.
+    """
+    first = np.flatnonzero(np.diff(planted)) + 1
+    end = np.append(first, len(planted))[1:]
+    right = np.append(np.flatnonzero(labels == planted), len(planted))
+    found = right[np.searchsorted(right, first)]
+    seen = found < end
+    known = seen | (end < len(planted))
+    if not known.any():
+        return DetectionDelay(0, None, None, None)
+    missed = float(1.0 - seen[known].mean())
+    if not seen.any():
+        return DetectionDelay(int(known.sum()), missed, None, None)
+    delay = (found - first)[seen]
+    return DetectionDelay(int(known.sum()), missed, float(np.median(delay)), float(delay.mean()))
+
+
+def named_as_planted(planted: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """States renamed after the planted regime that they fall on most often, shape (N,).
+
+    For models with another number of states than were planted; several states may share a name,
+    and a regime that no state is named after is always missed. Of equals the calmer regime wins.
+
+    Parameters
+    ----------
+    planted
+        True regime of every bar, shape (N,).
+    states
+        Filtered state of every bar, shape (N,); a negative one stays as it is.
+    """
+    known = states >= 0
+    if not known.any():
+        return states.copy()
+    counts = np.zeros((states.max() + 1, planted.max() + 1), dtype=np.int64)
+    np.add.at(counts, (states[known], planted[known]), 1)
+    return np.where(known, counts.argmax(axis=1)[np.where(known, states, 0)], states)

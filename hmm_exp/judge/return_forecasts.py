@@ -1,0 +1,363 @@
+r"""A one-line volatility forecast to be measured against: Student-t with an EWMA scale.
+
+With r_i the log return of bar i, known at its close,
+
+    s_i = decay s_{i-1} + (1 - decay) r_i^2,      r_{i+1} ~ St(0, scale sqrt(s_i), df),
+
+the exponentially weighted variance of J.P. Morgan/Reuters, RiskMetrics Technical Document (4th
+ed. 1996, section 5.2) under a fat-tailed density. `decay`, `scale` and `df` are those of maximum
+likelihood on train; the recursion then runs on. Where a return is missing, s carries over.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import digamma
+
+from hmm_exp.compiling import entry
+from hmm_exp.errors import FitError
+from hmm_exp.judge.split import SPLIT_NAMES, TEST, TRAIN, VAL
+from hmm_exp.judge.student_t import DF_BOUNDS, fit_mixture, log_constant, log_mixture, scale_floor
+from hmm_exp.judge.unscored import Unscored, fitted
+from hmm_exp.stored.fields import Fields
+
+DECAY_BOUNDS = (0.5, 0.9999)
+SCALE_BOUNDS = (0.01, 10.0)
+DECAY_STARTS = (0.85, 0.95, 0.99)
+N_PARAMETERS = 3
+
+
+@dataclass(frozen=True)
+class Ewma:
+    """Student-t with an exponentially weighted scale.
+
+    Attributes
+    ----------
+    decay
+        Weight of the past in the recursion, per bar.
+    scale
+        Student-t scale in units of sqrt(s).
+    df
+        Degrees of freedom.
+    initial
+        s before the first return: the mean square of the train returns.
+    floor
+        Smallest Student-t scale.
+    """
+
+    decay: float
+    scale: float
+    df: float
+    initial: float
+    floor: float
+
+    def log_score(self, next_return: np.ndarray) -> np.ndarray:
+        """Log predictive density of every bar's next return, nats, shape (N,).
+
+        Parameters
+        ----------
+        next_return
+            ln(C_{i+1} / C_i) of consecutive bars, shape (N,); NaN, also in the result, where
+            there is none. Row i uses rows up to i alone, bit for bit.
+        """
+        return _log_scores(np.ascontiguousarray(next_return), *self._values())
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain numbers, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, float]) -> "Ewma":
+        """The inverse of `to_dict`."""
+        return cls(**values)
+
+    def _values(self) -> tuple[float, ...]:
+        return self.decay, self.scale, self.df, self.initial, self.floor
+
+
+def fit_ewma(next_return_train: np.ndarray) -> Ewma:
+    """Fit decay, scale and df by maximum likelihood on the train bars, in time order.
+
+    L-BFGS-B with exact gradients from several decays; the best end is kept.
+
+    Raises
+    ------
+    FitError
+        Too few returns, or returns that do not vary.
+    """
+    returns = np.ascontiguousarray(next_return_train, dtype=np.float64)
+    present = returns[np.isfinite(returns)]
+    if len(present) <= N_PARAMETERS:
+        raise FitError(f"{len(present)} train returns are too few for an EWMA Student-t")
+    fixed = (float(np.mean(present**2)), scale_floor(present))
+    bounds = [_logit_pair(DECAY_BOUNDS), _log_pair(SCALE_BOUNDS), _log_pair(DF_BOUNDS)]
+    options = {"ftol": 1e-13, "gtol": 1e-7, "maxiter": 200}
+    ends = [
+        minimize(
+            _objective,
+            np.array([_logit(decay), math.log(0.7), math.log(4.0)]),
+            args=(returns, len(present), fixed),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options=options,
+        )
+        for decay in DECAY_STARTS
+    ]
+    best = min(ends, key=lambda end: float(end.fun))
+    return Ewma(*_parameters(best.x), *fixed)
+
+
+def _objective(
+    theta: np.ndarray, returns: np.ndarray, n_present: int, fixed: tuple[float, float]
+) -> tuple[float, np.ndarray]:
+    """Minus the mean log-likelihood and its gradient in (logit decay, ln scale, ln df)."""
+    decay, scale, df = _parameters(theta)
+    log_lik, by_scale, by_decay, by_df = _log_lik(returns, decay, scale, df, *fixed)
+    by_df += 0.5 * n_present * (digamma(0.5 * (df + 1.0)) - digamma(0.5 * df) - 1.0 / df)
+    gradient = np.array([by_decay * decay * (1.0 - decay), by_scale, by_df * df])
+    return -log_lik / n_present, -gradient / n_present
+
+
+def _parameters(theta: np.ndarray) -> tuple[float, float, float]:
+    return 1.0 / (1.0 + math.exp(-theta[0])), math.exp(theta[1]), math.exp(theta[2])
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1.0 - share))
+
+
+def _logit_pair(bounds: tuple[float, float]) -> tuple[float, float]:
+    return _logit(bounds[0]), _logit(bounds[1])
+
+
+def _log_pair(bounds: tuple[float, float]) -> tuple[float, float]:
+    return math.log(bounds[0]), math.log(bounds[1])
+
+
+@entry
+def _log_scores(next_return, decay, scale, df, initial, floor):
+    peak = log_constant(df)
+    out = np.empty(len(next_return))
+    s = initial
+    for i in range(len(next_return)):
+        r = next_return[i]
+        width = max(scale * math.sqrt(s), floor)
+        z = r / width
+        out[i] = peak - math.log(width) - 0.5 * (df + 1.0) * math.log(1.0 + z * z / df)
+        if not math.isnan(r):
+            s = decay * s + (1.0 - decay) * r * r
+    return out
+
+
+@entry
+def _log_lik(returns, decay, scale, df, initial, floor):
+    """Log-likelihood; its derivatives by ln scale, decay and (the rows' part) df."""
+    peak = log_constant(df)
+    s, ds = initial, 0.0  # ds = d s / d decay
+    log_lik = by_scale = by_decay = by_df = 0.0
+    for i in range(len(returns)):
+        r = returns[i]
+        if math.isnan(r):
+            continue
+        width = max(scale * math.sqrt(s), floor)
+        z = (r / width) ** 2
+        log_term = math.log(1.0 + z / df)
+        log_lik += peak - math.log(width) - 0.5 * (df + 1.0) * log_term
+        uz = (df + 1.0) / (df + z) * z
+        by_df += 0.5 * (uz / df - log_term)
+        if width > floor:
+            by_scale += uz - 1.0
+            by_decay += (uz - 1.0) * 0.5 * ds / s
+        ds = s - r * r + decay * ds
+        s = decay * s + (1.0 - decay) * r * r
+    return log_lik, by_scale, by_decay, by_df
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What the next base bar's log return is like in every state.
+
+    Attributes
+    ----------
+    loc, scale
+        Student-t location and scale per state, log return per bar, shape (K,).
+    df
+        Degrees of freedom, shared.
+    """
+
+    loc: np.ndarray
+    scale: np.ndarray
+    df: float
+
+    def log_score(self, probs: np.ndarray, next_return: np.ndarray) -> np.ndarray:
+        """Log predictive density of every bar's next return, nats, shape (N,).
+
+        Parameters
+        ----------
+        probs
+            Filtered state probabilities known at the bar's close, shape (N, K), NaN where none.
+        next_return
+            ln(C_{i+1} / C_i), shape (N,), NaN where none. Rows depend on themselves alone.
+        """
+        return log_mixture(probs, next_return, self.loc, self.scale, self.df)
+
+    def to_dict(self) -> dict:
+        """Plain lists and numbers, for JSON."""
+        return {"loc": self.loc.tolist(), "scale": self.scale.tolist(), "df": self.df}
+
+    @classmethod
+    def from_stored(cls, stored: Fields, n_states: int) -> "Yardstick":
+        """Read what `to_dict` gave for so many states. Raises ModelError."""
+        stored.only(["loc", "scale", "df"])
+        loc, scale = (stored.array(name, (n_states,)) for name in ("loc", "scale"))
+        if not (scale > 0).all():
+            raise stored.fault("scale", "must be above 0")
+        return cls(loc, scale, stored.number("df", above=0.0))
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The two forecasts without states: one Student-t for all time, and one with EWMA scale.
+
+    Attributes
+    ----------
+    static, ewma
+        None where the train returns allow no fit.
+    unscored
+        Why, by name.
+    """
+
+    static: Yardstick | None
+    ewma: Ewma | None
+    unscored: Unscored = field(default_factory=dict)
+
+
+def fit_yardstick(probs_train: np.ndarray, next_return_train: np.ndarray) -> Yardstick:
+    """Fit the K densities by maximum likelihood with the weights fixed.
+
+    Rows without probabilities or without a next return are left aside.
+
+    Raises
+    ------
+    FitError
+        Too few such rows, or returns that do not vary.
+    """
+    scored = np.isfinite(next_return_train) & np.isfinite(probs_train).all(axis=1)
+    if not scored.any():
+        raise FitError("no train bar has both state probabilities and a next return")
+    fit = fit_mixture(probs_train[scored], next_return_train[scored])
+    return Yardstick(fit.loc, fit.scale, fit.df)
+
+
+def fit_static(next_return_train: np.ndarray) -> Yardstick:
+    """Fit one Student-t to all train returns: a yardstick of one state. Raises FitError."""
+    return fit_yardstick(np.ones((len(next_return_train), 1)), next_return_train)
+
+
+def fit_baselines(next_return_train: np.ndarray) -> Baselines:
+    """Fit each baseline to all train returns, in time order; one may fail without the other."""
+    unscored: Unscored = {}
+    static = fitted("static", unscored, fit_static, next_return_train)
+    ewma = fitted("ewma", unscored, fit_ewma, next_return_train)
+    return Baselines(static, ewma, unscored)
+
+
+def score_bars(
+    yardstick: Yardstick | None, baselines: Baselines, probs: np.ndarray, next_return: np.ndarray
+) -> pd.DataFrame:
+    """Log predictive densities of every base bar's next return, nats.
+
+    Returns
+    -------
+    DataFrame
+        N rows; `model` is NaN where probabilities or return are missing, `static` and `ewma`
+        where the return is, and a forecast that has no fit on all rows. Row i depends on bars up
+        to i + 1 (its target) alone.
+    """
+    ones, none = np.ones((len(next_return), 1)), np.full(len(next_return), np.nan)
+    static, ewma = baselines.static, baselines.ewma
+    return pd.DataFrame(
+        {
+            "model": none if yardstick is None else yardstick.log_score(probs, next_return),
+            "static": none if static is None else static.log_score(ones, next_return),
+            "ewma": none if ewma is None else ewma.log_score(next_return),
+        }
+    )
+
+
+def summarise(
+    scores: pd.DataFrame,
+    split: np.ndarray,
+    counted: np.ndarray | None = None,
+    parts: Sequence[int] = (TRAIN, VAL, TEST),
+) -> dict[str, float]:
+    """Mean scores and gains per part, nats per bar.
+
+    Parameters
+    ----------
+    scores
+        From `score_bars`.
+    split
+        Code (`TRAIN`, `VAL`, `TEST`) of the part that the target bar i + 1 is in, shape (N,).
+    counted
+        Bars that count, shape (N,); by default all. Across observation spaces: those that
+        every space scores.
+    parts
+        Codes of the parts to report.
+
+    Returns
+    -------
+    dict
+        `return_score_{split}`, `return_gain_{split}` (over the static Student-t) and
+        `ewma_gain_{split}`; one without a bar that its forecasts score is left out.
+    """
+    metrics: dict[str, float] = {}
+    for name, values in per_bar(scores).items():
+        scored = np.isfinite(values) if counted is None else np.isfinite(values) & counted
+        for part in parts:
+            rows = scored & (split == part)
+            if rows.any():
+                metrics[f"{name}_{SPLIT_NAMES[part]}"] = float(values[rows].mean())
+    return metrics
+
+
+def per_bar(scores: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Score and gains of every bar by name, nats, shape (N,) each; NaN where not scored."""
+    model, static, ewma = (scores[name].to_numpy() for name in ("model", "static", "ewma"))
+    return {"return_score": model, "return_gain": model - static, "ewma_gain": model - ewma}
+
+
+def next_returns(close: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """ln(C_{i+1} / C_i) where bar i + 1 is the next chain step, else NaN; shape (N,).
+
+    Parameters
+    ----------
+    close
+        Closing prices of the base bars, shape (N,).
+    steps
+        Chain steps from the bar before, shape (N,): 1 for neighbours, 0 opens a sequence.
+    """
+    returns = np.full(len(close), np.nan)
+    returns[:-1] = np.where(steps[1:] == 1, np.diff(np.log(close)), np.nan)
+    return returns
+
+
+def known_at_close(base_time: np.ndarray, row_time: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The latest row's values at the close of every base bar; NaN before the first row.
+
+    Parameters
+    ----------
+    base_time, row_time
+        `available_at` of the base bars (N,) and of the rows (T,), increasing, int64 ns.
+    values
+        One row's values, such as filtered probabilities, shape (T, K) or (T,).
+    """
+    latest = np.searchsorted(row_time, base_time, side="right") - 1
+    known = np.full((len(base_time), *values.shape[1:]), np.nan)
+    known[latest >= 0] = values[latest[latest >= 0]]
+    return known

@@ -1,0 +1,277 @@
+"""A fitted model in numbers a person can read: raw-unit moments and the diagnostics table.
+
+Example
+-------
+>>> summary = StateSummary(labels, columns, transmat, stationary, means, covars, states, steps)
+>>> diagnostics_table(summary, {"train": next_bar_train, "test": next_bar_test})
+              table   row  column     value
+  transition_matrix  calm    calm  0.981...
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class StateSummary:
+    """What the tables of a fitted model are made of, states in their order.
+
+    Attributes
+    ----------
+    labels
+        Name of every state, unique, K of them.
+    columns
+        Names of the features, D of them.
+    transmat, stationary
+        Transition matrix (K, K) and its stationary distribution (K,).
+    means, covars
+        In raw units, (K, D) and (K, D, D): see `raw_means` and `raw_covars`.
+    states
+        Filtered label of every row, shape (T,).
+    steps
+        Chain steps from the row before, shape (T,).
+    """
+
+    labels: Sequence[str]
+    columns: Sequence[str]
+    transmat: np.ndarray
+    stationary: np.ndarray
+    means: np.ndarray
+    covars: np.ndarray
+    states: np.ndarray
+    steps: np.ndarray
+
+
+def raw_means(means: np.ndarray, scaler_mean: np.ndarray, scaler_scale: np.ndarray) -> np.ndarray:
+    """Means of scaled features (K, D) in the features' own units, (K, D)."""
+    return means * scaler_scale + scaler_mean
+
+
+def raw_covars(
+    covars: np.ndarray, covariance_type: str, n_states: int, scaler_scale: np.ndarray
+) -> np.ndarray:
+    """Covariances of scaled features, in the shape of their type, as raw-unit (K, D, D).
+
+    Parameters
+    ----------
+    covars
+        "diag" (K, D), "full" (K, D, D), "tied" (D, D) or "spherical" (K,): variances, as
+        hmmlearn stores them. (hmmlearn's property `covars_` expands diag and spherical; those
+        (K, D, D) arrays are of type "full" here.)
+    covariance_type
+        One of the four.
+    n_states
+        K.
+    scaler_scale
+        Raw units per scaled unit, shape (D,).
+    """
+    n_features = len(scaler_scale)
+    identity = np.eye(n_features)
+    match covariance_type:
+        case "full":
+            full = covars
+        case "diag":
+            full = covars[:, :, None] * identity
+        case "spherical":
+            full = covars[:, None, None] * identity
+        case "tied":
+            full = np.broadcast_to(covars, (n_states, n_features, n_features))
+        case _:
+            raise ValueError(f"unknown covariance type {covariance_type!r}")
+    return full * np.outer(scaler_scale, scaler_scale)
+
+
+def state_tables(summary: StateSummary) -> dict[str, pd.DataFrame]:
+    """Transitions, long-run shares, dwell times and moments, one wide table each, by state."""
+    deviations = np.sqrt(np.diagonal(summary.covars, axis1=1, axis2=2))
+    return {
+        "transition_matrix": _frame(summary, summary.transmat, summary.labels),
+        "stationary": _frame(summary, summary.stationary[:, None], ["share"]),
+        "occupancy": _frame(summary, _shares(summary)[:, None], ["share"]),
+        "dwell": dwell_table(summary),
+        "state_means": _frame(summary, summary.means, summary.columns),
+        "state_deviations": _frame(summary, deviations, summary.columns),
+        "state_covariances": _covariances(summary),
+    }
+
+
+def _covariances(summary: StateSummary) -> pd.DataFrame:
+    """Covariances of two features each, raw units: a row per state, a column `a * b` per pair."""
+    names = np.asarray(summary.columns, dtype=object)
+    first, second = np.triu_indices(len(names), 1)
+    pairs = list(names[first] + " * " + names[second])
+    return _frame(summary, summary.covars[:, first, second], pairs)
+
+
+def dwell_table(summary: StateSummary) -> pd.DataFrame:
+    """Expected and observed dwell in bars, number of visits and share of one-bar visits."""
+    n_states = len(summary.labels)
+    visits = find_visits(summary.states, summary.steps)
+    return pd.DataFrame(
+        {
+            "expected_bars": expected_dwell(summary.transmat),
+            "observed_bars": observed_dwell(visits, n_states),
+            "visits": np.bincount(visits.state, minlength=n_states),
+            "one_bar_share": one_bar_shares(visits, n_states),
+        },
+        index=list(summary.labels),
+    )
+
+
+def diagnostics_table(
+    summary: StateSummary, next_bar: Mapping[str, pd.DataFrame] | None = None
+) -> pd.DataFrame:
+    """All tables of a model in one tidy frame `table, row, column, value`.
+
+    Parameters
+    ----------
+    summary
+        The fitted model and its filtered path.
+    next_bar
+        `next_bar_table` per split; becomes the tables `next_bar_{split}`.
+    """
+    tables = state_tables(summary)
+    for split, table in (next_bar or {}).items():
+        tables[f"next_bar_{split}"] = table.set_axis(list(summary.labels), axis=0)
+    return tidy(tables)
+
+
+def tidy(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Stack wide tables, row by row; a value that is not finite does not exist and has no row."""
+    parts = [
+        pd.DataFrame(
+            {
+                "table": name,
+                "row": np.repeat(table.index.astype(str), table.shape[1]),
+                "column": np.tile(table.columns.astype(str), len(table)),
+                "value": table.to_numpy(dtype=np.float64).ravel(),
+            }
+        )
+        for name, table in tables.items()
+    ]
+    stacked = pd.concat(parts, ignore_index=True)
+    return stacked[np.isfinite(stacked["value"])].reset_index(drop=True)
+
+
+def _frame(summary: StateSummary, values: np.ndarray, columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(values, index=list(summary.labels), columns=list(columns))
+
+
+def _shares(summary: StateSummary) -> np.ndarray:
+    return occupancy(summary.states, len(summary.labels))
+
+
+class Visits(NamedTuple):
+    """Visits in time order."""
+
+    state: np.ndarray  # (V,) int64
+    length: np.ndarray  # (V,) int64, chain steps
+
+
+def find_visits(states: np.ndarray, steps: np.ndarray) -> Visits:
+    """Cut a label path into visits.
+
+    Parameters
+    ----------
+    states
+        Label of every row, shape (T,), filtered for what can be seen live.
+    steps
+        Chain steps from the row before, shape (T,); 0 opens a sequence.
+    """
+    if len(states) == 0:
+        return Visits(np.empty(0, np.int64), np.empty(0, np.int64))
+    opens = np.r_[True, (states[1:] != states[:-1]) | (steps[1:] == 0)]
+    first = np.flatnonzero(opens)
+    last = np.r_[first[1:], len(states)] - 1
+    clock = np.cumsum(steps)  # chain time, standing still where a sequence opens
+    return Visits(states[first].astype(np.int64), clock[last] - clock[first] + 1)
+
+
+def dwell_lengths(visits: Visits, n_states: int) -> list[np.ndarray]:
+    """Lengths of every state's visits, bars: K arrays, empty for a state never seen."""
+    return [visits.length[visits.state == state] for state in range(n_states)]
+
+
+def observed_dwell(visits: Visits, n_states: int) -> np.ndarray:
+    """Mean visit per state, bars, shape (K,); NaN for a state never visited."""
+    count, total = _counts(visits, n_states)
+    return np.divide(total, count, out=np.full(n_states, np.nan), where=count > 0)
+
+
+def expected_dwell(transmat: np.ndarray) -> np.ndarray:
+    """Mean visit of the chain, 1 / (1 - a_kk) chain steps, shape (K,); inf when absorbing."""
+    leave = 1.0 - np.diag(transmat)
+    return np.divide(1.0, leave, out=np.full(len(leave), np.inf), where=leave > 0.0)
+
+
+def one_bar_shares(visits: Visits, n_states: int) -> np.ndarray:
+    """Share of one-bar visits per state, shape (K,); NaN for a state never visited."""
+    count, _ = _counts(visits, n_states)
+    single = np.bincount(visits.state[visits.length == 1], minlength=n_states)
+    return np.divide(single, count, out=np.full(n_states, np.nan), where=count > 0)
+
+
+def occupancy(states: np.ndarray, n_states: int) -> np.ndarray:
+    """Share of the rows that carry each label, shape (K,). A negative label is no label."""
+    count = np.bincount(states[states >= 0], minlength=n_states)
+    return count / max(int(count.sum()), 1)
+
+
+def mean_entropy(probs: np.ndarray) -> float:
+    """Mean entropy of the state probabilities (T, K), nats per row: 0 when always sure."""
+    logs = np.log(probs, out=np.zeros_like(probs), where=probs > 0.0)
+    return float(-(probs * logs).sum(axis=1).mean())
+
+
+def revision_rate(filtered_states: np.ndarray, smoothed_states: np.ndarray) -> float:
+    """Share of rows whose filtered label the smoothed one overturns in hindsight."""
+    return float(np.mean(filtered_states != smoothed_states))
+
+
+def persistence_metrics(
+    filtered: np.ndarray, smoothed: np.ndarray, steps: np.ndarray
+) -> dict[str, float]:
+    """One number each, for the run record; what does not exist is left out.
+
+    Parameters
+    ----------
+    filtered, smoothed
+        State probabilities, shape (T, K), T at least 1.
+    steps
+        Chain steps from the row before, shape (T,).
+
+    Returns
+    -------
+    dict
+        `mean_dwell_bars`, `one_bar_visit_share`, `posterior_entropy` (filtered, nats per row),
+        `revision_rate`, and `switches_per_1000` chain steps where there is a step at all.
+    """
+    states = filtered.argmax(axis=1)
+    visits = find_visits(states, steps)
+    metrics = {
+        "mean_dwell_bars": float(visits.length.mean()),
+        "one_bar_visit_share": float(np.mean(visits.length == 1)),
+        "posterior_entropy": mean_entropy(filtered),
+        "revision_rate": revision_rate(states, smoothed.argmax(axis=1)),
+    }
+    rate = switches_per_1000(states, steps)
+    return metrics if rate is None else metrics | {"switches_per_1000": rate}
+
+
+def switches_per_1000(states: np.ndarray, steps: np.ndarray) -> float | None:
+    """Changes of the label per 1000 chain steps; None where there is no step."""
+    linked = steps[1:] > 0
+    if not linked.any():
+        return None
+    switches = np.count_nonzero((states[1:] != states[:-1]) & linked)
+    return 1000.0 * switches / float(steps[1:].sum())
+
+
+def _counts(visits: Visits, n_states: int) -> tuple[np.ndarray, np.ndarray]:
+    """Number and total length of every state's visits."""
+    count = np.bincount(visits.state, minlength=n_states)
+    return count, np.bincount(visits.state, weights=visits.length, minlength=n_states)

@@ -1,0 +1,151 @@
+r"""A chart that sees a mean fall: the CUSUM of Page (1954), made for series that remember.
+
+With y_t what is watched, x_t = (y_t - mean) / spread cut to +-`LARGEST`, and an allowance a,
+
+    C_t = max(0, C_{t-1} - x_t - a),      an alarm where C_t > threshold.
+
+`spread` is the long-run deviation, the root of the sum of all autocovariances
+(`significance.hac_error`), so that sums of x over many bars have the variance of independent ones:
+of correlated bars the plain deviation would promise far too few false alarms. C then is nearly a
+Brownian motion held above zero, and with drift -a it takes
+
+    (exp(u) - 1 - u) / (2 a^2) bars,      u = 2 a threshold,
+
+until it crosses by chance (Reynolds 1975, Technometrics 17). The threshold is that of the wanted
+number of bars, or what resampled stretches of the series itself ask for when that is more. How
+often it really cries on quiet markets is measured in `benchmarks/monitor.py`.
+
+Example
+-------
+>>> chart = fit_chart(log_lik_held_out, chance=0.0125)
+>>> chart.path(log_lik_live).max() > chart.threshold
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+
+from hmm_exp.compiling import entry
+from hmm_exp.judge.gains import hac_error, resampled, window
+from hmm_exp.stored.fields import Fields
+
+HORIZON = 1000  # bars in which the chance of a false alarm is counted
+ALLOWANCE = 0.1  # half of the fall per bar, in long-run deviations, that is worth an alarm
+LARGEST = 5.0  # deviations that one bar may count: no bar alone is an alarm
+MIN_BARS = 100  # fewer promise nothing
+_N_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A promise about one series, and when it counts as broken.
+
+    Attributes
+    ----------
+    mean
+        Promised mean per bar, of bars cut to what one may count.
+    spread
+        Long-run deviation of a bar.
+    allowance
+        Fall of the mean that is let pass, in `spread`.
+    threshold
+        Of the path, in `spread`.
+    """
+
+    mean: float
+    spread: float
+    allowance: float
+    threshold: float
+
+    def path(self, y: np.ndarray) -> np.ndarray:
+        """The sum C after every bar, shape (N,); where y is NaN it stays as it was.
+
+        C_t depends on y up to t alone, bit for bit.
+        """
+        y = np.ascontiguousarray(y, dtype=np.float64)
+        return _fall(y, self.mean, self.spread, self.allowance)
+
+    @property
+    def upwards(self) -> "Chart":
+        """The same for a rise: a chart of -y."""
+        return Chart(-self.mean, self.spread, self.allowance, self.threshold)
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain numbers, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_stored(cls, stored: Fields) -> "Chart":
+        """Read what `to_dict` gave. Raises ModelError."""
+        positive = ("spread", "allowance", "threshold")
+        stored.only(["mean", *positive])
+        return cls(stored.number("mean"), *(stored.number(name, above=0.0) for name in positive))
+
+
+def fit_chart(
+    y: np.ndarray, *, chance: float, allowance: float = ALLOWANCE, seed: int = 0
+) -> Chart:
+    """Mean, spread and threshold from a series of bars like those to come.
+
+    Parameters
+    ----------
+    y
+        In time order, at least `MIN_BARS` finite ones; others are left out.
+    chance
+        Of a false alarm within `HORIZON` bars.
+    allowance
+        Widened by the error of the mean, which is only as well known as the bars are many.
+    seed
+        Of the resampling.
+    """
+    y = y[np.isfinite(y)]
+    mean, spread = float(y.mean()), _spread(y)
+    y = np.clip(y, mean - LARGEST * spread, mean + LARGEST * spread)
+    mean, spread = float(y.mean()), _spread(y)
+    allowance += 1.0 / math.sqrt(len(y))
+    chart = Chart(mean, spread, allowance, threshold(chance, allowance))
+    return _confirmed(chart, y, chance, seed)
+
+
+def threshold(chance: float, allowance: float) -> float:
+    """Height that a Brownian path of unit variance and drift -allowance crosses so rarely."""
+    bars = HORIZON / chance
+    u = brentq(lambda u: math.exp(u) - 1.0 - u - 2.0 * allowance**2 * bars, 1e-6, 100.0)
+    return float(u) / (2.0 * allowance)
+
+
+def _spread(y: np.ndarray) -> float:
+    return hac_error(y) * math.sqrt(len(y))
+
+
+def _confirmed(chart: Chart, y: np.ndarray, chance: float, seed: int) -> Chart:
+    """The chart with a higher threshold where resampled stretches of `y` cross its own too often.
+
+    Blocks are half as long as the window of `spread`, as in `significance.estimate_gain`.
+    """
+    stretches = resampled(y, window(len(y)) / 2, HORIZON, seed=seed, n_draws=_N_DRAWS)
+    highest = _maxima(stretches, chart.mean, chart.spread, chart.allowance)
+    asked = max(chart.threshold, float(np.quantile(highest, 1.0 - chance)))
+    return Chart(chart.mean, chart.spread, chart.allowance, asked)
+
+
+@entry
+def _fall(y, mean, spread, allowance):
+    out = np.empty(len(y))
+    total = 0.0
+    for t in range(len(y)):
+        if not np.isnan(y[t]):
+            x = min(max((y[t] - mean) / spread, -LARGEST), LARGEST)
+            total = max(0.0, total - x - allowance)
+        out[t] = total
+    return out
+
+
+@entry
+def _maxima(stretches, mean, spread, allowance):
+    out = np.empty(len(stretches))
+    for i in range(len(stretches)):
+        out[i] = _fall(stretches[i], mean, spread, allowance).max()
+    return out

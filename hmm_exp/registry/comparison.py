@@ -1,0 +1,138 @@
+"""A candidate against the champion, on bars that neither was fitted on.
+
+Only the candidate's test bars after the champion's training count. There the champion is scored
+again: it filters the candidate's data, and its densities of the next return are fitted on the
+candidate's train bars, as the candidate's were. Where the data are not at hand, the scores that the
+champion's own run has stored stand in, on the timestamps that both have.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.detector.detector import Detector
+from hmm_exp.errors import HmmExpError, one_line
+from hmm_exp.experiment.source import Source
+from hmm_exp.judge.gains import MIN_BARS, hac_error
+from hmm_exp.judge.return_forecasts import fit_yardstick, known_at_close
+from hmm_exp.market.bars import step_in_words
+from hmm_exp.registry.evidence import Evidence, Incumbent
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.read import read_data, read_scores
+
+
+class NotCompared(Exception):  # noqa: N818  no error, an answer
+    """There is no fair comparison; says why."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean gain of the candidate over the champion per common bar, nats, and its HAC error."""
+
+    n_bars: int
+    gain: float
+    error: float
+
+    @property
+    def worse(self) -> bool:
+        """The candidate is worse by more than one error."""
+        return self.gain < -self.error
+
+
+def compare(
+    client: MlflowClient, evidence: Evidence, incumbent: Incumbent, fewest: int
+) -> Comparison:
+    """Hold a candidate's scores against the champion's.
+
+    Parameters
+    ----------
+    fewest
+        Common bars that a comparison needs.
+
+    Raises
+    ------
+    NotCompared
+        Another market, no scores, or too few common bars.
+    """
+    rival = incumbent.detector
+    if rival is None:
+        raise NotCompared("it does not answer any more")
+    if not same_market(evidence.run.data.tags, incumbent.champion.tags):
+        raise NotCompared("it is of another market")
+    if evidence.scores.empty or evidence.scores["model_score"].isna().all():
+        raise NotCompared(evidence.why_no_gain("model") or "the run has no scores on test")
+    if rival.step != evidence.detector.step:
+        theirs, ours = step_in_words(rival.step), step_in_words(evidence.detector.step)
+        raise NotCompared(f"it forecasts bars of {theirs}, not of {ours}")
+    needed, most, failed = max(fewest, MIN_BARS), 0, ""
+    for scored in (_scored_again, _scored_then):
+        try:
+            rival_scores = scored(client, evidence, incumbent)
+        except HmmExpError as error:  # it reads other columns, needs more history, or has no fit
+            failed = one_line(error)
+            continue
+        gain = _gain(evidence.scores["model_score"], rival_scores)
+        if len(gain) >= needed:
+            return Comparison(len(gain), float(gain.mean()), hac_error(gain))
+        most = max(most, len(gain))
+    if failed and not most:
+        raise NotCompared(f"it cannot be scored on the candidate's data: {failed}")
+    raise NotCompared(
+        f"{most:,} test bars lie after the training of both and are scored by both, at least "
+        f"{needed:,} are needed"
+    )
+
+
+def same_market(mine: dict[str, str], theirs: dict[str, str]) -> bool:
+    """Whether two tag sets are of one instrument; synthetic ones must be of the same data."""
+    if tags.INSTRUMENT not in mine or mine[tags.INSTRUMENT] != theirs.get(tags.INSTRUMENT):
+        return False
+    made_up = "synthetic" in (mine.get(tags.DATA_KIND), theirs.get(tags.DATA_KIND))
+    return not made_up or mine.get(tags.DATA_DIGEST) == theirs.get(tags.DATA_DIGEST)
+
+
+def _gain(mine: pd.Series, theirs: pd.Series) -> np.ndarray:
+    return (mine - theirs.reindex(mine.index)).dropna().to_numpy()
+
+
+def _scored_again(client: MlflowClient, evidence: Evidence, incumbent: Incumbent) -> pd.Series:
+    """Scores of the champion on the candidate's data, after its own training.
+
+    Raises HmmExpError where it gives none.
+    """
+    rival = incumbent.detector
+    assert rival is not None
+    source = read_data(client, evidence.run.info.run_id)
+    end = rival.meta.get("train_end")
+    if source is None or source.next_return is None or end is None or not evidence.trained_until:
+        return _no_scores()
+    time = source.time.tz_convert(None).as_unit("ns")
+    probs = _known_states(rival, source)
+    on_train = np.where(time <= evidence.trained_until, source.next_return, np.nan)
+    scores = fit_yardstick(probs, on_train).log_score(probs, source.next_return)
+    return pd.Series(scores, index=time)[time >= pd.Timestamp(end).tz_convert(None)]
+
+
+def _known_states(rival: Detector, source: Source) -> np.ndarray:
+    """Filtered probabilities known at every base bar's close, NaN before the first; (N, K)."""
+    data = source.frame if source.bars is None else source.bars
+    assert data is not None
+    regimes = rival.filter(data)
+    row_time = pd.DatetimeIndex(regimes["available_at"]).as_unit("ns").asi8
+    probs = regimes.filter(like="p_state_").to_numpy()
+    return known_at_close(source.time.as_unit("ns").asi8, row_time, probs)
+
+
+def _scored_then(client: MlflowClient, evidence: Evidence, incumbent: Incumbent) -> pd.Series:
+    """Scores that the champion's run stored of bars out of its sample."""
+    run_id = incumbent.champion.run_id
+    scores = read_scores(client, run_id) if run_id else None
+    if scores is None:
+        return _no_scores()
+    return scores.loc[scores["split"].isin(("val", "test")), "model_score"]
+
+
+def _no_scores() -> pd.Series:
+    return pd.Series(index=pd.DatetimeIndex([]), dtype=np.float64)

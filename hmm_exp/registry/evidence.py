@@ -1,0 +1,151 @@
+"""What candidate and champion show, for the gate: of the candidate its test part alone.
+
+Validation has chosen the candidate, so it proves nothing.
+"""
+
+from dataclasses import dataclass
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.detector.detector import Detector
+from hmm_exp.errors import ModelError
+from hmm_exp.judge.states import find_visits, observed_dwell, occupancy
+from hmm_exp.judge.unscored import why_no_gain
+from hmm_exp.market.gaps import chain_steps
+from hmm_exp.registry.versions import Champion
+from hmm_exp.serving.mlflow_model import tried
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.read import read_regimes, read_scores, unscored_of
+
+
+class Unfit(Exception):  # noqa: N818  no error, an answer
+    """There is nothing to judge; says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A candidate as the gate sees it.
+
+    Attributes
+    ----------
+    run
+        Its record.
+    detector
+        What would be promoted.
+    scores
+        Test bars: index `available_at`; `model_score, static_score, ewma_score`, nats. Empty
+        without base returns.
+    trained_until
+        Close of the last train bar; None where the run keeps no scores.
+    states, steps
+        Filtered state of every test row and chain steps from the row before, shape (T,).
+    """
+
+    run: Run
+    detector: Detector
+    scores: pd.DataFrame
+    trained_until: pd.Timestamp | None
+    states: np.ndarray
+    steps: np.ndarray
+
+    def gain(self, baseline: str) -> np.ndarray:
+        """Gain over `static` or `ewma` on every test bar, nats, NaN where not scored."""
+        if self.scores.empty:
+            return np.empty(0)
+        return (self.scores["model_score"] - self.scores[f"{baseline}_score"]).to_numpy()
+
+    def why_no_gain(self, baseline: str) -> str | None:
+        """Reason why the gain over `static` or `ewma` is unknown; None without one."""
+        return why_no_gain(unscored_of(self.run), baseline)
+
+    def occupancy(self) -> np.ndarray:
+        """Share of the test rows in every state, shape (K,)."""
+        return occupancy(self.states, self.detector.n_states)
+
+    def dwell(self) -> np.ndarray:
+        """Mean visit of every state on test, rows, shape (K,); NaN for one never visited."""
+        return observed_dwell(find_visits(self.states, self.steps), self.detector.n_states)
+
+
+@dataclass(frozen=True, eq=False)
+class Incumbent:
+    """The champion that a candidate would replace.
+
+    Attributes
+    ----------
+    champion
+        Its version.
+    detector
+        What is served now; None when it does not answer any more.
+    """
+
+    champion: Champion
+    detector: Detector | None
+
+
+def read_evidence(client: MlflowClient, run: Run) -> Evidence:
+    """Read what a run has stored, and keep its test part.
+
+    Raises
+    ------
+    Unfit
+        When the run is not finished, or holds no model that answers.
+    """
+    detector = _answering(run)
+    scores = read_scores(client, run.info.run_id)
+    regimes = read_regimes(client, run.info.run_id)
+    test = None if regimes is None else regimes[regimes["split"] == "test"].dropna()
+    return Evidence(
+        run=run,
+        detector=detector,
+        scores=pd.DataFrame() if scores is None else scores[scores["split"] == "test"],
+        trained_until=None if scores is None else _trained_until(scores),
+        states=np.empty(0, np.int64) if test is None else test["state"].to_numpy(np.int64),
+        steps=np.empty(0, np.int64) if test is None else _steps(test, detector),
+    )
+
+
+def read_incumbent(champion: Champion) -> Incumbent:
+    """Load what is in Production."""
+    try:
+        return Incumbent(champion, tried(champion.uri))
+    except ModelError:
+        return Incumbent(champion, None)
+
+
+def model_id(run: Run) -> str | None:
+    """Id of the model that a run logged last, None without one."""
+    models = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
+    if len(models) < 2:
+        return models[0] if models else None
+    # The store gives them in no order. A second one holds other labels: see `continuity`.
+    return max(models, key=lambda model: mlflow.get_logged_model(model).creation_timestamp)
+
+
+def _answering(run: Run) -> Detector:
+    """Detector of a finished run. Raises Unfit."""
+    if run.info.lifecycle_stage != "active":
+        raise Unfit("the run is deleted")
+    if run.info.status != "FINISHED":
+        why = run.data.tags.get(tags.STATUS_REASON)
+        raise Unfit(f"the run is {run.info.status}" + (f": {why}" if why else ""))
+    if not model_id(run):
+        raise Unfit("the run holds no model")
+    try:
+        return tried(f"models:/{model_id(run)}")
+    except ModelError as error:
+        raise Unfit(str(error)) from None
+
+
+def _trained_until(scores: pd.DataFrame) -> pd.Timestamp | None:
+    train = scores.index[scores["split"] == "train"]
+    return train[-1] if len(train) else None
+
+
+def _steps(rows: pd.DataFrame, detector: Detector) -> np.ndarray:
+    time = rows.index.to_numpy().view("int64")
+    return chain_steps(time, detector.row_step.value, detector.gaps)

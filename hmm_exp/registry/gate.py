@@ -1,0 +1,168 @@
+"""The gate: what a candidate must pass before it may take Production.
+
+It reads what the candidate's run shows on test, and how the champion does on the same bars; it
+never reads validation, which has chosen the candidate, and it changes nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from omegaconf import OmegaConf
+
+from hmm_exp.config import RULES, GateConfig, conf_dir, nearest
+from hmm_exp.errors import ConfigError
+from hmm_exp.judge.gains import MIN_BARS, estimate_gain
+from hmm_exp.judge.unscored import FORECASTS
+from hmm_exp.registry.comparison import NotCompared, compare
+from hmm_exp.registry.evidence import Evidence, Incumbent
+from hmm_exp.registry.versions import STAGE, Champion
+from hmm_exp.tracking import tags
+
+_UNNAMED = "an unnamed instrument"
+_ANOTHER_NAME = "register it under another name (registry.name, hmm-promote --registry)"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing the gate found: `final` and `refuse` stand against a candidate.
+
+    `refuse` may be forced; `warn` and `note` are only said.
+    """
+
+    weight: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All that the gate found, in the order of its rules."""
+
+    findings: list[Finding]
+
+    def of(self, *weights: str) -> list[str]:
+        """Texts of the findings of some weights."""
+        return [finding.text for finding in self.findings if finding.weight in weights]
+
+
+def named_gate(name: str) -> GateConfig:
+    """The gate of `conf/gate/<name>.yaml`. Raises ConfigError for an unknown or impossible one."""
+    folder = conf_dir() / "gate"
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"unknown gate {name!r}{nearest(name, known)}: one of {', '.join(known)}")
+    stored = OmegaConf.load(folder / f"{name}.yaml")
+    gate = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(GateConfig), stored))
+    assert isinstance(gate, GateConfig)
+    for dotted, rule in RULES.items():
+        group, _, setting = dotted.partition(".")
+        if group == "gate" and (value := getattr(gate, setting)) not in rule:
+            raise ConfigError(f"{dotted}={value}: must be {rule}")
+    return gate
+
+
+def judge(
+    client: MlflowClient, evidence: Evidence, incumbent: Incumbent | None, gate: GateConfig
+) -> Verdict:
+    """Hold a candidate against the gate and the champion.
+
+    Never forced: the synthetic market over a real one.
+    """
+    return Verdict(
+        [
+            *_instrument(evidence.run, incumbent.champion if incumbent else None, gate),
+            *_hard_faults(evidence.run, gate),
+            *_use(evidence, gate),
+            *_gain(evidence, "static", gate.static_gain, gate.level),
+            *_gain(evidence, "ewma", gate.ewma_gain, gate.level),
+            *_against(client, evidence, incumbent, gate),
+        ]
+    )
+
+
+def _instrument(run: Run, champion: Champion | None, gate: GateConfig) -> Iterator[Finding]:
+    """Any instrument replaces a synthetic champion; a real one only its own kind."""
+    if champion is None or _is_synthetic(champion.tags):
+        return
+    mine, theirs = (of.get(tags.INSTRUMENT, _UNNAMED) for of in (run.data.tags, champion.tags))
+    held = f"version {champion.version} in {STAGE} is of {theirs}"
+    if _is_synthetic(run.data.tags):
+        text = "the synthetic market never replaces a real one"
+        yield Finding("final", f"{text}: {held}, {_ANOTHER_NAME}")
+    elif gate.instrument and mine != theirs:
+        way_out = f"{_ANOTHER_NAME}, or replace that one (hmm-promote --force)"
+        yield Finding("refuse", f"the run is of {mine} but {held}: {way_out}")
+
+
+def _is_synthetic(of: dict[str, str]) -> bool:
+    return of.get(tags.DATA_KIND) == "synthetic"
+
+
+def _hard_faults(run: Run, gate: GateConfig) -> Iterator[Finding]:
+    for fault in run.data.tags.get(tags.FAULTS, "").split("; "):
+        if fault and gate.hard_faults:
+            yield Finding("refuse", f"hard fault: {fault}")
+
+
+def _use(evidence: Evidence, gate: GateConfig) -> Iterator[Finding]:
+    """Whether the regimes change on test, and last.
+
+    A state that does not come up is only said: test may be a calm stretch of the market, and what
+    train lacks is a hard fault already.
+    """
+    least, n_rows = gate.min_occupancy, len(evidence.states)
+    if n_rows == 0:
+        if least > 0 or gate.min_dwell > 0:
+            yield Finding("refuse", "no test row has a regime")
+        return
+    share, dwell = evidence.occupancy(), evidence.dwell()
+    if len(share) > 1 and 1.0 - share.max() < least:
+        text = f"one state holds {share.max():.1%} of {n_rows:,} test rows"
+        yield Finding("refuse", f"{text}: the others have to hold {least:.1%}")
+    for state in np.flatnonzero(share < least):
+        yield Finding("warn", f"state {state} holds {share[state]:.1%} of {n_rows:,} test rows")
+    for state in np.flatnonzero((share >= least) & (dwell < gate.min_dwell)):
+        text = f"state {state} lasts {dwell[state]:.2f} rows a visit on test"
+        yield Finding("refuse", f"{text}: at least {gate.min_dwell:g} are needed")
+
+
+def _gain(evidence: Evidence, baseline: str, weight: str, level: float) -> Iterator[Finding]:
+    """Whether the lower bound of a gain is above zero."""
+    if weight == "ignore":
+        return
+    gain, over = evidence.gain(baseline), f"gain over {FORECASTS[baseline]}"
+    estimate = estimate_gain(gain, level=level)
+    if estimate is None:
+        count = f"{np.isfinite(gain).sum()} test bars are scored, {MIN_BARS} are needed"
+        why = evidence.why_no_gain(baseline) or count
+        yield Finding(weight, f"no {over} is shown: {why}")
+        return
+    shown = f"{over} on {estimate.n_bars:,} test bars {estimate.mean:+.4f} nats per bar"
+    bound = f"lower bound {estimate.bound:+.4f}"
+    if estimate.bound > 0.0:
+        yield Finding("note", f"{shown}, {bound}")
+    else:
+        yield Finding(weight, f"{shown}: its {bound} is not above zero")
+
+
+def _against(
+    client: MlflowClient, evidence: Evidence, incumbent: Incumbent | None, gate: GateConfig
+) -> Iterator[Finding]:
+    """Whether the candidate is worse than the champion by more than one error."""
+    if incumbent is None or gate.champion_bars == 0:
+        return
+    name = f"version {incumbent.champion.version}"
+    try:
+        found = compare(client, evidence, incumbent, gate.champion_bars)
+    except NotCompared as why:
+        yield Finding("note", f"not compared with {name}: {why}")
+        return
+    where = f"on {found.n_bars:,} test bars after the training of both"
+    if found.worse:
+        text = f"worse than {name} by {-found.gain:.4f} nats per bar {where}"
+        yield Finding("refuse", f"{text}: more than one standard error, {found.error:.4f}")
+    else:
+        text = f"gain over {name} {found.gain:+.4f} nats per bar {where}"
+        yield Finding("note", f"{text}, standard error {found.error:.4f}")

@@ -1,0 +1,232 @@
+"""The history of a registered model: its versions, one version, and two beside each other."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+
+from hmm_exp.detector.detector import Detector
+from hmm_exp.errors import DataError, TrackingError
+from hmm_exp.hmm.states import Agreement, agreement
+from hmm_exp.judge.states import expected_dwell
+from hmm_exp.market.bars import Bars
+from hmm_exp.registry.versions import STAGE, Versions, champion_of
+from hmm_exp.serving.load import load_detector
+from hmm_exp.sweep.terminal import plain_table
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.ui import in_a_line
+
+_METRICS = ("bic", "return_gain_test", "return_gain_test_bound", "ewma_gain_test")
+
+
+def version_table(versions: Versions) -> pd.DataFrame:
+    """One row per version, the oldest first: where it comes from, how it did, what became of it."""
+    return pd.DataFrame([_row(version) for version in versions.all()])
+
+
+def list_lines(versions: Versions) -> list[str]:
+    """The versions as a table, and under it why each was let through with what reservations.
+
+    Raises TrackingError when there is none.
+    """
+    table = version_table(versions)
+    if table.empty:
+        raise TrackingError(f"{versions.name} has no versions: promote first")
+    said = [
+        f"version {row['version']}: {text}"
+        for _, row in table.iterrows()
+        for text in [*row["reasons"].split("; "), f"labels {row['labels']}" * bool(row["labels"])]
+        if text
+    ]
+    shown = plain_table(table.drop(columns=["reasons", "labels"]).dropna(axis=1, how="all"))
+    return [*shown.splitlines(), *([""] if said else []), *said]
+
+
+def version_lines(version: ModelVersion) -> list[str]:
+    """Everything that one version says about itself, `name  value` on a line each."""
+    about = {
+        "version": f"{version.version} of {version.name}",
+        "is": _status(version),
+        "since": _moment(version.creation_timestamp),
+        "run": version.run_id,
+        "what": in_a_line(version.description),
+        **{name: text for name, text in sorted(version.tags.items()) if text},
+    }
+    width = max(map(len, about))
+    lines = []
+    for name, text in about.items():
+        first, *more = str(text).split("; ") if name.startswith("gate_") else [str(text)]
+        lines.append(f"{name:<{width}}  {first}")
+        lines += [f"{'':<{width}}  {line}" for line in more]
+    return lines
+
+
+def load_version(versions: Versions, number: str) -> tuple[str, Detector]:
+    """What to call a version in a table, and its detector."""
+    version = champion_of(versions.get(number))
+    return f"version {version.version}", load_detector(version.uri)
+
+
+def parameter_table(old: Detector, new: Detector, names: tuple[str, str]) -> pd.DataFrame:
+    """What differs between two detectors: columns `what` and one for each, texts.
+
+    Means and spreads are in raw units, and compared where both have the same columns and states.
+    """
+    mine, theirs = _described(old), _described(new)
+    alike = old.recipe.columns == new.recipe.columns and old.n_states == new.n_states
+    if alike:
+        mine |= _parameters(old)
+        theirs |= _parameters(new)
+    rows = [
+        {"what": what, names[0]: mine[what], names[1]: theirs[what]}
+        for what in mine
+        if mine[what] != theirs[what]
+    ]
+    return pd.DataFrame(rows, columns=["what", *names])
+
+
+def parameter_lines(old: Detector, new: Detector, names: tuple[str, str]) -> list[str]:
+    """The table of differing parameters for the terminal."""
+    table = parameter_table(old, new, names)
+    if table.empty:
+        return [f"{names[0]} and {names[1]} have the same parameters"]
+    return plain_table(table).splitlines()
+
+
+@dataclass(frozen=True, eq=False)
+class RegimeDifference:
+    """What two detectors say of the same bars.
+
+    Attributes
+    ----------
+    agreement
+        Of their filtered states at the rows of the coarser one.
+    same_label
+        Share of those rows with the same label.
+    together
+        Number of rows with every pair of labels, a row per label of the older.
+    latest
+        Last row where the labels differ, with both; None when they never do.
+    """
+
+    agreement: Agreement
+    same_label: float
+    together: pd.DataFrame
+    latest: pd.Series | None
+
+
+def compare_regimes(
+    old: Detector, new: Detector, bars: Bars, names: tuple[str, str]
+) -> RegimeDifference:
+    """Let two detectors filter the same bars, and count where they differ.
+
+    Raises
+    ------
+    DataError
+        When the bars do not fit one of them, or no row has a regime from both.
+    """
+    both = _side_by_side(old.filter(bars), new.filter(bars))
+    if both.empty:
+        raise DataError(f"no row of {len(bars):,} bars has a regime from both versions")
+    states = both[["state", "state_new"]].to_numpy(np.int64)
+    match = agreement(states[:, 0], states[:, 1], old.n_states, new.n_states)
+    assert match is not None
+    differs = both["label"] != both["label_new"]
+    counts = pd.crosstab(both["label"], both["label_new"])
+    together = counts.reindex(index=old.labels, columns=new.labels, fill_value=0)
+    together = together.rename_axis(index=names[0], columns=names[1])
+    latest = both[differs].iloc[-1] if differs.any() else None
+    return RegimeDifference(match, float(1.0 - differs.mean()), together, latest)
+
+
+def difference_lines(found: RegimeDifference, names: tuple[str, str]) -> list[str]:
+    """A regime difference for the terminal."""
+    match = found.agreement
+    pairs = ", ".join(f"{a}-{b}" for a, b in enumerate(match.match) if b >= 0)
+    lines = [
+        f"same label on {found.same_label:.1%} of {match.n_rows:,} shared rows; states matched "
+        f"{pairs} agree on {match.share:.1%}",
+        "",
+        *found.together.to_string().splitlines(),
+    ]
+    if found.latest is not None:
+        row = found.latest
+        lines += [
+            "",
+            f"last difference {row['available_at']:%Y-%m-%d %H:%M} UTC: {names[0]} says "
+            f"{row['label']}, {names[1]} says {row['label_new']}",
+        ]
+    return lines
+
+
+def _row(version: ModelVersion) -> dict[str, object]:
+    told = version.tags
+    metrics = {name: float(told.get(name, "nan")) for name in _METRICS}
+    return {
+        "version": str(version.version),
+        "is": _status(version),
+        "since": _moment(version.creation_timestamp),
+        "cell": told.get(tags.CELL, ""),
+        "instrument": told.get(tags.INSTRUMENT, ""),
+        "bic": metrics["bic"],
+        "gain_t": metrics["return_gain_test"],
+        "bound": metrics["return_gain_test_bound"],
+        "gain_ewma": metrics["ewma_gain_test"],
+        "gate": told.get(tags.GATE, ""),
+        "after": told.get(tags.REPLACES, ""),
+        "sweep": told.get(tags.SWEEP_ID, ""),
+        "reasons": told.get(tags.GATE_REASONS, ""),
+        "labels": told.get(tags.LABELS, ""),
+    }
+
+
+def _status(version: ModelVersion) -> str:
+    if version.tags.get(tags.PROMOTION) == tags.STARTED:
+        return "cut off"
+    if version.current_stage == STAGE:
+        return STAGE
+    return "rolled back" if tags.ROLLED_BACK in version.tags else str(version.current_stage)
+
+
+def _moment(milliseconds: int) -> str:
+    return f"{pd.Timestamp(milliseconds, unit='ms', tz='UTC'):%Y-%m-%d %H:%M}"
+
+
+def _described(detector: Detector) -> dict[str, str]:
+    recipe = detector.recipe
+    return {
+        "columns": ", ".join(recipe.columns),
+        "window": str(recipe.window),
+        "states": str(detector.n_states),
+        "labels": ", ".join(detector.labels),
+        "covariance": detector.params.covariance_type,
+        "bars": str(detector.step),
+        "bar stamp": detector.stamp,
+        "gaps": detector.gaps,
+        "trained until": str(detector.meta.get("train_end", "")),
+        "history needed": str(detector.min_history),
+    }
+
+
+def _parameters(detector: Detector) -> dict[str, str]:
+    """Dwell, mean and spread of every state, raw units, four digits."""
+    params, scale = detector.params, detector.scaler_scale
+    means = params.means * scale + detector.scaler_mean
+    spread = np.sqrt(np.diagonal(params.full_covars(), axis1=1, axis2=2)) * scale
+    told = {}
+    for state, dwell in enumerate(expected_dwell(params.transmat)):
+        told[f"state {state} dwell"] = f"{dwell:.4g}"
+        for column, name in enumerate(detector.recipe.columns):
+            value = f"{means[state, column]:.4g} ± {spread[state, column]:.4g}"
+            told[f"state {state} {name}"] = value
+    return told
+
+
+def _side_by_side(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Both answers at the rows of the coarser grid, the other's latest known there."""
+    columns = ["available_at", "state", "label"]
+    theirs = new[columns].rename(columns={"state": "state_new", "label": "label_new"})
+    new_is_coarser = len(new) < len(old)
+    left, right = (theirs, old[columns]) if new_is_coarser else (old[columns], theirs)
+    return pd.merge_asof(left, right, on="available_at").dropna()

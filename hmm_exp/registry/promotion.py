@@ -1,0 +1,334 @@
+"""Who is in Production: promotion through the gate, and rollback, one at a time.
+
+    decision = promote(client, run_id, registry_name="hmm_regime", gate=GateConfig())
+    print(*decision.lines("hmm_regime"), sep="\\n")
+
+`models:/hmm_regime/Production` resolves after every step of either, also when a step is the last.
+"""
+
+import getpass
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.config import GateConfig
+from hmm_exp.errors import TrackingError, one_line
+from hmm_exp.registry.evidence import Unfit, model_id, read_evidence, read_incumbent
+from hmm_exp.registry.gate import Verdict, judge
+from hmm_exp.registry.installation import REFUSED, UNCHANGED, install, repair, write_decision
+from hmm_exp.registry.labels import Naming, name_states
+from hmm_exp.registry.lease import lease
+from hmm_exp.registry.versions import ALIAS, STAGE, Champion, Versions, champion_of
+from hmm_exp.serving.load import load_detector
+from hmm_exp.serving.mlflow_model import complaint, log_detector
+from hmm_exp.store.address import sqlite_path
+from hmm_exp.tracking import tags
+
+__all__ = ["ALIAS", "STAGE", "Champion", "Decision", "Rollback", "champion", "promote", "rollback"]
+
+_OTHERS_DONE_WITHIN = 120  # seconds
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of a candidate.
+
+    Attributes
+    ----------
+    promoted
+        It is in Production now.
+    version
+        The version now in Production, None when there is none.
+    reasons
+        Why it is refused; empty when it is not.
+    warnings
+        What would have refused it, were it not forced, and what its user should know.
+    notes
+        What the gate measured.
+    naming
+        How its states are named; None when it is not promoted.
+    repaired
+        What a command that was cut off had left and this one has put right.
+    noop
+        The champion is this very model: nothing to do.
+    dry_run
+        Nothing was changed, only said.
+    """
+
+    promoted: bool = False
+    version: str | None = None
+    reasons: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    naming: Naming | None = None
+    repaired: list[str] = field(default_factory=list)
+    noop: bool = False
+    dry_run: bool = False
+
+    @property
+    def refused(self) -> bool:
+        """The gate said no."""
+        return bool(self.reasons)
+
+    def lines(self, registry_name: str) -> list[str]:
+        """What a terminal shows: the outcome, then reasons, warnings and notes on their lines."""
+        uri = f"models:/{registry_name}/{STAGE}"
+        if self.noop:
+            outcome = f"{uri} is this model already (version {self.version})"
+        elif self.refused:
+            outcome = "would be refused:" if self.dry_run else "not promoted:"
+        elif self.dry_run:
+            outcome = f"would be promoted to {uri}"
+        else:
+            outcome = f"promoted: {uri} is version {self.version}"
+        named = [f"labels {self.naming.story}"] if self.naming else []
+        flagged = named if self.naming and self.naming.flagged else []
+        warned = [f"warning: {warning}" for warning in [*self.warnings, *flagged]]
+        said = [*self.reasons, *warned, *self.notes, *([] if flagged else named)]
+        return [*self.repaired, outcome, *(f"  {line}" for line in said)]
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """Who is in Production after a rollback.
+
+    Attributes
+    ----------
+    champion
+        The version in Production now.
+    left
+        The version it took over from; None when nothing had to move.
+    repaired
+        What a command that was cut off had left and this one has put right.
+    """
+
+    champion: Champion
+    left: str | None
+    repaired: list[str]
+
+    def lines(self) -> list[str]:
+        """What a terminal shows."""
+        served = f"models:/{self.champion.name}/{STAGE} is version {self.champion.version}"
+        moved = f"rolled back from version {self.left}" if self.left else "nothing was rolled back"
+        return [*self.repaired, f"{moved}: {served} (run {self.champion.run_id})"]
+
+
+def champion(client: MlflowClient, registry_name: str) -> Champion | None:
+    """The version that `models:/<registry_name>/Production` serves, None without one."""
+    return Versions(client, registry_name).champion()
+
+
+def promote(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    registry_name: str,
+    gate: GateConfig,
+    force: bool = False,
+    dry_run: bool = False,
+) -> Decision:
+    """Put a run's model into Production if the gate lets it, and prove that it answers there.
+
+    The decision and its reasons are written on the run. A refusal leaves Production as it was.
+
+    Parameters
+    ----------
+    client
+        Of the store that MLflow is set to.
+    run_id
+        A finished run with a model.
+    registry_name
+        The registered model.
+    gate
+        What is asked of the candidate.
+    force
+        Turn the gate's reasons into warnings; not that synthetic data never replace a market.
+    dry_run
+        Only say what would be done.
+
+    Raises
+    ------
+    TrackingError
+        When there is no such run, or the store fails, or the model does not answer.
+    """
+    with (
+        _store_errors(f"promotion of run {run_id}"),
+        _one_at_a_time(client, None if dry_run else registry_name) as check,
+    ):
+        run = client.get_run(run_id)
+        versions = Versions(client, registry_name)
+        repaired = [] if dry_run else repair(versions).lines
+        decision, labels = _decide(client, run, versions.champion(), gate, force)
+        if dry_run:
+            return replace(decision, dry_run=True)
+        if decision.naming is None:
+            _write_refusal(versions, run, decision, gate)
+        else:
+            model = _named_model(run, decision.naming, labels)
+            check()
+            version = _install(versions, run, model, decision, gate)
+            decision = replace(decision, promoted=True, version=version)
+        return replace(decision, repaired=repaired)
+
+
+def rollback(client: MlflowClient, registry_name: str, to: str | None = None) -> Rollback:
+    """Bring an earlier version back into Production; the one that was there is archived.
+
+    After a promotion or a rollback that was cut off, putting that right is all that is done: it is
+    what a rollback would have been asked for.
+
+    Parameters
+    ----------
+    to
+        The version to bring back; by default the one that the champion took over from.
+
+    Raises
+    ------
+    TrackingError
+        When there is no champion, none before it, or the one before does not answer any more.
+    """
+    with (
+        _store_errors(f"rollback of {registry_name}"),
+        _one_at_a_time(client, registry_name) as check,
+    ):
+        versions = Versions(client, registry_name)
+        found = repair(versions)
+        current = versions.champion()
+        if current is None:
+            raise TrackingError(f"{versions.uri} does not exist: promote first")
+        target = to or (current.version if found.undid else current.replaces)
+        if target is None:
+            raise TrackingError(
+                f"version {current.version} of {registry_name} took over from no other: there is "
+                "nothing to roll back to"
+            )
+        if target == current.version:
+            return Rollback(current, None, found.lines)
+        back = champion_of(versions.get(target))
+        if silent := complaint(back.uri):
+            raise TrackingError(f"not rolled back: {silent}")
+        check()
+        versions.settle(back.version)
+        moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        versions.tag(current.version, tags.ROLLED_BACK, f"{moment} to version {back.version}")
+        return Rollback(back, current.version, found.lines)
+
+
+def _decide(
+    client: MlflowClient, run: Run, current: Champion | None, gate: GateConfig, force: bool
+) -> tuple[Decision, tuple[str, ...]]:
+    """Ask the gate, and name the states of what it lets through; gives their labels so far too."""
+    version = current.version if current else None
+    if current is not None and _same_model(run, current):
+        return Decision(version=version, noop=True), ()
+    try:
+        evidence = read_evidence(client, run)
+    except Unfit as why:
+        return Decision(version=version, reasons=[str(why)]), ()
+    incumbent = read_incumbent(current) if current else None
+    verdict = judge(client, evidence, incumbent, gate)
+    reasons = verdict.of("final") if force else verdict.of("final", "refuse")
+    decision = Decision(
+        version=version,
+        reasons=reasons,
+        warnings=_warnings(verdict, force),
+        notes=verdict.of("note"),
+        naming=None if reasons else name_states(client, evidence, incumbent),
+    )
+    return decision, evidence.detector.labels
+
+
+def _same_model(run: Run, current: Champion) -> bool:
+    fingerprint = run.data.tags.get(tags.FINGERPRINT)
+    same = fingerprint is not None and fingerprint == current.tags.get(tags.FINGERPRINT)
+    return run.info.run_id == current.run_id or (same and run.info.status == "FINISHED")
+
+
+def _warnings(verdict: Verdict, force: bool) -> list[str]:
+    forced = [f"forced: {reason}" for reason in verdict.of("refuse")] if force else []
+    return forced + verdict.of("warn")
+
+
+def _write_refusal(versions: Versions, run: Run, decision: Decision, gate: GateConfig) -> None:
+    """Write why a run is not promoted; what the champion's own run says of its promotion stays."""
+    current = versions.champion()
+    is_champion = current is not None and current.run_id == run.info.run_id
+    if run.info.lifecycle_stage == "active" and not is_champion:
+        word = UNCHANGED if decision.noop else REFUSED
+        write_decision(versions.client, run.info.run_id, word, _findings(decision, gate))
+
+
+def _named_model(run: Run, naming: Naming, labels: tuple[str, ...]) -> str:
+    """Id of the run's model under the labels it shall have: logged again where they differ."""
+    model = model_id(run)
+    assert model is not None
+    if naming.labels == labels:
+        return model
+    detector = load_detector(f"models:/{model}")
+    named = replace(detector, labels=naming.labels)
+    return log_detector(run.info.experiment_id, run.info.run_id, named).model_id
+
+
+def _install(versions: Versions, run: Run, model: str, decision: Decision, gate: GateConfig) -> str:
+    assert decision.naming is not None
+    about = _findings(decision, gate) | {tags.LABELS: decision.naming.story}
+    return install(versions, run, model, about, decision.version)
+
+
+def _findings(decision: Decision, gate: GateConfig) -> dict[str, str]:
+    """Tags of a decision, for the run and for the version."""
+    return {
+        tags.GATE: gate.name,
+        tags.GATE_REASONS: "; ".join([*decision.reasons, *decision.warnings]),
+        tags.GATE_NOTES: "; ".join(decision.notes),
+    }
+
+
+@contextmanager
+def _one_at_a_time(client: MlflowClient, leased: str | None) -> Iterator[Callable[[], None]]:
+    """Serialise promotions: by a file lock on this machine, on a server by a lease as well.
+
+    `leased` names the registered model that will change, None where nothing will. Gives a check
+    that the lease still holds.
+    """
+    uri = client.tracking_uri
+    lock = FileLock(_lock_file(uri))
+    try:
+        with lock.acquire(timeout=_OTHERS_DONE_WITHIN):
+            if leased is None or sqlite_path(uri) is not None:
+                yield _nothing
+                return
+            with lease(client, leased, patience=_OTHERS_DONE_WITHIN) as held:
+                yield held.check
+    except Timeout:
+        raise TrackingError(f"another promotion holds {lock.lock_file}") from None
+
+
+def _nothing() -> None:
+    """The file lock of a SQLite store holds as long as its process."""
+
+
+def _lock_file(uri: str) -> Path:
+    database = sqlite_path(uri)
+    if database is not None:
+        return Path(f"{database}-promotion.lock")
+    store = hashlib.sha256(f"{getpass.getuser()} {uri}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"hmm_exp-{store}-promotion.lock"
+
+
+@contextmanager
+def _store_errors(doing: str) -> Iterator[None]:
+    """Give what the store complains about as one line."""
+    try:
+        yield
+    except MlflowException as error:
+        raise TrackingError(f"{doing}: {one_line(error)}") from error

@@ -1,0 +1,195 @@
+"""The shared store: an MLflow server over a private PostgreSQL, artifacts behind it.
+
+    with SharedStore(Path("mlruns/server"), port=5000) as store:
+        store.wait()
+
+Runs, models and artifacts go over one address, so that a client needs nothing but the address.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+
+from filelock import FileLock, Timeout
+
+from hmm_exp.errors import TrackingError
+from hmm_exp.server import leftover
+from hmm_exp.server.leftover import Occupied
+from hmm_exp.server.postgres import Postgres
+
+_ANSWERS_WITHIN = 180.0  # seconds; the first start makes the tables
+_ENDS_WITHIN = 10.0
+# Seven processes of 170 MB for jobs on traces and prompts, which no run of this package has.
+_LIGHT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+class SharedStore:
+    """Server and database with all they keep in one folder: `database/`, `artifacts/`, logs.
+
+    Parameters
+    ----------
+    workers
+        Processes that answer requests.
+    options
+        More words for `mlflow server`, such as `--allowed-hosts`.
+    stop_leftover
+        Whether to end first what a server that was killed left running in the folder.
+
+    Raises
+    ------
+    TrackingError
+        When PostgreSQL or its Python driver is not installed, the port cannot be used, the folder
+        is served already, or one of the two does not start.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        workers: int = 2,
+        options: tuple[str, ...] = (),
+        stop_leftover: bool = False,
+    ) -> None:
+        if workers < 1:
+            raise TrackingError(f"--workers {workers}: must be at least 1")
+        if find_spec("psycopg2") is None:
+            raise TrackingError("PostgreSQL needs a driver: pip install 'hmm_exp[server]'")
+        self.folder, self.port = folder.absolute(), port
+        self.database = Postgres(folder)
+        self._words = ("--workers", str(workers), *options)
+        self._stop_leftover = stop_leftover
+        self._server: subprocess.Popen | None = None
+        self._opened = ExitStack()
+
+    @property
+    def uri(self) -> str:
+        """Address for clients: MLFLOW_TRACKING_URI."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log_file(self) -> Path:
+        """What the MLflow server says."""
+        return self.folder / "mlflow.log"
+
+    def __enter__(self) -> "SharedStore":
+        """Check the folder and the port before anything is made, then start both."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise TrackingError(f"--folder {self.folder} is a file")
+        self._make_way()
+        check_port(self.port)
+        with ExitStack() as opened:
+            opened.enter_context(_alone_in(self.folder))
+            opened.enter_context(self.database)
+            opened.callback(leftover.forget, self.folder)
+            opened.callback(self._stop)
+            self._start()
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._opened.__exit__(kind, error, trace)
+
+    def wait(self) -> None:
+        """Wait until the MLflow server ends. Raises TrackingError: it does so on a fault only."""
+        assert self._server is not None
+        status = self._server.wait()
+        raise TrackingError(f"mlflow server ended with status {status}: see {self.log_file}")
+
+    def _make_way(self) -> None:
+        """Refuse a folder in which others work, or end them where they are left over."""
+        others = Occupied.of(self.folder)
+        if others.main:
+            raise TrackingError(f"{self.folder} is served already, by {others.main}")
+        if others.left and not self._stop_leftover:
+            raise TrackingError(
+                f"an hmm-server that was killed left {others.in_words()} running in "
+                f"{self.folder}: --stop-leftover ends them first"
+            )
+        others.end()
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), "--serve-artifacts", *self._words]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        command += ["--backend-store-uri", self.database.uri]
+        with self.log_file.open("a") as log:
+            self._server = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=_LIGHT | os.environ | self.database.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for this process, which ends them in order
+            )
+        leftover.write_record(self.folder, self._server.pid)
+        until = time.monotonic() + _ANSWERS_WITHIN
+        while not _answers(self.uri):
+            if self._server.poll() is not None or time.monotonic() > until:
+                raise TrackingError(f"mlflow server does not start: see {self.log_file}")
+            time.sleep(0.1)
+
+    def _stop(self) -> None:
+        """End the server and its workers, which are a process group of their own."""
+        if self._server is None:
+            return
+        for signal_number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(self._server.pid, signal_number)
+            with suppress(subprocess.TimeoutExpired):
+                self._server.wait(_ENDS_WITHIN)
+
+
+def check_port(port: int) -> None:
+    """Raise TrackingError for a port of loopback that cannot be served, with the reason."""
+    if not 1 <= port <= 65535:
+        raise TrackingError(f"--port {port}: must be 1 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            raise TrackingError(f"--port {port} is for root alone: take one from 1024 on") from None
+        except OSError as error:
+            reason = f"is taken ({error.strerror})"
+            raise TrackingError(f"--port {port} {reason}: take another") from None
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder, made on first use and removed again where nothing comes into it."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / "server.lock"
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise TrackingError(f"another hmm-server is starting in {folder}") from None
+    finally:
+        if [*folder.iterdir()] == [lock]:
+            lock.unlink()
+            if is_new:
+                folder.rmdir()
+
+
+def _answers(uri: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{uri}/health", timeout=5):
+            return True
+    except OSError:
+        return False

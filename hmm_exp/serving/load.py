@@ -1,0 +1,92 @@
+"""A detector from wherever it lies: the registry, a run, a folder, a file.
+
+detector = hmm_exp.load_detector("models:/hmm_regime/Production")
+
+Of an MLflow model only `detector.json` is read. Its `MLmodel` file, which may name code to import,
+is not: unlike `mlflow.pyfunc.load_model`, this runs nothing of what a model holds.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from hmm_exp.detector.detector import Detector
+from hmm_exp.errors import ModelError, TrackingError, one_line
+from hmm_exp.store.address import VARIABLE, resolve_uri, sqlite_path
+from hmm_exp.store.health import check_answer
+from hmm_exp.store.relocation import check_place
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+-]+:/")
+_BARE_RUN = re.compile(r"runs:/[^/]+/?")
+
+
+def load_detector(source: str | Path) -> Detector:
+    """Load a detector.
+
+    Parameters
+    ----------
+    source
+        `models:/hmm_regime/Production`, another version or alias of it, `runs:/<run id>`, any URI
+        of an MLflow model that holds a detector, its folder, or a `detector.json`. URIs are looked
+        up in the store that MLflow is set to (`MLFLOW_TRACKING_URI`, else `mlflow.db` here).
+
+    Raises
+    ------
+    ModelError
+        When there is no such model, or it holds no detector.
+    """
+    if not _SCHEME.match(str(source)):
+        return _from_path(Path(source))
+    uri = f"{str(source).rstrip('/')}/model" if _BARE_RUN.fullmatch(str(source)) else str(source)
+    with tempfile.TemporaryDirectory() as folder, _store_for(uri):
+        try:
+            local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+        except (MlflowException, OSError, ImportError) as error:
+            raise ModelError(f"no model at {source}: {one_line(error)}") from None
+        return _from_path(Path(local), uri)
+
+
+def _from_path(path: Path, uri: str | None = None) -> Detector:
+    """Read the detector of a file, a folder, or the folder of an MLflow model."""
+    try:
+        return Detector.load(path)
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(path), uri or str(path))) from None
+
+
+@contextmanager
+def _store_for(uri: str) -> Iterator[None]:
+    """Let MLflow look a URI up in the store that it is set to, which has to be there and sound.
+
+    MLflow would make an empty store where there is none, and try a broken one for minutes.
+    """
+    if not uri.startswith(("models:/", "runs:/")):
+        yield
+        return
+    try:
+        given = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+        store = resolve_uri(given, VARIABLE)
+        path = sqlite_path(store)
+        if path is not None and not path.is_file():
+            raise TrackingError(
+                f"no tracking store at {store}; go where the sweep ran or set {VARIABLE}"
+            )
+        check_answer(store)
+        if path is not None:
+            check_place(path)
+    except TrackingError as error:
+        raise ModelError(f"no model at {uri}: {error}") from None
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = store  # MLflow's own address of it would be percent-encoded
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
+        if before is not None:
+            os.environ[VARIABLE] = before

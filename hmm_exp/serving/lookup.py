@@ -1,0 +1,21 @@
+"""A detector by whatever name a command line gives: a URI, a run's id, a folder, a file."""
+
+import re
+from pathlib import Path
+
+from hmm_exp.detector.detector import Detector
+
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def find_detector(name: str) -> Detector:
+    """Load a detector; a folder or file is read without MLflow, which takes a second to import.
+
+    Raises ModelError when there is none.
+    """
+    is_run = _RUN_ID.fullmatch(name)
+    if Path(name).exists() and not is_run:
+        return Detector.load(name)
+    from hmm_exp.serving.load import load_detector
+
+    return load_detector(f"runs:/{name}" if is_run else name)

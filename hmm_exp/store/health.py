@@ -1,0 +1,175 @@
+"""A store, asked before MLflow uses it: whether it answers, and whether it holds runs of MLflow.
+
+MLflow makes its tables in whatever database it is given, tries a locked or broken one and a server
+that is gone for minutes, and brings an old schema up to date unasked. Here each of them is refused
+in one line, and nothing is written.
+"""
+
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+
+from hmm_exp.errors import TrackingError, one_line
+from hmm_exp.store.address import is_served, sqlite_path
+from hmm_exp.store.folders import try_folder
+
+ANSWER_WITHIN = 10.0  # seconds
+_PASSING = {500, 502, 503, 504}  # statuses of a server that restarts, or of a proxy without it
+_LONGEST = 200  # characters of a reason
+_SYSTEM_ERROR = re.compile(r"\[Errno -?\d+\] ([\w ]+)")
+_KNOWN = "alembic_version"  # the table in which MLflow keeps the revision of its schema
+_OTHER = "name another database with MLFLOW_TRACKING_URI, tracking.uri or --tracking-uri"
+
+
+class NoAnswerError(TrackingError):
+    """A tracking server or database does not answer at this moment."""
+
+
+def check_answer(uri: str) -> None:
+    """Ask a tracking server, a database server or a SQLite file that exists, and write nothing.
+
+    Raises
+    ------
+    TrackingError
+        When it does not answer, refuses the login, is locked or broken, or holds something else
+        than runs of the installed MLflow.
+    """
+    if is_served(uri):
+        _check_server(uri)
+    else:
+        _check_database(uri)
+
+
+def check_writable(folder: Path) -> None:
+    """See that a folder is there or can be made, and that files can be written there."""
+    try:
+        try_folder(folder)
+    except OSError as error:
+        raise TrackingError(f"cannot write to {folder}: {error.strerror}") from None
+
+
+def reason(error: object) -> str:
+    """Why a store does not answer: of nested errors the reason of the system, if there is one."""
+    system = _SYSTEM_ERROR.search(str(error))
+    return system[1] if system else one_line(error, _LONGEST)
+
+
+def _check_database(uri: str) -> None:
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+    path = sqlite_path(uri)
+    if path is not None:
+        _check_file(path)
+    name = f"tracking database {path or uri}"
+    try:
+        revision, tables = _contents(uri, path)
+    except (ArgumentError, ValueError):  # a port that is no number
+        raise TrackingError(f"tracking.uri={uri} is not an address MLflow can use") from None
+    except ImportError as error:
+        raise TrackingError(f"tracking.uri={uri} needs the package {error.name}") from None
+    except SQLAlchemyError as error:
+        raise _refusal(name, error, is_file=path is not None) from None
+    if revision is not None:
+        _check_revision(name, revision, uri)
+    elif tables:
+        some = ", ".join(sorted(tables)[:3])
+        raise TrackingError(f"{name} holds no MLflow runs but tables of its own ({some}): {_OTHER}")
+    elif path is not None:
+        raise TrackingError(f"{name} is empty: remove it, or {_OTHER}")
+
+
+def _check_server(uri: str) -> None:
+    """Ask a tracking server for an experiment, which takes a login where it wants one."""
+    try:
+        answer = http_request(
+            get_default_host_creds(uri),
+            "/api/2.0/mlflow/experiments/search",
+            "GET",
+            params={"max_results": 1},
+            max_retries=0,
+            timeout=ANSWER_WITHIN,
+            raise_on_status=False,
+        )
+    except MlflowException as error:
+        raise NoAnswerError(f"tracking server {uri} does not answer: {reason(error)}") from None
+    status, text = answer.status_code, one_line(answer.text, _LONGEST)
+    if status == 200 and answer.headers.get("Content-Type", "").startswith("application/json"):
+        return
+    if status == 401:
+        raise TrackingError(
+            f"tracking server {uri} refuses the login: set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    if status in _PASSING:
+        raise NoAnswerError(f"tracking server {uri} does not answer: status {status}")
+    if status == 403:
+        raise TrackingError(f"tracking server {uri} refuses: {text}")
+    raise TrackingError(f"{uri} is not the address of an MLflow server: status {status}, {text}")
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a file that holds nothing, and one of another user: SQLite writes even to read."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise TrackingError(f"tracking database {path}: {error.strerror}") from None
+    if not path.is_file():
+        raise TrackingError(f"tracking database {path} is no file: {_OTHER}")
+    if not size:
+        raise TrackingError(f"tracking database {path} is an empty file: remove it, or {_OTHER}")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise TrackingError(f"cannot write to tracking database {path}: Permission denied")
+    check_writable(path.parent)  # its journal lies there
+
+
+def _contents(uri: str, path: Path | None) -> tuple[str | None, list[str]]:
+    """Revision of MLflow's schema, None without one, and the names of all tables."""
+    import sqlalchemy
+
+    options: dict[str, Any] = {} if path is None else {"connect_args": {"timeout": ANSWER_WITHIN}}
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, **options)
+    with engine.connect() as connection:
+        tables = sqlalchemy.inspect(connection).get_table_names()
+        if _KNOWN not in tables:
+            return None, tables
+        query = sqlalchemy.text(f"SELECT version_num FROM {_KNOWN}")
+        return connection.execute(query).scalar(), tables
+
+
+def _check_revision(name: str, found: str, uri: str) -> None:
+    """Refuse the schema of another MLflow, an older one with the way to bring it up to date."""
+    import mlflow
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+    from mlflow.store.db.utils import _get_alembic_config
+
+    scripts = ScriptDirectory.from_config(_get_alembic_config(""))
+    if found == scripts.get_current_head():
+        return
+    try:
+        scripts.get_revision(found)
+    except CommandError:
+        raise TrackingError(
+            f"{name} was made by another MLflow than {mlflow.__version__} (schema {found}): "
+            "install a newer one, or " + _OTHER
+        ) from None
+    raise TrackingError(
+        f"{name} was made by an older MLflow than {mlflow.__version__} (schema {found}): copy it, "
+        f"then run: mlflow db upgrade {shlex.quote(uri)}"
+    )
+
+
+def _refusal(name: str, error: Exception, is_file: bool) -> TrackingError:
+    """What the database answers, without the statement that SQLAlchemy adds."""
+    text = one_line(str(getattr(error, "orig", None) or error).splitlines()[0])
+    if "is locked" in text:
+        return NoAnswerError(f"{name} is locked by another program, for {ANSWER_WITHIN:g} s so far")
+    if is_file:
+        return TrackingError(f"{name} cannot be used: {text}; a broken one can be moved away")
+    return NoAnswerError(f"{name} does not answer: {text}")

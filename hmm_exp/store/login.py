@@ -1,0 +1,35 @@
+"""The login in a tracking address: in the environment of a sweep, and in none of its files.
+
+Hydra keeps the words of a command and the composed config in a folder of every run, and the store
+keeps them as params and artifacts.
+"""
+
+import os
+
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from hmm_exp.config.overrides import hydra_text
+from hmm_exp.errors import redacted
+from hmm_exp.store.address import VARIABLE
+
+
+def hide_login(config: DictConfig) -> None:
+    """Move an address with a login from a composed config to MLFLOW_TRACKING_URI.
+
+    The config keeps the address without it, from which `resolve_uri` finds the whole one again.
+    Workers inherit the variable; those of other machines need it in their own environment.
+    """
+    uri = OmegaConf.select(config, "tracking.uri")
+    if not isinstance(uri, str) or redacted(uri) == uri:
+        return
+    os.environ[VARIABLE] = uri
+    with read_write(config), open_dict(config):
+        config.tracking.uri = redacted(uri)
+        words = config.hydra.overrides.task
+        config.hydra.overrides.task = [
+            f"tracking.uri={hydra_text(redacted(uri))}"
+            if word.startswith("tracking.uri=")
+            else word
+            for word in words
+        ]
+        config.hydra.job.override_dirname = redacted(str(config.hydra.job.override_dirname))

@@ -1,0 +1,279 @@
+"""The MLflow store: which one, made once, and a client for it.
+
+Default: `mlflow.db` (SQLite) and `mlruns/` in the folder where the program runs, so that a bare
+`mlflow ui` or `mlflow.pyfunc.load_model` in the same folder finds everything.
+"""
+
+import logging
+import os
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import mlflow
+from filelock import FileLock
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from requests.exceptions import RequestException
+
+from hmm_exp.config import TrackingConfig
+from hmm_exp.errors import TrackingError, described, one_line, refusal
+from hmm_exp.store.address import ARTIFACTS, is_served, resolve_uri, sqlite_path, sqlite_uri
+from hmm_exp.store.folders import held_back
+from hmm_exp.store.health import NoAnswerError, check_answer, check_writable, reason
+from hmm_exp.store.relocation import check_name, check_place
+
+_PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"}  # what a busy or restarting store says
+_LONGEST_PAUSE = 10.0  # seconds between two tries
+Result = TypeVar("Result")
+log = logging.getLogger(__name__)
+_lost = False  # patience ran out in this process, and the store has not answered since
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store with the experiment that holds the runs."""
+
+    uri: str
+    experiment_id: str
+    experiment: str
+    client: MlflowClient
+
+
+def open_store(tracking: TrackingConfig) -> Store:
+    """Open the store and its experiment, making both on first use.
+
+    Safe when many processes start at once: the making happens under a file lock.
+
+    Raises
+    ------
+    TrackingError
+        When the store does not answer, is broken, or its folder cannot be written.
+    """
+    uri = resolve_uri(tracking.uri)
+    check_store(tracking)
+    _point_mlflow_at(uri)
+    if is_served(uri):  # `patiently` says how long to try
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two for each run
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # one line a try
+    try:
+        client, experiment_id = _made(uri, tracking.experiment)
+    except (MlflowException, sqlite3.Error, OSError) as error:
+        raise TrackingError(f"tracking store {uri}: {described(error)}") from None
+    return Store(uri, experiment_id, tracking.experiment, client)
+
+
+def check_store(tracking: TrackingConfig) -> None:
+    """Ask the store once, with little patience; MLflow itself would retry for minutes.
+
+    Raises
+    ------
+    TrackingError
+        When the store does not answer, cannot be used, was moved, or its folder cannot be written.
+    """
+    uri = resolve_uri(tracking.uri)
+    path = sqlite_path(uri)
+    if path is not None:
+        check_name(path)
+        check_writable(path.parent)
+    if path is None or path.exists():
+        check_answer(uri)
+    if path is not None and path.exists():
+        check_place(path)
+
+
+def store_of(tracking: TrackingConfig) -> Store:
+    """Open the store once per process: for the cells of a sweep, whose main process made it."""
+    return _opened(resolve_uri(tracking.uri), tracking.experiment)
+
+
+def artifact_root(store: Store) -> Path:
+    """Folder beside the database, or in this folder when a server keeps the runs."""
+    database = sqlite_path(store.uri)
+    return (Path.cwd() if database is None else database.parent) / ARTIFACTS
+
+
+def patiently(action: Callable[[], Result], patience: float) -> Result:
+    """Do something with the store, again and again while it does not answer.
+
+    Once patience has run out, every call of this process tries once, until the store answers: a
+    sweep that lost its store for good waits for it once, not in each of its cells.
+
+    Raises
+    ------
+    TrackingError
+        When it has not answered for `patience` seconds.
+    """
+    global _lost
+    deadline, first = time.monotonic() + (0 if _lost else patience), 0.25
+    pause = first
+    while True:
+        try:
+            with held_back():
+                result = action()
+            _lost = False
+            return result
+        except (MlflowException, RequestException, NoAnswerError) as error:
+            if isinstance(error, MlflowException) and error.error_code not in _PASSING:
+                raise
+            is_full = refusal(error) is not None  # waiting makes no room
+            if is_full or time.monotonic() + pause > deadline:
+                _lost = _lost or not is_full
+                raise TrackingError(_no_answer(error)) from None
+            if pause == first:
+                log.warning("the tracking store does not answer; trying for %g s", patience)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def analyse(store: Store) -> None:
+    """Let SQLite look at how its tables are filled: sorting many runs is far faster after that."""
+    database = sqlite_path(store.uri)
+    if database is not None:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA analysis_limit=1000")  # rows of each index: a sample
+            connection.execute("ANALYZE")
+
+
+@cache
+def git_sha() -> str | None:
+    """Commit of the checkout that the package runs from, if it is one; asked for once."""
+    command = ["git", "rev-parse", "HEAD"]
+    folder = Path(__file__).resolve().parents[2]
+    try:
+        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def connect(
+    uri: str | None = None, setting: str = "--tracking-uri", *, artifacts: bool = True
+) -> MlflowClient:
+    """Client of an existing store, for what only reads or promotes; it makes none.
+
+    Parameters
+    ----------
+    setting
+        How the user names another store.
+    artifacts
+        Whether artifacts are needed, so that a store that was moved is refused.
+
+    Raises
+    ------
+    TrackingError
+        When there is no store, or `check_store` refuses it.
+    """
+    resolved = resolve_uri(uri, setting)
+    path = sqlite_path(resolved)
+    if path is not None and not path.is_file():
+        raise TrackingError(
+            f"no tracking store at {resolved}: run where the sweep ran, or say {setting}"
+        )
+    if artifacts or path is None:
+        check_store(TrackingConfig(uri=resolved))
+    else:
+        check_answer(resolved)
+    _point_mlflow_at(resolved)
+    return _client(resolved)
+
+
+def _point_mlflow_at(uri: str) -> None:
+    """Let MLflow use a store, without telling of every table it makes or error that it raises."""
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    mlflow.set_tracking_uri(uri)
+
+
+def _no_answer(error: Exception) -> str:
+    """Which store does not answer, and why: of nested errors what the system said, if it did."""
+    if isinstance(error, NoAnswerError):
+        return str(error)
+    why = refusal(error) or reason(error)
+    return f"the tracking store {mlflow.get_tracking_uri()} does not answer: {why}"
+
+
+@cache
+def _opened(uri: str, experiment: str) -> Store:
+    return open_store(TrackingConfig(uri=uri, experiment=experiment))
+
+
+def _made(uri: str, name: str) -> tuple[MlflowClient, str]:
+    """Client and experiment; a database is made under a lock, already the client makes tables."""
+    database = sqlite_path(uri)
+    if database is None:
+        client = _client(uri)
+        return client, _get_or_create(client, name, artifact_location=None)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock"):
+        if not database.exists():
+            _make_tables(database)
+        client = _client(uri)
+        location = (database.parent / ARTIFACTS).as_uri()
+        experiment_id = _get_or_create(client, name, artifact_location=location)
+        with sqlite3.connect(database) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")  # writers do not wait for readers
+        connection.close()
+    return client, experiment_id
+
+
+def _make_tables(database: Path) -> None:
+    """Let MLflow make its tables in a file beside, renamed when it holds all of them.
+
+    MLflow makes them one by one, and starts no more on a database in which some are missing.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy.exc import SQLAlchemyError
+
+    part = database.with_name(f"{database.name}.part")
+    for name in (database, part):  # SQLite would play what is left of a lost file into the new one
+        _remove_database(name)
+    try:
+        store = SqlAlchemyStore(sqlite_uri(part), (database.parent / ARTIFACTS).as_uri())
+        store.engine.dispose()  # with its last connection SQLite has written all into the file
+        part.replace(database)
+    except BaseException as error:
+        _remove_database(part)
+        if isinstance(error, SQLAlchemyError):  # a full disk
+            raise TrackingError(f"no database {database}: {described(error)}") from None
+        raise
+
+
+def _remove_database(database: Path) -> None:
+    for ending in ("", "-journal", "-wal", "-shm"):
+        database.with_name(database.name + ending).unlink(missing_ok=True)
+
+
+def _client(uri: str) -> MlflowClient:
+    """Client of a store. Raises TrackingError for a database with which MLflow cannot work."""
+    if is_served(uri):
+        return MlflowClient(uri)
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        return MlflowClient(uri)
+    except (MlflowException, SQLAlchemyError) as error:
+        why = refusal(error) or f"{one_line(error)}; a broken one can be moved away"
+        place = sqlite_path(uri) or uri
+        raise TrackingError(f"tracking database {place} cannot be used: {why}") from None
+
+
+def _get_or_create(client: MlflowClient, name: str, artifact_location: str | None) -> str:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return client.create_experiment(name, artifact_location=artifact_location)
+        except MlflowException:  # another process was faster on a shared server
+            experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        raise TrackingError(
+            f"experiment {name!r} is deleted: restore it or set tracking.experiment"
+        )
+    return experiment.experiment_id

@@ -1,0 +1,276 @@
+"""One composed config, run and recorded: alone, or as a cell of a sweep.
+
+A cell of a sweep is read and fitted by a process of its own (`isolation`) that leaves a bundle on
+disk; this process opens the run, watches, and records. Whatever happens to the cell happens there.
+"""
+
+import logging
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+
+from hmm_exp import owner
+from hmm_exp.config import Config
+from hmm_exp.errors import LONGEST_LINE, HmmExpError, TrackingError, described, one_line, refusal
+from hmm_exp.store.folders import remove_run_folder
+from hmm_exp.store.store import Store, check_store, open_store, patiently, store_of
+from hmm_exp.sweep import child, progress, terminal
+from hmm_exp.sweep.start import close_orphans, finished_cell
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
+from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
+from hmm_exp.tracking.record import fail_run, finish_run, removed_on_error, start_run, status_after
+
+if TYPE_CHECKING:
+    from hmm_exp.experiment.prepare import Prepared
+    from hmm_exp.experiment.result import RunResult
+
+_LOOK_EVERY = 0.5  # seconds
+log = logging.getLogger(__name__)
+_stages = logging.getLogger("hmm_exp.stages")
+_stages.propagate = False
+
+
+def run_cell(settings: Config) -> None:
+    """Run one config: alone an error is raised; in a sweep it is recorded and the sweep goes on."""
+    if settings.sweep.parent_run is None:
+        _run_alone(settings)
+    else:
+        if settings.sweep.owner != owner.this_process():
+            _end_with(settings.sweep.owner)
+            with suppress(OSError):  # for paths as the user wrote them, where the folder is shared
+                os.chdir(HydraConfig.get().runtime.cwd)
+        _Cell(settings, HydraConfig.get().job.num + 1).run()
+
+
+def _run_alone(settings: Config) -> None:
+    from hmm_exp.experiment.prepare import prepare
+    from hmm_exp.registry import promotion
+    from hmm_exp.tracking.bundle import data_identity
+
+    with _nothing_left_behind():
+        check_store(settings.tracking)
+        prepared = prepare(settings)
+        for warning in prepared.source.report.get("warnings", []):
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+        store = open_store(settings.tracking)
+        close_orphans(store)
+    run_id = start_run(store, settings, data_identity(prepared) | {tags.COMMAND: command_line()})
+    with removed_on_error(store, run_id):
+        store.client.log_text(run_id, environment(), ENVIRONMENT_FILE)
+    with tempfile.TemporaryDirectory() as folder:
+        log_file = Path(folder) / LOG_FILE
+        try:
+            with _logged(log_file):
+                result = _fitted_alone(prepared, Path(folder), store, run_id)
+        except BaseException as error:  # also SystemExit
+            fail_run(store, run_id, error, log_file)
+            raise
+    terminal.print_run(result)
+    print(f"run {run_id}: {terminal.ui_link(store, run_id=run_id)}")
+    if settings.promote:
+        decision = promotion.promote(
+            store.client, run_id, registry_name=settings.registry.name, gate=settings.gate
+        )
+        print(*decision.lines(settings.registry.name), sep="\n")
+    print(result.regime_now)
+
+
+def _fitted_alone(prepared: "Prepared", folder: Path, store: Store, run_id: str) -> "RunResult":
+    """Fit and record, watched on a terminal."""
+    from hmm_exp.experiment.run import run
+    from hmm_exp.sweep.progress import Pulse
+    from hmm_exp.tracking.bundle import write_bundle
+
+    if progress.wanted(prepared.config.quiet):
+        progress.start(folder, 1)
+    try:
+        with progress.Line(folder, 1, cell_name(prepared.config)) as line:
+            with Pulse(line, line.watched) as pulse:
+
+                def stage(text: str) -> None:
+                    _stages.info(text)
+                    pulse(text)
+
+                result = run(prepared, stage)
+                stage("recording")
+            bundle = write_bundle(result, folder / "run", folder / LOG_FILE)
+            finish_run(store, run_id, bundle)
+    finally:
+        progress.stop()
+    return result
+
+
+@contextmanager
+def _logged(log_file: Path) -> Iterator[None]:
+    """Keep in a file what the package says and, for the file alone, the stages of the work."""
+    handler = logging.FileHandler(log_file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger("hmm_exp"), _stages]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _nothing_left_behind() -> Iterator[None]:
+    """On bad input, take away the folder that Hydra made for the run."""
+    try:
+        yield
+    except HmmExpError:
+        remove_run_folder()
+        raise
+
+
+@cache
+def _end_with(main: str | None) -> None:
+    """End this process, a launcher's, soon after the main process: resuming repeats its cell."""
+
+    def watch() -> None:
+        while not owner.is_dead(main):
+            time.sleep(_LOOK_EVERY)
+        os._exit(1)  # the child sees it by itself
+
+    threading.Thread(target=watch, name="hmm_exp.main", daemon=True).start()
+
+
+@dataclass
+class _Cell:
+    """A cell of a sweep, seen from the process that watches over it."""
+
+    settings: Config
+    number: int
+
+    def run(self) -> None:
+        """Run and record the cell; a failure is recorded and the sweep goes on."""
+        run_id = None
+        try:
+            store = store_of(self.settings.tracking)
+        except TrackingError as error:
+            log.error("%s  FAILED: %s", self.head, described(error))
+            return
+        try:
+            with progress.Line(self.folder, self.number, cell_name(self.settings)) as line:
+                if self._is_superseded(store):
+                    return
+                space = self._ask("prepare", self.settings, self.log_file, progress=line)
+                if self._is_done(store, space):
+                    line.skipped = True
+                    return
+                run_id = self._start(store, space)
+                bundle = self._fitted(space, line)
+                line("recording")
+                self._record(store, run_id, bundle)
+            log.info("%s  %s", self.head, terminal.summary_line(bundle.metrics, bundle.tags))
+        except (Exception, KeyboardInterrupt) as error:
+            self._fail(store, run_id, error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+
+    @property
+    def head(self) -> str:
+        """Place in the sweep and name."""
+        place = f"[{self.number}/{self.settings.sweep.n_cells}]"
+        return f"{place} {one_line(cell_name(self.settings), 120)}"
+
+    @property
+    def log_file(self) -> Path:
+        """Where all that the cell says is kept."""
+        attempt = self.settings.sweep.attempt
+        return self.folder / "logs" / f"{self.number}.{attempt}.log"
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the sweep; on a machine that does not share it, one of its own."""
+        folder = Path(self.settings.sweep.folder or tempfile.gettempdir())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return Path(tempfile.gettempdir()) / "hmm_exp" / str(self.settings.sweep_id)
+        return folder
+
+    def _ask(self, name: str, *arguments: object, progress: progress.Line) -> Any:
+        return child.worker().ask(
+            name,
+            *arguments,
+            within=self.settings.sweep.cell_timeout,
+            on_progress=progress,
+        )
+
+    def _is_superseded(self, store: Store) -> bool:
+        """Whether the sweep was started again since this cell was sent out."""
+        parent_run = str(self.settings.sweep.parent_run)
+        parent = patiently(lambda: store.client.get_run(parent_run), self._patience)
+        newest = parent.data.tags.get(tags.ATTEMPT)
+        if newest in (None, str(self.settings.sweep.attempt)):
+            return False
+        log.warning("%s  left to a later start of this sweep", self.head)
+        return True
+
+    def _is_done(self, store: Store, space: dict[str, str]) -> bool:
+        """Whether an earlier start of this sweep finished the cell."""
+        if self.settings.sweep.attempt == 1:
+            return False
+        found = patiently(
+            lambda: finished_cell(store, self.settings.sweep_id, space[tags.FINGERPRINT]),
+            self._patience,
+        )
+        if found:
+            log.info("%s  finished before", self.head)
+        return found
+
+    def _start(self, store: Store, space: dict[str, str] | None) -> str:
+        known = (space or {}) | {tags.LOG: str(self.log_file)}
+        return patiently(lambda: start_run(store, self.settings, known), self._patience)
+
+    def _fitted(self, space: dict[str, str], line: progress.Line) -> Bundle:
+        """Bundle of this cell: left by an earlier start that could not record it, or made now."""
+        place = self.folder / "pending" / space[tags.FINGERPRINT]
+        if not place.is_dir():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            self._ask("fit", place, line.watched, progress=line)
+        return Bundle.read(place)
+
+    def _record(self, store: Store, run_id: str, bundle: Bundle) -> None:
+        """Record a bundle; when the store is gone for longer than patience it stays on disk."""
+        tries = count()
+        try:
+            patiently(
+                lambda: finish_run(store, run_id, bundle, again=next(tries) > 0), self._patience
+            )
+        except TrackingError as error:
+            raise TrackingError(f"{error}; the finished work is in {bundle.folder}") from None
+        bundle.remove()
+
+    def _fail(self, store: Store, run_id: str | None, error: BaseException) -> None:
+        """Record a failure and report it in one line, also where it cannot be recorded."""
+        unrecorded = ""
+        try:
+            run_id = run_id or self._start(store, None)
+            patiently(lambda: fail_run(store, run_id, error, self.log_file), self._patience)
+        except Exception as second:
+            also = "" if refusal(second) else f": {described(second)}"
+            unrecorded = f"; not recorded{also}"
+        reason = f"{status_after(error)}: {described(error)} (log: {self.log_file}){unrecorded}"
+        log.error("%s  %s", self.head, one_line(reason, LONGEST_LINE - len(self.head) - 2))
+        log.debug("the whole story", exc_info=True)
+
+    @property
+    def _patience(self) -> float:
+        return self.settings.tracking.patience

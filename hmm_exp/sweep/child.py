@@ -1,0 +1,191 @@
+"""Cells in a process of their own: what raises, hangs, exits or is killed costs one cell.
+
+    outcome = worker().ask("prepare", settings, log_file, within=60.0)
+
+Each process that runs cells (the main one, a joblib or Ray worker, a cluster job) has one child,
+started ahead of need and kept from cell to cell, so that imports and compiled code are loaded once.
+It is replaced when it dies, hangs or runs out of memory. A fresh interpreter,
+not a fork: a fork inherits locks of threads, open databases and the pipes by which joblib sees that
+a worker died. The child never opens the store; half of a cell's work is never seen there.
+"""
+
+import logging
+import math
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from hmm_exp.errors import HmmExpError
+
+_TICK = 0.5  # seconds between two looks at the clock
+_START_WITHIN = 300.0  # seconds for imports on a slow disk
+
+
+class CellError(HmmExpError):
+    """A cell that failed in its own process; says why in one line."""
+
+
+class Worker:
+    """The child process of this process, from the parent's side."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "hmm_exp.sweep.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            process_group=0,  # Ctrl-C is for this process, which decides what it means
+        )
+        self._answers: queue.Queue = queue.Queue()
+        self._ready = False
+        assert self._process.stdout is not None
+        threading.Thread(
+            target=_listen, args=(self._process.stdout, self._answers), daemon=True
+        ).start()
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
+
+    def ask(
+        self,
+        name: str,
+        *arguments: Any,
+        within: float | None = None,
+        on_progress: Callable[[str], None] = lambda text: None,
+    ) -> Any:
+        """Give a request to the child and wait for what it answers.
+
+        Parameters
+        ----------
+        within
+            Seconds; None waits for as long as it takes. Start-up and compiling do not count.
+
+        Raises
+        ------
+        CellError
+            When the cell fails, runs out of memory, dies, or is killed because its time is over.
+            After all but the first the child is gone, and `worker()` gives another.
+        """
+        try:
+            if not self._ready:
+                self._wait(_Clock(_START_WITHIN), on_progress)
+                self._ready = True
+            self._send(name, arguments)
+            return self._wait(_Clock(within), on_progress)
+        except _CellFailedError as failure:
+            raise CellError(str(failure)) from None
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Kill the process; its work in progress leaves nothing but a log and a `.part` folder."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
+    def _send(self, name: str, arguments: tuple) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # a dead child is seen by what it does not answer
+            pickle.dump((name, arguments), self._process.stdin)
+            self._process.stdin.flush()
+
+    def _wait(self, clock: "_Clock", on_progress: Callable[[str], None]) -> Any:
+        while True:
+            try:
+                kind, content = self._answers.get(timeout=min(_TICK, max(0.0, clock.left())))
+            except queue.Empty:
+                if clock.left() <= 0.0:
+                    raise CellError(
+                        f"no end after {clock.within:g} s (sweep.cell_timeout): killed"
+                    ) from None
+                continue
+            if kind == "progress":
+                on_progress(content)
+            elif kind == "compiling":
+                clock.stand(content)
+            elif kind == "log":
+                logging.getLogger(content[0]).log(content[1], content[2])
+            elif kind in ("done", "ready"):
+                return content
+            elif kind == "failed":
+                raise _CellFailedError(content)
+            elif kind == "damaged":
+                raise CellError(content)
+            else:
+                raise CellError(_how_it_ended(self._process.wait()))
+
+
+class _Clock:
+    """What is left of the seconds that a request may take; it stands while the child compiles."""
+
+    def __init__(self, within: float | None) -> None:
+        self.within = math.inf if within is None else within
+        self._end = time.monotonic() + self.within
+        self._stopped_at: float | None = None
+
+    def left(self) -> float:
+        """Seconds until its time is over."""
+        return self._end - (self._stopped_at or time.monotonic())
+
+    def stand(self, still: bool) -> None:
+        """Stand still from now on, or go on."""
+        if self._stopped_at is not None:
+            self._end += time.monotonic() - self._stopped_at
+        self._stopped_at = time.monotonic() if still else None
+
+
+class _CellFailedError(Exception):
+    """The cell failed and the child is as good as before."""
+
+
+_current: Worker | None = None
+
+
+def worker() -> Worker:
+    """Child of this process: the one that is there, or a new one."""
+    global _current
+    if _current is None or _current.gone:
+        _current = Worker()
+    return _current
+
+
+def dismiss() -> None:
+    """Let the child of this process go, if there is one."""
+    global _current
+    if _current is not None:
+        _current.stop()
+        _current = None
+
+
+def _listen(stream: BinaryIO, answers: queue.Queue) -> None:
+    """Pass on what the child says, and that it says no more."""
+    with suppress(EOFError, OSError, ValueError, pickle.UnpicklingError):
+        while True:
+            answers.put(pickle.load(stream))
+    answers.put(("ended", None))
+
+
+def _how_it_ended(status: int) -> str:
+    if status >= 0:
+        return f"its process ended with exit status {status}"
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    hint = " (out of memory?)" if name == "SIGKILL" and hasattr(os, "fork") else ""
+    return f"its process was ended by {name}{hint}"

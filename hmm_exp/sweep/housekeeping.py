@@ -1,0 +1,163 @@
+"""Sweeps of a store at a glance, and the removal of runs that nobody needs."""
+
+import shutil
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking import MlflowClient
+from mlflow.utils.file_utils import local_file_uri_to_path
+
+from hmm_exp import owner
+from hmm_exp.errors import TrackingError
+from hmm_exp.experiment.cache import FOLDER as CACHE
+from hmm_exp.store.address import sqlite_path
+from hmm_exp.store.relocation import relocate
+from hmm_exp.sweep import terminal
+from hmm_exp.sweep.leaderboard import (
+    all_runs,
+    latest_sweep_id,
+    leaderboard,
+    status_of,
+    sweep_cells,
+    sweep_parent,
+)
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.runs import called, lacks
+
+_SERVED = "mlflow-artifacts:"
+
+
+def sweeps_table(client: MlflowClient) -> str:
+    """Give all sweeps, newest first, with the number of their cells by status."""
+    counts: dict[str, Counter] = {}
+    for run in _runs(client, "cell"):
+        counts.setdefault(run.data.tags.get(tags.SWEEP_ID, ""), Counter())[status_of(run)] += 1
+    rows = [_row(parent, counts) for parent in reversed(_runs(client, "sweep"))]
+    return terminal.plain_table(pd.DataFrame(rows)) if rows else "this store holds no sweep yet"
+
+
+def sweep_text(client: MlflowClient, sweep_id: str) -> str:
+    """Give one sweep: its leaderboard, and the reason of every cell that did not finish."""
+    sweep_id = latest_sweep_id(client) if sweep_id == "latest" else sweep_id
+    parent, cells = sweep_parent(client, sweep_id), sweep_cells(client, sweep_id)
+    lines = [f"sweep {sweep_id}: {status_of(parent)}, {parent.data.tags.get(tags.N_CELLS)} cells"]
+    lines += ["", terminal.leaderboard_table(leaderboard(cells)), ""] if cells else []
+    lines += [in_words(run) for run in cells if status_of(run) != "FINISHED" or lacks(run)]
+    lines += [parent.data.tags.get(tags.VERDICT) or parent.data.tags.get(tags.NOTE, "")]
+    return "\n".join(lines).rstrip()
+
+
+def removable(client: MlflowClient, sweep_id: str | None = None) -> tuple[list[Run], list[Run]]:
+    """Cells that ended without finishing, and finished ones with a later twin in their sweep.
+
+    Winners and runs behind a registered model are left out. Given in two parts: those that can go,
+    and those of sweeps that still run, which count their cells at the end.
+    """
+    cells = sweep_cells(client, sweep_id) if sweep_id else _runs(client, "cell")
+    if sweep_id:
+        sweep_parent(client, sweep_id)  # an unknown sweep is bad input
+    sweeps = _runs(client, "sweep")
+    running = {run.data.tags[tags.SWEEP_ID] for run in sweeps if status_of(run) == "RUNNING"}
+    kept = {parent.data.tags.get(tags.WINNER) for parent in sweeps}
+    kept |= {version.run_id for version in client.search_model_versions()}
+    latest = {_twins(run): run.info.run_id for run in cells if status_of(run) == "FINISHED"}
+    ended = [
+        run
+        for run in cells
+        if run.info.run_id not in kept
+        and tags.SWEEP_ID in run.data.tags
+        and status_of(run) != "RUNNING"
+        and latest.get(_twins(run)) != run.info.run_id
+    ]
+    can_go = [run for run in ended if run.data.tags[tags.SWEEP_ID] not in running]
+    return can_go, [run for run in ended if run.data.tags[tags.SWEEP_ID] in running]
+
+
+def remove(client: MlflowClient, runs: list[Run]) -> None:
+    """Delete runs, and their artifacts where these are files of this machine or of the server."""
+    for run in runs:
+        client.delete_run(run.info.run_id)
+        if (run.info.artifact_uri or "").startswith(_SERVED):
+            get_artifact_repository(run.info.artifact_uri).delete_artifacts()
+        elif (run.info.artifact_uri or "").startswith("file:"):
+            folder = Path(local_file_uri_to_path(run.info.artifact_uri)).parent
+            if folder.name != run.info.run_id:
+                raise TrackingError(f"{folder} is not the folder of run {run.info.run_id}")
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def leftover_caches(client: MlflowClient, sweep_id: str | None = None) -> list[Path]:
+    """Caches of sweeps that were killed; one that ends takes its own away."""
+    ended = [parent for parent in _runs(client, "sweep") if status_of(parent) != "RUNNING"]
+    places = []
+    for parent in ended:
+        name = parent.data.tags[tags.SWEEP_ID]
+        if sweep_id in (None, name) and (parent.info.artifact_uri or "").startswith("file:"):
+            root = Path(local_file_uri_to_path(parent.info.artifact_uri)).parents[1]
+            places.append(root / "sweeps" / name / CACHE)
+    return [place for place in places if place.is_dir()]
+
+
+def close_elsewhere(client: MlflowClient, sweep_id: str) -> list[Run]:
+    """Close as KILLED what a sweep left RUNNING, also on machines that cannot be asked.
+
+    For a user who knows that nothing works on it any more; gives the runs as they were.
+
+    Raises
+    ------
+    TrackingError
+        When a process of this machine works on it.
+    """
+    runs = [sweep_parent(client, sweep_id), *sweep_cells(client, sweep_id)]
+    running = [run for run in runs if run.info.status == "RUNNING"]
+    for name in (run.data.tags.get(tags.OWNER, "") for run in running):
+        if owner.is_alive(name):
+            raise TrackingError(f"sweep {sweep_id} still runs: {owner.in_words(name)}")
+    for run in running:
+        client.set_terminated(run.info.run_id, "KILLED")
+    return running
+
+
+def relocate_store(client: MlflowClient) -> list[str]:
+    """Let a SQLite store that was moved use the artifacts in its folder; see `relocate`."""
+    database = sqlite_path(client.tracking_uri)
+    if database is None:
+        raise TrackingError("only a SQLite store can be moved: a server keeps its own artifacts")
+    return relocate(database)
+
+
+def in_words(run: Run) -> str:
+    """Give a run in one line: status, cell, id, reason."""
+    reason = run.data.tags.get(tags.STATUS_REASON) or lacks(run)
+    name = f"{run.data.tags.get(tags.SWEEP_ID, '')} {called(run)}".strip()
+    return f"{status_of(run)}: {name} (run {run.info.run_id}){f': {reason}' if reason else ''}"
+
+
+def _row(parent: Run, counts: dict[str, Counter]) -> dict[str, object]:
+    sweep_id = parent.data.tags[tags.SWEEP_ID]
+    begun = datetime.fromtimestamp(parent.info.start_time / 1000, UTC)
+    statuses = ("FINISHED", "FAILED", "KILLED", "RUNNING")
+    return {
+        "sweep": sweep_id,
+        "started (UTC)": f"{begun:%Y-%m-%d %H:%M}",
+        "status": status_of(parent),
+        "cells": parent.data.tags.get(tags.N_CELLS, ""),
+        **{status.lower(): counts.get(sweep_id, Counter())[status] for status in statuses},
+        "winner": parent.data.tags.get(tags.WINNER, "")[:8],
+    }
+
+
+def _twins(run: Run) -> tuple[str, str]:
+    """What runs of the same work share."""
+    known = run.data.tags
+    return known.get(tags.SWEEP_ID, ""), known.get(tags.FINGERPRINT, run.info.run_id)
+
+
+def _runs(client: MlflowClient, kind: str) -> list[Run]:
+    """All runs of a kind in a store, oldest first."""
+    runs = all_runs(client, f"tags.{tags.KIND} = '{kind}'")
+    return sorted(runs, key=lambda run: run.info.start_time)

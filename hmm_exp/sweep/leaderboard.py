@@ -1,0 +1,395 @@
+"""Reading a sweep back from the store: its table, and which cell won and why.
+
+Inside one observation space an information criterion ranks; a walk forward, whose validation bars
+are out of sample for every fit, is ranked by its yardstick on them instead. Between the spaces'
+winners a common yardstick on validation decides, on the bars that every one of them scores; a cell
+without a score is passed over, with the reason. Test is never read here.
+"""
+
+import gc
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from mlflow.entities import Run, ViewType
+from mlflow.tracking import MlflowClient
+
+from hmm_exp import owner
+from hmm_exp.config import SelectionConfig
+from hmm_exp.errors import TrackingError
+from hmm_exp.experiment.select import Option, by_rule
+from hmm_exp.judge.unscored import why_no_gain
+from hmm_exp.registry.lease import MARGIN
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.read import read_scores, unscored_of
+from hmm_exp.tracking.runs import called, lacks, tried
+
+_BASELINES = {"return_gain_val": "static", "ewma_gain_val": "ewma"}  # of `selection.across`
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The winning run of a sweep, or None, and the reasons in words."""
+
+    run_id: str | None
+    reasons: list[str]
+
+
+def experiment_ids(client: MlflowClient) -> list[str]:
+    """All experiments of a store, so that a sweep is found by its id alone."""
+    return [experiment.experiment_id for experiment in client.search_experiments()]
+
+
+def latest_sweep_id(client: MlflowClient, now: float | None = None) -> str:
+    """Id of the sweep that was started last. Raises TrackingError when there is none.
+
+    A sweep that starts in the future, by a clock that was wrong, is the latest only where no other
+    is: else it would be that until its time comes. `now` is in Unix seconds.
+    """
+    until = 1000 * ((time.time() if now is None else now) + MARGIN)
+    is_sweep = f"tags.{tags.KIND} = 'sweep'"
+    for kind in (f"{is_sweep} and attributes.start_time <= {until:.0f}", is_sweep):
+        found = client.search_runs(
+            experiment_ids(client),
+            filter_string=kind,
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        if found:
+            return found[0].data.tags[tags.SWEEP_ID]
+    raise TrackingError("this store holds no sweep yet")
+
+
+def sweep_parent(client: MlflowClient, sweep_id: str) -> Run:
+    """Parent run of a sweep. Raises TrackingError when there is none."""
+    runs = all_runs(client, _of_sweep(sweep_id, "sweep"))
+    if not runs:
+        raise TrackingError(f"no sweep {sweep_id} in this store ({client.tracking_uri})")
+    return runs[0]
+
+
+def sweep_cells(client: MlflowClient, sweep_id: str) -> list[Run]:
+    """All cells of a sweep, in the order they were started."""
+    runs = all_runs(client, _of_sweep(sweep_id, "cell"))
+    return sorted(runs, key=lambda run: run.info.start_time)
+
+
+def all_runs(client: MlflowClient, filter_string: str) -> list[Run]:
+    """Runs of all experiments that a filter lets through, in no particular order."""
+    places = experiment_ids(client)
+    found: list[Run] = []
+    token = None
+    with _no_garbage_collection():
+        while True:
+            page = client.search_runs(
+                places,
+                filter_string=filter_string,
+                run_view_type=ViewType.ACTIVE_ONLY,
+                max_results=1000,
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+
+def status_of(run: Run) -> str:
+    """Status of a run; one whose process is gone does not run, whatever the store says."""
+    said = run.info.status
+    return "KILLED" if said == "RUNNING" and owner.is_dead(run.data.tags.get(tags.OWNER)) else said
+
+
+def current_cells(cells: list[Run], attempt: str) -> list[Run]:
+    """Cells that count: finished ones, and of the last start those that no finished one repeats."""
+    done = {run.data.tags.get(tags.FINGERPRINT) for run in cells if run.info.status == "FINISHED"}
+    return [
+        run
+        for run in cells
+        if run.info.status == "FINISHED"
+        or (
+            run.data.tags.get(tags.ATTEMPT) == attempt
+            and run.data.tags.get(tags.FINGERPRINT, run.info.run_id) not in done
+        )
+    ]
+
+
+def leaderboard(cells: list[Run]) -> pd.DataFrame:
+    """Table of a sweep's cells, best first inside each space, failed cells last."""
+    table = pd.DataFrame([_row(run) for run in cells])
+    order = ["status", "space", "rank", "then"]
+    return table.sort_values(order, na_position="last").drop(columns=order)
+
+
+def choose(client: MlflowClient, sweep_id: str, cells: list[Run] | None = None) -> Choice:
+    """Choose a sweep's winner among its eligible cells, by train and validation only.
+
+    `cells` spares reading them again where they were read already.
+    """
+    cells = sweep_cells(client, sweep_id) if cells is None else cells
+    finished = [run for run in cells if run.info.status == "FINISHED"]
+    passed_over = [
+        f"{called(run)} (run {run.info.run_id}) does not take part: {why}"
+        for run in finished
+        if (why := lacks(run))
+    ]
+    choice = _choose(client, finished)
+    return Choice(choice.run_id, [*passed_over, *choice.reasons])
+
+
+def _choose(client: MlflowClient, finished: list[Run]) -> Choice:
+    eligible = [run for run in finished if not lacks(run) and tags.FAULTS not in run.data.tags]
+    if not eligible:
+        return Choice(None, [f"none of the {len(finished)} finished cells is eligible"])
+    spaces: dict[str, list[Run]] = {}
+    for run in eligible:
+        spaces.setdefault(run.data.tags[tags.OBSERVATION_SPACE], []).append(run)
+    if len(spaces) > 1:
+        return _best_across(client, list(spaces.values()))
+    winner = _best_inside(eligible)
+    return Choice(winner.run.info.run_id, [winner.reason])
+
+
+@dataclass(frozen=True)
+class _Winner:
+    run: Run
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return self.run.data.tags[tags.CELL]
+
+
+def _of_sweep(sweep_id: str, kind: str) -> str:
+    return f"tags.{tags.SWEEP_ID} = '{sweep_id}' and tags.{tags.KIND} = '{kind}'"
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """MLflow makes some 200 objects a run and drops them; searching them for cycles takes longer.
+
+    A thousand runs are read in a third of the time.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _row(run: Run) -> dict[str, object]:
+    metrics, run_tags = run.data.metrics, run.data.tags
+    failed = run.info.status != "FINISHED"
+    status, reason = status_of(run), run_tags.get(tags.STATUS_REASON)
+    seconds = sum(value for name, value in metrics.items() if name.startswith("seconds_"))
+    why = f"{status}: {reason}" if reason else status
+    notes = ["residuals reject"] if metrics.get("residuals_reject") else []
+    notes += [f"no score of {', '.join(missing)}"] if (missing := unscored_of(run)) else []
+    return {
+        "cell": called(run),
+        "K": metrics.get("n_states"),
+        "bic": metrics.get("bic"),
+        "val_ll/bar": metrics.get("log_lik_val_per_bar"),
+        "gain_t": metrics.get("return_gain_val"),
+        "gain_ewma": metrics.get("ewma_gain_val"),
+        "eligible": why
+        if failed
+        else lacks(run) or run_tags.get(tags.FAULTS, ", ".join(["yes", *notes])),
+        "s": None if failed else seconds,
+        "run": run.info.run_id,
+        "space": run_tags.get(tags.OBSERVATION_SPACE, ""),
+        "status": failed,
+        "rank": _negative(metrics.get(_across(run))) if _walks(run) else metrics.get("bic"),
+        "then": _negative(metrics.get("log_lik_val_per_bar")),
+    }
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _walks(run: Run) -> bool:
+    return run.data.params.get("split.kind") == "walk_forward"
+
+
+def _across(run: Run) -> str:
+    """Metric that decides between spaces, and between walks."""
+    return run.data.params.get("selection.across", "return_gain_val")
+
+
+def _scored(runs: list[Run]) -> list[Run]:
+    """Runs that have the metric of `_across`."""
+    return [run for run in runs if _across(run) in run.data.metrics]
+
+
+def _best_inside(runs: list[Run]) -> _Winner:
+    """The winner of one space, whose runs all walk or all do not."""
+    if len(runs) == 1:
+        name, space = (runs[0].data.tags[tag] for tag in (tags.CELL, tags.OBSERVATION_SPACE))
+        return _Winner(runs[0], f"{name}: the only cell to choose from in {space}")
+    return _best_walk(runs) if _walks(runs[0]) else _best_fit(runs)
+
+
+def _best_walk(runs: list[Run]) -> _Winner:
+    """Highest out-of-sample yardstick on validation; likelihood where no walk has a score."""
+    scored = _scored(runs)
+    yardstick = _across(runs[0]) if scored else "log_lik_val_per_bar"
+    worth = {run.info.run_id: run.data.metrics.get(yardstick, -math.inf) for run in scored or runs}
+    best = max(scored or runs, key=lambda run: worth[run.info.run_id])
+    value, *others = sorted(worth.values(), reverse=True)
+    margin = f", {value - others[0]:.4f} above the next" if others else ""
+    name, space = (best.data.tags[tag] for tag in (tags.CELL, tags.OBSERVATION_SPACE))
+    return _Winner(
+        best,
+        f"{name}: highest out-of-sample {yardstick} of {len(worth)} walk{'s' * bool(others)} in "
+        f"{space} ({value:+.4f} nats per bar{margin})",
+    )
+
+
+def _best_fit(runs: list[Run]) -> _Winner:
+    """The one that the rule of the sweep takes, by criteria on train and validation likelihood."""
+    selection = _selection(runs[0])
+    best = runs[by_rule([_option(run) for run in runs], selection, _null(runs[0], selection))]
+    space, name = (best.data.tags[tag] for tag in (tags.OBSERVATION_SPACE, tags.CELL))
+    why = _why(best, runs, selection)
+    return _Winner(best, f"{name}: {why} in {space}{_edge(best, runs)}")
+
+
+def _why(best: Run, runs: list[Run], selection: SelectionConfig) -> str:
+    criterion = selection.within
+    by_criterion = sorted(runs, key=lambda run: run.data.metrics[criterion])
+    value = best.data.metrics[criterion]
+    if selection.rule == "one_se":
+        return f"fewest parameters within one error of the lowest CV of {len(runs)}"
+    if selection.rule == "elbow":
+        return f"the elbow of {criterion.upper()} over {len(runs)} ({value:.1f})"
+    if best is not by_criterion[0]:
+        near = f"{criterion.upper()} within {selection.near_tie:g} of the lowest of {len(runs)}"
+        return f"{near}, higher validation log-likelihood,"
+    margin = by_criterion[1].data.metrics[criterion] - value
+    return f"lowest {criterion.upper()} of {len(runs)} ({value:.1f}, {margin:.1f} below the next)"
+
+
+def _edge(best: Run, runs: list[Run]) -> str:
+    """Say when the best number of states is the largest tried: more might have been better."""
+    tried = {run.data.metrics["n_states"] for run in runs}
+    at_edge = len(tried) > 1 and best.data.metrics["n_states"] == max(tried)
+    return "; the largest number of states tried" if at_edge else ""
+
+
+def _selection(run: Run) -> SelectionConfig:
+    said = {
+        name.removeprefix("selection."): value
+        for name, value in run.data.params.items()
+        if name.startswith("selection.")
+    }
+    return SelectionConfig(
+        within=said["within"],
+        rule=said["rule"],
+        near_tie=float(said["near_tie"]),
+        elbow=float(said["elbow"]),
+    )
+
+
+def _option(run: Run) -> Option:
+    metrics = run.data.metrics
+    return Option(metrics["n_params"], metrics, metrics.get("log_lik_val_per_bar", -math.inf))
+
+
+def _null(run: Run, selection: SelectionConfig) -> float | None:
+    """Criterion of the one-state model that was computed beside the run."""
+    alone = (row for row in tried(run) if row["n_states"] == 1)
+    return next((row.get(selection.within) for row in alone), None)
+
+
+def _best_across(client: MlflowClient, spaces: list[list[Run]]) -> Choice:
+    """Higher mean yardstick on the validation bars that the best scored cell of each space scores.
+
+    A space without a scored cell takes no part.
+    """
+    found = [_best_scored(runs) for runs in spaces]
+    winners = [winner for winner, _ in found if winner is not None]
+    inside = [winner.reason for winner in winners] + [why for _, why in found if why]
+    if len({runs[0].data.tags[tags.DATA_DIGEST] for runs in spaces}) > 1:
+        return Choice(None, [*inside, "the spaces hold different data: no choice between them"])
+    if not winners:
+        return Choice(None, [*inside, f"no choice between {len(spaces)} spaces without a score"])
+    if len(winners) == 1:
+        verdict = f"{winners[0].name} wins: the only one of {len(spaces)} spaces with a score"
+        return Choice(winners[0].run.info.run_id, [*inside, verdict])
+    yardstick = _across(winners[0].run)
+    scores = [_validation_scores(client, winner.run.info.run_id) for winner in winners]
+    common = common_scores(scores, yardstick)
+    if common.empty:
+        return Choice(None, [*inside, "no validation bar is scored by every space"])
+    means = common.mean().to_numpy()
+    best = int(np.argmax(means))
+    ranked = np.sort(means)[::-1]
+    verdict = (
+        f"{winners[best].name} wins across {len(winners)} spaces: {yardstick} "
+        f"{means[best]:+.4f} nats per bar, {ranked[0] - ranked[1]:.4f} above the next, "
+        f"on {len(common)} common validation bars"
+    )
+    return Choice(winners[best].run.info.run_id, [*inside, verdict])
+
+
+def _best_scored(runs: list[Run]) -> tuple[_Winner | None, str | None]:
+    """The best cell of a space that has a score, and why a better one is passed over."""
+    best, scored = _best_inside(runs), _scored(runs)
+    if best.run in scored:
+        return best, None
+    across = _across(best.run)
+    why = why_no_gain(unscored_of(best.run), _BASELINES.get(across, "model"))
+    passed = f"{best.name} is passed over between spaces: {why or 'no validation bar is scored'}"
+    return (_best_inside(scored) if scored else None), passed
+
+
+def _validation_scores(client: MlflowClient, run_id: str) -> pd.DataFrame:
+    scores = read_scores(client, run_id)
+    if scores is None:
+        raise TrackingError(f"run {run_id} has lost its scores.parquet")
+    return scores[scores["split"] == "val"]
+
+
+def _yardstick(scores: pd.DataFrame, name: str) -> pd.Series:
+    baseline = {"return_gain_val": "static_score", "ewma_gain_val": "ewma_score"}.get(name)
+    return scores["model_score"] - (scores[baseline] if baseline else 0.0)
+
+
+def common_scores(scores: Sequence[pd.DataFrame], yardstick: str) -> pd.DataFrame:
+    """A yardstick of several models on the bars that all of them score, a column each.
+
+    Parameters
+    ----------
+    scores
+        Of each: index `available_at`; `model_score, static_score, ewma_score`, nats.
+    yardstick
+        One of `selection.across`.
+    """
+    return pd.concat([_yardstick(score, yardstick) for score in scores], axis=1).dropna()
+
+
+def criteria_by_states(cells: list[Run]) -> pd.DataFrame:
+    """Criteria of every number of states tried: columns space, covariance, n_states, bic ..."""
+    rows = []
+    for run in cells:
+        space = run.data.tags.get(tags.OBSERVATION_SPACE, "").split("#")[0]
+        covariance = run.data.params.get("covariance.type")
+        if space and covariance:
+            rows += [{"space": space, "covariance": covariance, **row} for row in tried(run)]
+    return pd.DataFrame(rows)
+
+
+def won_place(cells: list[Run], choice: Choice) -> tuple[str, str, int] | None:
+    """Space, covariance and number of states of the winner, as in `criteria_by_states`."""
+    for run in cells:
+        if run.info.run_id == choice.run_id:
+            space = run.data.tags[tags.OBSERVATION_SPACE].split("#")[0]
+            return space, run.data.params["covariance.type"], int(run.data.metrics["n_states"])
+    return None

@@ -1,0 +1,266 @@
+"""Before a sweep starts: every setting of every cell is checked, and the data is read once.
+
+Cells are a product of choices; checking each choice once, the others at their first value, finds
+a bad value at the cost of a sum. Settings are checked before anything heavy is imported.
+"""
+
+import math
+import os
+import re
+import shlex
+import shutil
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from operator import attrgetter
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from hmm_exp.config import NOT_IN_RESULT, Config, SweepConfig, checked
+from hmm_exp.config.checks import is_setting
+from hmm_exp.config.grid import MOST_CELLS, as_word, grid
+from hmm_exp.config.overrides import is_setting_word
+from hmm_exp.errors import ConfigError
+from hmm_exp.parallel import cores
+from hmm_exp.store.address import resolve_uri, sqlite_path
+from hmm_exp.sweep.child import CellError, worker
+from hmm_exp.tracking import tags
+
+_OF_USER = {"cell_timeout", "require_all"}  # settings of `sweep`; the program sets the others
+_IN_NAME = {"model.n_states", "model.state_grid", "covariance.type"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep whose settings are all valid.
+
+    Attributes
+    ----------
+    n_cells
+        Size of the grid.
+    variations
+        One config per variation.
+    varied
+        Swept settings that `cell_name` does not show otherwise.
+    repeated
+        Warnings about values that are named twice and run once.
+    """
+
+    n_cells: int
+    variations: list[Config]
+    varied: list[str]
+    repeated: list[str]
+
+
+def plan_sweep(config: DictConfig) -> Plan:
+    """Check the settings of all cells, and give Hydra a grid in which no value stands twice.
+
+    Raises
+    ------
+    ConfigError
+        A value that cannot work, or a grid that is too large. Hydra's own errors pass through.
+    """
+    choices = grid(_words(config))
+    first = {name: words[0] for name, words in choices.items()}
+    base = _compose(config, list(first.values()))
+    variations, repeated = [checked(base)], []
+    for name, words in choices.items():
+        distinct = {_meaning(words[0], variations[0]): words[0]}
+        for word in words[1:]:
+            settings = checked(_varied(config, base, first | {name: word}, word))
+            if (meaning := _meaning(word, settings)) in distinct:
+                repeated.append(_twice(word, distinct[meaning]))
+            else:
+                distinct[meaning] = word
+                variations.append(settings)
+        choices[name] = list(distinct.values())
+    swept = [name for name, words in choices.items() if len(words) > 1]
+    varied = [name for name in swept if is_setting(name) and name not in _IN_NAME]
+    n_cells = math.prod(map(len, choices.values()))
+    if n_cells > MOST_CELLS:
+        raise ConfigError(f"a sweep of {n_cells:,} cells: at most {MOST_CELLS:,}; sweep in parts")
+    _write_out(config, choices)
+    return Plan(n_cells, variations, varied, repeated)
+
+
+def check_data(plan: Plan) -> tuple[set[str], list[str]]:
+    """Prepare every combination of data, features, timeframe and split that is planned once.
+
+    Returns
+    -------
+    Digests of the data that was read, and warnings about them.
+
+    Raises
+    ------
+    CellError
+        When none can be prepared. One that cannot, beside others that can, is left to fail as a
+        cell of its own.
+    """
+    spaces = {_space_key(settings): settings for settings in plan.variations}
+    digests: set[str] = set()
+    warnings: dict[str, None] = {}
+    errors = []
+    for settings in spaces.values():
+        try:
+            known = worker().ask("prepare", settings, None, within=settings.sweep.cell_timeout)
+            digests.add(known[tags.DATA_DIGEST])
+            warnings |= dict.fromkeys(filter(None, known.get(tags.DATA_WARNINGS, "").split("; ")))
+        except CellError as error:
+            errors.append(error)
+    if len(errors) == len(spaces):
+        raise errors[0]
+    return digests, list(warnings)
+
+
+def said_of_cells(command: str) -> dict[str, set[str]]:
+    """What a command line says of its cells: the words of each setting that can change them.
+
+    Where the data is read from is left out: what is read has a digest.
+    """
+    others = NOT_IN_RESULT | {"hydra"}
+    settings = [
+        word
+        for word in filter(is_setting_word, shlex.split(command))
+        if re.split("[./=]", word.lstrip("+~"))[0] not in others
+        and not word.startswith("data.path=")
+    ]
+    return {name: set(words) for name, words in grid(settings).items()}
+
+
+def refuse_sweep_words(config: DictConfig) -> None:
+    """Raise ConfigError when a single run would leave out a grid, or stray into a sweep."""
+    if config.sweep_id is not None:
+        raise ConfigError(f"sweep_id={config.sweep_id} goes on with a sweep: add -m and its words")
+    params = config.hydra.sweeper.get("params") or {}
+    if params:
+        grid = " ".join(f"{key}={value}" for key, value in params.items())
+        raise ConfigError(f"the experiment holds a grid ({grid}): add -m to sweep over it")
+
+
+def refuse_own_words(settings: Config) -> None:
+    """Raise ConfigError when the user sets what the program tells its cells."""
+    plain = asdict(SweepConfig())
+    for name, value in vars(settings.sweep).items():
+        if name not in _OF_USER and value != plain[name]:
+            raise ConfigError(f"sweep.{name}={value}: the program sets it; leave the word out")
+
+
+def _words(config: DictConfig) -> list[str]:
+    """Words of a sweep: of a grid in YAML, and of the command line, which come before them."""
+    params = config.hydra.sweeper.get("params") or {}
+    return [f"{key}={value}" for key, value in params.items()] + _as_given(config, "task")
+
+
+def _as_given(config: DictConfig, kind: str) -> list[str]:
+    """Overrides of Hydra or of the task as they were given, interpolations included."""
+    words = OmegaConf.to_container(config.hydra.overrides[kind], resolve=False)
+    assert isinstance(words, list)
+    return list(map(str, words))
+
+
+def _write_out(config: DictConfig, choices: dict[str, list[str]]) -> None:
+    """Put the grid where Hydra takes it from."""
+    with read_write(config), open_dict(config):
+        config.hydra.sweeper.params = None
+        config.hydra.overrides.task = [as_word(words) for words in choices.values()]
+
+
+def _twice(word: str, other: str) -> str:
+    same = "is named twice" if word == other else f"means the same as {other}"
+    return f"{word} {same} and runs once"
+
+
+def _meaning(word: str, settings: Config) -> str:
+    """What tells a value from the others of its setting: 2 and 02 are one number of states."""
+    name = word.partition("=")[0]
+    return repr(attrgetter(name)(settings)) if is_setting(name) else word
+
+
+def _compose(config: DictConfig, overrides: list[str]) -> DictConfig:
+    loader = GlobalHydra.instance().config_loader()
+    hydra_words = _as_given(config, "hydra")
+    try:
+        composed = loader.load_configuration(
+            config_name=config.hydra.job.config_name,
+            overrides=hydra_words + overrides,
+            run_mode=RunMode.RUN,
+        )
+    except (HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:  # of words that Hydra does not expect
+        raise ConfigError(f"Hydra cannot compose a cell: {type(error).__name__}: {error}") from None
+    OmegaConf.set_readonly(composed, False)
+    return composed
+
+
+def _varied(config: DictConfig, base: DictConfig, words: dict[str, str], word: str) -> DictConfig:
+    """The composed `base` with one word that differs from its own; `words` holds it too.
+
+    Composing takes Hydra a tenth of a second, which a plain setting need not wait for. A choice of
+    a group, and what the schema refuses, is left to it.
+    """
+    name = word.partition("=")[0]
+    if is_setting(name):
+        varied = OmegaConf.masked_copy(base, [str(name) for name in base if name != "hydra"])
+        with suppress(OmegaConfBaseException):
+            OmegaConf.update(varied, name, OverridesParser.create().parse_override(word).value())
+            return varied
+    return _compose(config, list(words.values()))
+
+
+def _space_key(settings: Config) -> str:
+    parts = (settings.data, settings.features, settings.timeframe, settings.split)
+    return repr((parts, max(settings.state_grid)))
+
+
+_IN_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+def in_this_process(config: DictConfig) -> bool:
+    """Whether cells run in the main process, one after the other."""
+    return config.hydra.launcher._target_ == _IN_PROCESS
+
+
+def check_launcher(config: DictConfig, settings: Config) -> None:
+    """Refuse what the chosen launcher cannot do here. Raises ConfigError."""
+    if not _is(config, "SlurmLauncher"):
+        return
+    if shutil.which("sbatch") is None:
+        raise ConfigError(
+            "compute=slurm: there is no sbatch here; start the sweep on a login node of the "
+            "cluster, or try it on one machine with compute=submitit_local"
+        )
+    if sqlite_path(resolve_uri(settings.tracking.uri)) is not None:
+        raise ConfigError(
+            "compute=slurm: jobs on other machines cannot write to a SQLite file here; set "
+            "tracking.uri or MLFLOW_TRACKING_URI to the address of a tracking server"
+        )
+
+
+def set_up_launcher(config: DictConfig, settings: Config, n_cells: int) -> None:
+    """Tell the chosen launcher how many cells may run at a time, and where Ray may be heard."""
+    if _is(config, "JoblibLauncher"):
+        with read_write(config), open_dict(config):
+            config.hydra.launcher.n_jobs = min(settings.compute.workers or cores(), n_cells)
+    if _is(config, "RayLauncher"):
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if config.hydra.launcher.ray.init.get("address") in (None, "local"):
+            _keep_ray_here(config)
+
+
+def _keep_ray_here(config: DictConfig) -> None:
+    """Have Ray started on this machine, to be heard on loopback alone.
+
+    Without an address Ray would join what RAY_ADDRESS or /tmp/ray/ray_current_cluster name.
+    """
+    with read_write(config), open_dict(config):
+        config.hydra.launcher.ray.init.address = "local"
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # its switch for one machine
+
+
+def _is(config: DictConfig, launcher: str) -> bool:
+    return str(config.hydra.launcher._target_).endswith(f".{launcher}")

@@ -1,0 +1,60 @@
+"""What is no longer as it was when a sweep began, said before the sweep goes on.
+
+    for line in changes(client, parent, digests):
+        print(f"warning: {line}")
+
+Finished cells count whatever they were made of; the user must know when that is a mixture.
+"""
+
+from hydra.errors import HydraException
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.errors import HmmExpError
+from hmm_exp.sweep.leaderboard import sweep_cells
+from hmm_exp.sweep.plan import said_of_cells
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.provenance import command_line
+
+
+def changes(client: MlflowClient, parent: Run, digests: set[str]) -> list[str]:
+    """Warnings about a sweep to go on with: another command, other data.
+
+    Parameters
+    ----------
+    digests
+        Of the data that the cells will be made of now.
+    """
+    sweep_id = parent.data.tags[tags.SWEEP_ID]
+    began_as = parent.data.tags.get(tags.COMMAND)
+    lines = []
+    if began_as is not None and (differs := _differs(began_as, command_line())):
+        lines.append(
+            f'sweep {sweep_id} began as "{began_as}": cells of both commands count '
+            f"(they differ in {differs})"
+        )
+    before = _finished_digests(client, sweep_id)
+    if (gone := before - digests) and (new := digests - before):
+        lines.append(
+            f"the data changed since sweep {sweep_id} began (digest {_short(gone)} → "
+            f"{_short(new)}): its finished cells are of the data before, and count"
+        )
+    return lines
+
+
+def _differs(before: str, now: str) -> str:
+    """Settings of cells in which two commands differ, in words; empty when there are none."""
+    try:
+        old, new = said_of_cells(before), said_of_cells(now)
+    except (HydraException, HmmExpError, ValueError):  # a command that the store has cut off
+        return "" if before == now else "words"
+    return ", ".join(sorted(key for key in old | new if old.get(key) != new.get(key)))
+
+
+def _finished_digests(client: MlflowClient, sweep_id: str) -> set[str]:
+    finished = (run for run in sweep_cells(client, sweep_id) if run.info.status == "FINISHED")
+    return {run.data.tags.get(tags.DATA_DIGEST, "") for run in finished} - {""}
+
+
+def _short(digests: set[str]) -> str:
+    return ", ".join(sorted(digest[:8] for digest in digests))

@@ -1,0 +1,211 @@
+"""A sweep, opened before Hydra launches its cells; `verdict` judges it after the last."""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from mlflow.entities import Run, RunStatus
+from omegaconf import DictConfig, open_dict, read_write
+
+from hmm_exp import owner
+from hmm_exp.config import Config, to_config
+from hmm_exp.config.overrides import hydra_text
+from hmm_exp.errors import TrackingError, redacted
+from hmm_exp.experiment.cache import FOLDER as CACHE
+from hmm_exp.parallel import cores
+from hmm_exp.store.store import (
+    Store,
+    artifact_root,
+    check_store,
+    connect,
+    git_sha,
+    open_store,
+    store_of,
+)
+from hmm_exp.sweep import child, progress, terminal
+from hmm_exp.sweep.leaderboard import sweep_cells, sweep_parent
+from hmm_exp.sweep.plan import Plan, check_data, set_up_launcher
+from hmm_exp.sweep.resume import changes
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
+from hmm_exp.tracking.record import removed_on_error
+
+_ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
+
+
+def open_sweep(config: DictConfig, plan: Plan) -> tuple[Config, list[str]]:
+    """Check the data, open the sweep's parent run, and tell every cell about it.
+
+    What cells must know is appended to the overrides from which Hydra composes them, so that it
+    reaches workers anywhere. Raises HmmExpError before anything is written. Gives the settings, and
+    warnings about the data and about what has changed since the sweep began.
+    """
+    settings = to_config(config)
+    if settings.sweep_id is not None:
+        _check_known(settings)
+    check_store(settings.tracking)
+    digests, warnings = check_data(plan)
+    store = open_store(settings.tracking)
+    close_orphans(store)
+    if settings.sweep_id is None:
+        parent, attempt = _opened(store, plan.n_cells), 1
+    else:
+        parent = _reopened(store, settings.sweep_id)
+        attempt = int(parent.data.tags.get(tags.ATTEMPT, "1")) + 1
+        warnings += changes(store.client, parent, digests)
+        store.client.set_tag(parent.info.run_id, tags.ATTEMPT, str(attempt))
+        store.client.set_tag(parent.info.run_id, tags.N_CELLS, str(plan.n_cells))
+    settings.sweep_id = parent.data.tags[tags.SWEEP_ID]
+    settings.tracking.uri = redacted(store.uri)  # MLFLOW_TRACKING_URI has the login
+    settings.sweep.parent_run = parent.info.run_id
+    settings.sweep.n_cells, settings.sweep.attempt = plan.n_cells, attempt
+    settings.sweep.owner = owner.this_process()
+    settings.sweep.folder = str(_folder(store, settings.sweep_id))
+    settings.sweep.varied = plan.varied
+    settings.compute.threads = settings.compute.threads or _threads(settings, plan.n_cells)
+    with read_write(config), open_dict(config):
+        config.hydra.overrides.task += _words(settings)
+    set_up_launcher(config, settings, plan.n_cells)
+    return settings, warnings
+
+
+def announce(settings: Config, warnings: list[str]) -> None:
+    """Print what begins and what is doubtful about it, and draw progress where somebody watches."""
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    sweep_id, n_cells = settings.sweep_id, settings.sweep.n_cells or 0
+    if not settings.quiet:
+        cells = f"{n_cells} cell{'s' if n_cells > 1 else ''}"
+        print(f"sweep {sweep_id}: {cells}; if stopped, go on with sweep_id={sweep_id}", flush=True)
+    if progress.wanted(settings.quiet):
+        progress.start(Path(str(settings.sweep.folder)), n_cells)
+
+
+def finished_cell(store: Store, sweep_id: str | None, fingerprint: str) -> bool:
+    """Whether a sweep holds a finished cell of this fingerprint."""
+    return bool(
+        store.client.search_runs(
+            [store.experiment_id],
+            filter_string=f"tags.{tags.SWEEP_ID} = '{sweep_id}' and tags.{tags.KIND} = 'cell' and "
+            f"tags.{tags.FINGERPRINT} = '{fingerprint}' and attributes.status = 'FINISHED'",
+            max_results=1,
+        )
+    )
+
+
+def close_orphans(store: Store, also: str | None = None) -> None:
+    """Close as KILLED what dead processes of this machine left RUNNING, of whatever sweep.
+
+    `also` is the owner tag of a process that lives and works on nothing any more.
+    """
+    running = store.client.search_runs(
+        [store.experiment_id], filter_string="attributes.status = 'RUNNING'"
+    )
+    for run in running:
+        at_work = run.data.tags.get(tags.OWNER)
+        if tags.KIND in run.data.tags and (at_work == also or owner.is_dead(at_work)):
+            store.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def abandon_sweep(settings: Config, interrupted: bool) -> None:
+    """Close the parent of a sweep whose launcher broke; its finished cells stay as they are."""
+    end_cells(settings)
+    store = store_of(settings.tracking)
+    close_orphans(store, also=owner.this_process())
+    status = RunStatus.KILLED if interrupted else RunStatus.FAILED
+    assert settings.sweep.parent_run is not None
+    store.client.set_terminated(settings.sweep.parent_run, RunStatus.to_string(status))
+
+
+def end_cells(settings: Config) -> None:
+    """Take away what cells alone need: their live lines, their process, their cache."""
+    progress.stop()
+    child.dismiss()
+    shutil.rmtree(Path(str(settings.sweep.folder)) / CACHE, ignore_errors=True)
+
+
+def _opened(store: Store, n_cells: int) -> Run:
+    sweep_id = terminal.new_sweep_id()
+    identity = {
+        tags.KIND: "sweep",
+        tags.SWEEP_ID: sweep_id,
+        tags.N_CELLS: str(n_cells),
+        tags.ATTEMPT: "1",
+        tags.OWNER: owner.this_process(),
+        tags.COMMAND: command_line(),
+    }
+    if sha := git_sha():
+        identity[tags.GIT_SHA] = sha
+    run = store.client.create_run(store.experiment_id, tags=identity, run_name=f"sweep {sweep_id}")
+    with removed_on_error(store, run.info.run_id):
+        store.client.log_text(run.info.run_id, environment(), ENVIRONMENT_FILE)
+    return run
+
+
+def _check_known(settings: Config) -> None:
+    """Refuse to go on with a sweep that is elsewhere, before a store or an experiment is made."""
+    client = connect(settings.tracking.uri, "tracking.uri")
+    parent = sweep_parent(client, str(settings.sweep_id))
+    name = client.get_experiment(parent.info.experiment_id).name
+    if name != settings.tracking.experiment:
+        raise TrackingError(
+            f"sweep {settings.sweep_id} is in another experiment: add tracking.experiment={name}"
+        )
+
+
+def _reopened(store: Store, sweep_id: str) -> Run:
+    """Parent of an earlier sweep, when none of its processes lives any more."""
+    parent = sweep_parent(store.client, sweep_id)
+    deadline = time.monotonic() + _ENDS_WITHIN
+    while alive := _still_running(store, parent, sweep_id):
+        if time.monotonic() > deadline:
+            raise TrackingError(
+                f"sweep {sweep_id} still runs: {alive}; wait for it or end it, and if it is gone "
+                f"with its machine: hmm-sweeps close {sweep_id}"
+            )
+        time.sleep(0.25)
+    close_orphans(store)
+    store.client.update_run(parent.info.run_id, status="RUNNING")
+    store.client.set_tag(parent.info.run_id, tags.OWNER, owner.this_process())
+    return parent
+
+
+def _still_running(store: Store, parent: Run, sweep_id: str) -> str:
+    """Who still works on a sweep, in words; empty when nobody does.
+
+    Cells left by a main process that was killed end by themselves within a second.
+    """
+    running = [run for run in sweep_cells(store.client, sweep_id) if run.info.status == "RUNNING"]
+    if parent.info.status == "RUNNING":
+        running.append(parent)
+    owners = {run.data.tags.get(tags.OWNER, "") for run in running}
+    return ", ".join(sorted(owner.in_words(name) for name in owners if not owner.is_dead(name)))
+
+
+def _words(settings: Config) -> list[str]:
+    """Overrides that tell a cell about its sweep."""
+    sweep = settings.sweep
+    return [
+        f"sweep_id={settings.sweep_id}",
+        f"sweep.parent_run={sweep.parent_run}",
+        f"sweep.n_cells={sweep.n_cells}",
+        f"sweep.attempt={sweep.attempt}",
+        f"sweep.owner={hydra_text(str(sweep.owner))}",
+        f"sweep.folder={hydra_text(str(sweep.folder))}",
+        f"sweep.varied=[{','.join(sweep.varied)}]",
+        f"tracking.uri={hydra_text(str(settings.tracking.uri))}",
+        f"compute.threads={settings.compute.threads or 'null'}",
+    ]
+
+
+def _threads(settings: Config, n_cells: int) -> int | None:
+    """Threads of a cell so that threads times cells at a time are the cores; None: all of them."""
+    if settings.compute.workers == 1:
+        return None
+    return max(1, cores() // min(settings.compute.workers or cores(), n_cells))
+
+
+def _folder(store: Store, sweep_id: str) -> Path:
+    """Where a sweep keeps logs and finished work that is not recorded yet."""
+    return artifact_root(store) / "sweeps" / sweep_id

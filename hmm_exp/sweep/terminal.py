@@ -1,0 +1,101 @@
+"""What the program says on the terminal: tables, verdicts, links; `live` shows progress."""
+
+import json
+import secrets
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from hmm_exp.errors import redacted
+from hmm_exp.judge.unscored import why_no_gain
+from hmm_exp.store.address import DATABASE, is_served, sqlite_path
+from hmm_exp.store.store import Store
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.ui import run_path, view_path
+
+if TYPE_CHECKING:
+    from hmm_exp.experiment.result import RunResult
+
+WIDTH = 100
+_MOST_FAULTS = 5
+
+
+def summary_line(metrics: dict[str, float], run_tags: dict[str, str]) -> str:
+    """Give a finished cell in one line."""
+    gain = metrics.get("return_gain_val")
+    seconds = sum(value for name, value in metrics.items() if name.startswith("seconds_"))
+    parts = [f"K={metrics['n_states']:.0f}"]
+    parts += [f"BIC {metrics['bic']:.1f}"] if "bic" in metrics else []
+    why = why_no_gain(json.loads(run_tags.get(tags.UNSCORED, "{}")), "static")
+    parts += [f"gain {gain:+.4f}"] if gain is not None else [f"no gain: {why}"] if why else []
+    parts += [f"{seconds:.1f} s"]
+    faults = run_tags.get(tags.FAULTS)
+    parts += [f"ineligible: {faults.split('; ')[0]}"] if faults else []
+    return "  ".join(parts)
+
+
+def print_run(result: "RunResult") -> None:
+    """Print a run's choice of states and what each state is."""
+    if len(result.selection) > 1:
+        print(plain_table(result.selection_view()), end="\n\n")
+    print(plain_table(result.state_view()), end="\n\n")
+    for fault in result.faults[:_MOST_FAULTS]:
+        print(f"hard fault: {fault}")
+    if len(result.faults) > _MOST_FAULTS:
+        print(f"and {len(result.faults) - _MOST_FAULTS} more, in the run's tag status_reason")
+    for warning in result.warnings:
+        print(f"warning: {warning}")
+
+
+def _number(x: float) -> str:
+    """Give four digits, all before the point where there are more."""
+    return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.4g}"
+
+
+def leaderboard_table(table: pd.DataFrame) -> str:
+    """Give a leaderboard in at most WIDTH columns; long reasons are cut, the run has them whole."""
+    shown = table.assign(
+        run=table["run"].str[:8],
+        K=table["K"].map("{:.0f}".format, na_action="ignore"),
+        bic=table["bic"].map("{:.1f}".format, na_action="ignore"),
+        s=table["s"].map("{:.1f}".format, na_action="ignore"),
+        **{
+            name: table[name].map("{:+.4f}".format, na_action="ignore")
+            for name in ("val_ll/bar", "gain_t", "gain_ewma")
+        },
+    ).fillna("")
+    narrow = shown.drop(columns="eligible").to_string(index=False).splitlines()
+    room = max(12, WIDTH - max(map(len, narrow)) - 2)
+    cut = shown["eligible"].map(lambda text: text if len(text) <= room else text[: room - 1] + "…")
+    return shown.assign(eligible=cut).to_string(index=False)
+
+
+def new_sweep_id() -> str:
+    """Give a new sweep id: the time, and four characters against collisions."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def ui_command(store: Store) -> str:
+    """Give the command that serves the store's UI, empty when a server does already."""
+    if is_served(store.uri):
+        return ""
+    if sqlite_path(store.uri) == Path.cwd() / DATABASE:  # which it serves without an option
+        return "mlflow ui, then "
+    return f"mlflow ui --backend-store-uri {shlex.quote(redacted(store.uri))}, then "
+
+
+def plain_table(table: pd.DataFrame) -> str:
+    """Give a table as aligned text without an index; what does not exist is blank."""
+    return table.to_string(index=False, na_rep="", float_format=_number)
+
+
+def ui_link(store: Store, *, run_id: str | None = None, sweep_id: str | None = None) -> str:
+    """Address of a run, or of the table of a sweep's cells, in the MLflow UI."""
+    base = redacted(store.uri).rstrip("/") if is_served(store.uri) else "http://127.0.0.1:5000"
+    if run_id is not None:
+        return f"{base}/{run_path(store.experiment_id, run_id)}"
+    assert sweep_id is not None
+    return f"{base}/{view_path(store.experiment_id, sweep_id)}"

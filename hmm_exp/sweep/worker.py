@@ -1,0 +1,154 @@
+"""The process in which the cells of a sweep are fitted, one after the other.
+
+    python -m hmm_exp.sweep.worker      # started by `isolation.Worker`, never by hand
+
+It reads pickled requests from standard input and answers on what was standard output; whatever a
+cell prints, and the last words of the interpreter when it crashes, go to the cell's log file. It
+knows nothing of MLflow: it leaves a bundle on disk. When its parent is gone it is gone too.
+"""
+
+import faulthandler
+import logging
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hmm_exp.compiling import when_compiling
+from hmm_exp.config import Config
+from hmm_exp.errors import HmmExpError, described, refusal
+from hmm_exp.experiment.prepare import Prepared, prepare
+from hmm_exp.experiment.run import run
+from hmm_exp.sweep.garbage import collect_seldom
+from hmm_exp.sweep.progress import Pulse
+from hmm_exp.tracking.bundle import data_identity, write_bundle
+
+OUT_OF_MEMORY_FIRST = "500"  # of -1000..1000: of all processes the kernel shall take this one
+log = logging.getLogger("hmm_exp")
+
+
+class _Answers:
+    """Messages to the parent, whole ones only, from any thread."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._lock = stream, threading.Lock()
+
+    def send(self, kind: str, content: Any = None) -> None:
+        with self._lock:
+            try:
+                pickle.dump((kind, content), self._stream)
+                self._stream.flush()
+            except BrokenPipeError:  # the parent is gone
+                os._exit(1)
+
+
+class _ToParent(logging.Handler):
+    """Passes what the package logs on to the parent's terminal."""
+
+    def __init__(self, answers: _Answers) -> None:
+        super().__init__(logging.INFO)
+        self._answers = answers
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._answers.send("log", (record.name, record.levelno, record.getMessage()))
+
+
+class _Server:
+    """The state between two requests: what is prepared, and the log file."""
+
+    def __init__(self, answers: _Answers) -> None:
+        self.answers = answers
+        self.prepared: Prepared | None = None
+        self.log_file: Path | None = None
+
+    def prepare(self, settings: Config, log_file: Path | None) -> dict[str, str]:
+        """Read and build what a cell is fitted on; gives its identifying tags."""
+        self.log_file = log_file
+        if log_file is not None:
+            _print_into(log_file)
+        self.prepared = None
+        self.prepared = prepare(settings)
+        return data_identity(self.prepared)
+
+    def fit(self, folder: Path, watched: bool = False) -> None:
+        """Fit what was prepared and leave the bundle in `folder`."""
+        assert self.prepared is not None
+        with Pulse(lambda text: self.answers.send("progress", text), watched) as pulse:
+
+            def stage(text: str) -> None:
+                with suppress(OSError):  # the disk of the log is full
+                    print(text, file=sys.stderr, flush=True)
+                pulse(text)
+
+            result = run(self.prepared, stage)
+            stage("writing")
+            write_bundle(result, folder, self.log_file)
+
+
+def main() -> None:
+    """Serve requests until the parent closes standard input."""
+    answers = _Answers(os.fdopen(os.dup(1), "wb"))
+    os.dup2(2, 1)
+    faulthandler.enable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OUT_OF_MEMORY_FIRST)
+    _set_up_logging(answers)
+    collect_seldom()
+    requests: queue.Queue = queue.Queue()
+    threading.Thread(target=_read, args=(sys.stdin.buffer, requests), daemon=True).start()
+    when_compiling(lambda begun: answers.send("compiling", begun))
+    answers.send("ready")
+    server = _Server(answers)
+    while True:
+        name, arguments = requests.get()
+        answers.send(*_answer(server, name, arguments))
+
+
+def _answer(server: _Server, name: str, arguments: tuple) -> tuple[str, Any]:
+    """Do what is asked; whatever is raised becomes an answer."""
+    try:
+        return "done", getattr(server, name)(*arguments)
+    except BaseException as error:  # also SystemExit: a cell costs only itself
+        says_it_all = isinstance(error, HmmExpError) or refusal(error)
+        if server.log_file is not None or not says_it_all:  # one line is all the terminal needs
+            with suppress(OSError):  # the disk of the log is full
+                traceback.print_exc()
+        return "damaged" if isinstance(error, MemoryError) else "failed", described(error)
+
+
+def _read(stream: BinaryIO, requests: queue.Queue) -> None:
+    """Pass requests on; at the end of the stream the parent is gone and this process ends."""
+    with suppress(EOFError, OSError, pickle.UnpicklingError):
+        while True:
+            requests.put(pickle.load(stream))
+    os._exit(0)
+
+
+def _print_into(path: Path) -> None:
+    """Send all that is printed from here on into a file, also by compiled code."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # the disk of the log before is full
+        sys.stdout.flush()
+        sys.stderr.flush()
+    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    os.close(target)
+
+
+def _set_up_logging(answers: _Answers) -> None:
+    line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=line)
+    log.setLevel(logging.INFO)
+    log.addHandler(_ToParent(answers))
+
+
+if __name__ == "__main__":
+    main()

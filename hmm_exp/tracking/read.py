@@ -1,0 +1,115 @@
+"""Files of a run, read back from the store. What a run does not hold is None, never an error."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.csv
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.config import DataConfig
+from hmm_exp.errors import HmmExpError
+from hmm_exp.experiment.artifacts import SCORES_FILE
+from hmm_exp.experiment.source import Source, read_source
+from hmm_exp.judge.unscored import Unscored
+from hmm_exp.market.bars import OHLCV
+from hmm_exp.tracking import tags
+
+REGIMES_FILE = "regimes.csv"
+CONFIG_FILE, REPORT_FILE = "config.json", "data_report.json"
+_REGIME_COLUMNS = ("available_at", "split", "state")
+
+
+def unscored_of(run: Run) -> Unscored:
+    """Why a run lacks scores, by what is missing; empty when nothing is."""
+    return json.loads(run.data.tags.get(tags.UNSCORED, "{}"))
+
+
+def read_scores(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
+    """Log predictive densities of every base bar's next return, in time order.
+
+    Returns
+    -------
+    DataFrame or None
+        Index `available_at` (UTC without a zone); `split` of the return, and `model_score,
+        static_score, ewma_score` in nats, NaN where not scored; where there are bars, `close`.
+    """
+    with _local(client, run_id, SCORES_FILE) as path:
+        return None if path is None else _by_time(pd.read_parquet(path))
+
+
+def read_regimes(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
+    """Filtered state of every row: index `available_at` (UTC without a zone), `split`, `state`."""
+    with _local(client, run_id, REGIMES_FILE) as path:
+        if path is None:
+            return None
+        wanted = pyarrow.csv.ConvertOptions(include_columns=_REGIME_COLUMNS)
+        return _by_time(pyarrow.csv.read_csv(path, convert_options=wanted).to_pandas())
+
+
+def read_table(client: MlflowClient, run_id: str, name: str) -> pd.DataFrame | None:
+    """A CSV file of a run."""
+    with _local(client, run_id, name) as path:
+        return None if path is None else pyarrow.csv.read_csv(path).to_pandas()
+
+
+def read_text(client: MlflowClient, run_id: str, name: str) -> str | None:
+    """A text file of a run."""
+    with _local(client, run_id, name) as path:
+        return None if path is None else path.read_text()
+
+
+def read_data(client: MlflowClient, run_id: str) -> Source | None:
+    """The data that a run was made from; None when they are not at hand, or have changed since."""
+    with _local(client, run_id, CONFIG_FILE) as path:
+        settings = {} if path is None else json.loads(path.read_text())
+    names = [field.name for field in fields(DataConfig)]
+    data = {name: settings[f"data.{name}"] for name in names if f"data.{name}" in settings}
+    if not data:
+        return None
+    report = json.loads(read_text(client, run_id, REPORT_FILE) or "{}")
+    try:
+        source = read_source(DataConfig(**data), needs=tuple(report.get("needs", OHLCV)))
+    except (HmmExpError, OSError):
+        return None
+    return source if source.digest == client.get_run(run_id).data.tags[tags.DATA_DIGEST] else None
+
+
+@contextmanager
+def _local(client: MlflowClient, run_id: str, name: str) -> Iterator[Path | None]:
+    """A copy of one artifact for as long as it is read, None where there is none.
+
+    A store that does not answer raises: it is not taken for a run without the file.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = Path(client.download_artifacts(run_id, name, folder))
+        except (MlflowException, OSError):
+            if _is_there(client, run_id, name):
+                raise
+            path = None
+        yield path
+
+
+def _is_there(client: MlflowClient, run_id: str, name: str) -> bool:
+    """Whether a run, which may be gone, lists a file."""
+    above = name.rpartition("/")[0] or None
+    try:
+        return any(item.path == name for item in client.list_artifacts(run_id, above))
+    except MlflowException as error:
+        if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            return False
+        raise
+
+
+def _by_time(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(available_at=table["available_at"].astype("datetime64[ns]")).set_index(
+        "available_at"
+    )

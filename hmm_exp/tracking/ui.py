@@ -1,0 +1,239 @@
+"""Descriptions of sweeps and model versions for the pages of the MLflow UI, in Markdown.
+
+Links begin with `#/`, so that they lead on inside the same UI wherever it is served. Texts from
+outside, such as the name of an instrument, are written so that no page reads them as Markdown.
+"""
+
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from hmm_exp.tracking import tags
+
+REPORT = "report.html"  # the sweep's report among the parent's artifacts
+_ROWS = 12  # cells of a description; the linked table has all
+_FOUND = (tags.GATE_REASONS, tags.GATE_NOTES)
+_FORMS = {"K": ".0f", "bic": ".1f", "val_ll/bar": "+.4f", "gain_t": "+.4f", "gain_ewma": "+.4f"}
+_MARKS = re.compile(r"[&<>\[\]()*_`~|\\#!{}$]")
+_MODE = "workflowType=machine_learning"  # else the UI opens in its GenAI mode
+
+
+def run_path(experiment_id: str, run_id: str) -> str:
+    """Place of a run in the UI, after the server's address."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?{_MODE}"
+
+
+def view_path(experiment_id: str, sweep_id: str) -> str:
+    """Place of a sweep's table in the UI; see `view`."""
+    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={sweep_id}&{_MODE}"
+
+
+def sweep_page(
+    parent: Run,
+    winner: Run | None,
+    table: pd.DataFrame | None,
+    verdict: Sequence[str],
+    has_report: bool,
+) -> str:
+    """Description of a sweep: who won, why, what the gate said, the best cells.
+
+    Parameters
+    ----------
+    winner
+        None where nothing could be chosen.
+    table
+        From `leaderboard`; None without cells.
+    verdict
+        Lines of the terminal: the choice, how much of it is luck, the gate.
+    has_report
+        Whether `REPORT` is among the artifacts.
+    """
+    experiment = parent.info.experiment_id
+    sweep_id = parent.data.tags[tags.SWEEP_ID]
+    head = "**No winner.**"
+    if winner is not None:
+        name, run_id = plain(winner.data.tags[tags.CELL]), winner.info.run_id
+        head = f"**{name}** wins: [its run]({run_path(experiment, run_id)})."
+        now = plain(winner.data.tags.get(tags.REGIME_NOW, ""))
+        head += f" {now[:1].upper()}{now[1:]}"
+    links = [f"[Table of all cells]({view_path(experiment, sweep_id)})"]
+    links += [f"`{REPORT}` under Artifacts: every figure, sortable"] if has_report else []
+    parts = [head, " · ".join(links), _bullets(verdict)]
+    if table is not None and len(table):
+        parts.append(_markdown(table.head(_ROWS), experiment))
+    return "\n\n".join(parts)
+
+
+def version_page(run: Run, about: Mapping[str, str], metrics: Mapping[str, str]) -> str:
+    """Description of a model version: what it is, where from, its figures, what the gate found.
+
+    Parameters
+    ----------
+    about
+        Tags of the version.
+    metrics
+        Those of its run that a version carries, as text.
+    """
+    source = f"[run {run.info.run_id}]({run_path(run.info.experiment_id, run.info.run_id)})"
+    if sweep := about.get(tags.SWEEP_ID):
+        source += f" of sweep [{sweep}]({view_path(run.info.experiment_id, sweep)})"
+    instrument = plain(about.get(tags.INSTRUMENT, "an unnamed instrument"))
+    parts = [f"**{plain(about.get(tags.CELL, 'model'))}** on {instrument}, {source}"]
+    if metrics:
+        rows = [f"| {plain(name)} | {plain(value)} |" for name, value in metrics.items()]
+        cells = "\n".join(rows)
+        parts.append(f"| metric | value |\n|---|---|\n{cells}")
+    found = [line for name in _FOUND for line in about.get(name, "").split("; ") if line]
+    if found:
+        parts.append(f"Gate `{about.get(tags.GATE, '')}`:\n\n{_bullets(found)}")
+    if labels := about.get(tags.LABELS):
+        parts.append(f"Labels {plain(labels)}.")
+    return "\n\n".join(parts)
+
+
+def in_a_line(page: str | None) -> str:
+    """The first line of a description without its marks, for a terminal."""
+    line = (page or "").split("\n")[0].replace("**", "")
+    return html.unescape(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line))
+
+
+def plain(text: str) -> str:
+    """A text on one line that Markdown and HTML show as it is: their marks become references.
+
+    Unlike one after a backslash, a character that is written by its number marks nothing in any
+    dialect of Markdown.
+    """
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", " ".join(line.split()))
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {plain(line)}" for line in lines if line.strip())
+
+
+def _markdown(table: pd.DataFrame, experiment: str) -> str:
+    """The leaderboard in Markdown, each cell a link to its run."""
+    columns = ["cell", "K", "bic", "val_ll/bar", "gain_t", "gain_ewma", "eligible"]
+    rows = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for _, row in table.iterrows():
+        link = f"[{plain(row['cell'])}]({run_path(experiment, row['run'])})"
+        eligible = plain(str(row["eligible"])[:80])
+        figures = [_figure(row[name], form) for name, form in _FORMS.items()]
+        rows.append("| " + " | ".join([link, *figures, eligible]) + " |")
+    return "\n".join(rows)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None or pd.isna(value) else format(value, form)
+
+
+TAG = "mlflow.sharedViewState."
+LONGEST = 5_000  # characters that every store takes in a tag of an experiment
+HISTORY = "log_lik_history"  # metric by step: the EM iterations of the best start
+_METRICS = {  # in the order shown, with widths in pixels
+    "n_states": 80,
+    "bic": 100,
+    "log_lik_val_per_bar": 140,
+    "return_gain_val": 125,
+    "ewma_gain_val": 120,
+    "restart_agreement": 135,
+    "min_occupancy": 120,
+}
+_YARDSTICKS = ("return_gain_val", "ewma_gain_val")
+_LIKELIHOODS = ("bic", "log_lik_val_per_bar")  # compare nothing beyond one observation space
+_SECTION = "What decides"
+_MOST_RUNS = 20  # of a chart: more cannot be told apart
+_TAGS = {tags.FAULTS: 160, tags.GATE_DECISION: 120}
+
+
+def save_view(client: MlflowClient, experiment_id: str, sweep_id: str, cells: list[Run]) -> None:
+    """Keep a sweep's view with its experiment, so that the link to it opens the table."""
+    text = json.dumps(sweep_view(sweep_id, cells), separators=(",", ":"))
+    assert len(text) <= LONGEST
+    client.set_experiment_tag(experiment_id, TAG + sweep_id, text)
+
+
+def sweep_view(sweep_id: str, cells: list[Run]) -> dict[str, Any]:
+    """What the UI shows of a sweep, in the UI's own words.
+
+    Sorted by the criterion where one observation space was swept, for a criterion compares nothing
+    beyond; by the yardstick between spaces, and for walks, which no criterion ranks.
+    """
+    name, ascending = _order(cells)
+    widths = {name: _METRICS.get(name, 120), **_METRICS}
+    columns = {_column("metrics", metric): width for metric, width in widths.items()}
+    columns |= {_column("tags", tag): width for tag, width in _TAGS.items()}
+    return {
+        "searchFilter": f"tags.{tags.SWEEP_ID} = '{sweep_id}' and tags.{tags.KIND} = 'cell'",
+        "orderByKey": _column("metrics", name),
+        "orderByAsc": ascending,
+        "selectedColumns": list(columns),
+        "columnOrder": list(columns),
+        "columnWidths": columns,
+        "compareRunSections": [
+            {"uuid": name, "name": name, "display": name == _SECTION, "isReordered": True}
+            for name in (_SECTION, "Model metrics")  # the UI's own, where it puts all the others
+        ],
+        "compareRunCharts": _charts(cells),
+    }
+
+
+def _charts(cells: list[Run]) -> list[dict[str, Any]]:
+    """What the chart view begins with: gain by setting, what decides, and convergence."""
+    one_space = len(_spaces(cells)) == 1
+    shown = [*_YARDSTICKS, *(_LIKELIHOODS if one_space else ())]
+    bars: list[dict[str, Any]] = [{"type": "BAR", "metricKey": metric} for metric in shown]
+    line: dict[str, Any] = {
+        "type": "LINE",
+        "metricKey": HISTORY,
+        "xAxisKey": "step",
+        "scaleType": "linear",
+    }
+    parallel: dict[str, Any] = {
+        "type": "PARALLEL",
+        "selectedParams": _varied(cells),
+        "selectedMetrics": ["n_states", "return_gain_val"],
+        "showAllRuns": True,
+    }
+    return [
+        {
+            "uuid": f"sweep-{number}",
+            "metricSectionId": _SECTION,
+            "runsCountToCompare": _MOST_RUNS,
+            "deleted": False,
+            "isGenerated": False,
+            **chart,
+        }
+        for number, chart in enumerate([parallel, *bars, line])
+    ]
+
+
+def _varied(cells: list[Run]) -> list[str]:
+    """Settings of which a sweep has more than one, the number of states left to its metric."""
+    names = ("features.name", "timeframe.name", "covariance.type")
+    return [name for name in names if len({run.data.params.get(name) for run in cells}) > 1]
+
+
+def _order(cells: list[Run]) -> tuple[str, bool]:
+    finished = [run for run in cells if run.info.status == "FINISHED"]
+    params = finished[0].data.params if finished else {}
+    if len(_spaces(finished)) > 1 or params.get("split.kind") == "walk_forward":
+        return params.get("selection.across", "return_gain_val"), False
+    return params.get("selection.within", "bic"), True
+
+
+def _spaces(cells: list[Run]) -> set[str]:
+    """Observation spaces of the cells that got as far as to have one."""
+    spaces = {run.data.tags.get(tags.OBSERVATION_SPACE) for run in cells}
+    return {space for space in spaces if space}
+
+
+def _column(kind: str, name: str) -> str:
+    """The UI's name of a column."""
+    return f"{kind}.`{name}`"
