@@ -179,7 +179,7 @@ def main() -> None:
     from hmm_exp.detector.detector import Detector
     from hmm_exp.features.recipe import Recipe
     from hmm_exp.market.synthetic import make_market
-    from hmm_exp.stream import Stream
+    from hmm_exp.detector import Stream
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=1000)

@@ -9,17 +9,19 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "hmm_exp"
 FLOORS = [
-    {"errors", "compiling", "file_kinds"},
-    {"writing"},
+    {"errors", "compiling", "owner"},
+    {"files", "parallel"},
     {"config", "stored"},
     {"hmm", "market"},
-    {"features"},
-    {"stream"},
+    {"features", "store", "command_line"},
     {"detector"},
+    {"judge", "serving"},
+    {"figures", "monitor"},
     {"experiment"},
     {"tracking"},
-    {"help", "command_line"},
-    {"commands", "causality", "monitor", "report"},
+    {"registry", "server"},
+    {"sweep"},
+    {"commands", "causality", "report"},
     {"callback"},
     {"train"},
 ]
@@ -30,6 +32,9 @@ FORBIDDEN = {
     "market": {"hydra", "mlflow", "hmmlearn"},
     "features": {"hydra", "mlflow", "hmmlearn"},
     "detector": {"hydra", "mlflow"},
+    "judge": {"hydra", "mlflow"},
+    "figures": {"hydra", "mlflow"},
+    "monitor": {"hydra", "mlflow"},
     "experiment": {"hydra", "mlflow"},
 }
 

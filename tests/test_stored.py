@@ -17,7 +17,7 @@ from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.stored.document import LARGEST, digest_of, write_document
-from hmm_exp.stream import Stream
+from hmm_exp.detector import Stream
 from tests.live_detector import SHORT, gappy_bars, live_detector, part, records
 
 FIRST_FORMAT = {

@@ -44,27 +44,22 @@ RUNTIME_PACKAGES = ("mlflow", "numba", "numpy", "omegaconf", "pandas", "pyarrow"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _DATA, _CODE = f"data/{FILE_NAME}", "code"  # inside a stored model
 _INFERENCE = (  # of the room `hmm`; nothing that fits
-    *("__init__", "density", "lanes", "params", "recursions", "threads"),
+    *("__init__", "density", "inference", "params", "simd"),
 )
 _SOURCE = (  # what loading and predicting need of this package
     "__init__.py",
     "errors.py",
-    "file_kinds.py",
+    "files.py",
     "compiling.py",
-    "writing.py",
+    "parallel.py",
     "config",
-    "detector.py",
+    "detector",
     "market",
     "features",
     *(f"hmm/{name}.py" for name in _INFERENCE),
     "stored",
-    "stream",
-    "tracking/__init__.py",
-    "tracking/serving.py",
-    *(
-        f"tracking/{name}.py"
-        for name in ("answering", "rest", "loading", "address", "health", "folders", "relocation")
-    ),
+    "serving",
+    *(f"store/{name}.py" for name in ("__init__", "address", "folders", "health", "relocation")),
 )
 
 
