@@ -176,10 +176,10 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
 def main() -> None:
     """Measure and print."""
     from benchmarks.stream import four_states
+    from hmm_exp.detector import Stream
     from hmm_exp.detector.detector import Detector
     from hmm_exp.features.recipe import Recipe
     from hmm_exp.market.synthetic import make_market
-    from hmm_exp.detector import Stream
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=1000)

@@ -124,7 +124,7 @@ def records(folder: Path) -> list:
     """Finished cells of the one sweep in a folder's store."""
     from mlflow.tracking import MlflowClient
 
-    from hmm_exp.sweep.leaderboard import latest_sweep_id, sweep_cells
+    from hmm_exp.tracking.runs import latest_sweep_id, sweep_cells
 
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     cells = sweep_cells(client, latest_sweep_id(client))

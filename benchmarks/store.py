@@ -161,7 +161,8 @@ def fill(database: Path, run_id: str, first: int, last: int) -> None:
 def print_leaderboard(store) -> None:
     """Read a sweep of 1,000 cells from the store, and lay out its table."""
     from hmm_exp.sweep import terminal
-    from hmm_exp.sweep.leaderboard import leaderboard, sweep_cells
+    from hmm_exp.sweep.leaderboard import leaderboard
+    from hmm_exp.tracking.runs import sweep_cells
 
     cells = sweep_cells(store.client, "s0")
     assert len(cells) == CELLS

@@ -10,7 +10,7 @@ from hmm_exp.hmm.burnin import burn_in
 from hmm_exp.hmm.inference import filter, log_density
 from hmm_exp.hmm.params import GaussianParams
 from tests import reference
-from tests.test_hmm_recursions import random_params, random_rows, random_steps
+from tests.test_hmm_inference import random_params, random_rows, random_steps
 
 
 @settings(max_examples=20, deadline=None)

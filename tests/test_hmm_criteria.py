@@ -9,7 +9,7 @@ from hmmlearn.hmm import GaussianHMM
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.criteria import criteria, single_gaussian
 from hmm_exp.hmm.inference import log_density, path_entropy, smooth
-from tests.test_hmm_recursions import TYPES, random_params
+from tests.test_hmm_inference import TYPES, random_params
 
 
 def test_criteria_by_hand():

@@ -12,7 +12,7 @@ from hmm_exp.hmm.em.hmmlearn import run_start, segments
 from hmm_exp.hmm.fit import fit, fit_from, judge, log_likelihood
 from hmm_exp.hmm.params import GaussianParams, log_prior
 from hmm_exp.hmm.starts import StartingPoint, starting_points
-from tests.test_hmm_recursions import TYPES
+from tests.test_hmm_inference import TYPES
 
 PLANTED = GaussianParams(
     [0.5, 0.5], [[0.98, 0.02], [0.05, 0.95]], [[0.1, -0.5], [-0.2, 1.0]], [[0.3, 0.3], [2.0, 1.0]]

@@ -6,7 +6,7 @@ from hmmlearn.hmm import GaussianHMM
 
 from hmm_exp.errors import FitError, ModelError
 from hmm_exp.hmm.params import GaussianParams, log_prior
-from tests.test_hmm_recursions import TYPES, random_params
+from tests.test_hmm_inference import TYPES, random_params
 
 
 @pytest.mark.parametrize("covariance_type", TYPES)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.damage import STRANGE, changed, judge
+from hmm_exp.detector import Stream
 from hmm_exp.detector.detector import Detector
 from hmm_exp.detector.kernel import COUNT, EDGE, HEADER, LAST_BAR, LAST_ROW, N_BARS
 from hmm_exp.errors import HmmExpError, ModelError
@@ -17,7 +18,6 @@ from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.stored.document import LARGEST, digest_of, write_document
-from hmm_exp.detector import Stream
 from tests.live_detector import SHORT, gappy_bars, live_detector, part, records
 
 FIRST_FORMAT = {

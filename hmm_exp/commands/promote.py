@@ -65,7 +65,8 @@ def promote(args: argparse.Namespace) -> int:
 
 def _winner(client, sweep_id: str) -> str | None:
     """Winning run of a sweep, with the reason printed."""
-    from hmm_exp.sweep.leaderboard import choose, latest_sweep_id, sweep_parent
+    from hmm_exp.sweep.leaderboard import choose
+    from hmm_exp.tracking.runs import latest_sweep_id, sweep_parent
 
     if sweep_id == "latest":
         sweep_id = latest_sweep_id(client)

@@ -1,8 +1,8 @@
 """The detector turns bars into filtered regimes: a table at once, or bar by bar.
 
-    regimes = detector.filter(bars)  # a table
-    stream = detector.stream()  # one bar after the other
-    regime = stream.update(bar)
+regimes = detector.filter(bars)  # a table
+stream = detector.stream()  # one bar after the other
+regime = stream.update(bar)
 """
 
 from hmm_exp.detector.detector import Detector

@@ -13,9 +13,8 @@ from hmm_exp.judge.states import expected_dwell
 from hmm_exp.market.bars import Bars
 from hmm_exp.registry.versions import STAGE, Versions, champion_of
 from hmm_exp.serving.load import load_detector
-from hmm_exp.sweep.terminal import plain_table
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.ui import in_a_line
+from hmm_exp.tracking.ui import in_a_line, plain_table
 
 _METRICS = ("bic", "return_gain_test", "return_gain_test_bound", "ewma_gain_test")
 

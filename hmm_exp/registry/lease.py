@@ -9,6 +9,7 @@ tries again later. Of two, the one who looks last sees both, so never do two go 
 server answers a write when its database holds it). A holder that died bars nobody for long: on its
 own machine its process is seen to be gone, on others its flag is void at the time it bears, for
 which the clocks have to agree within a minute; a flag that bears a time later than any flag can is
+from hmm_exp.tracking.runs import MARGIN
 from a clock that was wrong, and void too. A holder for whom that time comes near gives up before it
 changes anything more; it counts its seconds itself, whatever becomes of its clock.
 """
@@ -25,10 +26,10 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
 from hmm_exp.owner import in_words, is_dead, this_process
+from hmm_exp.tracking.runs import MARGIN
 
 PREFIX = "hmm_exp.lease."
 LASTS = 600.0  # seconds, many times what a promotion takes
-MARGIN = 60.0  # seconds by which clocks may differ
 _PAUSES = (0.05, 0.5)  # seconds between two tries, drawn anew each time
 
 

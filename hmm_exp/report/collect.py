@@ -12,18 +12,18 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
 from hmm_exp.judge.gains import GainEstimate, estimate_gain
-from hmm_exp.sweep.leaderboard import (
-    criteria_by_states,
-    current_cells,
-    latest_sweep_id,
-    leaderboard,
-    sweep_cells,
-    sweep_parent,
-)
+from hmm_exp.sweep.leaderboard import criteria_by_states, leaderboard
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE
 from hmm_exp.tracking.read import REGIMES_FILE, read_scores, read_table, read_text
-from hmm_exp.tracking.runs import called, lacks
+from hmm_exp.tracking.runs import (
+    called,
+    current_cells,
+    lacks,
+    latest_sweep_id,
+    sweep_cells,
+    sweep_parent,
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from hmm_exp.errors import described, refusal
 from hmm_exp.files import written_beside
 from hmm_exp.report.collect import Subject, read_run, read_sweep
 from hmm_exp.store.store import Store
-from hmm_exp.sweep import terminal
+from hmm_exp.tracking import ui
 from hmm_exp.tracking.record import log_files
 from hmm_exp.tracking.ui import REPORT
 
@@ -29,7 +29,7 @@ def report_line(store: Store, sweep_id: str) -> str:
             raise
         reason = described(error)
         return f"warning: no report ({reason}); again: python -m hmm_exp.report --sweep {sweep_id}"
-    return f"report: {place(subject) or terminal.ui_link(store, run_id=subject.main.info.run_id)}"
+    return f"report: {place(subject) or ui.ui_link(store, run_id=subject.main.info.run_id)}"
 
 
 def make_report(client: MlflowClient, subject: Subject, output: Path | None) -> str:

@@ -27,7 +27,7 @@ from hmm_exp.store.folders import remove_run_folder
 from hmm_exp.store.store import Store, check_store, open_store, patiently, store_of
 from hmm_exp.sweep import child, progress, terminal
 from hmm_exp.sweep.start import close_orphans, finished_cell
-from hmm_exp.tracking import tags
+from hmm_exp.tracking import tags, ui
 from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.record import fail_run, finish_run, removed_on_error, start_run, status_after
@@ -78,7 +78,7 @@ def _run_alone(settings: Config) -> None:
             fail_run(store, run_id, error, log_file)
             raise
     terminal.print_run(result)
-    print(f"run {run_id}: {terminal.ui_link(store, run_id=run_id)}")
+    print(f"run {run_id}: {ui.ui_link(store, run_id=run_id)}")
     if settings.promote:
         decision = promotion.promote(
             store.client, run_id, registry_name=settings.registry.name, gate=settings.gate

@@ -16,22 +16,13 @@ from hmm_exp.errors import TrackingError
 from hmm_exp.registry import promotion
 from hmm_exp.store.store import Store, analyse, patiently, store_of
 from hmm_exp.sweep import terminal
-from hmm_exp.sweep.leaderboard import (
-    Choice,
-    choose,
-    criteria_by_states,
-    current_cells,
-    leaderboard,
-    sweep_cells,
-    sweep_parent,
-    won_place,
-)
+from hmm_exp.sweep.leaderboard import Choice, choose, criteria_by_states, leaderboard, won_place
 from hmm_exp.sweep.luck import missing_scores, shortfalls, weigh_choice, write_luck
 from hmm_exp.sweep.start import close_orphans, end_cells
-from hmm_exp.tracking import tags
+from hmm_exp.tracking import tags, ui
 from hmm_exp.tracking.bundle import LOG_FILE, LONGEST_TAG
 from hmm_exp.tracking.record import log_files
-from hmm_exp.tracking.runs import called
+from hmm_exp.tracking.runs import called, current_cells, sweep_cells, sweep_parent
 from hmm_exp.tracking.ui import REPORT, save_view, sweep_page
 
 Result = TypeVar("Result")
@@ -85,8 +76,8 @@ def close_sweep(settings: Config, report: Callable[[Store, str], str]) -> bool:
     if settings.tracking.report:
         print(report(store, sweep_id))
     ask(lambda: _describe(store, parent, cells, choice, [*remarks, *said]))
-    link = terminal.ui_link(store, sweep_id=sweep_id)
-    print(f"compare: {terminal.ui_command(store)}{link}")
+    link = ui.ui_link(store, sweep_id=sweep_id)
+    print(f"compare: {ui.ui_command(store)}{link}")
     if not all_finished:
         print(f"try the cells that are missing again: sweep_id={sweep_id}")
     winner = next((run for run in cells if run.info.run_id == choice.run_id), None)

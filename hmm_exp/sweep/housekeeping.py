@@ -17,16 +17,17 @@ from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.store.address import sqlite_path
 from hmm_exp.store.relocation import relocate
 from hmm_exp.sweep import terminal
-from hmm_exp.sweep.leaderboard import (
+from hmm_exp.sweep.leaderboard import leaderboard
+from hmm_exp.tracking import tags, ui
+from hmm_exp.tracking.runs import (
     all_runs,
+    called,
+    lacks,
     latest_sweep_id,
-    leaderboard,
     status_of,
     sweep_cells,
     sweep_parent,
 )
-from hmm_exp.tracking import tags
-from hmm_exp.tracking.runs import called, lacks
 
 _SERVED = "mlflow-artifacts:"
 
@@ -37,7 +38,7 @@ def sweeps_table(client: MlflowClient) -> str:
     for run in _runs(client, "cell"):
         counts.setdefault(run.data.tags.get(tags.SWEEP_ID, ""), Counter())[status_of(run)] += 1
     rows = [_row(parent, counts) for parent in reversed(_runs(client, "sweep"))]
-    return terminal.plain_table(pd.DataFrame(rows)) if rows else "this store holds no sweep yet"
+    return ui.plain_table(pd.DataFrame(rows)) if rows else "this store holds no sweep yet"
 
 
 def sweep_text(client: MlflowClient, sweep_id: str) -> str:

@@ -6,27 +6,22 @@ winners a common yardstick on validation decides, on the bars that every one of 
 without a score is passed over, with the reason. Test is never read here.
 """
 
-import gc
 import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from hmm_exp import owner
 from hmm_exp.config import SelectionConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.select import Option, by_rule
 from hmm_exp.judge.unscored import why_no_gain
-from hmm_exp.registry.lease import MARGIN
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import read_scores, unscored_of
-from hmm_exp.tracking.runs import called, lacks, tried
+from hmm_exp.tracking.runs import called, lacks, status_of, sweep_cells, tried
 
 _BASELINES = {"return_gain_val": "static", "ewma_gain_val": "ewma"}  # of `selection.across`
 
@@ -37,85 +32,6 @@ class Choice:
 
     run_id: str | None
     reasons: list[str]
-
-
-def experiment_ids(client: MlflowClient) -> list[str]:
-    """All experiments of a store, so that a sweep is found by its id alone."""
-    return [experiment.experiment_id for experiment in client.search_experiments()]
-
-
-def latest_sweep_id(client: MlflowClient, now: float | None = None) -> str:
-    """Id of the sweep that was started last. Raises TrackingError when there is none.
-
-    A sweep that starts in the future, by a clock that was wrong, is the latest only where no other
-    is: else it would be that until its time comes. `now` is in Unix seconds.
-    """
-    until = 1000 * ((time.time() if now is None else now) + MARGIN)
-    is_sweep = f"tags.{tags.KIND} = 'sweep'"
-    for kind in (f"{is_sweep} and attributes.start_time <= {until:.0f}", is_sweep):
-        found = client.search_runs(
-            experiment_ids(client),
-            filter_string=kind,
-            order_by=["attributes.start_time DESC"],
-            max_results=1,
-        )
-        if found:
-            return found[0].data.tags[tags.SWEEP_ID]
-    raise TrackingError("this store holds no sweep yet")
-
-
-def sweep_parent(client: MlflowClient, sweep_id: str) -> Run:
-    """Parent run of a sweep. Raises TrackingError when there is none."""
-    runs = all_runs(client, _of_sweep(sweep_id, "sweep"))
-    if not runs:
-        raise TrackingError(f"no sweep {sweep_id} in this store ({client.tracking_uri})")
-    return runs[0]
-
-
-def sweep_cells(client: MlflowClient, sweep_id: str) -> list[Run]:
-    """All cells of a sweep, in the order they were started."""
-    runs = all_runs(client, _of_sweep(sweep_id, "cell"))
-    return sorted(runs, key=lambda run: run.info.start_time)
-
-
-def all_runs(client: MlflowClient, filter_string: str) -> list[Run]:
-    """Runs of all experiments that a filter lets through, in no particular order."""
-    places = experiment_ids(client)
-    found: list[Run] = []
-    token = None
-    with _no_garbage_collection():
-        while True:
-            page = client.search_runs(
-                places,
-                filter_string=filter_string,
-                run_view_type=ViewType.ACTIVE_ONLY,
-                max_results=1000,
-                page_token=token,
-            )
-            found += page
-            token = page.token
-            if not token:
-                return found
-
-
-def status_of(run: Run) -> str:
-    """Status of a run; one whose process is gone does not run, whatever the store says."""
-    said = run.info.status
-    return "KILLED" if said == "RUNNING" and owner.is_dead(run.data.tags.get(tags.OWNER)) else said
-
-
-def current_cells(cells: list[Run], attempt: str) -> list[Run]:
-    """Cells that count: finished ones, and of the last start those that no finished one repeats."""
-    done = {run.data.tags.get(tags.FINGERPRINT) for run in cells if run.info.status == "FINISHED"}
-    return [
-        run
-        for run in cells
-        if run.info.status == "FINISHED"
-        or (
-            run.data.tags.get(tags.ATTEMPT) == attempt
-            and run.data.tags.get(tags.FINGERPRINT, run.info.run_id) not in done
-        )
-    ]
 
 
 def leaderboard(cells: list[Run]) -> pd.DataFrame:
@@ -162,25 +78,6 @@ class _Winner:
     @property
     def name(self) -> str:
         return self.run.data.tags[tags.CELL]
-
-
-def _of_sweep(sweep_id: str, kind: str) -> str:
-    return f"tags.{tags.SWEEP_ID} = '{sweep_id}' and tags.{tags.KIND} = '{kind}'"
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """MLflow makes some 200 objects a run and drops them; searching them for cycles takes longer.
-
-    A thousand runs are read in a third of the time.
-    """
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _row(run: Run) -> dict[str, object]:

@@ -11,10 +11,10 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import HmmExpError
-from hmm_exp.sweep.leaderboard import sweep_cells
 from hmm_exp.sweep.plan import said_of_cells
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import command_line
+from hmm_exp.tracking.runs import sweep_cells
 
 
 def changes(client: MlflowClient, parent: Run, digests: set[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """A sweep, opened before Hydra launches its cells; `verdict` judges it after the last."""
 
+import secrets
 import shutil
 import sys
 import time
@@ -23,13 +24,13 @@ from hmm_exp.store.store import (
     open_store,
     store_of,
 )
-from hmm_exp.sweep import child, progress, terminal
-from hmm_exp.sweep.leaderboard import sweep_cells, sweep_parent
+from hmm_exp.sweep import child, progress, start
 from hmm_exp.sweep.plan import Plan, check_data, set_up_launcher
 from hmm_exp.sweep.resume import changes
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.record import removed_on_error
+from hmm_exp.tracking.runs import sweep_cells, sweep_parent
 
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
@@ -126,7 +127,7 @@ def end_cells(settings: Config) -> None:
 
 
 def _opened(store: Store, n_cells: int) -> Run:
-    sweep_id = terminal.new_sweep_id()
+    sweep_id = start.new_sweep_id()
     identity = {
         tags.KIND: "sweep",
         tags.SWEEP_ID: sweep_id,
@@ -209,3 +210,8 @@ def _threads(settings: Config, n_cells: int) -> int | None:
 def _folder(store: Store, sweep_id: str) -> Path:
     """Where a sweep keeps logs and finished work that is not recorded yet."""
     return artifact_root(store) / "sweeps" / sweep_id
+
+
+def new_sweep_id() -> str:
+    """Give a new sweep id: the time, and four characters against collisions."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"

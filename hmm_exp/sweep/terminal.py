@@ -1,20 +1,13 @@
 """What the program says on the terminal: tables, verdicts, links; `live` shows progress."""
 
 import json
-import secrets
-import shlex
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hmm_exp.errors import redacted
 from hmm_exp.judge.unscored import why_no_gain
-from hmm_exp.store.address import DATABASE, is_served, sqlite_path
-from hmm_exp.store.store import Store
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.ui import run_path, view_path
+from hmm_exp.tracking.ui import plain_table
 
 if TYPE_CHECKING:
     from hmm_exp.experiment.result import RunResult
@@ -50,11 +43,6 @@ def print_run(result: "RunResult") -> None:
         print(f"warning: {warning}")
 
 
-def _number(x: float) -> str:
-    """Give four digits, all before the point where there are more."""
-    return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.4g}"
-
-
 def leaderboard_table(table: pd.DataFrame) -> str:
     """Give a leaderboard in at most WIDTH columns; long reasons are cut, the run has them whole."""
     shown = table.assign(
@@ -71,31 +59,3 @@ def leaderboard_table(table: pd.DataFrame) -> str:
     room = max(12, WIDTH - max(map(len, narrow)) - 2)
     cut = shown["eligible"].map(lambda text: text if len(text) <= room else text[: room - 1] + "…")
     return shown.assign(eligible=cut).to_string(index=False)
-
-
-def new_sweep_id() -> str:
-    """Give a new sweep id: the time, and four characters against collisions."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-
-
-def ui_command(store: Store) -> str:
-    """Give the command that serves the store's UI, empty when a server does already."""
-    if is_served(store.uri):
-        return ""
-    if sqlite_path(store.uri) == Path.cwd() / DATABASE:  # which it serves without an option
-        return "mlflow ui, then "
-    return f"mlflow ui --backend-store-uri {shlex.quote(redacted(store.uri))}, then "
-
-
-def plain_table(table: pd.DataFrame) -> str:
-    """Give a table as aligned text without an index; what does not exist is blank."""
-    return table.to_string(index=False, na_rep="", float_format=_number)
-
-
-def ui_link(store: Store, *, run_id: str | None = None, sweep_id: str | None = None) -> str:
-    """Address of a run, or of the table of a sweep's cells, in the MLflow UI."""
-    base = redacted(store.uri).rstrip("/") if is_served(store.uri) else "http://127.0.0.1:5000"
-    if run_id is not None:
-        return f"{base}/{run_path(store.experiment_id, run_id)}"
-    assert sweep_id is not None
-    return f"{base}/{view_path(store.experiment_id, sweep_id)}"

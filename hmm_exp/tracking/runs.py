@@ -4,12 +4,21 @@ The store may have been full, or somebody may have deleted a part: a run without
 metrics still has its line in every table, and does not take part in the choice.
 """
 
+import gc
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
+from mlflow.tracking import MlflowClient
 
+from hmm_exp import owner
+from hmm_exp.errors import TrackingError
 from hmm_exp.tracking import tags
+
+MARGIN = 60.0  # seconds by which clocks may differ
 
 _TAGS = (tags.CELL, tags.OBSERVATION_SPACE, tags.DATA_DIGEST)
 _RULE = ("within", "rule", "near_tie", "elbow", "across")
@@ -48,3 +57,101 @@ def _metrics(run: Run) -> list[str]:
     if run.data.params.get("split.kind") == "walk_forward":
         return ["n_states"]
     return ["n_states", "n_params", run.data.params.get("selection.within", "bic")]
+
+
+def experiment_ids(client: MlflowClient) -> list[str]:
+    """All experiments of a store, so that a sweep is found by its id alone."""
+    return [experiment.experiment_id for experiment in client.search_experiments()]
+
+
+def latest_sweep_id(client: MlflowClient, now: float | None = None) -> str:
+    """Id of the sweep that was started last. Raises TrackingError when there is none.
+
+    A sweep that starts in the future, by a clock that was wrong, is the latest only where no other
+    is: else it would be that until its time comes. `now` is in Unix seconds.
+    """
+    until = 1000 * ((time.time() if now is None else now) + MARGIN)
+    is_sweep = f"tags.{tags.KIND} = 'sweep'"
+    for kind in (f"{is_sweep} and attributes.start_time <= {until:.0f}", is_sweep):
+        found = client.search_runs(
+            experiment_ids(client),
+            filter_string=kind,
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        if found:
+            return found[0].data.tags[tags.SWEEP_ID]
+    raise TrackingError("this store holds no sweep yet")
+
+
+def sweep_parent(client: MlflowClient, sweep_id: str) -> Run:
+    """Parent run of a sweep. Raises TrackingError when there is none."""
+    runs = all_runs(client, _of_sweep(sweep_id, "sweep"))
+    if not runs:
+        raise TrackingError(f"no sweep {sweep_id} in this store ({client.tracking_uri})")
+    return runs[0]
+
+
+def sweep_cells(client: MlflowClient, sweep_id: str) -> list[Run]:
+    """All cells of a sweep, in the order they were started."""
+    runs = all_runs(client, _of_sweep(sweep_id, "cell"))
+    return sorted(runs, key=lambda run: run.info.start_time)
+
+
+def all_runs(client: MlflowClient, filter_string: str) -> list[Run]:
+    """Runs of all experiments that a filter lets through, in no particular order."""
+    places = experiment_ids(client)
+    found: list[Run] = []
+    token = None
+    with _no_garbage_collection():
+        while True:
+            page = client.search_runs(
+                places,
+                filter_string=filter_string,
+                run_view_type=ViewType.ACTIVE_ONLY,
+                max_results=1000,
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+
+def status_of(run: Run) -> str:
+    """Status of a run; one whose process is gone does not run, whatever the store says."""
+    said = run.info.status
+    return "KILLED" if said == "RUNNING" and owner.is_dead(run.data.tags.get(tags.OWNER)) else said
+
+
+def current_cells(cells: list[Run], attempt: str) -> list[Run]:
+    """Cells that count: finished ones, and of the last start those that no finished one repeats."""
+    done = {run.data.tags.get(tags.FINGERPRINT) for run in cells if run.info.status == "FINISHED"}
+    return [
+        run
+        for run in cells
+        if run.info.status == "FINISHED"
+        or (
+            run.data.tags.get(tags.ATTEMPT) == attempt
+            and run.data.tags.get(tags.FINGERPRINT, run.info.run_id) not in done
+        )
+    ]
+
+
+def _of_sweep(sweep_id: str, kind: str) -> str:
+    return f"tags.{tags.SWEEP_ID} = '{sweep_id}' and tags.{tags.KIND} = '{kind}'"
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """MLflow makes some 200 objects a run and drops them; searching them for cycles takes longer.
+
+    A thousand runs are read in a third of the time.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()

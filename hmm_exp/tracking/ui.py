@@ -7,13 +7,18 @@ outside, such as the name of an instrument, are written so that no page reads th
 import html
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from hmm_exp.errors import redacted
+from hmm_exp.store.address import DATABASE, is_served, sqlite_path
+from hmm_exp.store.store import Store
 from hmm_exp.tracking import tags
 
 REPORT = "report.html"  # the sweep's report among the parent's artifacts
@@ -237,3 +242,31 @@ def _spaces(cells: list[Run]) -> set[str]:
 def _column(kind: str, name: str) -> str:
     """The UI's name of a column."""
     return f"{kind}.`{name}`"
+
+
+def _number(x: float) -> str:
+    """Give four digits, all before the point where there are more."""
+    return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.4g}"
+
+
+def ui_command(store: Store) -> str:
+    """Give the command that serves the store's UI, empty when a server does already."""
+    if is_served(store.uri):
+        return ""
+    if sqlite_path(store.uri) == Path.cwd() / DATABASE:  # which it serves without an option
+        return "mlflow ui, then "
+    return f"mlflow ui --backend-store-uri {shlex.quote(redacted(store.uri))}, then "
+
+
+def plain_table(table: pd.DataFrame) -> str:
+    """Give a table as aligned text without an index; what does not exist is blank."""
+    return table.to_string(index=False, na_rep="", float_format=_number)
+
+
+def ui_link(store: Store, *, run_id: str | None = None, sweep_id: str | None = None) -> str:
+    """Address of a run, or of the table of a sweep's cells, in the MLflow UI."""
+    base = redacted(store.uri).rstrip("/") if is_served(store.uri) else "http://127.0.0.1:5000"
+    if run_id is not None:
+        return f"{base}/{run_path(store.experiment_id, run_id)}"
+    assert sweep_id is not None
+    return f"{base}/{view_path(store.experiment_id, sweep_id)}"

@@ -15,7 +15,7 @@ from hmm_exp.report.words import verdict
 from hmm_exp.sweep.terminal import summary_line
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import unscored_of
-from tests.test_experiment_unscored import COLUMN, TOO_FEW, table_with_few_returns
+from tests.test_judge_unscored import COLUMN, TOO_FEW, table_with_few_returns
 from tests.test_train_cli import runs_of, store_of
 
 NO_COLUMN = f"no next-bar return is known: the table has no column {COLUMN}, add it"

@@ -3,8 +3,9 @@
 import pandas as pd
 from mlflow.tracking import MlflowClient
 
-from hmm_exp.sweep.leaderboard import choose, leaderboard, sweep_cells
+from hmm_exp.sweep.leaderboard import choose, leaderboard
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.runs import sweep_cells
 
 WORDS = (
     *("data.n_bars=2500", "model.n_init=2", "tracking.figures=false", "promote=false"),

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hmm_exp.detector import Stream
 from hmm_exp.errors import ConfigError, DataError, HistoryError, ModelError
 from hmm_exp.features.recipe import Recipe
-from hmm_exp.detector import Stream
 from tests.live_detector import SHORT, gappy_bars, live_detector, part, records
 
 HOURS = [["1H"], ["4H"], ["1D"], ["1H", "4H", "12H"], ["12H", "4H"]]

@@ -10,15 +10,10 @@ import pandas as pd
 import pytest
 
 from hmm_exp.errors import TrackingError
-from hmm_exp.sweep.leaderboard import (
-    choose,
-    common_scores,
-    latest_sweep_id,
-    leaderboard,
-    sweep_cells,
-)
+from hmm_exp.sweep.leaderboard import choose, common_scores, leaderboard
 from hmm_exp.sweep.luck import missing_scores, shortfalls
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.runs import latest_sweep_id, sweep_cells
 from tests.small_detector import forget_store, shown_scores, store_in
 
 SETTINGS = {

@@ -23,8 +23,8 @@ from hmm_exp.errors import TrackingError
 from hmm_exp.store import store
 from hmm_exp.store.address import ARTIFACTS, sqlite_uri
 from hmm_exp.store.store import analyse, artifact_root, connect, open_store, patiently
-from hmm_exp.sweep.terminal import ui_command
 from hmm_exp.tracking.read import read_scores
+from hmm_exp.tracking.ui import ui_command
 from tests.conftest import ROOT
 from tests.small_detector import forget_store, store_in
 

@@ -6,7 +6,7 @@ import pytest
 
 from hmm_exp.figures.monitor import watch
 from hmm_exp.figures.style import regime_colors
-from tests.test_experiment_figures import assert_texts_are_apart, colors_in, labels, posterior
+from tests.test_figures import assert_texts_are_apart, colors_in, labels, posterior
 
 
 def frames(n_states, n_rows=2000, peak=0.5, with_bars=True):

@@ -21,11 +21,11 @@ from hmm_exp.store.store import open_store
 from hmm_exp.sweep import finish, start
 from hmm_exp.sweep.cell import _Cell
 from hmm_exp.sweep.housekeeping import close_elsewhere
-from hmm_exp.sweep.leaderboard import current_cells, sweep_cells
 from hmm_exp.sweep.plan import set_up_launcher
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.runs import current_cells, sweep_cells
 from tests.small_detector import forget_store
-from tests.test_tracking_sweep import FAULTS, REASONS, finished, until
+from tests.test_sweep import FAULTS, REASONS, finished, until
 from tests.test_train_cli import SMALL, runs_of, store_of
 
 KILLED = 904  # the seed of a cell whose process is killed

@@ -8,19 +8,13 @@ from hmm_exp.commands import sweeps
 from hmm_exp.report.collect import read_run, read_sweep
 from hmm_exp.report.page import render
 from hmm_exp.sweep import terminal
-from hmm_exp.sweep.leaderboard import (
-    choose,
-    criteria_by_states,
-    leaderboard,
-    sweep_cells,
-    won_place,
-)
+from hmm_exp.sweep.leaderboard import choose, criteria_by_states, leaderboard, won_place
 from hmm_exp.sweep.luck import shortfalls, weigh_choice
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.runs import called, lacks
+from hmm_exp.tracking.runs import called, lacks, sweep_cells
 from hmm_exp.tracking.ui import sweep_page, sweep_view
 from tests.small_detector import forget_store, store_in
-from tests.test_tracking_leaderboard import SETTINGS
+from tests.test_sweep_leaderboard import SETTINGS
 
 SWEEP = "20260102-030405-abcd"
 TAGS = {

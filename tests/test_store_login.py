@@ -12,8 +12,8 @@ from hmm_exp.errors import HmmExpError, TrackingError, one_line, redacted
 from hmm_exp.store.address import VARIABLE, resolve_uri
 from hmm_exp.store.login import hide_login
 from hmm_exp.store.store import Store
-from hmm_exp.sweep.terminal import ui_command, ui_link
 from hmm_exp.tracking import provenance
+from hmm_exp.tracking.ui import ui_command, ui_link
 
 WITH_LOGIN = {
     "http://me:s3cret@host:5000/x": "http://host:5000/x",

@@ -27,7 +27,7 @@ from tests.small_detector import (
     small_detector,
     store_in,
 )
-from tests.test_tracking_serving import BAD_REQUESTS
+from tests.test_serving_mlflow_model import BAD_REQUESTS
 
 pytestmark = pytest.mark.slow
 

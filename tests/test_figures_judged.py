@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hmm_exp.figures.judged import cumulative_gain, residuals
-from tests.test_experiment_figures import HOUR, START, assert_texts_are_apart, texts
+from tests.test_figures import HOUR, START, assert_texts_are_apart, texts
 
 
 def gains(n, seed=0):
