@@ -341,9 +341,9 @@ def test_sweeps_are_listed_shown_and_cleaned(train_cli, workdir):
     assert sweeps(workdir, "show", "never").stderr == unknown
 
 
-@pytest.mark.parametrize("step", ["record:log_detector", "serving:_save"])
+@pytest.mark.parametrize("step", ["tracking.record:log_detector", "serving.mlflow_model:_save"])
 def test_a_recording_that_is_tried_again_leaves_one_model(train_cli, workdir, step):
-    lost = {"PYTHONPATH": FAULTS, "LOST_ANSWER": f"hmm_exp.tracking.{step}"}
+    lost = {"PYTHONPATH": FAULTS, "LOST_ANSWER": f"hmm_exp.{step}"}
     done = train_cli(workdir, "-m", "model.n_states=2", *SMALL, **lost)
     assert done.returncode == 0, done.stderr
     assert "the tracking store does not answer; trying for" in done.stderr
