@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 
 from hmm_exp.config import Config, DataConfig, FeaturesConfig, checked
 from hmm_exp.hmm.em.climb import em
-from hmm_exp.hmm.em.rows import Rows, lay_out
+from hmm_exp.hmm.em.rows import PaddedRows, lay_out
 from hmm_exp.hmm.fit import fit
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.starts import starting_points
@@ -132,7 +132,7 @@ def iterations(bars: str, states: list[int], repeats: int) -> None:
     )
 
 
-def measure(X: np.ndarray, rows: Rows, params: GaussianParams, repeats: int) -> dict:
+def measure(X: np.ndarray, rows: PaddedRows, params: GaussianParams, repeats: int) -> dict:
     """Median milliseconds per iteration of the three engines, and how far apart they are."""
     own = em(rows, None, params, n_iter=OWN_ITERATIONS, tol=-np.inf)
     times: dict[str, list[float]] = {"log": [], "scaling": [], "own": []}

@@ -194,7 +194,7 @@ def _train(words: list[str]) -> None:
     from hmm_exp import train
     from hmm_exp.config import Config
     from hmm_exp.sweep import child, start
-    from hmm_exp.sweep.plan import Plan
+    from hmm_exp.sweep.plan import SweepPlan
 
     prepare = hmm_exp.experiment.prepare.prepare
 
@@ -204,7 +204,7 @@ def _train(words: list[str]) -> None:
             prepare(replace(settings, data=replace(settings.data, n_bars=n_bars)))
         raise SystemExit(ACCEPTED)
 
-    def check_data(plan: Plan) -> None:
+    def check_data(plan: SweepPlan) -> None:
         prepared(*plan.variations)
 
     hmm_exp.experiment.prepare.prepare = prepared  # type: ignore[assignment]

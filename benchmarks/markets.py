@@ -15,7 +15,7 @@ from hmm_exp.hmm import inference
 from hmm_exp.judge.student_t import log_mixture
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.synthetic import (
-    Plan,
+    MarketPlan,
     TrueModel,
     bars_of,
     make_market,
@@ -54,7 +54,7 @@ def garch_market(n_bars: int, seed: int) -> Bars:
 
 def _without_regimes(volatility, scale, moves, rng, seed) -> Bars:
     none = np.zeros(len(volatility), dtype=np.int64)
-    return bars_of(Plan(none, volatility, scale, np.zeros(len(volatility)), moves), rng, seed)
+    return bars_of(MarketPlan(none, volatility, scale, np.zeros(len(volatility)), moves), rng, seed)
 
 
 KINDS: dict[str, Callable[..., Bars]] = {

@@ -23,8 +23,8 @@ from hmm_exp.features.build import FeatureTable
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.monitor.cusum import HORIZON
-from hmm_exp.monitor.expectations import make_promise, promise_of
-from hmm_exp.monitor.monitor import Watch, watch
+from hmm_exp.monitor.expectations import expectations_of, make_expectations
+from hmm_exp.monitor.monitor import MonitorResult, watch
 
 CHANGE = 2_000  # bars after the settled ones at which a market moves
 FACTORS = (1.25, 1.5, 2.0)
@@ -65,7 +65,7 @@ def drawn(detector: Detector, n_rows: int, seed: int) -> tuple[FeatureTable, Bar
         n_missing=0,
         recipe=detector.recipe,
     )
-    yardstick = promise_of(detector).yardstick
+    yardstick = expectations_of(detector).yardstick
     assert yardstick is not None
     probs = detector.filtered(table).probs
     after = np.array([random.choice(params.n_states, p=p / p.sum()) for p in probs])
@@ -86,16 +86,16 @@ class Given(Detector):
         return self.rows
 
 
-def from_the_model(detector: Detector, n_markets: int, n_bars: int) -> list[Watch]:
+def from_the_model(detector: Detector, n_markets: int, n_bars: int) -> list[MonitorResult]:
     """The promise made on a draw as long as the run's rows, held on a draw of `n_bars`."""
-    held_out = promise_of(detector).n_rows
+    held_out = expectations_of(detector).n_rows
     found = []
     for seed in range(n_markets):
         table, bars = drawn(detector, 3 * held_out, 2 * seed)
         end = table.available_at[2 * held_out]
         returns = np.append(np.diff(np.log(bars.frame["close"])), np.nan)
         fitted_on = (table.available_at[0], end)
-        promise = make_promise(detector, table, table.available_at, returns, fitted_on)
+        promise = make_expectations(detector, table, table.available_at, returns, fitted_on)
         assert promise is not None
         given = Given(**(vars(detector) | {"promise": promise.to_dict()}))
         table, bars = drawn(detector, n_bars, 2 * seed + 1)
@@ -104,7 +104,9 @@ def from_the_model(detector: Detector, n_markets: int, n_bars: int) -> list[Watc
     return found
 
 
-def markets(detector: Detector, n_markets: int, n_bars: int, factor: float = 1.0) -> list[Watch]:
+def markets(
+    detector: Detector, n_markets: int, n_bars: int, factor: float = 1.0
+) -> list[MonitorResult]:
     """Synthetic markets of other seeds, their moves larger by `factor` from a bar on."""
     found = []
     for seed in range(1000, 1000 + n_markets):
@@ -128,7 +130,7 @@ def _moved(market: Bars, factor: float, start: int) -> Bars:
     return replace(market, frame=frame, states=None)
 
 
-def quiet_row(name: str, found: list[Watch]) -> dict:
+def quiet_row(name: str, found: list[MonitorResult]) -> dict:
     """How often each kind of chart cried, within HORIZON bars and at all."""
     row: dict = {"quiet": name}
     kinds = {"likelihood": "log-lik", "score": "next-bar", "shares": "time in"}
@@ -140,12 +142,12 @@ def quiet_row(name: str, found: list[Watch]) -> dict:
     return row
 
 
-def _cried(watched: Watch, begins: str, within: int) -> bool:
+def _cried(watched: MonitorResult, begins: str, within: int) -> bool:
     last = watched.rows.index[min(within, len(watched.rows)) - 1]
     return any(f.name.startswith(begins) and f.alarm_at <= last for f in watched.alarms)
 
 
-def moved_row(factor: float, found: list[Watch]) -> dict:
+def moved_row(factor: float, found: list[MonitorResult]) -> dict:
     """Bars from the change to the first alarm of those that had not cried before."""
     delays = []
     for watched in found:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hmm_exp.judge.gains import estimate_gain
-from hmm_exp.judge.return_forecasts import fit_baselines, fit_yardstick, score_bars
+from hmm_exp.judge.return_forecasts import fit_baselines, fit_return_densities, score_bars
 
 
 def market(n_bars: int, n_states: int) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=4)
     args = parser.parse_args()
     probs, returns = market(args.bars, args.states)
-    yardstick, baselines = fit_yardstick(probs, returns), fit_baselines(returns)
+    yardstick, baselines = fit_return_densities(probs, returns), fit_baselines(returns)
     scores = score_bars(yardstick, baselines, probs, returns)
     gain = (scores["model"] - scores["ewma"]).to_numpy()
     estimate_gain(gain[:1000])
@@ -50,7 +50,7 @@ def main() -> None:
             yardstick, baselines, probs, returns
         ),
         "a gain's error, bound and interval": lambda: estimate_gain(gain),
-        f"fit of {args.states} densities": lambda: fit_yardstick(probs, returns),
+        f"fit of {args.states} densities": lambda: fit_return_densities(probs, returns),
         "fit of both baselines": lambda: fit_baselines(returns),
     }
     for name, work in works.items():

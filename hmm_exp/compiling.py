@@ -77,7 +77,7 @@ def announce(dispatcher: Any) -> None:
     prune(cache_folder().parent)
 
 
-class _Told(event.Listener):
+class _CompileListener(event.Listener):
     """Hears of compiled functions, one inside the other, and tells when the outermost begins."""
 
     def __init__(self, told: Callable[[bool], None]) -> None:
@@ -96,7 +96,7 @@ class _Told(event.Listener):
 
 def when_compiling(told: Callable[[bool], None]) -> None:
     """Call `told(True)` whenever this process begins to compile and `told(False)` when it has."""
-    event.register("numba:compile", _Told(told))
+    event.register("numba:compile", _CompileListener(told))
 
 
 def prune(base: Path) -> None:

@@ -20,7 +20,7 @@ from hmm_exp.experiment.candidate import train_steps
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import regime_in_words, run
 from hmm_exp.experiment.select import select
-from hmm_exp.judge.return_forecasts import fit_ewma, fit_static, fit_yardstick
+from hmm_exp.judge.return_forecasts import fit_ewma, fit_return_densities, fit_static
 from hmm_exp.judge.split import TRAIN
 
 
@@ -92,7 +92,7 @@ def test_a_naive_scorer_of_the_files_agrees_with_the_metrics(small_config, resul
     n_train = sum(time <= train_end for time in times[1:])
     n_val = sum(time <= result.prepared.split.val_end for time in times[1:])
     probs = np.array([known.loc[t] if t in known.index else known.iloc[0] * np.nan for t in times])
-    fitted = fit_yardstick(probs[:n_train], np.array(returns[:n_train]))
+    fitted = fit_return_densities(probs[:n_train], np.array(returns[:n_train]))
     static, ewma = fit_static(np.array(returns[:n_train])), fit_ewma(np.array(returns[:n_train]))
     variance, gains = ewma.initial, []
     for i, value in enumerate(returns):

@@ -21,7 +21,7 @@ from hmm_exp.judge.residuals import (
     residual_shapes,
     return_residuals,
 )
-from hmm_exp.judge.return_forecasts import Yardstick
+from hmm_exp.judge.return_forecasts import ReturnDensities
 
 TRANSMAT = np.array([[0.97, 0.02, 0.01], [0.05, 0.90, 0.05], [0.02, 0.08, 0.90]])
 
@@ -148,7 +148,7 @@ def test_the_residual_of_a_row_does_not_let_the_row_choose_its_state():
 
 def mixture_returns(n, seed=3):
     rng = np.random.default_rng(seed)
-    yardstick = Yardstick(np.array([1e-4, -2e-4]), np.array([0.002, 0.01]), 3.5)
+    yardstick = ReturnDensities(np.array([1e-4, -2e-4]), np.array([0.002, 0.01]), 3.5)
     probs = rng.dirichlet([0.5, 0.5], n)
     states = (rng.random(n) < probs[:, 1]).astype(int)
     returns = yardstick.loc[states] + yardstick.scale[states] * rng.standard_t(3.5, n)
@@ -170,7 +170,7 @@ def test_return_residuals_of_the_true_mixture_are_normal_and_of_gaussians_are_no
     right = residual_effects(return_residuals(yardstick, probs, returns))
     assert right.ks < 1.95 / math.sqrt(5000)
     assert right.tail_share < 0.006
-    thin = Yardstick(yardstick.loc, yardstick.scale * 1.2, 200.0)
+    thin = ReturnDensities(yardstick.loc, yardstick.scale * 1.2, 200.0)
     wrong = residual_effects(return_residuals(thin, probs, returns))
     assert wrong.tail_share > 0.01
 

@@ -151,15 +151,15 @@ def test_a_state_of_equal_returns_keeps_a_width():
     rng = np.random.default_rng(5)
     still = rng.random(2000) < 0.5
     x = np.where(still, 0.0, 0.01 * rng.standard_t(4.0, 2000))
-    fit = ys.fit_yardstick(np.c_[still, ~still].astype(float), x)
+    fit = ys.fit_return_densities(np.c_[still, ~still].astype(float), x)
     assert fit.scale[0] == scale_floor(x)
     assert np.isfinite(fit.log_score(np.c_[still, ~still].astype(float), x)).all()
 
 
 def test_a_state_without_weight_keeps_the_moments_of_all_rows():
     probs, x = market(1000, 2)
-    fit = ys.fit_yardstick(np.c_[probs, np.zeros(1000)], x)
-    without = ys.fit_yardstick(probs, x)
+    fit = ys.fit_return_densities(np.c_[probs, np.zeros(1000)], x)
+    without = ys.fit_return_densities(probs, x)
     np.testing.assert_allclose(fit.scale[:2], without.scale, rtol=1e-5)
     assert 0.3 * x.std() < fit.scale[2] < x.std()
 
@@ -169,7 +169,10 @@ def test_rows_without_probabilities_or_return_do_not_count_in_the_fit():
     holed_probs, holed_x = np.r_[np.full((5, 3), np.nan), probs], np.r_[np.full(5, 0.5), x]
     holed_probs = np.insert(holed_probs, 100, 1.0 / 3.0, axis=0)
     holed_x = np.insert(holed_x, 100, np.nan)
-    assert ys.fit_yardstick(holed_probs, holed_x).to_dict() == ys.fit_yardstick(probs, x).to_dict()
+    assert (
+        ys.fit_return_densities(holed_probs, holed_x).to_dict()
+        == ys.fit_return_densities(probs, x).to_dict()
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,7 +185,7 @@ def test_rows_without_probabilities_or_return_do_not_count_in_the_fit():
 )
 def test_what_cannot_be_fitted_says_so(probs, x, message):
     with pytest.raises(FitError, match=message):
-        ys.fit_yardstick(probs, x)
+        ys.fit_return_densities(probs, x)
 
 
 def test_ewma_scores_are_the_recursion_and_carry_over_gaps():
@@ -230,7 +233,10 @@ def test_ewma_survives_a_market_that_stands_still():
 def test_scores_ignore_the_future():
     probs, x = market(2000)
     train = np.arange(2000) < 1200
-    yardstick, baselines = ys.fit_yardstick(probs[train], x[train]), ys.fit_baselines(x[train])
+    yardstick, baselines = (
+        ys.fit_return_densities(probs[train], x[train]),
+        ys.fit_baselines(x[train]),
+    )
     scores = ys.score_bars(yardstick, baselines, probs, x)
     rng = np.random.default_rng(6)
     for now in (1200, 1201, 1500, 1998):
@@ -262,7 +268,9 @@ def test_ewma_scale_at_a_bar_does_not_know_its_target():
 
 def test_the_same_rows_give_the_same_bits():
     probs, x = market(1000)
-    assert ys.fit_yardstick(probs, x).to_dict() == ys.fit_yardstick(probs, x).to_dict()
+    assert (
+        ys.fit_return_densities(probs, x).to_dict() == ys.fit_return_densities(probs, x).to_dict()
+    )
     assert fit_ewma(x) == fit_ewma(x)
 
 
@@ -273,7 +281,7 @@ def test_true_probabilities_gain_and_constant_ones_do_not():
     baselines = ys.fit_baselines(x[train])
     gains = []
     for weights in (probs, np.full_like(probs, 1.0 / 3.0)):
-        yardstick = ys.fit_yardstick(weights[train], x[train])
+        yardstick = ys.fit_return_densities(weights[train], x[train])
         scores = ys.score_bars(yardstick, baselines, weights, x)
         gains.append(ys.summarise(scores, split)["return_gain_test"])
     assert gains[0] > 0.08
@@ -284,7 +292,7 @@ def test_fat_tails_do_not_pass_for_regimes_on_real_bars(shared_data):
     bars = pd.read_csv(shared_data / "BINANCE_BTCUSDT.P, 60.csv", usecols=["close"])
     x = np.diff(np.log(bars["close"].to_numpy()))
     constant = np.tile([0.7, 0.3], (len(x), 1))
-    yardstick, static = ys.fit_yardstick(constant, x), ys.fit_static(x)
+    yardstick, static = ys.fit_return_densities(constant, x), ys.fit_static(x)
     gain = yardstick.log_score(constant, x) - static.log_score(np.ones((len(x), 1)), x)
     assert -1e-9 <= gain.mean() < 0.01  # two Gaussians would "gain" more than .1
 
@@ -314,9 +322,9 @@ def test_summary_counts_scored_bars_of_the_split_alone():
 
 def test_stored_densities_score_the_same_bits():
     probs, x = market(800)
-    yardstick, baselines = ys.fit_yardstick(probs, x), ys.fit_baselines(x)
+    yardstick, baselines = ys.fit_return_densities(probs, x), ys.fit_baselines(x)
     stored = Fields(json.loads(json.dumps(yardstick.to_dict())))
-    back = ys.Yardstick.from_stored(stored, len(yardstick.loc))
+    back = ys.ReturnDensities.from_stored(stored, len(yardstick.loc))
     ewma = Ewma.from_dict(json.loads(json.dumps(baselines.ewma.to_dict())))
     np.testing.assert_array_equal(back.log_score(probs, x), yardstick.log_score(probs, x))
     np.testing.assert_array_equal(ewma.log_score(x), baselines.ewma.log_score(x))

@@ -23,8 +23,8 @@ from hmm_exp.judge.return_forecasts import (
     Baselines,
     fit_baselines,
     fit_ewma,
+    fit_return_densities,
     fit_static,
-    fit_yardstick,
     score_bars,
     summarise,
 )
@@ -32,7 +32,7 @@ from hmm_exp.judge.split import TEST, TRAIN
 from hmm_exp.judge.unscored import in_fits, in_words, why_no_gain, why_no_return
 from hmm_exp.judge.variance import variance_gains, variance_losses, variance_shapes
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.monitor.expectations import make_promise, observe, promise_of
+from hmm_exp.monitor.expectations import expectations_of, make_expectations, observe
 from hmm_exp.monitor.monitor import watch
 
 N_BARS = 2400
@@ -132,7 +132,7 @@ def test_files_and_figures_of_a_run_without_scores_are_written(name, request, tm
 
 
 def test_a_model_without_densities_is_watched_by_its_likelihood(still):
-    promise = promise_of(still.detector)
+    promise = expectations_of(still.detector)
     assert (promise.score, promise.yardstick, promise.static) == (None, None, None)
     assert json.loads(json.dumps(still.detector.to_dict())) is not None
     watched = watch(still.detector, still.prepared.source.bars)
@@ -151,15 +151,15 @@ def test_a_promise_without_a_static_density_has_no_gain():
     source, fitted_on = prepared.source, (prepared.split.train_start, prepared.split.train_end)
     seen = observe(detector, None, prepared.table, source.time, source.next_return)
     on_train = np.where(prepared.target_part == TRAIN, source.next_return, np.nan)
-    densities = (fit_yardstick(seen.known, on_train), None)
-    promise = make_promise(
+    densities = (fit_return_densities(seen.known, on_train), None)
+    promise = make_expectations(
         detector, prepared.table, source.time, source.next_return, fitted_on, densities
     )
     stored = replace(detector, promise=json.loads(json.dumps(promise.to_dict())))
     watched = watch(stored, source.bars)
     assert "next-bar score" in {finding.name for finding in watched.findings}
     assert "gain" not in watched.bars
-    assert promise_of(stored).static is None
+    assert expectations_of(stored).static is None
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,10 @@ def test_missing_baselines_leave_what_does_not_need_them():
     rng = np.random.default_rng(0)
     probs = rng.dirichlet(np.ones(2), 600)
     returns = 0.01 * rng.standard_t(4.0, 600)
-    yardstick, split = fit_yardstick(probs, returns), np.where(np.arange(600) < 400, TRAIN, TEST)
+    yardstick, split = (
+        fit_return_densities(probs, returns),
+        np.where(np.arange(600) < 400, TRAIN, TEST),
+    )
     names = ("return_score_test", "return_gain_test", "ewma_gain_test")
     static, ewma = fit_static(returns), fit_ewma(returns)
     whole = summarise(score_bars(yardstick, Baselines(static, ewma), probs, returns), split)
@@ -232,7 +235,7 @@ def test_variance_forecasts_do_without_each_other():
     probs, returns = rng.dirichlet(np.ones(2), 500), 0.01 * rng.standard_t(5.0, 500)
     train = np.arange(500) < 300
     yardstick, baselines = (
-        fit_yardstick(probs[train], returns[train]),
+        fit_return_densities(probs[train], returns[train]),
         fit_baselines(returns[train]),
     )
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import optimize
 
 from hmm_exp.errors import FitError
-from hmm_exp.judge.return_forecasts import Baselines, Ewma, Yardstick
+from hmm_exp.judge.return_forecasts import Baselines, Ewma, ReturnDensities
 from hmm_exp.judge.variance import (
     ewma_variance,
     next_parkinson,
@@ -31,8 +31,8 @@ def market(n=6000, seed=0):
 
 
 def forecasts(probs, returns):
-    yardstick = Yardstick(np.zeros(2), np.array([CALM, WILD]), 3.0)
-    static = Yardstick(np.zeros(1), np.array([0.004]), 3.0)
+    yardstick = ReturnDensities(np.zeros(2), np.array([CALM, WILD]), 3.0)
+    static = ReturnDensities(np.zeros(1), np.array([0.004]), 3.0)
     return variance_shapes(yardstick, Baselines(static, EWMA), probs, returns)
 
 

@@ -16,7 +16,7 @@ from hmm_exp.errors import DataError, ModelError
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.monitor.expectations import promise_of
+from hmm_exp.monitor.expectations import expectations_of
 from hmm_exp.monitor.monitor import watch
 
 N_BARS = 8000
@@ -77,7 +77,7 @@ def folder(detector, quiet, moved, tmp_path_factory):
 
 
 def test_a_run_promises_what_it_showed_out_of_sample(result, detector):
-    promise = promise_of(detector)
+    promise = expectations_of(detector)
     metrics = result.metrics
     shown = metrics["log_lik_val"] + metrics["log_lik_test"]
     n_rows = (result.prepared.part > 0).sum()
@@ -92,7 +92,7 @@ def test_a_run_promises_what_it_showed_out_of_sample(result, detector):
 
 def test_what_is_promised_of_a_bar_depends_on_its_regime(detector):
     """A calm bar is likelier than a turbulent one, and that is no news."""
-    by_state = promise_of(detector).score.by_state
+    by_state = expectations_of(detector).score.by_state
     assert (np.diff(by_state) < 0).all()
 
 
@@ -100,7 +100,7 @@ def test_the_promise_survives_a_file(detector, tmp_path):
     detector.save(tmp_path / "detector.json")
     loaded = Detector.load(tmp_path)
     assert loaded.promise == detector.promise
-    assert promise_of(loaded).to_dict() == detector.promise
+    assert expectations_of(loaded).to_dict() == detector.promise
 
 
 def test_a_model_of_an_earlier_version_loads_and_says_that_it_promises_nothing(detector, quiet):
@@ -125,16 +125,16 @@ def test_a_model_of_an_earlier_version_loads_and_says_that_it_promises_nothing(d
     ],
 )
 def test_a_damaged_promise_names_the_field_and_the_rule(detector, change, message):
-    assert promise_of(detector).to_dict() == detector.promise
+    assert expectations_of(detector).to_dict() == detector.promise
     with pytest.raises(ModelError, match=message):
-        promise_of(replace(detector, promise=detector.promise | change))
+        expectations_of(replace(detector, promise=detector.promise | change))
 
 
 @pytest.mark.parametrize("name", ["log_lik", "yardstick", "score", "shares"])
 def test_a_torn_promise_names_what_it_lacks(detector, name):
     torn = {part: value for part, value in detector.promise.items() if part != name}
     with pytest.raises(ModelError, match=f"promise.{name} is missing"):
-        promise_of(replace(detector, promise=torn))
+        expectations_of(replace(detector, promise=torn))
 
 
 @pytest.mark.parametrize("name", ["mean", "spread", "allowance", "threshold"])
@@ -143,7 +143,7 @@ def test_a_damaged_chart_is_refused(detector, name, value):
     log_lik = detector.promise["log_lik"]
     bad = log_lik | {"chart": log_lik["chart"] | {name: value}}
     with pytest.raises(ModelError, match=f"promise.log_lik.chart.{name} is .*: must be a number"):
-        promise_of(replace(detector, promise=detector.promise | {"log_lik": bad}))
+        expectations_of(replace(detector, promise=detector.promise | {"log_lik": bad}))
 
 
 def test_a_quiet_market_is_as_promised(detector, quiet):

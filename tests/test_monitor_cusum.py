@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from hmm_exp.judge.gains import resampled
-from hmm_exp.monitor.cusum import ALLOWANCE, HORIZON, Chart, fit_chart, threshold
+from hmm_exp.monitor.cusum import ALLOWANCE, HORIZON, ControlChart, fit_chart, threshold
 
-CHART = Chart(mean=2.0, spread=0.5, allowance=0.1, threshold=30.0)
+CHART = ControlChart(mean=2.0, spread=0.5, allowance=0.1, threshold=30.0)
 
 
 def remembering(n: int, memory: float, seed: int = 0) -> np.ndarray:
@@ -19,7 +19,7 @@ def remembering(n: int, memory: float, seed: int = 0) -> np.ndarray:
     return series
 
 
-def by_hand(chart: Chart, y: np.ndarray) -> list[float]:
+def by_hand(chart: ControlChart, y: np.ndarray) -> list[float]:
     total, sums = 0.0, []
     for value in y:
         x = np.clip((value - chart.mean) / chart.spread, -5, 5)
@@ -76,7 +76,7 @@ def test_memory_widens_the_spread():
 def test_series_that_remember_cry_as_rarely_as_was_asked():
     """Counted on fresh series: 5 % asked; a chart by the plain deviation cries on most of them."""
     chart = fit_chart(remembering(8000, 0.9), chance=0.05)
-    plain = Chart(chart.mean, 1.0, chart.allowance, chart.threshold)
+    plain = ControlChart(chart.mean, 1.0, chart.allowance, chart.threshold)
     fresh = [remembering(HORIZON, 0.9, seed) for seed in range(1, 61)]
     cried = np.mean([chart.path(y).max() > chart.threshold for y in fresh])
     assert cried <= 0.1

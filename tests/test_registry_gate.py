@@ -10,7 +10,7 @@ import pytest
 
 from hmm_exp.config import GateConfig
 from hmm_exp.errors import ConfigError
-from hmm_exp.registry.evidence import Evidence, Incumbent, Unfit, read_evidence
+from hmm_exp.registry.evidence import Evidence, Incumbent, NotJudged, read_evidence
 from hmm_exp.registry.gate import judge, named_gate
 from hmm_exp.registry.versions import Champion
 from hmm_exp.tracking import tags
@@ -269,7 +269,7 @@ def test_synthetic_markets_are_compared_only_on_the_same_data(store, evidence):
 def test_a_run_that_did_not_finish_cannot_be_judged(store, status):
     run_id = store.client.create_run(store.experiment_id, tags={tags.STATUS_REASON: "why"})
     store.client.update_run(run_id.info.run_id, status=status)
-    with pytest.raises(Unfit, match=f"the run is {status}: why"):
+    with pytest.raises(NotJudged, match=f"the run is {status}: why"):
         read_evidence(store.client, store.client.get_run(run_id.info.run_id))
 
 

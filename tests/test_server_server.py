@@ -24,7 +24,7 @@ from hmm_exp.errors import TrackingError
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.registry.promotion import champion
 from hmm_exp.server import leftover, postgres
-from hmm_exp.server.leftover import RECORD, Occupied, postmaster, write_record
+from hmm_exp.server.leftover import RECORD, FolderInUse, postmaster, write_record
 from hmm_exp.server.server import check_port
 from hmm_exp.sweep import housekeeping
 from hmm_exp.tracking import tags
@@ -275,10 +275,10 @@ def test_a_second_server_in_a_folder_or_on_a_port_is_refused(served, tmp_path):
 
 @pytest.mark.slow
 def test_what_a_killed_server_left_is_named_and_ended_on_request(served, swept):
-    left = Occupied(None, served.mlflow_pid(), postmaster(served.folder / "database"))
+    left = FolderInUse(None, served.mlflow_pid(), postmaster(served.folder / "database"))
     served.process.kill()
     served.process.communicate()
-    assert Occupied.of(served.folder) == left
+    assert FolderInUse.of(served.folder) == left
     line = refused("--folder", str(served.folder), "--port", str(served.port))
     named = f"MLflow (process {left.mlflow}) and PostgreSQL (process {left.postgres})"
     assert line == (
@@ -293,26 +293,28 @@ def test_what_a_killed_server_left_is_named_and_ended_on_request(served, swept):
 
 def test_a_recorded_process_is_ours_only_with_its_start_and_its_folder(tmp_path, sleeper):
     here, elsewhere = sleeper(tmp_path), sleeper(tmp_path.parent)
-    assert Occupied.of(tmp_path / "nowhere") == Occupied(None, None, None)
+    assert FolderInUse.of(tmp_path / "nowhere") == FolderInUse(None, None, None)
     write_record(tmp_path, here.pid)
-    serving = Occupied.of(tmp_path)
-    assert serving == Occupied(f"process {os.getpid()} on {socket.gethostname()}", here.pid, None)
+    serving = FolderInUse.of(tmp_path)
+    assert serving == FolderInUse(
+        f"process {os.getpid()} on {socket.gethostname()}", here.pid, None
+    )
     assert not serving.left
     known = json.loads((tmp_path / RECORD).read_text())
     host, _, start = known["mlflow"].rsplit(" ", 2)
     record(tmp_path, main=f"{host} {os.getpid()} 1", mlflow=known["mlflow"])
-    assert Occupied.of(tmp_path) == Occupied(None, here.pid, None)  # its main process is gone
+    assert FolderInUse.of(tmp_path) == FolderInUse(None, here.pid, None)  # its main process is gone
     record(tmp_path, mlflow=f"{host} {elsewhere.pid} {int(start) - 1}")
-    assert not Occupied.of(tmp_path).left  # the number was given out again
+    assert not FolderInUse.of(tmp_path).left  # the number was given out again
     (tmp_path / RECORD).write_text("{ half")
-    assert not Occupied.of(tmp_path).left
+    assert not FolderInUse.of(tmp_path).left
     data = tmp_path / "database"
     data.mkdir()
     (data / "postmaster.pid").write_text(f"{here.pid}\n{data}\n")
     assert postmaster(data) is None  # works in another folder
     beside = sleeper(data)
     (data / "postmaster.pid").write_text(f"{beside.pid}\n{data}\n")
-    assert Occupied.of(tmp_path) == Occupied(None, None, beside.pid)
+    assert FolderInUse.of(tmp_path) == FolderInUse(None, None, beside.pid)
 
 
 def test_left_over_processes_are_ended_also_those_that_do_not_listen(
@@ -323,10 +325,10 @@ def test_left_over_processes_are_ended_also_those_that_do_not_listen(
     write_record(tmp_path, deaf.pid)
     (tmp_path / "database" / "postmaster.pid").write_text(f"{database.pid}\n")
     record(tmp_path, mlflow=json.loads((tmp_path / RECORD).read_text())["mlflow"])
-    Occupied.of(tmp_path).end()
+    FolderInUse.of(tmp_path).end()
     assert deaf.wait() == -signal.SIGKILL
     assert database.wait() == -signal.SIGINT
-    assert not Occupied.of(tmp_path).left
+    assert not FolderInUse.of(tmp_path).left
 
 
 @pytest.fixture

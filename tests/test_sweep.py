@@ -266,7 +266,7 @@ def test_a_single_run_that_exits_is_recorded_as_failed(train_cli, workdir):
 def test_the_time_of_a_request_stands_still_while_its_process_compiles(monkeypatch):
     now = 100.0
     monkeypatch.setattr(child.time, "monotonic", lambda: now)
-    clock = child._Clock(5.0)
+    clock = child._Deadline(5.0)
     now = 102.0
     clock.stand(True)
     now = 150.0
@@ -274,7 +274,7 @@ def test_the_time_of_a_request_stands_still_while_its_process_compiles(monkeypat
     clock.stand(False)
     now = 152.0
     assert clock.left() == 1.0
-    assert child._Clock(None).left() == math.inf
+    assert child._Deadline(None).left() == math.inf
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from hmm_exp.registry.promotion import champion
 from hmm_exp.server.postgres import free_port
 from hmm_exp.store.store import open_store
 from hmm_exp.sweep import finish, start
-from hmm_exp.sweep.cell import _Cell
+from hmm_exp.sweep.cell import _SweepCell
 from hmm_exp.sweep.housekeeping import close_elsewhere
 from hmm_exp.sweep.plan import set_up_launcher
 from hmm_exp.tracking import tags
@@ -186,9 +186,9 @@ def test_a_launcher_that_is_not_installed_is_one_line(tmp_path, plugin, preset, 
 def test_a_worker_that_does_not_share_the_folder_of_the_sweep_has_its_own(tmp_path):
     settings = Config(sweep_id="20260102-030405-abcd")
     settings.sweep.folder = str(tmp_path / "shared")
-    assert _Cell(settings, 1).folder == tmp_path / "shared"
+    assert _SweepCell(settings, 1).folder == tmp_path / "shared"
     settings.sweep.folder = "/proc/none/shared"
-    assert _Cell(settings, 1).folder.name == settings.sweep_id
+    assert _SweepCell(settings, 1).folder.name == settings.sweep_id
 
 
 def test_a_sweep_whose_machines_are_gone_can_be_closed_and_resumed(workdir, monkeypatch):

@@ -27,7 +27,7 @@ from mkdocs.structure.files import File, Files
 
 from hmm_exp.config import RULES, Config, conf_dir, flat
 from hmm_exp.config.help import help_text
-from hmm_exp.config.schema import Choice
+from hmm_exp.config.schema import OneOf
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs" / "notebooks" / "quickstart.ipynb"
@@ -124,7 +124,7 @@ def setting_row(name: str, told: str, default: Any) -> str:
     """One setting as a row of a table."""
     shown = "null" if default is None else json.dumps(default).strip('"')
     rule = RULES.get(name, "")
-    if isinstance(rule, Choice):  # the comment names them too
+    if isinstance(rule, OneOf):  # the comment names them too
         told = told.removeprefix(" | ".join(map(str, rule.options))).lstrip(":; ")
     cells = (f"`{name}`", type_of(name), f"`{shown}`", str(rule), told)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hmm_exp.detector.detector import Detector
-    from hmm_exp.monitor.expectations import Promise
-    from hmm_exp.monitor.monitor import Watch
+    from hmm_exp.monitor.expectations import Expectations
+    from hmm_exp.monitor.monitor import MonitorResult
 
 PRODUCTION = "models:/hmm_regime/Production"
 EXAMPLES = """examples:
@@ -47,7 +47,7 @@ exit status: 0 as promised; 1 alarm; 2 bad input
 ALARM = 1
 
 
-def report(watched: "Watch", promise: "Promise") -> dict[str, Any]:
+def report(watched: "MonitorResult", promise: "Expectations") -> dict[str, Any]:
     """Everything but the single bars, as plain values for JSON; times are ISO texts, UTC."""
     alarms, gain = watched.alarms, watched.bars.get("gain")
     return {
@@ -107,16 +107,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Watch, print what was found, write what was asked for; gives the exit status."""
+    """MonitorResult, print what was found, write what was asked for; gives the exit status."""
     from hmm_exp.judge.split import instant
     from hmm_exp.market.load import read_bars
-    from hmm_exp.monitor.expectations import promise_of
+    from hmm_exp.monitor.expectations import expectations_of
     from hmm_exp.monitor.monitor import watch
     from hmm_exp.serving.lookup import find_detector
 
     since = None if args.since is None else instant(f"--since {args.since}", args.since)
     detector = with_read_options(find_detector(args.model), args)
-    promise = promise_of(detector)
+    promise = expectations_of(detector)
     bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
     show_reading(bars.report, detector)
     watched = watch(detector, bars, since)
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     return ALARM if watched.alarms else DONE
 
 
-def _figure(detector: "Detector", watched: "Watch") -> "Figure":
+def _figure(detector: "Detector", watched: "MonitorResult") -> "Figure":
     from hmm_exp.figures.monitor import watch as draw
 
     return draw(watched.rows, watched.bars, detector.labels, subject=detector.name)
@@ -143,7 +143,7 @@ def _write(content: dict[str, Any], path: Path) -> None:
         part.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _table(watched: "Watch") -> str:
+def _table(watched: "MonitorResult") -> str:
     import pandas as pd
 
     shown = [
@@ -161,7 +161,7 @@ def _table(watched: "Watch") -> str:
     return pd.DataFrame(shown).to_string(index=False)
 
 
-def _verdict(watched: "Watch") -> str:
+def _verdict(watched: "MonitorResult") -> str:
     rows = watched.rows
     span = f"{rows.index[0]:%Y-%m-%d %H:%M} to {rows.index[-1]:%Y-%m-%d %H:%M}"
     judged = f"{len(rows):,} rows judged, {span}; a false alarm is {promise_in_words()}"

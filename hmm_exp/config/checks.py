@@ -18,7 +18,7 @@ from typing import Any, get_args, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.config.schema import RULES, Choice, Config, SplitConfig, conf_dir, flat, walk
+from hmm_exp.config.schema import RULES, Config, OneOf, SplitConfig, conf_dir, flat, walk
 from hmm_exp.errors import ConfigError
 
 _IN_WORDS = {
@@ -55,7 +55,7 @@ def takes_text(name: str) -> bool:
 def kind_in_words(name: str) -> str:
     """What a known setting takes: "a whole number", "one of split, bridge"."""
     rule = RULES.get(name)
-    return str(rule) if isinstance(rule, Choice) else _IN_WORDS[_types()[name]]
+    return str(rule) if isinstance(rule, OneOf) else _IN_WORDS[_types()[name]]
 
 
 def choices(group: str) -> str:

@@ -210,7 +210,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Choice:
+class OneOf:
     """One of a few words or numbers."""
 
     options: tuple[str | float, ...]
@@ -269,48 +269,48 @@ class Name(Text):
         )
 
 
-RULES: dict[str, Choice | Range | Text] = {
-    "data.kind": Choice(("synthetic", "bars", "features")),
+RULES: dict[str, OneOf | Range | Text] = {
+    "data.kind": OneOf(("synthetic", "bars", "features")),
     "data.path": Text(4096),
     "data.name": Text(200),
     "data.timestamp_column": Text(1000),
     "data.volume_column": Text(1000),
-    "data.bar_stamp": Choice(("open", "close")),
-    "data.gaps": Choice(("split", "bridge")),
-    "data.bad_rows": Choice(("error", "drop")),
+    "data.bar_stamp": OneOf(("open", "close")),
+    "data.gaps": OneOf(("split", "bridge")),
+    "data.bad_rows": OneOf(("error", "drop")),
     "data.n_bars": Range(100, 10_000_000),
     "data.n_regimes": Range(1, 5),
     "data.seed": Range(0),
     "features.window": Range(2, 100_000),
     "features.vwap_hours": Range(0, 100_000, above=True),
-    "covariance.type": Choice(("diag", "full", "tied", "spherical")),
+    "covariance.type": OneOf(("diag", "full", "tied", "spherical")),
     "model.n_states": Range(1, 50),
     "model.n_init": Range(1, 10_000),
     "model.n_iter": Range(1, 1_000_000),
     "model.tol": Range(0, above=True),
     "model.min_covar": Range(0),
     "model.random_state": Range(0, 2**32 - 1),
-    "model.refit": Choice(("train", "train_val")),
-    "split.kind": Choice(("ratio", "dates", "walk_forward")),
+    "model.refit": OneOf(("train", "train_val")),
+    "split.kind": OneOf(("ratio", "dates", "walk_forward")),
     "split.train": Range(0, 1, above=True),
     "split.val": Range(0, 1),
     "split.test": Range(0, 1),
     "split.refit_every": Range(1),
     "split.window": Range(10),
     "split.refit_starts": Range(0, 10_000),
-    "model.engine": Choice(("native", "hmmlearn")),
-    "selection.within": Choice(("bic", "aic", "hqc", "icl", "cv")),
-    "selection.rule": Choice(("lowest", "one_se", "elbow")),
+    "model.engine": OneOf(("native", "hmmlearn")),
+    "selection.within": OneOf(("bic", "aic", "hqc", "icl", "cv")),
+    "selection.rule": OneOf(("lowest", "one_se", "elbow")),
     "selection.elbow": Range(0, 1, above=True),
     "selection.cv_blocks": Range(0, 50),
-    "selection.across": Choice(("return_gain_val", "ewma_gain_val", "return_score_val")),
+    "selection.across": OneOf(("return_gain_val", "ewma_gain_val", "return_score_val")),
     "selection.near_tie": Range(0),
     "selection.min_occupancy": Range(0, 0.5),
     "gate.min_occupancy": Range(0, 0.5),
     "gate.min_dwell": Range(0),
-    "gate.static_gain": Choice(("refuse", "warn", "ignore")),
-    "gate.ewma_gain": Choice(("refuse", "warn", "ignore")),
-    "gate.level": Choice((0.05, 0.025, 0.01)),
+    "gate.static_gain": OneOf(("refuse", "warn", "ignore")),
+    "gate.ewma_gain": OneOf(("refuse", "warn", "ignore")),
+    "gate.level": OneOf((0.05, 0.025, 0.01)),
     "gate.champion_bars": Range(0),
     "compute.threads": Range(1, 4096),
     "compute.workers": Range(1, 4096),

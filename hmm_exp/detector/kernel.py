@@ -27,7 +27,7 @@ from hmm_exp.market.gaps import MAX_MISSING
 from hmm_exp.market.resample import push_bar
 
 
-class Work(NamedTuple):
+class BarBuffers(NamedTuple):
     """Scratch of a call: what one bar closed, and one row.
 
     Attributes
@@ -89,7 +89,7 @@ def run(settings, numbers, clock, memory, time_ns, ohlcv, row_time, row_probs):
 
 @entry(error_model="numpy", inline="always")
 def _new_work(F, D, K):
-    return Work(
+    return BarBuffers(
         np.empty((F, 2), np.int64),
         np.empty((F, 2, 5)),
         np.empty(2, np.int64),

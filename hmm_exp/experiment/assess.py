@@ -25,9 +25,9 @@ from hmm_exp.judge.residuals import (
 )
 from hmm_exp.judge.return_forecasts import (
     Baselines,
-    Yardstick,
+    ReturnDensities,
     fit_baselines,
-    fit_yardstick,
+    fit_return_densities,
     per_bar,
     score_bars,
     summarise,
@@ -50,13 +50,13 @@ BAR_COLUMNS = [*SCORES, *VARIANCES, "return_residual"]
 
 
 @dataclass(frozen=True, eq=False)
-class Track:
+class ModelOutput:
     """What a model, or one after the other, said at every row and bar.
 
     Attributes
     ----------
     probs
-        Filtered probabilities of every row, shape (T, K); NaN where no model had spoken yet.
+        Filtered probabilities of every row, shape (T, K); NaN where no model had has_probs yet.
     log_lik
         ln p(x_t | x_1..t-1) of every row in nats of scaled features, shape (T,), NaN as above.
     smoothed
@@ -81,7 +81,7 @@ class Track:
     bar_probs: np.ndarray
     residuals: np.ndarray
     bars: pd.DataFrame | None
-    yardstick: Yardstick | None = None
+    yardstick: ReturnDensities | None = None
     unscored: Unscored = field(default_factory=dict)
 
     @property
@@ -90,7 +90,7 @@ class Track:
         return None if self.bars is None else self.bars[SCORES]
 
     @property
-    def spoken(self) -> np.ndarray:
+    def has_probs(self) -> np.ndarray:
         """Mask of the rows that have probabilities, shape (T,)."""
         return np.isfinite(self.probs[:, 0])
 
@@ -104,7 +104,7 @@ def most_probable(probs: np.ndarray) -> np.ndarray:
 NEXT_RETURN = "next_return"
 
 
-def evidence(prepared: Prepared, track: Track) -> dict[str, float]:
+def evidence(prepared: Prepared, track: ModelOutput) -> dict[str, float]:
     """Metrics by flat names; what does not exist is left out."""
     return {
         **_gains(prepared, track),
@@ -114,7 +114,7 @@ def evidence(prepared: Prepared, track: Track) -> dict[str, float]:
     }
 
 
-def residual_series(prepared: Prepared, track: Track) -> dict[str, np.ndarray]:
+def residual_series(prepared: Prepared, track: ModelOutput) -> dict[str, np.ndarray]:
     """Pseudo-residuals out of sample by name: features of rows, then the next return of bars."""
     later = (prepared.part == VAL) | (prepared.part == TEST)
     columns = zip(prepared.recipe.columns, track.residuals[later].T, strict=True)
@@ -125,7 +125,7 @@ def residual_series(prepared: Prepared, track: Track) -> dict[str, np.ndarray]:
     return {name: z for name, z in series.items() if np.isfinite(z).any()}
 
 
-def residual_objections(prepared: Prepared, track: Track) -> list[str]:
+def residual_objections(prepared: Prepared, track: ModelOutput) -> list[str]:
     """Give what the residuals of the next return reject, in words.
 
     Those of rolling features remember their window whatever the model, so they only inform.
@@ -135,7 +135,7 @@ def residual_objections(prepared: Prepared, track: Track) -> list[str]:
     return [] if effects is None else rejections(NEXT_RETURN, effects)
 
 
-def _gains(prepared: Prepared, track: Track) -> dict[str, float]:
+def _gains(prepared: Prepared, track: ModelOutput) -> dict[str, float]:
     if track.bars is None:
         return {}
     values = per_bar(track.bars)
@@ -143,7 +143,7 @@ def _gains(prepared: Prepared, track: Track) -> dict[str, float]:
     return gain_metrics(gains, prepared.target_part)
 
 
-def _variance(prepared: Prepared, track: Track) -> dict[str, float]:
+def _variance(prepared: Prepared, track: ModelOutput) -> dict[str, float]:
     """QLIKE gains against the squared return and, with bars, against the Parkinson range.
 
     A forecast's level is fitted on train bars; a walk, which has said nothing there, has none.
@@ -169,7 +169,7 @@ def _variance(prepared: Prepared, track: Track) -> dict[str, float]:
     return metrics
 
 
-def _residuals(prepared: Prepared, track: Track) -> dict[str, float]:
+def _residuals(prepared: Prepared, track: ModelOutput) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for name, z in residual_series(prepared, track).items():
         effects = residual_effects(z)
@@ -180,7 +180,7 @@ def _residuals(prepared: Prepared, track: Track) -> dict[str, float]:
     return metrics
 
 
-def _delay(prepared: Prepared, track: Track) -> dict[str, float]:
+def _delay(prepared: Prepared, track: ModelOutput) -> dict[str, float]:
     """Bars from a planted switch to the label that follows it."""
     bars = prepared.source.bars
     if bars is None or bars.states is None:
@@ -203,7 +203,7 @@ class Assessment:
     summary
         States, transitions and means in raw units; its path holds the rows with a regime.
     probs
-        Filtered probabilities of every row, shape (T, K); NaN where no model had spoken yet.
+        Filtered probabilities of every row, shape (T, K); NaN where no model had has_probs yet.
     scores
         Per base bar `available_at, split` and log predictive densities of its next return,
         `model_score, static_score, ewma_score` in nats, NaN for a forecast that has no fit, with
@@ -235,11 +235,13 @@ class Assessment:
 
     @property
     def states(self) -> np.ndarray:
-        """Filtered label of every row, shape (T,); -1 where no model had spoken yet."""
+        """Filtered label of every row, shape (T,); -1 where no model had has_probs yet."""
         return most_probable(self.probs)
 
 
-def follow(prepared: Prepared, params: GaussianParams, baselines: Baselines | None = None) -> Track:
+def model_output(
+    prepared: Prepared, params: GaussianParams, baselines: Baselines | None = None
+) -> ModelOutput:
     """Run a model over all rows, and score it on all bars by densities fitted on train.
 
     Parameters
@@ -256,7 +258,7 @@ def follow(prepared: Prepared, params: GaussianParams, baselines: Baselines | No
     recursion = (params.stationary(), params.transmat, density, prepared.table.steps)
     filtered = inference.filter(*recursion)
     bar_probs = _known_at_close(prepared, filtered.probs)
-    return Track(
+    return ModelOutput(
         probs=filtered.probs,
         log_lik=filtered.log_lik,
         smoothed=inference.smooth(*recursion).probs,
@@ -281,13 +283,13 @@ def baselines_of(prepared: Prepared) -> Baselines | None:
 
 
 def assess(
-    prepared: Prepared, chosen: Candidate, track: Track, parts: Sequence[int] = (TRAIN, TEST)
+    prepared: Prepared, chosen: Candidate, track: ModelOutput, parts: Sequence[int] = (TRAIN, TEST)
 ) -> Assessment:
     """Judge a model by what it said, the per-state tables of the next bar on `parts`."""
-    spoken = track.spoken
-    steps = prepared.table.steps[spoken]
-    summary = _summary(prepared, chosen, track.probs[spoken].argmax(axis=1), steps)
-    metrics = persistence_metrics(track.probs[spoken], track.smoothed[spoken], steps)
+    has_probs = track.has_probs
+    steps = prepared.table.steps[has_probs]
+    summary = _summary(prepared, chosen, track.probs[has_probs].argmax(axis=1), steps)
+    metrics = persistence_metrics(track.probs[has_probs], track.smoothed[has_probs], steps)
     scores, next_bar = None, {}
     metrics |= evidence(prepared, track)
     if track.scores is not None:
@@ -345,7 +347,7 @@ def _scored(
     assert known is not None
     unscored = dict(known.unscored)
     on_train = np.where(prepared.target_part == TRAIN, returns, np.nan)
-    yardstick = fitted("model", unscored, fit_yardstick, bar_probs, on_train)
+    yardstick = fitted("model", unscored, fit_return_densities, bar_probs, on_train)
     bars = score_bars(yardstick, known, bar_probs, returns)
     bars[VARIANCES] = variance_shapes(yardstick, known, bar_probs, returns).to_numpy()
     bars["return_residual"] = return_residuals(yardstick, bar_probs, returns)

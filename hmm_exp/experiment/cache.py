@@ -55,7 +55,7 @@ def entry(folder: Path | None, kind: str, key: Any, make: Callable[[], Content])
     place = folder / f"{kind}-{code[:24]}"
     content = _mapped(place)
     if content is None:
-        with _Turn(place):
+        with _Lock(place):
             content = _mapped(place)
             if content is None:
                 content = make()
@@ -63,7 +63,7 @@ def entry(folder: Path | None, kind: str, key: Any, make: Callable[[], Content])
     return content
 
 
-class _Turn:
+class _Lock:
     """One process at a time where that can be had: the cache is a help, never a condition."""
 
     def __init__(self, place: Path) -> None:

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import FitError
-from hmm_exp.experiment.assess import Track, assess, baselines_of, follow
+from hmm_exp.experiment.assess import ModelOutput, assess, baselines_of, model_output
 from hmm_exp.experiment.candidate import Candidate, fit_candidate, held_out, train_steps
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.result import RunResult, regime_in_words
@@ -32,7 +32,7 @@ from hmm_exp.hmm.states import labels
 from hmm_exp.judge.split import SPLIT_NAMES, TEST, VAL, WalkForward
 from hmm_exp.judge.states import switches_per_1000
 from hmm_exp.market.bars import OHLCV
-from hmm_exp.monitor.expectations import make_promise
+from hmm_exp.monitor.expectations import make_expectations
 
 __all__ = ["RunResult", "regime_in_words", "regime_table", "run", "run_once", "run_walk_forward"]
 
@@ -68,7 +68,7 @@ def run_once(prepared: Prepared, progress: Progress = lambda text: None) -> RunR
     detector = _detector(prepared, refit or chosen, scaler)
     seconds_fit = time.perf_counter() - clock
     progress("evaluating")
-    track = follow(prepared, chosen.params)
+    track = model_output(prepared, chosen.params)
     assessment = assess(prepared, chosen, track)
     detector = _promising(prepared, detector, None if refit else track)
     metrics = _metrics(candidates, chosen, null, warnings) | assessment.metrics
@@ -146,7 +146,7 @@ def walk_regimes(prepared: Prepared, detector: Detector, walk: Walk) -> pd.DataF
     regimes = detector.regimes(prepared.table, walk.track.probs)
     regimes.insert(2, "split", [SPLIT_NAMES[part] for part in prepared.part])
     regimes["refit"] = walk.refit_of_row
-    return regimes[walk.track.spoken].reset_index(drop=True)
+    return regimes[walk.track.has_probs].reset_index(drop=True)
 
 
 def _fit_grid(prepared: Prepared, progress: Progress) -> tuple[list[Candidate], list[str]]:
@@ -225,7 +225,7 @@ def _columns_read(prepared: Prepared) -> dict[str, str]:
     return {role: columns[role] for role in ("timestamp", *OHLCV) if role in columns}
 
 
-def _promising(prepared: Prepared, detector: Detector, track: Track | None) -> Detector:
+def _promising(prepared: Prepared, detector: Detector, track: ModelOutput | None) -> Detector:
     """The detector with what it may be held to later; nothing where there is too little to go by.
 
     `track` is that of the very same fit, whose densities of the next return need no second fit.
@@ -235,7 +235,7 @@ def _promising(prepared: Prepared, detector: Detector, track: Track | None) -> D
         baselines = baselines_of(prepared)
         assert baselines is not None
         densities = (track.yardstick, baselines.static)
-    promise = make_promise(
+    promise = make_expectations(
         detector,
         prepared.table,
         source.time,

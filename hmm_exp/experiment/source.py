@@ -74,7 +74,7 @@ def read_source(
     bars that will be used, see `bars_from_frame`.
     """
     settings = json.dumps(vars(data), sort_keys=True)
-    return _read(_Reading(settings, _file_state(data.path), needs, cache))
+    return _read(_ReadSettings(settings, _file_state(data.path), needs, cache))
 
 
 def read_options(data: DataConfig) -> ReadOptions:
@@ -88,7 +88,7 @@ def column_step(column: str) -> pd.Timedelta:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _ReadSettings:
     """What is read; where its result may be kept makes no difference."""
 
     settings: str
@@ -98,7 +98,7 @@ class _Reading:
 
 
 @lru_cache(maxsize=4)
-def _read(reading: _Reading) -> Source:
+def _read(reading: _ReadSettings) -> Source:
     data = DataConfig(**json.loads(reading.settings))
     key: list = [reading.settings, reading.file_state]
     if data.kind == "features":

@@ -18,7 +18,13 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.errors import FitError
-from hmm_exp.experiment.assess import BAR_COLUMNS, Track, baselines_of, follow, most_probable
+from hmm_exp.experiment.assess import (
+    BAR_COLUMNS,
+    ModelOutput,
+    baselines_of,
+    model_output,
+    most_probable,
+)
 from hmm_exp.experiment.candidate import Candidate, fit_candidate
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.hmm.params import GaussianParams
@@ -76,7 +82,7 @@ class Walk:
     """
 
     refits: list[Refit]
-    track: Track
+    track: ModelOutput
     refit_of_row: np.ndarray
     candidate: Candidate
     fitted: Prepared
@@ -174,7 +180,7 @@ class _Walker:
             assert before is not None
             known = known.scaled_by(before.scaler)
             candidate = before.candidate
-            track = follow(known, candidate.params, baselines)
+            track = model_output(known, candidate.params, baselines)
         else:
             agreed = self._agreement(fold, known, track) if before else None
             self.fitted = known
@@ -185,7 +191,7 @@ class _Walker:
     def walk(self) -> Walk:
         """What has come together."""
         said = self.prepared.source.next_return is not None
-        track = Track(
+        track = ModelOutput(
             probs=self.probs,
             log_lik=self.log_lik,
             smoothed=self.smoothed,
@@ -198,7 +204,7 @@ class _Walker:
 
     def _attempt(
         self, known: Prepared, baselines: Baselines | None, before: Refit | None
-    ) -> tuple[Candidate | None, Track | None, list[str]]:
+    ) -> tuple[Candidate | None, ModelOutput | None, list[str]]:
         """Give the new fit with what it says; or nothing, and why the model before goes on."""
         start = None
         if before and self.prepared.config.split.warm:
@@ -207,20 +213,20 @@ class _Walker:
             candidate = fit_candidate(known, self.n_states, initial=start)
             if before and candidate.faults and not before.candidate.faults:
                 return None, None, candidate.faults
-            return candidate, follow(known, candidate.params, baselines), []
+            return candidate, model_output(known, candidate.params, baselines), []
         except FitError as error:
             if before is None:
                 raise
             return None, None, [str(error)]
 
-    def _agreement(self, fold: Fold, known: Prepared, track: Track) -> Agreement | None:
+    def _agreement(self, fold: Fold, known: Prepared, track: ModelOutput) -> Agreement | None:
         """Compare the labels of both models on the rows that the new one learned from."""
         rows = fold.rows(self.prepared.table.available_at)
         train = known.part == TRAIN
         now = most_probable(track.probs)
         return agreement(self.states[rows][train], now[train], self.n_states, self.n_states)
 
-    def _speak(self, fold: Fold, known: Prepared, track: Track) -> None:
+    def _speak(self, fold: Fold, known: Prepared, track: ModelOutput) -> None:
         """Take over what a model says of its block, and of the return that leads into it."""
         rows = fold.rows(self.prepared.table.available_at)
         self.states[:] = -1

@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hmm_exp.figures.cells import (
-    Cell,
+from hmm_exp.figures.model import bars_text, expected_dwell
+from hmm_exp.figures.panels import (
+    Panel,
     add_sheet,
     cut,
     draw_frames,
@@ -17,7 +18,6 @@ from hmm_exp.figures.cells import (
     draw_yticks,
     write,
 )
-from hmm_exp.figures.model import bars_text, expected_dwell
 from hmm_exp.figures.style import (
     GREY,
     INK,
@@ -122,7 +122,7 @@ def _mean(runs: np.ndarray) -> str:
     return bars_text(runs.mean()) if len(runs) else "none seen"
 
 
-def _draw_survival(sheet: Axes, cell: Cell, runs: np.ndarray, stay: float, color: str) -> None:
+def _draw_survival(sheet: Axes, cell: Panel, runs: np.ndarray, stay: float, color: str) -> None:
     """The straight line of the law over the dots of the data."""
     lengths, share = survival(runs)
     sheet.plot(*cell.at(lengths, np.log10(share)), "o", color=color, markersize=4.5, mew=0)
@@ -189,7 +189,7 @@ def _in_basis_points(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.nda
     return table[name].to_numpy() / _BASIS_POINT, half / _BASIS_POINT
 
 
-def _draw_intervals(sheet: Axes, cell: Cell, table: pd.DataFrame, middle, half, palette) -> None:
+def _draw_intervals(sheet: Axes, cell: Panel, table: pd.DataFrame, middle, half, palette) -> None:
     """Dots side by side for the parts of the data: the first filled, the others hollow."""
     part = pd.factorize(table["split"])[0]
     x = table["state"].to_numpy() + 0.24 * (part - part.max() / 2)

@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hmm_exp.figures.cells import (
-    Cell,
+from hmm_exp.figures.model import bars_text
+from hmm_exp.figures.panels import (
+    Panel,
     add_sheet,
     cut,
     draw_frames,
@@ -15,7 +16,6 @@ from hmm_exp.figures.cells import (
     draw_xticks,
     draw_yticks,
 )
-from hmm_exp.figures.model import bars_text
 from hmm_exp.figures.style import (
     GREY,
     INK,
@@ -111,7 +111,7 @@ def _span(time: np.ndarray) -> tuple[float, float]:
     return float(time[0]) - room, float(time[-1]) + room
 
 
-def _draw_means(sheet: Axes, cells: Sequence[Cell], span, time, means, colors) -> list[Cell]:
+def _draw_means(sheet: Axes, cells: Sequence[Panel], span, time, means, colors) -> list[Panel]:
     drawn = []
     for d, cell in enumerate(cells[: means.shape[2]]):
         scaled = cell.scaled(span, padded(means[:, :, d].min(), means[:, :, d].max()))
@@ -121,7 +121,7 @@ def _draw_means(sheet: Axes, cells: Sequence[Cell], span, time, means, colors) -
     return drawn
 
 
-def _draw_dwell(sheet: Axes, cell: Cell, time, dwell, colors) -> Cell:
+def _draw_dwell(sheet: Axes, cell: Panel, time, dwell, colors) -> Panel:
     """On a log axis."""
     logs = np.log10(np.clip(dwell, 1, _LONGEST))
     scaled = cell.scaled(cell.xlim, padded(logs.min(), logs.max()))
@@ -132,7 +132,7 @@ def _draw_dwell(sheet: Axes, cell: Cell, time, dwell, colors) -> Cell:
     return scaled
 
 
-def _draw_agreement(sheet: Axes, cell: Cell, time, agreement) -> Cell:
+def _draw_agreement(sheet: Axes, cell: Panel, time, agreement) -> Panel:
     known = np.isfinite(agreement)
     low = min(float(agreement[known].min()), 0.9) if known.any() else 0.0
     scaled = cell.scaled(cell.xlim, (low - 0.02, 1.02))
@@ -143,7 +143,7 @@ def _draw_agreement(sheet: Axes, cell: Cell, time, agreement) -> Cell:
     return scaled
 
 
-def _draw_courses(sheet: Axes, cell: Cell, time, values, colors) -> None:
+def _draw_courses(sheet: Axes, cell: Panel, time, values, colors) -> None:
     """One line per column of `values` (R, n), with a dot per fit where there are few."""
     courses = [cell.at(time, column) for column in values.T]
     draw_lines(sheet, courses, list(colors), linewidths=1.6, zorder=2)
@@ -153,7 +153,7 @@ def _draw_courses(sheet: Axes, cell: Cell, time, values, colors) -> None:
         sheet.scatter(x, y, s=9, c=dots, linewidths=0, zorder=3)
 
 
-def _ring(sheet: Axes, cell: Cell, time: np.ndarray) -> None:
+def _ring(sheet: Axes, cell: Panel, time: np.ndarray) -> None:
     """Mark instants a little above the lower edge of a cell."""
     if len(time):
         y = np.full(len(time), cell.bottom + 6)
@@ -162,7 +162,7 @@ def _ring(sheet: Axes, cell: Cell, time: np.ndarray) -> None:
         )
 
 
-def _draw_time(sheet: Axes, cells: Sequence[Cell], columns: int, time: np.ndarray) -> None:
+def _draw_time(sheet: Axes, cells: Sequence[Panel], columns: int, time: np.ndarray) -> None:
     """Name instants under the lowest cell of every column."""
     if len(time) < 2:
         return

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import ndtr, ndtri
 
-from hmm_exp.figures.cells import (
-    Cell,
+from hmm_exp.figures.decimate import group_size
+from hmm_exp.figures.panels import (
+    Panel,
     add_sheet,
     cut,
     draw_frames,
@@ -19,7 +20,6 @@ from hmm_exp.figures.cells import (
     draw_yticks,
     write,
 )
-from hmm_exp.figures.decimate import group_size
 from hmm_exp.figures.style import (
     FAINT,
     GREY,
@@ -234,7 +234,7 @@ def _residual_title(judged: Sequence[_Series]) -> str:
     return f"{text}, most {worst.name}: {worst.effect} {worst.size:.2f}"
 
 
-def _draw_quantiles(sheet: Axes, cell: Cell, z: np.ndarray) -> None:
+def _draw_quantiles(sheet: Axes, cell: Panel, z: np.ndarray) -> None:
     """Sample quantiles at evenly spaced normal ones; what leaves the cell is drawn at its edge."""
     ends = [-_REACH, _REACH]
     draw_lines(sheet, [cell.at(ends, ends)], GREY, linewidths=0.8)
@@ -247,7 +247,7 @@ def _draw_quantiles(sheet: Axes, cell: Cell, z: np.ndarray) -> None:
     sheet.plot(*cell.at(normal, sample), "o", color=INK, markersize=2.2, mew=0)
 
 
-def _draw_memory(sheet: Axes, cell: Cell, memory: np.ndarray, limit: float) -> None:
+def _draw_memory(sheet: Axes, cell: Panel, memory: np.ndarray, limit: float) -> None:
     """Autocorrelations as stems side by side; dashed lines at the limit of a rejection."""
     draw_lines(sheet, [cell.at(cell.xlim, [0, 0])], GREY, linewidths=0.8)
     edges = [cell.at(cell.xlim, [sign * limit] * 2) for sign in (-1, 1)]
@@ -263,7 +263,7 @@ def _memory_range(shown: Sequence[_Series]) -> tuple[float, float]:
     return padded(float(every.min()), float(every.max()), 0.05)
 
 
-def _label(sheet: Axes, quantiles: Sequence[Cell], memories: Sequence[Cell]) -> None:
+def _label(sheet: Axes, quantiles: Sequence[Panel], memories: Sequence[Panel]) -> None:
     """Ticks, with those of the y axis on the first column alone, and the names of the axes."""
     for above, below in zip(quantiles, memories, strict=True):
         draw_xticks(sheet, above, (-3, 0, 3))

@@ -6,7 +6,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hmm_exp.figures.cells import Cell, add_sheet, cut, draw_frames, draw_title, draw_yticks, write
+from hmm_exp.figures.panels import (
+    Panel,
+    add_sheet,
+    cut,
+    draw_frames,
+    draw_title,
+    draw_yticks,
+    write,
+)
 from hmm_exp.figures.style import (
     FAINT,
     INK,
@@ -163,7 +171,7 @@ def state_means(
     return figure
 
 
-def _draw_means(sheet: Axes, cells: Sequence[Cell], means: np.ndarray, sds: np.ndarray) -> None:
+def _draw_means(sheet: Axes, cells: Sequence[Panel], means: np.ndarray, sds: np.ndarray) -> None:
     """All whiskers, all dots and all zero lines: three artists at any number of cells."""
     n_states, n_features = means.shape
     colors = regime_colors(n_states) * n_features

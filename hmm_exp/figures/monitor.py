@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hmm_exp.figures.cells import (
-    Cell,
+from hmm_exp.figures.decimate import column_means, column_times
+from hmm_exp.figures.panels import (
+    Panel,
     add_sheet,
     cut,
     draw_frames,
@@ -16,7 +17,6 @@ from hmm_exp.figures.cells import (
     draw_xticks,
     draw_yticks,
 )
-from hmm_exp.figures.decimate import column_means, column_times
 from hmm_exp.figures.style import (
     ACCENT,
     INK,
@@ -118,7 +118,7 @@ def _columns(frame: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.
     return days(time), column_means(values, _COLUMNS)
 
 
-def _draw_pair(sheet: Axes, cell: Cell, frame: pd.DataFrame, column: str, ink: str) -> Cell:
+def _draw_pair(sheet: Axes, cell: Panel, frame: pd.DataFrame, column: str, ink: str) -> Panel:
     """Promised under seen; gives the cell with its range."""
     x, values = _columns(frame, [f"{column}_promised", column])
     low, high = np.nanquantile(values, [0.002, 1.0])  # one crash must not flatten the rest
@@ -130,7 +130,7 @@ def _draw_pair(sheet: Axes, cell: Cell, frame: pd.DataFrame, column: str, ink: s
     return cell
 
 
-def _draw_regimes(sheet: Axes, cell: Cell, rows: pd.DataFrame, colors: Sequence[str]) -> None:
+def _draw_regimes(sheet: Axes, cell: Panel, rows: pd.DataFrame, colors: Sequence[str]) -> None:
     """Stacked, calm at the bottom, turbulent at the back."""
     x, values = _columns(rows, [f"p_state_{k}" for k in range(len(colors))])
     x, values = np.append(x, cell.xlim[1]), np.vstack([values, values[-1:]])
@@ -141,7 +141,7 @@ def _draw_regimes(sheet: Axes, cell: Cell, rows: pd.DataFrame, colors: Sequence[
     draw_yticks(sheet, cell, (0, 0.5, 1))
 
 
-def _draw_charts(sheet: Axes, cell: Cell, charts: Sequence[tuple[pd.Series, str]]) -> None:
+def _draw_charts(sheet: Axes, cell: Panel, charts: Sequence[tuple[pd.Series, str]]) -> None:
     """Sums as shares of their thresholds, the highest of every pixel column."""
     for chart, color in reversed(charts):
         size = -(-len(chart) // (4 * _COLUMNS))
@@ -154,14 +154,14 @@ def _draw_charts(sheet: Axes, cell: Cell, charts: Sequence[tuple[pd.Series, str]
     draw_yticks(sheet, cell, (0, 0.5, 1), ("0", number(0.5), "alarm"))
 
 
-def _mark(sheet: Axes, cell: Cell, alarm: pd.Timestamp | None) -> None:
+def _mark(sheet: Axes, cell: Panel, alarm: pd.Timestamp | None) -> None:
     """An upright line at the first alarm."""
     if alarm is not None:
         at = float(days(np.array(alarm.as_unit("ns").value)))
         draw_lines(sheet, [cell.at([at, at], cell.ylim)], _ALARM, linewidths=1.2)
 
 
-def _draw_time(sheet: Axes, cell: Cell, time: pd.Index) -> None:
+def _draw_time(sheet: Axes, cell: Panel, time: pd.Index) -> None:
     start, end = _nanoseconds(time)[[0, -1]]
     room = (end - start) // 20  # a name at the very edge would meet another, or leave the figure
     at, names = time_ticks(int(start + room), int(end - room), most=9)

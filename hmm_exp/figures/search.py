@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hmm_exp.figures.cells import (
-    Cell,
+from hmm_exp.figures.panels import (
+    Panel,
     add_sheet,
     cut,
     draw_frames,
@@ -304,7 +304,7 @@ def bic_by_space(
     return figure
 
 
-def _draw_space(sheet: Axes, cell: Cell, part: pd.DataFrame, space: str, winner) -> Cell:
+def _draw_space(sheet: Axes, cell: Panel, part: pd.DataFrame, space: str, winner) -> Panel:
     """The lines of one observation space; returns the cell with its scale."""
     shown = part.assign(excess=part["bic"] - part["bic"].min()).sort_values("n_states")
     several = shown[shown["n_states"] > 1]

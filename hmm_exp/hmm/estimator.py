@@ -35,7 +35,7 @@ _ALGORITHMS = ("viterbi", "map")
 
 
 @dataclass(frozen=True)
-class Monitor:
+class ConvergenceReport:
     """How the best start went, under the names of hmmlearn's `ConvergenceMonitor`.
 
     Attributes
@@ -99,7 +99,7 @@ class GaussianHMM(BaseEstimator):
     n_features
         Number of features.
     monitor_
-        `Monitor` of the best start.
+        `ConvergenceReport` of the best start.
     fit_
         `hmm_exp.hmm.fit.Fit`: every start and how it ended.
     """
@@ -319,9 +319,9 @@ def _rows(X: Any, lengths: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray
     return X, steps
 
 
-def _monitor(fitted: Fit, tol: float, n_iter: int) -> Monitor:
+def _monitor(fitted: Fit, tol: float, n_iter: int) -> ConvergenceReport:
     best = next(start for start in fitted.starts if start.history is fitted.history)
-    return Monitor(
+    return ConvergenceReport(
         history=best.log_lik_history.tolist(),
         iter=fitted.n_iter,
         converged=fitted.converged,

@@ -23,7 +23,7 @@ from hmm_exp.hmm.em.climb import COVAR_FLOOR, Priors, absolute_floor, announce_c
 from hmm_exp.hmm.em.rows import lay_out
 from hmm_exp.hmm.inference import filter_rows
 from hmm_exp.hmm.params import GaussianParams, log_prior
-from hmm_exp.hmm.restarts import Climb, Climbed, Progress, Start, climb_all
+from hmm_exp.hmm.restarts import Climb, EMRun, Progress, Start, climb_all
 from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, starting_points, starts_from
 
 ENGINES = ("native", "hmmlearn")
@@ -253,7 +253,7 @@ def _native(
     announce_compilation()
     rows = lay_out(X, steps)
 
-    def climb(point: StartingPoint, n_iter: int) -> Climbed:
+    def climb(point: StartingPoint, n_iter: int) -> EMRun:
         result = em(
             rows,
             None,
@@ -272,7 +272,7 @@ def _native(
             result.history,
             result.status,
         )
-        return Climbed(result.params, start)
+        return EMRun(result.params, start)
 
     return climb, absolute_floor(rows, like.covariance_type, search.covar_floor)
 
@@ -283,19 +283,19 @@ def _hmmlearn(
     """Climb with hmmlearn; what it reports is measured as the native engine's results are."""
     from hmm_exp.hmm.em.hmmlearn import run_start
 
-    def climb(point: StartingPoint, n_iter: int) -> Climbed:
+    def climb(point: StartingPoint, n_iter: int) -> EMRun:
         params, run = run_start(X, steps, point.params, n_iter=n_iter, tol=search.tol)
         log_lik = log_likelihood(params, X, steps)
         objective = log_lik + log_prior(params)
         status = judge(run.objective, search.tol)
         history = np.append(run.objective, objective)
         log_liks = np.append(run.log_lik, log_lik)
-        return Climbed(params, Start(point.kind, log_lik, objective, history, log_liks, status))
+        return EMRun(params, Start(point.kind, log_lik, objective, history, log_liks, status))
 
     return climb, None
 
 
-def _best_of(climbed: list[Climbed], floor: np.ndarray | None) -> Fit:
+def _best_of(climbed: list[EMRun], floor: np.ndarray | None) -> Fit:
     """The converged one of the starts that agree with the best objective, if there is one."""
     starts = [one.start for one in climbed]
     polished = [one for one in climbed if one.start.polished]
@@ -327,7 +327,7 @@ _OTHER_SEED = 1_000_003
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class FitGrid:
     """Fits by their number of states, ascending.
 
     Attributes
@@ -345,7 +345,9 @@ class Grid:
     notes: dict[int, str] = field(default_factory=dict)
 
 
-def fit_grid(X: np.ndarray, steps: np.ndarray, state_grid: Iterable[int], **options: Any) -> Grid:
+def fit_grid(
+    X: np.ndarray, steps: np.ndarray, state_grid: Iterable[int], **options: Any
+) -> FitGrid:
     """Fit every number of states; `options` are those of `fit.fit`.
 
     Raises
@@ -353,7 +355,7 @@ def fit_grid(X: np.ndarray, steps: np.ndarray, state_grid: Iterable[int], **opti
     FitError
         When not one number of states can be fitted.
     """
-    grid = Grid()
+    grid = FitGrid()
     smaller: Fit | None = None
     for n_states in sorted(set(state_grid)):
         try:

@@ -71,14 +71,14 @@ class Start:
 
 
 @dataclass(frozen=True, eq=False)
-class Climbed:
+class EMRun:
     """Parameters where a climb ended, and its record."""
 
     params: GaussianParams
     start: Start
 
 
-Climb = Callable[[StartingPoint, int], Climbed]
+Climb = Callable[[StartingPoint, int], EMRun]
 
 
 def climb_all(
@@ -89,7 +89,7 @@ def climb_all(
     n_rows: int,
     threads: int | None,
     progress: Progress | None,
-) -> list[Climbed]:
+) -> list[EMRun]:
     """Climb from all points, at most `n_iter` iterations each, in their order.
 
     `progress` is called in this thread with the place of a start, the number of starts, and the
@@ -98,7 +98,7 @@ def climb_all(
     sorted_out = n_rows >= LONG and len(points) > N_POLISHED and n_iter > SHORT_RUN
     first = SHORT_RUN if sorted_out else n_iter
 
-    def report(i: int, climbed: Climbed) -> None:
+    def report(i: int, climbed: EMRun) -> None:
         if progress is not None:
             progress(i, len(points), climbed.start.log_lik)
 
@@ -111,30 +111,28 @@ def _attempts(
     points: Sequence[StartingPoint],
     n_iter: int,
     threads: int | None,
-    report: Callable[[int, Climbed], None] | None = None,
-) -> list[Climbed]:
+    report: Callable[[int, EMRun], None] | None = None,
+) -> list[EMRun]:
     """Climb from all points; each climb can be seen while it is under way."""
 
-    def attempt(place: int) -> Climbed:
+    def attempt(place: int) -> EMRun:
         with climbing(place, len(points)):
             return _attempt(climb, points[place], n_iter)
 
     return run_all(attempt, range(len(points)), threads, report)
 
 
-def _attempt(climb: Climb, point: StartingPoint, n_iter: int) -> Climbed:
+def _attempt(climb: Climb, point: StartingPoint, n_iter: int) -> EMRun:
     """One climb; a start that fails is kept with its reason."""
     try:
         return climb(point, n_iter)
     except FitError as error:
         nothing = np.empty(0)
         failed = Start(point.kind, -np.inf, -np.inf, nothing, nothing, "failed", str(error))
-        return Climbed(point.params, failed)
+        return EMRun(point.params, failed)
 
 
-def _polished(
-    climbed: list[Climbed], climb: Climb, n_iter: int, threads: int | None
-) -> list[Climbed]:
+def _polished(climbed: list[EMRun], climb: Climb, n_iter: int, threads: int | None) -> list[EMRun]:
     """Carry on with the best of the short runs."""
     unfinished = [i for i, one in enumerate(climbed) if one.start.status == "cap"]
     unfinished.sort(key=lambda i: -climbed[i].start.objective)
@@ -148,7 +146,7 @@ def _polished(
     return climbed
 
 
-def _joined(short: Climbed, more: Climbed) -> Climbed:
+def _joined(short: EMRun, more: EMRun) -> EMRun:
     """A short run and what it went on to, as one climb."""
     if more.start.status == "failed":
         return more

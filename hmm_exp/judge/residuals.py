@@ -34,7 +34,7 @@ from scipy.special import ndtr, ndtri, stdtr
 
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.judge.return_forecasts import Yardstick
+from hmm_exp.judge.return_forecasts import ReturnDensities
 
 LAGS = 5
 FAR = 3.0  # deviations: .27 % of a normal variable lie beyond
@@ -135,7 +135,7 @@ def predicted_probs(params: GaussianParams, steps: np.ndarray, probs: np.ndarray
 
 
 def return_residuals(
-    yardstick: Yardstick | None, probs: np.ndarray, next_return: np.ndarray
+    yardstick: ReturnDensities | None, probs: np.ndarray, next_return: np.ndarray
 ) -> np.ndarray:
     """Pseudo-residuals of every bar's next return, shape (N,); NaN where there is no forecast.
 

@@ -179,7 +179,7 @@ def _log_lik(returns, decay, scale, df, initial, floor):
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class ReturnDensities:
     """What the next base bar's log return is like in every state.
 
     Attributes
@@ -211,7 +211,7 @@ class Yardstick:
         return {"loc": self.loc.tolist(), "scale": self.scale.tolist(), "df": self.df}
 
     @classmethod
-    def from_stored(cls, stored: Fields, n_states: int) -> "Yardstick":
+    def from_stored(cls, stored: Fields, n_states: int) -> "ReturnDensities":
         """Read what `to_dict` gave for so many states. Raises ModelError."""
         stored.only(["loc", "scale", "df"])
         loc, scale = (stored.array(name, (n_states,)) for name in ("loc", "scale"))
@@ -232,12 +232,12 @@ class Baselines:
         Why, by name.
     """
 
-    static: Yardstick | None
+    static: ReturnDensities | None
     ewma: Ewma | None
     unscored: Unscored = field(default_factory=dict)
 
 
-def fit_yardstick(probs_train: np.ndarray, next_return_train: np.ndarray) -> Yardstick:
+def fit_return_densities(probs_train: np.ndarray, next_return_train: np.ndarray) -> ReturnDensities:
     """Fit the K densities by maximum likelihood with the weights fixed.
 
     Rows without probabilities or without a next return are left aside.
@@ -251,12 +251,12 @@ def fit_yardstick(probs_train: np.ndarray, next_return_train: np.ndarray) -> Yar
     if not scored.any():
         raise FitError("no train bar has both state probabilities and a next return")
     fit = fit_mixture(probs_train[scored], next_return_train[scored])
-    return Yardstick(fit.loc, fit.scale, fit.df)
+    return ReturnDensities(fit.loc, fit.scale, fit.df)
 
 
-def fit_static(next_return_train: np.ndarray) -> Yardstick:
+def fit_static(next_return_train: np.ndarray) -> ReturnDensities:
     """Fit one Student-t to all train returns: a yardstick of one state. Raises FitError."""
-    return fit_yardstick(np.ones((len(next_return_train), 1)), next_return_train)
+    return fit_return_densities(np.ones((len(next_return_train), 1)), next_return_train)
 
 
 def fit_baselines(next_return_train: np.ndarray) -> Baselines:
@@ -268,7 +268,10 @@ def fit_baselines(next_return_train: np.ndarray) -> Baselines:
 
 
 def score_bars(
-    yardstick: Yardstick | None, baselines: Baselines, probs: np.ndarray, next_return: np.ndarray
+    yardstick: ReturnDensities | None,
+    baselines: Baselines,
+    probs: np.ndarray,
+    next_return: np.ndarray,
 ) -> pd.DataFrame:
     """Log predictive densities of every base bar's next return, nats.
 

@@ -35,11 +35,14 @@ import pandas as pd
 
 from hmm_exp.compiling import entry
 from hmm_exp.errors import FitError
-from hmm_exp.judge.return_forecasts import Baselines, Ewma, Yardstick
+from hmm_exp.judge.return_forecasts import Baselines, Ewma, ReturnDensities
 
 
 def variance_shapes(
-    yardstick: Yardstick | None, baselines: Baselines, probs: np.ndarray, next_return: np.ndarray
+    yardstick: ReturnDensities | None,
+    baselines: Baselines,
+    probs: np.ndarray,
+    next_return: np.ndarray,
 ) -> pd.DataFrame:
     """Forecasts of every bar's next variance, up to one factor for each.
 

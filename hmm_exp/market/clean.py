@@ -1,7 +1,7 @@
 """Rows of a table on their way to being bars or features: stamps, numbers, order, duplicates.
 
-Lossless steps are done and noted. A step that would lose data goes through `Rows.refuse`, which
-raises one line or, with `data.bad_rows=drop`, leaves the rows out and counts them.
+Lossless steps are done and noted. A step that would lose data goes through `StampedRows.refuse`,
+which raises one line or, with `data.bad_rows=drop`, leaves the rows out and counts them.
 """
 
 import shlex
@@ -32,7 +32,7 @@ from hmm_exp.market.zones import UNREADABLE
 _LONGEST_VALUE = 60  # characters in a message
 
 
-class Rows:
+class StampedRows:
     """Stamps and values of the same rows, narrowed and ordered step by step.
 
     Attributes
@@ -252,7 +252,7 @@ def bars_from_frame(
     columns = _ohlcv_columns(frame, options.volume_column, name, needs)
     times = time_column(frame, options)
     absent = [name for name in OHLCV if name not in columns]
-    rows = Rows(
+    rows = StampedRows(
         frame.assign(**dict.fromkeys(absent, np.nan)),
         times,
         [columns.get(name, name) for name in OHLCV],
@@ -339,7 +339,7 @@ def _other_volumes(frame: pd.DataFrame, columns: dict[str, str]) -> list[str]:
 
 
 def _volume_warnings(
-    rows: Rows, columns: dict[str, str], others: list[str], needs: Collection[str]
+    rows: StampedRows, columns: dict[str, str], others: list[str], needs: Collection[str]
 ) -> list[str]:
     """A warning where the volume in use is zero on every bar and another column is not."""
     if "volume" not in needs or not others or not len(rows) or (rows.values[:, 4] != 0).any():
@@ -359,7 +359,7 @@ def _unused_warnings(unused: dict[str, int], absent: Collection[str]) -> list[st
     ]
 
 
-def _check(rows: Rows, needs: Collection[str], least: int) -> dict[str, int]:
+def _check(rows: StampedRows, needs: Collection[str], least: int) -> dict[str, int]:
     """Refuse bad rows. Gives the numbers of bad values by column where it is not needed."""
     rows.need_stamps()
     rows.sort()
@@ -370,7 +370,7 @@ def _check(rows: Rows, needs: Collection[str], least: int) -> dict[str, int]:
     return unused
 
 
-def _blank(rows: Rows, needs: Collection[str]) -> dict[str, int]:
+def _blank(rows: StampedRows, needs: Collection[str]) -> dict[str, int]:
     """Make bad values of columns that are not needed NaN; gives their number by column."""
     counts = {}
     for place, name in enumerate(OHLCV):
@@ -384,7 +384,7 @@ def _blank(rows: Rows, needs: Collection[str]) -> dict[str, int]:
     return counts
 
 
-def _bad_cells(rows: Rows, needs: Collection[str]) -> list[tuple[str, np.ndarray]]:
+def _bad_cells(rows: StampedRows, needs: Collection[str]) -> list[tuple[str, np.ndarray]]:
     """What a bar must not hold, with the cells (T, 5) that hold it; comparisons pass NaN by."""
     values, none = rows.values, np.zeros_like(rows.text)
     needed = np.array([name in needs for name in OHLCV])

@@ -22,7 +22,7 @@ from hmm_exp.errors import ConfigError, DataError
 from hmm_exp.files import GZIP, PARQUET
 from hmm_exp.market.bars import OHLCV, Bars, timeframe_step
 from hmm_exp.market.clean import (
-    Rows,
+    StampedRows,
     bars_from_frame,
     counted,
     moment,
@@ -127,7 +127,7 @@ def features_from_frame(
     check_one_series(frame)
     times = time_column(frame, options)
     names = _feature_columns(frame, times.name.split(" + "))
-    rows = Rows(frame, times, names, options)
+    rows = StampedRows(frame, times, names, options)
     rows.need_stamps()
     rows.sort()
     rows.need_cells([("text instead of a number", rows.text)])
@@ -356,7 +356,7 @@ def _parquet(path: Path) -> Iterator[tuple[Table, float]]:
 def _in_order(
     read: Callable[[Table], tuple[Chunk, dict]], table: Table, is_whole: bool
 ) -> Chunk | None:
-    """Rows of a chunk; None where the first one shows that the file must be seen whole."""
+    """StampedRows of a chunk; None where the first one shows that the file must be seen whole."""
     try:
         rows, report = read(table)
     except DataError:

@@ -28,7 +28,7 @@ _DIGITS = {8: 0, 10: 2, 12: 4, 14: 6, 17: 9}
 
 
 @dataclass(frozen=True)
-class Clock:
+class EpochUnit:
     """Numbers that count units since an origin.
 
     Attributes
@@ -60,13 +60,13 @@ class Clock:
         return (numbers >= low / self.unit_ns) & (numbers < high / self.unit_ns)
 
 
-_TICKS = Clock(".NET ticks", 100, -62_135_596_800 * _SECOND)
-_FILE_TIMES = Clock("Windows file times", 100, -11_644_473_600 * _SECOND)
+_TICKS = EpochUnit(".NET ticks", 100, -62_135_596_800 * _SECOND)
+_FILE_TIMES = EpochUnit("Windows file times", 100, -11_644_473_600 * _SECOND)
 _LIKE_NANOSECONDS = (_TICKS, _FILE_TIMES)  # of now they have the size of ns of 1990 and of 1974
 _OTHER_CLOCKS = (
-    Clock("days of a spreadsheet", _DAY, -25_569 * _DAY, local=True),
+    EpochUnit("days of a spreadsheet", _DAY, -25_569 * _DAY, local=True),
     *_LIKE_NANOSECONDS,
-    Clock("minutes since 1970", _MINUTE, 0),
+    EpochUnit("minutes since 1970", _MINUTE, 0),
 )
 
 

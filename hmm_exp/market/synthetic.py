@@ -61,11 +61,11 @@ def make_market(n_bars: int = 26_280, n_regimes: int = 3, seed: int = 7) -> Bars
     volatility = _spread(_VOLATILITY, n_regimes)[states]
     scale = volatility * tail_factors(rng, n_bars, _TAIL)
     drift = _spread(_DRIFT, n_regimes)[states]
-    return bars_of(Plan(states, volatility, scale, drift, unit_moves(rng, n_bars)), rng, seed)
+    return bars_of(MarketPlan(states, volatility, scale, drift, unit_moves(rng, n_bars)), rng, seed)
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class MarketPlan:
     """What every bar of a market is made of, T bars.
 
     Attributes
@@ -133,7 +133,7 @@ def unit_moves(rng: np.random.Generator, n_bars: int) -> np.ndarray:
     return rng.standard_normal((n_bars, _WALK))
 
 
-def bars_of(plan: Plan, rng: np.random.Generator, seed: int) -> Bars:
+def bars_of(plan: MarketPlan, rng: np.random.Generator, seed: int) -> Bars:
     """Hourly bars from 2021-01-01 UTC after a plan; `rng` makes the noise of the volume.
 
     `seed` is recorded.
@@ -175,7 +175,7 @@ def _leaps(n_regimes: int) -> np.ndarray:
     return chance / chance.sum(axis=1, keepdims=True)
 
 
-def _prices(plan: Plan) -> np.ndarray:
+def _prices(plan: MarketPlan) -> np.ndarray:
     """Open, high, low, close (T, 4) of a walk whose bars open where the last one closed."""
     moves = plan.moves * (plan.scale / np.sqrt(_WALK))[:, None]
     moves += plan.drift[:, None] / _WALK

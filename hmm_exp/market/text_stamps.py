@@ -202,7 +202,7 @@ def _told_apart(
     has_century = pc.max(pc.utf8_length(parts["c"])).as_py() == 4
     dotted = pc.all(pc.equal(parts["mark"], ".")).as_py()  # only ever written day first
     orders = ["dmy"] + ["mdy"] * (not dotted) + ["ymd"] * (not has_century)
-    readings = [_Reading.of(fields, order, has_century) for order in orders]
+    readings = [_DateOrder.of(fields, order, has_century) for order in orders]
     best = max(readings, key=lambda reading: reading.n_dates)
     if best.n_dates <= 0:
         return fields[0], fields[1], np.zeros_like(fields[2])
@@ -218,7 +218,7 @@ def _told_apart(
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _DateOrder:
     """Dates read in one order of their fields.
 
     Attributes
@@ -236,7 +236,7 @@ class _Reading:
     n_dates: int
 
     @classmethod
-    def of(cls, fields: list[np.ndarray], order: str, has_century: bool) -> "_Reading":
+    def of(cls, fields: list[np.ndarray], order: str, has_century: bool) -> "_DateOrder":
         """Read fields (T,) by an order such as "dmy"."""
         day, month, year = (fields[order.index(part)] for part in "dmy")
         if not has_century:
@@ -247,7 +247,7 @@ class _Reading:
         is_slow = has_century or changes[0] <= max(changes[1:]) + _DAMAGED
         return cls(day, month, year, n_dates if is_slow else -1)
 
-    def differs_from(self, other: "_Reading") -> bool:
+    def differs_from(self, other: "_DateOrder") -> bool:
         """Whether any date is another."""
         pairs = ((self.day, other.day), (self.month, other.month), (self.year, other.year))
         return not all(np.array_equal(ours, theirs) for ours, theirs in pairs)

@@ -39,7 +39,7 @@ _N_DRAWS = 1000
 
 
 @dataclass(frozen=True)
-class Chart:
+class ControlChart:
     """A promise about one series, and when it counts as broken.
 
     Attributes
@@ -68,16 +68,16 @@ class Chart:
         return _fall(y, self.mean, self.spread, self.allowance)
 
     @property
-    def upwards(self) -> "Chart":
+    def upwards(self) -> "ControlChart":
         """The same for a rise: a chart of -y."""
-        return Chart(-self.mean, self.spread, self.allowance, self.threshold)
+        return ControlChart(-self.mean, self.spread, self.allowance, self.threshold)
 
     def to_dict(self) -> dict[str, float]:
         """Plain numbers, for JSON."""
         return asdict(self)
 
     @classmethod
-    def from_stored(cls, stored: Fields) -> "Chart":
+    def from_stored(cls, stored: Fields) -> "ControlChart":
         """Read what `to_dict` gave. Raises ModelError."""
         positive = ("spread", "allowance", "threshold")
         stored.only(["mean", *positive])
@@ -86,7 +86,7 @@ class Chart:
 
 def fit_chart(
     y: np.ndarray, *, chance: float, allowance: float = ALLOWANCE, seed: int = 0
-) -> Chart:
+) -> ControlChart:
     """Mean, spread and threshold from a series of bars like those to come.
 
     Parameters
@@ -105,7 +105,7 @@ def fit_chart(
     y = np.clip(y, mean - LARGEST * spread, mean + LARGEST * spread)
     mean, spread = float(y.mean()), _spread(y)
     allowance += 1.0 / math.sqrt(len(y))
-    chart = Chart(mean, spread, allowance, threshold(chance, allowance))
+    chart = ControlChart(mean, spread, allowance, threshold(chance, allowance))
     return _confirmed(chart, y, chance, seed)
 
 
@@ -120,7 +120,7 @@ def _spread(y: np.ndarray) -> float:
     return hac_error(y) * math.sqrt(len(y))
 
 
-def _confirmed(chart: Chart, y: np.ndarray, chance: float, seed: int) -> Chart:
+def _confirmed(chart: ControlChart, y: np.ndarray, chance: float, seed: int) -> ControlChart:
     """The chart with a higher threshold where resampled stretches of `y` cross its own too often.
 
     Blocks are half as long as the window of `spread`, as in `significance.estimate_gain`.
@@ -128,7 +128,7 @@ def _confirmed(chart: Chart, y: np.ndarray, chance: float, seed: int) -> Chart:
     stretches = resampled(y, window(len(y)) / 2, HORIZON, seed=seed, n_draws=_N_DRAWS)
     highest = _maxima(stretches, chart.mean, chart.spread, chart.allowance)
     asked = max(chart.threshold, float(np.quantile(highest, 1.0 - chance)))
-    return Chart(chart.mean, chart.spread, chart.allowance, asked)
+    return ControlChart(chart.mean, chart.spread, chart.allowance, asked)
 
 
 @entry

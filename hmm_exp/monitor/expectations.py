@@ -13,9 +13,9 @@ of the chance of a false alarm belongs to likelihood and score, half to the shar
 
 Example
 -------
->>> promise = make_promise(detector, table, time, next_return, (train_start, train_end))
+>>> promise = make_expectations(detector, table, time, next_return, (train_start, train_end))
 >>> seen = observe(detector, promise.yardstick, table, time, next_return)
->>> promise.log_lik.chart.path(promise.log_lik.short(seen.log_lik, seen.expected))
+>>> promise.log_lik.chart.path(promise.log_lik.shortfall(seen.log_lik, seen.expected))
 """
 
 from dataclasses import dataclass
@@ -30,9 +30,14 @@ from hmm_exp.features.build import FeatureTable
 from hmm_exp.hmm.inference import predict
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.judge.gains import hac_error
-from hmm_exp.judge.return_forecasts import Yardstick, fit_static, fit_yardstick, known_at_close
+from hmm_exp.judge.return_forecasts import (
+    ReturnDensities,
+    fit_return_densities,
+    fit_static,
+    known_at_close,
+)
 from hmm_exp.judge.unscored import Unscored, fitted
-from hmm_exp.monitor.cusum import MIN_BARS, Chart, fit_chart, threshold
+from hmm_exp.monitor.cusum import MIN_BARS, ControlChart, fit_chart, threshold
 from hmm_exp.stored.fields import Fields
 
 CHANCE = 0.05  # of any false alarm within `cusum.HORIZON` bars
@@ -41,7 +46,7 @@ _SUM_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Observed:
     """What a model says of some rows and bars; row and bar t rest on what was closed by t alone.
 
     Attributes
@@ -66,7 +71,7 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class Promised:
+class ExpectedSeries:
     """A series that is promised by regime.
 
     Attributes
@@ -76,18 +81,18 @@ class Promised:
     by_state
         Its mean on the bars on which each regime was expected, shape (K,).
     chart
-        Of what `short` gives.
+        Of what `shortfall` gives.
     """
 
     mean: float
     by_state: np.ndarray
-    chart: Chart
+    chart: ControlChart
 
     def of(self, weights: np.ndarray) -> np.ndarray:
         """What is promised of every bar, from the regimes expected of it (T, K)."""
         return _mixed(weights, self.by_state) + self.chart.mean
 
-    def short(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def shortfall(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """What the chart watches: the series less what its regime lets expect."""
         return y - _mixed(weights, self.by_state)
 
@@ -100,15 +105,15 @@ class Promised:
         }
 
     @classmethod
-    def from_stored(cls, stored: Fields, n_states: int) -> "Promised":
+    def from_stored(cls, stored: Fields, n_states: int) -> "ExpectedSeries":
         """Read what `to_dict` gave. Raises ModelError."""
         stored.only(["mean", "by_state", "chart"])
         by_state = stored.array("by_state", (n_states,))
-        return cls(stored.number("mean"), by_state, Chart.from_stored(stored.part("chart")))
+        return cls(stored.number("mean"), by_state, ControlChart.from_stored(stored.part("chart")))
 
 
 @dataclass(frozen=True, eq=False)
-class Promise:
+class Expectations:
     """All that a detector promises.
 
     Attributes
@@ -137,12 +142,12 @@ class Promise:
     last: pd.Timestamp
     n_rows: int
     held_out: bool
-    log_lik: Promised
-    score: Promised | None
-    yardstick: Yardstick | None
-    static: Yardstick | None
+    log_lik: ExpectedSeries
+    score: ExpectedSeries | None
+    yardstick: ReturnDensities | None
+    static: ReturnDensities | None
     shares: np.ndarray
-    share_charts: tuple[Chart, ...]
+    share_charts: tuple[ControlChart, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the detector's JSON."""
@@ -159,7 +164,7 @@ class Promise:
         }
 
 
-def promise_of(detector: Detector) -> Promise:
+def expectations_of(detector: Detector) -> Expectations:
     """Read the promise in a detector. Raises ModelError when there is none, or it is damaged."""
     if not detector.promise:
         raise ModelError(
@@ -178,31 +183,31 @@ def promise_of(detector: Detector) -> Promise:
     shares = stored.array("shares", (K,))
     if (shares < 0).any() or abs(shares.sum() - 1) > _SUM_TOLERANCE:
         raise stored.fault("shares", "must be shares that sum to 1")
-    charts = tuple(map(Chart.from_stored, stored.parts("share_charts")))
+    charts = tuple(map(ControlChart.from_stored, stored.parts("share_charts")))
     if len(charts) != (K if K > 1 else 0):
         raise stored.fault("share_charts", "must be one for each of several states")
-    return Promise(
+    return Expectations(
         first=first,
         last=last,
         n_rows=stored.whole("n_rows", least=MIN_BARS),
         held_out=stored.truth("held_out"),
-        log_lik=Promised.from_stored(stored.part("log_lik"), K),
-        score=Promised.from_stored(stored.part("score"), K) if has_score else None,
-        yardstick=Yardstick.from_stored(stored.part("yardstick"), K) if has_score else None,
-        static=Yardstick.from_stored(stored.part("static"), 1) if has_static else None,
+        log_lik=ExpectedSeries.from_stored(stored.part("log_lik"), K),
+        score=ExpectedSeries.from_stored(stored.part("score"), K) if has_score else None,
+        yardstick=ReturnDensities.from_stored(stored.part("yardstick"), K) if has_score else None,
+        static=ReturnDensities.from_stored(stored.part("static"), 1) if has_static else None,
         shares=shares,
         share_charts=charts,
     )
 
 
-def make_promise(
+def make_expectations(
     detector: Detector,
     table: FeatureTable,
     time: pd.DatetimeIndex,
     next_return: np.ndarray | None,
     fitted_on: tuple[pd.Timestamp, pd.Timestamp],
-    densities: tuple[Yardstick, Yardstick | None] | None = None,
-) -> Promise | None:
+    densities: tuple[ReturnDensities, ReturnDensities | None] | None = None,
+) -> Expectations | None:
     """What a fitted detector promises, from the rows and bars of its run.
 
     Rows after those that it was fitted on carry the charts, all rows where too few are after.
@@ -219,7 +224,7 @@ def make_promise(
 
     Returns
     -------
-    Promise or None
+    Expectations or None
         None when there are too few rows.
     """
     start, end = fitted_on
@@ -239,7 +244,7 @@ def make_promise(
         bars = np.isfinite(scores) & (time > start)
         if (bars & (time > since)).sum() >= MIN_BARS:
             score = _promised(scores, seen.known, bars, time > since)
-    return Promise(
+    return Expectations(
         first=row_time[counted][0],
         last=row_time[counted][-1],
         n_rows=int(counted.sum()),
@@ -254,17 +259,17 @@ def make_promise(
 
 
 def _densities(
-    seen: "Seen",
+    seen: "Observed",
     time: pd.DatetimeIndex,
     next_return: np.ndarray,
     fitted_on: tuple[pd.Timestamp, pd.Timestamp],
-) -> tuple[Yardstick, Yardstick | None] | None:
+) -> tuple[ReturnDensities, ReturnDensities | None] | None:
     """Densities of the train returns by regime and for all time; None without the former."""
     start, end = fitted_on
     inside = (time > start) & np.append(time[1:] <= end, False)
     returns = np.where(inside, next_return, np.nan)
     unscored: Unscored = {}
-    by_regime = fitted("model", unscored, fit_yardstick, seen.known, returns)
+    by_regime = fitted("model", unscored, fit_return_densities, seen.known, returns)
     if by_regime is None:
         return None
     return by_regime, fitted("static", unscored, fit_static, returns)
@@ -272,11 +277,11 @@ def _densities(
 
 def observe(
     detector: Detector,
-    yardstick: Yardstick | None,
+    yardstick: ReturnDensities | None,
     table: FeatureTable,
     time: pd.DatetimeIndex,
     next_return: np.ndarray | None,
-) -> Seen:
+) -> Observed:
     """What a detector says of rows and, with densities of returns, of base bars."""
     filtered = detector.filtered(table)
     row_time = table.available_at.as_unit("ns").asi8
@@ -285,7 +290,7 @@ def observe(
     if yardstick is not None and next_return is not None:
         score = yardstick.log_score(known, next_return)
     missing = np.isnan(table.X).any(axis=1)
-    return Seen(
+    return Observed(
         log_lik=np.where(missing, np.nan, filtered.log_lik),
         expected=_expected(detector.params, filtered.probs, table.steps),
         probs=filtered.probs,
@@ -307,7 +312,7 @@ def _expected(params: GaussianParams, probs: np.ndarray, steps: np.ndarray) -> n
 
 def _promised(
     y: np.ndarray, weights: np.ndarray, usable: np.ndarray, counted: np.ndarray
-) -> Promised:
+) -> ExpectedSeries:
     """Means by regime over all usable bars, the chart from those that count."""
     usable = usable & np.isfinite(weights).all(axis=1)
     counted = usable & counted
@@ -315,10 +320,10 @@ def _promised(
     sums = (weights[usable] * y[usable, None]).sum(axis=0)
     by_state = np.where(mass > 1.0, sums / np.maximum(mass, 1.0), y[usable].mean())
     chart = fit_chart(y[counted] - _mixed(weights[counted], by_state), chance=0.25 * CHANCE)
-    return Promised(float(y[counted].mean()), by_state, chart)
+    return ExpectedSeries(float(y[counted].mean()), by_state, chart)
 
 
-def _share_charts(probs: np.ndarray, params: GaussianParams) -> tuple[Chart, ...]:
+def _share_charts(probs: np.ndarray, params: GaussianParams) -> tuple[ControlChart, ...]:
     """A chart of every regime's probability; all rows, for shares are slow to be known."""
     n_rows, n_states = probs.shape
     if n_states == 1:
@@ -327,7 +332,7 @@ def _share_charts(probs: np.ndarray, params: GaussianParams) -> tuple[Chart, ...
     height = threshold(0.5 * CHANCE / (2 * n_states), allowance)  # up and down
     chain = _chain_spread(params)
     return tuple(
-        Chart(
+        ControlChart(
             mean=float(p.mean()),
             spread=max(float(chain[k]), hac_error(p) * float(np.sqrt(n_rows))),
             allowance=float(allowance),

@@ -22,12 +22,12 @@ from hmm_exp.errors import DataError
 from hmm_exp.judge.return_forecasts import next_returns
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
-from hmm_exp.monitor.cusum import Chart
-from hmm_exp.monitor.expectations import Promise, Seen, observe, promise_of
+from hmm_exp.monitor.cusum import ControlChart
+from hmm_exp.monitor.expectations import Expectations, Observed, expectations_of, observe
 
 
 @dataclass(frozen=True)
-class Finding:
+class ChartResult:
     """One chart over the judged bars.
 
     Attributes
@@ -56,7 +56,7 @@ class Finding:
 
 
 @dataclass(frozen=True, eq=False)
-class Watch:
+class MonitorResult:
     """What was seen of the judged bars.
 
     Attributes
@@ -74,16 +74,16 @@ class Watch:
 
     rows: pd.DataFrame
     bars: pd.DataFrame
-    findings: tuple[Finding, ...]
+    findings: tuple[ChartResult, ...]
 
     @property
-    def alarms(self) -> list[Finding]:
+    def alarms(self) -> list[ChartResult]:
         """The charts that crossed their threshold, the first to do so first."""
         crossed = [finding for finding in self.findings if finding.alarm_at is not None]
         return sorted(crossed, key=lambda finding: str(finding.alarm_at))
 
 
-def watch(detector: Detector, bars: Bars, since: pd.Timestamp | None = None) -> Watch:
+def watch(detector: Detector, bars: Bars, since: pd.Timestamp | None = None) -> MonitorResult:
     """Hold a detector to its promise on the bars after its training.
 
     Parameters
@@ -101,7 +101,7 @@ def watch(detector: Detector, bars: Bars, since: pd.Timestamp | None = None) -> 
     HistoryError, DataError
         When there are too few bars, or none to judge.
     """
-    promise = promise_of(detector)
+    promise = expectations_of(detector)
     table = detector.observe(bars)
     time = pd.DatetimeIndex(bars.frame.index)
     start = _start(detector, time, table.available_at[-1], since)
@@ -110,7 +110,7 @@ def watch(detector: Detector, bars: Bars, since: pd.Timestamp | None = None) -> 
     seen = observe(detector, promise.yardstick, table, time, returns)
     rows = _rows(promise, seen, table.available_at, start)
     scored = _scored(promise, seen, time, returns, start)
-    return Watch(rows, scored, tuple(_findings(promise, detector.labels, rows, scored)))
+    return MonitorResult(rows, scored, tuple(_findings(promise, detector.labels, rows, scored)))
 
 
 def _start(
@@ -133,13 +133,13 @@ def _start(
 
 
 def _rows(
-    promise: Promise, seen: Seen, time: pd.DatetimeIndex, start: pd.Timestamp
+    promise: Expectations, seen: Observed, time: pd.DatetimeIndex, start: pd.Timestamp
 ) -> pd.DataFrame:
     """Likelihoods and regimes of the judged rows, each chart from zero at the first."""
 
     kept = np.asarray(time > start)
     log_lik, expected, probs = (x[kept] for x in (seen.log_lik, seen.expected, seen.probs))
-    short = promise.log_lik.short(log_lik, expected)
+    short = promise.log_lik.shortfall(log_lik, expected)
     columns = {
         "log_lik": log_lik,
         "log_lik_promised": promise.log_lik.of(expected),
@@ -154,8 +154,8 @@ def _rows(
 
 
 def _scored(
-    promise: Promise,
-    seen: Seen,
+    promise: Expectations,
+    seen: Observed,
     time: pd.DatetimeIndex,
     returns: np.ndarray,
     start: pd.Timestamp,
@@ -169,7 +169,7 @@ def _scored(
     columns = {
         "score": score,
         "score_promised": promise.score.of(known),
-        "score_chart": _sums(promise.score.chart, promise.score.short(score, known)),
+        "score_chart": _sums(promise.score.chart, promise.score.shortfall(score, known)),
     }
     if promise.static is not None:
         static = promise.static.log_score(np.ones((len(score), 1)), returns[kept])
@@ -177,14 +177,14 @@ def _scored(
     return pd.DataFrame(columns, index=time[1:][kept[:-1]])
 
 
-def _sums(chart: Chart, y: np.ndarray) -> np.ndarray:
+def _sums(chart: ControlChart, y: np.ndarray) -> np.ndarray:
     """A chart's sum as a share of its threshold."""
     return chart.path(y) / chart.threshold
 
 
 def _findings(
-    promise: Promise, labels: tuple[str, ...], rows: pd.DataFrame, scored: pd.DataFrame
-) -> Iterator[Finding]:
+    promise: Expectations, labels: tuple[str, ...], rows: pd.DataFrame, scored: pd.DataFrame
+) -> Iterator[ChartResult]:
     yield _finding("log-likelihood", rows, "log_lik", rows["log_lik_promised"].mean())
     if len(scored):
         yield _finding("next-bar score", scored, "score", scored["score_promised"].mean())
@@ -192,13 +192,13 @@ def _findings(
         yield _finding(f"time in {labels[k]}", rows, f"p_state_{k}", promise.shares[k])
 
 
-def _finding(name: str, frame: pd.DataFrame, column: str, promised: float) -> Finding:
+def _finding(name: str, frame: pd.DataFrame, column: str, promised: float) -> ChartResult:
     path = frame[f"{column}_chart"].to_numpy()
     crossed = np.flatnonzero(path > 1.0)
     end = int(crossed[0]) if len(crossed) else len(path) - 1
     zeros = np.flatnonzero(path[: end + 1] == 0.0)
     grew = int(zeros[-1]) + 1 if len(zeros) else 0
-    return Finding(
+    return ChartResult(
         name=name,
         promised=float(promised),
         seen=float(frame[column].replace([np.inf, -np.inf], np.nan).mean()),

@@ -16,7 +16,7 @@ from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import HmmExpError, one_line
 from hmm_exp.experiment.source import Source
 from hmm_exp.judge.gains import MIN_BARS, hac_error
-from hmm_exp.judge.return_forecasts import fit_yardstick, known_at_close
+from hmm_exp.judge.return_forecasts import fit_return_densities, known_at_close
 from hmm_exp.market.bars import step_in_words
 from hmm_exp.registry.evidence import Evidence, Incumbent
 from hmm_exp.tracking import tags
@@ -111,7 +111,7 @@ def _scored_again(client: MlflowClient, evidence: Evidence, incumbent: Incumbent
     time = source.time.tz_convert(None).as_unit("ns")
     probs = _known_states(rival, source)
     on_train = np.where(time <= evidence.trained_until, source.next_return, np.nan)
-    scores = fit_yardstick(probs, on_train).log_score(probs, source.next_return)
+    scores = fit_return_densities(probs, on_train).log_score(probs, source.next_return)
     return pd.Series(scores, index=time)[time >= pd.Timestamp(end).tz_convert(None)]
 
 

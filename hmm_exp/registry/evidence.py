@@ -22,7 +22,7 @@ from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import read_regimes, read_scores, unscored_of
 
 
-class Unfit(Exception):  # noqa: N818  no error, an answer
+class NotJudged(Exception):  # noqa: N818  no error, an answer
     """There is nothing to judge; says why."""
 
 
@@ -92,7 +92,7 @@ def read_evidence(client: MlflowClient, run: Run) -> Evidence:
 
     Raises
     ------
-    Unfit
+    NotJudged
         When the run is not finished, or holds no model that answers.
     """
     detector = _answering(run)
@@ -127,18 +127,18 @@ def model_id(run: Run) -> str | None:
 
 
 def _answering(run: Run) -> Detector:
-    """Detector of a finished run. Raises Unfit."""
+    """Detector of a finished run. Raises NotJudged."""
     if run.info.lifecycle_stage != "active":
-        raise Unfit("the run is deleted")
+        raise NotJudged("the run is deleted")
     if run.info.status != "FINISHED":
         why = run.data.tags.get(tags.STATUS_REASON)
-        raise Unfit(f"the run is {run.info.status}" + (f": {why}" if why else ""))
+        raise NotJudged(f"the run is {run.info.status}" + (f": {why}" if why else ""))
     if not model_id(run):
-        raise Unfit("the run holds no model")
+        raise NotJudged("the run holds no model")
     try:
         return tried(f"models:/{model_id(run)}")
     except ModelError as error:
-        raise Unfit(str(error)) from None
+        raise NotJudged(str(error)) from None
 
 
 def _trained_until(scores: pd.DataFrame) -> pd.Timestamp | None:

@@ -23,7 +23,7 @@ LEAST_ROWS = 100
 
 
 @dataclass(frozen=True)
-class Naming:
+class LabelMatch:
     """Names of a candidate's states, calm first, and how it came to them.
 
     Attributes
@@ -41,20 +41,24 @@ class Naming:
     flagged: bool
 
 
-def name_states(client: MlflowClient, evidence: Evidence, incumbent: Incumbent | None) -> Naming:
+def name_states(
+    client: MlflowClient, evidence: Evidence, incumbent: Incumbent | None
+) -> LabelMatch:
     """Name a candidate's states after the champion's on the rows that both runs have labelled."""
     n_states = evidence.detector.n_states
     if incumbent is None:
-        return Naming(labels(n_states), "fresh: the first version", flagged=False)
+        return LabelMatch(labels(n_states), "fresh: the first version", flagged=False)
     old, champion = incumbent.detector, incumbent.champion
     version = f"version {champion.version}"
     if old is None:
-        return Naming(labels(n_states), f"fresh: {version} does not answer any more", flagged=True)
+        return LabelMatch(
+            labels(n_states), f"fresh: {version} does not answer any more", flagged=True
+        )
     if not same_market(evidence.run.data.tags, champion.tags):
-        return Naming(labels(n_states), f"fresh: {version} is of another market", flagged=True)
+        return LabelMatch(labels(n_states), f"fresh: {version} is of another market", flagged=True)
     if old.n_states != n_states:
         story = f"fresh: {n_states} states after the {old.n_states} of {version}"
-        return Naming(labels(n_states), story, flagged=True)
+        return LabelMatch(labels(n_states), story, flagged=True)
     paths = _shared_paths(
         read_regimes(client, champion.run_id) if champion.run_id else None,
         read_regimes(client, evidence.run.info.run_id),
@@ -64,7 +68,7 @@ def name_states(client: MlflowClient, evidence: Evidence, incumbent: Incumbent |
 
 def continued(
     old: np.ndarray, new: np.ndarray, old_labels: tuple[str, ...], version: str
-) -> Naming:
+) -> LabelMatch:
     """Carry labels over from one state path to another of the same rows and number of states.
 
     Parameters
@@ -78,16 +82,16 @@ def continued(
     fresh = labels(n_states)
     if len(new) < LEAST_ROWS:
         story = f"fresh: {len(new)} rows shared with {version}, {LEAST_ROWS} are needed"
-        return Naming(fresh, story, flagged=True)
+        return LabelMatch(fresh, story, flagged=True)
     match = agreement(new, old, n_states, n_states)
     assert match is not None
     kappa = _kappa(match.share, new, old, match.match)
     measured = f"kappa {kappa:.2f}, {match.share:.1%} of {match.n_rows:,} shared rows"
     if kappa < LEAST_KAPPA:
         story = f"fresh: too weak a match with {version} ({measured})"
-        return Naming(fresh, story, flagged=True)
+        return LabelMatch(fresh, story, flagged=True)
     names = tuple(old_labels[state] for state in match.match)
-    return Naming(names, f"kept from {version} ({measured})", flagged=False)
+    return LabelMatch(names, f"kept from {version} ({measured})", flagged=False)
 
 
 def _shared_paths(

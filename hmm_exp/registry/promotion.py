@@ -22,10 +22,10 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import GateConfig
 from hmm_exp.errors import TrackingError, one_line
-from hmm_exp.registry.evidence import Unfit, model_id, read_evidence, read_incumbent
+from hmm_exp.registry.evidence import NotJudged, model_id, read_evidence, read_incumbent
 from hmm_exp.registry.gate import Verdict, judge
 from hmm_exp.registry.installation import REFUSED, UNCHANGED, install, repair, write_decision
-from hmm_exp.registry.labels import Naming, name_states
+from hmm_exp.registry.labels import LabelMatch, name_states
 from hmm_exp.registry.lease import lease
 from hmm_exp.registry.versions import ALIAS, STAGE, Champion, Versions, champion_of
 from hmm_exp.serving.load import load_detector
@@ -69,7 +69,7 @@ class Decision:
     reasons: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    naming: Naming | None = None
+    naming: LabelMatch | None = None
     repaired: list[str] = field(default_factory=list)
     noop: bool = False
     dry_run: bool = False
@@ -232,7 +232,7 @@ def _decide(
         return Decision(version=version, noop=True), ()
     try:
         evidence = read_evidence(client, run)
-    except Unfit as why:
+    except NotJudged as why:
         return Decision(version=version, reasons=[str(why)]), ()
     incumbent = read_incumbent(current) if current else None
     verdict = judge(client, evidence, incumbent, gate)
@@ -267,7 +267,7 @@ def _write_refusal(versions: Versions, run: Run, decision: Decision, gate: GateC
         write_decision(versions.client, run.info.run_id, word, _findings(decision, gate))
 
 
-def _named_model(run: Run, naming: Naming, labels: tuple[str, ...]) -> str:
+def _named_model(run: Run, naming: LabelMatch, labels: tuple[str, ...]) -> str:
     """Id of the run's model under the labels it shall have: logged again where they differ."""
     model = model_id(run)
     assert model is not None

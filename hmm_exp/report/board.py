@@ -8,7 +8,7 @@ import pandas as pd
 from mlflow.entities import Run
 
 from hmm_exp.report.collect import Subject
-from hmm_exp.report.tables import Cell, Grid, plain
+from hmm_exp.report.tables import DataTable, TableCell, plain
 from hmm_exp.report.words import signed
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.runs import called
@@ -46,9 +46,9 @@ def _board_row(row: pd.Series, run: Run, winner: str | None, best: float) -> dic
     eligible = row["eligible"].startswith("yes")
     return {
         "name": row["cell"],
-        "k": Cell(plain(k, "{:.0f}"), sort=_sort(k)),
+        "k": TableCell(plain(k, "{:.0f}"), sort=_sort(k)),
         "cells": [
-            Cell(plain(value, form), value / best if i == 2 and best else 0.0, _sort(value))
+            TableCell(plain(value, form), value / best if i == 2 and best else 0.0, _sort(value))
             for i, (value, form) in enumerate(zip(values, forms, strict=True))
         ],
         "status": row["eligible"].removeprefix("yes").removeprefix(", "),
@@ -58,7 +58,7 @@ def _board_row(row: pd.Series, run: Run, winner: str | None, best: float) -> dic
     }
 
 
-def heatmap(subject: Subject, metric: str) -> Grid:
+def heatmap(subject: Subject, metric: str) -> DataTable:
     """A gain by feature set and timeframe, over covariance and number of states.
 
     Cells that differ in other settings share a place: it shows the best of them.
@@ -68,7 +68,7 @@ def heatmap(subject: Subject, metric: str) -> Grid:
         if metric in run.data.metrics and (place := _place(run)):
             found.setdefault(place, []).append(run)
     if not found:
-        return Grid([])
+        return DataTable([])
     columns = sorted({column for _, column in found}, key=_column_order)
     spaces = list(dict.fromkeys(space for space, _ in found))
     scale = max(abs(run.data.metrics[metric]) for runs in found.values() for run in runs) or 1.0
@@ -82,7 +82,7 @@ def heatmap(subject: Subject, metric: str) -> Grid:
     ]
     kinds = [column.split()[0] for column in columns]
     groups = [(kind, kinds.count(kind)) for kind in dict.fromkeys(kinds)]
-    return Grid([column.split()[1] for column in columns], lines, groups)
+    return DataTable([column.split()[1] for column in columns], lines, groups)
 
 
 def _place(run: Run) -> tuple[str, str] | None:
@@ -95,9 +95,9 @@ def _place(run: Run) -> tuple[str, str] | None:
     return space, f"{covariance} {n_states:.0f}"
 
 
-def _heat(runs: list[Run], metric: str, scale: float, winner: str | None) -> Cell:
+def _heat(runs: list[Run], metric: str, scale: float, winner: str | None) -> TableCell:
     if not runs:
-        return Cell("")
+        return TableCell("")
     best = max(runs, key=lambda run: run.data.metrics[metric])
     value = best.data.metrics[metric]
     more = f", the best of {len(runs)}" if len(runs) > 1 else ""
@@ -105,7 +105,7 @@ def _heat(runs: list[Run], metric: str, scale: float, winner: str | None) -> Cel
     text = f"{value:+.3f}".replace("-", "−").replace("0.", ".")
     mark = "winner" if winner in {run.info.run_id for run in runs} else ""
     mark = mark or ("ineligible" if tags.FAULTS in best.data.tags else "")
-    return Cell(text, value / scale, title=title, mark=mark)
+    return TableCell(text, value / scale, title=title, mark=mark)
 
 
 def _column_order(column: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from bokeh.embed import json_item
 from bokeh.layouts import column
-from bokeh.model import Model as BokehModel
+from bokeh.model import RecordedRun as BokehModel
 from bokeh.models import (
     BasicTicker,
     BoxZoomTool,
@@ -34,7 +34,7 @@ from bokeh.plotting import figure
 
 from hmm_exp.figures.style import regime_colors
 from hmm_exp.judge.residuals import ResidualLimits
-from hmm_exp.report.collect import Model
+from hmm_exp.report.collect import RecordedRun
 
 MOST_ROWS = 120_000  # of the timeline; beyond it every second, third ... bar is kept
 UNKNOWN = 255  # a state or a probability that is not there
@@ -48,14 +48,14 @@ CRITERIA = ("bic", "aic", "hqc", "icl", "cv")
 
 
 @dataclass(frozen=True)
-class Chart:
+class PageChart:
     """A chart ready for the page: its JSON, its name there, and what the page must know of it."""
 
     item: dict[str, Any]
     about: dict[str, Any]
 
 
-def timeline(model: Model) -> Chart:
+def timeline(model: RecordedRun) -> PageChart:
     """Price by regime, probabilities and cumulative gain over one common time axis."""
     bars = bars_with_regimes(model)
     seconds = (bars.index - bars.index[0]).total_seconds().to_numpy()
@@ -95,10 +95,10 @@ def timeline(model: Model) -> Chart:
         "parts": {name: at.value / 1e6 for name, at in starts.items()},
         "end": start + 1000 * float(seconds[-1]),
     }
-    return Chart(_item(root), about)
+    return PageChart(_item(root), about)
 
 
-def bars_with_regimes(model: Model) -> pd.DataFrame:
+def bars_with_regimes(model: RecordedRun) -> pd.DataFrame:
     """Every base bar with the regime known at its close; rows of the model without prices.
 
     Columns `close` (float32) where known, `state`, and `p0 ...` in 1/250, all uint8; `UNKNOWN`
@@ -150,7 +150,7 @@ def _probability_panel(x_range: Range1d, colors: Iterable[str]) -> figure:
     return panel
 
 
-def _course(model: Model) -> pd.DataFrame | None:
+def _course(model: RecordedRun) -> pd.DataFrame | None:
     """Gains added up, from zero in every part; few points in each, a break between parts."""
     gains = gains_of(model)
     if model.scores is None or gains.empty:
@@ -163,7 +163,7 @@ def _course(model: Model) -> pd.DataFrame | None:
     return pd.concat(parts)
 
 
-def gains_of(model: Model) -> pd.DataFrame:
+def gains_of(model: RecordedRun) -> pd.DataFrame:
     """Gain of every bar over those of `GAINS` that can be measured, nats, NaN where not scored."""
     if model.scores is None:
         return pd.DataFrame()
@@ -187,7 +187,7 @@ def _gain_panel(course: pd.DataFrame, x_range: Range1d) -> figure:
     return panel
 
 
-def _part_starts(model: Model) -> dict[str, pd.Timestamp]:
+def _part_starts(model: RecordedRun) -> dict[str, pd.Timestamp]:
     """First row of every part, in time order."""
     parts = model.regimes["split"]
     first = parts[~parts.duplicated()]
@@ -241,7 +241,7 @@ def _panel(height: int, x_range: Range1d, **options: Any) -> figure:
     return panel
 
 
-def criteria(rows: pd.DataFrame) -> Chart:
+def criteria(rows: pd.DataFrame) -> PageChart:
     """Criteria of one space over the number of states, above each one's lowest.
 
     `rows` are those of `criteria_by_states` of one space. The page shows one criterion at a time.
@@ -268,7 +268,7 @@ def criteria(rows: pd.DataFrame) -> Chart:
     panel.xaxis.ticker = FixedTicker(ticks=states)
     panel.xaxis.axis_label = "number of states"
     panel.yaxis.formatter = NumeralTickFormatter(format="0,0")
-    return Chart(_item(panel), {"covariances": kept["names"]})
+    return PageChart(_item(panel), {"covariances": kept["names"]})
 
 
 def _above_lowest(rows: pd.DataFrame, name: str, group: pd.DataFrame) -> np.ndarray:
@@ -279,7 +279,7 @@ def _above_lowest(rows: pd.DataFrame, name: str, group: pd.DataFrame) -> np.ndar
     return np.where(far, np.nan, excess).astype(np.float64)
 
 
-def quantiles(rows: pd.DataFrame) -> Chart:
+def quantiles(rows: pd.DataFrame) -> PageChart:
     """Quantiles of residuals against the normal ones; a right model is on the diagonal."""
     panel = _small(y_range=Range1d(-4.2, 4.2), x_range=Range1d(-4.2, 4.2))
     right = panel.line([-4.2, 4.2], [-4.2, 4.2], line_width=1)
@@ -292,10 +292,10 @@ def quantiles(rows: pd.DataFrame) -> Chart:
     panel.xaxis.axis_label = "normal quantile"
     for axis in (panel.xaxis, panel.yaxis):
         axis.ticker = FixedTicker(ticks=[-3, 0, 3])
-    return Chart(_item(panel), {})
+    return PageChart(_item(panel), {})
 
 
-def memories(rows: pd.DataFrame) -> Chart:
+def memories(rows: pd.DataFrame) -> PageChart:
     """Autocorrelations of residuals and of their squares; a right model stays within the limits."""
     limit = ResidualLimits().memory
     panel = _small(height=130)
@@ -312,7 +312,7 @@ def memories(rows: pd.DataFrame) -> Chart:
     panel.y_range = Range1d(-1.25 * limit, reach)
     panel.xaxis.axis_label = "lag (rows)"
     panel.xaxis.ticker = FixedTicker(ticks=[1, 5, 10, 15, 20])
-    return Chart(_item(panel), {})
+    return PageChart(_item(panel), {})
 
 
 def _small(height: int = 190, **ranges: Any) -> figure:

@@ -27,7 +27,7 @@ from hmm_exp.tracking.runs import (
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class RecordedRun:
     """A finished run with what its artifacts hold.
 
     Attributes
@@ -73,7 +73,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Rival:
+class RunnerUp:
     """The best cell that is not the winner, and how far behind it is on bars that both score."""
 
     name: str
@@ -98,8 +98,8 @@ class Subject:
 
     main: Run
     cells: list[Run]
-    model: Model | None
-    rival: Rival | None = None
+    model: RecordedRun | None
+    rival: RunnerUp | None = None
     environment: str = ""
     command: str = ""
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -170,14 +170,14 @@ def _environment(client: MlflowClient, run: Run) -> str:
     return read_text(client, run.info.run_id, ENVIRONMENT_FILE) or ""
 
 
-def _read_model(client: MlflowClient, run: Run) -> Model:
+def _read_model(client: MlflowClient, run: Run) -> RecordedRun:
     run_id = run.info.run_id
     regimes = read_table(client, run_id, REGIMES_FILE)
     diagnostics = read_table(client, run_id, "diagnostics.csv")
     if regimes is None or diagnostics is None:
         raise TrackingError(f"run {run_id} has lost its {REGIMES_FILE} or diagnostics.csv")
     index = pd.DatetimeIndex(regimes["available_at"].astype("datetime64[ns]"))
-    return Model(
+    return RecordedRun(
         run=run,
         regimes=regimes.set_index(index),
         scores=read_scores(client, run_id),
@@ -193,7 +193,7 @@ def _wide(rows: pd.DataFrame) -> pd.DataFrame:
     return wide.loc[rows["row"].unique(), rows["column"].unique()]
 
 
-def _rival(client: MlflowClient, winner: Model, cells: list[Run]) -> Rival | None:
+def _rival(client: MlflowClient, winner: RecordedRun, cells: list[Run]) -> RunnerUp | None:
     """The eligible cell with the next best gain on validation, beside the winner on its bars."""
     others = [
         run
@@ -212,4 +212,4 @@ def _rival(client: MlflowClient, winner: Model, cells: list[Run]) -> Rival | Non
         return None
     lead = winner.scores["model_score"] - scores["model_score"].reindex(winner.scores.index)
     found = estimate_gain(lead[winner.scores["split"] == "val"].to_numpy())
-    return None if found is None else Rival(called(best), found)
+    return None if found is None else RunnerUp(called(best), found)

@@ -16,8 +16,8 @@ from markupsafe import Markup
 
 import hmm_exp
 from hmm_exp.report import board, charts, tables
-from hmm_exp.report.charts import Chart
-from hmm_exp.report.collect import Model, Subject
+from hmm_exp.report.charts import PageChart
+from hmm_exp.report.collect import RecordedRun, Subject
 from hmm_exp.report.words import verdict
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.runs import called
@@ -74,7 +74,7 @@ def _again(subject: Subject) -> str:
     return f"python -m hmm_exp.report --run {subject.main.info.run_id}"
 
 
-def _model_parts(model: Model | None) -> dict[str, Any]:
+def _model_parts(model: RecordedRun | None) -> dict[str, Any]:
     if model is None:
         return {"model": None}
     return {
@@ -95,7 +95,7 @@ def _model_parts(model: Model | None) -> dict[str, Any]:
     }
 
 
-def _residual_charts(model: Model) -> Iterator[tuple[str, Markup, Markup]]:
+def _residual_charts(model: RecordedRun) -> Iterator[tuple[str, Markup, Markup]]:
     """Name, quantiles and memory of the series that are drawn."""
     if model.residuals is None:
         return
@@ -129,7 +129,7 @@ def _sweep_parts(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _json(chart: Chart) -> Markup:
+def _json(chart: PageChart) -> Markup:
     """JSON that may stand inside a script element, whatever its strings hold."""
     text = json.dumps({"item": chart.item, "about": chart.about}, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hmm_exp.figures.style import number, percent, regime_colors
 from hmm_exp.judge.residuals import ResidualLimits
-from hmm_exp.report.collect import Model
+from hmm_exp.report.collect import RecordedRun
 
 _EFFECTS = {
     "ks": "distance from normal (KS)",
@@ -21,7 +21,7 @@ _EFFECTS = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One place of a table: its text, how strongly it is shaded (-1 to 1), what it sorts by."""
 
     text: str
@@ -32,7 +32,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Regime:
+class RegimeCard:
     """A regime for the head of the page."""
 
     label: str
@@ -43,22 +43,22 @@ class Regime:
 
 
 @dataclass(frozen=True)
-class Grid:
+class DataTable:
     """A table with names for its rows and for one or two lines of columns."""
 
     columns: list[str]
-    rows: list[tuple[str, list[Cell]]] = field(default_factory=list)
+    rows: list[tuple[str, list[TableCell]]] = field(default_factory=list)
     groups: list[tuple[str, int]] = field(default_factory=list)
 
 
-def regimes(model: Model) -> list[Regime]:
+def regimes(model: RecordedRun) -> list[RegimeCard]:
     """Regimes with their share of the bars, mean visit, and volatility of the bar after."""
     dwell = _dwell(model)
     share = model.tables["occupancy"]["share"]
     volatility = _next_volatility(model)
     colors = regime_colors(len(model.labels))
     return [
-        Regime(
+        RegimeCard(
             label,
             color,
             float(share.get(label, 0.0)),
@@ -69,7 +69,7 @@ def regimes(model: Model) -> list[Regime]:
     ]
 
 
-def _next_volatility(model: Model) -> dict[str, float]:
+def _next_volatility(model: RecordedRun) -> dict[str, float]:
     """Volatility of the bar after every regime, of test if each was seen there."""
     for part in ("test", "train", "val"):
         table = model.tables.get(f"next_bar_{part}", pd.DataFrame())
@@ -80,20 +80,23 @@ def _next_volatility(model: Model) -> dict[str, float]:
     return {}
 
 
-def transitions(model: Model) -> Grid:
+def transitions(model: RecordedRun) -> DataTable:
     """Probability of every regime one row later, in percent."""
     matrix = model.tables["transition_matrix"].loc[model.labels, model.labels]
     rows = [
         (
             str(label),
-            [Cell(_chance(p), float(p), title=f"{p:.6f}") for p in matrix.loc[label].fillna(0.0)],
+            [
+                TableCell(_chance(p), float(p), title=f"{p:.6f}")
+                for p in matrix.loc[label].fillna(0.0)
+            ],
         )
         for label in matrix.index
     ]
-    return Grid(model.labels, rows)
+    return DataTable(model.labels, rows)
 
 
-def dwells(model: Model) -> Grid:
+def dwells(model: RecordedRun) -> DataTable:
     """How long visits last, expected and seen."""
     table = _dwell(model)
     stationary = _values(model, "stationary")
@@ -101,26 +104,26 @@ def dwells(model: Model) -> Grid:
     rows = []
     for label, row in table.to_dict("index").items():
         bars = [
-            Cell(plain(row[name], "{:,.1f}"), _share(row[name], longest))
+            TableCell(plain(row[name], "{:,.1f}"), _share(row[name], longest))
             for name in ("expected_bars", "observed_bars")
         ]
         rest = [
-            Cell(plain(row["visits"], "{:,.0f}")),
-            Cell(_percent(row["one_bar_share"])),
-            Cell(_percent(stationary[str(label)]["share"])),
+            TableCell(plain(row["visits"], "{:,.0f}")),
+            TableCell(_percent(row["one_bar_share"])),
+            TableCell(_percent(stationary[str(label)]["share"])),
         ]
         rows.append((str(label), [*bars, *rest]))
     names = ["expected, bars", "seen, bars", "visits", "of one bar", "share in the long run"]
-    return Grid(names, rows)
+    return DataTable(names, rows)
 
 
-def moments(model: Model) -> Grid:
+def moments(model: RecordedRun) -> DataTable:
     """Mean and deviation of every feature in every regime, raw units; features are the rows."""
     means, deviations = _values(model, "state_means"), _values(model, "state_deviations")
     rows = []
     for feature in model.tables["state_means"].columns:
         cells = [
-            Cell(
+            TableCell(
                 _compact(means[label][feature]),
                 title=f"{means[label][feature]:.6g}",
                 mark=f"± {_compact(deviations[label][feature])}",
@@ -128,10 +131,10 @@ def moments(model: Model) -> Grid:
             for label in model.labels
         ]
         rows.append((str(feature), cells))
-    return Grid(model.labels, rows)
+    return DataTable(model.labels, rows)
 
 
-def next_bars(model: Model) -> Grid:
+def next_bars(model: RecordedRun) -> DataTable:
     """What the bar after each regime did, on every part that was measured."""
     parts = [name for name in ("train", "val", "test") if f"next_bar_{name}" in model.tables]
     shown = {
@@ -145,19 +148,19 @@ def next_bars(model: Model) -> Grid:
         cells = []
         for part in parts:
             row = _values(model, f"next_bar_{part}").get(label, {})
-            cells.append(Cell(plain(row.get("n", math.nan), "{:,.0f}")))
+            cells.append(TableCell(plain(row.get("n", math.nan), "{:,.0f}")))
             for name, (_, scale, form) in shown.items():
                 value = row.get(name, math.nan) * scale
                 error = row.get(f"{name}_error", math.nan) * scale
                 sure = math.isfinite(error) and abs(value) > 2 * error and "+" in form
                 mark = "" if not math.isfinite(error) else f"± {error:.{_digits(form)}f}"
-                cells.append(Cell(plain(value, form), 1.0 if sure else 0.0, mark=mark))
+                cells.append(TableCell(plain(value, form), 1.0 if sure else 0.0, mark=mark))
         rows.append((label, cells))
     columns = ["bars", *(title for title, *_ in shown.values())] * len(parts)
-    return Grid(columns, rows, [(part, len(shown) + 1) for part in parts])
+    return DataTable(columns, rows, [(part, len(shown) + 1) for part in parts])
 
 
-def effects(model: Model) -> Grid:
+def effects(model: RecordedRun) -> DataTable:
     """Effect sizes of the forecast residuals, those beyond their limit marked."""
     limits = ResidualLimits()
     names = _series(model)
@@ -167,17 +170,17 @@ def effects(model: Model) -> Grid:
         for effect in _EFFECTS:
             value, limit = model.metrics[f"residual_{effect}_{name}"], getattr(limits, effect)
             text = percent(value) if effect == "tail_share" else f"{value:.3f}"
-            cells.append(Cell(text, 1.0 if value > limit else 0.0))
+            cells.append(TableCell(text, 1.0 if value > limit else 0.0))
         rows.append((name, cells))
     columns = [
         f"{title}, limit {percent(x) if key == 'tail_share' else f'{x:g}'}"
         for key, title in _EFFECTS.items()
         for x in [getattr(limits, key)]
     ]
-    return Grid(columns, rows)
+    return DataTable(columns, rows)
 
 
-def worst_series(model: Model, most: int = 6) -> list[str]:
+def worst_series(model: RecordedRun, most: int = 6) -> list[str]:
     """Series of residuals to be drawn: those with the largest effects, the next return last."""
     names = _series(model)
     kept = names[-1:]
@@ -185,13 +188,13 @@ def worst_series(model: Model, most: int = 6) -> list[str]:
     return [name for name in names if name in others[: most - 1] or name in kept]
 
 
-def _series(model: Model) -> list[str]:
+def _series(model: RecordedRun) -> list[str]:
     prefix = "residual_ks_"
     names = [name.removeprefix(prefix) for name in model.metrics if name.startswith(prefix)]
     return sorted(names, key=lambda name: (name == "next_return", name))
 
 
-def facts(model: Model) -> Iterator[tuple[str, str]]:
+def facts(model: RecordedRun) -> Iterator[tuple[str, str]]:
     """What the data was, for the foot of the page."""
     data = model.data
     if "first" in data:
@@ -205,7 +208,7 @@ def facts(model: Model) -> Iterator[tuple[str, str]]:
     yield "data digest", str(data.get("digest", ""))
 
 
-def _values(model: Model, name: str) -> dict[str, dict[str, float]]:
+def _values(model: RecordedRun, name: str) -> dict[str, dict[str, float]]:
     """A table by row and column."""
     table = model.tables[name]
     values = table.to_numpy(np.float64).tolist()
@@ -216,7 +219,7 @@ def _values(model: Model, name: str) -> dict[str, dict[str, float]]:
     }
 
 
-def _dwell(model: Model) -> pd.DataFrame:
+def _dwell(model: RecordedRun) -> pd.DataFrame:
     """The dwell table with all of its columns: the only state there is has no expected end."""
     columns = ["expected_bars", "observed_bars", "visits", "one_bar_share"]
     return model.tables["dwell"].reindex(index=model.labels, columns=columns)

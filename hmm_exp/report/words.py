@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hmm_exp.figures.style import percent
 from hmm_exp.judge.gains import MIN_BARS
 from hmm_exp.judge.unscored import FORECASTS, why_no_gain
-from hmm_exp.report.collect import Model, Subject
+from hmm_exp.report.collect import RecordedRun, Subject
 from hmm_exp.sweep.luck import why_unchecked
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import unscored_of
@@ -33,7 +33,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Summary:
     """What a reader should know after ten seconds.
 
     Attributes
@@ -59,7 +59,7 @@ class Verdict:
     checks: list[Check]
 
 
-def verdict(subject: Subject) -> Verdict:
+def verdict(subject: Subject) -> Summary:
     """Put a sweep or a run into words."""
     model = subject.model
     if model is None:
@@ -69,7 +69,7 @@ def verdict(subject: Subject) -> Verdict:
     count = _COUNTS[n_states] if n_states < len(_COUNTS) else str(n_states)
     regimes = f"{count} regime{'s' if n_states > 1 else ''}"
     told = "told best by" if subject.is_sweep else "as told by"
-    return Verdict(
+    return Summary(
         headline=f"{regimes}, {told} {model.name}",
         model=model.name,
         model_detail=_why(subject),
@@ -80,9 +80,9 @@ def verdict(subject: Subject) -> Verdict:
     )
 
 
-def _no_winner(subject: Subject) -> Verdict:
+def _no_winner(subject: Subject) -> Summary:
     finished = len(subject.cells) - len(subject.unfinished)
-    return Verdict(
+    return Summary(
         headline="No model won",
         model="none",
         model_detail=_why(subject) or ["The sweep has not been judged."],
@@ -103,7 +103,7 @@ def _why(subject: Subject) -> list[str]:
     return [reason for reason in reversed(reasons) if reason.startswith(name)]
 
 
-def _margin(model: Model) -> str:
+def _margin(model: RecordedRun) -> str:
     gain = model.metrics.get("return_gain_val")
     if gain is None:
         why = why_no_gain(unscored_of(model.run), "static") or "no validation bar is scored"
@@ -111,7 +111,7 @@ def _margin(model: Model) -> str:
     return f"{signed(gain)} nats per bar"
 
 
-def _margins(subject: Subject, model: Model) -> Iterator[str]:
+def _margins(subject: Subject, model: RecordedRun) -> Iterator[str]:
     """What the margin is over, how sure it is, and how far the next cell is behind."""
     metrics = model.metrics
     if "return_gain_val" in metrics:
@@ -134,7 +134,7 @@ def _margins(subject: Subject, model: Model) -> Iterator[str]:
         )
 
 
-def _belief(model: Model, checks: list[Check]) -> str:
+def _belief(model: RecordedRun, checks: list[Check]) -> str:
     """Yes or no, and for what; only test and what is not about choosing count."""
     passed = {check.text: check.passed for check in checks}
     static, ewma = (passed.get(_beats(name)) for name in _BASELINES)
@@ -162,13 +162,13 @@ def _beats(baseline: str) -> str:
     return f"On test it beats {FORECASTS[_BASELINES[baseline]]}"
 
 
-def _unmeasured(model: Model, baseline: str) -> str:
+def _unmeasured(model: RecordedRun, baseline: str) -> str:
     """Reason why a gain on test is unknown."""
     why = why_no_gain(unscored_of(model.run), _BASELINES[baseline])
     return why or f"fewer than {MIN_BARS} test bars are scored"
 
 
-def _checks(subject: Subject, model: Model) -> Iterator[Check]:
+def _checks(subject: Subject, model: RecordedRun) -> Iterator[Check]:
     yield from _luck(subject)
     for baseline in _BASELINES:
         yield _test_gain(model, baseline)
@@ -194,7 +194,7 @@ def _luck(subject: Subject) -> Iterator[Check]:
     yield Check(p < _LUCKY, text, f"reality check over all scored cells: White's p = {p:.3f}{also}")
 
 
-def _test_gain(model: Model, baseline: str) -> Check:
+def _test_gain(model: RecordedRun, baseline: str) -> Check:
     name = f"{baseline}_gain_test"
     metrics = model.metrics
     if f"{name}_bound" not in metrics:
@@ -204,7 +204,7 @@ def _test_gain(model: Model, baseline: str) -> Check:
     return Check(bound > 0, _beats(baseline), text)
 
 
-def _fit(model: Model) -> Check:
+def _fit(model: RecordedRun) -> Check:
     faults = model.run.data.tags.get(tags.FAULTS)
     if faults:
         return Check(False, _NO_FAULT, faults)
@@ -216,14 +216,14 @@ def _fit(model: Model) -> Check:
     return Check(True if share is None or share >= _AGREE else None, _NO_FAULT, detail)
 
 
-def _residuals(model: Model) -> Iterator[Check]:
+def _residuals(model: RecordedRun) -> Iterator[Check]:
     reject = model.metrics.get("residuals_reject")
     if reject is not None:
         detail = "an effect is beyond its limit, see Residuals" if reject else "all within limits"
         yield Check(not reject, "Residuals of the next return look right", detail)
 
 
-def _gate(model: Model) -> Iterator[Check]:
+def _gate(model: RecordedRun) -> Iterator[Check]:
     told = model.run.data.tags
     word = told.get(tags.GATE_DECISION)
     if word is None:

@@ -1,6 +1,6 @@
 """What works in a server's folder: who serves it, and what a killed hmm-server left running.
 
-    occupied = Occupied.of(folder)
+    occupied = FolderInUse.of(folder)
     if occupied.left:
         print(occupied.in_words())
         occupied.end()
@@ -28,7 +28,7 @@ _PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
-class Occupied:
+class FolderInUse:
     """Processes that work in a server's folder now.
 
     Attributes
@@ -46,7 +46,7 @@ class Occupied:
     postgres: int | None
 
     @classmethod
-    def of(cls, folder: Path) -> "Occupied":
+    def of(cls, folder: Path) -> "FolderInUse":
         """Look into a folder, which need not exist."""
         known = _read(folder)
         main = known.get("main", "")

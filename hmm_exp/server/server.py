@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from hmm_exp.errors import TrackingError
 from hmm_exp.server import leftover
-from hmm_exp.server.leftover import Occupied
+from hmm_exp.server.leftover import FolderInUse
 from hmm_exp.server.postgres import Postgres
 
 _ANSWERS_WITHIN = 180.0  # seconds; the first start makes the tables
@@ -111,7 +111,7 @@ class SharedStore:
 
     def _make_way(self) -> None:
         """Refuse a folder in which others work, or end them where they are left over."""
-        others = Occupied.of(self.folder)
+        others = FolderInUse.of(self.folder)
         if others.main:
             raise TrackingError(f"{self.folder} is served already, by {others.main}")
         if others.left and not self._stop_leftover:

@@ -18,7 +18,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
 from hmm_exp.detector.detector import Detector, named
 from hmm_exp.errors import LONGEST_LINE, DataError, HmmExpError, one_line
-from hmm_exp.market.clean import Rows
+from hmm_exp.market.clean import StampedRows
 from hmm_exp.market.columns import check_one_series
 from hmm_exp.market.time_column import time_column
 from hmm_exp.serving import rest
@@ -187,7 +187,7 @@ def _check_features(frame: pd.DataFrame, detector: Detector) -> None:
     present = [name for name in detector.recipe.columns if name in frame]
     if time not in frame:
         return
-    rows = Rows(frame, time_column(frame, detector.reading), present, detector.reading)
+    rows = StampedRows(frame, time_column(frame, detector.reading), present, detector.reading)
     rows.need_stamps()
     missing = ~np.isfinite(rows.values) & ~rows.text
     rows.need_cells(

@@ -51,7 +51,7 @@ def run_cell(settings: Config) -> None:
             _end_with(settings.sweep.owner)
             with suppress(OSError):  # for paths as the user wrote them, where the folder is shared
                 os.chdir(HydraConfig.get().runtime.cwd)
-        _Cell(settings, HydraConfig.get().job.num + 1).run()
+        _SweepCell(settings, HydraConfig.get().job.num + 1).run()
 
 
 def _run_alone(settings: Config) -> None:
@@ -90,14 +90,14 @@ def _run_alone(settings: Config) -> None:
 def _fitted_alone(prepared: "Prepared", folder: Path, store: Store, run_id: str) -> "RunResult":
     """Fit and record, watched on a terminal."""
     from hmm_exp.experiment.run import run
-    from hmm_exp.sweep.progress import Pulse
+    from hmm_exp.sweep.progress import ProgressThread
     from hmm_exp.tracking.bundle import write_bundle
 
     if progress.wanted(prepared.config.quiet):
         progress.start(folder, 1)
     try:
         with progress.Line(folder, 1, cell_name(prepared.config)) as line:
-            with Pulse(line, line.watched) as pulse:
+            with ProgressThread(line, line.watched) as pulse:
 
                 def stage(text: str) -> None:
                     _stages.info(text)
@@ -151,7 +151,7 @@ def _end_with(main: str | None) -> None:
 
 
 @dataclass
-class _Cell:
+class _SweepCell:
     """A cell of a sweep, seen from the process that watches over it."""
 
     settings: Config

@@ -77,10 +77,10 @@ class Worker:
         """
         try:
             if not self._ready:
-                self._wait(_Clock(_START_WITHIN), on_progress)
+                self._wait(_Deadline(_START_WITHIN), on_progress)
                 self._ready = True
             self._send(name, arguments)
-            return self._wait(_Clock(within), on_progress)
+            return self._wait(_Deadline(within), on_progress)
         except _CellFailedError as failure:
             raise CellError(str(failure)) from None
         except BaseException:
@@ -107,7 +107,7 @@ class Worker:
             pickle.dump((name, arguments), self._process.stdin)
             self._process.stdin.flush()
 
-    def _wait(self, clock: "_Clock", on_progress: Callable[[str], None]) -> Any:
+    def _wait(self, clock: "_Deadline", on_progress: Callable[[str], None]) -> Any:
         while True:
             try:
                 kind, content = self._answers.get(timeout=min(_TICK, max(0.0, clock.left())))
@@ -133,7 +133,7 @@ class Worker:
                 raise CellError(_how_it_ended(self._process.wait()))
 
 
-class _Clock:
+class _Deadline:
     """What is left of the seconds that a request may take; it stands while the child compiles."""
 
     def __init__(self, within: float | None) -> None:

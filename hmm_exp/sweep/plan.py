@@ -35,7 +35,7 @@ _IN_NAME = {"model.n_states", "model.state_grid", "covariance.type"}
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """A sweep whose settings are all valid.
 
     Attributes
@@ -56,7 +56,7 @@ class Plan:
     repeated: list[str]
 
 
-def plan_sweep(config: DictConfig) -> Plan:
+def plan_sweep(config: DictConfig) -> SweepPlan:
     """Check the settings of all cells, and give Hydra a grid in which no value stands twice.
 
     Raises
@@ -84,10 +84,10 @@ def plan_sweep(config: DictConfig) -> Plan:
     if n_cells > MOST_CELLS:
         raise ConfigError(f"a sweep of {n_cells:,} cells: at most {MOST_CELLS:,}; sweep in parts")
     _write_out(config, choices)
-    return Plan(n_cells, variations, varied, repeated)
+    return SweepPlan(n_cells, variations, varied, repeated)
 
 
-def check_data(plan: Plan) -> tuple[set[str], list[str]]:
+def check_data(plan: SweepPlan) -> tuple[set[str], list[str]]:
     """Prepare every combination of data, features, timeframe and split that is planned once.
 
     Returns

@@ -273,7 +273,7 @@ def _file(folder: Path, ending: str) -> Path:
     return folder / f"{socket.gethostname()}-{os.getpid()}{ending}"
 
 
-class Pulse:
+class ProgressThread:
     """Tells what is being done; a thread looks at the climbs under way, which does not slow them.
 
     Parameters
@@ -295,7 +295,7 @@ class Pulse:
         self._stage = stage
         self._tell(stage)
 
-    def __enter__(self) -> "Pulse":
+    def __enter__(self) -> "ProgressThread":
         if self._watched:
             self._thread.start()
         return self

@@ -25,7 +25,7 @@ from hmm_exp.store.store import (
     store_of,
 )
 from hmm_exp.sweep import child, progress, start
-from hmm_exp.sweep.plan import Plan, check_data, set_up_launcher
+from hmm_exp.sweep.plan import SweepPlan, check_data, set_up_launcher
 from hmm_exp.sweep.resume import changes
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
@@ -35,7 +35,7 @@ from hmm_exp.tracking.runs import sweep_cells, sweep_parent
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
 
-def open_sweep(config: DictConfig, plan: Plan) -> tuple[Config, list[str]]:
+def open_sweep(config: DictConfig, plan: SweepPlan) -> tuple[Config, list[str]]:
     """Check the data, open the sweep's parent run, and tell every cell about it.
 
     What cells must know is appended to the overrides from which Hydra composes them, so that it

@@ -26,7 +26,7 @@ from hmm_exp.errors import HmmExpError, described, refusal
 from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.experiment.run import run
 from hmm_exp.sweep.garbage import collect_seldom
-from hmm_exp.sweep.progress import Pulse
+from hmm_exp.sweep.progress import ProgressThread
 from hmm_exp.tracking.bundle import data_identity, write_bundle
 
 OUT_OF_MEMORY_FIRST = "500"  # of -1000..1000: of all processes the kernel shall take this one
@@ -48,7 +48,7 @@ class _Answers:
                 os._exit(1)
 
 
-class _ToParent(logging.Handler):
+class _ParentHandler(logging.Handler):
     """Passes what the package logs on to the parent's terminal."""
 
     def __init__(self, answers: _Answers) -> None:
@@ -79,7 +79,7 @@ class _Server:
     def fit(self, folder: Path, watched: bool = False) -> None:
         """Fit what was prepared and leave the bundle in `folder`."""
         assert self.prepared is not None
-        with Pulse(lambda text: self.answers.send("progress", text), watched) as pulse:
+        with ProgressThread(lambda text: self.answers.send("progress", text), watched) as pulse:
 
             def stage(text: str) -> None:
                 with suppress(OSError):  # the disk of the log is full
@@ -147,7 +147,7 @@ def _set_up_logging(answers: _Answers) -> None:
     line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.WARNING, format=line)
     log.setLevel(logging.INFO)
-    log.addHandler(_ToParent(answers))
+    log.addHandler(_ParentHandler(answers))
 
 
 if __name__ == "__main__":

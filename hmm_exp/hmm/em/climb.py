@@ -26,8 +26,8 @@ from hmm_exp.compiling import announce, entry, inlined
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.em import e_step, e_step_log
 from hmm_exp.hmm.em.progress import follow
-from hmm_exp.hmm.em.rows import Rows, aligned_zeros, lay_out
-from hmm_exp.hmm.em.update import KINDS, Model, Prior, Stats, copy, log_prior, update, whiten
+from hmm_exp.hmm.em.rows import PaddedRows, aligned_zeros, lay_out
+from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats, copy, log_prior, update, whiten
 from hmm_exp.hmm.params import GaussianParams
 
 COVAR_FLOOR = 1e-8  # of the data's variance
@@ -106,7 +106,7 @@ class EMResult:
 
 
 def em(
-    X: np.ndarray | Rows,
+    X: np.ndarray | PaddedRows,
     steps: np.ndarray | None,
     start: GaussianParams,
     *,
@@ -150,7 +150,7 @@ def em(
     FitError
         Observations that cannot be used, a start that does not fit them or cannot have made them.
     """
-    rows = X if isinstance(X, Rows) else lay_out(X, _steps(X, steps))
+    rows = X if isinstance(X, PaddedRows) else lay_out(X, _steps(X, steps))
     if start.n_features != rows.centre.size:
         raise FitError(f"start has {start.n_features} features, X has {rows.centre.size}")
     if n_iter < 0 or not covar_floor > 0:
@@ -189,7 +189,9 @@ def announce_compilation() -> None:
     announce(_climb)
 
 
-def absolute_floor(rows: Rows, covariance_type: str, relative: float = COVAR_FLOOR) -> np.ndarray:
+def absolute_floor(
+    rows: PaddedRows, covariance_type: str, relative: float = COVAR_FLOOR
+) -> np.ndarray:
     """Least variance of every feature given the features before it, shape (D,)."""
     floor = relative * np.where(rows.spread > 0, rows.spread, 1.0)
     if covariance_type == "spherical":
@@ -197,7 +199,7 @@ def absolute_floor(rows: Rows, covariance_type: str, relative: float = COVAR_FLO
     return floor
 
 
-class _Work(NamedTuple):
+class _EMBuffers(NamedTuple):
     """All memory of a climb besides the models, allocated once."""
 
     forward: np.ndarray  # ((n + 1) * K, LANES)
@@ -265,10 +267,10 @@ def _steps(X: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
     return one_sequence
 
 
-def _model(params: GaussianParams, centre: np.ndarray) -> Model:
+def _model(params: GaussianParams, centre: np.ndarray) -> EMParams:
     """A copy of the parameters in the kernels' shapes."""
     K, D = params.means.shape
-    return Model(
+    return EMParams(
         startprob=params.startprob.copy(),
         transmat=params.transmat.copy(),
         means=params.means - centre,
@@ -302,11 +304,11 @@ def _floats(values: ArrayLike) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
-def _work(rows: Rows, K: int, n_iter: int, full: bool) -> _Work:
+def _work(rows: PaddedRows, K: int, n_iter: int, full: bool) -> _EMBuffers:
     D = rows.centre.size
     n = rows.code.shape[0] - 1
     stats = Stats(np.zeros(K), np.zeros((K, K)), np.zeros(K), np.zeros((K, D)), np.zeros((K, D, D)))
-    return _Work(
+    return _EMBuffers(
         forward=aligned_zeros((n + 1) * K),
         lanes=e_step.scratch(K, D, full),
         stats=stats,
@@ -319,7 +321,7 @@ def _work(rows: Rows, K: int, n_iter: int, full: bool) -> _Work:
     )
 
 
-def _params(model: Model, centre: np.ndarray, covariance_type: str) -> GaussianParams:
+def _params(model: EMParams, centre: np.ndarray, covariance_type: str) -> GaussianParams:
     """The way back from the kernels' shapes."""
     diagonal = np.diagonal(model.covars, axis1=1, axis2=2)
     covars = {

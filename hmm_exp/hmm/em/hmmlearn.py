@@ -78,7 +78,7 @@ class _PenalisedHMM(GaussianHMM):
         return curr_logprob + log_prior(GaussianParams.from_hmmlearn(self))
 
 
-class _Monitor(ConvergenceMonitor):
+class _HistoryMonitor(ConvergenceMonitor):
     """Keeps the history, logs nothing, and stops as soon as a number makes no sense."""
 
     def report(self, log_prob: float) -> None:
@@ -99,7 +99,7 @@ def _fit(rows, lengths, start, implementation, n_iter, tol) -> tuple[GaussianPar
     )
     model.startprob_, model.transmat_ = start.startprob.copy(), start.transmat.copy()
     model.means_, model.covars_ = start.means.copy(), start.covars
-    model.monitor_, model.log_liks = _Monitor(tol, n_iter, verbose=False), []
+    model.monitor_, model.log_liks = _HistoryMonitor(tol, n_iter, verbose=False), []
     model.fit(rows, lengths)
     run = Run(np.array(model.log_liks), np.array(model.monitor_.history))
     return GaussianParams.from_hmmlearn(model), run

@@ -1,7 +1,7 @@
 """What EM is climbing at this moment in this process, for whoever shows progress.
 
 >>> under_way()             # from another thread, at any time
-[Climbing(place=3, of=10, n_iter=57, log_lik=-41234.5)]
+[EMRunProgress(place=3, of=10, n_iter=57, log_lik=-41234.5)]
 
 The compiled loop counts its iterations and keeps their likelihoods anyway. They are looked at while
 it runs, so being watched costs a fit nothing and changes none of its bits.
@@ -16,7 +16,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Climbing:
+class EMRunProgress:
     """One climb under way.
 
     Attributes
@@ -42,21 +42,21 @@ class Climbing:
 
 
 @dataclass(eq=False)
-class _Climb:
+class _EMRun:
     place: int
     of: int
     counts: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     history: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
-_under_way: list[_Climb] = []  # append and remove are each one step of the interpreter
-_mine: ContextVar[_Climb | None] = ContextVar("climb", default=None)
+_under_way: list[_EMRun] = []  # append and remove are each one step of the interpreter
+_mine: ContextVar[_EMRun | None] = ContextVar("climb", default=None)
 
 
 @contextmanager
 def climbing(place: int, of: int) -> Iterator[None]:
     """Make the climb that this thread is about to do visible until it ends."""
-    climb = _Climb(place, of)
+    climb = _EMRun(place, of)
     token = _mine.set(climb)
     _under_way.append(climb)
     try:
@@ -72,14 +72,14 @@ def follow(counts: np.ndarray, history: np.ndarray) -> None:
         climb.history, climb.counts = history, counts  # whoever sees the counts finds the history
 
 
-def under_way() -> list[Climbing]:
+def under_way() -> list[EMRunProgress]:
     """All climbs of this process that are under way, the oldest first."""
     return [_seen(climb) for climb in list(_under_way)]
 
 
-def _seen(climb: _Climb) -> Climbing:
+def _seen(climb: _EMRun) -> EMRunProgress:
     if not len(climb.counts):
-        return Climbing(climb.place, climb.of)
+        return EMRunProgress(climb.place, climb.of)
     n_iter = int(climb.counts[0])
     log_lik = float(climb.history[n_iter - 1]) if n_iter else None
-    return Climbing(climb.place, climb.of, n_iter, log_lik)
+    return EMRunProgress(climb.place, climb.of, n_iter, log_lik)

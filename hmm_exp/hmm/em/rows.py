@@ -21,7 +21,7 @@ FIRST = 2  # starts a sequence: the state is drawn from startprob
 FILLING = 4  # past the end of the data: a sequence of one missing row that counts for nothing
 
 
-class Rows(NamedTuple):
+class PaddedRows(NamedTuple):
     """The laid-out series.
 
     Attributes
@@ -38,9 +38,9 @@ class Rows(NamedTuple):
     spread
         Variance of every feature over the observed rows, shape (D,).
     n_rows
-        Rows of the series, missing bars included, filling excluded.
+        PaddedRows of the series, missing bars included, filling excluded.
     n_observed
-        Rows with an observation.
+        PaddedRows with an observation.
     """
 
     x: np.ndarray
@@ -52,7 +52,7 @@ class Rows(NamedTuple):
     n_observed: int
 
 
-def lay_out(X: np.ndarray, steps: np.ndarray) -> Rows:
+def lay_out(X: np.ndarray, steps: np.ndarray) -> PaddedRows:
     """Cut the series into lanes.
 
     Parameters
@@ -86,7 +86,7 @@ def lay_out(X: np.ndarray, steps: np.ndarray) -> Rows:
     _fill(X, steps, centre, x, code)
     code[n, :-1] = code[0, 1:]
     special = np.asarray(code.any(axis=1))
-    return Rows(x, code, special, centre, spread, n_rows, n_observed)
+    return PaddedRows(x, code, special, centre, spread, n_rows, n_observed)
 
 
 def aligned_zeros(n_vectors: int) -> np.ndarray:

@@ -31,7 +31,7 @@ _ROUNDING = 1e-12  # of a variance: a pivot below it may be rounding alone
 _SMALLEST_DIVISOR = 1e-5  # hmmlearn's, for "diag" and "spherical"
 
 
-class Model(NamedTuple):
+class EMParams(NamedTuple):
     """Parameters as the kernels use them; K states, D features.
 
     Attributes

@@ -21,7 +21,7 @@ _POINTS = 8
 
 
 @dataclass(frozen=True)
-class Cell:
+class Panel:
     """A rectangle of the sheet in pixels, with the data ranges that it shows."""
 
     left: float
@@ -31,7 +31,7 @@ class Cell:
     xlim: tuple[float, float] = (0.0, 1.0)
     ylim: tuple[float, float] = (0.0, 1.0)
 
-    def scaled(self, xlim: tuple[float, float], ylim: tuple[float, float]) -> "Cell":
+    def scaled(self, xlim: tuple[float, float], ylim: tuple[float, float]) -> "Panel":
         """The same rectangle for other data ranges."""
         return replace(self, xlim=xlim, ylim=ylim)
 
@@ -61,7 +61,7 @@ def add_sheet(figure: Figure) -> Axes:
 
 def cut(
     n: int, columns: int, box: tuple[float, float, float, float], gap: tuple[float, float]
-) -> list[Cell]:
+) -> list[Panel]:
     """`n` equal cells in rows of `columns`, from the top left of `box` (x0, y0, x1, y1).
 
     `gap` is what stays free right of and above each cell, in pixels.
@@ -70,7 +70,7 @@ def cut(
     rows = -(-n // columns)
     width, height = (x1 - x0) / columns, (y1 - y0) / rows
     return [
-        Cell(
+        Panel(
             x0 + (i % columns) * width,
             y1 - (i // columns + 1) * height,
             width - gap[0],
@@ -80,7 +80,7 @@ def cut(
     ]
 
 
-def draw_frames(sheet: Axes, cells: Sequence[Cell]) -> None:
+def draw_frames(sheet: Axes, cells: Sequence[Panel]) -> None:
     """The left and the bottom edge of every cell, as one artist."""
     edges = [
         np.array(
@@ -94,7 +94,7 @@ def draw_frames(sheet: Axes, cells: Sequence[Cell]) -> None:
     draw_lines(sheet, edges, FAINT, linewidths=0.8, zorder=0)
 
 
-def draw_title(sheet: Axes, cell: Cell, text: str, room: float = 0) -> None:
+def draw_title(sheet: Axes, cell: Panel, text: str, room: float = 0) -> None:
     """A line above the cell, shortened to `room` pixels or the cell's width, the wider."""
     short = shorten(text, _POINTS, max(room, cell.width))
     write(sheet, cell.left, cell.bottom + cell.height + 5, short, color=INK)
@@ -102,7 +102,7 @@ def draw_title(sheet: Axes, cell: Cell, text: str, room: float = 0) -> None:
 
 def draw_yticks(
     sheet: Axes,
-    cell: Cell,
+    cell: Panel,
     ticks: Iterable[float],
     names: Sequence[str] | None = None,
 ) -> None:
@@ -113,7 +113,7 @@ def draw_yticks(
 
 def draw_xticks(
     sheet: Axes,
-    cell: Cell,
+    cell: Panel,
     ticks: Iterable[float],
     names: Sequence[str] | None = None,
 ) -> None:
