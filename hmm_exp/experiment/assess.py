@@ -56,7 +56,7 @@ class ModelOutput:
     Attributes
     ----------
     probs
-        Filtered probabilities of every row, shape (T, K); NaN where no model had has_probs yet.
+        Filtered probabilities of every row, shape (T, K); NaN where there is no model yet.
     log_lik
         ln p(x_t | x_1..t-1) of every row in nats of scaled features, shape (T,), NaN as above.
     smoothed
@@ -203,7 +203,7 @@ class Assessment:
     summary
         States, transitions and means in raw units; its path holds the rows with a regime.
     probs
-        Filtered probabilities of every row, shape (T, K); NaN where no model had has_probs yet.
+        Filtered probabilities of every row, shape (T, K); NaN where there is no model yet.
     scores
         Per base bar `available_at, split` and log predictive densities of its next return,
         `model_score, static_score, ewma_score` in nats, NaN for a forecast that has no fit, with
@@ -235,7 +235,7 @@ class Assessment:
 
     @property
     def states(self) -> np.ndarray:
-        """Filtered label of every row, shape (T,); -1 where no model had has_probs yet."""
+        """Filtered label of every row, shape (T,); -1 where there is no model yet."""
         return most_probable(self.probs)
 
 
