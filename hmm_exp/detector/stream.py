@@ -17,8 +17,7 @@ from hmm_exp.detector.kernel import LAST_BAR, LAST_ROW, N_BARS, NEVER, constants
 from hmm_exp.detector.model import StreamModel, read_model
 from hmm_exp.detector.saved import read_state, text_of
 from hmm_exp.errors import DataError, one_line
-from hmm_exp.market.bars import OHLCV, PRICES, Bars
-from hmm_exp.market.clean import moment
+from hmm_exp.market.bars import OHLCV, PRICES, Bars, moment
 from hmm_exp.market.options import ReadOptions, check_choice
 from hmm_exp.market.stamps import read_stamp
 from hmm_exp.stored.document import (

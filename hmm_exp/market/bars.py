@@ -1,4 +1,4 @@
-"""The one shape of market data: validated OHLCV bars, indexed by when they may be used."""
+"""Validated OHLCV bars, indexed by when they may be used; timeframes; words for rows and times."""
 
 import hashlib
 import re
@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import ConfigError
+
+_LONGEST_VALUE = 60  # characters in a message
 
 PRICES = ("open", "high", "low", "close")
 OHLCV = (*PRICES, "volume")
@@ -91,3 +93,23 @@ def timeframe_name(step: pd.Timedelta) -> str:
 def step_in_words(step: pd.Timedelta) -> str:
     """Name of a bar length, or the length itself where it is no whole number of minutes."""
     return str(step) if step.value % 60_000_000_000 else timeframe_name(step)
+
+
+def shown(value: object) -> str:
+    """A value for a message, cut where it is long."""
+    try:
+        text = str(value)
+    except ValueError:  # a whole number of thousands of digits
+        return "a number of too many digits"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `3 rows`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def moment(stamp: int | np.integer) -> str:
+    """Nanoseconds since 1970 as a date and time, UTC."""
+    time = pd.Timestamp(int(stamp), unit="ns")
+    return time.strftime("%Y-%m-%d %H:%M:%S" if time.second else "%Y-%m-%d %H:%M")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import ConfigError, DataError
-from hmm_exp.market.bars import OHLCV, Bars, step_in_words
+from hmm_exp.market.bars import OHLCV, Bars, counted, moment, shown, step_in_words
 from hmm_exp.market.columns import (
     check_one,
     check_one_series,
@@ -28,8 +28,6 @@ from hmm_exp.market.gaps import gap_report, usual_step
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.time_column import TimeColumn, time_column
 from hmm_exp.market.zones import UNREADABLE
-
-_LONGEST_VALUE = 60  # characters in a message
 
 
 class StampedRows:
@@ -165,26 +163,6 @@ class StampedRows:
         value = self.raw.iloc[self.rows[row], column]
         name = shown(self.raw.columns[column])
         return f"first {name}={shown(value)} at {moment(self.stamps[row])}"
-
-
-def shown(value: object) -> str:
-    """A value for a message, cut where it is long."""
-    try:
-        text = str(value)
-    except ValueError:  # a whole number of thousands of digits
-        return "a number of too many digits"
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 row`, `3 rows`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def moment(stamp: int | np.integer) -> str:
-    """Nanoseconds since 1970 as a date and time, UTC."""
-    time = pd.Timestamp(int(stamp), unit="ns")
-    return time.strftime("%Y-%m-%d %H:%M:%S" if time.second else "%Y-%m-%d %H:%M")
 
 
 def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ as many steps as time passed. With `gaps="bridge"` (sessions) neighbours are nei
 import numpy as np
 import pandas as pd
 
-from hmm_exp.market.clean import moment
+from hmm_exp.market.bars import moment
 
 MAX_MISSING = 24
 """More missing bars than these start a new sequence."""

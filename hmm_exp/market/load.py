@@ -20,16 +20,8 @@ import pyarrow.parquet
 
 from hmm_exp.errors import ConfigError, DataError
 from hmm_exp.files import GZIP, PARQUET
-from hmm_exp.market.bars import OHLCV, Bars, timeframe_step
-from hmm_exp.market.clean import (
-    StampedRows,
-    bars_from_frame,
-    counted,
-    moment,
-    shown,
-    span_report,
-    stamped_frame,
-)
+from hmm_exp.market.bars import OHLCV, Bars, counted, moment, shown, timeframe_step
+from hmm_exp.market.clean import StampedRows, bars_from_frame, span_report, stamped_frame
 from hmm_exp.market.columns import (
     OneSeries,
     check_one_series,

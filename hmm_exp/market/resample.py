@@ -12,8 +12,8 @@ import pandas as pd
 
 from hmm_exp.compiling import entry
 from hmm_exp.errors import ConfigError, HistoryError
-from hmm_exp.market.bars import OHLCV, Bars, step_in_words, timeframe_step
-from hmm_exp.market.clean import moment, stamped_frame
+from hmm_exp.market.bars import OHLCV, Bars, moment, step_in_words, timeframe_step
+from hmm_exp.market.clean import stamped_frame
 
 
 def resample(bars: Bars, timeframe: str) -> Bars:

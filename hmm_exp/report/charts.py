@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from bokeh.embed import json_item
 from bokeh.layouts import column
-from bokeh.model import RecordedRun as BokehModel
+from bokeh.model import Model as BokehModel
 from bokeh.models import (
     BasicTicker,
     BoxZoomTool,
