@@ -7,7 +7,7 @@ from hmm_exp.hmm.health import (
     HealthLimits,
     bhattacharyya,
     condition_numbers,
-    dwell_times,
+    expected_dwell,
     hard_faults,
 )
 from hmm_exp.hmm.params import GaussianParams
@@ -88,7 +88,7 @@ def test_limits_are_the_callers():
 
 def test_dwell_times_are_geometric_means():
     params = GaussianParams(**{**HEALTHY, "transmat": [[1.0, 0.0], [0.2, 0.8]]})
-    np.testing.assert_allclose(dwell_times(params), [np.inf, 5.0])
+    np.testing.assert_allclose(expected_dwell(params.transmat), [np.inf, 5.0])
 
 
 def test_condition_numbers_are_ratios_of_eigenvalues():

@@ -10,7 +10,6 @@ from scipy import optimize
 from hmm_exp.errors import FitError
 from hmm_exp.judge.return_forecasts import Baselines, Ewma, ReturnDensities
 from hmm_exp.judge.variance import (
-    ewma_variance,
     next_parkinson,
     variance_gains,
     variance_losses,
@@ -49,7 +48,7 @@ def test_shapes_are_the_plain_formulas():
 
 
 def test_a_market_that_stands_still_keeps_a_variance():
-    variance = ewma_variance(EWMA, np.zeros(5000))
+    variance = EWMA.variance(np.zeros(5000))
     assert variance.min() == (EWMA.floor / EWMA.scale) ** 2 > 0
 
 

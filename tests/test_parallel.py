@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from hmm_exp import compiling
 from hmm_exp.hmm import restarts
-from hmm_exp.hmm.em import climb
+from hmm_exp.hmm.em import run
 from hmm_exp.hmm.fit import fit
 from hmm_exp.hmm.starts import KINDS
 from hmm_exp.parallel import cores, run_ahead, run_all
@@ -165,9 +165,9 @@ def test_the_user_is_told_once_that_the_engine_is_compiled(caplog, monkeypatch, 
         assert [r.getMessage() for r in caplog.records] == [
             "compiling the fitting engine, once on this machine (about 15 s) ..."
         ]
-        climb.announce_compilation()  # compiled by now, or on disk
+        run.announce_compilation()  # compiled by now, or on disk
         fit(*planted(50), n_states=1)
-        climb.announce_compilation()
+        run.announce_compilation()
     assert len(caplog.records) <= 2
 
 

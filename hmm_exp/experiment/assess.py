@@ -31,6 +31,7 @@ from hmm_exp.judge.return_forecasts import (
     per_bar,
     score_bars,
     summarise,
+    take_rows,
 )
 from hmm_exp.judge.split import SPLIT_NAMES, TEST, TRAIN, VAL
 from hmm_exp.judge.states import (
@@ -319,7 +320,7 @@ def _summary(
         transmat=params.transmat,
         stationary=params.stationary(),
         means=raw_means(params.means, scaler.mean_, scaler.scale_),
-        covars=raw_covars(params.covars, params.covariance_type, params.n_states, scaler.scale_),
+        covars=raw_covars(params.full_covars(), scaler.scale_),
         states=states,
         steps=steps,
     )
@@ -327,10 +328,7 @@ def _summary(
 
 def _known_at_close(prepared: Prepared, probs: np.ndarray) -> np.ndarray:
     """Probabilities of the latest complete row at every base bar's close, NaN before the first."""
-    known = np.full((len(prepared.row_of_bar), probs.shape[1]), np.nan)
-    seen = prepared.row_of_bar >= 0
-    known[seen] = probs[prepared.row_of_bar[seen]]
-    return known
+    return take_rows(probs, prepared.row_of_bar)
 
 
 def _scored(

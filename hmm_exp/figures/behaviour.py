@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hmm_exp.figures.model import bars_text, expected_dwell
+from hmm_exp.figures.model import bars_text
 from hmm_exp.figures.panels import (
     Panel,
     add_sheet,
@@ -30,6 +30,7 @@ from hmm_exp.figures.style import (
     regime_colors,
     round_ticks,
 )
+from hmm_exp.hmm.health import expected_dwell
 
 _BASIS_POINT = 1e-4
 _ERRORS_95 = 1.96
@@ -44,7 +45,7 @@ def dwell_times(
     subject: str = "",
     kind: str = "filtered",
 ) -> Figure:
-    """How long visits last against the geometric law of the transition matrix, one cell a state.
+    """How long visits last against the geometric law of the transition matrix, one panel a state.
 
     P(visit of at least n bars) is a_kk^(n-1) under the model: a straight line on the log axis.
 
@@ -75,16 +76,16 @@ def dwell_times(
     )
     sheet = add_sheet(figure)
     least = np.log10(0.5 / max(10, *(len(lengths) for lengths in runs)))
-    cells = cut(n_states, columns, (MARGIN, 50, WIDTH, height - 56), (26, 48))
-    for k, cell in enumerate(cells):
-        cells[k] = cell = cell.scaled((1.0, _longest(runs[k], dwell[k])), (least, 0.0))
-        _draw_survival(sheet, cell, runs[k], transmat[k, k], regime_colors(n_states)[k])
-        draw_title(sheet, cell, f"{labels[k]}: mean {_mean(runs[k])}, law {bars_text(dwell[k])}")
-        draw_xticks(sheet, cell, [1.0, *round_ticks(0.3 * cell.xlim[1], cell.xlim[1], 3)])
+    panels = cut(n_states, columns, (MARGIN, 50, WIDTH, height - 56), (26, 48))
+    for k, panel in enumerate(panels):
+        panels[k] = panel = panel.scaled((1.0, _longest(runs[k], dwell[k])), (least, 0.0))
+        _draw_survival(sheet, panel, runs[k], transmat[k, k], regime_colors(n_states)[k])
+        draw_title(sheet, panel, f"{labels[k]}: mean {_mean(runs[k])}, law {bars_text(dwell[k])}")
+        draw_xticks(sheet, panel, [1.0, *round_ticks(0.3 * panel.xlim[1], panel.xlim[1], 3)])
         if k % columns == 0:
             decades = np.arange(0, least, -1 if least > -4 else -2)
-            draw_yticks(sheet, cell, decades, [f"{10.0**d:g}" for d in decades])
-    draw_frames(sheet, cells)
+            draw_yticks(sheet, panel, decades, [f"{10.0**d:g}" for d in decades])
+    draw_frames(sheet, panels)
     write(sheet, WIDTH / 2, 22, "length of visit n (bars)", ha="center", va="top", fontsize=9)
     write(sheet, 16, height / 2, "share of visits", rotation=90, va="center", fontsize=9)
     return figure
@@ -112,7 +113,7 @@ def survival(runs: np.ndarray, most: int = 300) -> tuple[np.ndarray, np.ndarray]
 
 
 def _longest(runs: np.ndarray, dwell: float) -> float:
-    """Right end of a cell: the longest visit, or three expected ones where none was seen."""
+    """Right end of a panel: the longest visit, or three expected ones where none was seen."""
     if len(runs):
         return float(max(runs.max(), 4))
     return float(max(3 * dwell, 4)) if np.isfinite(dwell) else 10.0
@@ -122,14 +123,14 @@ def _mean(runs: np.ndarray) -> str:
     return bars_text(runs.mean()) if len(runs) else "none seen"
 
 
-def _draw_survival(sheet: Axes, cell: Panel, runs: np.ndarray, stay: float, color: str) -> None:
+def _draw_survival(sheet: Axes, panel: Panel, runs: np.ndarray, stay: float, color: str) -> None:
     """The straight line of the law over the dots of the data."""
     lengths, share = survival(runs)
-    sheet.plot(*cell.at(lengths, np.log10(share)), "o", color=color, markersize=4.5, mew=0)
+    sheet.plot(*panel.at(lengths, np.log10(share)), "o", color=color, markersize=4.5, mew=0)
     if stay > 0:
         slope = np.log10(min(stay, 1.0))
-        end = min(cell.xlim[1], 1 + cell.ylim[0] / slope) if slope < 0 else cell.xlim[1]
-        sheet.plot(*cell.at([1, end], [0, slope * (end - 1)]), color=INK, linewidth=1)
+        end = min(panel.xlim[1], 1 + panel.ylim[0] / slope) if slope < 0 else panel.xlim[1]
+        sheet.plot(*panel.at([1, end], [0, slope * (end - 1)]), color=INK, linewidth=1)
 
 
 def _runs_title(labels: Sequence[str], runs: Sequence[np.ndarray], dwell: np.ndarray) -> str:
@@ -167,17 +168,17 @@ def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str 
         height=height,
     )
     sheet = add_sheet(figure)
-    cells = cut(2, 2, (MARGIN, 36, WIDTH + 36, height - 54), (62, 36))
+    panels = cut(2, 2, (MARGIN, 36, WIDTH + 36, height - 54), (62, 36))
     for i, name in enumerate(("mean", "volatility")):
         middle, half = _in_basis_points(table, name)
         low, high = padded(min(0, (middle - half).min()), max(0, (middle + half).max()))
         low = low if name == "mean" else 0.0
-        cell = cells[i] = cells[i].scaled((-0.5, len(labels) - 0.5), (low, high))
-        _draw_intervals(sheet, cell, table, middle, half, regime_colors(len(labels)))
-        draw_title(sheet, cell, f"{name} of the log return per bar (basis points)")
-        draw_yticks(sheet, cell, round_ticks(*cell.ylim, 5))
-        draw_xticks(sheet, cell, range(len(labels)), labels)
-    draw_frames(sheet, cells)
+        panel = panels[i] = panels[i].scaled((-0.5, len(labels) - 0.5), (low, high))
+        _draw_intervals(sheet, panel, table, middle, half, regime_colors(len(labels)))
+        draw_title(sheet, panel, f"{name} of the log return per bar (basis points)")
+        draw_yticks(sheet, panel, round_ticks(*panel.ylim, 5))
+        draw_xticks(sheet, panel, range(len(labels)), labels)
+    draw_frames(sheet, panels)
     return figure
 
 
@@ -189,17 +190,17 @@ def _in_basis_points(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.nda
     return table[name].to_numpy() / _BASIS_POINT, half / _BASIS_POINT
 
 
-def _draw_intervals(sheet: Axes, cell: Panel, table: pd.DataFrame, middle, half, palette) -> None:
+def _draw_intervals(sheet: Axes, panel: Panel, table: pd.DataFrame, middle, half, palette) -> None:
     """Dots side by side for the parts of the data: the first filled, the others hollow."""
     part = pd.factorize(table["split"])[0]
     x = table["state"].to_numpy() + 0.24 * (part - part.max() / 2)
     colors = [palette[k] for k in table["state"]]
-    if cell.ylim[0] < 0:
-        draw_lines(sheet, [cell.at(cell.xlim, [0, 0])], GREY, linewidths=0.8)
-    bars = [cell.at([at] * 2, [m - h, m + h]) for at, m, h in zip(x, middle, half, strict=True)]
+    if panel.ylim[0] < 0:
+        draw_lines(sheet, [panel.at(panel.xlim, [0, 0])], GREY, linewidths=0.8)
+    bars = [panel.at([at] * 2, [m - h, m + h]) for at, m, h in zip(x, middle, half, strict=True)]
     draw_lines(sheet, bars, colors, linewidths=2)
     faces = [color if p == 0 else "white" for color, p in zip(colors, part, strict=True)]
-    x, y = cell.at(x, middle)
+    x, y = panel.at(x, middle)
     sheet.scatter(x, y, s=52, c=faces, edgecolors=colors, linewidths=1.8, zorder=3)
 
 

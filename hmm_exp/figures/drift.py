@@ -86,19 +86,19 @@ def drift(
     )
     sheet = add_sheet(figure)
     box = (MARGIN - 8, 30, WIDTH + 30, height - 84)
-    cells = cut(n_cells, columns, box, (66, 44))
+    panels = cut(n_cells, columns, box, (66, 44))
     span = _span(time)
     colors = regime_colors(len(labels))
     room = (WIDTH - MARGIN) / columns - 8
     scaled = [
-        *_draw_means(sheet, cells, span, time, means, colors),
-        _draw_dwell(sheet, cells[-2].scaled(span, (0, 1)), time, dwell, colors),
-        _draw_agreement(sheet, cells[-1].scaled(span, (0, 1)), time, agreement),
+        *_draw_means(sheet, panels, span, time, means, colors),
+        _draw_dwell(sheet, panels[-2].scaled(span, (0, 1)), time, dwell, colors),
+        _draw_agreement(sheet, panels[-1].scaled(span, (0, 1)), time, agreement),
     ]
     unit = f"expected dwell (bars of {bar})" if bar else "expected dwell (bars)"
-    for cell, name in zip(scaled, [*features, unit, "agreement with the fit before"], strict=True):
-        draw_title(sheet, cell, name, room=room)
-        _ring(sheet, cell, time[refused])
+    for panel, name in zip(scaled, [*features, unit, "agreement with the fit before"], strict=True):
+        draw_title(sheet, panel, name, room=room)
+        _ring(sheet, panel, time[refused])
     draw_frames(sheet, scaled)
     _draw_time(sheet, scaled, columns, time)
     add_key(figure, labels, colors)
@@ -111,20 +111,20 @@ def _span(time: np.ndarray) -> tuple[float, float]:
     return float(time[0]) - room, float(time[-1]) + room
 
 
-def _draw_means(sheet: Axes, cells: Sequence[Panel], span, time, means, colors) -> list[Panel]:
+def _draw_means(sheet: Axes, panels: Sequence[Panel], span, time, means, colors) -> list[Panel]:
     drawn = []
-    for d, cell in enumerate(cells[: means.shape[2]]):
-        scaled = cell.scaled(span, padded(means[:, :, d].min(), means[:, :, d].max()))
+    for d, panel in enumerate(panels[: means.shape[2]]):
+        scaled = panel.scaled(span, padded(means[:, :, d].min(), means[:, :, d].max()))
         _draw_courses(sheet, scaled, time, means[:, :, d], colors)
         draw_yticks(sheet, scaled, round_ticks(*scaled.ylim, 4))
         drawn.append(scaled)
     return drawn
 
 
-def _draw_dwell(sheet: Axes, cell: Panel, time, dwell, colors) -> Panel:
+def _draw_dwell(sheet: Axes, panel: Panel, time, dwell, colors) -> Panel:
     """On a log axis."""
     logs = np.log10(np.clip(dwell, 1, _LONGEST))
-    scaled = cell.scaled(cell.xlim, padded(logs.min(), logs.max()))
+    scaled = panel.scaled(panel.xlim, padded(logs.min(), logs.max()))
     _draw_courses(sheet, scaled, time, logs, colors)
     ticks = _dwell_ticks(*scaled.ylim)
     names = [bars_text(tick).removesuffix(".0") for tick in ticks]
@@ -132,10 +132,10 @@ def _draw_dwell(sheet: Axes, cell: Panel, time, dwell, colors) -> Panel:
     return scaled
 
 
-def _draw_agreement(sheet: Axes, cell: Panel, time, agreement) -> Panel:
+def _draw_agreement(sheet: Axes, panel: Panel, time, agreement) -> Panel:
     known = np.isfinite(agreement)
     low = min(float(agreement[known].min()), 0.9) if known.any() else 0.0
-    scaled = cell.scaled(cell.xlim, (low - 0.02, 1.02))
+    scaled = panel.scaled(panel.xlim, (low - 0.02, 1.02))
     if known.any():
         _draw_courses(sheet, scaled, time[known], agreement[known][:, None], (INK,))
     ticks = round_ticks(low, 1.0, 3)
@@ -143,9 +143,9 @@ def _draw_agreement(sheet: Axes, cell: Panel, time, agreement) -> Panel:
     return scaled
 
 
-def _draw_courses(sheet: Axes, cell: Panel, time, values, colors) -> None:
+def _draw_courses(sheet: Axes, panel: Panel, time, values, colors) -> None:
     """One line per column of `values` (R, n), with a dot per fit where there are few."""
-    courses = [cell.at(time, column) for column in values.T]
+    courses = [panel.at(time, column) for column in values.T]
     draw_lines(sheet, courses, list(colors), linewidths=1.6, zorder=2)
     if len(time) <= 40:
         x, y = np.hstack(courses)
@@ -153,22 +153,22 @@ def _draw_courses(sheet: Axes, cell: Panel, time, values, colors) -> None:
         sheet.scatter(x, y, s=9, c=dots, linewidths=0, zorder=3)
 
 
-def _ring(sheet: Axes, cell: Panel, time: np.ndarray) -> None:
-    """Mark instants a little above the lower edge of a cell."""
+def _ring(sheet: Axes, panel: Panel, time: np.ndarray) -> None:
+    """Mark instants a little above the lower edge of a panel."""
     if len(time):
-        y = np.full(len(time), cell.bottom + 6)
+        y = np.full(len(time), panel.bottom + 6)
         sheet.scatter(
-            cell.x(time), y, s=20, facecolors="white", edgecolors=GREY, linewidths=1, zorder=4
+            panel.x(time), y, s=20, facecolors="white", edgecolors=GREY, linewidths=1, zorder=4
         )
 
 
-def _draw_time(sheet: Axes, cells: Sequence[Panel], columns: int, time: np.ndarray) -> None:
-    """Name instants under the lowest cell of every column."""
+def _draw_time(sheet: Axes, panels: Sequence[Panel], columns: int, time: np.ndarray) -> None:
+    """Name instants under the lowest panel of every column."""
     if len(time) < 2:
         return
     at, names = time_ticks(int(time[0]), int(time[-1]), most=5)
-    for cell in cells[-columns:]:
-        draw_xticks(sheet, cell, at, names)
+    for panel in panels[-columns:]:
+        draw_xticks(sheet, panel, at, names)
 
 
 def _title(agreement: np.ndarray) -> str:

@@ -190,10 +190,10 @@ def residuals(
         height=height,
     )
     sheet = add_sheet(figure)
-    cells = cut(2 * len(shown), len(shown), (MARGIN, 46, WIDTH + 14, height - 56), (34, 50))
+    panels = cut(2 * len(shown), len(shown), (MARGIN, 46, WIDTH + 14, height - 56), (34, 50))
     reach, room = (-_REACH, _REACH), _memory_range(shown)
-    quantiles = [cell.scaled(reach, reach) for cell in cells[: len(shown)]]
-    memories = [cell.scaled((0.5, _LAGS + 0.5), room) for cell in cells[len(shown) :]]
+    quantiles = [panel.scaled(reach, reach) for panel in panels[: len(shown)]]
+    memories = [panel.scaled((0.5, _LAGS + 0.5), room) for panel in panels[len(shown) :]]
     for one, above, below in zip(shown, quantiles, memories, strict=True):
         draw_title(sheet, above, one.name)
         draw_title(sheet, below, "rejected" if one.rejected else "within limits")
@@ -234,31 +234,31 @@ def _residual_title(judged: Sequence[_Series]) -> str:
     return f"{text}, most {worst.name}: {worst.effect} {worst.size:.2f}"
 
 
-def _draw_quantiles(sheet: Axes, cell: Panel, z: np.ndarray) -> None:
-    """Sample quantiles at evenly spaced normal ones; what leaves the cell is drawn at its edge."""
+def _draw_quantiles(sheet: Axes, panel: Panel, z: np.ndarray) -> None:
+    """Sample quantiles at evenly spaced normal ones; what leaves the panel is drawn at its edge."""
     ends = [-_REACH, _REACH]
-    draw_lines(sheet, [cell.at(ends, ends)], GREY, linewidths=0.8)
+    draw_lines(sheet, [panel.at(ends, ends)], GREY, linewidths=0.8)
     z = z[np.isfinite(z)]
     if len(z) == 0:
         return
     reach = min(-float(ndtri(0.5 / len(z))), _REACH)
     normal = np.linspace(-reach, reach, 161)
     sample = np.clip(np.quantile(z, ndtr(normal)), -_REACH, _REACH)
-    sheet.plot(*cell.at(normal, sample), "o", color=INK, markersize=2.2, mew=0)
+    sheet.plot(*panel.at(normal, sample), "o", color=INK, markersize=2.2, mew=0)
 
 
-def _draw_memory(sheet: Axes, cell: Panel, memory: np.ndarray, limit: float) -> None:
+def _draw_memory(sheet: Axes, panel: Panel, memory: np.ndarray, limit: float) -> None:
     """Autocorrelations as stems side by side; dashed lines at the limit of a rejection."""
-    draw_lines(sheet, [cell.at(cell.xlim, [0, 0])], GREY, linewidths=0.8)
-    edges = [cell.at(cell.xlim, [sign * limit] * 2) for sign in (-1, 1)]
+    draw_lines(sheet, [panel.at(panel.xlim, [0, 0])], GREY, linewidths=0.8)
+    edges = [panel.at(panel.xlim, [sign * limit] * 2) for sign in (-1, 1)]
     draw_lines(sheet, edges, FAINT, linewidths=0.8, linestyles=[(0, (4, 3))])
     for heights, color, shift in zip(memory, (INK, _SQUARES), (-0.2, 0.2), strict=True):
-        stems = [cell.at([lag + shift] * 2, [0, h]) for lag, h in enumerate(heights, start=1)]
+        stems = [panel.at([lag + shift] * 2, [0, h]) for lag, h in enumerate(heights, start=1)]
         draw_lines(sheet, stems, color, linewidths=1.6)
 
 
 def _memory_range(shown: Sequence[_Series]) -> tuple[float, float]:
-    """One range for all cells, wide enough for every autocorrelation and for the limits."""
+    """One range for all panels, wide enough for every autocorrelation and for the limits."""
     every = np.concatenate([[-0.25, 0.25], *(one.memory.ravel() for one in shown)])
     return padded(float(every.min()), float(every.max()), 0.05)
 
@@ -271,8 +271,8 @@ def _label(sheet: Axes, quantiles: Sequence[Panel], memories: Sequence[Panel]) -
     draw_yticks(sheet, quantiles[0], (-3, 0, 3))
     draw_yticks(sheet, memories[0], round_ticks(*memories[0].ylim, 4))
     draw_frames(sheet, [*quantiles, *memories])
-    for cells, name in ((quantiles, "quantile of residuals"), (memories, "autocorrelation")):
-        middle = cells[0].bottom + cells[0].height / 2
+    for panels, name in ((quantiles, "quantile of residuals"), (memories, "autocorrelation")):
+        middle = panels[0].bottom + panels[0].height / 2
         write(sheet, 20, middle, name, rotation=90, ha="center", va="center", fontsize=9)
     write(sheet, WIDTH / 2, 20, "lag (rows)", ha="center", va="top", fontsize=9)
     beneath = quantiles[0].bottom - 18

@@ -31,6 +31,7 @@ from hmm_exp.figures.style import (
     round_ticks,
     set_ticks,
 )
+from hmm_exp.hmm.health import expected_dwell
 
 _LEAST_SHOWN = 5e-5  # transitions below are left blank
 
@@ -72,12 +73,6 @@ def transition_matrix(
     beside = add_axes(figure, left=600, right=100, top=74, bottom=52, xlabel=unit)
     _draw_dwell_bars(beside, dwell)
     return figure
-
-
-def expected_dwell(transmat: np.ndarray) -> np.ndarray:
-    """Mean length of a visit in bars, 1 / (1 - a_kk), infinite for an absorbing state."""
-    with np.errstate(divide="ignore"):
-        return 1.0 / np.maximum(1.0 - np.diag(transmat), 0.0)
 
 
 def _draw_dwell_bars(axes: Axes, dwell: np.ndarray) -> None:
@@ -127,7 +122,7 @@ def state_means(
     unit: str = "z",
     subject: str = "",
 ) -> Figure:
-    """Mean and one standard deviation of every feature in every state, one cell per feature.
+    """Mean and one standard deviation of every feature in every state, one panel per feature.
 
     Parameters
     ----------
@@ -136,7 +131,7 @@ def state_means(
     features, labels
         Names of the D features and of the K states, calm first.
     unit
-        "z": multiples of the train spread, all cells share one scale. "raw": each cell its own.
+        "z": multiples of the train spread, all panels share one scale. "raw": each panel its own.
     subject
         What the data is, for the line under the title.
     """
@@ -150,20 +145,20 @@ def state_means(
         height=height,
     )
     box = (MARGIN - 8, 14, WIDTH, height - 84)
-    cells = cut(len(features), columns, box, (54 if unit == "raw" else 24, 34))
+    panels = cut(len(features), columns, box, (54 if unit == "raw" else 24, 34))
     low, high = (means - sds), (means + sds)
     sheet = add_sheet(figure)
     shared = padded(low.min(), high.max())
-    cells = [
-        cell.scaled((-0.6, len(labels) - 0.4), shared if unit == "z" else padded(*ends))
-        for cell, *ends in zip(cells, low.min(axis=0), high.max(axis=0), strict=True)
+    panels = [
+        panel.scaled((-0.6, len(labels) - 0.4), shared if unit == "z" else padded(*ends))
+        for panel, *ends in zip(panels, low.min(axis=0), high.max(axis=0), strict=True)
     ]
-    draw_frames(sheet, cells)
-    _draw_means(sheet, cells, means, sds)
-    for i, (cell, name) in enumerate(zip(cells, features, strict=True)):
-        draw_title(sheet, cell, name, room=(WIDTH - MARGIN) / columns - 8)
+    draw_frames(sheet, panels)
+    _draw_means(sheet, panels, means, sds)
+    for i, (panel, name) in enumerate(zip(panels, features, strict=True)):
+        draw_title(sheet, panel, name, room=(WIDTH - MARGIN) / columns - 8)
         if unit == "raw" or i % columns == 0:
-            draw_yticks(sheet, cell, round_ticks(*cell.ylim, 3))
+            draw_yticks(sheet, panel, round_ticks(*panel.ylim, 3))
     add_key(figure, labels, regime_colors(len(labels)))
     if unit == "z":
         middle = (height - 84) / 2
@@ -171,18 +166,18 @@ def state_means(
     return figure
 
 
-def _draw_means(sheet: Axes, cells: Sequence[Panel], means: np.ndarray, sds: np.ndarray) -> None:
-    """All whiskers, all dots and all zero lines: three artists at any number of cells."""
+def _draw_means(sheet: Axes, panels: Sequence[Panel], means: np.ndarray, sds: np.ndarray) -> None:
+    """All whiskers, all dots and all zero lines: three artists at any number of panels."""
     n_states, n_features = means.shape
     colors = regime_colors(n_states) * n_features
     at = np.arange(n_states)
-    dots = [cell.at(at, means[:, d]) for d, cell in enumerate(cells)]
+    dots = [panel.at(at, means[:, d]) for d, panel in enumerate(panels)]
     whiskers = [
-        cell.at([k, k], [means[k, d] - sds[k, d], means[k, d] + sds[k, d]])
-        for d, cell in enumerate(cells)
+        panel.at([k, k], [means[k, d] - sds[k, d], means[k, d] + sds[k, d]])
+        for d, panel in enumerate(panels)
         for k in at
     ]
-    zeros = [c.at(c.xlim, [0, 0]) for c in cells if c.ylim[0] < 0 < c.ylim[1]]
+    zeros = [c.at(c.xlim, [0, 0]) for c in panels if c.ylim[0] < 0 < c.ylim[1]]
     draw_lines(sheet, zeros, FAINT, linewidths=0.8, linestyles="dashed", zorder=0)
     draw_lines(sheet, whiskers, colors, linewidths=2)
     x, y = np.hstack(dots)

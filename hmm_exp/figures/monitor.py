@@ -72,20 +72,20 @@ def watch(
     sheet = add_sheet(figure)
     box = (MARGIN, 44, WIDTH - 20, 150 * (len(shown) + 2) + 44)
     span = _span(rows.index)
-    cells = [c.scaled(span, (0, 1)) for c in cut(len(shown) + 2, 1, box, (0, 34))]
+    panels = [c.scaled(span, (0, 1)) for c in cut(len(shown) + 2, 1, box, (0, 34))]
     for i, (frame, column, name, ink) in enumerate(shown):
-        draw_title(sheet, cells[i], f"{name}, nats per bar")
-        cells[i] = _draw_pair(sheet, cells[i], frame, column, ink)
-    _draw_regimes(sheet, cells[-2], rows, colors)
-    draw_title(sheet, cells[-2], "probability of the regimes")
-    cells[-1] = cells[-1].scaled(span, (0, _HIGHEST))
+        draw_title(sheet, panels[i], f"{name}, nats per bar")
+        panels[i] = _draw_pair(sheet, panels[i], frame, column, ink)
+    _draw_regimes(sheet, panels[-2], rows, colors)
+    draw_title(sheet, panels[-2], "probability of the regimes")
+    panels[-1] = panels[-1].scaled(span, (0, _HIGHEST))
     said = "charts, in thresholds: likelihood black, score violet, time in a regime by its colour"
-    draw_title(sheet, cells[-1], said)
-    _draw_charts(sheet, cells[-1], charts)
-    for cell in cells:
-        _mark(sheet, cell, alarm)
-    draw_frames(sheet, cells)
-    _draw_time(sheet, cells[-1], rows.index)
+    draw_title(sheet, panels[-1], said)
+    _draw_charts(sheet, panels[-1], charts)
+    for panel in panels:
+        _mark(sheet, panel, alarm)
+    draw_frames(sheet, panels)
+    _draw_time(sheet, panels[-1], rows.index)
     return figure
 
 
@@ -118,55 +118,55 @@ def _columns(frame: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.
     return days(time), column_means(values, _COLUMNS)
 
 
-def _draw_pair(sheet: Axes, cell: Panel, frame: pd.DataFrame, column: str, ink: str) -> Panel:
-    """Promised under seen; gives the cell with its range."""
+def _draw_pair(sheet: Axes, panel: Panel, frame: pd.DataFrame, column: str, ink: str) -> Panel:
+    """Promised under seen; gives the panel with its range."""
     x, values = _columns(frame, [f"{column}_promised", column])
     low, high = np.nanquantile(values, [0.002, 1.0])  # one crash must not flatten the rest
-    cell = cell.scaled(cell.xlim, padded(low, high))
-    values = np.clip(values, *cell.ylim)
+    panel = panel.scaled(panel.xlim, padded(low, high))
+    values = np.clip(values, *panel.ylim)
     for y, color, width in zip(values.T, (ACCENT, ink), (2.2, 1.0), strict=True):
-        sheet.plot(*cell.at(x, y), color=color, linewidth=width)
-    draw_yticks(sheet, cell, round_ticks(*cell.ylim, 4))
-    return cell
+        sheet.plot(*panel.at(x, y), color=color, linewidth=width)
+    draw_yticks(sheet, panel, round_ticks(*panel.ylim, 4))
+    return panel
 
 
-def _draw_regimes(sheet: Axes, cell: Panel, rows: pd.DataFrame, colors: Sequence[str]) -> None:
+def _draw_regimes(sheet: Axes, panel: Panel, rows: pd.DataFrame, colors: Sequence[str]) -> None:
     """Stacked, calm at the bottom, turbulent at the back."""
     x, values = _columns(rows, [f"p_state_{k}" for k in range(len(colors))])
-    x, values = np.append(x, cell.xlim[1]), np.vstack([values, values[-1:]])
+    x, values = np.append(x, panel.xlim[1]), np.vstack([values, values[-1:]])
     heights = np.cumsum(values, axis=1)
     for k in range(len(colors))[::-1]:
-        across, top = cell.at(x, heights[:, k])
-        sheet.fill_between(across, cell.bottom, top, step="post", color=colors[k], linewidth=0)
-    draw_yticks(sheet, cell, (0, 0.5, 1))
+        across, top = panel.at(x, heights[:, k])
+        sheet.fill_between(across, panel.bottom, top, step="post", color=colors[k], linewidth=0)
+    draw_yticks(sheet, panel, (0, 0.5, 1))
 
 
-def _draw_charts(sheet: Axes, cell: Panel, charts: Sequence[tuple[pd.Series, str]]) -> None:
+def _draw_charts(sheet: Axes, panel: Panel, charts: Sequence[tuple[pd.Series, str]]) -> None:
     """Sums as shares of their thresholds, the highest of every pixel column."""
     for chart, color in reversed(charts):
         size = -(-len(chart) // (4 * _COLUMNS))
         starts = np.arange(0, len(chart), size)
         y = np.minimum(np.maximum.reduceat(chart.to_numpy(), starts), _HIGHEST)
         x = days(_nanoseconds(chart.index)[starts])
-        sheet.plot(*cell.at(x, y), color=color, linewidth=1.3)
-    edge = cell.at(cell.xlim, [1, 1])
+        sheet.plot(*panel.at(x, y), color=color, linewidth=1.3)
+    edge = panel.at(panel.xlim, [1, 1])
     draw_lines(sheet, [edge], _ALARM, linewidths=1, linestyles=[(0, (4, 3))])
-    draw_yticks(sheet, cell, (0, 0.5, 1), ("0", number(0.5), "alarm"))
+    draw_yticks(sheet, panel, (0, 0.5, 1), ("0", number(0.5), "alarm"))
 
 
-def _mark(sheet: Axes, cell: Panel, alarm: pd.Timestamp | None) -> None:
+def _mark(sheet: Axes, panel: Panel, alarm: pd.Timestamp | None) -> None:
     """An upright line at the first alarm."""
     if alarm is not None:
         at = float(days(np.array(alarm.as_unit("ns").value)))
-        draw_lines(sheet, [cell.at([at, at], cell.ylim)], _ALARM, linewidths=1.2)
+        draw_lines(sheet, [panel.at([at, at], panel.ylim)], _ALARM, linewidths=1.2)
 
 
-def _draw_time(sheet: Axes, cell: Panel, time: pd.Index) -> None:
+def _draw_time(sheet: Axes, panel: Panel, time: pd.Index) -> None:
     start, end = _nanoseconds(time)[[0, -1]]
     room = (end - start) // 20  # a name at the very edge would meet another, or leave the figure
     at, names = time_ticks(int(start + room), int(end - room), most=9)
-    draw_xticks(sheet, cell, days(at), names)
-    middle = cell.left + cell.width / 2
+    draw_xticks(sheet, panel, days(at), names)
+    middle = panel.left + panel.width / 2
     sheet.text(middle, 22, "time (UTC)", ha="center", va="top", fontsize=9, color="#6b6b6b")
 
 

@@ -1,11 +1,11 @@
-"""Small multiples in one Axes: a sheet in pixels, cut into cells that each have their own scale.
+"""Small multiples in one Axes: a sheet in pixels, cut into panels that each have their own scale.
 
-An Axes costs 20 ms to draw, a cell costs its labels; 36 features would take a second otherwise.
+An Axes costs 20 ms to draw, a panel costs its labels; 36 features would take a second otherwise.
 
     sheet = add_sheet(figure)
-    for cell in cut(n=6, columns=3, box=(60, 30, 980, 380)):
-        cell = cell.scaled((0, 10), (0, 1))
-        sheet.plot(*cell.at(x, y))
+    for panel in cut(n=6, columns=3, box=(60, 30, 980, 380)):
+        panel = panel.scaled((0, 10), (0, 1))
+        sheet.plot(*panel.at(x, y))
 """
 
 from collections.abc import Iterable, Sequence
@@ -62,9 +62,9 @@ def add_sheet(figure: Figure) -> Axes:
 def cut(
     n: int, columns: int, box: tuple[float, float, float, float], gap: tuple[float, float]
 ) -> list[Panel]:
-    """`n` equal cells in rows of `columns`, from the top left of `box` (x0, y0, x1, y1).
+    """`n` equal panels in rows of `columns`, from the top left of `box` (x0, y0, x1, y1).
 
-    `gap` is what stays free right of and above each cell, in pixels.
+    `gap` is what stays free right of and above each panel, in pixels.
     """
     x0, y0, x1, y1 = box
     rows = -(-n // columns)
@@ -80,8 +80,8 @@ def cut(
     ]
 
 
-def draw_frames(sheet: Axes, cells: Sequence[Panel]) -> None:
-    """The left and the bottom edge of every cell, as one artist."""
+def draw_frames(sheet: Axes, panels: Sequence[Panel]) -> None:
+    """The left and the bottom edge of every panel, as one artist."""
     edges = [
         np.array(
             [
@@ -89,37 +89,37 @@ def draw_frames(sheet: Axes, cells: Sequence[Panel]) -> None:
                 [c.bottom + c.height, c.bottom, c.bottom],
             ]
         )
-        for c in cells
+        for c in panels
     ]
     draw_lines(sheet, edges, FAINT, linewidths=0.8, zorder=0)
 
 
-def draw_title(sheet: Axes, cell: Panel, text: str, room: float = 0) -> None:
-    """A line above the cell, shortened to `room` pixels or the cell's width, the wider."""
-    short = shorten(text, _POINTS, max(room, cell.width))
-    write(sheet, cell.left, cell.bottom + cell.height + 5, short, color=INK)
+def draw_title(sheet: Axes, panel: Panel, text: str, room: float = 0) -> None:
+    """A line above the panel, shortened to `room` pixels or the panel's width, the wider."""
+    short = shorten(text, _POINTS, max(room, panel.width))
+    write(sheet, panel.left, panel.bottom + panel.height + 5, short, color=INK)
 
 
 def draw_yticks(
     sheet: Axes,
-    cell: Panel,
+    panel: Panel,
     ticks: Iterable[float],
     names: Sequence[str] | None = None,
 ) -> None:
-    """Labels left of the cell."""
+    """Labels left of the panel."""
     for tick, name in zip(ticks, names or [number(t) for t in ticks], strict=True):
-        write(sheet, cell.left - 4, float(cell.y(tick)), name, ha="right", va="center")
+        write(sheet, panel.left - 4, float(panel.y(tick)), name, ha="right", va="center")
 
 
 def draw_xticks(
     sheet: Axes,
-    cell: Panel,
+    panel: Panel,
     ticks: Iterable[float],
     names: Sequence[str] | None = None,
 ) -> None:
-    """Labels below the cell."""
+    """Labels below the panel."""
     for tick, name in zip(ticks, names or [number(t) for t in ticks], strict=True):
-        write(sheet, float(cell.x(tick)), cell.bottom - 4, name, ha="center", va="top")
+        write(sheet, float(panel.x(tick)), panel.bottom - 4, name, ha="center", va="top")
 
 
 def write(sheet: Axes, x: float, y: float, text: str, *, color: str = GREY, **style) -> None:

@@ -265,9 +265,9 @@ def bic_by_space(
     winner: tuple[str, str, int] | None = None,
     subject: str = "",
 ) -> Figure:
-    """BIC over the number of states, one cell per observation space, one line per covariance.
+    """BIC over the number of states, one panel per observation space, one line per covariance.
 
-    BIC ranks fits inside one space only, so every cell has its own zero.
+    BIC ranks fits inside one space only, so every panel has its own zero.
 
     Parameters
     ----------
@@ -294,39 +294,39 @@ def bic_by_space(
         height=height,
     )
     sheet = add_sheet(figure)
-    cells = cut(len(spaces), columns, (MARGIN, 40, WIDTH + 30, height - 90), (62, 46))
-    for i, (cell, space) in enumerate(zip(cells, spaces, strict=True)):
+    panels = cut(len(spaces), columns, (MARGIN, 40, WIDTH + 30, height - 90), (62, 46))
+    for i, (panel, space) in enumerate(zip(panels, spaces, strict=True)):
         part = table[table["space"] == space]
-        cells[i] = _draw_space(sheet, cell, part, space, winner)
-    draw_frames(sheet, cells)
+        panels[i] = _draw_space(sheet, panel, part, space, winner)
+    draw_frames(sheet, panels)
     write(sheet, WIDTH / 2, 16, "number of states", ha="center", va="top", fontsize=9)
     _name_covariances(sheet, list(dict.fromkeys(table["covariance"])), height - 70)
     return figure
 
 
-def _draw_space(sheet: Axes, cell: Panel, part: pd.DataFrame, space: str, winner) -> Panel:
-    """The lines of one observation space; returns the cell with its scale."""
+def _draw_space(sheet: Axes, panel: Panel, part: pd.DataFrame, space: str, winner) -> Panel:
+    """The lines of one observation space; returns the panel with its scale."""
     shown = part.assign(excess=part["bic"] - part["bic"].min()).sort_values("n_states")
     several = shown[shown["n_states"] > 1]
     if several["n_states"].nunique() > 1:  # one state would flatten the rest
         shown = several
     states = np.unique(shown["n_states"])
-    cell = cell.scaled(
+    panel = panel.scaled(
         (states[0] - 0.5, states[-1] + 0.5), padded(0, float(shown["excess"].max()) or 1.0)
     )
     for covariance, line in shown.groupby("covariance", sort=False):
         color, dashes, marker = _COVARIANCES.get(str(covariance), (GREY, "-", "D"))
-        x, y = cell.at(line["n_states"], line["excess"])
+        x, y = panel.at(line["n_states"], line["excess"])
         sheet.plot(x, y, color=color, linestyle=dashes, linewidth=1.5)
         for rows, face in ((_eligible(line), color), (~_eligible(line), "white")):
             sheet.plot(x[rows], y[rows], marker, color=color, mfc=face, markersize=6)
         if winner is not None and winner[:2] == (space, covariance):
             won = (line["n_states"] == winner[2]).to_numpy()
             sheet.plot(x[won], y[won], "o", color=ACCENT, markersize=15, mfc="none", mew=2)
-    draw_title(sheet, cell, space)
-    draw_yticks(sheet, cell, round_ticks(0, cell.ylim[1], 4))
-    draw_xticks(sheet, cell, states, [str(k) for k in states])
-    return cell
+    draw_title(sheet, panel, space)
+    draw_yticks(sheet, panel, round_ticks(0, panel.ylim[1], 4))
+    draw_xticks(sheet, panel, states, [str(k) for k in states])
+    return panel
 
 
 def _name_covariances(sheet: Axes, names: Sequence[str], y: float) -> None:
@@ -341,7 +341,7 @@ def _name_covariances(sheet: Axes, names: Sequence[str], y: float) -> None:
 
 def _sweep_title(table: pd.DataFrame, winner: tuple[str, str, int] | None) -> str:
     n_spaces = table["space"].nunique()
-    n_fits = int((table["n_states"] > 1).sum()) or len(table)  # one state is every cell's null
+    n_fits = int((table["n_states"] > 1).sum()) or len(table)  # one state is every panel's null
     fits = f"{n_fits} fits in {n_spaces} observation space{'s' if n_spaces > 1 else ''}"
     if winner is None:
         return f"{fits}: no eligible winner"

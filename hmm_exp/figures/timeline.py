@@ -32,6 +32,7 @@ from hmm_exp.figures.style import (
     set_ticks,
     set_time_axis,
 )
+from hmm_exp.judge.states import occupancy
 
 _LOG_FROM = 3.0  # highest over lowest price that asks for a log axis
 _CERTAIN = 0.9
@@ -267,12 +268,6 @@ def _draw_strips(axes: Axes, time: np.ndarray, *rows: tuple[np.ndarray, int]) ->
     set_time_axis(axes, time)
     axes.set_ylim(0, 2)
     set_ticks(axes, "y", (0.5, 1.5), ("recovered", "planted"))
-
-
-def occupancy(states: np.ndarray, n_states: int) -> np.ndarray:
-    """Share of the bars with a known state that each state holds, shape (n_states,)."""
-    counts = np.bincount(states[states >= 0], minlength=n_states)
-    return counts / max(counts.sum(), 1)
 
 
 def occupancy_title(labels: Sequence[str], shares: np.ndarray) -> str:

@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 from hmm_exp.errors import FitError
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.density import log_density
-from hmm_exp.hmm.em.climb import Priors
+from hmm_exp.hmm.em.run import Priors
 from hmm_exp.hmm.fit import Fit, Search, fit_from
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.starts import StartingPoint, starting_points

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from hmm_exp.errors import FitError
-from hmm_exp.hmm.em.climb import COVAR_FLOOR, Priors, absolute_floor, announce_compilation, em
+from hmm_exp.hmm.em.run import COVAR_FLOOR, Priors, absolute_floor, announce_compilation, em
 from hmm_exp.hmm.em.rows import lay_out
 from hmm_exp.hmm.inference import filter_rows
 from hmm_exp.hmm.params import GaussianParams, log_prior
-from hmm_exp.hmm.restarts import Climb, EMRun, Progress, Start, climb_all
+from hmm_exp.hmm.restarts import RunStart, EMRun, Progress, Start, run_all_starts
 from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, starting_points, starts_from
 
 ENGINES = ("native", "hmmlearn")
@@ -45,7 +45,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Search:
-    """How every start is climbed.
+    """How every start is runs.
 
     Attributes
     ----------
@@ -204,7 +204,7 @@ def fit_from(
     search: Search | None = None,
     progress: Progress | None = None,
 ) -> Fit:
-    """Climb from given starting points and keep the best; parameters and errors as in `fit`."""
+    """RunStart from given starting points and keep the best; parameters and errors as in `fit`."""
     search = search or Search()
     X = np.ascontiguousarray(X, dtype=np.float64)
     steps = np.ascontiguousarray(steps, dtype=np.int64)
@@ -213,16 +213,16 @@ def fit_from(
     if not points:
         raise FitError("no start: n_init is 0 and there is no initial solution")
     native = search.engine == "native"
-    climb, floor = (_native if native else _hmmlearn)(X, steps, search, points[0].params)
-    climbed = climb_all(
+    run, floor = (_native if native else _hmmlearn)(X, steps, search, points[0].params)
+    runs = run_all_starts(
         points,
-        climb,
+        run,
         n_iter=search.n_iter,
         n_rows=len(X),
         threads=search.threads if native else 1,  # hmmlearn's warnings are the whole process's
         progress=progress,
     )
-    return _best_of(climbed, floor)
+    return _best_of(runs, floor)
 
 
 def judge(history: np.ndarray, tol: float) -> str:
@@ -248,12 +248,12 @@ def log_likelihood(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> 
 
 def _native(
     X: np.ndarray, steps: np.ndarray, search: Search, like: GaussianParams
-) -> tuple[Climb, np.ndarray]:
-    """Climb with the compiled engine over rows laid out once, and its covariance floor."""
+) -> tuple[RunStart, np.ndarray]:
+    """RunStart with the compiled engine over rows laid out once, and its covariance floor."""
     announce_compilation()
     rows = lay_out(X, steps)
 
-    def climb(point: StartingPoint, n_iter: int) -> EMRun:
+    def run(point: StartingPoint, n_iter: int) -> EMRun:
         result = em(
             rows,
             None,
@@ -274,16 +274,16 @@ def _native(
         )
         return EMRun(result.params, start)
 
-    return climb, absolute_floor(rows, like.covariance_type, search.covar_floor)
+    return run, absolute_floor(rows, like.covariance_type, search.covar_floor)
 
 
 def _hmmlearn(
     X: np.ndarray, steps: np.ndarray, search: Search, like: GaussianParams
-) -> tuple[Climb, None]:
-    """Climb with hmmlearn; what it reports is measured as the native engine's results are."""
+) -> tuple[RunStart, None]:
+    """RunStart with hmmlearn; what it reports is measured as the native engine's results are."""
     from hmm_exp.hmm.em.hmmlearn import run_start
 
-    def climb(point: StartingPoint, n_iter: int) -> EMRun:
+    def run(point: StartingPoint, n_iter: int) -> EMRun:
         params, run = run_start(X, steps, point.params, n_iter=n_iter, tol=search.tol)
         log_lik = log_likelihood(params, X, steps)
         objective = log_lik + log_prior(params)
@@ -292,13 +292,13 @@ def _hmmlearn(
         log_liks = np.append(run.log_lik, log_lik)
         return EMRun(params, Start(point.kind, log_lik, objective, history, log_liks, status))
 
-    return climb, None
+    return run, None
 
 
-def _best_of(climbed: list[EMRun], floor: np.ndarray | None) -> Fit:
+def _best_of(runs: list[EMRun], floor: np.ndarray | None) -> Fit:
     """The converged one of the starts that agree with the best objective, if there is one."""
-    starts = [one.start for one in climbed]
-    polished = [one for one in climbed if one.start.polished]
+    starts = [one.start for one in runs]
+    polished = [one for one in runs if one.start.polished]
     if not polished:
         raise FitError(f"all {len(starts)} starts failed, the first: {starts[0].reason}")
     top = max(one.start.objective for one in polished)

@@ -82,10 +82,10 @@ def hard_faults(
     ]
 
 
-def dwell_times(params: GaussianParams) -> np.ndarray:
-    """Expected stay in every state in rows, 1 / (1 - a_kk), shape (K,); inf when never left."""
+def expected_dwell(transmat: np.ndarray) -> np.ndarray:
+    """Expected length of a visit in rows, 1 / (1 - a_kk), shape (K,); inf if absorbing."""
     with np.errstate(divide="ignore"):
-        return 1.0 / np.maximum(1.0 - np.diagonal(params.transmat), 0.0)
+        return 1.0 / np.maximum(1.0 - np.diagonal(transmat), 0.0)
 
 
 def condition_numbers(params: GaussianParams) -> np.ndarray:
@@ -157,7 +157,7 @@ def _own_parameters(params: GaussianParams) -> int:
 def _chain_faults(params: GaussianParams, limits: HealthLimits) -> list[str]:
     faults = [
         f"state {k} is expected to last {dwell:.2f} rows (least {limits.min_dwell:g})"
-        for k, dwell in enumerate(dwell_times(params))
+        for k, dwell in enumerate(expected_dwell(params.transmat))
         if dwell < limits.min_dwell
     ]
     try:

@@ -1,6 +1,6 @@
 """Many climbs, side by side in threads, and which of them are carried to the end.
 
-All starts are polished, that is climbed until nothing is left to gain. On long series that would be
+All starts are polished, that is runs until nothing is left to gain. On long series that would be
 wasteful: there every start gets a short run, and the best few are polished.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hmm_exp.errors import FitError
-from hmm_exp.hmm.em.progress import climbing
+from hmm_exp.hmm.em.progress import visible
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.starts import StartingPoint
 from hmm_exp.parallel import run_all
@@ -56,7 +56,7 @@ class Start:
 
     @property
     def converged(self) -> bool:
-        """Whether the climb ended because there was next to nothing left to gain."""
+        """Whether the run ended because there was next to nothing left to gain."""
         return self.status == "tolerance"
 
     @property
@@ -72,25 +72,25 @@ class Start:
 
 @dataclass(frozen=True, eq=False)
 class EMRun:
-    """Parameters where a climb ended, and its record."""
+    """Parameters where a run ended, and its record."""
 
     params: GaussianParams
     start: Start
 
 
-Climb = Callable[[StartingPoint, int], EMRun]
+RunStart = Callable[[StartingPoint, int], EMRun]
 
 
-def climb_all(
+def run_all_starts(
     points: Sequence[StartingPoint],
-    climb: Climb,
+    run: RunStart,
     *,
     n_iter: int,
     n_rows: int,
     threads: int | None,
     progress: Progress | None,
 ) -> list[EMRun]:
-    """Climb from all points, at most `n_iter` iterations each, in their order.
+    """RunStart from all points, at most `n_iter` iterations each, in their order.
 
     `progress` is called in this thread with the place of a start, the number of starts, and the
     log-likelihood reached, whenever one has ended.
@@ -98,56 +98,56 @@ def climb_all(
     sorted_out = n_rows >= LONG and len(points) > N_POLISHED and n_iter > SHORT_RUN
     first = SHORT_RUN if sorted_out else n_iter
 
-    def report(i: int, climbed: EMRun) -> None:
+    def report(i: int, runs: EMRun) -> None:
         if progress is not None:
-            progress(i, len(points), climbed.start.log_lik)
+            progress(i, len(points), runs.start.log_lik)
 
-    climbed = _attempts(climb, points, first, threads, report)
-    return _polished(climbed, climb, n_iter - first, threads) if sorted_out else climbed
+    runs = _attempts(run, points, first, threads, report)
+    return _polished(runs, run, n_iter - first, threads) if sorted_out else runs
 
 
 def _attempts(
-    climb: Climb,
+    run: RunStart,
     points: Sequence[StartingPoint],
     n_iter: int,
     threads: int | None,
     report: Callable[[int, EMRun], None] | None = None,
 ) -> list[EMRun]:
-    """Climb from all points; each climb can be seen while it is under way."""
+    """RunStart from all points; each run can be seen while it is under way."""
 
     def attempt(place: int) -> EMRun:
-        with climbing(place, len(points)):
-            return _attempt(climb, points[place], n_iter)
+        with visible(place, len(points)):
+            return _attempt(run, points[place], n_iter)
 
     return run_all(attempt, range(len(points)), threads, report)
 
 
-def _attempt(climb: Climb, point: StartingPoint, n_iter: int) -> EMRun:
-    """One climb; a start that fails is kept with its reason."""
+def _attempt(run: RunStart, point: StartingPoint, n_iter: int) -> EMRun:
+    """One run; a start that fails is kept with its reason."""
     try:
-        return climb(point, n_iter)
+        return run(point, n_iter)
     except FitError as error:
         nothing = np.empty(0)
         failed = Start(point.kind, -np.inf, -np.inf, nothing, nothing, "failed", str(error))
         return EMRun(point.params, failed)
 
 
-def _polished(climbed: list[EMRun], climb: Climb, n_iter: int, threads: int | None) -> list[EMRun]:
+def _polished(runs: list[EMRun], run: RunStart, n_iter: int, threads: int | None) -> list[EMRun]:
     """Carry on with the best of the short runs."""
-    unfinished = [i for i, one in enumerate(climbed) if one.start.status == "cap"]
-    unfinished.sort(key=lambda i: -climbed[i].start.objective)
+    unfinished = [i for i, one in enumerate(runs) if one.start.status == "cap"]
+    unfinished.sort(key=lambda i: -runs[i].start.objective)
     best = unfinished[:N_POLISHED]
-    points = [StartingPoint(climbed[i].start.kind, climbed[i].params) for i in best]
-    continued = _attempts(climb, points, n_iter, threads)
+    points = [StartingPoint(runs[i].start.kind, runs[i].params) for i in best]
+    continued = _attempts(run, points, n_iter, threads)
     for i in unfinished:
-        climbed[i] = replace(climbed[i], start=replace(climbed[i].start, status="short"))
+        runs[i] = replace(runs[i], start=replace(runs[i].start, status="short"))
     for i, more in zip(best, continued, strict=True):
-        climbed[i] = _joined(climbed[i], more)
-    return climbed
+        runs[i] = _joined(runs[i], more)
+    return runs
 
 
 def _joined(short: EMRun, more: EMRun) -> EMRun:
-    """A short run and what it went on to, as one climb."""
+    """A short run and what it went on to, as one run."""
     if more.start.status == "failed":
         return more
     history = np.r_[short.start.history[:-1], more.start.history]

@@ -1,126 +1,36 @@
-r"""Resampled means of dependent series: the stationary bootstrap.
+r"""Significance of a log score gain: HAC error, lower bound, bootstrap interval, reality check.
 
-A draw of n bars is put together from blocks of neighbours whose starts are uniform and whose
-lengths are geometric; the end of the series is followed by its start (Politis & Romano 1994,
-Journal of the American Statistical Association 89). Block sums come from cumulative sums, so a
-draw costs its number of blocks and not of bars.
+>>> estimate_gain(gain)                      # one gain per bar, shape (N,)
+GainEstimate(n_bars=8760, mean=0.044, error=0.006, bound=0.031, low=0.032, high=0.056)
+>>> reality_check(gains).p_spa               # gains of all cells tried, shape (M, N)
+0.004
 
-The rule of Politis & White (2004) for the mean block length reads the first autocorrelations, and
-misses what is faint and lasts; the caller says how long blocks are, for gains half of the window
-of `significance.window`: the two then weigh slow autocorrelations alike.
+*Error.* `hac_error` is the Newey-West (1987) standard error of the mean with a Bartlett window of
+S = 3 sqrt(n) bars, wide enough for gains that depend on slow regimes.
 
-Intervals of 95 % hold the mean of 1,200 independent bars in 93 % of samples, and in 88 % where slow
-regimes are in the gain; what decides over a model is `significance.GainEstimate.bound`.
+*Bound.* A window that wide makes the t statistic non-normal (Kiefer & Vogelsang 2005), so
+`bound_multiplier` interpolates critical values simulated on worthless forecasts. A model is judged
+by this bound.
 
-Example
--------
->>> bootstrap_interval(gain, block=100)
-(0.031, 0.058)
+*Bootstrap.* A stationary bootstrap sample of n bars consists of blocks with uniform starts and
+geometric lengths; the series is circular (Politis & Romano 1994, Journal of the American
+Statistical Association 89). Block sums come from cumulative sums, so a sample costs its number of
+blocks, not of bars. The mean block length is S / 2, which weighs slow autocorrelations as the HAC
+window does; the rule of Politis & White (2004) misses autocorrelations that are faint and last.
+Intervals of 95 % cover the mean of 1,200 independent bars in 93 % of samples, and in 88 % if the
+gain depends on slow regimes.
+
+*Reality check.* The best of many cells is compared with the best of many worthless cells (White
+2000; the SPA test of Hansen 2005).
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
 import numpy as np
-
 from hmm_exp.compiling import entry
 from hmm_exp.errors import ConfigError
 from hmm_exp.judge.split import SPLIT_NAMES, TEST, VAL
-
-LEAST_KEPT = 0.25  # share of the variance below which blocks are too long for the series
-
-
-def bootstrap_interval(
-    x: np.ndarray, block: float, *, share: float = 0.95, seed: int = 0, n_draws: int = 1000
-) -> tuple[float, float]:
-    """Interval of the mean of a complete series (n,): quantiles of `mean_errors` about it.
-
-    Parameters
-    ----------
-    x
-        In time order, complete.
-    block
-        Mean block length, bars, at least 1.
-    share
-        Of the draws inside the interval.
-    """
-    errors = mean_errors(x[:, None], block, seed=seed, n_draws=n_draws)[:, 0]
-    low, high = x.mean() + np.quantile(errors, [0.5 * (1.0 - share), 0.5 * (1.0 + share)])
-    return float(low), float(high)
-
-
-def mean_errors(x: np.ndarray, block: float, *, seed: int = 0, n_draws: int = 1000) -> np.ndarray:
-    """By how much resampled means miss the mean, (n_draws, M), arguments as in `bootstrap_means`.
-
-    Widened by 1 / sqrt(1 - 2 block / n): blocks of a series about its own mean vary by so much less
-    than those about the true mean.
-    """
-    draws = bootstrap_means(x, block, seed=seed, n_draws=n_draws)
-    kept = max(1.0 - 2.0 * block / len(x), LEAST_KEPT)
-    return (draws - x.mean(axis=0)) / np.sqrt(kept)
-
-
-def bootstrap_means(
-    x: np.ndarray, block: float, *, seed: int = 0, n_draws: int = 1000
-) -> np.ndarray:
-    """Means of `n_draws` resamples of M series, the same bars in all of them; (n_draws, M).
-
-    Parameters
-    ----------
-    x
-        Series in time order, complete, shape (n, M).
-    block
-        Mean block length, bars, at least 1.
-    """
-    centre = x.mean(axis=0)
-    sums = np.zeros((len(x) + 1, x.shape[1]))
-    np.cumsum(x - centre, axis=0, out=sums[1:])
-    means = np.empty((n_draws, x.shape[1]))
-    _fill_means(sums, block, np.random.default_rng(seed), means)
-    return means + centre
-
-
-def resampled(
-    x: np.ndarray, block: float, length: int, *, seed: int = 0, n_draws: int = 1000
-) -> np.ndarray:
-    """Stretches of `length` bars like those of a complete series (n,), shape (n_draws, length)."""
-    out = np.empty((n_draws, length))
-    _fill_stretches(np.ascontiguousarray(x), block, np.random.default_rng(seed), out)
-    return out
-
-
-@entry
-def _fill_stretches(x, block, rng, out):
-    """Neighbour after neighbour, and with chance 1 / block a jump to anywhere."""
-    n = len(x)
-    for draw in range(len(out)):
-        at = int(rng.random() * n)
-        for t in range(out.shape[1]):
-            out[draw, t] = x[at]
-            at = int(rng.random() * n) if rng.random() * block < 1.0 else (at + 1) % n
-
-
-@entry
-def _fill_means(sums, block, rng, means):
-    """One resample after the other; sums (n + 1, M) are cumulative and start at zero."""
-    n, M = len(sums) - 1, sums.shape[1]
-    per_log = 0.0 if block <= 1.0 else 1.0 / np.log(1.0 - 1.0 / block)
-    for draw in range(len(means)):
-        means[draw] = 0.0
-        left = n
-        while left > 0:
-            start = int(rng.random() * n)
-            length = min(1.0 + np.floor(per_log * np.log(1.0 - rng.random())), float(left))
-            left -= int(length)
-            end = start + int(length)
-            around = end > n  # at most once, as a block is at most n long
-            for m in range(M):
-                total = sums[min(end, n), m] - sums[start, m]
-                means[draw, m] += total + sums[end - n, m] if around else total
-        for m in range(M):
-            means[draw, m] /= n
-
 
 BARS = (100, 200, 500, 1000, 2000, 5000, 20_000)
 MULTIPLIERS = {  # level: one value for each of BARS; their simulation error is .02 to .05
@@ -129,12 +39,12 @@ MULTIPLIERS = {  # level: one value for each of BARS; their simulation error is 
     0.01: (6.65, 5.90, 4.10, 3.38, 2.95, 2.63, 2.49),
 }
 NORMAL = {0.05: 1.6449, 0.025: 1.9600, 0.01: 2.3263}  # of infinitely many bars
-
-
 HORIZON = 3.0  # window S in units of sqrt(n)
-MIN_BARS = BARS[0]  # fewer carry no error worth the name
+MIN_BARS = BARS[0]  # fewer give no usable error
 LEVEL = 0.025
-ROUNDING = 1e-9  # least error: a gain below it is rounding
+ROUNDING = 1e-9  # least error: a smaller gain is rounding
+LEAST_KEPT = 0.25  # share of the variance below which blocks are too long for the series
+_STILL = 1e-9  # a smaller deviation is rounding: the cell equals the baseline
 
 
 @dataclass(frozen=True)
@@ -144,13 +54,13 @@ class GainEstimate:
     Attributes
     ----------
     n_bars
-        Bars that were scored.
+        Scored bars.
     mean
         Mean gain per bar; positive is better.
     error
         Its standard error under autocorrelation.
     bound
-        One-sided lower bound: above zero in at most `level` of worthless gains.
+        One-sided lower bound; above zero for at most `level` of worthless forecasts.
     low, high
         95 % interval of the block bootstrap.
     """
@@ -163,7 +73,7 @@ class GainEstimate:
     high: float
 
     def metrics(self, name: str) -> dict[str, float]:
-        """Flat names of a run record: `{name}`, `{name}_error`, `_bound`, `_low`, `_high`."""
+        """Metrics `{name}`, `{name}_error`, `_bound`, `_low`, `_high`."""
         return {
             name: self.mean,
             f"{name}_error": self.error,
@@ -181,8 +91,8 @@ def estimate_gain(
     Parameters
     ----------
     gain
-        Gain per bar in time order, shape (N,). NaN (not scored) is left out, and the bars on
-        both sides of it count as neighbours.
+        Gain per bar in time order, shape (N,). Unscored bars (NaN) are left out; the bars on
+        either side count as neighbours.
     level
         Of the lower bound, one-sided: .05, .025 or .01.
     seed, n_draws
@@ -209,16 +119,16 @@ def gain_metrics(
     parts: Sequence[int] = (VAL, TEST),
     **how,
 ) -> dict[str, float]:
-    """Metrics of several gains on several parts: `{gain}_{part}` and what belongs to it.
+    """Metrics of several gains on several parts: `{gain}_{part}` and its uncertainty.
 
     Parameters
     ----------
     gains
         Gain per bar by name, such as `return_gain`, each of shape (N,).
     split
-        Code of the part that every bar's target is in, shape (N,).
+        Code of the part of every bar's target, shape (N,).
     parts
-        Codes of the parts to report; one with fewer than `MIN_BARS` scored bars is left out.
+        Codes of the parts to report; a part with fewer than `MIN_BARS` scored bars is left out.
     **how
         As for `estimate_gain`.
     """
@@ -231,76 +141,21 @@ def gain_metrics(
     return metrics
 
 
-def hac_error(gain: np.ndarray, lags: int | None = None) -> float:
-    """Newey-West standard error of the mean of a complete series (n,).
-
-    Parameters
-    ----------
-    gain
-        In time order, complete.
-    lags
-        Window S: autocovariances of up to S - 1 bars count. By default 3 sqrt(n).
-    """
-    n = len(gain)
-    lags = window(n) if lags is None else lags
-    deviation = np.ascontiguousarray(gain - gain.mean())
-    return max(math.sqrt(_squared_window_sums(deviation, lags) / lags) / n, ROUNDING)
-
-
-def window(n_bars: int) -> int:
-    """The window S for a series of n bars."""
-    return min(math.ceil(HORIZON * math.sqrt(n_bars)), n_bars)
-
-
-def bound_multiplier(n_bars: int, level: float = LEVEL) -> float:
-    """How many errors the one-sided lower bound lies below the mean of n bars.
-
-    Linear in 1 / sqrt(n) between the simulated numbers of bars, and on to the normal quantile of
-    infinitely many. Below the least number it stays what it is there.
-
-    Raises
-    ------
-    ConfigError
-        For a level that was not simulated.
-    """
-    if level not in MULTIPLIERS:
-        raise ConfigError(f"level {level} has no simulated critical values: {list(MULTIPLIERS)}")
-    places = [0.0, *(1.0 / math.sqrt(n) for n in reversed(BARS))]
-    values = [NORMAL[level], *reversed(MULTIPLIERS[level])]
-    return float(np.interp(1.0 / math.sqrt(n_bars), places, values))
-
-
-@entry
-def _squared_window_sums(x, width):
-    """Sum of squares of the sums over `width` neighbours, those at the ends shorter."""
-    n = len(x)
-    inside = total = 0.0
-    for t in range(n + width - 1):
-        if t < n:
-            inside += x[t]
-        if t >= width:
-            inside -= x[t - width]
-        total += inside * inside
-    return total
-
-
-_STILL = 1e-9  # deviations below it are rounding: such a cell equals the baseline
-
-
 @dataclass(frozen=True)
 class RealityCheck:
-    """How lucky the best of M cells would have to be.
+    """Test of the best of M cells against luck.
 
     Attributes
     ----------
     best
         Row of the cell with the highest mean gain.
     n_cells, n_bars
-        Cells tried, and bars that all of them score.
+        Cells tried, and bars scored by all of them.
     gain
         Mean gain of the best.
     p_white, p_spa
-        Share of samples of worthless cells whose best does as well, after White and Hansen.
+        P-values of White (2000) and Hansen (2005): probability of such a best gain if all cells
+        are worthless.
     """
 
     best: int
@@ -317,13 +172,13 @@ def reality_check(gains: np.ndarray, *, seed: int = 0, n_draws: int = 1000) -> R
     Parameters
     ----------
     gains
-        Gain per bar of every cell tried, also the failed and ugly ones that have a score, shape
-        (M, N); a bar with NaN in any cell is left out of all.
+        Gain per bar of every cell tried, including rejected cells that have a score, shape
+        (M, N). A bar with NaN in any cell is left out of all.
 
     Returns
     -------
     RealityCheck or None
-        None without a cell, or with fewer than `MIN_BARS` common bars.
+        None without cells or with fewer than `MIN_BARS` common bars.
     """
     gains = np.asarray(gains, dtype=np.float64)
     common = np.ascontiguousarray(gains[:, np.isfinite(gains).all(axis=0)].T)  # (n, M)
@@ -344,7 +199,7 @@ def reality_check(gains: np.ndarray, *, seed: int = 0, n_draws: int = 1000) -> R
 
 
 def _p_spa(means: np.ndarray, errors: np.ndarray, spread: np.ndarray, n_bars: int) -> float:
-    """Hansen's consistent p-value, every cell in units of `spread`."""
+    """Hansen's consistent p-value, with every cell scaled by its `spread`."""
     limit = errors.std(axis=0) * math.sqrt(2.0 * math.log(math.log(n_bars)))
     hopeless = np.where(means < -limit, means, 0.0)
     statistic = max(float((means / spread).max()), 0.0)
@@ -353,3 +208,147 @@ def _p_spa(means: np.ndarray, errors: np.ndarray, spread: np.ndarray, n_bars: in
 
 def _p_value(statistic: float, worthless: np.ndarray) -> float:
     return float((1 + np.count_nonzero(worthless >= statistic)) / (1 + len(worthless)))
+
+
+def hac_error(gain: np.ndarray, lags: int | None = None) -> float:
+    """Newey-West standard error of the mean of a complete series (n,).
+
+    Parameters
+    ----------
+    gain
+        In time order, complete.
+    lags
+        Window S: autocovariances up to lag S - 1 count. By default 3 sqrt(n).
+    """
+    n = len(gain)
+    lags = window(n) if lags is None else lags
+    deviation = np.ascontiguousarray(gain - gain.mean())
+    return max(math.sqrt(_squared_window_sums(deviation, lags) / lags) / n, ROUNDING)
+
+
+def window(n_bars: int) -> int:
+    """The window S for a series of n bars."""
+    return min(math.ceil(HORIZON * math.sqrt(n_bars)), n_bars)
+
+
+def bound_multiplier(n_bars: int, level: float = LEVEL) -> float:
+    """Critical value: errors between the mean of n bars and its one-sided lower bound.
+
+    Linear in 1 / sqrt(n) between the simulated numbers of bars and the normal quantile at
+    infinity; constant below the least simulated number.
+
+    Raises
+    ------
+    ConfigError
+        For a level that was not simulated.
+    """
+    if level not in MULTIPLIERS:
+        raise ConfigError(f"level {level} has no simulated critical values: {list(MULTIPLIERS)}")
+    places = [0.0, *(1.0 / math.sqrt(n) for n in reversed(BARS))]
+    values = [NORMAL[level], *reversed(MULTIPLIERS[level])]
+    return float(np.interp(1.0 / math.sqrt(n_bars), places, values))
+
+
+@entry
+def _squared_window_sums(x, width):
+    """Sum of squared moving sums over `width` neighbours, partial windows at the ends included."""
+    n = len(x)
+    inside = total = 0.0
+    for t in range(n + width - 1):
+        if t < n:
+            inside += x[t]
+        if t >= width:
+            inside -= x[t - width]
+        total += inside * inside
+    return total
+
+
+def bootstrap_interval(
+    x: np.ndarray, block: float, *, share: float = 0.95, seed: int = 0, n_draws: int = 1000
+) -> tuple[float, float]:
+    """Bootstrap interval of the mean of a complete series (n,).
+
+    Parameters
+    ----------
+    x
+        In time order, complete.
+    block
+        Mean block length, bars, at least 1.
+    share
+        Of the draws inside the interval.
+    """
+    errors = mean_errors(x[:, None], block, seed=seed, n_draws=n_draws)[:, 0]
+    low, high = x.mean() + np.quantile(errors, [0.5 * (1.0 - share), 0.5 * (1.0 + share)])
+    return float(low), float(high)
+
+
+def mean_errors(x: np.ndarray, block: float, *, seed: int = 0, n_draws: int = 1000) -> np.ndarray:
+    """Errors of resampled means, (n_draws, M); arguments as in `bootstrap_means`.
+
+    Widened by 1 / sqrt(1 - 2 block / n), since blocks vary less about the sample mean than about
+    the true mean.
+    """
+    draws = bootstrap_means(x, block, seed=seed, n_draws=n_draws)
+    kept = max(1.0 - 2.0 * block / len(x), LEAST_KEPT)
+    return (draws - x.mean(axis=0)) / np.sqrt(kept)
+
+
+def bootstrap_means(
+    x: np.ndarray, block: float, *, seed: int = 0, n_draws: int = 1000
+) -> np.ndarray:
+    """Means of `n_draws` joint resamples of M series, shape (n_draws, M).
+
+    Parameters
+    ----------
+    x
+        Series in time order, complete, shape (n, M).
+    block
+        Mean block length, bars, at least 1.
+    """
+    centre = x.mean(axis=0)
+    sums = np.zeros((len(x) + 1, x.shape[1]))
+    np.cumsum(x - centre, axis=0, out=sums[1:])
+    means = np.empty((n_draws, x.shape[1]))
+    _fill_means(sums, block, np.random.default_rng(seed), means)
+    return means + centre
+
+
+def resampled(
+    x: np.ndarray, block: float, length: int, *, seed: int = 0, n_draws: int = 1000
+) -> np.ndarray:
+    """Bootstrap samples of `length` bars from a complete series (n,), shape (n_draws, length)."""
+    out = np.empty((n_draws, length))
+    _fill_stretches(np.ascontiguousarray(x), block, np.random.default_rng(seed), out)
+    return out
+
+
+@entry
+def _fill_stretches(x, block, rng, out):
+    """Take the next bar, or with probability 1 / block any bar."""
+    n = len(x)
+    for draw in range(len(out)):
+        at = int(rng.random() * n)
+        for t in range(out.shape[1]):
+            out[draw, t] = x[at]
+            at = int(rng.random() * n) if rng.random() * block < 1.0 else (at + 1) % n
+
+
+@entry
+def _fill_means(sums, block, rng, means):
+    """Fill means (n_draws, M) from cumulative sums (n + 1, M) that start at zero."""
+    n, M = len(sums) - 1, sums.shape[1]
+    per_log = 0.0 if block <= 1.0 else 1.0 / np.log(1.0 - 1.0 / block)
+    for draw in range(len(means)):
+        means[draw] = 0.0
+        left = n
+        while left > 0:
+            start = int(rng.random() * n)
+            length = min(1.0 + np.floor(per_log * np.log(1.0 - rng.random())), float(left))
+            left -= int(length)
+            end = start + int(length)
+            around = end > n  # at most once, as a block is at most n long
+            for m in range(M):
+                total = sums[min(end, n), m] - sums[start, m]
+                means[draw, m] += total + sums[end - n, m] if around else total
+        for m in range(M):
+            means[draw, m] /= n

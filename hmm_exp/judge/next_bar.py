@@ -1,4 +1,8 @@
-r"""What the bar after each state did: mean, volatility, hit rate and Sharpe, each with its error.
+r"""Next-bar returns by state with their errors, and the detection delay of planted switches.
+
+>>> next_bar_table(states, next_return, n_states=2, bars_per_year=8766)
+>>> detection_delay(planted, named_as_planted(planted, states)).median_bars
+14.0
 
 Standard errors, n returns r with mean m, variance v, fourth central moment m4:
 
@@ -7,7 +11,10 @@ Standard errors, n returns r with mean m, variance v, fourth central moment m4:
     hit rate    sqrt(p (1 - p) / n)                       p = share of r > 0
     Sharpe      sqrt((1 + S^2 / 2) / n)                   Lo 2002, iid returns
 
-Annualised Sharpe and its error are those per bar times sqrt(bars per year).
+The annualised Sharpe ratio and its error are those per bar times sqrt(bars per year).
+
+The delay of a switch is the number of bars until the filtered label first equals the new planted
+regime. A switch is missed if the regime ends before that.
 """
 
 import math
@@ -35,21 +42,21 @@ def next_bar_table(
     Parameters
     ----------
     states
-        Filtered label known at the close of every base bar, shape (N,); negative where none.
+        Filtered label known at the close of every base bar, shape (N,); negative if unknown.
     next_return
-        ln(C_{i+1} / C_i), shape (N,), NaN where none.
+        ln(C_{i+1} / C_i), shape (N,), NaN where unknown.
     n_states
         Number of states, the rows of the table.
     bars_per_year
-        For the annualised Sharpe; None leaves its columns NaN.
+        For the annualised Sharpe ratio; None leaves its columns NaN.
     mask
-        Bars that count, such as those of train, shape (N,); by default all.
+        Bars to count, such as those of train, shape (N,); by default all.
 
     Returns
     -------
     DataFrame
-        One row per state (index `state`), columns `COLUMNS`. NaN where a statistic does not
-        exist: no return, errors of a single one, Sharpe without volatility.
+        One row per state (index `state`), columns `COLUMNS`. Undefined statistics are NaN: without
+        returns, errors of a single return, Sharpe ratio without volatility.
     """
     counted = np.isfinite(next_return)
     if mask is not None:
@@ -63,7 +70,7 @@ def next_bar_table(
 
 
 def _statistics(returns: np.ndarray, bars_per_year: float | None) -> dict[str, float]:
-    """The row of one state; what does not exist is left out."""
+    """The defined statistics of one state."""
     n = len(returns)
     row: dict[str, float] = {"n": n}
     if n == 0:
@@ -107,11 +114,11 @@ class DetectionDelay:
     Attributes
     ----------
     n_switches
-        Switches that were seen or missed.
+        Switches detected or missed.
     missed_share
-        Share of them that the label never followed; None without a switch.
+        Share of missed switches; None without a switch.
     median_bars, mean_bars
-        Delay of those that were seen; None when none was.
+        Delay of the detected switches; None if all are missed.
     """
 
     n_switches: int
@@ -120,7 +127,7 @@ class DetectionDelay:
     mean_bars: float | None
 
     def metrics(self) -> dict[str, float]:
-        """Flat names of a run record; what does not exist is left out."""
+        """Metrics by name; undefined ones are left out."""
         named = {
             "detection_delay_median": self.median_bars,
             "detection_delay_mean": self.mean_bars,
@@ -130,7 +137,7 @@ class DetectionDelay:
 
 
 def detection_delay(planted: np.ndarray, labels: np.ndarray) -> DetectionDelay:
-    """Delays of the filtered label behind planted regimes.
+    """Measure how late the filtered label follows planted regimes.
 
     Parameters
     ----------
@@ -138,7 +145,7 @@ def detection_delay(planted: np.ndarray, labels: np.ndarray) -> DetectionDelay:
         True regime of consecutive bars, shape (N,).
     labels
         Filtered label of the same bars in the planted numbering (see `named_as_planted`), shape
-        (N,); negative where none.
+        (N,); negative if unknown.
     """
     first = np.flatnonzero(np.diff(planted)) + 1
     end = np.append(first, len(planted))[1:]
@@ -156,17 +163,17 @@ def detection_delay(planted: np.ndarray, labels: np.ndarray) -> DetectionDelay:
 
 
 def named_as_planted(planted: np.ndarray, states: np.ndarray) -> np.ndarray:
-    """States renamed after the planted regime that they fall on most often, shape (N,).
+    """Relabel each state as the planted regime it coincides with most often, shape (N,).
 
-    For models with another number of states than were planted; several states may share a name,
-    and a regime that no state is named after is always missed. Of equals the calmer regime wins.
+    For models whose number of states differs from the planted one: several states may share a
+    regime, and a regime without a state is always missed. Ties go to the calmer regime.
 
     Parameters
     ----------
     planted
         True regime of every bar, shape (N,).
     states
-        Filtered state of every bar, shape (N,); a negative one stays as it is.
+        Filtered state of every bar, shape (N,); negative values stay.
     """
     known = states >= 0
     if not known.any():

@@ -1,28 +1,25 @@
-r"""Forecast pseudo-residuals: standard normal and independent where the model is right.
+r"""Forecast pseudo-residuals: standard normal and independent under a correct model.
 
-The forecast distribution of what comes next, taken at what came, is uniform under the model; its
-normal quantile is the pseudo-residual (Zucchini, MacDonald & Langrock 2016, section 6.2.3):
-
-    u_t = P(X_t <= x_t | x_1..t-1),      z_t = Phi^-1(u_t).
-
-For feature d of row t the forecast is the mixture of the states' Gaussian marginals, weighted with
-the *predicted* probabilities p(z_t | x_1..t-1); for the next base return it is the yardstick's
-mixture of Student-t with the probabilities known at the bar's close. The smaller tail of u is the
-one computed, so residuals are exact far beyond eight deviations.
-
-At 20,000 rows every test rejects every model, so effects are judged by size: how far the
-distribution of z is from normal (Kolmogorov-Smirnov distance, share beyond three deviations), and
-how much of its level and of its size (z^2) can be told from the five rows before. Features of
-rolling windows share bars with their neighbours and cannot pass the latter: that is no fault of the
-test, but of a model which takes them for independent given the state, and it is why BIC on them
-asks for ever more states.
-
-Example
--------
 >>> z = feature_residuals(params, X, steps, filtered.probs)          # (T, D)
 >>> effects = residual_effects(z[:, 0])
 >>> rejections("close_logret_current_1H", effects)
 ['close_logret_current_1H: squared residuals remember the last rows, 0.31 (limit 0.20)']
+
+The forecast distribution function at the observed value is uniform under the model; its normal
+quantile is the pseudo-residual (Zucchini, MacDonald & Langrock 2016, section 6.2.3):
+
+    u_t = P(X_t <= x_t | x_1..t-1),      z_t = Phi^-1(u_t).
+
+For feature d of row t the forecast is the mixture of the states' Gaussian marginals, weighted with
+the *predicted* probabilities p(z_t | x_1..t-1). For the next base return it is the mixture of the
+return densities with the probabilities known at the bar's close. The smaller tail of u is computed,
+so residuals are exact far beyond eight deviations.
+
+With 20,000 rows a significance test rejects every model, so effects are judged by size: the
+distance of z from normal (Kolmogorov-Smirnov distance, share beyond three deviations), and the
+autocorrelation of z and z^2 over five rows. Features of rolling windows share bars with their
+neighbours and fail the latter: the model takes them as independent given the state. For the same
+reason BIC on such features favours ever more states.
 """
 
 from collections.abc import Mapping
@@ -34,31 +31,31 @@ from scipy.special import ndtr, ndtri, stdtr
 
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.judge.return_forecasts import ReturnDensities
+from hmm_exp.judge.return_forecasts import ReturnDensities, mix
 
 LAGS = 5
-FAR = 3.0  # deviations: .27 % of a normal variable lie beyond
-LEAST = 50  # residuals that effects can be measured on
+FAR = 3.0  # deviations: a normal variable exceeds them in .27 % of rows
+LEAST = 50  # fewer residuals are not measured
 
-_TINY = 1e-300  # tail beyond which z stops, at 37 deviations
+_TINY = 1e-300  # smallest tail, at 37 deviations
 
 
 @dataclass(frozen=True)
 class ResidualEffects:
-    """How residuals differ from independent standard normal ones.
+    """Deviations of residuals from independent standard normal ones.
 
     Attributes
     ----------
     n
-        Residuals.
+        Number of residuals.
     ks
-        Largest distance between their distribution and the normal one, 0 to 1.
+        Kolmogorov-Smirnov distance from the normal distribution, 0 to 1.
     tail_share
         Share beyond three deviations; .0027 if normal.
     memory
         Largest absolute autocorrelation of z in the first `LAGS` lags.
     square_memory
-        The same of z^2, see `cut_squares`.
+        The same for z^2, see `cut_squares`.
     """
 
     n: int
@@ -68,7 +65,7 @@ class ResidualEffects:
     square_memory: float
 
     def metrics(self, name: str) -> dict[str, float]:
-        """Flat names of a run record: `residual_{effect}_{name}`."""
+        """Metrics `residual_{effect}_{name}`."""
         return {
             f"residual_{key}_{name}": value for key, value in asdict(self).items() if key != "n"
         }
@@ -76,11 +73,11 @@ class ResidualEffects:
 
 @dataclass(frozen=True)
 class ResidualLimits:
-    """Effects beyond which residuals reject a model, on top of three errors of chance.
+    """Effect sizes at which residuals reject a model, on top of three standard errors.
 
-    A KS distance of .05 is that of a Student-t with three degrees of freedom, or of a deviation
-    that is a fifth too small; an autocorrelation of .2 lets 4 % of the variance be told from a row
-    before.
+    A Student-t with three degrees of freedom has a KS distance of .05, as has a normal forecast
+    with a deviation one fifth too small. An autocorrelation of .2 means that an earlier row
+    explains 4 % of the variance.
     """
 
     ks: float = 0.05
@@ -99,7 +96,7 @@ def feature_residuals(
     params
         The model, of any covariance type.
     X
-        Scaled features, shape (T, D), rows with a NaN missing.
+        Scaled features, shape (T, D); a row with NaN is missing.
     steps
         Chain steps from the row before, shape (T,); 0 starts from the stationary distribution.
     probs
@@ -108,7 +105,7 @@ def feature_residuals(
     Raises
     ------
     FitError
-        When the chain has no unique stationary distribution.
+        If the chain has no unique stationary distribution.
     """
     weights = predicted_probs(params, steps, probs)
     deviation = np.sqrt(np.diagonal(params.full_covars(), axis1=1, axis2=2))  # (K, D)
@@ -123,8 +120,8 @@ def feature_residuals(
 def predicted_probs(params: GaussianParams, steps: np.ndarray, probs: np.ndarray) -> np.ndarray:
     """p(z_t | x_1..t-1) of every row from the filtered probabilities, shape (T, K).
 
-    Row t is made of row t - 1 of `probs`, `steps[t]` chain steps on; the first row of a sequence is
-    the stationary distribution. Raises FitError when that is not unique.
+    Row t is row t - 1 of `probs` advanced by `steps[t]` chain steps; the first row of a sequence is
+    the stationary distribution. Raises FitError if that is not unique.
     """
     predicted = np.tile(params.stationary(), (len(probs), 1))
     for n in np.unique(steps[1:]):
@@ -135,29 +132,29 @@ def predicted_probs(params: GaussianParams, steps: np.ndarray, probs: np.ndarray
 
 
 def return_residuals(
-    yardstick: ReturnDensities | None, probs: np.ndarray, next_return: np.ndarray
+    densities: ReturnDensities | None, probs: np.ndarray, next_return: np.ndarray
 ) -> np.ndarray:
-    """Pseudo-residuals of every bar's next return, shape (N,); NaN where there is no forecast.
+    """Pseudo-residuals of every bar's next return, shape (N,); NaN without a forecast.
 
     Parameters
     ----------
     probs
-        Filtered state probabilities known at the bar's close, shape (N, K), NaN where none.
+        Filtered state probabilities known at the bar's close, shape (N, K), NaN if unknown.
     next_return
-        ln(C_{i+1} / C_i), shape (N,), NaN where none.
+        ln(C_{i+1} / C_i), shape (N,), NaN if unknown.
     """
     residuals = np.full(len(next_return), np.nan)
-    if yardstick is None:
+    if densities is None:
         return residuals
     scored = np.isfinite(next_return) & np.isfinite(probs).all(axis=1)
-    z = (next_return[scored, None] - yardstick.loc) / yardstick.scale
-    tails = _tails(z, stdtr(yardstick.df, -np.abs(z)))
+    z = (next_return[scored, None] - densities.loc) / densities.scale
+    tails = _tails(z, stdtr(densities.df, -np.abs(z)))
     residuals[scored] = _normal_quantile(probs[scored], *tails)
     return residuals
 
 
 def residual_effects(residuals: np.ndarray) -> ResidualEffects | None:
-    """Effect sizes of one series of residuals (T,), NaN left out; None with fewer than `LEAST`."""
+    """Effect sizes of one series (T,) without its NaN; None for fewer than `LEAST` residuals."""
     z = residuals[np.isfinite(residuals)]
     if len(z) < LEAST:
         return None
@@ -171,14 +168,14 @@ def residual_effects(residuals: np.ndarray) -> ResidualEffects | None:
 
 
 def residual_shapes(series: Mapping[str, np.ndarray], lags: int = 20) -> pd.DataFrame:
-    """What a figure of residuals is drawn from, small enough to be kept with a run.
+    """Quantiles and autocorrelations of residuals, the data of their figure.
 
     Returns
     -------
     DataFrame
-        Columns `series, kind, x, value`. Of kind `quantile`, x is a normal quantile and value that
-        of the residuals; of kinds `memory` and `square_memory`, x is a lag in rows and value an
-        autocorrelation. A series of fewer than `LEAST` residuals has no rows.
+        Columns `series, kind, x, value`. For kind `quantile`, x is a normal quantile and value the
+        quantile of the residuals; for `memory` and `square_memory`, x is a lag in rows and value
+        an autocorrelation. A series of fewer than `LEAST` residuals has no rows.
     """
     columns = ["series", "kind", "x", "value"]
     lag, parts = np.arange(1.0, lags + 1.0), []
@@ -204,14 +201,14 @@ def residual_shapes(series: Mapping[str, np.ndarray], lags: int = 20) -> pd.Data
 
 
 def cut_squares(residuals: np.ndarray) -> np.ndarray:
-    """Squares of residuals, at most `FAR` squared, so that single rows do not decide; NaN stays."""
+    """Squares of residuals, at most `FAR` squared to limit the weight of a row; NaN stays."""
     return np.minimum(residuals**2, FAR**2)
 
 
 def autocorrelation(x: np.ndarray, n_lags: int) -> np.ndarray:
-    """Autocorrelations of lags 1..n_lags, shape (n_lags,), over pairs of rows that both exist.
+    """Autocorrelations at lags 1..n_lags over complete pairs of rows, shape (n_lags,).
 
-    Zero for a series without variation, and for a lag without pairs.
+    Zero for a constant series and for a lag without pairs.
     """
     seen = np.isfinite(x)
     deviation = np.where(seen, x - x[seen].mean(), 0.0)
@@ -227,9 +224,9 @@ def autocorrelation(x: np.ndarray, n_lags: int) -> np.ndarray:
 def rejections(
     name: str, effects: ResidualEffects, limits: ResidualLimits | None = None
 ) -> list[str]:
-    """Effects of a series that are too large for the model to be right, in words; [] if none.
+    """Describe the effects of a series that exceed their limits; [] if none does.
 
-    Every limit is widened by three standard errors of chance: 1.5 / sqrt(n) for a KS distance and
+    Every limit is widened by three standard errors: 1.5 / sqrt(n) for a KS distance and
     3 / sqrt(n) for an autocorrelation.
     """
     limits = limits or ResidualLimits()
@@ -261,17 +258,9 @@ def _tails(z: np.ndarray, smaller: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _normal_quantile(weights: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Phi^-1 of the mixture's distribution function, from both its tails, (n, K) each."""
-    below, above = _mixture(weights, lower), _mixture(weights, upper)
+    below, above = mix(weights, lower), mix(weights, upper)
     tail = np.maximum(np.minimum(below, above), _TINY)
     return np.where(below < above, ndtri(tail), -ndtri(tail))
-
-
-def _mixture(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """sum_k weights[:, k] values[:, k], one state after the other: a row's bits are its own."""
-    total = weights[:, 0] * values[:, 0]
-    for k in range(1, weights.shape[1]):
-        total = total + weights[:, k] * values[:, k]
-    return total
 
 
 def _ks_distance(z: np.ndarray) -> float:

@@ -1,7 +1,7 @@
-"""Train, validation and test in time, and the folds of a walk forward.
+"""Split the bars in time into train, validation and test, and into walk-forward folds.
 
-The instants are set on the base bars, before features and timeframes, so that every cell of a
-sweep shares them. Train fits, validation chooses, test judges.
+The instants are set on the base bars, before features and timeframes, so that all cells of a sweep
+share them. Models are fitted on train, chosen on validation and judged on test.
 
 >>> print(make_split(bars.frame.index, SplitConfig(kind="walk_forward", refit_every=2000)))
  refit       train_from         train_to  train_bars   out_of_sample_to  bars part
@@ -25,7 +25,7 @@ SPLIT_NAMES = {BEFORE: "before", TRAIN: "train", VAL: "val", TEST: "test"}
 
 @dataclass(frozen=True)
 class Split:
-    """Instants (UTC): train ends at train_end, validation at val_end, test is what follows."""
+    """Instants (UTC) at which train starts and ends and validation ends; test follows."""
 
     train_start: pd.Timestamp
     train_end: pd.Timestamp
@@ -44,16 +44,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Fold:
-    """One fit of a walk: what it learns from, and the bars that it speaks for.
+    """One refit of a walk forward: its train bars and its out-of-sample block.
 
     Attributes
     ----------
     number
         0 for the first fit.
     first, end, stop
-        Base bars [first, end) are its past, [end, stop) its out-of-sample block.
+        Base bars [first, end) are train, [end, stop) the out-of-sample block.
     split
-        The same as instants: train is the past, val the block, test what comes later.
+        The same as instants: train, the block as validation, and all later bars as test.
     """
 
     number: int
@@ -63,26 +63,26 @@ class Fold:
     split: Split
 
     def rows(self, available_at: pd.DatetimeIndex) -> slice:
-        """Rows of a grid, given when each is complete, that lie in the fold."""
+        """Rows that lie in the fold, given the time when each is complete."""
         edges = pd.DatetimeIndex([self.split.train_start, self.split.val_end])
         return slice(*map(int, available_at.as_unit("ns").searchsorted(edges, side="right")))
 
 
 @dataclass(frozen=True)
 class WalkForward(Split):
-    """Fits one after the other, each from its own past, together out of sample after train.
+    """Successive refits, each on its own past; their blocks cover all bars after train.
 
-    No fold holds a bar after its block, so nothing that a fold is used for can look ahead. Fitted
-    at the close of bar `end - 1`, a fold forecasts the returns of bars end..stop-1.
+    No fold holds a bar after its block, so a fold cannot look ahead. A fold is fitted at the close
+    of bar `end - 1` and forecasts the returns of bars end..stop-1.
 
     Attributes
     ----------
     refit_every
         Base bars of a block; the last block may be shorter.
     window
-        Base bars that a fit sees at most; None: all so far.
+        Most base bars of a fit; None takes all past bars.
     folds
-        In time order; their blocks follow each other without a gap up to the last bar.
+        In time order; their blocks are contiguous up to the last bar.
     time
         When each base bar is complete (UTC).
     """
@@ -93,11 +93,11 @@ class WalkForward(Split):
     time: pd.DatetimeIndex = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Instants as ISO texts, and how the walk steps."""
+        """Instants as ISO texts, with the block length and the window."""
         return super().to_dict() | {"refit_every": self.refit_every, "window": self.window}
 
     def table(self) -> pd.DataFrame:
-        """One row per fold: the bars it learns from, the last one it speaks for, their part."""
+        """One row per fold: its train bars, its out-of-sample bars and their part."""
         first, end, stop = np.array([(f.first, f.end, f.stop) for f in self.folds]).T
         part = self.of(self.time)
         return pd.DataFrame(
@@ -148,18 +148,18 @@ def make_split(available_at: pd.DatetimeIndex, config: SplitConfig) -> Split:
 
 
 def train_option(config: SplitConfig) -> str:
-    """Setting that decides where train ends."""
+    """Name of the setting that decides where train ends."""
     by_date = config.kind == "dates" or config.train_end is not None
     return "split.train_end" if by_date else "split.train"
 
 
 def instant(option: str, text: str) -> pd.Timestamp:
-    """Read the time that an option names, UTC where it names no zone.
+    """Read the time given in an option; without a zone it is UTC.
 
     Raises
     ------
     ConfigError
-        It is no time, or one that depends on when it is read, such as "now".
+        If it is no time, or one that depends on the clock, such as "now".
     """
     try:
         return pd.Timestamp(read_stamp(text), unit="ns", tz="UTC")
@@ -178,7 +178,7 @@ def _by_ratio(config: SplitConfig, available_at: pd.DatetimeIndex, before: pd.Ti
 
 
 def _walk(split: Split, time: pd.DatetimeIndex, config: SplitConfig) -> WalkForward:
-    """Cut what follows train into blocks of `refit_every` bars, a fold for each."""
+    """Cut the bars after train into blocks of `refit_every` bars, one fold each."""
     time = time.as_unit("ns")
     start = int(time.searchsorted(split.train_start, side="right"))
     ends = range(

@@ -1,11 +1,13 @@
-"""A fitted model in numbers a person can read: raw-unit moments and the diagnostics table.
+"""Tables and metrics of a fitted model's states: moments, transitions, dwell, persistence.
 
-Example
--------
 >>> summary = StateSummary(labels, columns, transmat, stationary, means, covars, states, steps)
 >>> diagnostics_table(summary, {"train": next_bar_train, "test": next_bar_test})
               table   row  column     value
   transition_matrix  calm    calm  0.981...
+>>> persistence_metrics(filtered, smoothed, steps)["mean_dwell_bars"]
+41.3
+
+A visit is a maximal stretch of rows with the same label inside one sequence.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +17,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from hmm_exp.hmm.health import expected_dwell
+
 
 @dataclass(frozen=True)
 class StateSummary:
-    """What the tables of a fitted model are made of, states in their order.
+    """A fitted model and its filtered label path, states in order.
 
     Attributes
     ----------
@@ -51,47 +55,19 @@ def raw_means(means: np.ndarray, scaler_mean: np.ndarray, scaler_scale: np.ndarr
     return means * scaler_scale + scaler_mean
 
 
-def raw_covars(
-    covars: np.ndarray, covariance_type: str, n_states: int, scaler_scale: np.ndarray
-) -> np.ndarray:
-    """Covariances of scaled features, in the shape of their type, as raw-unit (K, D, D).
-
-    Parameters
-    ----------
-    covars
-        "diag" (K, D), "full" (K, D, D), "tied" (D, D) or "spherical" (K,): variances, as
-        hmmlearn stores them. (hmmlearn's property `covars_` expands diag and spherical; those
-        (K, D, D) arrays are of type "full" here.)
-    covariance_type
-        One of the four.
-    n_states
-        K.
-    scaler_scale
-        Raw units per scaled unit, shape (D,).
-    """
-    n_features = len(scaler_scale)
-    identity = np.eye(n_features)
-    match covariance_type:
-        case "full":
-            full = covars
-        case "diag":
-            full = covars[:, :, None] * identity
-        case "spherical":
-            full = covars[:, None, None] * identity
-        case "tied":
-            full = np.broadcast_to(covars, (n_states, n_features, n_features))
-        case _:
-            raise ValueError(f"unknown covariance type {covariance_type!r}")
-    return full * np.outer(scaler_scale, scaler_scale)
+def raw_covars(covars: np.ndarray, scaler_scale: np.ndarray) -> np.ndarray:
+    """Covariance matrices of scaled features (K, D, D) in the features' own units, (K, D, D)."""
+    return covars * np.outer(scaler_scale, scaler_scale)
 
 
 def state_tables(summary: StateSummary) -> dict[str, pd.DataFrame]:
-    """Transitions, long-run shares, dwell times and moments, one wide table each, by state."""
+    """Wide tables by state: transitions, long-run shares, dwell times and moments."""
     deviations = np.sqrt(np.diagonal(summary.covars, axis1=1, axis2=2))
+    shares = occupancy(summary.states, len(summary.labels))
     return {
         "transition_matrix": _frame(summary, summary.transmat, summary.labels),
         "stationary": _frame(summary, summary.stationary[:, None], ["share"]),
-        "occupancy": _frame(summary, _shares(summary)[:, None], ["share"]),
+        "occupancy": _frame(summary, shares[:, None], ["share"]),
         "dwell": dwell_table(summary),
         "state_means": _frame(summary, summary.means, summary.columns),
         "state_deviations": _frame(summary, deviations, summary.columns),
@@ -100,7 +76,7 @@ def state_tables(summary: StateSummary) -> dict[str, pd.DataFrame]:
 
 
 def _covariances(summary: StateSummary) -> pd.DataFrame:
-    """Covariances of two features each, raw units: a row per state, a column `a * b` per pair."""
+    """Raw-unit covariances: one row per state, one column `a * b` per pair of features."""
     names = np.asarray(summary.columns, dtype=object)
     first, second = np.triu_indices(len(names), 1)
     pairs = list(names[first] + " * " + names[second])
@@ -108,7 +84,7 @@ def _covariances(summary: StateSummary) -> pd.DataFrame:
 
 
 def dwell_table(summary: StateSummary) -> pd.DataFrame:
-    """Expected and observed dwell in bars, number of visits and share of one-bar visits."""
+    """Expected and observed dwell in bars, number of visits, share of one-bar visits."""
     n_states = len(summary.labels)
     visits = find_visits(summary.states, summary.steps)
     return pd.DataFrame(
@@ -132,7 +108,7 @@ def diagnostics_table(
     summary
         The fitted model and its filtered path.
     next_bar
-        `next_bar_table` per split; becomes the tables `next_bar_{split}`.
+        `next_bar_table` per split, stacked as `next_bar_{split}`.
     """
     tables = state_tables(summary)
     for split, table in (next_bar or {}).items():
@@ -141,7 +117,7 @@ def diagnostics_table(
 
 
 def tidy(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Stack wide tables, row by row; a value that is not finite does not exist and has no row."""
+    """Stack wide tables row by row, without the values that are not finite."""
     parts = [
         pd.DataFrame(
             {
@@ -161,10 +137,6 @@ def _frame(summary: StateSummary, values: np.ndarray, columns: Sequence[str]) ->
     return pd.DataFrame(values, index=list(summary.labels), columns=list(columns))
 
 
-def _shares(summary: StateSummary) -> np.ndarray:
-    return occupancy(summary.states, len(summary.labels))
-
-
 class Visits(NamedTuple):
     """Visits in time order."""
 
@@ -178,34 +150,23 @@ def find_visits(states: np.ndarray, steps: np.ndarray) -> Visits:
     Parameters
     ----------
     states
-        Label of every row, shape (T,), filtered for what can be seen live.
+        Label of every row, shape (T,).
     steps
-        Chain steps from the row before, shape (T,); 0 opens a sequence.
+        Chain steps from the row before, shape (T,); 0 starts a sequence.
     """
     if len(states) == 0:
         return Visits(np.empty(0, np.int64), np.empty(0, np.int64))
     opens = np.r_[True, (states[1:] != states[:-1]) | (steps[1:] == 0)]
     first = np.flatnonzero(opens)
     last = np.r_[first[1:], len(states)] - 1
-    clock = np.cumsum(steps)  # chain time, standing still where a sequence opens
+    clock = np.cumsum(steps)  # chain time, constant where a sequence starts
     return Visits(states[first].astype(np.int64), clock[last] - clock[first] + 1)
 
 
-def dwell_lengths(visits: Visits, n_states: int) -> list[np.ndarray]:
-    """Lengths of every state's visits, bars: K arrays, empty for a state never seen."""
-    return [visits.length[visits.state == state] for state in range(n_states)]
-
-
 def observed_dwell(visits: Visits, n_states: int) -> np.ndarray:
-    """Mean visit per state, bars, shape (K,); NaN for a state never visited."""
+    """Mean length of a visit per state in bars, shape (K,); NaN for a state never visited."""
     count, total = _counts(visits, n_states)
     return np.divide(total, count, out=np.full(n_states, np.nan), where=count > 0)
-
-
-def expected_dwell(transmat: np.ndarray) -> np.ndarray:
-    """Mean visit of the chain, 1 / (1 - a_kk) chain steps, shape (K,); inf when absorbing."""
-    leave = 1.0 - np.diag(transmat)
-    return np.divide(1.0, leave, out=np.full(len(leave), np.inf), where=leave > 0.0)
 
 
 def one_bar_shares(visits: Visits, n_states: int) -> np.ndarray:
@@ -216,26 +177,26 @@ def one_bar_shares(visits: Visits, n_states: int) -> np.ndarray:
 
 
 def occupancy(states: np.ndarray, n_states: int) -> np.ndarray:
-    """Share of the rows that carry each label, shape (K,). A negative label is no label."""
+    """Share of the labelled rows in each state, shape (K,); a negative label means none."""
     count = np.bincount(states[states >= 0], minlength=n_states)
     return count / max(int(count.sum()), 1)
 
 
 def mean_entropy(probs: np.ndarray) -> float:
-    """Mean entropy of the state probabilities (T, K), nats per row: 0 when always sure."""
+    """Mean entropy of the state probabilities (T, K), nats per row."""
     logs = np.log(probs, out=np.zeros_like(probs), where=probs > 0.0)
     return float(-(probs * logs).sum(axis=1).mean())
 
 
 def revision_rate(filtered_states: np.ndarray, smoothed_states: np.ndarray) -> float:
-    """Share of rows whose filtered label the smoothed one overturns in hindsight."""
+    """Share of rows whose smoothed label differs from the filtered one."""
     return float(np.mean(filtered_states != smoothed_states))
 
 
 def persistence_metrics(
     filtered: np.ndarray, smoothed: np.ndarray, steps: np.ndarray
 ) -> dict[str, float]:
-    """One number each, for the run record; what does not exist is left out.
+    """Persistence of the label path in single numbers; undefined ones are left out.
 
     Parameters
     ----------
@@ -248,7 +209,7 @@ def persistence_metrics(
     -------
     dict
         `mean_dwell_bars`, `one_bar_visit_share`, `posterior_entropy` (filtered, nats per row),
-        `revision_rate`, and `switches_per_1000` chain steps where there is a step at all.
+        `revision_rate`, and `switches_per_1000` chain steps if there is any step.
     """
     states = filtered.argmax(axis=1)
     visits = find_visits(states, steps)
@@ -263,7 +224,7 @@ def persistence_metrics(
 
 
 def switches_per_1000(states: np.ndarray, steps: np.ndarray) -> float | None:
-    """Changes of the label per 1000 chain steps; None where there is no step."""
+    """Changes of the label per 1000 chain steps; None without steps."""
     linked = steps[1:] > 0
     if not linked.any():
         return None

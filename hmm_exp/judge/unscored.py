@@ -1,9 +1,9 @@
-"""Why a run lacks scores of the next return: a reason for everything that is missing.
+"""Reasons why a run has no score of the next return.
 
 >>> unscored = {"ewma": "all 700 returns equal 0"}
 >>> why_no_gain(unscored, "ewma")
 'the EWMA Student-t cannot be fitted: all 700 returns equal 0'
->>> why_no_gain(unscored, "static")                  # None: this gain can be measured
+>>> why_no_gain(unscored, "static")                  # None: this gain is known
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ import pandas as pd
 from hmm_exp.errors import FitError, one_line
 
 Fitted = TypeVar("Fitted")
-Unscored = dict[str, str]  # reason by what is missing: RETURN, or a key of FORECASTS
+Unscored = dict[str, str]  # reason by missing item: RETURN, or a key of FORECASTS
 
 RETURN = "return"
 FORECASTS = {
@@ -27,7 +27,7 @@ FORECASTS = {
 def fitted(
     name: str, unscored: Unscored, fit: Callable[..., Fitted], *data: object
 ) -> Fitted | None:
-    """Fit a forecast; where that fails, put the reason into `unscored` and return None."""
+    """Fit a forecast; on failure put the reason into `unscored` and return None."""
     try:
         return fit(*data)
     except FitError as error:
@@ -36,7 +36,7 @@ def fitted(
 
 
 def why_no_return(frame: pd.DataFrame, timeframe: str) -> str:
-    """Reason why a ready feature table gives no next-bar return.
+    """Reason why a given feature table has no next-bar return.
 
     Parameters
     ----------
@@ -55,25 +55,25 @@ def why_no_return(frame: pd.DataFrame, timeframe: str) -> str:
 
 
 def why_no_gain(unscored: Mapping[str, str], baseline: str) -> str | None:
-    """Reason why the gain over a baseline, "static" or "ewma", is unknown; None without one."""
+    """Reason why the gain over a baseline ("static" or "ewma") is unknown; None if it is known."""
     missing = next((name for name in (RETURN, "model", baseline) if name in unscored), None)
     return None if missing is None else _sentence([missing], unscored[missing])
 
 
 def in_words(unscored: Mapping[str, str]) -> list[str]:
-    """One line per reason, with all that it makes missing."""
+    """One line per reason, naming all items it affects."""
     names = [name for name in (RETURN, *FORECASTS) if name in unscored]
     reasons = dict.fromkeys(unscored[name] for name in names)
     return [_sentence([n for n in names if unscored[n] == why], why) for why in reasons]
 
 
 def in_fits(fits: Sequence[tuple[str, Unscored]]) -> Unscored:
-    """Reasons of a walk forward from those of its fits.
+    """Combine the reasons of the fits of a walk forward.
 
     Parameters
     ----------
     fits
-        Time in words and reasons of every fit, in time order.
+        Time as text and reasons of every fit, in time order.
     """
     unscored: Unscored = {}
     for name in (RETURN, *FORECASTS):

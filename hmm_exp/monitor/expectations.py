@@ -35,6 +35,7 @@ from hmm_exp.judge.return_forecasts import (
     fit_return_densities,
     fit_static,
     known_at_close,
+    mix,
 )
 from hmm_exp.judge.unscored import Unscored, fitted
 from hmm_exp.monitor.cusum import MIN_BARS, ControlChart, fit_chart, threshold
@@ -90,11 +91,11 @@ class ExpectedSeries:
 
     def of(self, weights: np.ndarray) -> np.ndarray:
         """What is promised of every bar, from the regimes expected of it (T, K)."""
-        return _mixed(weights, self.by_state) + self.chart.mean
+        return mix(weights, self.by_state) + self.chart.mean
 
     def shortfall(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """What the chart watches: the series less what its regime lets expect."""
-        return y - _mixed(weights, self.by_state)
+        return y - mix(weights, self.by_state)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for JSON."""
@@ -319,7 +320,7 @@ def _promised(
     mass = weights[usable].sum(axis=0)
     sums = (weights[usable] * y[usable, None]).sum(axis=0)
     by_state = np.where(mass > 1.0, sums / np.maximum(mass, 1.0), y[usable].mean())
-    chart = fit_chart(y[counted] - _mixed(weights[counted], by_state), chance=0.25 * CHANCE)
+    chart = fit_chart(y[counted] - mix(weights[counted], by_state), chance=0.25 * CHANCE)
     return ExpectedSeries(float(y[counted].mean()), by_state, chart)
 
 
@@ -350,8 +351,3 @@ def _chain_spread(params: GaussianParams) -> np.ndarray:
     share = params.stationary()
     fundamental = np.linalg.inv(np.eye(params.n_states) - params.transmat + share)
     return np.sqrt(np.maximum(share * (2.0 * np.diag(fundamental) - 1.0 - share), 0.0))
-
-
-def _mixed(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """sum_k weights[t, k] values[k], row by row: the bits of a product over T change with T."""
-    return (weights * values).sum(axis=1)

@@ -103,7 +103,7 @@ class Scratch(NamedTuple):
     warm_up: np.ndarray
 
 
-def scratch(n_states: int, n_features: int, full: bool) -> Scratch:
+def make_scratch(n_states: int, n_features: int, full: bool) -> Scratch:
     """Memory for models of K states and D features, with or without covariances."""
     K, D = n_states, n_features
     factors = [(i, j) for i in range(D) for j in range(i + 1) if full or i == j]
@@ -126,33 +126,33 @@ def scratch(n_states: int, n_features: int, full: bool) -> Scratch:
 
 
 @inlined
-def e_step(rows, model, forward, lanes, stats):
+def e_step(rows, model, forward, work, stats):
     """Log-likelihood in nats, and whether it and `stats` can be relied on.
 
     `forward` holds f in between, shape ((n + 1) * K, LANES): step s at s + 1, what precedes the
     lanes at 0.
     """
-    log_lik = _filter(rows, model, forward, lanes)
-    raised = _smooth(rows, model, forward, lanes, stats)
+    log_lik = _filter(rows, model, forward, work)
+    raised = _smooth(rows, model, forward, work, stats)
     return log_lik, raised <= _MOST_RAISED
 
 
 @inlined
-def _filter(rows, model, forward, lanes):
+def _filter(rows, model, forward, work):
     """Forward sweeps until every lane begins where the one before it ended."""
     K = model.startprob.size
     n = rows.code.shape[0] - 1
-    warm_up = min(lanes.warm_up[0], n)
+    warm_up = min(work.warm_up[0], n)
     before, last = forward[:K], forward[n * K :]
     for k in range(K):
         store(forward, (n - warm_up) * K + k, splat(1.0 / K))
     log_lik = 0.0
     for sweep in range(-1, LANES):  # the first is the warm-up
-        log_lik = _forward(rows, model, forward, lanes, n - warm_up if sweep < 0 else 0, n)
+        log_lik = _forward(rows, model, forward, work, n - warm_up if sweep < 0 else 0, n)
         if sweep >= 0 and _agree(before, last, 0.0):
             break
         if sweep >= 0:
-            lanes.warm_up[0] = min(2 * warm_up, n)
+            work.warm_up[0] = min(2 * warm_up, n)
         for k in range(K):  # lane 0 starts a sequence: any guess will do
             store(before, k, to_next(load(last, k), 1.0 / K))
     return log_lik + math.log(_total(last, LANES - 1))
@@ -180,24 +180,24 @@ def _agree(early, late, slack):
 
 
 @kernel
-def _forward(rows, model, forward, lanes, begin, end):
+def _forward(rows, model, forward, work, begin, end):
     """Filter the steps begin..end of all lanes from what `forward` holds before them.
 
     Gives the log-likelihood, with |f| of the row before the first in place of that of the last.
     """
     K = model.startprob.size
     transmat = model.transmat
-    density = lanes.density
+    density = work.density
     log_lik, powers = splat(0.0), splat(0.0)
     product, first = splat(1.0), splat(0.0)
     for block in range(begin, end, BLOCK):
         block_end = min(block + BLOCK, end)
-        log_lik = log_lik + _densities(rows, model, lanes, block, block_end)
+        log_lik = log_lik + _densities(rows, model, work, block, block_end)
         for s in range(block, block_end):
             special = rows.special[s]
             if special:
-                _flag(rows, lanes, s)
-                first = load(lanes.flags, 0)
+                _flag(rows, work, s)
+                first = load(work.flags, 0)
             total = load(forward, s * K)
             for i in range(1, K):
                 total = total + load(forward, s * K + i)
@@ -214,27 +214,27 @@ def _forward(rows, model, forward, lanes, begin, end):
             product = product * total
             powers = powers + exponent(product)
             product = mantissa(product)
-    store(lanes.flags, 0, product)
+    store(work.flags, 0, product)
     total = lane_sum(fma(powers, math.log(2.0), log_lik))
     for lane in range(LANES):
-        total += math.log(lanes.flags[0, lane])
+        total += math.log(work.flags[0, lane])
     return total
 
 
 @kernel
-def _flag(rows, lanes, s):
+def _flag(rows, work, s):
     """Spread the codes of a step to 0.0 and 1.0."""
     for lane in range(LANES):
         code = rows.code[s, lane]
-        lanes.flags[0, lane] = 1.0 if code & FIRST else 0.0
-        lanes.flags[1, lane] = 1.0 if code & MISSING else 0.0
+        work.flags[0, lane] = 1.0 if code & FIRST else 0.0
+        work.flags[1, lane] = 1.0 if code & MISSING else 0.0
 
 
 @kernel
-def _densities(rows, model, lanes, begin, end):
+def _densities(rows, model, work, begin, end):
     """Densities of the steps of a block over each row's largest; the sum of the largest logs."""
     K, D = model.means.shape
-    density = lanes.density
+    density = work.density
     offset = splat(0.0)
     for k in range(K):
         for s in range(begin, end):
@@ -246,8 +246,8 @@ def _densities(rows, model, lanes, begin, end):
         for k in range((s - begin) * K, (s - begin + 1) * K):
             store(density, k, exp(load(density, k) - top))
         if rows.special[s]:
-            _flag(rows, lanes, s)
-            missing = load(lanes.flags, 1)
+            _flag(rows, work, s)
+            missing = load(work.flags, 1)
             top = top * (1.0 - missing)
             for k in range((s - begin) * K, (s - begin + 1) * K):
                 store(density, k, fma(load(density, k), 1.0 - missing, missing))
@@ -269,44 +269,44 @@ def _log_density(x, place, model, k):
 
 
 @inlined
-def _smooth(rows, model, forward, lanes, stats):
+def _smooth(rows, model, forward, work, stats):
     """Backward sweeps until every lane ends where the one after it begins; fill `stats`.
 
     Gives the smoothed probability of all that was raised.
     """
     K = model.startprob.size
     n = rows.code.shape[0] - 1
-    warm_up = min(lanes.warm_up[1], n)
+    warm_up = min(work.warm_up[1], n)
     raised = 0.0
     for sweep in range(-1, LANES):  # the first is the warm-up
         end = warm_up if sweep < 0 else n
-        raised = _backward(rows, model, forward, lanes, stats, end, sweep < 0)
-        if sweep >= 0 and _agree(lanes.smoothed, lanes.guess, _SLACK):
+        raised = _backward(rows, model, forward, work, stats, end, sweep < 0)
+        if sweep >= 0 and _agree(work.smoothed, work.guess, _SLACK):
             break
         if sweep >= 0:
-            lanes.warm_up[1] = min(2 * warm_up, n)
+            work.warm_up[1] = min(2 * warm_up, n)
         for k in range(K):  # nothing follows the last row
-            guess = to_previous(load(lanes.smoothed, k), 1.0 / K)
-            store(lanes.guess, k, guess)
-            store(lanes.smoothed, k, guess)
-    _collect(model, lanes, stats)
+            guess = to_previous(load(work.smoothed, k), 1.0 / K)
+            store(work.guess, k, guess)
+            store(work.smoothed, k, guess)
+    _collect(model, work, stats)
     return raised
 
 
 @kernel
-def _backward(rows, model, forward, lanes, stats, end, warming):
+def _backward(rows, model, forward, work, stats, end, warming):
     """Smooth the steps end..0 of all lanes from `lanes.smoothed`; sum counts unless warming up.
 
     When warming up, the last step takes its filtered for its smoothed probabilities.
     """
     K = model.startprob.size
     transmat = model.transmat
-    smoothed, ratio = lanes.smoothed, lanes.ratio
-    even_states = lanes.posterior.shape[0] // BLOCK
+    smoothed, ratio = work.smoothed, work.ratio
+    even_states = work.posterior.shape[0] // BLOCK
     first, raised = splat(0.0), splat(0.0)
     if not warming:
-        _zero(lanes.moments)
-        _zero(lanes.pairs)
+        _zero(work.moments)
+        _zero(work.pairs)
         clear(stats)
     for block_end in range(end, 0, -BLOCK):
         block = max(block_end - BLOCK, 0)
@@ -318,8 +318,8 @@ def _backward(rows, model, forward, lanes, stats, end, warming):
             inverse = 1.0 / total
             special = rows.special[s + 1]
             if special:
-                _flag(rows, lanes, s + 1)
-                first = load(lanes.flags, 0)
+                _flag(rows, work, s + 1)
+                first = load(work.flags, 0)
             if warming and s == end - 1:
                 special = True
                 first = splat(1.0)
@@ -341,24 +341,24 @@ def _backward(rows, model, forward, lanes, stats, end, warming):
                 raised = raised + where_equal(f, _LEAST, g)
                 store(smoothed, i, g)
                 if not warming:
-                    store(lanes.posterior, (s - block) * even_states + i, g)
+                    store(work.posterior, (s - block) * even_states + i, g)
                     for j in range(K):
-                        pair = fma(filtered, load(ratio, j), load(lanes.pairs, i * K + j))
-                        store(lanes.pairs, i * K + j, pair)
+                        pair = fma(filtered, load(ratio, j), load(work.pairs, i * K + j))
+                        store(work.pairs, i * K + j, pair)
             if not warming and rows.special[s]:
-                _add_starts(rows, lanes, stats, s)
+                _add_starts(rows, work, stats, s)
         if not warming:
-            _add_moments(rows, lanes, block, block_end)
+            _add_moments(rows, work, block, block_end)
     return lane_sum(raised)
 
 
 @inlined
-def _add_starts(rows, lanes, stats, s):
+def _add_starts(rows, work, stats, s):
     """Count in which state the sequences begin that begin at this step."""
     for lane in range(LANES):
         if rows.code[s, lane] & (FIRST | FILLING) == FIRST:
             for k in range(stats.start.size):
-                stats.start[k] += lanes.smoothed[k, lane]
+                stats.start[k] += work.smoothed[k, lane]
 
 
 @kernel
@@ -368,12 +368,12 @@ def _zero(array):
 
 
 @kernel
-def _add_moments(rows, lanes, begin, end):
+def _add_moments(rows, work, begin, end):
     """moments += posterior' monomials over a block, two states by two monomials at a time."""
-    even_states = lanes.posterior.shape[0] // BLOCK
-    width = lanes.monomials.shape[0] // BLOCK
-    posterior, monomials, moments = lanes.posterior, lanes.monomials, lanes.moments
-    _monomials(rows, lanes, begin, end)
+    even_states = work.posterior.shape[0] // BLOCK
+    width = work.monomials.shape[0] // BLOCK
+    posterior, monomials, moments = work.posterior, work.monomials, work.moments
+    _monomials(rows, work, begin, end)
     for k in range(0, even_states, 2):
         for f in range(0, width, 2):
             a, b = k * width + f, (k + 1) * width + f
@@ -393,36 +393,36 @@ def _add_moments(rows, lanes, begin, end):
 
 
 @inlined
-def _monomials(rows, lanes, begin, end):
+def _monomials(rows, work, begin, end):
     """1, x_i and x_i x_j of the steps of a block, zeros where missing."""
     D = rows.centre.size
-    width = lanes.monomials.shape[0] // BLOCK
+    width = work.monomials.shape[0] // BLOCK
     for s in range(begin, end):
         place = (s - begin) * width
         one = splat(1.0)
         if rows.special[s]:
-            _flag(rows, lanes, s)
-            one = one - load(lanes.flags, 1)
-        store(lanes.monomials, place, one)
+            _flag(rows, work, s)
+            one = one - load(work.flags, 1)
+        store(work.monomials, place, one)
         for i in range(D):
-            store(lanes.monomials, place + 1 + i, load(rows.x, s * D + i))
-        for f in range(lanes.factors.shape[0]):
-            i, j = lanes.factors[f, 0], lanes.factors[f, 1]
+            store(work.monomials, place + 1 + i, load(rows.x, s * D + i))
+        for f in range(work.factors.shape[0]):
+            i, j = work.factors[f, 0], work.factors[f, 1]
             product = load(rows.x, s * D + i) * load(rows.x, s * D + j)
-            store(lanes.monomials, place + 1 + D + f, product)
+            store(work.monomials, place + 1 + D + f, product)
 
 
 @inlined
-def _collect(model, lanes, stats):
-    """Sum the lanes."""
+def _collect(model, work, stats):
+    """Sum the work."""
     K, D = model.means.shape
-    width = lanes.monomials.shape[0] // BLOCK
+    width = work.monomials.shape[0] // BLOCK
     for k in range(K):
         for j in range(K):
-            stats.pairs[k, j] = model.transmat[k, j] * lane_sum(load(lanes.pairs, k * K + j))
-        stats.mass[k] = lane_sum(load(lanes.moments, k * width))
+            stats.pairs[k, j] = model.transmat[k, j] * lane_sum(load(work.pairs, k * K + j))
+        stats.mass[k] = lane_sum(load(work.moments, k * width))
         for i in range(D):
-            stats.first[k, i] = lane_sum(load(lanes.moments, k * width + 1 + i))
-        for f in range(lanes.factors.shape[0]):
-            i, j = lanes.factors[f, 0], lanes.factors[f, 1]
-            stats.second[k, i, j] = lane_sum(load(lanes.moments, k * width + 1 + D + f))
+            stats.first[k, i] = lane_sum(load(work.moments, k * width + 1 + i))
+        for f in range(work.factors.shape[0]):
+            i, j = work.factors[f, 0], work.factors[f, 1]
+            stats.second[k, i, j] = lane_sum(load(work.moments, k * width + 1 + D + f))

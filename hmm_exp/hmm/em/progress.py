@@ -1,4 +1,4 @@
-"""What EM is climbing at this moment in this process, for whoever shows progress.
+"""What EM is visible at this moment in this process, for whoever shows progress.
 
 >>> under_way()             # from another thread, at any time
 [EMRunProgress(place=3, of=10, n_iter=57, log_lik=-41234.5)]
@@ -17,7 +17,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class EMRunProgress:
-    """One climb under way.
+    """One run under way.
 
     Attributes
     ----------
@@ -50,36 +50,36 @@ class _EMRun:
 
 
 _under_way: list[_EMRun] = []  # append and remove are each one step of the interpreter
-_mine: ContextVar[_EMRun | None] = ContextVar("climb", default=None)
+_mine: ContextVar[_EMRun | None] = ContextVar("em_run", default=None)
 
 
 @contextmanager
-def climbing(place: int, of: int) -> Iterator[None]:
-    """Make the climb that this thread is about to do visible until it ends."""
-    climb = _EMRun(place, of)
-    token = _mine.set(climb)
-    _under_way.append(climb)
+def visible(place: int, of: int) -> Iterator[None]:
+    """Make the run that this thread is about to do visible until it ends."""
+    run = _EMRun(place, of)
+    token = _mine.set(run)
+    _under_way.append(run)
     try:
         yield
     finally:
-        _under_way.remove(climb)
+        _under_way.remove(run)
         _mine.reset(token)
 
 
 def follow(counts: np.ndarray, history: np.ndarray) -> None:
-    """Say where the loop of this thread's climb keeps its count (first) and its likelihoods."""
-    if climb := _mine.get():
-        climb.history, climb.counts = history, counts  # whoever sees the counts finds the history
+    """Say where the loop of this thread's run keeps its count (first) and its likelihoods."""
+    if run := _mine.get():
+        run.history, run.counts = history, counts  # whoever sees the counts finds the history
 
 
 def under_way() -> list[EMRunProgress]:
     """All climbs of this process that are under way, the oldest first."""
-    return [_seen(climb) for climb in list(_under_way)]
+    return [_seen(run) for run in list(_under_way)]
 
 
-def _seen(climb: _EMRun) -> EMRunProgress:
-    if not len(climb.counts):
-        return EMRunProgress(climb.place, climb.of)
-    n_iter = int(climb.counts[0])
-    log_lik = float(climb.history[n_iter - 1]) if n_iter else None
-    return EMRunProgress(climb.place, climb.of, n_iter, log_lik)
+def _seen(run: _EMRun) -> EMRunProgress:
+    if not len(run.counts):
+        return EMRunProgress(run.place, run.of)
+    n_iter = int(run.counts[0])
+    log_lik = float(run.history[n_iter - 1]) if n_iter else None
+    return EMRunProgress(run.place, run.of, n_iter, log_lik)

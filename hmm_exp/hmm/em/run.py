@@ -160,33 +160,33 @@ def em(
     best = _model(start, rows.centre)
     prior = _prior(priors or Priors(), start, rows.centre, params)
     floor = absolute_floor(rows, start.covariance_type, covar_floor)
-    work = _work(rows, start.n_states, n_iter, full)
-    follow(work.progress, work.history)
-    status = _climb(rows, model, best, prior, floor, tol, work, log_domain, False)
+    buffers = _buffers(rows, start.n_states, n_iter, full)
+    follow(buffers.progress, buffers.history)
+    status = _run(rows, model, best, prior, floor, tol, buffers, log_domain, False)
     while status == _IN_LOGS:
-        i = work.progress[0]
-        work.history[i] = e_step_log.e_step(rows, model, work.forward, work.stats)
-        status = _climb(rows, model, best, prior, floor, tol, work, log_domain, True)
-    n_updates, _, n_log = (int(count) for count in work.progress)
+        i = buffers.progress[0]
+        buffers.history[i] = e_step_log.e_step(rows, model, buffers.forward, buffers.stats)
+        status = _run(rows, model, best, prior, floor, tol, buffers, log_domain, True)
+    n_updates, _, n_log = (int(count) for count in buffers.progress)
     if status == _LOST:
-        raise FitError(f"the log-likelihood of the start is {work.history[0]}")
+        raise FitError(f"the log-likelihood of the start is {buffers.history[0]}")
     last = n_updates - 1 if status == _FALL else n_updates
     return EMResult(
         params=_params(best, rows.centre, start.covariance_type),
-        log_lik=float(work.history[last]),
-        objective=float(work.objective[last]),
-        history=work.history[: n_updates + 1].copy(),
-        objective_history=work.objective[: n_updates + 1].copy(),
+        log_lik=float(buffers.history[last]),
+        objective=float(buffers.objective[last]),
+        history=buffers.history[: n_updates + 1].copy(),
+        objective_history=buffers.objective[: n_updates + 1].copy(),
         status=_STATUS[status],
-        mass=work.best_mass,
-        floor_hits=work.best_hits,
+        mass=buffers.best_mass,
+        floor_hits=buffers.best_hits,
         n_log_domain=n_log,
     )
 
 
 def announce_compilation() -> None:
     """Tell the user, in one line to the logger `hmm_exp.hmm`, when the next fit has to compile."""
-    announce(_climb)
+    announce(_run)
 
 
 def absolute_floor(
@@ -203,7 +203,7 @@ class _EMBuffers(NamedTuple):
     """All memory of a climb besides the models, allocated once."""
 
     forward: np.ndarray  # ((n + 1) * K, LANES)
-    lanes: e_step.Scratch
+    scratch: e_step.Scratch
     stats: Stats
     hits: np.ndarray  # (K, D), of the current model
     best_hits: np.ndarray  # (K, D)
@@ -214,49 +214,49 @@ class _EMBuffers(NamedTuple):
 
 
 @entry
-def _climb(rows, model, best, prior, floor, tol, work, log_domain, resumed):
+def _run(rows, model, best, prior, floor, tol, buffers, log_domain, resumed):
     """Iterate until `best` is final; a status, or `_IN_LOGS` to be resumed after that E step."""
-    i = work.progress[0]
+    i = buffers.progress[0]
     while True:
         if not resumed:
-            whiten(model, floor, work.hits)
+            whiten(model, floor, buffers.hits)
             exact = False
             if not log_domain:
-                work.history[i], exact = e_step.e_step(
-                    rows, model, work.forward, work.lanes, work.stats
+                buffers.history[i], exact = e_step.e_step(
+                    rows, model, buffers.forward, buffers.scratch, buffers.stats
                 )
             if not exact:
-                work.progress[2] += 1
+                buffers.progress[2] += 1
                 return _IN_LOGS
         resumed = False
-        objective = work.history[i] + log_prior(model, prior)
-        work.objective[i] = objective
+        objective = buffers.history[i] + log_prior(model, prior)
+        buffers.objective[i] = objective
         if not np.isfinite(objective):
             return _FALL if i > 0 else _LOST
         if i > 0:
-            gain = objective - work.objective[i - 1]
+            gain = objective - buffers.objective[i - 1]
             if gain < -_ROUNDING * abs(objective):
                 return _FALL
-            work.progress[1] = work.progress[1] + 1 if gain < tol else 0
-        _keep(model, best, work)
-        if work.progress[1] >= PATIENCE:
+            buffers.progress[1] = buffers.progress[1] + 1 if gain < tol else 0
+        _keep(model, best, buffers)
+        if buffers.progress[1] >= PATIENCE:
             return _TOLERANCE
-        if i == work.history.size - 1:
+        if i == buffers.history.size - 1:
             return _CAP
-        update(model, work.stats, prior)
+        update(model, buffers.stats, prior)
         i += 1
-        work.progress[0] = i
+        buffers.progress[0] = i
 
 
 @inlined
-def _keep(model, best, work):
+def _keep(model, best, buffers):
     """What is at hand is the best so far."""
     copy(model.startprob, best.startprob)
     copy(model.transmat.ravel(), best.transmat.ravel())
     copy(model.means.ravel(), best.means.ravel())
     copy(model.covars.ravel(), best.covars.ravel())
-    copy(work.hits.ravel(), work.best_hits.ravel())
-    copy(work.stats.mass, work.best_mass)
+    copy(buffers.hits.ravel(), buffers.best_hits.ravel())
+    copy(buffers.stats.mass, buffers.best_mass)
 
 
 def _steps(X: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
@@ -304,13 +304,13 @@ def _floats(values: ArrayLike) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
-def _work(rows: PaddedRows, K: int, n_iter: int, full: bool) -> _EMBuffers:
+def _buffers(rows: PaddedRows, K: int, n_iter: int, full: bool) -> _EMBuffers:
     D = rows.centre.size
     n = rows.code.shape[0] - 1
     stats = Stats(np.zeros(K), np.zeros((K, K)), np.zeros(K), np.zeros((K, D)), np.zeros((K, D, D)))
     return _EMBuffers(
         forward=aligned_zeros((n + 1) * K),
-        lanes=e_step.scratch(K, D, full),
+        scratch=e_step.make_scratch(K, D, full),
         stats=stats,
         hits=np.zeros((K, D), dtype=np.bool_),
         best_hits=np.zeros((K, D), dtype=np.bool_),
