@@ -5,10 +5,11 @@ import pytest
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.density import log_density
-from hmm_exp.hmm.fit import Fit, fit
+from hmm_exp.hmm.fit import Fit
 from hmm_exp.hmm.health import hard_faults
 from hmm_exp.hmm.inference import smooth
 from hmm_exp.hmm.params import COVARIANCE_TYPES
+from tests.test_hmm_fit import fit
 
 N_STATES = 3
 

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 from hmm_exp.hmm.em.progress import under_way
-from hmm_exp.hmm.fit import fit
+from tests.test_hmm_fit import fit
 
 
 def test_a_watched_fit_shows_its_climbs_and_keeps_its_bits():

@@ -9,7 +9,8 @@ from hmmlearn.hmm import GaussianHMM
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.em.hmmlearn import run_start, segments
-from hmm_exp.hmm.fit import fit, fit_from, judge, log_likelihood
+from hmm_exp.hmm.fit import Search, fit_from, judge, log_likelihood
+from hmm_exp.hmm.fit import fit as search_and_fit
 from hmm_exp.hmm.params import GaussianParams, log_prior
 from hmm_exp.hmm.starts import StartingPoint, starting_points
 from tests.test_hmm_inference import TYPES
@@ -17,6 +18,12 @@ from tests.test_hmm_inference import TYPES
 PLANTED = GaussianParams(
     [0.5, 0.5], [[0.98, 0.02], [0.05, 0.95]], [[0.1, -0.5], [-0.2, 1.0]], [[0.3, 0.3], [2.0, 1.0]]
 )
+
+
+def fit(X, steps, n_states, **options):
+    """`hmm.fit.fit` with the fields of `Search` as options."""
+    search = {name: options.pop(name) for name in [*options] if hasattr(Search, name)}
+    return search_and_fit(X, steps, n_states, Search(**search), **options)
 
 
 def planted(T=1500, seed=0):

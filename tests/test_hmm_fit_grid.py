@@ -1,4 +1,4 @@
-"""More states are never less likely, or it is said; held-out blocks are held out."""
+"""More states are never less likely, or a note reports it; held-out blocks are held out."""
 
 from dataclasses import replace
 
@@ -7,34 +7,28 @@ import pytest
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.cross_validation import cross_validate
-from hmm_exp.hmm.fit import combined, fit, fit_grid, fit_larger, log_likelihood
-from tests.test_hmm_fit import PLANTED, planted
+from hmm_exp.hmm.fit import Search, combined, fit_larger, log_likelihood
+from tests.test_hmm_fit import PLANTED, fit, planted
 
 
-def test_a_grid_climbs_with_the_number_of_states():
+def test_the_likelihood_rises_with_the_number_of_states():
     X, steps = planted(800)
-    grid = fit_grid(X, steps, [3, 1, 2, 2], n_init=3, seed=1)
-    assert list(grid.fits) == [1, 2, 3]
-    assert not grid.failures
-    assert not grid.notes
-    log_lik = [fitted.log_lik for fitted in grid.fits.values()]
+    fits, smaller = [], None
+    for n_states in (1, 2, 3):
+        smaller, note = fit_larger(
+            X, steps, n_states, Search(n_init=3, seed=1), smaller=smaller
+        )
+        assert note is None
+        fits.append(smaller)
+    log_lik = [fitted.log_lik for fitted in fits]
     assert log_lik == sorted(log_lik)
-    assert [start.kind for start in grid.fits[3].starts[3:]] == ["split", "split"]
-
-
-def test_a_grid_goes_on_without_what_cannot_be_fitted():
-    X, steps = planted(4)
-    grid = fit_grid(X, steps, [2, 9], n_init=2)
-    assert list(grid.fits) == [2]
-    assert "9 states need at least 9 complete rows, got 4" in grid.failures[9]
-    with pytest.raises(FitError, match=r"8 states: .*; 9 states: "):
-        fit_grid(X, steps, [8, 9])
+    assert [start.kind for start in fits[2].starts[3:]] == ["split", "split"]
 
 
 def test_a_shortfall_brings_more_starts_and_is_mended():
     X, steps = planted(800)
     smaller = fit(X, steps, n_states=2, n_init=3)
-    starved, note = fit_larger(X, steps, smaller, n_states=3, n_init=1, n_iter=1)
+    starved, note = fit_larger(X, steps, 3, Search(n_init=1, n_iter=1), smaller=smaller)
     assert len(starved.starts) > 1 + 2  # drawn again, and split narrowly
     assert note is None
     assert starved.log_lik > smaller.log_lik - 0.1
@@ -43,7 +37,7 @@ def test_a_shortfall_brings_more_starts_and_is_mended():
 def test_a_shortfall_that_stays_is_reported():
     X, steps = planted(300)
     smaller = replace(fit(X, steps, n_states=2, n_init=2), log_lik=0.0)
-    _, note = fit_larger(X, steps, smaller, n_states=3, n_init=1, n_iter=2)
+    _, note = fit_larger(X, steps, 3, Search(n_init=1, n_iter=2), smaller=smaller)
     assert note is not None
     assert "nats less likely than 2 after" in note
     assert "their optimum was not found" in note
@@ -61,7 +55,7 @@ def test_two_searches_become_one():
 
 def test_blocks_are_scored_by_models_that_have_not_seen_them():
     X, steps = planted(900)
-    result = cross_validate(X, steps, 2, n_blocks=3, embargo=5, n_init=2)
+    result = cross_validate(X, steps, 2, Search(n_init=2), n_blocks=3, embargo=5)
     assert result.n_rows.tolist() == [300, 300, 300]
     assert result.mean == pytest.approx(result.folds.mean())
     assert result.standard_error == pytest.approx(result.folds.std(ddof=1) / np.sqrt(3))
@@ -76,14 +70,13 @@ def test_blocks_are_scored_by_models_that_have_not_seen_them():
 def test_folds_have_the_same_bits_at_any_number_of_threads():
     X, steps = planted(600)
     X[100:140] = np.nan
-    folds = [cross_validate(X, steps, 2, n_init=2, threads=n).folds for n in (1, 3)]
+    folds = [cross_validate(X, steps, 2, Search(n_init=2, threads=n)).folds for n in (1, 3)]
     np.testing.assert_array_equal(*folds)
 
 
 def test_cross_validation_finds_the_planted_number_of_states():
     X, steps = planted(3000)
-    options = {"n_blocks": 4, "n_init": 3}
-    one, two = (cross_validate(X, steps, K, **options) for K in (1, 2))
+    one, two = (cross_validate(X, steps, K, Search(n_init=3), n_blocks=4) for K in (1, 2))
     assert two.mean > one.mean + two.standard_error
     truth = log_likelihood(PLANTED, X, steps) / 3000
     assert abs(two.mean - truth) < 0.05

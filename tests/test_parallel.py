@@ -12,10 +12,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from hmm_exp import compiling
 from hmm_exp.hmm import restarts
 from hmm_exp.hmm.em import run
-from hmm_exp.hmm.fit import fit
 from hmm_exp.hmm.starts import KINDS
 from hmm_exp.parallel import cores, run_ahead, run_all
-from tests.test_hmm_fit import planted
+from tests.test_hmm_fit import fit, planted
 
 
 def blas_threads() -> list[int]:

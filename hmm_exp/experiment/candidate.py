@@ -11,7 +11,7 @@ from hmm_exp.hmm import inference
 from hmm_exp.hmm.criteria import criteria
 from hmm_exp.hmm.cross_validation import cross_validate
 from hmm_exp.hmm.density import log_density
-from hmm_exp.hmm.fit import Fit, fit, fit_larger
+from hmm_exp.hmm.fit import Fit, Search, fit, fit_larger
 from hmm_exp.hmm.health import HealthLimits, condition_numbers, hard_faults
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.states import posterior_spread, volatility_order
@@ -92,9 +92,10 @@ def fit_candidate(
     options = fit_options(prepared, rows)
     note = None
     if initial is None:
-        fitted, note = fit_larger(X, steps, smaller, n_states=n_states, **options)
+        fitted, note = fit_larger(X, steps, n_states, smaller=smaller, **options)
     else:
-        options["n_init"] = prepared.config.split.refit_starts
+        n_init = prepared.config.split.refit_starts
+        options["search"] = replace(options["search"], n_init=n_init)
         fitted = fit(X, steps, n_states=n_states, initial=initial, **options)
     fitted = replace(fitted, params=_ordered(prepared, fitted.params, rows))
     return _measure(prepared, fitted, rows, note)
@@ -105,14 +106,16 @@ def fit_options(prepared: Prepared, rows: np.ndarray) -> dict[str, Any]:
     config = prepared.config
     model = config.model
     return {
-        "covariance_type": config.covariance.type,
-        "n_init": model.n_init,
-        "n_iter": model.n_iter,
-        "tol": model.tol,
-        "min_covar": model.min_covar,
-        "seed": model.random_state,
-        "engine": model.engine,
-        "threads": config.compute.threads,
+        "search": Search(
+            covariance_type=config.covariance.type,
+            n_init=model.n_init,
+            n_iter=model.n_iter,
+            tol=model.tol,
+            min_covar=model.min_covar,
+            seed=model.random_state,
+            engine=model.engine,
+            threads=config.compute.threads,
+        ),
         "volatility": _volatility(prepared, rows),
     }
 

@@ -1,24 +1,22 @@
-"""Blocked cross-validation: the likelihood of stretches of time that the fit has not seen.
+"""Blocked cross-validation of hidden Markov models.
 
 >>> result = cross_validate(X, steps, 3, n_blocks=5, embargo=720)
 >>> result.mean, result.standard_error      # nats per row
 (-8.31, 0.12)
 
-A series is cut into consecutive blocks. Each is held out in turn: it and the embargo on either side
-(rows whose windows overlap it) are missing rows while the model is fitted to all others, so the
-chain runs through them undisturbed (Celeux & Durand 2008, Computational Statistics 23, on
-cross-validated likelihood for hidden Markov chains). Then the filter runs over the series with
-everything up to each row in view, and what it says of the held-out rows before it sees them counts.
+A series is cut into consecutive blocks, and each block is held out in turn. The block and the
+embargo on either side (rows whose windows overlap it) are missing rows while the model is fitted to
+all others, so the chain bridges them (Celeux & Durand 2008, Computational Statistics 23). Then the
+filter runs over the whole series, and the predictive likelihood of the held-out rows is the score.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm import inference
-from hmm_exp.hmm.fit import fit
+from hmm_exp.hmm.fit import Search, fit
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.parallel import run_all
 
@@ -30,7 +28,7 @@ class CrossValidation:
     Attributes
     ----------
     folds
-        Of every block, shape (n_blocks,).
+        Mean per block, shape (n_blocks,).
     n_rows
         Observed rows of every block, shape (n_blocks,).
     """
@@ -40,12 +38,12 @@ class CrossValidation:
 
     @property
     def mean(self) -> float:
-        """Over all held-out rows."""
+        """Mean over all held-out rows."""
         return float(np.average(self.folds, weights=self.n_rows))
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, from the spread of the blocks."""
+        """Standard error of the mean, from the spread of the blocks."""
         return float(self.folds.std(ddof=1) / np.sqrt(len(self.folds)))
 
 
@@ -53,33 +51,31 @@ def cross_validate(
     X: np.ndarray,
     steps: np.ndarray,
     n_states: int,
+    search: Search | None = None,
     *,
     n_blocks: int = 5,
     embargo: int = 0,
-    threads: int | None = None,
     volatility: np.ndarray | None = None,
-    **options: Any,
 ) -> CrossValidation:
     """Hold out every block in turn.
 
     Parameters
     ----------
-    X, steps, volatility
+    X, steps, n_states, volatility
         As in `fit.fit`; scaled once, by all rows.
+    search
+        Settings of every fit; `threads` folds are fitted at a time.
     n_blocks
         Consecutive blocks of about equal numbers of observed rows; at least two.
     embargo
-        Rows before and after a held-out block that are left out of its fit as well.
-    threads
-        Most folds at a time; None takes all cores. Changes no bit.
-    options
-        Of `fit.fit`.
+        Rows before and after a held-out block that its fit also leaves out.
 
     Raises
     ------
     FitError
-        When a block has no rows, or a fold cannot be fitted; it is named.
+        A block has no rows, or a fold cannot be fitted; the message names it.
     """
+    search = search or Search()
     X = np.ascontiguousarray(X, dtype=np.float64)
     steps = np.ascontiguousarray(steps, dtype=np.int64)
     observed = np.flatnonzero(~np.isnan(X).any(axis=1))
@@ -87,33 +83,32 @@ def cross_validate(
         raise FitError(f"{n_blocks} blocks of {len(observed)} complete rows: at least 2, each some")
     blocks = np.array_split(observed, n_blocks)
 
+    alone = replace(search, threads=1)
+
     def held_out(i: int) -> float:
         known = _without(X, blocks[i], embargo)
         try:
-            fitted = fit(
-                known, steps, n_states=n_states, volatility=volatility, threads=1, **options
-            )
+            fitted = fit(known, steps, n_states, alone, volatility=volatility)
         except FitError as error:
             raise FitError(f"block {i + 1} of {n_blocks} held out: {error}") from None
         return float(_predictive(fitted.params, X, steps)[blocks[i]].mean())
 
-    if options.get("engine") == "hmmlearn":  # keeps quiet for the whole process, not per thread
-        threads = 1
-    folds = run_all(held_out, range(n_blocks), threads)
+    native = search.engine == "native"  # hmmlearn's warnings are global to the process
+    folds = run_all(held_out, range(n_blocks), search.threads if native else 1)
     return CrossValidation(np.array(folds), np.array([len(block) for block in blocks]))
 
 
 def _without(X: np.ndarray, block: np.ndarray, embargo: int) -> np.ndarray:
-    """A copy whose rows in and around the block are missing."""
+    """A copy with missing rows in and around the block."""
     known = X.copy()
     known[max(block[0] - embargo, 0) : block[-1] + embargo + 1] = np.nan
     return known
 
 
 def _predictive(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """ln p(x_t | x_1..t-1) of every row in nats, shape (T,), from the stationary distribution.
+    """ln p(x_t | x_1..t-1) of every row in nats, shape (T,).
 
-    A chain without one begins from `startprob`.
+    Starts from the stationary distribution, or from `startprob` if there is none.
     """
     try:
         begin = params.stationary()

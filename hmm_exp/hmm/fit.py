@@ -1,20 +1,20 @@
-"""Maximum-likelihood fits from many starts, judged honestly.
+"""Maximum-likelihood fits of Gaussian hidden Markov models from many starts.
 
->>> fitted = fit(X, steps, n_states=3, covariance_type="diag", n_init=10, seed=42)
+>>> fitted = fit(X, steps, 3, Search(covariance_type="diag", n_init=10, seed=42))
 >>> fitted.status, fitted.restart_agreement
 ('tolerance', 0.8)
+>>> larger, note = fit_larger(X, steps, 4, smaller=fitted)
 
-EM (Baum et al. 1970; Rabiner 1989, section III.C) climbs the log-likelihood plus the log prior.
-That sum is what the history holds, what convergence is judged on, and what the best start is chosen
-by; `log_lik` is without the prior.
+EM (Baum et al. 1970; Rabiner 1989, section III.C) maximises the log-likelihood plus the log prior.
+This objective is recorded in `history`, tested for convergence and compared between starts;
+`log_lik` is without the prior.
 
-Two engines do the same work: "native" (`em`) and "hmmlearn" (`em_hmmlearn`), which is slower, knows
-no missing rows (a gap ends a sequence there) and has no floor under its covariances.
+There are two engines: "native" (`em.run`) and "hmmlearn" (`em.hmmlearn`). The latter is slower, does
+not bridge missing rows (a gap ends a sequence) and has no covariance floor.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, starting_points, st
 
 ENGINES = ("native", "hmmlearn")
 AGREEMENT = 0.1  # nats
+_BARELY = 0.02  # splits so narrow start at the likelihood of the smaller model
+_OTHER_SEED = 1_000_003
 
 __all__ = [
     "AGREEMENT",
@@ -38,6 +40,7 @@ __all__ = [
     "combined",
     "fit",
     "fit_from",
+    "fit_larger",
     "judge",
     "log_likelihood",
 ]
@@ -45,14 +48,24 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Search:
-    """How every start is runs.
+    """Settings of a fit: the starts and the EM runs from them.
 
     Attributes
     ----------
+    covariance_type
+        "diag", "full", "tied" or "spherical".
+    n_init
+        Number of drawn starts.
+    seed
+        Seed of the starts.
+    min_covar
+        Added to the variances of the starts, in units of the feature's variance.
+    kinds
+        Kinds of drawn starts, taken in turn: see `starts.starting_points`.
     n_iter
         Most iterations of one start.
     tol
-        Smallest gain, in nats of the whole objective, that is worth another iteration.
+        Gain of the objective in nats below which EM stops.
     engine
         One of `ENGINES`.
     threads
@@ -61,11 +74,16 @@ class Search:
         Least variance of a feature given the features before it, relative to its variance in the
         data ("native" only).
     priors
-        hmmlearn's defaults unless given ("native" only).
+        hmmlearn's defaults if None ("native" only).
     params
-        What EM may change, by hmmlearn's letters ("native" only).
+        Parameters that EM updates, by hmmlearn's letters ("native" only).
     """
 
+    covariance_type: str = "diag"
+    n_init: int = 10
+    seed: int = 0
+    min_covar: float = 1e-3
+    kinds: Sequence[str] = DEFAULT_KINDS
     n_iter: int = 200
     tol: float = 1e-3
     engine: str = "native"
@@ -77,7 +95,7 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """The best of all starts, and what the others say about it.
+    """The best of all starts, with the record of every start.
 
     Attributes
     ----------
@@ -89,16 +107,16 @@ class Fit:
     history
         Objective of the best start after 0, 1, 2, ... iterations, shape (n_iter + 1,).
     status
-        How the best start ended. "tolerance": its gains were in [0, tol), three in a row with the
-        native engine, one with hmmlearn's; "cap": `n_iter` iterations were made; "fall": the
+        Why the best start ended. "tolerance": its gains were in [0, tol), three in a row with the
+        native engine, one with hmmlearn's; "cap": it reached `n_iter` iterations; "fall": the
         objective fell.
     starts
-        Every start, in the order they were drawn.
+        Every start, in drawing order.
     restart_agreement
         Share of the polished starts whose objective is within 0.1 nat of the best one's.
     covar_floor
-        The floor under the variance of every feature given the features before it, shape (D,);
-        None when the engine has none.
+        Least variance of every feature given the features before it, shape (D,); None if the
+        engine has no floor.
     """
 
     params: GaussianParams
@@ -112,7 +130,7 @@ class Fit:
 
     @property
     def converged(self) -> bool:
-        """Whether the best start ended because there was next to nothing left to gain."""
+        """Whether EM stopped because its gains fell below the tolerance."""
         return self.status == "tolerance"
 
     @property
@@ -122,29 +140,21 @@ class Fit:
 
     @property
     def n_polished(self) -> int:
-        """Starts that EM carried to an end."""
+        """Number of starts that ran to their end."""
         return sum(start.polished for start in self.starts)
 
 
 def fit(
     X: np.ndarray,
     steps: np.ndarray,
-    *,
     n_states: int,
-    covariance_type: str = "diag",
-    n_init: int = 10,
-    n_iter: int = 200,
-    tol: float = 1e-3,
-    min_covar: float = 1e-3,
-    seed: int = 0,
+    search: Search | None = None,
+    *,
     volatility: np.ndarray | None = None,
-    engine: str = "native",
-    threads: int | None = None,
     initial: GaussianParams | Sequence[GaussianParams] | None = None,
     progress: Progress | None = None,
-    kinds: Sequence[str] = DEFAULT_KINDS,
 ) -> Fit:
-    """Fit a Gaussian HMM by EM from `n_init` starts and keep the best.
+    """Fit a Gaussian HMM by EM from many starts and keep the best.
 
     Parameters
     ----------
@@ -152,45 +162,65 @@ def fit(
         Scaled observations, shape (T, D); a row with any NaN is missing.
     steps
         Chain steps from the previous row, shape (T,); 0 starts a sequence.
-    n_iter, tol, engine, threads
-        See `Search`.
-    min_covar
-        Added to the variances of the starting points, in units of the feature's variance.
     volatility
         Ranks the rows for the quantile starts, shape (T,). None takes the norm of the row.
     initial
-        Earlier solutions to start from besides the drawn starts: as they are with `n_states`
-        states, else with states split or merged.
+        Earlier solutions, used as additional starts; states are split or merged to `n_states`.
     progress
-        Called with the place of a start, their number and the log-likelihood reached, whenever one
-        has ended, in the calling thread.
-    kinds
-        Kinds of drawn starts, taken in turn: see `starts.starting_points`.
+        Called in the calling thread whenever a start ends, with its index, the number of starts
+        and the log-likelihood reached.
 
     Raises
     ------
     FitError
-        When there are too few complete or distinct rows, or every start fails.
+        Too few complete or distinct rows, or every start fails.
     """
+    search = search or Search()
     X = np.ascontiguousarray(X, dtype=np.float64)
     observed = ~np.isnan(X).any(axis=1)
     points = starting_points(
         X if observed.all() else X[observed],
         None if volatility is None else np.asarray(volatility)[observed],
         n_states=n_states,
-        covariance_type=covariance_type,
-        n_init=n_init if n_states > 1 else 1,  # one state has one optimum
-        min_covar=min_covar,
-        seed=seed,
-        kinds=kinds,
+        covariance_type=search.covariance_type,
+        n_init=search.n_init if n_states > 1 else 1,  # one state has one optimum
+        min_covar=search.min_covar,
+        seed=search.seed,
+        kinds=search.kinds,
     )
     points += starts_from(initial, n_states)
-    search = Search(n_iter=n_iter, tol=tol, engine=engine, threads=threads)
     return fit_from(points, X, steps, search, progress)
 
 
+def fit_larger(
+    X: np.ndarray,
+    steps: np.ndarray,
+    n_states: int,
+    search: Search | None = None,
+    *,
+    smaller: Fit | None,
+    volatility: np.ndarray | None = None,
+) -> tuple[Fit, str | None]:
+    """Fit `n_states` states, with a fit of fewer states to the same data as additional start.
+
+    Returns the fit, and a note if it is less likely than the smaller one even after more starts.
+    Parameters and errors are those of `fit`.
+    """
+    search = search or Search()
+    before = None if smaller is None else smaller.params
+    fitted = fit(X, steps, n_states, search, volatility=volatility, initial=before)
+    if smaller is None or not _falls_short(fitted, smaller):
+        return fitted, None
+    other = replace(search, seed=search.seed + _OTHER_SEED)
+    fitted = combined(fitted, fit(X, steps, n_states, other, volatility=volatility))
+    if _falls_short(fitted, smaller):
+        splits = starts_from(smaller.params, n_states, apart=_BARELY)
+        fitted = combined(fitted, fit_from(splits, X, steps, search))
+    return fitted, _note(fitted, smaller) if _falls_short(fitted, smaller) else None
+
+
 def combined(one: Fit, other: Fit) -> Fit:
-    """Two searches of the same data for the same number of states as one."""
+    """Combine two fits of the same data with the same number of states."""
     starts = [*one.starts, *other.starts]
     ranks = [(fitted.objective, fitted.converged) for fitted in (one, other)]
     best = one if ranks[0] >= ranks[1] else other
@@ -204,7 +234,7 @@ def fit_from(
     search: Search | None = None,
     progress: Progress | None = None,
 ) -> Fit:
-    """RunStart from given starting points and keep the best; parameters and errors as in `fit`."""
+    """Fit from given starting points and keep the best; parameters and errors as in `fit`."""
     search = search or Search()
     X = np.ascontiguousarray(X, dtype=np.float64)
     steps = np.ascontiguousarray(steps, dtype=np.int64)
@@ -219,14 +249,14 @@ def fit_from(
         run,
         n_iter=search.n_iter,
         n_rows=len(X),
-        threads=search.threads if native else 1,  # hmmlearn's warnings are the whole process's
+        threads=search.threads if native else 1,  # hmmlearn's warnings are global to the process
         progress=progress,
     )
     return _best_of(runs, floor)
 
 
 def judge(history: np.ndarray, tol: float) -> str:
-    """How an EM run ended: "tolerance" for 0 <= last gain < tol, "fall" below, "cap" above.
+    """Classify the end of an EM run: "tolerance" for 0 <= last gain < tol, "fall" below, "cap" above.
 
     hmmlearn's own flag is true in all three cases.
     """
@@ -239,7 +269,7 @@ def judge(history: np.ndarray, tol: float) -> str:
 
 
 def log_likelihood(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> float:
-    """ln p(x_1..T) in nats from `startprob`. Raises FitError when it is not finite."""
+    """ln p(x_1..T) in nats from `startprob`. Raises FitError if it is not finite."""
     total = float(filter_rows(params, X, steps).log_lik.sum())
     if not np.isfinite(total):
         raise FitError(f"the log-likelihood is {total}")
@@ -249,7 +279,7 @@ def log_likelihood(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> 
 def _native(
     X: np.ndarray, steps: np.ndarray, search: Search, like: GaussianParams
 ) -> tuple[RunStart, np.ndarray]:
-    """RunStart with the compiled engine over rows laid out once, and its covariance floor."""
+    """EM run by the compiled engine over rows laid out once, and its covariance floor."""
     announce_compilation()
     rows = lay_out(X, steps)
 
@@ -280,23 +310,23 @@ def _native(
 def _hmmlearn(
     X: np.ndarray, steps: np.ndarray, search: Search, like: GaussianParams
 ) -> tuple[RunStart, None]:
-    """RunStart with hmmlearn; what it reports is measured as the native engine's results are."""
+    """EM run by hmmlearn, measured as the native engine is."""
     from hmm_exp.hmm.em.hmmlearn import run_start
 
     def run(point: StartingPoint, n_iter: int) -> EMRun:
-        params, run = run_start(X, steps, point.params, n_iter=n_iter, tol=search.tol)
+        params, ended = run_start(X, steps, point.params, n_iter=n_iter, tol=search.tol)
         log_lik = log_likelihood(params, X, steps)
         objective = log_lik + log_prior(params)
-        status = judge(run.objective, search.tol)
-        history = np.append(run.objective, objective)
-        log_liks = np.append(run.log_lik, log_lik)
+        status = judge(ended.objective, search.tol)
+        history = np.append(ended.objective, objective)
+        log_liks = np.append(ended.log_lik, log_lik)
         return EMRun(params, Start(point.kind, log_lik, objective, history, log_liks, status))
 
     return run, None
 
 
 def _best_of(runs: list[EMRun], floor: np.ndarray | None) -> Fit:
-    """The converged one of the starts that agree with the best objective, if there is one."""
+    """Among the starts that agree with the best objective, prefer a converged one."""
     starts = [one.start for one in runs]
     polished = [one for one in runs if one.start.polished]
     if not polished:
@@ -317,90 +347,9 @@ def _best_of(runs: list[EMRun], floor: np.ndarray | None) -> Fit:
 
 
 def _agreement(starts: list[Start]) -> float:
-    """Share of the polished starts that come within `AGREEMENT` of the best of them."""
+    """Share of the polished starts whose objective is within `AGREEMENT` of the best."""
     reached = np.array([start.objective for start in starts if start.polished])
     return float(np.mean(reached >= reached.max() - AGREEMENT))
-
-
-_BARELY = 0.02  # splits so narrow start at the likelihood of the smaller model
-_OTHER_SEED = 1_000_003
-
-
-@dataclass(frozen=True, eq=False)
-class FitGrid:
-    """Fits by their number of states, ascending.
-
-    Attributes
-    ----------
-    fits
-        Those that could be made.
-    failures
-        Why the others could not.
-    notes
-        What is odd about a fit: it stays less likely than one with fewer states.
-    """
-
-    fits: dict[int, Fit] = field(default_factory=dict)
-    failures: dict[int, str] = field(default_factory=dict)
-    notes: dict[int, str] = field(default_factory=dict)
-
-
-def fit_grid(
-    X: np.ndarray, steps: np.ndarray, state_grid: Iterable[int], **options: Any
-) -> FitGrid:
-    """Fit every number of states; `options` are those of `fit.fit`.
-
-    Raises
-    ------
-    FitError
-        When not one number of states can be fitted.
-    """
-    grid = FitGrid()
-    smaller: Fit | None = None
-    for n_states in sorted(set(state_grid)):
-        try:
-            fitted, note = fit_larger(X, steps, smaller, n_states=n_states, **options)
-        except FitError as error:
-            grid.failures[n_states] = str(error)
-            continue
-        grid.fits[n_states] = smaller = fitted
-        if note:
-            grid.notes[n_states] = note
-    if not grid.fits:
-        raise FitError("; ".join(f"{K} states: {why}" for K, why in grid.failures.items()))
-    return grid
-
-
-def fit_larger(
-    X: np.ndarray,
-    steps: np.ndarray,
-    smaller: Fit | None,
-    *,
-    n_states: int,
-    n_init: int = 10,
-    seed: int = 0,
-    **options: Any,
-) -> tuple[Fit, str | None]:
-    """Fit `n_states`, begun also from a fit of the same data with fewer states.
-
-    Gives the fit, and a note when it is less likely than the smaller one even after more starts.
-    Options and errors are those of `fit.fit`.
-    """
-    before = None if smaller is None else smaller.params
-    given = {"n_states": n_states, "n_init": n_init, **options}
-    fitted = fit(X, steps, seed=seed, initial=before, **given)
-    if smaller is None or not _falls_short(fitted, smaller):
-        return fitted, None
-    more = fit(X, steps, seed=seed + _OTHER_SEED, **given)
-    fitted = combined(fitted, more)
-    if _falls_short(fitted, smaller):
-        limits = {name: options[name] for name in _SEARCHED if name in options}
-        splits = starts_from(smaller.params, n_states, apart=_BARELY)
-        fitted = combined(fitted, fit_from(splits, X, steps, Search(**limits)))
-    return fitted, _note(fitted, smaller) if _falls_short(fitted, smaller) else None
-
-
-_SEARCHED = ("n_iter", "tol", "engine", "threads")
 
 
 def _falls_short(larger: Fit, smaller: Fit) -> bool:

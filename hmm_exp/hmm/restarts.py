@@ -1,7 +1,7 @@
-"""Many climbs, side by side in threads, and which of them are carried to the end.
+"""EM runs from many starts, in threads, and which of them run until convergence.
 
-All starts are polished, that is runs until nothing is left to gain. On long series that would be
-wasteful: there every start gets a short run, and the best few are polished.
+All starts run until convergence ("polished"). On long series every start gets a short run, and the
+best few are polished.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hmm_exp.errors import FitError
-from hmm_exp.hmm.em.progress import visible
+from hmm_exp.hmm.em.progress import visible_run
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.starts import StartingPoint
 from hmm_exp.parallel import run_all
 
-LONG = 200_000  # observed rows from which on starts are sorted out by short runs
+LONG = 200_000  # rows from which on short runs preselect the starts
 SHORT_RUN = 30  # iterations; ranks of starts hardly change after 25 to 40
 N_POLISHED = 3
 
@@ -24,24 +24,23 @@ Progress = Callable[[int, int, float], None]
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """What became of one start.
+    """Record of the EM run from one start.
 
     Attributes
     ----------
     kind
-        How it was found: see `starts.starting_points`; "given", "split" or "merged" when it was
-        made from another solution.
+        Kind of start: see `starts.starting_points`; "given", "split" or "merged" if it comes from
+        another solution.
     log_lik
-        Log-likelihood in nats where EM ended; -inf for a start that failed.
+        Log-likelihood in nats where EM ended; -inf if it failed.
     objective
-        The same plus the log prior: what EM climbs.
+        The same plus the log prior, which EM maximises.
     history
-        Objective after 0, 1, 2, ... iterations, shape (n_iter + 1,); empty for a start that failed.
+        Objective after 0, 1, 2, ... iterations, shape (n_iter + 1,); empty if it failed.
     log_lik_history
-        Log-likelihood at the same places.
+        Log-likelihood after the same iterations.
     status
-        "tolerance", "cap" or "fall" (see `fit.Fit`), "short" when a short run was all it got, or
-        "failed".
+        "tolerance", "cap" or "fall" (see `fit.Fit`), "short" after a short run only, or "failed".
     reason
         Why it failed, else empty.
     """
@@ -56,23 +55,23 @@ class Start:
 
     @property
     def converged(self) -> bool:
-        """Whether the run ended because there was next to nothing left to gain."""
+        """Whether EM stopped because its gains fell below the tolerance."""
         return self.status == "tolerance"
 
     @property
     def polished(self) -> bool:
-        """Whether EM carried it to an end."""
+        """Whether EM ran to its end."""
         return self.status not in ("failed", "short")
 
     @property
     def n_iter(self) -> int:
-        """Iterations made."""
+        """Number of iterations."""
         return max(len(self.history) - 1, 0)
 
 
 @dataclass(frozen=True, eq=False)
 class EMRun:
-    """Parameters where a run ended, and its record."""
+    """Final parameters of an EM run, and its record."""
 
     params: GaussianParams
     start: Start
@@ -90,55 +89,51 @@ def run_all_starts(
     threads: int | None,
     progress: Progress | None,
 ) -> list[EMRun]:
-    """RunStart from all points, at most `n_iter` iterations each, in their order.
+    """Run EM from all points, at most `n_iter` iterations each; results in their order.
 
-    `progress` is called in this thread with the place of a start, the number of starts, and the
-    log-likelihood reached, whenever one has ended.
+    Whenever a run ends, `progress` is called in this thread with the index of the start, the number
+    of starts and the log-likelihood reached.
     """
-    sorted_out = n_rows >= LONG and len(points) > N_POLISHED and n_iter > SHORT_RUN
-    first = SHORT_RUN if sorted_out else n_iter
+    preselect = n_rows >= LONG and len(points) > N_POLISHED and n_iter > SHORT_RUN
+    first = SHORT_RUN if preselect else n_iter
 
-    def report(i: int, runs: EMRun) -> None:
+    def report(i: int, ended: EMRun) -> None:
         if progress is not None:
-            progress(i, len(points), runs.start.log_lik)
+            progress(i, len(points), ended.start.log_lik)
 
-    runs = _attempts(run, points, first, threads, report)
-    return _polished(runs, run, n_iter - first, threads) if sorted_out else runs
+    runs = _run_each(run, points, first, threads, report)
+    return _polished(runs, run, n_iter - first, threads) if preselect else runs
 
 
-def _attempts(
+def _run_each(
     run: RunStart,
     points: Sequence[StartingPoint],
     n_iter: int,
     threads: int | None,
     report: Callable[[int, EMRun], None] | None = None,
 ) -> list[EMRun]:
-    """RunStart from all points; each run can be seen while it is under way."""
+    """Run EM from all points, each visible in `progress` meanwhile; a failed start is kept."""
 
     def attempt(place: int) -> EMRun:
-        with visible(place, len(points)):
-            return _attempt(run, points[place], n_iter)
+        point = points[place]
+        with visible_run(place, len(points)):
+            try:
+                return run(point, n_iter)
+            except FitError as error:
+                none = np.empty(0)
+                failed = Start(point.kind, -np.inf, -np.inf, none, none, "failed", str(error))
+                return EMRun(point.params, failed)
 
     return run_all(attempt, range(len(points)), threads, report)
 
 
-def _attempt(run: RunStart, point: StartingPoint, n_iter: int) -> EMRun:
-    """One run; a start that fails is kept with its reason."""
-    try:
-        return run(point, n_iter)
-    except FitError as error:
-        nothing = np.empty(0)
-        failed = Start(point.kind, -np.inf, -np.inf, nothing, nothing, "failed", str(error))
-        return EMRun(point.params, failed)
-
-
 def _polished(runs: list[EMRun], run: RunStart, n_iter: int, threads: int | None) -> list[EMRun]:
-    """Carry on with the best of the short runs."""
+    """Continue the best of the short runs."""
     unfinished = [i for i, one in enumerate(runs) if one.start.status == "cap"]
     unfinished.sort(key=lambda i: -runs[i].start.objective)
     best = unfinished[:N_POLISHED]
     points = [StartingPoint(runs[i].start.kind, runs[i].params) for i in best]
-    continued = _attempts(run, points, n_iter, threads)
+    continued = _run_each(run, points, n_iter, threads)
     for i in unfinished:
         runs[i] = replace(runs[i], start=replace(runs[i].start, status="short"))
     for i, more in zip(best, continued, strict=True):
@@ -147,7 +142,7 @@ def _polished(runs: list[EMRun], run: RunStart, n_iter: int, threads: int | None
 
 
 def _joined(short: EMRun, more: EMRun) -> EMRun:
-    """A short run and what it went on to, as one run."""
+    """A short run and its continuation as one run."""
     if more.start.status == "failed":
         return more
     history = np.r_[short.start.history[:-1], more.start.history]

@@ -1,14 +1,14 @@
-"""Eight float64 numbers as one value in compiled code: what a SIMD register holds.
+"""SIMD vectors of eight float64 numbers for compiled code.
 
-Numba has no vector type, and LLVM's vectoriser gives up on recurrences. Here `Lanes` is LLVM's
-`<8 x double>`, so that a kernel reads like scalar code and every line does eight rows at once (two
-instructions with AVX2, one with AVX-512, four with NEON). Only inside compiled functions:
+Numba has no vector type, and LLVM does not vectorise recurrences. `Lanes` is LLVM's `<8 x double>`:
+a kernel reads like scalar code and processes eight rows at a time (two instructions with AVX2, one
+with AVX-512, four with NEON). Only inside compiled functions:
 
 >>> a = load(array, 3)             # array (rows, 8), C-ordered: row 3
 >>> store(array, 4, fma(a, 2.0, a) + 1.0)
 
-Operators take two `Lanes`, or one and a float. Nothing is reordered: the bits are those of the
-same operations done lane by lane.
+Operators take two `Lanes`, or one and a float. Operations are not reordered, so the bits are those
+of scalar code in every lane.
 """
 
 import operator
@@ -23,7 +23,7 @@ from hmm_exp.compiling import kernel
 
 LANES = 8
 
-intrinsic: Any = extending.intrinsic  # its type hints know nothing of the calls it makes possible
+intrinsic: Any = extending.intrinsic  # its type hints lack the calls
 
 _VECTOR = ir.VectorType(ir.DoubleType(), LANES)
 _ZEROS = ir.Constant(_VECTOR, [0.0] * LANES)
@@ -51,7 +51,7 @@ def _constant(bits: int) -> ir.Constant:
 
 
 def _as_vector(builder, kind, value):
-    """The value itself, or a float in all lanes."""
+    """The value, or a float broadcast to all lanes."""
     if isinstance(kind, LanesType):
         return value
     one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.IntType(32)(0))
@@ -91,7 +91,7 @@ def load(typingctx, array, row):
 
 @intrinsic
 def store(typingctx, array, row, value):
-    """Write row `row` of an array of shape (rows, LANES)."""
+    """Store into row `row` of an array of shape (rows, LANES)."""
     if not (_is_lane_array(array) and isinstance(value, LanesType)):
         return None
 
@@ -104,7 +104,7 @@ def store(typingctx, array, row, value):
 
 @intrinsic
 def splat(typingctx, value):
-    """A float in all lanes."""
+    """Broadcast a float to all lanes."""
 
     def codegen(context, builder, signature, args):
         return _as_vector(builder, types.float64, args[0])
@@ -113,7 +113,7 @@ def splat(typingctx, value):
 
 
 def _shift(by):
-    """An intrinsic that moves every lane `by` places on; the empty place takes a float."""
+    """An intrinsic that shifts the lanes by `by` and fills the empty lane with a float."""
 
     @intrinsic
     def apply(typingctx, value, filling):
@@ -233,7 +233,7 @@ def _times_power_of_two(typingctx, value, shifted, x, lowest):
 
 @intrinsic
 def mantissa(typingctx, value):
-    """The number in [1, 2) that a positive normal number is, times a power of two."""
+    """Mantissa in [1, 2) of a positive normal number."""
 
     def codegen(context, builder, signature, args):
         bits = builder.and_(builder.bitcast(args[0], _BITS), _constant((1 << 52) - 1))
@@ -244,7 +244,7 @@ def mantissa(typingctx, value):
 
 @intrinsic
 def _biased_exponent(typingctx, value):
-    """2**52 + 1023 + the power of two that goes with `mantissa`."""
+    """2**52 + 1023 + the exponent that belongs to `mantissa`."""
 
     def codegen(context, builder, signature, args):
         power = builder.lshr(builder.bitcast(args[0], _BITS), _constant(52))
@@ -255,16 +255,16 @@ def _biased_exponent(typingctx, value):
 
 @kernel
 def exponent(value):
-    """The power of two that goes with `mantissa`."""
+    """The exponent of two that belongs to `mantissa`."""
     return _biased_exponent(value) - 4503599627371519.0  # 2**52 + 1023
 
 
 @kernel
 def exp(x):
-    """e**x for x <= 700, within 3.5e-16 of the truth; zero below -708, where it is below 3e-308.
+    """e**x for x <= 700 with a relative error of 3.5e-16; zero below -708.
 
     x = n ln 2 + r with |r| <= ln 2 / 2 (Cody & Waite 1980), then the Taylor polynomial of degree 13
-    in r. Adding 1.5 * 2**52 rounds to the nearest n and leaves it in the low bits.
+    in r. Adding 1.5 * 2**52 rounds to the nearest n, which is then in the low bits.
     """
     shifted = fma(x, 1.4426950408889634, 6755399441055744.0)
     n = shifted - 6755399441055744.0

@@ -1,32 +1,32 @@
-"""The E step, eight stretches of the series at a time.
+"""The E step, vectorised over eight stretches of the series.
 
-Filter and smoother are chains: row t waits for row t - 1, so their arithmetic cannot use more than
-one SIMD lane. Here the series is cut into 8 stretches (`em_rows`) that move in step, one per lane.
-The recursions are those of `em_log`, in plain probabilities:
+Filter and smoother are chains: row t depends on row t - 1, so their arithmetic uses one SIMD lane
+only. Therefore the series is cut into 8 stretches (see `rows`), one per lane, that are processed
+together. The recursions are those of `e_step_log`, in plain probabilities:
 
     f_t(j) = b_j(x_t) sum_i f_t-1(i) A_ij / |f_t-1|,     log-likelihood = sum_t ln |f_t|,
 
-with b the density over the row's largest, whose logarithm is added apart; and back
+with b the density over the row's largest, whose logarithm is added separately; and backward
 
     r_j = g_t+1(j) / p_t+1(j),   g_t(i) = f_t(i) / |f_t| sum_j A_ij r_j,   pairs: f_t(i) A_ij r_j.
 
-*Where a lane begins* is not known before the lane before it has ended. It is guessed, by filtering
-the last `warm_up` rows of the lane before from equal probabilities (the chain forgets where it
-started). Then the guess is *checked*: every lane's end must agree with the next lane's guess to
-1e-12 of every single probability. A step of the recursion never enlarges such a relative error (in
-Hilbert's metric positive maps do not expand: Birkhoff 1957), and the first lane begins with a known
-row, so agreement all along proves all lanes right to about 1e-12. If they do not agree, the ends
-become the new guesses and the sweep is repeated: after p sweeps the first p lanes are exact, so the
-8th is, whatever the model. The warm-up doubles when it was too short. Backward the same (there
-an error does not grow either, as each step is a Markov kernel).
+*Start of a lane.* A lane starts with the result of the lane before it, which is not known yet. The
+kernel guesses it by filtering the last `warm_up` rows of the lane before from equal probabilities,
+as the chain forgets its start. Then it checks the guess: every lane's end must agree with the next
+lane's guess to 1e-12 of every single probability. A step of the recursion never enlarges such a
+relative error (positive maps do not expand in Hilbert's metric: Birkhoff 1957), and the first lane
+starts with a known row, so agreement proves all lanes right to about 1e-12. Without agreement the
+ends become the new guesses and the sweep is repeated; after p sweeps the first p lanes are exact,
+so 8 sweeps suffice for any model. A warm-up that was too short doubles. The backward pass works the
+same way (each step is a Markov kernel, so errors do not grow).
 
-*What underflows.* No f is let below 1e-290: there it is raised to that. This only ever adds paths
-(never removes one), so the sum of the smoothed probabilities of all raised f is an upper bound of
-the share that the added paths have in the likelihood and in every expected count. It is summed on
-the way back, and when it is above 1e-60, `e_step` says so and the caller takes `em_log`. So zeros
-in the transition matrix and far observations are no matter until a lost path is needed.
+*Underflow.* Every f below 1e-290 is raised to that value. This only adds paths, so the sum of the
+smoothed probabilities of all raised f is an upper bound of the share of the added paths in the
+likelihood and in every expected count. If the sum exceeds 1e-60, `e_step` reports it and the caller
+uses `e_step_log`. Zeros in the transition matrix and far observations are thus harmless unless a
+lost path is needed.
 
-The bits depend on the number of rows, so this is for training only.
+The bits depend on the number of rows, so this E step is for training only.
 """
 
 import math
@@ -35,9 +35,10 @@ from typing import NamedTuple
 import numpy as np
 
 from hmm_exp.compiling import inlined, kernel
-from hmm_exp.hmm.em.rows import FILLING, FIRST, LANES, MISSING, aligned_zeros
+from hmm_exp.hmm.em.rows import FILLING, FIRST, MISSING, aligned_zeros
 from hmm_exp.hmm.em.update import TIED, clear
 from hmm_exp.hmm.simd import (
+    LANES,
     exp,
     exponent,
     fma,
@@ -52,12 +53,12 @@ from hmm_exp.hmm.simd import (
     where_equal,
 )
 
-BLOCK = 16  # steps whose densities and posteriors are kept at hand, in the first-level cache
+BLOCK = 16  # steps whose densities and posteriors fit in the first-level cache
 
-_LEAST = 1e-290  # f is raised to it
-_MOST_RAISED = 1e-60  # smoothed probability of all raised f together
+_LEAST = 1e-290  # lower bound of f
+_MOST_RAISED = 1e-60  # total smoothed probability of all raised f
 _AGREE = 1e-12  # of a probability
-_SLACK = 1e-70  # smoothed probabilities may differ by this besides
+_SLACK = 1e-70  # additional absolute difference of smoothed probabilities
 _FIRST_WARM_UP = 32
 
 
@@ -73,17 +74,17 @@ class Scratch(NamedTuple):
     monomials
         BLOCK * F2: 1, x_i and x_i x_j of every step (zeros where missing), F of them, rounded up.
     factors
-        Places i and j of the products among the monomials, int64 of shape (F - 1 - D, 2).
+        Indices i and j of the products among the monomials, int64 of shape (F - 1 - D, 2).
     moments
         K2 * F2: sums of posterior times monomial.
     pairs
         K * K: sums of f_t(i) / |f_t| r_j.
     smoothed
-        K: smoothed probabilities of the step after the one at hand.
+        K: smoothed probabilities of the step after the current one.
     guess
-        K: what `smoothed` began with.
+        K: initial value of `smoothed`.
     ratio
-        K: r of the step at hand.
+        K: r of the current step.
     flags
         2: 1.0 where the row is FIRST, and where it is MISSING.
     warm_up
@@ -104,7 +105,7 @@ class Scratch(NamedTuple):
 
 
 def make_scratch(n_states: int, n_features: int, full: bool) -> Scratch:
-    """Memory for models of K states and D features, with or without covariances."""
+    """Allocate memory for models of K states and D features, with or without covariances."""
     K, D = n_states, n_features
     factors = [(i, j) for i in range(D) for j in range(i + 1) if full or i == j]
     even_states = K + K % 2
@@ -127,10 +128,9 @@ def make_scratch(n_states: int, n_features: int, full: bool) -> Scratch:
 
 @inlined
 def e_step(rows, model, forward, work, stats):
-    """Log-likelihood in nats, and whether it and `stats` can be relied on.
+    """Log-likelihood in nats, and whether it and `stats` are accurate.
 
-    `forward` holds f in between, shape ((n + 1) * K, LANES): step s at s + 1, what precedes the
-    lanes at 0.
+    `forward` stores f, shape ((n + 1) * K, LANES): step s at s + 1, the rows before the lanes at 0.
     """
     log_lik = _filter(rows, model, forward, work)
     raised = _smooth(rows, model, forward, work, stats)
@@ -139,7 +139,7 @@ def e_step(rows, model, forward, work, stats):
 
 @inlined
 def _filter(rows, model, forward, work):
-    """Forward sweeps until every lane begins where the one before it ended."""
+    """Sweep forward until every lane starts where the one before it ended."""
     K = model.startprob.size
     n = rows.code.shape[0] - 1
     warm_up = min(work.warm_up[0], n)
@@ -181,9 +181,9 @@ def _agree(early, late, slack):
 
 @kernel
 def _forward(rows, model, forward, work, begin, end):
-    """Filter the steps begin..end of all lanes from what `forward` holds before them.
+    """Filter the steps begin..end of all lanes, starting from the step stored before them.
 
-    Gives the log-likelihood, with |f| of the row before the first in place of that of the last.
+    Returns the log-likelihood, with |f| of the row before the first instead of that of the last.
     """
     K = model.startprob.size
     transmat = model.transmat
@@ -223,7 +223,7 @@ def _forward(rows, model, forward, work, begin, end):
 
 @kernel
 def _flag(rows, work, s):
-    """Spread the codes of a step to 0.0 and 1.0."""
+    """Expand the codes of a step to 0.0 and 1.0."""
     for lane in range(LANES):
         code = rows.code[s, lane]
         work.flags[0, lane] = 1.0 if code & FIRST else 0.0
@@ -232,7 +232,7 @@ def _flag(rows, work, s):
 
 @kernel
 def _densities(rows, model, work, begin, end):
-    """Densities of the steps of a block over each row's largest; the sum of the largest logs."""
+    """Scale the densities of a block by each row's largest; return the sum of the largest logs."""
     K, D = model.means.shape
     density = work.density
     offset = splat(0.0)
@@ -270,9 +270,9 @@ def _log_density(x, place, model, k):
 
 @inlined
 def _smooth(rows, model, forward, work, stats):
-    """Backward sweeps until every lane ends where the one after it begins; fill `stats`.
+    """Sweep backward until every lane ends where the one after it starts; fill `stats`.
 
-    Gives the smoothed probability of all that was raised.
+    Returns the total smoothed probability of all raised f.
     """
     K = model.startprob.size
     n = rows.code.shape[0] - 1
@@ -295,9 +295,9 @@ def _smooth(rows, model, forward, work, stats):
 
 @kernel
 def _backward(rows, model, forward, work, stats, end, warming):
-    """Smooth the steps end..0 of all lanes from `lanes.smoothed`; sum counts unless warming up.
+    """Smooth the steps end..0 of all lanes from `work.smoothed`; sum counts unless warming up.
 
-    When warming up, the last step takes its filtered for its smoothed probabilities.
+    When warming up, the last step uses its filtered probabilities as smoothed ones.
     """
     K = model.startprob.size
     transmat = model.transmat
@@ -354,7 +354,7 @@ def _backward(rows, model, forward, work, stats, end, warming):
 
 @inlined
 def _add_starts(rows, work, stats, s):
-    """Count in which state the sequences begin that begin at this step."""
+    """Count the initial states of the sequences that start at this step."""
     for lane in range(LANES):
         if rows.code[s, lane] & (FIRST | FILLING) == FIRST:
             for k in range(stats.start.size):
@@ -414,7 +414,7 @@ def _monomials(rows, work, begin, end):
 
 @inlined
 def _collect(model, work, stats):
-    """Sum the work."""
+    """Sum over the lanes."""
     K, D = model.means.shape
     width = work.monomials.shape[0] // BLOCK
     for k in range(K):

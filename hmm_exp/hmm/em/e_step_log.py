@@ -1,16 +1,15 @@
-"""The E step in the log domain, row after row: slow, readable, and right whatever the numbers.
+"""The E step in the log domain, row by row: slow, readable and without underflow.
 
-It is the twin that the vectorised E step of `em_lanes` is tested against, and what EM falls back to
-for a model whose probabilities leave the range of a float64 (forbidden transitions, observations
-hundreds of standard deviations from every state that may follow).
+The tests compare the vectorised `e_step` with it. EM falls back to it for a model whose
+probabilities leave the range of a float64 (forbidden transitions, observations hundreds of standard
+deviations from every reachable state).
 
 Forward, with b_j the log density and logarithms throughout,
 
     a_t(j) = b_j(x_t) + ln p_t(j) - c_t,    p_t(j) = sum_i exp a_t-1(i) A_ij,
 
 normalised by c_t, so that the log-likelihood is the sum of c_t (Rabiner 1989, equations 19-20 with
-the scaling of section V.A). Backward, without densities, by what the smoothed row t + 1 says of
-row t (Kim 1994):
+the scaling of section V.A). Backward, without densities (Kim 1994):
 
     r_j = g_t+1(j) / p_t+1(j),   g_t(i) = a_t(i) sum_j A_ij r_j,   pair_t(i, j) = a_t(i) A_ij r_j.
 
@@ -28,10 +27,9 @@ from hmm_exp.hmm.em.update import clear, copy
 
 @entry
 def e_step(rows, model, forward, stats):
-    """Log-likelihood in nats; expected counts go into `stats`.
+    """Log-likelihood in nats; writes expected counts into `stats`.
 
-    `forward` holds the log filtered probabilities in between, shape (n * K, LANES), laid out as the
-    rows are.
+    `forward` stores the log filtered probabilities, shape (n * K, LANES), laid out as the rows.
     """
     log_transmat = np.log(model.transmat)
     log_lik = _filter(rows, model, log_transmat, forward)
@@ -69,7 +67,7 @@ def _filter(rows, model, log_transmat, forward):
 
 @inlined
 def _smooth(rows, model, log_transmat, forward, stats):
-    """Walk back and sum what the smoothed rows and pairs of rows say."""
+    """Smooth backward and sum the expected counts."""
     K = model.startprob.size
     D = model.means.shape[1]
     n = rows.code.shape[0] - 1

@@ -1,7 +1,7 @@
-"""One EM run from one start, done by hmmlearn.
+"""One EM run by hmmlearn, for comparison with the native engine.
 
-The engine to compare with. hmmlearn cannot bridge missing rows, so every gap and every
-missing row starts a new segment here, and all segments share one startprob.
+hmmlearn does not bridge missing rows, so every gap and every missing row starts a new segment, and
+all segments share one startprob.
 """
 
 import logging
@@ -20,7 +20,7 @@ from hmm_exp.errors import FitError
 from hmm_exp.hmm.params import GaussianParams, log_prior
 
 
-class Run(NamedTuple):
+class History(NamedTuple):
     """Log-likelihood and penalised objective in nats before every M step, shape (iterations,)."""
 
     log_lik: np.ndarray
@@ -29,8 +29,8 @@ class Run(NamedTuple):
 
 def run_start(
     X: np.ndarray, steps: np.ndarray, start: GaussianParams, *, n_iter: int, tol: float
-) -> tuple[GaussianParams, Run]:
-    """Climb from `start` until the objective gains less than `tol`, falls, or `n_iter` is reached.
+) -> tuple[GaussianParams, History]:
+    """Run EM until the objective gains less than `tol`, falls, or `n_iter` is reached.
 
     Parameters
     ----------
@@ -40,20 +40,20 @@ def run_start(
     Returns
     -------
     GaussianParams
-        Where EM ended.
-    Run
-        How it got there.
+        The fitted parameters.
+    History
+        Its likelihoods.
 
     Raises
     ------
     FitError
-        When a state loses all its rows or its covariance collapses.
+        A state loses all its rows, or its covariance collapses.
     """
     rows, lengths = segments(X, steps)
     with _quiet(), threadpool_limits(limits=1, user_api="blas"):  # sums depend on thread count
         try:
             return _fit(rows, lengths, start, "scaling", n_iter, tol)
-        except ValueError:  # underflow: a row that no state expects
+        except ValueError:  # underflow of a row that no state explains
             pass
         try:
             return _fit(rows, lengths, start, "log", n_iter, tol)
@@ -62,7 +62,7 @@ def run_start(
 
 
 def segments(X: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The observed rows (N, D), and the lengths of the stretches of them without any gap."""
+    """The observed rows (N, D), and the lengths of their stretches without gaps."""
     observed = ~np.isnan(X).any(axis=1)
     linked = np.zeros(len(X), dtype=bool)
     linked[1:] = observed[1:] & observed[:-1] & (steps[1:] == 1)
@@ -71,7 +71,7 @@ def segments(X: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _PenalisedHMM(GaussianHMM):
-    """hmmlearn's model, watched by the objective that its M step climbs."""
+    """hmmlearn's model, monitored by the objective that its M step maximises."""
 
     def _compute_lower_bound(self, curr_logprob: float) -> float:
         self.log_liks.append(curr_logprob)
@@ -79,7 +79,7 @@ class _PenalisedHMM(GaussianHMM):
 
 
 class _HistoryMonitor(ConvergenceMonitor):
-    """Keeps the history, logs nothing, and stops as soon as a number makes no sense."""
+    """Keep the history without logging, and stop at a value that is not finite."""
 
     def report(self, log_prob: float) -> None:
         if not np.isfinite(log_prob):
@@ -88,7 +88,7 @@ class _HistoryMonitor(ConvergenceMonitor):
         self.iter += 1
 
 
-def _fit(rows, lengths, start, implementation, n_iter, tol) -> tuple[GaussianParams, Run]:
+def _fit(rows, lengths, start, implementation, n_iter, tol) -> tuple[GaussianParams, History]:
     model = _PenalisedHMM(
         start.n_states,
         covariance_type=start.covariance_type,
@@ -101,13 +101,13 @@ def _fit(rows, lengths, start, implementation, n_iter, tol) -> tuple[GaussianPar
     model.means_, model.covars_ = start.means.copy(), start.covars
     model.monitor_, model.log_liks = _HistoryMonitor(tol, n_iter, verbose=False), []
     model.fit(rows, lengths)
-    run = Run(np.array(model.log_liks), np.array(model.monitor_.history))
-    return GaussianParams.from_hmmlearn(model), run
+    history = History(np.array(model.log_liks), np.array(model.monitor_.history))
+    return GaussianParams.from_hmmlearn(model), history
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep hmmlearn's log lines and numpy's warnings of this thread to ourselves."""
+    """Suppress hmmlearn's log lines and numpy's warnings of this thread."""
     here = threading.get_ident()
     logger = logging.getLogger("hmmlearn.base")
 

@@ -1,10 +1,10 @@
-"""What EM is visible at this moment in this process, for whoever shows progress.
+"""EM runs of this process that are under way, for progress displays.
 
 >>> under_way()             # from another thread, at any time
 [EMRunProgress(place=3, of=10, n_iter=57, log_lik=-41234.5)]
 
-The compiled loop counts its iterations and keeps their likelihoods anyway. They are looked at while
-it runs, so being watched costs a fit nothing and changes none of its bits.
+The compiled loop keeps its iteration count and likelihoods in arrays. A display reads these arrays
+while the loop runs, which neither slows the fit nor changes its bits.
 """
 
 from collections.abc import Iterator
@@ -17,16 +17,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class EMRunProgress:
-    """One run under way.
+    """Progress of one EM run.
 
     Attributes
     ----------
     place, of
-        Which start it is, from 0, and how many there are.
+        Index of the start, from 0, and number of starts.
     n_iter
-        Iterations made; None when the engine does not tell.
+        Iterations so far; None if the engine does not report them.
     log_lik
-        Log-likelihood in nats after the last but one of them; None before that.
+        Log-likelihood in nats after the last but one iteration; None before that.
     """
 
     place: int
@@ -54,8 +54,8 @@ _mine: ContextVar[_EMRun | None] = ContextVar("em_run", default=None)
 
 
 @contextmanager
-def visible(place: int, of: int) -> Iterator[None]:
-    """Make the run that this thread is about to do visible until it ends."""
+def visible_run(place: int, of: int) -> Iterator[None]:
+    """Make the EM run of this thread visible in `under_way` until it ends."""
     run = _EMRun(place, of)
     token = _mine.set(run)
     _under_way.append(run)
@@ -67,13 +67,13 @@ def visible(place: int, of: int) -> Iterator[None]:
 
 
 def follow(counts: np.ndarray, history: np.ndarray) -> None:
-    """Say where the loop of this thread's run keeps its count (first) and its likelihoods."""
+    """Register the arrays of this thread's run: its count (first element) and its likelihoods."""
     if run := _mine.get():
-        run.history, run.counts = history, counts  # whoever sees the counts finds the history
+        run.history, run.counts = history, counts  # in this order: a reader of counts finds the history
 
 
 def under_way() -> list[EMRunProgress]:
-    """All climbs of this process that are under way, the oldest first."""
+    """EM runs of this process that are under way, the oldest first."""
     return [_seen(run) for run in list(_under_way)]
 
 

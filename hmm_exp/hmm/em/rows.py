@@ -1,9 +1,9 @@
-"""Observations laid out for EM: eight stretches of time side by side, one per SIMD lane.
+"""Observations laid out for EM in eight stretches of time, one per SIMD lane.
 
-The series, with every missing bar of a gap put in as a row of its own, is cut into 8 stretches of
-n rows. Row t is step s = t mod n of lane t // n, and feature d of step s is one vector of 8 numbers
-(one per lane) at `x[s * D + d]`. Whatever is not a plain row (no observation, first of a sequence,
-filling at the end) is told by a code, so that the kernels meet only one kind of row.
+The series, with one row for every missing bar of a gap, is cut into 8 stretches of n rows. Row t is
+step s = t mod n of lane t // n, and feature d of step s is one vector of 8 numbers (one per lane)
+at `x[s * D + d]`. A code marks the special rows: without observation, first of a sequence, filling
+at the end.
 """
 
 from typing import NamedTuple
@@ -12,13 +12,12 @@ import numpy as np
 
 from hmm_exp.compiling import entry, kernel
 from hmm_exp.errors import FitError
+from hmm_exp.hmm.simd import LANES
 
-LANES = 8
-
-# What a row may be, as bits of its code.
+# Bits of a row's code.
 MISSING = 1  # no observation: density 1 in every state
 FIRST = 2  # starts a sequence: the state is drawn from startprob
-FILLING = 4  # past the end of the data: a sequence of one missing row that counts for nothing
+FILLING = 4  # past the end of the data: a sequence of one missing row, not counted
 
 
 class PaddedRows(NamedTuple):
@@ -29,18 +28,18 @@ class PaddedRows(NamedTuple):
     x
         Observations minus `centre`, zeros where missing, shape (n * D, LANES).
     code
-        What every row is, shape (n + 1, LANES); step n is what follows each lane's end.
+        Code of every row, shape (n + 1, LANES); step n is the row after each lane's end.
     special
         Whether any lane of the step has a code, shape (n + 1,).
     centre
         Mean of every feature over the observed rows, shape (D,). Moments about it lose no digits
-        however far from zero the data lie.
+        for data far from zero.
     spread
         Variance of every feature over the observed rows, shape (D,).
     n_rows
-        PaddedRows of the series, missing bars included, filling excluded.
+        Rows of the series, missing bars included, filling excluded.
     n_observed
-        PaddedRows with an observation.
+        Rows with an observation.
     """
 
     x: np.ndarray
@@ -58,7 +57,7 @@ def lay_out(X: np.ndarray, steps: np.ndarray) -> PaddedRows:
     Parameters
     ----------
     X
-        Observations, shape (T, D); a row with any NaN is wholly missing.
+        Observations, shape (T, D); a row with any NaN is missing.
     steps
         Chain steps from the row before, shape (T,): 0 starts a sequence, 1 is the neighbour,
         m + 1 means m missing rows in between. The first is taken as 0.
@@ -66,7 +65,7 @@ def lay_out(X: np.ndarray, steps: np.ndarray) -> PaddedRows:
     Raises
     ------
     FitError
-        Shapes that do not fit, an infinite value, negative steps, or nothing observed.
+        Inconsistent shapes, an infinite value, negative steps, or no observed row.
     """
     X = np.ascontiguousarray(X, dtype=np.float64)
     steps = np.ascontiguousarray(steps, dtype=np.int64)
@@ -90,7 +89,7 @@ def lay_out(X: np.ndarray, steps: np.ndarray) -> PaddedRows:
 
 
 def aligned_zeros(n_vectors: int) -> np.ndarray:
-    """Zeros of shape (n_vectors, LANES) that start on a cache line."""
+    """Zeros of shape (n_vectors, LANES), aligned to a cache line."""
     line = 64
     raw = np.zeros(n_vectors * LANES + line // 8)
     start = (-raw.ctypes.data % line) // 8
@@ -98,7 +97,7 @@ def aligned_zeros(n_vectors: int) -> np.ndarray:
 
 
 def _check(X: np.ndarray, steps: np.ndarray) -> None:
-    """Raise FitError unless X and steps belong together."""
+    """Raise FitError unless X and steps are consistent."""
     if X.ndim != 2 or X.size == 0:
         raise FitError(f"observations have shape {X.shape}, not (rows, features)")
     if steps.shape != X.shape[:1]:
@@ -119,7 +118,7 @@ def _is_missing(x):
 def _moments(X):
     """Mean and variance of the observed rows (Welford 1962), and their number.
 
-    A row with an infinite value gives minus its place, counted from one, instead of the number.
+    If a row has an infinite value, the number is minus its position, counted from one.
     """
     T, D = X.shape
     mean = np.zeros(D)
@@ -140,7 +139,7 @@ def _moments(X):
 
 @entry
 def _fill(X, steps, centre, x, code):
-    """Write observations and codes to their places; missing bars become missing rows."""
+    """Write observations and codes; missing bars become missing rows."""
     T, D = X.shape
     n = code.shape[0] - 1
     row = 0

@@ -1,19 +1,19 @@
-"""EM for Gaussian hidden Markov models, compiled, from one start to where it stops.
-
-Same parameters, priors and M step as `hmmlearn.hmm.GaussianHMM` (0.3.3): from the same start the
-two climb through the same log-likelihoods. What this one adds: missing rows and gaps are missing
-observations rather than ends of sequences, covariances have a floor, and the result says honestly
-why the climb stopped.
+"""One EM run for a Gaussian hidden Markov model, compiled.
 
 >>> result = em(X, steps, start, n_iter=500, tol=1e-2)
 >>> result.status, result.log_lik, result.params.means
 ('tolerance', -41234.5, array(...))
 
-One call is one thread and releases the GIL throughout, so restarts run side by side in threads; the
-bits of a result do not depend on how many there are.
+Parameters, priors and M step are those of `hmmlearn.hmm.GaussianHMM` (0.3.3): from the same start
+both pass through the same log-likelihoods. In addition, missing rows and gaps are missing
+observations instead of ends of sequences, covariances have a floor, and `status` tells a converged
+run from one that was cut or fell.
 
-The E step is `e_step.e_step`, and for the iterations where that would lose a probability below
-the range of a float64, `e_step_log.e_step`. The M step is `em_update.update`.
+A run uses one thread and releases the GIL, so several runs share the cores; their bits do not
+depend on the number of threads.
+
+The E step is `e_step.e_step`. Iterations in which that loses a probability below the range of a
+float64 use `e_step_log.e_step`. The M step is `update.update`.
 """
 
 from dataclasses import dataclass
@@ -31,23 +31,23 @@ from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats, copy, log_prior
 from hmm_exp.hmm.params import GaussianParams
 
 COVAR_FLOOR = 1e-8  # of the data's variance
-PATIENCE = 3  # gains in a row below `tol`: a single one is often a plateau
+PATIENCE = 3  # successive gains below `tol`: a single one is often a plateau
 
 _STATUS = ("tolerance", "cap", "fall")
 _TOLERANCE, _CAP, _FALL, _LOST, _IN_LOGS = range(5)
-_ROUNDING = 1e-12  # of the objective: a change below it is no fall
+_ROUNDING = 1e-12  # of the objective: a smaller decrease is no fall
 
 
 @dataclass(frozen=True)
 class Priors:
-    """hmmlearn's prior parameters, under its names and with its defaults.
+    """hmmlearn's prior parameters, with its names and defaults.
 
     Attributes
     ----------
     startprob_prior, transmat_prior
         Dirichlet parameters, scalars or shapes (K,) and (K, K).
     means_prior, means_weight
-        Mean (scalar or anything that spreads to (K, D)) and scalar precision of the normal prior.
+        Mean (broadcast to (K, D)) and scalar precision of the normal prior.
     covars_prior, covars_weight
         Scale and scalar weight of the inverse gamma ("diag", "spherical") or inverse Wishart prior.
     """
@@ -62,26 +62,26 @@ class Priors:
 
 @dataclass(frozen=True, eq=False)
 class EMResult:
-    """Where a climb ended.
+    """Result of an EM run.
 
     Attributes
     ----------
     params
-        The parameters `log_lik` belongs to.
+        The fitted parameters.
     log_lik, objective
-        Log-likelihood of `params` in nats, and the same with the log prior added.
+        Log-likelihood of `params` in nats, and the same plus the log prior.
     history, objective_history
         Both after 0, 1, 2, ... updates. Entry i of `history` is hmmlearn's `monitor_.history[i]`.
-        After a fall they end with the lower value, which is not that of `params`.
+        After a fall they end with the lower value, which does not belong to `params`.
     status
-        "tolerance": `PATIENCE` gains of the objective in a row below `tol`; "cap": `n_iter` updates
-        made; "fall": the objective fell, and `params` are those before the fall.
+        "tolerance": `PATIENCE` successive gains of the objective below `tol`; "cap": `n_iter`
+        updates; "fall": the objective fell, and `params` are those before the fall.
     mass
         Expected number of observed rows in every state, shape (K,).
     floor_hits
-        Whether the covariance floor holds up a feature of a state of `params`, shape (K, D).
+        Whether the covariance floor raises a feature of a state of `params`, shape (K, D).
     n_log_domain
-        E steps that had to be made in the log domain.
+        Number of E steps in the log domain.
     """
 
     params: GaussianParams
@@ -96,12 +96,12 @@ class EMResult:
 
     @property
     def converged(self) -> bool:
-        """Whether the climb ended because there was next to nothing left to gain."""
+        """Whether EM stopped because its gains fell below the tolerance."""
         return self.status == "tolerance"
 
     @property
     def n_iter(self) -> int:
-        """Updates made."""
+        """Number of updates."""
         return len(self.history) - 1
 
 
@@ -117,38 +117,37 @@ def em(
     params: str = "stmc",
     log_domain: bool = False,
 ) -> EMResult:
-    """Climb from `start` to a maximum of the penalised likelihood.
+    """Run EM from `start` to a maximum of the penalised likelihood.
 
     Parameters
     ----------
     X
-        Observations, shape (T, D), a row with any NaN wholly missing; or `lay_out(X, steps)`, made
-        once for many starts.
+        Observations, shape (T, D); a row with any NaN is missing. Or the result of
+        `lay_out(X, steps)`, made once for many starts.
     steps
         Chain steps from the row before, shape (T,): 0 starts a sequence from `startprob`, 1 is the
-        neighbour, m + 1 means m missing rows in between. None (one sequence without gaps) or
-        ignored when X is laid out already.
+        neighbour, m + 1 means m missing rows in between. None is one sequence without gaps.
+        Ignored if X is laid out.
     start
-        Where to start. What is zero in startprob and transmat stays zero.
+        Initial parameters. Zeros in startprob and transmat stay zero.
     n_iter
-        Most updates to make.
+        Most updates.
     tol
-        Gain of the penalised objective, in nats, below which an update counts as none.
+        Gain of the penalised objective, in nats, below which an update counts as no gain.
     covar_floor
         Least variance of a feature given the features before it, relative to its variance in the
-        data. hmmlearn's `min_covar` is no floor (it enters its starting covariances only), so it
-        has no place here.
+        data. (hmmlearn's `min_covar` is no floor: it affects the starting covariances only.)
     priors
-        hmmlearn's defaults unless given.
+        hmmlearn's defaults if None.
     params
-        What may change, by hmmlearn's letters: (s)tartprob, (t)ransmat, (m)eans, (c)ovars.
+        Parameters to update, by hmmlearn's letters: (s)tartprob, (t)ransmat, (m)eans, (c)ovars.
     log_domain
-        Make every E step in the log domain: slow, for tests and doubts.
+        Run every E step in the log domain: slow, for tests.
 
     Raises
     ------
     FitError
-        Observations that cannot be used, a start that does not fit them or cannot have made them.
+        Unusable observations, a start of another shape, or one with zero likelihood.
     """
     rows = X if isinstance(X, PaddedRows) else lay_out(X, _steps(X, steps))
     if start.n_features != rows.centre.size:
@@ -185,7 +184,7 @@ def em(
 
 
 def announce_compilation() -> None:
-    """Tell the user, in one line to the logger `hmm_exp.hmm`, when the next fit has to compile."""
+    """Log one line to `hmm_exp.hmm` if the next fit has to compile."""
     announce(_run)
 
 
@@ -200,7 +199,7 @@ def absolute_floor(
 
 
 class _EMBuffers(NamedTuple):
-    """All memory of a climb besides the models, allocated once."""
+    """Memory of an EM run, allocated once."""
 
     forward: np.ndarray  # ((n + 1) * K, LANES)
     scratch: e_step.Scratch
@@ -210,12 +209,12 @@ class _EMBuffers(NamedTuple):
     best_mass: np.ndarray  # (K,)
     history: np.ndarray  # (n_iter + 1,)
     objective: np.ndarray  # (n_iter + 1,)
-    progress: np.ndarray  # updates made, gains below `tol` in a row, E steps in logs
+    progress: np.ndarray  # updates, successive gains below `tol`, E steps in logs
 
 
 @entry
 def _run(rows, model, best, prior, floor, tol, buffers, log_domain, resumed):
-    """Iterate until `best` is final; a status, or `_IN_LOGS` to be resumed after that E step."""
+    """Iterate until `best` is final; return a status, or `_IN_LOGS` to ask for that E step."""
     i = buffers.progress[0]
     while True:
         if not resumed:
@@ -250,7 +249,7 @@ def _run(rows, model, best, prior, floor, tol, buffers, log_domain, resumed):
 
 @inlined
 def _keep(model, best, buffers):
-    """What is at hand is the best so far."""
+    """Store the current model as the best."""
     copy(model.startprob, best.startprob)
     copy(model.transmat.ravel(), best.transmat.ravel())
     copy(model.means.ravel(), best.means.ravel())
@@ -283,7 +282,7 @@ def _model(params: GaussianParams, centre: np.ndarray) -> EMParams:
 
 
 def _prior(priors: Priors, start: GaussianParams, centre: np.ndarray, updated: str) -> Prior:
-    """Spread the prior parameters as hmmlearn's broadcasting does."""
+    """Broadcast the prior parameters as hmmlearn does."""
     K, D = start.means.shape
     scatter = np.zeros((K, D, D))
     if start.covariance_type in ("full", "tied"):
@@ -322,7 +321,7 @@ def _buffers(rows: PaddedRows, K: int, n_iter: int, full: bool) -> _EMBuffers:
 
 
 def _params(model: EMParams, centre: np.ndarray, covariance_type: str) -> GaussianParams:
-    """The way back from the kernels' shapes."""
+    """The parameters in the shapes of their covariance type."""
     diagonal = np.diagonal(model.covars, axis1=1, axis2=2)
     covars = {
         "full": model.covars,

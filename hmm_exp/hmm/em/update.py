@@ -1,4 +1,4 @@
-"""The M step of EM for Gaussian states, with hmmlearn's priors, and a floor under the covariances.
+"""The M step of EM for Gaussian states, with hmmlearn's priors and a covariance floor.
 
 All four covariance types share one representation inside EM: a (K, D, D) array, of which "diag" and
 "spherical" use the diagonal only and "tied" holds K equal matrices. Means are relative to the
@@ -12,8 +12,8 @@ hmmlearn 0.3.3 (after Huang, Acero & Hon 2001, "Spoken Language Processing", p. 
 
 with P = covars_prior (a scalar fills the diagonal for "diag" and "spherical" but *every* element
 for "full" and "tied"), w = max(covars_weight - 1, 0) or max(covars_weight - D, 0), v = means_weight
-and m0 = means_prior, and the Dirichlet parameters a and b. A tied matrix counts once. This
-penalised objective is what EM never lowers.
+and m0 = means_prior, and the Dirichlet parameters a and b. A tied matrix counts once. EM never
+lowers this penalised objective.
 """
 
 import math
@@ -26,7 +26,7 @@ from hmm_exp.compiling import kernel
 KINDS = ("spherical", "diag", "tied", "full")
 SPHERICAL, DIAG, TIED, FULL = range(4)
 
-_NO_MASS = 1e-50  # expected rows or steps that say nothing: the parameters stay
+_NO_MASS = 1e-50  # with fewer expected rows or steps the parameters stay
 _ROUNDING = 1e-12  # of a variance: a pivot below it may be rounding alone
 _SMALLEST_DIVISOR = 1e-5  # hmmlearn's, for "diag" and "spherical"
 
@@ -49,7 +49,7 @@ class EMParams(NamedTuple):
     log_norm
         Log density at the mean, shape (K,).
     kind
-        Shape (1,): place of the covariance type in `KINDS`.
+        Shape (1,): index of the covariance type in `KINDS`.
     """
 
     startprob: np.ndarray
@@ -87,11 +87,11 @@ class Stats(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """hmmlearn's prior parameters, spread to the shapes the update needs.
+    """hmmlearn's prior parameters, broadcast to full shapes.
 
     Shapes: startprob (K,), transmat (K, K), means (K, D) relative to the centre, scatter (K, D, D),
-    weights (2,): means_weight and covars_weight. `updated` (4,) says which of startprob, transmat,
-    means and covars EM may change.
+    weights (2,): means_weight and covars_weight. `updated` (4,): whether EM updates startprob,
+    transmat, means and covars.
     """
 
     startprob: np.ndarray
@@ -146,7 +146,7 @@ def update(model, stats, prior):
 
 @kernel
 def _update_mean(model, stats, prior, k):
-    """Mean of one state; without rows it stays."""
+    """Mean of one state, unchanged without rows."""
     if stats.mass[k] > _NO_MASS:
         v = prior.weights[0]
         for d in range(model.means.shape[1]):
@@ -156,7 +156,7 @@ def _update_mean(model, stats, prior, k):
 
 @kernel
 def _update_distribution(probs, counts, dirichlet):
-    """Normalised counts; what is zero stays zero, and next to no counts change nothing."""
+    """Normalised counts; zeros stay zero, and a negligible total changes nothing."""
     total = 0.0
     for j in range(probs.size):
         if probs[j] > 0.0:
@@ -170,7 +170,7 @@ def _update_distribution(probs, counts, dirichlet):
 
 @kernel
 def _scatter(model, stats, prior, k, i, j):
-    """Weighted outer product of deviations from the new mean, with the mean's own prior."""
+    """Weighted outer product of deviations from the new mean, plus the prior of the mean."""
     mean_i, mean_j = model.means[k, i], model.means[k, j]
     away = (mean_i - prior.means[k, i]) * (mean_j - prior.means[k, j])
     return (
@@ -209,7 +209,7 @@ def _update_covariance(model, stats, prior, k):
 
 @kernel
 def _update_tied(model, stats, prior):
-    """The one covariance of all states, written to each."""
+    """The common covariance, written to every state."""
     K, D = model.means.shape
     divisor = max(prior.weights[1] - D, 0.0)
     for k in range(K):
@@ -227,11 +227,11 @@ def _update_tied(model, stats, prior):
 
 @kernel
 def whiten(model, floor, hits):
-    """Factor the covariances after lifting them to the floor; mark in `hits` (K, D) what it lifted.
+    """Raise the covariances to the floor, mark raised features in `hits` (K, D), and factor them.
 
     The floor (D,) bounds the variance of every feature given the features before it (for "diag"
-    and "spherical": its variance). A pivot of the Cholesky factorisation below it is raised by
-    adding to that one diagonal element, so the result is always positive definite.
+    and "spherical": its variance). A smaller pivot of the Cholesky factorisation is raised through
+    its diagonal element, so the result is always positive definite.
     """
     K, D = model.means.shape
     full = model.kind[0] >= TIED
@@ -277,7 +277,7 @@ def _invert_lower(lower):
 
 @kernel
 def log_prior(model, prior):
-    """The penalty of the module docstring: what EM adds to the log-likelihood, in nats."""
+    """The terms that EM adds to the log-likelihood (see the module docstring), in nats."""
     K, D = model.means.shape
     kind = model.kind[0]
     total = 0.0
