@@ -30,8 +30,8 @@ from hmmlearn.hmm import GaussianHMM
 from threadpoolctl import threadpool_limits
 
 from hmm_exp.config import Config, DataConfig, FeaturesConfig, checked
-from hmm_exp.hmm.em.run import em
 from hmm_exp.hmm.em.rows import PaddedRows, lay_out
+from hmm_exp.hmm.em.run import em
 from hmm_exp.hmm.fit import fit
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.starts import starting_points

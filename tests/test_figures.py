@@ -356,10 +356,13 @@ def test_survival_of_many_visits_has_a_bounded_number_of_points():
     assert len(survival(np.arange(1, 100_000))[0]) <= 300
 
 
-def test_next_bar_title_names_states_that_stand_clear_of_zero_everywhere():
+def test_next_bar_title_names_states_with_a_significant_mean_everywhere():
     table = returns_table(3)
     title = figures.next_bar_return(table, labels(3)).texts[0].get_text()
-    assert title == "Mean next-bar return clear of zero on train and test: calm (−), turbulent (+)"
+    assert (
+        title
+        == "Mean next-bar return significantly non-zero on train and test: calm (−), turbulent (+)"
+    )
     table.loc[table["split"] == "test", "mean_error"] = 1.0
     assert "No state" in figures.next_bar_return(table, labels(3)).texts[0].get_text()
 
@@ -385,7 +388,7 @@ def test_long_subjects_are_shortened_and_dollar_signs_are_plain_text():
 def test_sweep_has_one_cell_per_space_with_its_own_zero():
     figure = draw("bic_by_space", 4)
     assert {"v1 1H", "v2 1H", "v1 4H", "v1v2 multi"} <= {t.get_text() for t in texts(figure)}
-    assert figure.texts[0].get_text().startswith("Won by v1 1H with 2 states and diag covariance")
+    assert figure.texts[0].get_text().startswith("Winner: v1 1H with 2 states and diag covariance")
     assert "no eligible winner" in figures.bic_by_space(sweep_table(3)).texts[0].get_text()
 
 

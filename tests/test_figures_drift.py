@@ -53,6 +53,6 @@ def test_the_title_gives_the_agreement_and_a_refused_fit_is_explained():
     refused = np.array([False, False, True, False])
     said = " ".join(words(draw(4, 2, 3, refused=refused)))
     assert "agree on 9" in said
-    assert "ring: fit refused" in said
+    assert "ring: refit rejected" in said
     assert "ring" not in " ".join(words(draw(4, 2, 3)))
-    assert "No fit to compare with" in " ".join(words(draw(1, 2, 3)))
+    assert "Only one fit" in " ".join(words(draw(1, 2, 3)))

@@ -88,7 +88,7 @@ def test_the_title_names_the_series_that_fails_most():
     series = {"close": good(), "parkinson": remembering(), "next return": good(seed=2)}
     figure = residuals(series)
     title = figure.texts[0].get_text()
-    assert title.startswith("1 of 3 series rejected, most parkinson: memory")
+    assert title.startswith("1 of 3 series rejected, worst is parkinson: memory")
     shown = [t.get_text() for t in texts(figure)]
     assert shown.count("rejected") == 1
     assert shown.count("within limits") == 2

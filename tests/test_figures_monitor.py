@@ -1,10 +1,10 @@
-"""The figure of a watched model: readable at any number of states, and it says when it alarmed."""
+"""The figure of a monitored model is readable at any number of states and titled by its alarm."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from hmm_exp.figures.monitor import watch
+from hmm_exp.figures.monitor import monitor
 from hmm_exp.figures.style import regime_colors
 from tests.test_figures import assert_texts_are_apart, colors_in, labels, posterior
 
@@ -29,24 +29,24 @@ def frames(n_states, n_rows=2000, peak=0.5, with_bars=True):
 
 @pytest.mark.parametrize("n_states", range(1, 9))
 def test_no_text_overlaps_and_regimes_have_their_colours(n_states):
-    figure = watch(*frames(n_states), labels(n_states), subject="BINANCE_BTCUSDT.P 1H, v1, diag")
+    figure = monitor(*frames(n_states), labels(n_states), subject="BINANCE_BTCUSDT.P 1H, v1, diag")
     assert_texts_are_apart(figure)
     assert set(regime_colors(n_states)) <= colors_in(figure)
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 30])
 def test_few_rows_are_drawn(n_rows):
-    assert_texts_are_apart(watch(*frames(2, n_rows), labels(2)))
+    assert_texts_are_apart(monitor(*frames(2, n_rows), labels(2)))
 
 
 def test_without_returns_there_is_no_score():
-    figure = watch(*frames(3, with_bars=False), labels(3))
+    figure = monitor(*frames(3, with_bars=False), labels(3))
     assert_texts_are_apart(figure)
     assert not any("next-bar" in text.get_text() for text in figure.axes[0].texts)
 
 
 def test_the_title_says_when_it_alarmed():
-    quiet = watch(*frames(3, peak=0.5), labels(3)).texts[0].get_text()
-    loud = watch(*frames(3, peak=2.0), labels(3)).texts[0].get_text()
-    assert quiet == "As promised: no chart came nearer to an alarm than 50 % of its threshold"
-    assert loud == "Alarm at 2024-02-11 16:00 UTC: log-likelihood is not as promised"
+    quiet = monitor(*frames(3, peak=0.5), labels(3)).texts[0].get_text()
+    loud = monitor(*frames(3, peak=2.0), labels(3)).texts[0].get_text()
+    assert quiet == "No alarm: the highest chart reached 50 % of its threshold"
+    assert loud == "Alarm at 2024-02-11 16:00 UTC: log-likelihood differs from expectation"

@@ -13,8 +13,8 @@ from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
 from hmm_exp.errors import FitError
-from hmm_exp.hmm.em.run import PATIENCE, Priors, em
 from hmm_exp.hmm.em.rows import lay_out
+from hmm_exp.hmm.em.run import PATIENCE, Priors, em
 from hmm_exp.hmm.params import COVARIANCE_TYPES, GaussianParams
 from tests import reference
 

@@ -15,9 +15,7 @@ def test_the_likelihood_rises_with_the_number_of_states():
     X, steps = planted(800)
     fits, smaller = [], None
     for n_states in (1, 2, 3):
-        smaller, note = fit_larger(
-            X, steps, n_states, Search(n_init=3, seed=1), smaller=smaller
-        )
+        smaller, note = fit_larger(X, steps, n_states, Search(n_init=3, seed=1), smaller=smaller)
         assert note is None
         fits.append(smaller)
     log_lik = [fitted.log_lik for fitted in fits]

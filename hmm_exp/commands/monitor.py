@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _figure(detector: "Detector", watched: "MonitorResult") -> "Figure":
-    from hmm_exp.figures.monitor import watch as draw
+    from hmm_exp.figures.monitor import monitor as draw
 
     return draw(watched.rows, watched.bars, detector.labels, subject=detector.name)
 

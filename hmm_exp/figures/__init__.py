@@ -1,12 +1,12 @@
-"""Figures of a run and of a sweep: plain data in, a matplotlib `Figure` out.
+"""Figures of a run and of a sweep: data in, a matplotlib `Figure` out.
 
     figure = price(bars.time, bars.frame["close"], states, ("calm", "turbulent"), subject="BTC 1H")
     save(figure, "plots/price.png")
 
-One visual language runs through all of them. A regime has one colour everywhere, light blue when
-calm to dark red when turbulent, and gets darker on the way, so that grey print and colour-blind
-eyes keep the order. Grey and ink are for everything that is not a regime. Titles are computed from
-the data. No pyplot and no lasting rcParams: figures may be made in any thread.
+A regime has the same colour in all figures, from light blue (calm) to dark red (turbulent). The
+colours darken, so their order is visible in grey print and to the colour-blind. Everything else is
+grey or black. Titles are computed from the data. Figures do not use pyplot or lasting rcParams, so
+any thread may make them.
 """
 
 from hmm_exp.figures.behaviour import dwell_times, next_bar_return

@@ -1,4 +1,4 @@
-"""Figures of how a model's states behave: how long visits last, and what the next bar does."""
+"""Figures of the states' behaviour: lengths of visits, and next-bar returns."""
 
 from collections.abc import Sequence
 
@@ -45,14 +45,14 @@ def dwell_times(
     subject: str = "",
     kind: str = "filtered",
 ) -> Figure:
-    """How long visits last against the geometric law of the transition matrix, one panel a state.
+    """Lengths of visits and the geometric law of the transition matrix, one panel per state.
 
-    P(visit of at least n bars) is a_kk^(n-1) under the model: a straight line on the log axis.
+    Under the model P(visit of at least n bars) = a_kk^(n-1), a straight line on the log axis.
 
     Parameters
     ----------
     states
-        State of every row, shape (T,); negative where none is known.
+        State of every row, shape (T,); negative if unknown.
     transmat
         Shape (K, K).
     labels
@@ -60,9 +60,9 @@ def dwell_times(
     steps
         Chain steps from the previous row, shape (T,); a visit ends where they are not 1.
     subject
-        What the data is, for the line under the title.
+        Name of the data, for the subtitle.
     kind
-        How the states were found: filtered, smoothed or viterbi.
+        Kind of the states: filtered, smoothed or viterbi.
     """
     n_states = len(labels)
     runs = run_lengths(states, n_states, steps)
@@ -80,7 +80,9 @@ def dwell_times(
     for k, panel in enumerate(panels):
         panels[k] = panel = panel.scaled((1.0, _longest(runs[k], dwell[k])), (least, 0.0))
         _draw_survival(sheet, panel, runs[k], transmat[k, k], regime_colors(n_states)[k])
-        draw_title(sheet, panel, f"{labels[k]}: mean {_mean(runs[k])}, law {bars_text(dwell[k])}")
+        draw_title(
+            sheet, panel, f"{labels[k]}: mean {_mean(runs[k])}, expected {bars_text(dwell[k])}"
+        )
         draw_xticks(sheet, panel, [1.0, *round_ticks(0.3 * panel.xlim[1], panel.xlim[1], 3)])
         if k % columns == 0:
             decades = np.arange(0, least, -1 if least > -4 else -2)
@@ -113,18 +115,18 @@ def survival(runs: np.ndarray, most: int = 300) -> tuple[np.ndarray, np.ndarray]
 
 
 def _longest(runs: np.ndarray, dwell: float) -> float:
-    """Right end of a panel: the longest visit, or three expected ones where none was seen."""
+    """Right end of a panel: the longest visit, or three expected dwell times without visits."""
     if len(runs):
         return float(max(runs.max(), 4))
     return float(max(3 * dwell, 4)) if np.isfinite(dwell) else 10.0
 
 
 def _mean(runs: np.ndarray) -> str:
-    return bars_text(runs.mean()) if len(runs) else "none seen"
+    return bars_text(runs.mean()) if len(runs) else "none"
 
 
 def _draw_survival(sheet: Axes, panel: Panel, runs: np.ndarray, stay: float, color: str) -> None:
-    """The straight line of the law over the dots of the data."""
+    """Dots of the data under the line of the geometric law."""
     lengths, share = survival(runs)
     sheet.plot(*panel.at(lengths, np.log10(share)), "o", color=color, markersize=4.5, mew=0)
     if stay > 0:
@@ -134,31 +136,31 @@ def _draw_survival(sheet: Axes, panel: Panel, runs: np.ndarray, stay: float, col
 
 
 def _runs_title(labels: Sequence[str], runs: Sequence[np.ndarray], dwell: np.ndarray) -> str:
-    """The state whose visits differ most from the law."""
+    """Name the state whose visits differ most from the geometric law."""
     seen = [k for k, lengths in enumerate(runs) if len(lengths) and np.isfinite(dwell[k])]
     if not seen:
-        return "No visit ends: nothing to compare with the geometric law"
+        return "No visits to compare with the geometric law"
     ratios = {k: abs(np.log(runs[k].mean() / dwell[k])) for k in seen}
     k = max(seen, key=lambda k: ratios[k])
     if ratios[k] < np.log(1.1):
-        return "On average visits last as long as the geometric law says, within 10 %"
+        return "Mean visits of all states are within 10 % of the geometric law"
     mean, expected = _mean(runs[k]), bars_text(dwell[k])
-    return f"Farthest off the law is {labels[k]}: visits of {mean} bars, {expected} expected"
+    return f"Visits to {labels[k]} differ most from the law: mean {mean} bars, {expected} expected"
 
 
 def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str = "") -> Figure:
-    """What the bar after each state did: mean return with its 95 % interval, and volatility.
+    """Next-bar return by state: mean with its 95 % interval, and volatility.
 
     Parameters
     ----------
     table
         One row per state and part of the data. Columns `state` (0..K-1), `split` ("train",
         "test", ...), `mean`, `mean_error` (its standard error) and `volatility`; log returns per
-        bar. `volatility_error` is drawn where it is there. Rows with NaN are left out.
+        bar. `volatility_error` is optional. Rows with NaN are left out.
     labels
         Names of the states, calm first.
     subject
-        What the data is, for the line under the title.
+        Name of the data, for the subtitle.
     """
     table = table.dropna(subset=["mean", "volatility"]).fillna({"mean_error": 0.0})
     height = 400
@@ -183,7 +185,7 @@ def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str 
 
 
 def _in_basis_points(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A column and half its 95 % interval, zero where its error is not given."""
+    """A column and half its 95 % interval, zero without an error."""
     half = np.zeros(len(table))
     if f"{name}_error" in table:
         half = _ERRORS_95 * table[f"{name}_error"].fillna(0.0).to_numpy()
@@ -191,7 +193,7 @@ def _in_basis_points(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.nda
 
 
 def _draw_intervals(sheet: Axes, panel: Panel, table: pd.DataFrame, middle, half, palette) -> None:
-    """Dots side by side for the parts of the data: the first filled, the others hollow."""
+    """Neighbouring dots for the parts of the data: the first filled, the others hollow."""
     part = pd.factorize(table["split"])[0]
     x = table["state"].to_numpy() + 0.24 * (part - part.max() / 2)
     colors = [palette[k] for k in table["state"]]
@@ -210,12 +212,12 @@ def _fills(table: pd.DataFrame) -> str:
 
 
 def _return_title(table: pd.DataFrame, labels: Sequence[str]) -> str:
-    """States whose mean is away from zero, with one sign, in every part of the data."""
+    """Name the states whose mean has the same significant sign in every part of the data."""
     side = np.sign(table["mean"]).where(table["mean"].abs() > _ERRORS_95 * table["mean_error"], 0)
     sides = side.groupby(table["state"]).agg(["min", "max"])
     steady = sides.index[(sides["min"] == sides["max"]) & (sides["min"] != 0)]
     parts = " and ".join(dict.fromkeys(table["split"]))
     if not len(steady):
-        return f"No state's mean next-bar return stands clear of zero on {parts}"
+        return f"No state's mean next-bar return differs significantly from zero on {parts}"
     names = ", ".join(f"{labels[k]} ({'+' if sides['min'][k] > 0 else '−'})" for k in steady)
-    return f"Mean next-bar return clear of zero on {parts}: {names}"
+    return f"Mean next-bar return significantly non-zero on {parts}: {names}"

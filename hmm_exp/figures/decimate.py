@@ -1,6 +1,8 @@
-"""A million bars in a thousand pixel columns: what is drawn is bounded, what is seen is kept.
+"""Reduce a million bars to a thousand pixel columns without losing visible detail.
 
-Rows are taken in equal groups of neighbours, one group a column. By row and not by time, so that
+>>> regime_lines(x, y, states, n_states=3)          # one NaN-broken line per state
+
+Every column shows an equal number of neighbouring rows. Columns follow rows instead of time, so
 nights and weekends leave no empty columns.
 """
 
@@ -15,7 +17,7 @@ def group_size(n_rows: int, columns: int = COLUMNS) -> int:
 
 
 def column_means(values: np.ndarray, columns: int = COLUMNS) -> np.ndarray:
-    """Mean of every column of pixels, ignoring NaN rows; (T, K) to (at most `columns`, K)."""
+    """Mean of every pixel column without NaN rows; (T, K) to (at most `columns`, K)."""
     size = group_size(len(values), columns)
     starts = np.arange(0, len(values), size)
     seen = np.isfinite(values).all(axis=1)
@@ -31,7 +33,7 @@ def column_times(time: np.ndarray, columns: int = COLUMNS) -> np.ndarray:
 
 
 def majority(states: np.ndarray, n_states: int, columns: int = COLUMNS) -> np.ndarray:
-    """The most frequent state of every column; -1 where no row has one."""
+    """The most frequent state of every column; -1 without a known state."""
     size = group_size(len(states), columns)
     group = np.arange(len(states)) // size
     known = states >= 0
@@ -50,18 +52,18 @@ def regime_lines(
     breaks: np.ndarray | None = None,
     columns: int = COLUMNS,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Cut a curve into one NaN-broken line per state, 3 `columns` points at most in all.
+    """Cut a curve into one NaN-broken line per state, at most 3 `columns` points in total.
 
-    The stroke from row t-1 to row t belongs to the state of row t. When there are more rows than
-    columns, the strokes of one column become the vertical from their lowest to their highest
-    point, so that every extreme stays; it belongs to the column's most frequent state.
+    The stroke from row t-1 to row t has the state of row t. If there are more rows than columns,
+    a column is drawn as a vertical from its lowest to its highest point, which keeps all extremes,
+    with the state that is most frequent in it.
 
     Parameters
     ----------
     x, y, states
-        The curve, shape (T,); rows with a state outside 0..`n_states`-1 belong to no line.
+        The curve, shape (T,); rows with a state outside 0..`n_states`-1 are not drawn.
     breaks
-        Rows with no stroke to the row before, boolean (T,).
+        Rows without a stroke from the row before, boolean (T,).
     """
     before = np.maximum(np.arange(len(y)) - 1, 0)
     if breaks is not None:

@@ -1,4 +1,4 @@
-"""Figure of a walk forward: what the parameters did from fit to fit."""
+"""Figure of a walk forward: parameters of successive refits."""
 
 from collections.abc import Sequence
 
@@ -49,31 +49,31 @@ def drift(
     bar: str = "",
     subject: str = "",
 ) -> Figure:
-    """Means of every feature, expected dwell and agreement of labels over the fits of a walk.
+    """State means, expected dwell times and agreement of labels over the refits of a walk.
 
     Parameters
     ----------
     time
-        When every fit was made, nanoseconds since 1970 UTC, increasing, shape (R,).
+        Time of every refit, nanoseconds since 1970 UTC, increasing, shape (R,).
     means
-        State means in raw units of the model in force, shape (R, K, D).
+        State means of the model in use, in raw units, shape (R, K, D).
     dwell
-        Its expected dwell in rows, shape (R, K).
+        Its expected dwell times in rows, shape (R, K).
     features, labels
         Names of the D features and of the K states, calm first.
     agreement
-        Share of rows on which a model agrees with the one before, shape (R,); NaN for the first.
+        Share of rows with the same label as by the model before, shape (R,); NaN for the first.
     refused
-        Fits that were not used, shape (R,): the model before goes on.
+        Refits that were rejected, shape (R,): the model before stays in use.
     bar
         Name of one row, such as "1H", for the unit of the dwell times.
     subject
-        What the data is, for the line under the title.
+        Name of the data, for the subtitle.
     """
     refused = np.zeros(len(time), dtype=bool) if refused is None else refused
-    n_cells, columns = len(features) + 2, 3 if len(features) <= 7 else 4
-    height = max(130 * -(-n_cells // columns), 260) + 110
-    marks = "ring: fit refused" if refused.any() else ""
+    n_panels, columns = len(features) + 2, 3 if len(features) <= 7 else 4
+    height = max(130 * -(-n_panels // columns), 260) + 110
+    marks = "ring: refit rejected" if refused.any() else ""
     figure = new_figure(
         _title(agreement),
         join(
@@ -86,7 +86,7 @@ def drift(
     )
     sheet = add_sheet(figure)
     box = (MARGIN - 8, 30, WIDTH + 30, height - 84)
-    panels = cut(n_cells, columns, box, (66, 44))
+    panels = cut(n_panels, columns, box, (66, 44))
     span = _span(time)
     colors = regime_colors(len(labels))
     room = (WIDTH - MARGIN) / columns - 8
@@ -106,7 +106,7 @@ def drift(
 
 
 def _span(time: np.ndarray) -> tuple[float, float]:
-    """First and last fit; a day about the only one."""
+    """First and last refit; a day around a single one."""
     room = _DAY / 2 if len(time) == 1 else 0.0
     return float(time[0]) - room, float(time[-1]) + room
 
@@ -122,7 +122,7 @@ def _draw_means(sheet: Axes, panels: Sequence[Panel], span, time, means, colors)
 
 
 def _draw_dwell(sheet: Axes, panel: Panel, time, dwell, colors) -> Panel:
-    """On a log axis."""
+    """Draw expected dwell times on a log axis."""
     logs = np.log10(np.clip(dwell, 1, _LONGEST))
     scaled = panel.scaled(panel.xlim, padded(logs.min(), logs.max()))
     _draw_courses(sheet, scaled, time, logs, colors)
@@ -154,7 +154,7 @@ def _draw_courses(sheet: Axes, panel: Panel, time, values, colors) -> None:
 
 
 def _ring(sheet: Axes, panel: Panel, time: np.ndarray) -> None:
-    """Mark instants a little above the lower edge of a panel."""
+    """Mark instants above the lower edge of a panel."""
     if len(time):
         y = np.full(len(time), panel.bottom + 6)
         sheet.scatter(
@@ -163,7 +163,7 @@ def _ring(sheet: Axes, panel: Panel, time: np.ndarray) -> None:
 
 
 def _draw_time(sheet: Axes, panels: Sequence[Panel], columns: int, time: np.ndarray) -> None:
-    """Name instants under the lowest panel of every column."""
+    """Label the time axis of the lowest panel of every column."""
     if len(time) < 2:
         return
     at, names = time_ticks(int(time[0]), int(time[-1]), most=5)
@@ -174,23 +174,23 @@ def _draw_time(sheet: Axes, panels: Sequence[Panel], columns: int, time: np.ndar
 def _title(agreement: np.ndarray) -> str:
     known = agreement[np.isfinite(agreement)]
     if len(known) == 0:
-        return "No fit to compare with the first"
+        return "Only one fit, no agreement to measure"
     least = f"at least {percent(known.min())}"
-    return f"A fit and the one before agree on {percent(known.mean())} of labels, {least}"
+    return f"Successive fits agree on {percent(known.mean())} of labels on average, {least}"
 
 
 def _most_moved(means: np.ndarray, features: Sequence[str], labels: Sequence[str]) -> str:
-    """The mean with the widest range over the fits, against the distance between the states."""
+    """Name the mean with the widest range, relative to the distance between the states."""
     if len(means) == 1 or len(labels) == 1:
         return ""
     apart = np.maximum(np.ptp(means, axis=1).mean(axis=0), np.finfo(float).tiny)  # (D,)
     moved = np.ptp(means, axis=0) / apart  # (K, D)
     k, d = divmod(int(moved.argmax()), len(features))
-    return f"most moved: {labels[k]} in {features[d]}"
+    return f"largest drift: {labels[k]} in {features[d]}"
 
 
 def _dwell_ticks(low: float, high: float) -> np.ndarray:
-    """Round lengths between two powers of ten: three or four where the range has as many."""
+    """At most four round lengths between two powers of ten."""
     for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         ticks = np.array([digit * 10.0**power for power in range(7) for digit in digits])
         ticks = ticks[(np.log10(ticks) >= low) & (np.log10(ticks) <= high)]

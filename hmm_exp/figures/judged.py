@@ -1,4 +1,4 @@
-"""Figures that judge a model: its gain through time, and its forecast residuals."""
+"""Figures of a model's quality: its cumulative gain, and its forecast residuals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,9 +50,9 @@ from hmm_exp.judge.residuals import (
 
 _WEEK = 7 * 86_400_000_000_000  # ns
 _LINES = (INK, "#9a9a9a", "#8e5ea2")  # far from the regimes' colours
-_SERIES = 6  # that fit beside each other
+_SERIES = 6  # in one row
 _LAGS = 20
-_REACH = 4.5  # deviations shown of a QQ plot
+_REACH = 4.5  # range of a QQ plot, in deviations
 _SQUARES = _LINES[2]
 
 
@@ -63,23 +63,22 @@ def cumulative_gain(
     splits: Mapping[str, int],
     subject: str = "",
 ) -> Figure:
-    """Gain of the model added up through time, from zero again in every part of the data.
+    """Cumulative log score gain of the model, starting at zero in every part of the data.
 
-    A steady slope is skill, one steep week is luck.
+    A steady slope indicates skill, a single steep week luck.
 
     Parameters
     ----------
     time
-        `available_at` of the bars whose return is forecast, nanoseconds since 1970 UTC,
-        increasing, shape (N,).
+        `available_at` of the forecast bars, nanoseconds since 1970 UTC, increasing, shape (N,).
     gains
-        Gain per bar in nats by the name of the baseline, such as "static" and "EWMA", at most
-        three, each of shape (N,); NaN where a bar is not scored.
+        Gain per bar in nats by name of the baseline, such as "static" and "EWMA", at most three,
+        each of shape (N,); NaN for unscored bars.
     splits
         First instant (nanoseconds) of every part: {"train": ..., "val": ..., "test": ...}. The
-        title speaks of the last.
+        title is about the last part.
     subject
-        What the data is, for the line under the title.
+        Name of the data, for the subtitle.
     """
     last = max(splits, key=lambda name: splits[name])
     judged = time >= splits[last]
@@ -112,7 +111,7 @@ def cumulative_gain(
 def _courses(
     time: np.ndarray, gain: np.ndarray, starts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The course of every part from zero, with a break between parts and few points in each."""
+    """Cumulative gain of every part from zero, decimated, with a break between parts."""
     edges = [*starts, len(time)]
     size = group_size(len(time))
     xs: list[np.ndarray] = []
@@ -136,7 +135,7 @@ def _gain_title(gains: Mapping[str, np.ndarray], part: str) -> str:
 
 
 def _best_week(time: np.ndarray, gain: np.ndarray, what: str) -> str:
-    """What share of a positive gain came in its best week; nothing for less than two weeks."""
+    """Share of a positive gain in its best week; empty for less than two weeks."""
     if len(time) == 0 or time[-1] - time[0] < 2 * _WEEK:
         return ""
     course = np.concatenate([[0.0], np.cumsum(np.nan_to_num(gain))])
@@ -151,11 +150,11 @@ def _signed(value: float) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Series:
-    """Residuals with all that is said of them."""
+    """Residuals of one series with their effects."""
 
     name: str
     z: np.ndarray  # (T,)
-    effect: str  # that stands out most
+    effect: str  # the largest one
     size: float
     rejected: bool
     memory: np.ndarray  # (2, lags): autocorrelations of z and of its squares
@@ -172,12 +171,12 @@ def residuals(
     Parameters
     ----------
     series
-        Residuals (T,) by name, NaN where none: the features and, last, the next return. Of more
-        than six the last is drawn and those that the model fits worst.
+        Residuals (T,) by name, NaN if unknown: the features and, last, the next return. Of
+        more than six series the last and the five worst are drawn.
     limits
         Effects beyond which a series rejects the model.
     subject
-        What the data is, for the line under the title.
+        Name of the data, for the subtitle.
     """
     limits = limits or ResidualLimits()
     judged = [_judge(name, z, limits) for name, z in series.items()]
@@ -186,7 +185,7 @@ def residuals(
     height = 520
     figure = new_figure(
         _residual_title(judged),
-        join("Forecast pseudo-residuals: a right model is on the lines", of, subject),
+        join("Forecast pseudo-residuals: a correct model follows the lines", of, subject),
         height=height,
     )
     sheet = add_sheet(figure)
@@ -220,7 +219,7 @@ def _judge(name: str, z: np.ndarray, limits: ResidualLimits) -> _Series:
 
 
 def _worst(judged: Sequence[_Series]) -> list[_Series]:
-    """The last and at most five others, those with the largest effects, in the order given."""
+    """The last series and the five others with the largest effects, in the given order."""
     kept = sorted(judged[:-1], key=lambda one: -one.size)[: _SERIES - 1]
     return [one for one in judged if one in kept or one is judged[-1]]
 
@@ -231,11 +230,11 @@ def _residual_title(judged: Sequence[_Series]) -> str:
         return f"Residuals of all {len(judged)} series are within limits"
     worst = max(rejected, key=lambda one: one.size)
     text = f"{len(rejected)} of {len(judged)} series rejected"
-    return f"{text}, most {worst.name}: {worst.effect} {worst.size:.2f}"
+    return f"{text}, worst is {worst.name}: {worst.effect} {worst.size:.2f}"
 
 
 def _draw_quantiles(sheet: Axes, panel: Panel, z: np.ndarray) -> None:
-    """Sample quantiles at evenly spaced normal ones; what leaves the panel is drawn at its edge."""
+    """Sample quantiles at evenly spaced normal quantiles, clipped to the panel."""
     ends = [-_REACH, _REACH]
     draw_lines(sheet, [panel.at(ends, ends)], GREY, linewidths=0.8)
     z = z[np.isfinite(z)]
@@ -248,7 +247,7 @@ def _draw_quantiles(sheet: Axes, panel: Panel, z: np.ndarray) -> None:
 
 
 def _draw_memory(sheet: Axes, panel: Panel, memory: np.ndarray, limit: float) -> None:
-    """Autocorrelations as stems side by side; dashed lines at the limit of a rejection."""
+    """Autocorrelations as stems; dashed lines at the rejection limit."""
     draw_lines(sheet, [panel.at(panel.xlim, [0, 0])], GREY, linewidths=0.8)
     edges = [panel.at(panel.xlim, [sign * limit] * 2) for sign in (-1, 1)]
     draw_lines(sheet, edges, FAINT, linewidths=0.8, linestyles=[(0, (4, 3))])
@@ -258,13 +257,13 @@ def _draw_memory(sheet: Axes, panel: Panel, memory: np.ndarray, limit: float) ->
 
 
 def _memory_range(shown: Sequence[_Series]) -> tuple[float, float]:
-    """One range for all panels, wide enough for every autocorrelation and for the limits."""
+    """Common range of all panels, including every autocorrelation and the limits."""
     every = np.concatenate([[-0.25, 0.25], *(one.memory.ravel() for one in shown)])
     return padded(float(every.min()), float(every.max()), 0.05)
 
 
 def _label(sheet: Axes, quantiles: Sequence[Panel], memories: Sequence[Panel]) -> None:
-    """Ticks, with those of the y axis on the first column alone, and the names of the axes."""
+    """Draw ticks (y ticks on the first column only) and axis labels."""
     for above, below in zip(quantiles, memories, strict=True):
         draw_xticks(sheet, above, (-3, 0, 3))
         draw_xticks(sheet, below, (1, 5, 10, 15, 20))

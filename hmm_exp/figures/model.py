@@ -33,13 +33,13 @@ from hmm_exp.figures.style import (
 )
 from hmm_exp.hmm.health import expected_dwell
 
-_LEAST_SHOWN = 5e-5  # transitions below are left blank
+_LEAST_SHOWN = 5e-5  # smaller transitions are left blank
 
 
 def transition_matrix(
     transmat: np.ndarray, labels: Sequence[str], *, bar: str = "", subject: str = ""
 ) -> Figure:
-    """Transition probabilities as a heat map on a log shade, expected dwell times beside it.
+    """Transition probabilities as a heat map with log shading, and expected dwell times.
 
     Parameters
     ----------
@@ -50,14 +50,14 @@ def transition_matrix(
     bar
         Name of one bar, such as "1H", for the unit of the dwell times.
     subject
-        What the data is, for the line under the title.
+        Name of the data, for the subtitle.
     """
     n_states = len(labels)
     dwell = expected_dwell(transmat)
     blank = "blank: below 0.00005" if (transmat < _LEAST_SHOWN).any() else ""
     figure = new_figure(
         _dwell_title(labels, dwell),
-        join("Probability of the next state, on a log shade", blank, subject),
+        join("Probability of the next state, shaded on a log scale", blank, subject),
         height=360 if n_states <= 5 else 440,
     )
     matrix = add_axes(
@@ -70,13 +70,13 @@ def transition_matrix(
     set_ticks(matrix, "x", range(n_states), labels)
     set_ticks(matrix, "y", range(n_states), labels)
     unit = f"expected dwell (bars of {bar})" if bar else "expected dwell (bars)"
-    beside = add_axes(figure, left=600, right=100, top=74, bottom=52, xlabel=unit)
-    _draw_dwell_bars(beside, dwell)
+    bars = add_axes(figure, left=600, right=100, top=74, bottom=52, xlabel=unit)
+    _draw_dwell_bars(bars, dwell)
     return figure
 
 
 def _draw_dwell_bars(axes: Axes, dwell: np.ndarray) -> None:
-    """One bar per state in line with its row of the matrix."""
+    """One bar per state, aligned with its row of the matrix."""
     n_states, finite = len(dwell), np.isfinite(dwell)
     longest = dwell[finite].max() if finite.any() else 1.0
     axes.barh(range(n_states), np.where(finite, dwell, longest), 0.5, color=regime_colors(n_states))
@@ -89,7 +89,7 @@ def _draw_dwell_bars(axes: Axes, dwell: np.ndarray) -> None:
 
 def _dwell_title(labels: Sequence[str], dwell: np.ndarray) -> str:
     if len(labels) == 1:
-        return "One state: nothing to switch to"
+        return "One state, no transitions"
     short, long = int(dwell.argmin()), int(dwell.argmax())
     return (
         f"Visits to {labels[long]} last longest, {bars_text(dwell[long])} bars expected; "
@@ -98,14 +98,14 @@ def _dwell_title(labels: Sequence[str], dwell: np.ndarray) -> str:
 
 
 def bars_text(bars: float) -> str:
-    """A length of visits as it is written everywhere: 8.3, 120, ∞."""
+    """Format a length of visits: 8.3, 120, ∞."""
     if not np.isfinite(bars):
         return "∞"
     return f"{bars:,.0f}" if bars >= 99.95 else f"{bars:.1f}"
 
 
 def _probability(p: float) -> str:
-    """Three decimals, four near 0 and 1; empty when it would be zero."""
+    """Three decimals, four near 0 and 1; empty if it rounds to zero."""
     if p < _LEAST_SHOWN:
         return ""
     if p > 1 - _LEAST_SHOWN:
@@ -122,7 +122,7 @@ def state_means(
     unit: str = "z",
     subject: str = "",
 ) -> Figure:
-    """Mean and one standard deviation of every feature in every state, one panel per feature.
+    """Mean ± one standard deviation of every feature by state, one panel per feature.
 
     Parameters
     ----------
@@ -131,9 +131,9 @@ def state_means(
     features, labels
         Names of the D features and of the K states, calm first.
     unit
-        "z": multiples of the train spread, all panels share one scale. "raw": each panel its own.
+        "z": standard deviations on train, with a common scale. "raw": a scale per panel.
     subject
-        What the data is, for the line under the title.
+        Name of the data, for the subtitle.
     """
     columns = min(len(features), 3 if 4 < len(features) <= 9 else 4)
     rows = -(-len(features) // columns)
@@ -167,7 +167,7 @@ def state_means(
 
 
 def _draw_means(sheet: Axes, panels: Sequence[Panel], means: np.ndarray, sds: np.ndarray) -> None:
-    """All whiskers, all dots and all zero lines: three artists at any number of panels."""
+    """Draw all whiskers, dots and zero lines as three artists."""
     n_states, n_features = means.shape
     colors = regime_colors(n_states) * n_features
     at = np.arange(n_states)
@@ -185,7 +185,7 @@ def _draw_means(sheet: Axes, panels: Sequence[Panel], means: np.ndarray, sds: np
 
 
 def _means_title(means, sds, features, labels) -> str:
-    """The feature whose state means lie farthest apart, against the spread inside the states."""
+    """Name the feature whose state means differ most, relative to the spread in the states."""
     if len(labels) == 1:
         return f"One state over {len(features)} features"
     between, within = means.max(axis=0) - means.min(axis=0), sds.mean(axis=0)

@@ -1,4 +1,4 @@
-"""Figure of a model that is watched: what it saw against what it promised, and its charts."""
+"""Figure of a monitored model: observed and expected values, and its control charts."""
 
 from collections.abc import Sequence
 
@@ -36,24 +36,24 @@ from hmm_exp.figures.style import (
 )
 
 _PAIR = (("log_lik", "log-likelihood", INK), ("score", "next-bar score", "#8e5ea2"))
-_ALARM = "#c2185b"  # no regime is magenta
-_COLUMNS = 225  # of four pixels: a likelihood of single bars is noise
-_HIGHEST = 1.5  # of a threshold: what is beyond it is drawn at the edge
+_ALARM = "#c2185b"  # not a regime's colour
+_COLUMNS = 225  # of four pixels: the likelihood of single bars is noisy
+_HIGHEST = 1.5  # of a threshold: higher values are drawn at the edge
 
 
-def watch(
+def monitor(
     rows: pd.DataFrame, bars: pd.DataFrame, labels: Sequence[str], *, subject: str = ""
 ) -> Figure:
-    """Likelihood and score by what was promised, the regimes, and every chart by its threshold.
+    """Likelihood and score with their expectations, the regimes, and every control chart.
 
     Parameters
     ----------
     rows, bars
-        As in `experiment.watch.Watch`.
+        As in `monitor.monitor.MonitorResult`.
     labels
         Names of the states, calm first.
     subject
-        What the data is, for the line under the title.
+        Name of the data, for the subtitle.
     """
     colors = regime_colors(len(labels))
     lines = [(rows, "log_lik", INK), (bars, "score", _PAIR[1][2])]
@@ -65,10 +65,10 @@ def watch(
     size = -(-len(rows) // _COLUMNS)
     figure = new_figure(
         _title([chart for chart, _ in charts], labels, alarm),
-        join("Bars against the promise", f"mean of {size} bars" if size > 1 else "", subject),
+        join("Observed and expected per bar", f"mean of {size} bars" if size > 1 else "", subject),
         height=150 * (len(shown) + 2) + 120,
     )
-    add_key(figure, ["promised", *labels], [ACCENT, *colors])
+    add_key(figure, ["expected", *labels], [ACCENT, *colors])
     sheet = add_sheet(figure)
     box = (MARGIN, 44, WIDTH - 20, 150 * (len(shown) + 2) + 44)
     span = _span(rows.index)
@@ -79,8 +79,8 @@ def watch(
     _draw_regimes(sheet, panels[-2], rows, colors)
     draw_title(sheet, panels[-2], "probability of the regimes")
     panels[-1] = panels[-1].scaled(span, (0, _HIGHEST))
-    said = "charts, in thresholds: likelihood black, score violet, time in a regime by its colour"
-    draw_title(sheet, panels[-1], said)
+    name = "charts / thresholds: likelihood black, score violet, time in a regime by its colour"
+    draw_title(sheet, panels[-1], name)
     _draw_charts(sheet, panels[-1], charts)
     for panel in panels:
         _mark(sheet, panel, alarm)
@@ -95,18 +95,18 @@ def _first_alarm(charts: Sequence[pd.Series]) -> pd.Timestamp | None:
 
 
 def _title(charts: Sequence[pd.Series], labels: Sequence[str], alarm: pd.Timestamp | None) -> str:
-    """Which chart crossed first and when, or how near the nearest came."""
+    """Name the first chart that alarmed, or the highest chart."""
     if alarm is None:
         highest = percent(max(float(chart.max()) for chart in charts))
-        return f"As promised: no chart came nearer to an alarm than {highest} of its threshold"
+        return f"No alarm: the highest chart reached {highest} of its threshold"
     first = next(chart for chart in charts if _first_alarm([chart]) == alarm)
     names = {f"{column}_chart": name for column, name, _ in _PAIR}
     names |= {f"p_state_{k}_chart": f"time in {label}" for k, label in enumerate(labels)}
-    return f"Alarm at {alarm:%Y-%m-%d %H:%M} UTC: {names[str(first.name)]} is not as promised"
+    return f"Alarm at {alarm:%Y-%m-%d %H:%M} UTC: {names[str(first.name)]} differs from expectation"
 
 
 def _span(time: pd.Index) -> tuple[float, float]:
-    """First and last instant in days; an hour about the only one."""
+    """First and last instant in days; an hour around a single one."""
     first, last = days(_nanoseconds(time)[[0, -1]])
     return (first, last) if last > first else (first - 1 / 24, last + 1 / 24)
 
@@ -119,9 +119,9 @@ def _columns(frame: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.
 
 
 def _draw_pair(sheet: Axes, panel: Panel, frame: pd.DataFrame, column: str, ink: str) -> Panel:
-    """Promised under seen; gives the panel with its range."""
+    """Draw expected below observed values; return the panel with its range."""
     x, values = _columns(frame, [f"{column}_promised", column])
-    low, high = np.nanquantile(values, [0.002, 1.0])  # one crash must not flatten the rest
+    low, high = np.nanquantile(values, [0.002, 1.0])  # a single crash must not flatten the rest
     panel = panel.scaled(panel.xlim, padded(low, high))
     values = np.clip(values, *panel.ylim)
     for y, color, width in zip(values.T, (ACCENT, ink), (2.2, 1.0), strict=True):
@@ -131,7 +131,7 @@ def _draw_pair(sheet: Axes, panel: Panel, frame: pd.DataFrame, column: str, ink:
 
 
 def _draw_regimes(sheet: Axes, panel: Panel, rows: pd.DataFrame, colors: Sequence[str]) -> None:
-    """Stacked, calm at the bottom, turbulent at the back."""
+    """Stacked probabilities, calm at the bottom."""
     x, values = _columns(rows, [f"p_state_{k}" for k in range(len(colors))])
     x, values = np.append(x, panel.xlim[1]), np.vstack([values, values[-1:]])
     heights = np.cumsum(values, axis=1)
@@ -142,7 +142,7 @@ def _draw_regimes(sheet: Axes, panel: Panel, rows: pd.DataFrame, colors: Sequenc
 
 
 def _draw_charts(sheet: Axes, panel: Panel, charts: Sequence[tuple[pd.Series, str]]) -> None:
-    """Sums as shares of their thresholds, the highest of every pixel column."""
+    """Charts as shares of their thresholds, the maximum of every pixel column."""
     for chart, color in reversed(charts):
         size = -(-len(chart) // (4 * _COLUMNS))
         starts = np.arange(0, len(chart), size)
@@ -155,7 +155,7 @@ def _draw_charts(sheet: Axes, panel: Panel, charts: Sequence[tuple[pd.Series, st
 
 
 def _mark(sheet: Axes, panel: Panel, alarm: pd.Timestamp | None) -> None:
-    """An upright line at the first alarm."""
+    """Draw a vertical line at the first alarm."""
     if alarm is not None:
         at = float(days(np.array(alarm.as_unit("ns").value)))
         draw_lines(sheet, [panel.at([at, at], panel.ylim)], _ALARM, linewidths=1.2)
@@ -163,7 +163,7 @@ def _mark(sheet: Axes, panel: Panel, alarm: pd.Timestamp | None) -> None:
 
 def _draw_time(sheet: Axes, panel: Panel, time: pd.Index) -> None:
     start, end = _nanoseconds(time)[[0, -1]]
-    room = (end - start) // 20  # a name at the very edge would meet another, or leave the figure
+    room = (end - start) // 20  # labels at the edges would overlap or leave the figure
     at, names = time_ticks(int(start + room), int(end - room), most=9)
     draw_xticks(sheet, panel, days(at), names)
     middle = panel.left + panel.width / 2

@@ -1,6 +1,6 @@
-"""Small multiples in one Axes: a sheet in pixels, cut into panels that each have their own scale.
+"""Small multiples in one Axes: a sheet in pixels, cut into panels with their own scales.
 
-An Axes costs 20 ms to draw, a panel costs its labels; 36 features would take a second otherwise.
+An Axes takes 20 ms to draw, so 36 features would take a second; a panel takes only its labels.
 
     sheet = add_sheet(figure)
     for panel in cut(n=6, columns=3, box=(60, 30, 980, 380)):
@@ -22,7 +22,7 @@ _POINTS = 8
 
 @dataclass(frozen=True)
 class Panel:
-    """A rectangle of the sheet in pixels, with the data ranges that it shows."""
+    """A rectangle of the sheet in pixels with its data ranges."""
 
     left: float
     bottom: float
@@ -32,21 +32,21 @@ class Panel:
     ylim: tuple[float, float] = (0.0, 1.0)
 
     def scaled(self, xlim: tuple[float, float], ylim: tuple[float, float]) -> "Panel":
-        """The same rectangle for other data ranges."""
+        """The same rectangle with other data ranges."""
         return replace(self, xlim=xlim, ylim=ylim)
 
     def x(self, values) -> np.ndarray:
-        """Data to pixels along the sheet's width."""
+        """Horizontal pixels of data values."""
         low, high = self.xlim
         return self.left + self.width * (np.asarray(values, dtype=float) - low) / (high - low)
 
     def y(self, values) -> np.ndarray:
-        """Data to pixels along the sheet's height."""
+        """Vertical pixels of data values."""
         low, high = self.ylim
         return self.bottom + self.height * (np.asarray(values, dtype=float) - low) / (high - low)
 
     def at(self, x, y) -> np.ndarray:
-        """Points of the data in pixels, shape (2, n)."""
+        """Pixels of data points, shape (2, n)."""
         return np.stack(np.broadcast_arrays(self.x(x), self.y(y)))
 
 
@@ -64,7 +64,7 @@ def cut(
 ) -> list[Panel]:
     """`n` equal panels in rows of `columns`, from the top left of `box` (x0, y0, x1, y1).
 
-    `gap` is what stays free right of and above each panel, in pixels.
+    `gap` is the free space right of and above each panel, in pixels.
     """
     x0, y0, x1, y1 = box
     rows = -(-n // columns)
@@ -81,7 +81,7 @@ def cut(
 
 
 def draw_frames(sheet: Axes, panels: Sequence[Panel]) -> None:
-    """The left and the bottom edge of every panel, as one artist."""
+    """Draw the left and bottom edges of all panels as one artist."""
     edges = [
         np.array(
             [
@@ -95,7 +95,7 @@ def draw_frames(sheet: Axes, panels: Sequence[Panel]) -> None:
 
 
 def draw_title(sheet: Axes, panel: Panel, text: str, room: float = 0) -> None:
-    """A line above the panel, shortened to `room` pixels or the panel's width, the wider."""
+    """Write a line above the panel, shortened to `room` pixels or the panel's width if wider."""
     short = shorten(text, _POINTS, max(room, panel.width))
     write(sheet, panel.left, panel.bottom + panel.height + 5, short, color=INK)
 
@@ -106,7 +106,7 @@ def draw_yticks(
     ticks: Iterable[float],
     names: Sequence[str] | None = None,
 ) -> None:
-    """Labels left of the panel."""
+    """Write tick labels left of the panel."""
     for tick, name in zip(ticks, names or [number(t) for t in ticks], strict=True):
         write(sheet, panel.left - 4, float(panel.y(tick)), name, ha="right", va="center")
 
@@ -117,11 +117,11 @@ def draw_xticks(
     ticks: Iterable[float],
     names: Sequence[str] | None = None,
 ) -> None:
-    """Labels below the panel."""
+    """Write tick labels below the panel."""
     for tick, name in zip(ticks, names or [number(t) for t in ticks], strict=True):
         write(sheet, float(panel.x(tick)), panel.bottom - 4, name, ha="center", va="top")
 
 
 def write(sheet: Axes, x: float, y: float, text: str, *, color: str = GREY, **style) -> None:
-    """Small text at a place in pixels."""
+    """Write small text at a position in pixels."""
     sheet.text(x, y, text, color=color, **{"fontsize": _POINTS, "parse_math": False, **style})

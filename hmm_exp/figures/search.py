@@ -1,4 +1,4 @@
-"""Figures of the search: criteria over the number of states, convergence, a sweep's BIC."""
+"""Figures of model selection: criteria by number of states, convergence, and BIC of a sweep."""
 
 from collections.abc import Sequence
 
@@ -47,14 +47,14 @@ _COVARIANCES = {  # colour, dashes, marker
     "tied": ("#8a8a8a", "-", "^"),
     "spherical": ("#8a8a8a", (0, (1, 1.4)), "v"),
 }
-_OFF_SCALE = 3.0  # how far above the others the null leaves the axis
+_OFF_SCALE = 3.0  # multiple of the other values at which the null is off the axis
 _SAME_OPTIMUM = 0.1  # nats
 _FLOOR = 1e-3  # nats
 _FAINT_INK = "#c4c4c4"
 
 
 def criteria(table: pd.DataFrame, *, chosen: int | None = None, subject: str = "") -> Figure:
-    """AIC, BIC, HQC and ICL over the number of states, each above its own lowest value.
+    """AIC, BIC, HQC and ICL by number of states, each relative to its lowest value.
 
     Parameters
     ----------
@@ -62,15 +62,15 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None, subject: str = "
         One row per number of states. Columns `n_states` and any of `bic aic hqc icl`; the row of
         one state is the null. With a boolean column `eligible`, ineligible fits are drawn hollow.
     chosen
-        The number of states that the run took.
+        Number of states of the chosen model.
     subject
-        What the data is, for the line under the title.
+        Name of the data, for the subtitle.
     """
     table = table.sort_values("n_states").reset_index(drop=True)
     band = "band: chosen" if chosen is not None else ""
     figure = new_figure(
         _criteria_title(table, chosen),
-        join("Above each criterion's lowest, which is ringed", band, _hollow(table), subject),
+        join("Difference from each criterion's lowest value (ring)", band, _hollow(table), subject),
     )
     axes = add_axes(
         figure, right=130, top=72, xlabel="number of states", ylabel="above the lowest (2 × nats)"
@@ -94,7 +94,7 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None, subject: str = "
 
 
 def _axis_top(states: np.ndarray, excess: dict[str, np.ndarray]) -> float:
-    """Upper end of the axis: the null is left out when it would flatten everything else."""
+    """Upper end of the axis, without the null if it would flatten the other values."""
     every = np.concatenate(list(excess.values()))
     several = np.concatenate([v[states > 1] for v in excess.values()])
     most = np.nanmax(several, initial=0.0)
@@ -116,7 +116,7 @@ def _draw_criterion(axes: Axes, table: pd.DataFrame, name: str, excess: np.ndarr
 
 
 def _name_lines(axes: Axes, names: Sequence[str], excess: dict, top: float) -> None:
-    """A key in the right margin, in the order of the lines' ends."""
+    """Draw a key in the right margin, in the order of the lines' ends."""
     ends = {name: min(np.nan_to_num(excess[name][-1], nan=top), top) for name in names}
     for i, name in enumerate(sorted(names, key=lambda n: -ends[n])):
         color, dashes, width = _CRITERIA[name]
@@ -142,7 +142,7 @@ def _name_lines(axes: Axes, names: Sequence[str], excess: dict, top: float) -> N
 
 
 def _note_null(axes: Axes, states: np.ndarray, excess: dict, top: float) -> None:
-    """How far off the axis one state is, where it is."""
+    """Write the value of one state if it is off the axis."""
     name = next(iter(excess))
     if 1 not in states or not excess[name][states == 1][0] > top:
         return
@@ -152,7 +152,7 @@ def _note_null(axes: Axes, states: np.ndarray, excess: dict, top: float) -> None
 
 def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
     if len(table) == 1:
-        return f"{capitalize(_states(int(table['n_states'].iloc[0])))}: nothing to compare with"
+        return f"{capitalize(_states(int(table['n_states'].iloc[0])))}, no other number of states to compare"
     bic = table.set_index("n_states")["bic"].dropna().sort_values()
     best = int(bic.index[0])
     text = f"BIC is lowest at {_states(best)}"
@@ -188,17 +188,16 @@ def convergence(
     polished: Sequence[bool] | None = None,
     subject: str = "",
 ) -> Figure:
-    """Distance of every start from the best log-likelihood reached, by iteration, on a log axis.
+    """Difference of every start from the best objective, by iteration, on a log axis.
 
     Parameters
     ----------
     histories
-        What EM climbs, the log-likelihood plus the log prior (nats), after every iteration of
-        each start.
+        Objective (log-likelihood plus log prior, nats) after every iteration of each start.
     polished
-        Which starts were run to the end; the short ones are drawn faint. All when left out.
+        Whether each start ran to its end; short ones are drawn faint. By default all did.
     subject
-        What the data is, for the line under the title.
+        Name of the data, for the subtitle.
     """
     full = np.ones(len(histories), dtype=bool) if polished is None else np.asarray(polished, bool)
     finals = np.array([h[-1] if len(h) else -np.inf for h in histories])
@@ -208,14 +207,16 @@ def convergence(
     figure = new_figure(
         _convergence_title(finals, full, best, len(histories[best])),
         join(
-            "Log-likelihood with its prior",
+            "Log-likelihood plus log prior",
             "thick: best start",
             f"dashed: {_SAME_OPTIMUM} nat, the same optimum",
             short,
             subject,
         ),
     )
-    axes = add_axes(figure, right=40, top=76, xlabel="iteration", ylabel="nats below the best end")
+    axes = add_axes(
+        figure, right=40, top=76, xlabel="iteration", ylabel="nats below the best final value"
+    )
     rest = full & (np.arange(len(full)) != best)
     _draw_starts(axes, [gaps[i] for i in np.flatnonzero(~full)], _FAINT_INK, 1.0)
     _draw_starts(axes, [gaps[i] for i in np.flatnonzero(rest)], GREY, 1.2)
@@ -225,7 +226,7 @@ def convergence(
 
 
 def _draw_starts(axes: Axes, gaps: Sequence[np.ndarray], color: str, width: float) -> None:
-    """Curves of one kind as one NaN-broken line, and a dot where each ends."""
+    """Draw curves as one NaN-broken line, with a dot at the end of each."""
     gaps = [gap for gap in gaps if len(gap)]
     if not gaps:
         return
@@ -235,7 +236,7 @@ def _draw_starts(axes: Axes, gaps: Sequence[np.ndarray], color: str, width: floa
 
 
 def _set_gap_axes(axes: Axes, gaps: Sequence[np.ndarray]) -> None:
-    """Decades of nats; a line where ends still count as the same optimum."""
+    """Axis in decades of nats, with a line at the tolerance of the same optimum."""
     longest = max(len(gap) for gap in gaps)
     highest = max(gap.max(initial=1.0) for gap in gaps)
     decades = np.arange(np.log10(_FLOOR), np.ceil(np.log10(highest)) + 1).astype(int)
@@ -253,7 +254,7 @@ def _set_gap_axes(axes: Axes, gaps: Sequence[np.ndarray]) -> None:
 def _convergence_title(finals: np.ndarray, full: np.ndarray, best: int, n_iter: int) -> str:
     n, near = full.sum(), (full & (finals >= finals[best] - _SAME_OPTIMUM)).sum()
     if n == 1:
-        return f"One start, at its end after {n_iter} iterations"
+        return f"One start, ended after {n_iter} iterations"
     kind = "starts" if full.all() else "polished starts"
     text = f"{near} of {n} {kind} end within {_SAME_OPTIMUM} nat of the best"
     return f"{text}, which took {n_iter} iterations"
@@ -265,9 +266,9 @@ def bic_by_space(
     winner: tuple[str, str, int] | None = None,
     subject: str = "",
 ) -> Figure:
-    """BIC over the number of states, one panel per observation space, one line per covariance.
+    """BIC by number of states, one panel per observation space, one line per covariance type.
 
-    BIC ranks fits inside one space only, so every panel has its own zero.
+    BIC ranks fits in the same space only, so every panel has its own zero.
 
     Parameters
     ----------
@@ -277,7 +278,7 @@ def bic_by_space(
     winner
         Space, covariance and number of states of the sweep's winner.
     subject
-        What was swept, for the line under the title.
+        Name of the sweep, for the subtitle.
     """
     spaces = list(dict.fromkeys(table["space"]))
     columns = min(len(spaces), 3)
@@ -305,7 +306,7 @@ def bic_by_space(
 
 
 def _draw_space(sheet: Axes, panel: Panel, part: pd.DataFrame, space: str, winner) -> Panel:
-    """The lines of one observation space; returns the panel with its scale."""
+    """Draw the lines of one observation space; return the panel with its scale."""
     shown = part.assign(excess=part["bic"] - part["bic"].min()).sort_values("n_states")
     several = shown[shown["n_states"] > 1]
     if several["n_states"].nunique() > 1:  # one state would flatten the rest
@@ -346,4 +347,4 @@ def _sweep_title(table: pd.DataFrame, winner: tuple[str, str, int] | None) -> st
     if winner is None:
         return f"{fits}: no eligible winner"
     space, covariance, n_states = winner
-    return f"Won by {space} with {_states(n_states)} and {covariance} covariance, among {fits}"
+    return f"Winner: {space} with {_states(n_states)} and {covariance} covariance, of {fits}"

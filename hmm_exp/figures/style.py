@@ -1,7 +1,7 @@
-"""The visual language of every figure: colours of regimes, frame, key, numbers, and `save`.
+"""Common style of all figures: regime colours, axes, keys, numbers, time axes, heat maps, `save`.
 
-Everything is laid out in pixels of a 100 dpi canvas. Text is what costs time (about 1 ms for each
-label), so figures are sparing with ticks, and small multiples share one Axes (`cells.py`).
+Positions are pixels of a 100 dpi canvas. A text label takes about 1 ms to draw, so figures have few
+ticks, and small multiples share one Axes (see `panels`).
 """
 
 import os
@@ -48,9 +48,9 @@ _RAMP = (
 
 
 def regime_colors(n_states: int) -> tuple[str, ...]:
-    """Hex colours of states in order, calm to turbulent, darker with every step.
+    """Hex colours of states in order, calm to turbulent, increasingly dark.
 
-    The ends are the same at any number of states; the only state of one is the middle of three.
+    The ends are the same for any number of states; a single state has the middle colour.
     """
     ramp = np.array([to_rgb(color) for color in _RAMP])
     places = np.linspace(0, 1, n_states) if n_states > 1 else np.array([0.5])
@@ -60,7 +60,7 @@ def regime_colors(n_states: int) -> tuple[str, ...]:
 
 
 def new_figure(title: str, subtitle: str, height: int = 440) -> Figure:
-    """An empty figure `WIDTH` by `height` pixels with what is seen and, below, what is drawn."""
+    """Create a figure of `WIDTH` by `height` pixels with a title and a subtitle."""
     figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     for text, points, below, color in ((title, _TITLE, 10, INK), (subtitle, _TEXT, 34, GREY)):
@@ -86,7 +86,7 @@ def add_axes(
     xlabel: str = "",
     ylabel: str = "",
 ) -> Axes:
-    """Axes in the house frame, `left`, `right`, `top`, `bottom` pixels from the figure's edges."""
+    """Add framed axes, `left`, `right`, `top`, `bottom` pixels from the figure's edges."""
     width, height = figure.get_size_inches() * DPI
     axes = figure.add_axes(
         (
@@ -96,7 +96,7 @@ def add_axes(
             (height - top - bottom) / height,
         )
     )
-    axes.set_axis_off()  # matplotlib's own ticks take half of the time
+    axes.set_axis_off()  # matplotlib's ticks would double the time
     frame = np.array([[left, left, width - right], [height - top, bottom, bottom]])
     x, y = frame / [[width], [height]]
     figure.add_artist(Line2D(x, y, color=FAINT, linewidth=1))
@@ -110,7 +110,7 @@ def add_axes(
 
 
 def draw_lines(axes: Axes, segments: Sequence[np.ndarray], colors, **style) -> LineCollection:
-    """Polylines, each (2, n), as one artist, without the cost of autoscaling."""
+    """Draw polylines, each (2, n), as one artist without autoscaling."""
     lines = LineCollection([segment.T for segment in segments], colors=colors, **style)
     axes.add_collection(lines, autolim=False)
     return lines
@@ -119,7 +119,7 @@ def draw_lines(axes: Axes, segments: Sequence[np.ndarray], colors, **style) -> L
 def set_ticks(
     axes: Axes, which: str, ticks: Iterable[float], names: Iterable[str], *, rotation: float = 0
 ) -> None:
-    """Label the x or the y axis of `axes`, whose scale must be set before."""
+    """Label the x or y axis of `axes`; set its scale before."""
     style: dict[str, Any] = {
         "fontsize": _TEXT,
         "color": GREY,
@@ -131,13 +131,13 @@ def set_ticks(
         for tick, name in zip(ticks, names, strict=True):
             axes.text(tick, below, name, transform=at, ha="center", va="top", **style)
     else:
-        beside, at = -7 / axes.bbox.width, axes.get_yaxis_transform()
+        left, at = -7 / axes.bbox.width, axes.get_yaxis_transform()
         for tick, name in zip(ticks, names, strict=True):
-            axes.text(beside, tick, name, transform=at, ha="right", va="center", **style)
+            axes.text(left, tick, name, transform=at, ha="right", va="center", **style)
 
 
 def add_key(figure: Figure, names: Sequence[str], colors: Sequence[str], below: int = 64) -> None:
-    """Name the colours in one row, `below` pixels under the figure's top edge."""
+    """Draw a colour key in one row, `below` pixels under the top edge."""
     width, height = figure.get_size_inches() * DPI
     left, y = 26.0, 1 - below / height
     for name, color in zip(names, colors, strict=True):
@@ -148,12 +148,12 @@ def add_key(figure: Figure, names: Sequence[str], colors: Sequence[str], below: 
 
 
 def text_width(text: str, points: float = _TEXT) -> float:
-    """A generous guess of a label's width in pixels, without a renderer."""
+    """Upper estimate of a label's width in pixels, without a renderer."""
     return 0.62 * points * _EM * len(text)
 
 
 def shorten(text: str, points: float, room: float) -> str:
-    """`text`, with its middle replaced by an ellipsis when it is wider than `room` pixels."""
+    """Replace the middle of `text` by an ellipsis if it is wider than `room` pixels."""
     most = max(int(room / text_width("x", points)), 3)
     if len(text) <= most:
         return text
@@ -162,17 +162,17 @@ def shorten(text: str, points: float, room: float) -> str:
 
 
 def capitalize(text: str) -> str:
-    """First letter in upper case, the rest as it is."""
+    """Make the first letter upper case and keep the rest."""
     return text[:1].upper() + text[1:]
 
 
 def join(*parts: str) -> str:
-    """Parts of a subtitle that are there, with a dot between."""
+    """Join the non-empty parts of a subtitle with dots."""
     return "  ·  ".join(part for part in parts if part)
 
 
 def number(value: float) -> str:
-    """A number for an axis: 1.2M, 70,000, 0.00005 or −0.5; at most five significant digits."""
+    """Format a number with at most five significant digits: 1.2M, 70,000, 0.00005, −0.5."""
     if 1e-7 < abs(value) < 1e-4:
         text = np.format_float_positional(value, 5, fractional=False, trim="-")
     elif abs(value) >= 1e6:
@@ -183,7 +183,7 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as it is written in titles and cells: 62 %, 0.4 %."""
+    """Format a share: 62 %, 0.4 %."""
     if 0 < share < 0.01 or 0.99 < share < 1:
         return f"{100 * share:.1f} %"
     return f"{100 * share:.0f} %"
@@ -197,15 +197,15 @@ def round_ticks(low: float, high: float, n: int) -> np.ndarray:
 
 
 def padded(low: float, high: float, share: float = 0.08) -> tuple[float, float]:
-    """The range widened by `share` on both sides; never empty."""
+    """Widen a range by `share` on both sides; never empty."""
     room = share * (high - low) or 0.1 * abs(high) or 1.0
     return low - room, high + room
 
 
 def save(figure: Figure, path: str | os.PathLike) -> Path:
-    """Write a figure beside `path` and rename it, so that no half-written picture exists.
+    """Write a figure to a temporary file and rename it to `path`.
 
-    The format follows the suffix of `path`. Glyphs are not hinted and PNG is compressed lightly,
+    The suffix of `path` gives the format. Glyphs are not hinted and PNG is compressed lightly,
     which saves a third of the time.
     """
     path = Path(path)
@@ -233,7 +233,7 @@ def days(time: np.ndarray) -> np.ndarray:
 
 
 def time_ticks(start: int, end: int, most: int = 8) -> tuple[np.ndarray, list[str]]:
-    """At most `most` round instants in [start, end] (nanoseconds), and their names."""
+    """At most `most` round instants in [start, end] (nanoseconds), and their labels."""
     for n, unit in _STEPS:
         first, last = (
             np.datetime64(t, "ns").astype(f"M8[{unit}]").astype(int) for t in (start, end)
@@ -248,20 +248,20 @@ def time_ticks(start: int, end: int, most: int = 8) -> tuple[np.ndarray, list[st
 
 
 def set_time_axis(axes: Axes, time: np.ndarray) -> None:
-    """Let the x axis of `axes` span `time`, which is in nanoseconds and not empty."""
+    """Set the x axis of `axes` to the range of `time` (nanoseconds, not empty)."""
     start, end = int(time[0]), int(time[-1])
     if start == end:
         start, end = start - int(_DAY / 24), end + int(_DAY / 24)
-    room = int(0.03 * (end - start))  # a name at the very edge would leave the figure
+    room = int(0.03 * (end - start))  # a label at the edge would leave the figure
     at, names = time_ticks(start, end - room, most=7)
     axes.set_xlim(*days(np.array([start, end])))
     set_ticks(axes, "x", days(at), names)
 
 
 def mark_splits(axes: Axes, splits: Mapping[str, int], width: float = 896) -> None:
-    """A dashed line where each part of the data starts, named where there is room.
+    """Draw a dashed line at the start of each part of the data, labelled if there is room.
 
-    `splits` maps a part's name to its first instant (nanoseconds); `width` is the axes' in pixels.
+    `splits` maps a part's name to its first instant (nanoseconds); `width` of the axes in pixels.
     """
     if not splits:
         return
@@ -269,7 +269,9 @@ def mark_splits(axes: Axes, splits: Mapping[str, int], width: float = 896) -> No
     parts = sorted((max(float(days(np.array(t))), low), name) for name, t in splits.items())
     parts = [(at, name) for at, name in parts if at < high]
     ends = [at for at, _ in parts[1:]] + [high]
-    edges = [at for at, _ in parts if at > low + 0.01 * (high - low)]  # else it hides the frame
+    edges = [
+        at for at, _ in parts if at > low + 0.01 * (high - low)
+    ]  # a line here would hide the frame
     across = axes.get_xaxis_transform()
     marks = [np.array([[at, at], [0, 1]]) for at in edges]
     draw_lines(axes, marks, "white", transform=across, linewidths=3, zorder=1.5)
@@ -294,9 +296,9 @@ _DARK = 0.75  # shade from which white text reads better
 def draw_heat(
     axes: Axes, matrix: np.ndarray, names: Sequence[Sequence[str]], shade: np.ndarray
 ) -> None:
-    """Cells of `matrix` in greys by `shade` (0 white to 1 dark) with their numbers.
+    """Draw `matrix` in greys by `shade` (0 white to 1 dark) with a label in each field.
 
-    Greys, because colours mean regimes. Empty names are not drawn.
+    Greys, because colours mean regimes. Empty labels are not drawn.
     """
     rows, columns = matrix.shape
     axes.imshow(shade, cmap=_SHADES, vmin=0, vmax=1, aspect="auto")

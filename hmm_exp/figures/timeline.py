@@ -1,4 +1,4 @@
-"""Figures over time: the price by regime, the probabilities, recovered against planted regimes."""
+"""Figures over time: price by regime, regime probabilities, and recovered planted regimes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -34,10 +34,10 @@ from hmm_exp.figures.style import (
 )
 from hmm_exp.judge.states import occupancy
 
-_LOG_FROM = 3.0  # highest over lowest price that asks for a log axis
+_LOG_FROM = 3.0  # ratio of highest to lowest price from which the axis is logarithmic
 _CERTAIN = 0.9
-_UPRIGHT = 5  # columns of a matrix beside a strip that leave room for level names
-_AREAS = COLUMNS // 2  # columns of two pixels: narrower ones look like a bar code
+_UPRIGHT = 5  # most columns of a matrix with horizontal labels
+_AREAS = COLUMNS // 2  # columns of two pixels: narrower ones flicker
 
 
 def price(
@@ -51,7 +51,7 @@ def price(
     kind: str = "filtered",
     unit: str = "quote currency",
 ) -> Figure:
-    """Close price coloured by regime, one line per regime however many bars there are.
+    """Close price coloured by regime, one line per regime.
 
     Parameters
     ----------
@@ -60,15 +60,15 @@ def price(
     close
         Closing prices, shape (T,).
     states
-        State of every bar, calm first, shape (T,); negative where none is known.
+        State of every bar, calm first, shape (T,); negative if unknown.
     labels
         Names of the states, calm first.
     splits
         First instant (nanoseconds) of every part: {"train": ..., "val": ..., "test": ...}.
     subject
-        What the data is, such as "BTCUSDT 1H, v1, diag", for the line under the title.
+        Name of the data, such as "BTCUSDT 1H, v1, diag", for the subtitle.
     kind
-        How the states were found: filtered, smoothed or viterbi.
+        Kind of the states: filtered, smoothed or viterbi.
     unit
         Unit of the price.
     """
@@ -88,21 +88,21 @@ def price(
     set_time_axis(axes, time)
     mark_splits(axes, splits or {})
     unknown = bool((states < 0).any())
-    add_key(figure, names + ["none yet"] * unknown, [*colors, *[FAINT] * unknown])
+    add_key(figure, names + ["unknown"] * unknown, [*colors, *[FAINT] * unknown])
     return figure
 
 
 def _draw_price(axes: Axes, time, close, states, colors) -> None:
     n_states = len(colors)
     known = np.where(states < 0, n_states, states)
-    lines = regime_lines(days(time), close, known, n_states + 1, breaks=_holes(time))
+    lines = regime_lines(days(time), close, known, n_states + 1, breaks=_gaps(time))
     for (x, y), color in zip(lines, (*colors, FAINT), strict=True):
         if len(x):
             axes.plot(x, y, color=color, linewidth=1.3, solid_capstyle="projecting")
 
 
-def _holes(time: np.ndarray) -> np.ndarray:
-    """Rows after a visible hole: over 25 usual steps and over 1 % of the span."""
+def _gaps(time: np.ndarray) -> np.ndarray:
+    """Rows after a gap of more than 25 median steps and 1 % of the span."""
     step = np.diff(time, prepend=time[:1])
     usual = np.median(step[1:]) if len(step) > 1 else 0
     return (step > 25 * usual) & (step > 0.01 * (time[-1] - time[0]))
@@ -147,7 +147,7 @@ def probabilities(
     time
         `available_at` in nanoseconds since 1970 UTC, increasing, shape (T,).
     probs
-        Probabilities, shape (T, K); rows of NaN are left blank.
+        Probabilities, shape (T, K); NaN rows are left blank.
     labels, splits, subject, kind
         As in `price`.
     """
@@ -169,7 +169,7 @@ def probabilities(
 
 
 def _draw_stack(axes: Axes, time: np.ndarray, probs: np.ndarray, colors: Sequence[str]) -> None:
-    """Every area reaches down to zero, turbulent at the back: no seams between neighbours."""
+    """Draw overlapping areas down to zero, turbulent first, without seams between neighbours."""
     x = np.append(days(column_times(time, _AREAS)), days(time[-1:]))
     heights = np.cumsum(column_means(probs, _AREAS), axis=1)
     heights[:, -1] = np.where(np.isfinite(heights[:, -1]), 1.0, np.nan)
@@ -195,16 +195,16 @@ def recovered(
     subject: str = "",
     kind: str = "filtered",
 ) -> Figure:
-    """Recovered against planted regimes: what share of each was found, and when.
+    """Recovered and planted regimes: share of each that was found, and both over time.
 
     Parameters
     ----------
     time
         `available_at` in nanoseconds since 1970 UTC, increasing, shape (T,).
     planted, states
-        True and recovered state of every bar, calm first, shape (T,); negative is unknown.
+        True and recovered state of every bar, calm first, shape (T,); negative if unknown.
     labels, planted_labels
-        Names of the recovered and of the planted states; the same names when left out.
+        Names of the recovered and of the planted states; the same by default.
     subject, kind
         As in `price`.
     """
@@ -212,7 +212,7 @@ def recovered(
     shares = confusion(planted, states, len(truth), len(labels))
     figure = new_figure(
         _recovered_title(truth, labels, shares),
-        join(f"Planted against {kind} regimes of the synthetic market", subject),
+        join(f"Planted and {kind} regimes of the synthetic market", subject),
         height=400,
     )
     bottom = 52 if len(labels) <= _UPRIGHT else 76
@@ -226,14 +226,14 @@ def recovered(
         ylabel="planted",
     )
     draw_heat(matrix, shares, [[f"{100 * s:.0f}" for s in row] for row in shares], shares)
-    _name_cells(matrix, truth, labels)
+    _name_axes(matrix, truth, labels)
     strip = add_axes(figure, left=570, right=20, top=78, bottom=bottom, xlabel="time (UTC)")
     _draw_strips(strip, time, (planted, len(truth)), (states, len(labels)))
     return figure
 
 
 def confusion(planted: np.ndarray, states: np.ndarray, n_planted: int, n_states: int) -> np.ndarray:
-    """Share of each planted regime's bars that each state got, shape (n_planted, n_states)."""
+    """Share of each planted regime's bars in each state, shape (n_planted, n_states)."""
     known = (planted >= 0) & (states >= 0)
     counts = np.zeros((n_planted, n_states))
     np.add.at(counts, (planted[known], states[known]), 1)
@@ -252,14 +252,14 @@ def _recovered_title(truth: Sequence[str], labels: Sequence[str], shares: np.nda
     )
 
 
-def _name_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
+def _name_axes(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
     turn = 0 if len(columns) <= _UPRIGHT else 90
     set_ticks(axes, "x", range(len(columns)), columns, rotation=turn)
     set_ticks(axes, "y", range(len(rows)), rows)
 
 
 def _draw_strips(axes: Axes, time: np.ndarray, *rows: tuple[np.ndarray, int]) -> None:
-    """One band per series of states, the most frequent state of every pixel column."""
+    """One band per series of states, with the most frequent state of every pixel column."""
     for height, (states, n_states) in zip((1, 0), rows, strict=True):
         palette = np.array([to_rgb(c) for c in (*regime_colors(n_states), FAINT)])
         band = palette[majority(states, n_states, _AREAS)][None]
@@ -271,7 +271,7 @@ def _draw_strips(axes: Axes, time: np.ndarray, *rows: tuple[np.ndarray, int]) ->
 
 
 def occupancy_title(labels: Sequence[str], shares: np.ndarray) -> str:
-    """Where the bars were, in words; beyond three states the ends and the most frequent one."""
+    """Describe the shares of the states; of more than three the most frequent and the last."""
     if len(labels) == 1:
         return f"One regime, {labels[0]}, holds every bar"
     if len(labels) <= 3:

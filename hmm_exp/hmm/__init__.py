@@ -13,7 +13,7 @@ __all__ = ["GaussianHMM"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the estimator when it is asked for: scikit-learn takes half a second."""
+    """Import the estimator on first use, as scikit-learn takes half a second."""
     if name == "GaussianHMM":
         return import_module("hmm_exp.hmm.estimator").GaussianHMM
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,12 @@
-"""How many bars the filter needs until it no longer matters where it started.
+"""Bars until the filter forgets its initial distribution.
 
-Two filters fed the same rows draw together. Every filter step is a projective map and keeps convex
-combinations, so all filters started at row t lie between the K that started certain of one state,
-and the two furthest apart among all are two of those K (Le Gland & Mevel 2000 study the rate).
+>>> burn_in(params, log_density(params, X), steps)
+37
+
+Filters with different initial distributions converge on the same rows. A filter step is a
+projective map that keeps convex combinations, so all filters started at row t lie between the K
+filters that start certain of one state, and two of those K are the furthest apart (Le Gland & Mevel
+2000 study the rate).
 """
 
 import numpy as np
@@ -12,33 +16,33 @@ from hmm_exp.errors import FitError
 from hmm_exp.hmm.inference import advance
 from hmm_exp.hmm.params import GaussianParams
 
-_SLACK = 15  # bars added to the answer, so that only every 16th row need be tried
-_SETTLED = 1e-10  # filters this close stay together
+_SLACK = 15  # bars added to the result, so that every 16th row suffices
+_SETTLED = 1e-10  # filters this close remain close
 _LONGEST = 10_000  # bars; a longer burn-in is of no use
 
 
 def burn_in(
     params: GaussianParams, log_lik: np.ndarray, steps: np.ndarray, tolerance: float = 1e-6
 ) -> int:
-    """Bars until filters started from any two distributions agree, worst case over all rows.
+    """Bars until filters with any two initial distributions agree, worst case over all rows.
 
     Parameters
     ----------
     log_lik, steps
         Log densities (T, K) and chain steps (T,) of the train rows.
     tolerance
-        Largest difference of a probability that counts as agreement.
+        Largest difference of probabilities that counts as agreement.
 
     Returns
     -------
     int
-        Bars to feed, the last of which is in agreement; at most 15 more than the least.
+        Bars to feed, at most 15 more than necessary.
 
     Raises
     ------
     FitError
-        When not even the first row's start is forgotten by the last row, or one takes more than
-        10,000 bars: the chain holds on to where it began.
+        The filter does not forget a start at the first row by the last row, or takes more than
+        10,000 bars.
     """
     if params.n_states == 1:
         return 1
@@ -47,19 +51,19 @@ def burn_in(
     bars, agreed = _burn_in(params.startprob, params.transmat, log_lik, steps, tolerance)
     if not agreed:
         raise FitError(
-            f"the filter still remembers where it started after {bars} bars "
-            f"(largest chance to stay in a state: {np.diagonal(params.transmat).max():.6g})"
+            f"the filter still depends on its start after {bars} bars "
+            f"(largest probability of staying in a state: {np.diagonal(params.transmat).max():.6g})"
         )
     return int(bars)
 
 
 @entry(error_model="numpy")
 def _burn_in(startprob, transmat, log_lik, steps, tolerance):
-    """Bars needed, and whether the filters were seen to agree at all.
+    """Bars needed, and whether the filters agree at all.
 
-    What filters started at t span shrinks as rows come, and holds what filters started at t + 1
-    span: the row at which they agree never lies earlier for a later start. So the first row tells
-    whether any start is forgotten, and, going back from the last row, all starts that cannot need
+    The set spanned by filters started at t shrinks with every row and contains the set of filters
+    started at t + 1, so a later start never agrees at an earlier row. The first row therefore
+    decides whether any start is forgotten. Going back from the last row, starts that cannot need
     `_SLACK` bars more than the longest so far are skipped.
     """
     rows, agreed = _rows_apart(startprob, transmat, log_lik, steps, 0, tolerance)
@@ -75,9 +79,9 @@ def _burn_in(startprob, transmat, log_lik, steps, tolerance):
 
 @entry(error_model="numpy")
 def _rows_apart(startprob, transmat, log_lik, steps, first, tolerance):
-    """Rows from `first` on until K certain starts agree for good, and whether they did."""
+    """Rows from `first` until K certain starts agree permanently, and whether they do."""
     T, K = log_lik.shape
-    probs = np.eye(K)  # a certain start stays certain at its own first row
+    probs = np.eye(K)  # a certain start stays certain at its first row
     filtered = np.empty((1, K))
     log_prob = np.empty(1)
     rows, apart = 1, 1.0
@@ -89,7 +93,7 @@ def _rows_apart(startprob, transmat, log_lik, steps, first, tolerance):
         apart = _diameter(probs)
         if apart > tolerance:
             rows = n + 1
-        if apart < _SETTLED:  # a new sequence, too: all begin it alike
+        if apart < _SETTLED:  # also at a new sequence, which all start alike
             return rows, True
     return rows, apart <= tolerance
 

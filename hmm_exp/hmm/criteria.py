@@ -1,8 +1,11 @@
-"""Information criteria, lower is better, and the one-state model they are held against.
+"""Information criteria (lower is better), and the one-state null model.
+
+>>> criteria(log_lik, params.n_parameters(), n_rows, path_entropy)["bic"]
+182301.4
 
 AIC = -2L + 2p (Akaike 1974), BIC = -2L + p ln n (Schwarz 1978), HQC = -2L + 2p ln ln n (Hannan &
 Quinn 1979), ICL = BIC + 2H with H the entropy of the posterior over state paths (after Biernacki,
-Celeux & Govaert 2000, who have it for mixtures). They rank models of the same observations only.
+Celeux & Govaert 2000, for mixtures). They rank models of the same observations only.
 """
 
 import math
@@ -25,7 +28,7 @@ def criteria(
     log_lik
         Log-likelihood L in nats.
     n_rows
-        Observed rows n; missing ones do not count. HQC needs at least three.
+        Observed rows n, without missing ones. HQC needs at least three.
     path_entropy
         H in nats.
     """
@@ -42,11 +45,11 @@ def criteria(
 def single_gaussian(
     X: np.ndarray, covariance_type: str = "diag", min_covar: float = 1e-3
 ) -> tuple[float, int]:
-    """Log-likelihood in nats and parameter count of one state: the null of every cell.
+    """Log-likelihood in nats and number of parameters of one state, the null of every cell.
 
-    The optimum of the one-state model under the prior that every fit has, so that the null is
-    judged by the same rule. `min_covar` is added to the variances only when the covariance is
-    singular without it. Rows with NaN are left out. Raises FitError when no row is complete.
+    The optimum of the one-state model under the prior of all fits. `min_covar` is added to the
+    variances only if the covariance is singular. Rows with NaN are left out. Raises FitError if no
+    row is complete.
     """
     X = np.asarray(X, dtype=np.float64)
     X = X[~np.isnan(X).any(axis=1)]

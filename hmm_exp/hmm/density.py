@@ -1,7 +1,9 @@
-"""Log densities of every state at every row, by a row-wise compiled kernel.
+"""Log densities of the states at every row, by a row-wise compiled kernel.
+
+>>> log_density(params, X)          # (T, K), nats
 
 ln N(x; m, S) = -(D ln 2 pi + ln det S + z'z) / 2 with L z = x - m and S = L L' (Cholesky), solved
-forward in a fixed order. A row's bits depend on that row alone, never on how many rows there are.
+forward in a fixed order. A row's bits depend on that row alone, not on the number of rows.
 """
 
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ _IN_CACHE = 1 << 14  # rows whose densities stay in a core's cache until they ar
 
 
 class Density(NamedTuple):
-    """What the kernel needs of K Gaussians, computed once per model.
+    """K Gaussians in the form of the kernel, computed once per model.
 
     Attributes
     ----------
@@ -30,7 +32,7 @@ class Density(NamedTuple):
     log_norm
         -(D ln 2 pi + ln det S_k) / 2, shape (K,).
     diagonal
-        Whether everything off the diagonal of the factors is zero.
+        Whether the factors are diagonal.
     """
 
     means: np.ndarray
@@ -40,7 +42,7 @@ class Density(NamedTuple):
 
 
 def density_of(params: GaussianParams) -> Density:
-    """Prepare the state densities of a model. Raises FitError on a singular covariance."""
+    """Prepare the state densities of a model. Raises FitError for a singular covariance."""
     try:
         factor = np.linalg.cholesky(params.full_covars())
     except np.linalg.LinAlgError:
@@ -64,9 +66,9 @@ def log_density(params: GaussianParams, X: np.ndarray) -> np.ndarray:
 
 
 def log_density_pieces(params: GaussianParams, X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Rows and their log densities piece by piece, of a long X the next ones made meanwhile.
+    """Yield slices of rows with their log densities; for a long X other threads work ahead.
 
-    Together what `log_density` gives, with the same bits and without its array of T x K.
+    The same bits as `log_density`, without its (T, K) array.
     """
     density = density_of(params)
 
@@ -100,7 +102,7 @@ def log_density_row(X, t, density, out, z):
 
 @entry(error_model="numpy", inline="always")
 def _scaled_distance(X, t, density, k):
-    """Squared Mahalanobis distance of row t from state k, independent features."""
+    """Squared Mahalanobis distance of row t from state k for independent features."""
     distance = 0.0
     for i in range(density.means.shape[1]):
         z = (X[t, i] - density.means[k, i]) * density.factor[k, i, i]

@@ -1,15 +1,15 @@
-"""`GaussianHMM`: the fitting engine under hmmlearn's names, for use outside of the harness.
+"""`GaussianHMM`: the fitting engine with hmmlearn's interface, for use outside of the harness.
 
 >>> model = GaussianHMM(3, covariance_type="full", n_init=10, random_state=0).fit(X, lengths)
->>> model.filter(X)         # p(z_t | x_1..t): what is known at the time
->>> model.smooth(X)         # p(z_t | x_1..T): looks back from the end
->>> model.decode(X)         # the most probable path, looks back as well
+>>> model.filter(X)         # p(z_t | x_1..t), known at the time
+>>> model.smooth(X)         # p(z_t | x_1..T), uses all rows
+>>> model.decode(X)         # the most probable path, uses all rows
 >>> model.to_hmmlearn()     # a plain hmmlearn.hmm.GaussianHMM
 
-Constructor and fitted attributes are those of `hmmlearn.hmm.GaussianHMM`, so one takes the other's
-place in a script that fits, but for what this one does on purpose: it makes `n_init` starts, runs
-until the likelihood is found (`n_iter` and `tol` have other defaults), takes rows with NaN as
-missing, and has no `predict` or `predict_proba`, as their names hide that they look ahead.
+Constructor and fitted attributes are those of `hmmlearn.hmm.GaussianHMM`, so it can replace that
+class in a script. The differences are intended: it makes `n_init` starts, runs until convergence
+(`n_iter` and `tol` have other defaults), treats rows with NaN as missing, and has no `predict` or
+`predict_proba`, whose names hide that they look ahead.
 """
 
 import sys
@@ -36,16 +36,16 @@ _ALGORITHMS = ("viterbi", "map")
 
 @dataclass(frozen=True)
 class ConvergenceReport:
-    """How the best start went, under the names of hmmlearn's `ConvergenceMonitor`.
+    """Convergence of the best start, with the names of hmmlearn's `ConvergenceMonitor`.
 
     Attributes
     ----------
     history
         Log-likelihood after 0, 1, 2, ... iterations, in nats.
     iter
-        Iterations made.
+        Number of iterations.
     converged
-        Whether next to nothing was left to gain; hmmlearn's is also true at the cap and after a
+        Whether the gains fell below the tolerance; hmmlearn's is also true at the cap and after a
         fall.
     status
         "tolerance", "cap" or "fall".
@@ -73,22 +73,22 @@ class GaussianHMM(BaseEstimator):
     startprob_prior, transmat_prior, means_prior, means_weight, covars_prior, covars_weight
         As in hmmlearn: Dirichlet, normal and inverse gamma or Wishart priors.
     algorithm
-        What `decode` does: "viterbi", or "map" for the most probable state of every row.
+        Algorithm of `decode`: "viterbi", or "map" for the most probable state of every row.
     random_state
         Seed of the starts.
     n_iter, tol
-        Most iterations of a start; gain in nats that three in a row must stay below.
+        Most iterations of a start; gain in nats below which three successive gains end it.
     verbose
         Print a line per start.
     params, init_params
-        Letters of what EM changes and of what is drawn by `fit`: (s)tartprob, (t)ransmat, (m)eans,
-        (c)ovars. What is not drawn must be set beforehand as `startprob_` and so on.
+        Letters of the parameters that EM updates and that `fit` draws: (s)tartprob, (t)ransmat,
+        (m)eans, (c)ovars. Set the others beforehand as `startprob_` and so on.
     implementation
-        Takes hmmlearn's values and changes nothing: the engine works in scaled probabilities, and
-        in logs where they would underflow.
+        Accepted for compatibility, without effect: the engine uses scaled probabilities, and logs
+        where they would underflow.
     n_init
-        Number of starts, half by quantiles of volatility and half at random; one when nothing is
-        drawn.
+        Number of starts, half by quantiles of volatility and half at random; one if `fit` draws
+        nothing.
     n_jobs
         Threads; None takes all cores. Changes no bit.
 
@@ -101,7 +101,7 @@ class GaussianHMM(BaseEstimator):
     monitor_
         `ConvergenceReport` of the best start.
     fit_
-        `hmm_exp.hmm.fit.Fit`: every start and how it ended.
+        `hmm_exp.hmm.fit.Fit`, with the record of every start.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class GaussianHMM(BaseEstimator):
         self._covars_ = np.array(covars, dtype=np.float64)
 
     def fit(self, X: np.ndarray, lengths: Sequence[int] | None = None) -> "GaussianHMM":
-        """Find the parameters of the highest penalised likelihood.
+        """Fit the parameters by maximum penalised likelihood.
 
         Parameters
         ----------
@@ -168,7 +168,7 @@ class GaussianHMM(BaseEstimator):
         Raises
         ------
         FitError
-            When the rows cannot carry the model, or a parameter that is not drawn is not set.
+            Too few rows for the model, or a parameter that is neither drawn nor set.
         """
         X, steps = _rows(X, lengths)
         fitted = fit_from(self._points(X), X, steps, self._search(), self._progress())
@@ -191,17 +191,17 @@ class GaussianHMM(BaseEstimator):
         return -2 * self.score(X, lengths) + 2 * self._model().n_parameters()
 
     def filter(self, X: np.ndarray, lengths: Sequence[int] | None = None) -> np.ndarray:
-        """p(z_t | x_1..t), shape (T, K): a row's answer depends on no later row."""
+        """p(z_t | x_1..t), shape (T, K); a row does not depend on later rows."""
         return self._filtered(X, lengths).probs
 
     def smooth(self, X: np.ndarray, lengths: Sequence[int] | None = None) -> np.ndarray:
-        """p(z_t | x_1..T), shape (T, K): in the light of all that came later."""
+        """p(z_t | x_1..T), shape (T, K), given all rows."""
         return inference.smooth(*self._chain(X, lengths)).probs
 
     def decode(
         self, X: np.ndarray, lengths: Sequence[int] | None = None, algorithm: str | None = None
     ) -> tuple[float, np.ndarray]:
-        """States in hindsight and their score, as hmmlearn gives them.
+        """Score and states given all rows, as in hmmlearn.
 
         "viterbi": ln p(path, x) and the most probable path, shape (T,). "map": sum of the largest
         smoothed probabilities, and the states they belong to.
@@ -234,7 +234,7 @@ class GaussianHMM(BaseEstimator):
         return self
 
     def _model(self) -> GaussianParams:
-        """The parameters as they are set now."""
+        """The current parameters."""
         check_is_fitted(self, ["startprob_", "transmat_", "means_", "_covars_"])
         params = GaussianParams(
             self.startprob_, self.transmat_, self.means_, self._covars_, self.covariance_type
@@ -244,7 +244,7 @@ class GaussianHMM(BaseEstimator):
         return params
 
     def _chain(self, X: np.ndarray, lengths: Sequence[int] | None) -> tuple[np.ndarray, ...]:
-        """What every recursion takes."""
+        """Arguments of the recursions."""
         X, steps = _rows(X, lengths)
         model = self._model()
         return model.startprob, model.transmat, log_density(model, X), steps
@@ -253,7 +253,7 @@ class GaussianHMM(BaseEstimator):
         return inference.filter_rows(self._model(), *_rows(X, lengths))
 
     def _points(self, X: np.ndarray) -> list[StartingPoint]:
-        """Drawn starts, with what is set beforehand in its place."""
+        """Drawn starts, with the parameters set beforehand."""
         if not set(self.init_params) & set(_PARTS):
             return [StartingPoint("given", self._model())]
         seed = check_random_state(self.random_state).randint(2**31 - 1)
@@ -270,7 +270,7 @@ class GaussianHMM(BaseEstimator):
         return [point._replace(params=replace(point.params, **preset)) for point in points]
 
     def _preset(self) -> dict[str, Any]:
-        """Parameters that are set beforehand, by their names."""
+        """Parameters set beforehand, by name."""
         preset: dict[str, Any] = {}
         for letter, name in _PARTS.items():
             if letter in self.init_params:
@@ -307,7 +307,7 @@ class GaussianHMM(BaseEstimator):
 
 
 def _rows(X: Any, lengths: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Observations, and chain steps that start a sequence where `lengths` says."""
+    """Observations, and chain steps of sequences with the given lengths."""
     X = np.ascontiguousarray(X, dtype=np.float64)
     if X.ndim != 2:
         raise FitError(f"observations have shape {X.shape}, not (rows, features)")

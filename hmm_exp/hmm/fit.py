@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hmm_exp.errors import FitError
-from hmm_exp.hmm.em.run import COVAR_FLOOR, Priors, absolute_floor, announce_compilation, em
 from hmm_exp.hmm.em.rows import lay_out
+from hmm_exp.hmm.em.run import COVAR_FLOOR, Priors, absolute_floor, announce_compilation, em
 from hmm_exp.hmm.inference import filter_rows
 from hmm_exp.hmm.params import GaussianParams, log_prior
-from hmm_exp.hmm.restarts import RunStart, EMRun, Progress, Start, run_all_starts
+from hmm_exp.hmm.restarts import EMRun, Progress, RunStart, Start, run_all_starts
 from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, starting_points, starts_from
 
 ENGINES = ("native", "hmmlearn")
@@ -256,7 +256,7 @@ def fit_from(
 
 
 def judge(history: np.ndarray, tol: float) -> str:
-    """Classify the end of an EM run: "tolerance" for 0 <= last gain < tol, "fall" below, "cap" above.
+    """Status of an EM run: "tolerance" for 0 <= last gain < tol, "fall" below, "cap" above.
 
     hmmlearn's own flag is true in all three cases.
     """

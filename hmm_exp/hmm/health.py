@@ -1,7 +1,10 @@
-"""Hard faults: what makes a fitted model unfit for use, each named in one line.
+"""Hard faults of a fitted model, each described in one line.
 
-A likelihood can be high for a bad reason: a state that explains a handful of rows, a covariance
-that has collapsed onto a line, two states that are one. Such a model is never chosen.
+>>> hard_faults(params, occupancy, n_rows=8000, status="tolerance")
+['state 2 holds 0.40% of the rows (least 1.00%)']
+
+A high likelihood can have a bad reason: a state that explains a handful of rows, a covariance
+collapsed onto a line, two equal states. A model with a hard fault is never chosen.
 """
 
 from collections.abc import Sequence
@@ -12,26 +15,26 @@ import numpy as np
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.params import GaussianParams, n_covariance_parameters
 
-_AT_FLOOR = 1e-4  # relative; a Cholesky pivot is known no better when the floor is 1e-8
+_AT_FLOOR = 1e-4  # relative; a Cholesky pivot at a floor of 1e-8 is no more accurate
 
 
 @dataclass(frozen=True)
 class HealthLimits:
-    """Where a number becomes a fault.
+    """Limits beyond which a number is a fault.
 
     Attributes
     ----------
     min_occupancy
-        Least share of the rows that a state may hold.
+        Least share of the rows in a state.
     min_dwell
-        Least expected stay in a state, in rows.
+        Least expected dwell time of a state, in rows.
     rows_per_parameter
-        Least rows of a state per parameter of its own (mean, covariance, way out).
+        Least rows of a state per parameter of its own (mean, covariance, transition row).
     max_condition_number
         Largest ratio of a covariance's extreme eigenvalues.
     min_covar
-        Least variance of a feature in a state, in squared units of the scaled observations: below
-        it, the state describes a few rows that are nearly equal.
+        Least variance of a feature in a state, in squared units of the scaled observations. A
+        smaller one describes a few nearly equal rows.
     min_distance
         Least Bhattacharyya distance between two states, in nats.
     """
@@ -53,22 +56,22 @@ def hard_faults(
     covar_floor: np.ndarray | None = None,
     features: Sequence[str] | None = None,
 ) -> list[str]:
-    """Every fault in words; empty for a healthy model.
+    """Describe every fault; empty for a healthy model.
 
     Parameters
     ----------
     params
-        States in the order in which they shall be named.
+        States in the order of their names.
     occupancy
         Mean posterior probability of every state over the observed train rows, shape (K,).
     n_rows
         Observed train rows.
     status
-        How EM ended: "tolerance", "cap" or "fall".
+        End of EM: "tolerance", "cap" or "fall".
     covar_floor
-        `Fit.covar_floor`, shape (D,): what would have collapsed without it is named.
+        `Fit.covar_floor`, shape (D,), to report features held up by it.
     features
-        What the D features are called; None numbers them.
+        Names of the D features; None numbers them.
     """
     limits = limits or HealthLimits()
     names = features or [f"feature {d}" for d in range(params.n_features)]
@@ -89,7 +92,7 @@ def expected_dwell(transmat: np.ndarray) -> np.ndarray:
 
 
 def condition_numbers(params: GaussianParams) -> np.ndarray:
-    """Ratio of the extreme eigenvalues of every covariance, shape (K,); inf when singular."""
+    """Ratio of the extreme eigenvalues of every covariance, shape (K,); inf if singular."""
     eigenvalues = np.linalg.eigvalsh(params.full_covars())
     least = np.maximum(eigenvalues[:, 0], 0.0)
     with np.errstate(divide="ignore"):
@@ -97,7 +100,7 @@ def condition_numbers(params: GaussianParams) -> np.ndarray:
 
 
 def floor_hits(params: GaussianParams, covar_floor: np.ndarray) -> np.ndarray:
-    """Whether the variance of a feature given the features before it is at the floor, (K, D)."""
+    """Whether a feature's variance given the features before it is at the floor, shape (K, D)."""
     factor = np.linalg.cholesky(params.full_covars())
     given_before = np.diagonal(factor, axis1=1, axis2=2) ** 2
     return given_before <= covar_floor * (1 + _AT_FLOOR)
@@ -147,7 +150,7 @@ def _occupancy_faults(
 
 
 def _own_parameters(params: GaussianParams) -> int:
-    """Parameters that only the rows of one state tell: mean, own covariance, transition row."""
+    """Parameters estimated from the rows of one state: mean, own covariance, transition row."""
     K, D = params.means.shape
     kind = params.covariance_type
     covariance = 0 if kind == "tied" else n_covariance_parameters(kind, 1, D)

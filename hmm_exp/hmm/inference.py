@@ -1,19 +1,19 @@
 """Exact inference in a hidden Markov chain: filter, smoother, Viterbi, prediction, path entropy.
 
-Pure compiled functions over log densities (T, K): whoever builds those decides what the states
-emit. `steps` (T,) tells how many chain steps lie between a row and the one before it: 0 starts a
-new sequence from `startprob`, 1 is the usual neighbour, m + 1 stands for m missing rows between.
-A row of zero log densities is a missing observation.
-
 >>> log_lik = log_density(params, X)
 >>> filtered = filter(params.startprob, params.transmat, log_lik, steps)
->>> filtered.probs[-1]   # p(z_T | x_1..T): all that is known live
+>>> filtered.probs[-1]   # p(z_T | x_1..T), known live
 
-Only `filter` and `predict` may be used live: row t of theirs depends, bit for bit, on rows up to t
-alone. `smooth` and `viterbi` look back from the end.
+The functions are pure and compiled and take log densities (T, K) of any emission. `steps` (T,) is
+the number of chain steps from the row before: 0 starts a new sequence from `startprob`, 1 is the
+usual neighbour, m + 1 stands for m missing rows between. A row of zero log densities is a missing
+observation.
 
-Every row is shifted by its largest log density and normalised, so that nothing underflows however
-long the sequence (Rabiner 1989, section V.A; Zucchini, MacDonald & Langrock 2016, section 3.2).
+Only `filter` and `predict` may be used live: their row t depends, bit for bit, on rows up to t
+alone. `smooth` and `viterbi` use all rows.
+
+Every row is shifted by its largest log density and normalised, so sequences of any length do not
+underflow (Rabiner 1989, section V.A; Zucchini, MacDonald & Langrock 2016, section 3.2).
 """
 
 import math
@@ -49,7 +49,7 @@ __all__ = [
     "viterbi",
 ]
 
-# A reachable state never gets less: it can come back when the next rows speak for it.
+# A reachable state keeps at least this probability, so that later rows can raise it again.
 _FLOOR = 1e-300
 _FAINT = 1e-200
 
@@ -90,11 +90,11 @@ def filter(
     steps: np.ndarray,
     carry: np.ndarray | None = None,
 ) -> Filtered:
-    """Filtered probabilities: what each row and those before it tell about the state.
+    """Filtered probabilities of the states, given the rows so far.
 
     p(z_t | x_1..t) is proportional to p(x_t | z_t) sum_i p(z_t-1 = i | x_1..t-1) A[i, z_t]
     (Hamilton 1989). A row that is impossible in every reachable state has log-likelihood -inf and
-    leaves the prediction as it was.
+    leaves the prediction unchanged.
 
     Parameters
     ----------
@@ -105,8 +105,8 @@ def filter(
     steps
         Chain steps from the previous row, shape (T,).
     carry
-        Filtered probabilities (K,) of the row before the first, to run on in chunks with the same
-        bits as in one go. Without it the first row starts a sequence whatever `steps[0]` says.
+        Filtered probabilities (K,) of the row before the first, to filter in chunks with the same
+        bits as at once. Without it the first row starts a sequence, whatever `steps[0]`.
     """
     startprob, transmat, log_lik, steps = _as_arrays(startprob, transmat, log_lik, steps)
     T, K = log_lik.shape
@@ -123,10 +123,10 @@ def filter_rows(
     startprob: np.ndarray | None = None,
     carry: np.ndarray | None = None,
 ) -> Filtered:
-    """`filter` of the rows X (T, D) themselves, NaN where missing: same bits, less memory and time.
+    """`filter` from the observations X (T, D), NaN where missing: same bits, less memory and time.
 
-    `startprob` is the model's own unless given; the rest is as there. Log densities exist for some
-    rows at a time, those of the next are made by another core.
+    `startprob` is that of the model by default. Log densities exist for some rows at a time, and
+    another core computes the next ones.
     """
     startprob = np.ascontiguousarray(params.startprob if startprob is None else startprob)
     transmat = np.ascontiguousarray(params.transmat)
@@ -151,7 +151,7 @@ def predict(transmat: np.ndarray, probs: np.ndarray, steps: int = 1) -> np.ndarr
 def smooth(
     startprob: np.ndarray, transmat: np.ndarray, log_lik: np.ndarray, steps: np.ndarray
 ) -> Smoothed:
-    """Smoothed probabilities and expected transition counts, from the end of every sequence.
+    """Smoothed probabilities and expected transition counts.
 
     p(z_t = i | x_1..T) = sum_j p(z_t = i | z_t+1 = j, x_1..t) p(z_t+1 = j | x_1..T), where the
     first factor is filtered_t[i] A[i, j] / predicted_t+1[j] (Kim 1994). All terms are
@@ -169,10 +169,10 @@ def smooth(
 def viterbi(
     startprob: np.ndarray, transmat: np.ndarray, log_lik: np.ndarray, steps: np.ndarray
 ) -> Decoded:
-    """The single most probable path through the rows (Viterbi 1967; Rabiner 1989, eqs. 32-35).
+    """The most probable state path (Viterbi 1967; Rabiner 1989, eqs. 32-35).
 
-    The path holds the states of the rows that exist: through m missing rows it takes the
-    (m+1)-step probabilities. Of equally probable paths the one with lower states last wins.
+    The path holds the states of the existing rows and bridges m missing rows by the (m+1)-step
+    probabilities. Of equally probable paths it is the one with lower states last.
     """
     startprob, transmat, log_lik, steps = _as_arrays(startprob, transmat, log_lik, steps)
     T, K = log_lik.shape
@@ -203,10 +203,10 @@ def path_entropy(
 
 @entry(error_model="numpy")
 def advance(startprob, transmat, log_lik, steps, current, probs, log_prob):
-    """Run the filter over rows (T, K): the one kernel of batch (T rows) and stream (one row).
+    """Filter rows (T, K): the common kernel of batch (T rows) and stream (one row).
 
     Reads `log_lik` and `steps` (T,), writes `probs` (T, K) and `log_prob` (T,). `current` (K,)
-    holds the filtered probabilities of the row before and is left holding those of the last row.
+    holds the filtered probabilities of the row before, and of the last row afterwards.
     """
     K = transmat.shape[0]
     predicted = np.empty(K)
@@ -244,7 +244,7 @@ def advance(startprob, transmat, log_lik, steps, current, probs, log_prob):
 
 @entry(error_model="numpy")
 def _shifted_densities(log_lik, out, shift):
-    """exp(log_lik - the row's maximum), and that maximum; two sweeps run faster than one."""
+    """exp(log_lik - the row's maximum), and that maximum; two passes are faster than one."""
     T, K = log_lik.shape
     for t in range(T):
         shift[t] = log_lik[t, 0]
@@ -257,17 +257,17 @@ def _shifted_densities(log_lik, out, shift):
 
 @entry(error_model="numpy")
 def _exp_all(numbers):
-    """Put e**x in the place of every x, eight at a time; the bits do not depend on the place."""
-    n_lanes = len(numbers) // LANES
-    whole = numbers[: n_lanes * LANES].reshape(n_lanes, LANES)
-    for i in range(n_lanes):
+    """Replace every x by e**x, eight at a time; the bits do not depend on the position."""
+    n_vectors = len(numbers) // LANES
+    whole = numbers[: n_vectors * LANES].reshape(n_vectors, LANES)
+    for i in range(n_vectors):
         store(whole, i, exp(load(whole, i)))
     rest = np.zeros((1, LANES))
-    for i in range(n_lanes * LANES, len(numbers)):
-        rest[0, i - n_lanes * LANES] = numbers[i]
+    for i in range(n_vectors * LANES, len(numbers)):
+        rest[0, i - n_vectors * LANES] = numbers[i]
     store(rest, 0, exp(load(rest, 0)))
-    for i in range(n_lanes * LANES, len(numbers)):
-        numbers[i] = rest[0, i - n_lanes * LANES]
+    for i in range(n_vectors * LANES, len(numbers)):
+        numbers[i] = rest[0, i - n_vectors * LANES]
 
 
 @entry(error_model="numpy")
@@ -280,7 +280,7 @@ def _is_missing(log_lik, t):
 
 @entry(error_model="numpy")
 def _update_faint(predicted, log_lik, t, out):
-    """Bayes' rule in logs, for when the likeliest state was all but ruled out before the row.
+    """Bayes' rule in logs, for a row whose likeliest state was almost ruled out before.
 
     Writes unnormalised probabilities; returns their sum and the shift they were taken at.
     """
@@ -342,7 +342,7 @@ def _smooth(transmat, steps, probs, pairs, trail):
 
 @entry(error_model="numpy", inline="always")
 def _step_back(trail, s, transmat, later, pairs, scratch):
-    """Carry smoothed `later` back to trail[s] in place, and count its expected transitions."""
+    """Smooth `later` one step back in place, and count its expected transitions."""
     K = transmat.shape[0]
     total = 0.0
     for i in range(K):
@@ -376,7 +376,7 @@ def _viterbi(log_start, log_powers, log_lik, steps, origin, states):
                 fresh[k] = value + log_lik[t, k]
             best = max(best, fresh[k])
         log_prob += best
-        for k in range(K):  # only differences matter: the shift keeps them exact on long series
+        for k in range(K):  # the shift keeps differences exact on long series
             score[k] = fresh[k] - best if best > -np.inf else 0.0
     state = np.argmax(score)
     for t in range(T - 1, -1, -1):
@@ -398,7 +398,7 @@ def _best_origin(score, log_transition):
 
 @entry(error_model="numpy")
 def _path_entropy(probs, powers, steps):
-    """From filtered probs (T, K); the smoothed ones arise on the way back."""
+    """From filtered probs (T, K), smoothing backward."""
     T, K = probs.shape
     entropy = 0.0
     later = np.empty(K)
@@ -444,7 +444,7 @@ def _as_arrays(startprob, transmat, log_lik, steps):
 
 
 def _opened(steps: np.ndarray, opens: bool) -> np.ndarray:
-    """`steps` with its first row made the start of a sequence, when it is to be one."""
+    """`steps`, with its first row as the start of a sequence if `opens`."""
     if not opens or len(steps) == 0 or steps[0] == 0:
         return steps
     return np.concatenate([[0], steps[1:]])

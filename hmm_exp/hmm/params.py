@@ -1,7 +1,6 @@
 """The parameters of a Gaussian hidden Markov model, as one immutable value.
 
-Shapes and names are hmmlearn's, so a fitted model can always be had as a plain
-`hmmlearn.hmm.GaussianHMM`:
+Shapes and names are hmmlearn's, and a model converts to a plain `hmmlearn.hmm.GaussianHMM`:
 
 >>> model = params.to_hmmlearn()
 >>> GaussianParams.from_hmmlearn(model).covars.shape == params.covars.shape
@@ -25,7 +24,7 @@ COVARS_PRIOR = 1e-2  # hmmlearn's default `covars_prior`, with `covars_weight=1`
 _ARRAYS = ("startprob", "transmat", "means", "covars")
 _SUM_TOLERANCE = 1e-8
 _SYMMETRY_TOLERANCE = 1e-8  # of a covariance, in standard deviations
-_SINGULAR = 1e-10  # second singular value of I - A below which the chain is taken as reducible
+_SINGULAR = 1e-10  # second singular value of I - A below which the chain counts as reducible
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +47,8 @@ class GaussianParams:
     Raises
     ------
     FitError
-        When shapes do not fit together, a number is not finite, a distribution does not sum to
-        one, or a variance is not positive.
+        Inconsistent shapes, a number that is not finite, a distribution that does not sum to one,
+        or a variance that is not positive.
     """
 
     startprob: np.ndarray
@@ -81,7 +80,7 @@ class GaussianParams:
         return K - 1 + K * (K - 1) + K * D + n_covariance_parameters(self.covariance_type, K, D)
 
     def reordered(self, order: np.ndarray) -> "GaussianParams":
-        """The same model with old state `order[k]` as new state k."""
+        """The same model with the old state `order[k]` as state k."""
         order = np.asarray(order)
         return replace(
             self,
@@ -107,8 +106,8 @@ class GaussianParams:
         Raises
         ------
         FitError
-            When more than one exists: the chain falls apart into groups of states that never
-            (or less than once in about 1e10 steps) reach each other.
+            If it is not unique: groups of states never reach each other (or less than once in
+            about 1e10 steps).
         """
         K = self.n_states
         balance = np.eye(K) - self.transmat.T
@@ -153,8 +152,8 @@ class GaussianParams:
         Raises
         ------
         ModelError
-            A part is missing or no array of numbers, the parts make no model, a covariance is not
-            positive definite, or the chain has no unique stationary distribution.
+            A field is missing or no array of numbers, the fields are inconsistent, a covariance is
+            not positive definite, or the chain has no unique stationary distribution.
         """
         fields = Fields(data, "params")
         fields.only(["covariance_type", *_ARRAYS])
@@ -169,7 +168,7 @@ class GaussianParams:
 
 
 def n_covariance_parameters(covariance_type: str, n_states: int, n_features: int) -> int:
-    """Free parameters of all covariances together."""
+    """Number of free parameters of all covariances."""
     K, D = n_states, n_features
     triangle = D * (D + 1) // 2
     counts = {"diag": K * D, "full": K * triangle, "tied": triangle, "spherical": K}
@@ -177,7 +176,7 @@ def n_covariance_parameters(covariance_type: str, n_states: int, n_features: int
 
 
 def log_prior(params: GaussianParams) -> float:
-    """The term that EM with hmmlearn's default `covars_prior` adds to the log-likelihood, in nats.
+    """The log prior of hmmlearn's default `covars_prior`, in nats.
 
     hmmlearn's M step divides `covars_prior + scatter` by the state's mass. That maximises
     log-likelihood - 1/2 sum_k tr(P S_k^-1) with P = 0.01 I for "diag" and "spherical". For "full"
@@ -193,7 +192,7 @@ def log_prior(params: GaussianParams) -> float:
 
 
 def _check_shapes(params: GaussianParams) -> None:
-    """Raise FitError unless all arrays belong to one model."""
+    """Raise FitError unless the shapes of all arrays are consistent."""
     if params.covariance_type not in COVARIANCE_TYPES:
         raise FitError(
             f"unknown covariance type {params.covariance_type!r}: one of {COVARIANCE_TYPES}"
@@ -209,7 +208,7 @@ def _check_shapes(params: GaussianParams) -> None:
 
 
 def _check_values(params: GaussianParams) -> None:
-    """Raise FitError unless distributions are distributions and variances positive."""
+    """Raise FitError unless distributions sum to one and variances are positive."""
     for name in _ARRAYS:
         if not np.isfinite(getattr(params, name)).all():
             raise FitError(f"{name} holds a number that is not finite")

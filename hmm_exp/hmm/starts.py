@@ -1,9 +1,12 @@
-"""Where EM begins: rows cut by volatility, random responsibilities, and other ways to compare.
+"""Starting points of EM: drawn from the data, or made from earlier solutions.
 
-EM finds the nearest local optimum, so a fit is as good as its starts. Regimes of markets differ
-mostly in volatility and last long: rows ranked by volatility and cut at jittered quantiles, with a
-transition matrix that stays at .95 to .99, begin close to the optimum; random starts guard against
-data of another kind. `benchmarks/starts.py` measures every kind.
+>>> points = starting_points(X, None, n_states=3, covariance_type="diag", n_init=10, ...)
+>>> points += starts_from(smaller, n_states=3)      # states split or merged
+
+EM finds the nearest local optimum, so a fit depends on its starts. Regimes of markets differ mostly
+in volatility and are persistent. Rows ranked by volatility and cut at jittered quantiles, with a
+transition matrix that stays with a probability of .95 to .99, are close to the optimum; random
+starts guard against other kinds of data. `benchmarks/starts.py` measures every kind.
 """
 
 from collections.abc import Sequence
@@ -18,6 +21,8 @@ from hmm_exp.hmm.params import GaussianParams
 
 KINDS = ("quantile", "random", "block", "rows", "kmeans")
 DEFAULT_KINDS = ("quantile", "random")
+N_SPLITS = 3  # states of a solution that are split in turn, the most frequent first
+APART = 0.4  # variances of the halves of a split state are 1 -+ this times its own
 
 _STICKY = (0.95, 0.99)
 _LEAST_SHARE = 0.1  # of an even share, so that no quantile bin is empty
@@ -25,10 +30,12 @@ _SPREAD = 3.0  # starts from random rows scale the common covariance by up to th
 _BLOCKS_PER_STATE = 5
 _REDUNDANT = 1e-8  # share of a feature's variance that is its own
 _CHUNK = 65_536  # rows whose responsibilities are in memory at a time
+_SOFT = 1e-4  # weight of even probabilities mixed into a transition matrix
+_STAY = 0.95  # share of a split state's persistence that stays within each half
 
 
 class StartingPoint(NamedTuple):
-    """Where one EM run begins, and how it was found: one of `KINDS`, or "given", "split", ..."""
+    """Initial parameters of an EM run; kind is one of `KINDS`, "given", "split" or "merged"."""
 
     kind: str
     params: GaussianParams
@@ -45,31 +52,31 @@ def starting_points(
     seed: int,
     kinds: Sequence[str] = DEFAULT_KINDS,
 ) -> list[StartingPoint]:
-    """Draw `n_init` starts, the kinds in turn; start i does not depend on n_init.
+    """Draw `n_init` starts of alternating kinds; start i does not depend on n_init.
 
     Parameters
     ----------
     X
-        Observed rows only, in their order, shape (N, D).
+        Observed rows in order, shape (N, D).
     volatility
-        A number per row that grows with volatility, shape (N,). None takes the norm of the row
-        in standard deviations.
+        Increasing with the volatility of every row, shape (N,). None takes the norm of the row in
+        standard deviations.
     min_covar
         Added to every variance, in units of the feature's variance over all rows.
     kinds
         Any of
 
-        - "quantile": rows ranked by volatility and cut, evenly the first time, then at jitter;
-        - "random": every row belongs to all states, by responsibilities drawn evenly;
-        - "block": stretches of time dealt to the states at random;
+        - "quantile": rows ranked by volatility and cut at quantiles, jittered but the first time;
+        - "random": random responsibilities of every row;
+        - "block": stretches of time assigned to the states at random;
         - "rows": random rows as means, the covariance of all rows scaled at random;
         - "kmeans": clusters of rows.
 
     Raises
     ------
     FitError
-        When there are fewer distinct rows than states, a feature follows from others and the
-        covariances are to be whole matrices, or a volatility is not finite.
+        Fewer distinct rows than states, a feature that follows from others if covariances are full
+        matrices, or a volatility that is not finite.
     """
     _check_rows(X, n_states)
     if covariance_type in ("full", "tied"):
@@ -88,10 +95,38 @@ def starting_points(
     return points
 
 
+def starts_from(
+    solutions: GaussianParams | Sequence[GaussianParams] | None,
+    n_states: int,
+    apart: float = APART,
+) -> list[StartingPoint]:
+    """Make starting points of `n_states` states from earlier solutions.
+
+    A solution with as many states is a start itself ("given"). With fewer states, its most frequent
+    states are split in turn, one start each ("split"); with more, its nearest states are merged
+    ("merged"). Probabilities of zero become positive, as EM could not change them.
+    """
+    if solutions is None:
+        return []
+    if isinstance(solutions, GaussianParams):
+        solutions = [solutions]
+    points = []
+    for params in solutions:
+        if params.n_states < n_states:
+            splits = _all_splits(params, n_states, apart)
+            points += [StartingPoint("split", _softened(larger)) for larger in splits]
+            continue
+        kind = "given" if params.n_states == n_states else "merged"
+        while params.n_states > n_states:
+            params = merge(params, *nearest_pair(params))
+        points.append(StartingPoint(kind, _softened(params)))
+    return points
+
+
 def shape_covars(
     covars: np.ndarray, covariance_type: str, ridge: float | np.ndarray = 0.0
 ) -> np.ndarray:
-    """Full covariances (K, D, D) in the shape of the type, `ridge` added to every variance."""
+    """Convert full covariances (K, D, D) to a type, with `ridge` added to every variance."""
     covars = covars + ridge * np.eye(covars.shape[-1])
     variances = np.diagonal(covars, axis1=1, axis2=2)
     if covariance_type == "diag":
@@ -101,8 +136,87 @@ def shape_covars(
     return covars.mean(axis=0) if covariance_type == "tied" else covars
 
 
+def split(params: GaussianParams, k: int, apart: float = APART) -> GaussianParams:
+    """Split state k into a calmer state in its place and a more volatile one at the end.
+
+    The variances are 1 - apart and 1 + apart times the variance of k. With "tied" covariances the
+    means lie `apart` standard deviations to either side instead.
+    """
+    K = params.n_states
+    origin = np.append(np.arange(K), k)
+    startprob = params.startprob[origin]
+    startprob[[k, K]] /= 2
+    transmat = params.transmat[np.ix_(origin, origin)]
+    transmat[:, [k, K]] /= 2
+    stay = params.transmat[k, k]
+    transmat[[k, K], [k, K]] = stay * _STAY
+    transmat[[k, K], [K, k]] = stay * (1 - _STAY)
+    means, covars = params.means[origin], params.covars
+    if params.covariance_type == "tied":
+        away = apart * np.sqrt(np.diagonal(covars))
+        means[k], means[K] = means[k] - away, means[K] + away
+    else:
+        covars = covars[origin]
+        covars[k], covars[K] = covars[k] * (1 - apart), covars[K] * (1 + apart)
+    return replace(params, startprob=startprob, transmat=transmat, means=means, covars=covars)
+
+
+def merge(params: GaussianParams, i: int, j: int) -> GaussianParams:
+    """Merge states i and j into one with the moments of their mixture, in the place of i."""
+    weight = occupancy(params)
+    kept = np.delete(np.arange(params.n_states), j)
+    share = weight[[i, j]] / max(weight[[i, j]].sum(), np.finfo(float).tiny)
+    means, covars = params.means[kept], params.full_covars()
+    place = int(np.searchsorted(kept, i))
+    means[place] = share @ params.means[[i, j]]
+    away = params.means[[i, j]] - means[place]
+    covars[i] = np.einsum("k,kij->ij", share, covars[[i, j]] + away[:, :, None] * away[:, None, :])
+    transmat = params.transmat.copy()
+    transmat[i] = share @ params.transmat[[i, j]]
+    transmat[:, i] += transmat[:, j]
+    startprob = params.startprob.copy()
+    startprob[i] += startprob[j]
+    kind = params.covariance_type
+    shaped = params.covars if kind == "tied" else shape_covars(covars[kept], kind)
+    return GaussianParams(startprob[kept], transmat[np.ix_(kept, kept)], means, shaped, kind)
+
+
+def nearest_pair(params: GaussianParams) -> tuple[int, int]:
+    """The two states with the least Bhattacharyya distance, the lower first."""
+    distance = bhattacharyya(params)
+    distance[np.tril_indices(params.n_states)] = np.inf
+    i, j = np.unravel_index(np.argmin(distance), distance.shape)
+    return int(i), int(j)
+
+
+def occupancy(params: GaussianParams) -> np.ndarray:
+    """Stationary distribution, shape (K,); uniform if the chain has none."""
+    try:
+        return params.stationary()
+    except FitError:
+        return np.full(params.n_states, 1.0 / params.n_states)
+
+
+def _softened(params: GaussianParams) -> GaussianParams:
+    """Set uniform initial probabilities, and mix a little of them into the transition matrix."""
+    even = np.full(params.n_states, 1.0 / params.n_states)
+    return replace(params, startprob=even, transmat=(1 - _SOFT) * params.transmat + _SOFT * even)
+
+
+def _all_splits(params: GaussianParams, n_states: int, apart: float) -> list[GaussianParams]:
+    """One solution per most frequent state split first; later splits take the most frequent."""
+    busiest = np.argsort(-occupancy(params), kind="stable")[:N_SPLITS]
+    grown = []
+    for k in busiest:
+        larger = split(params, int(k), apart)
+        while larger.n_states < n_states:
+            larger = split(larger, int(np.argmax(occupancy(larger))), apart)
+        grown.append(larger)
+    return grown
+
+
 def _check_rows(X: np.ndarray, n_states: int) -> None:
-    """Raise FitError when the rows cannot tell that many states apart."""
+    """Raise FitError for fewer distinct rows than states or an infinite value."""
     if len(X) < n_states:
         raise FitError(f"{n_states} states need at least {n_states} complete rows, got {len(X)}")
     if not np.isfinite(X).all():
@@ -116,7 +230,7 @@ def _check_rows(X: np.ndarray, n_states: int) -> None:
 
 
 def _check_features(X: np.ndarray) -> None:
-    """Raise FitError when one feature follows from the others: no covariance could be inverted."""
+    """Raise FitError if a feature follows from the others, which makes covariances singular."""
     standardised = _covariance((X - X.mean(axis=0)) / _scale(X))
     for d in range(X.shape[1]):
         others = standardised[:d, :d]
@@ -129,7 +243,7 @@ def _check_features(X: np.ndarray) -> None:
 
 
 def _scale(X: np.ndarray) -> np.ndarray:
-    """Standard deviation of every feature, one where it does not vary, shape (D,)."""
+    """Standard deviation of every feature, one for a constant feature, shape (D,)."""
     spread = X.std(axis=0)
     return np.where(spread > 0, spread, 1.0)
 
@@ -168,7 +282,7 @@ def _drawn(
 def _quantile_bins(
     ranked: np.ndarray, n_states: int, rng: np.random.Generator, jitter: bool
 ) -> np.ndarray:
-    """State of every row, shape (N,): rank cut at even or jittered quantiles."""
+    """State of every row, shape (N,), from ranks cut at even or jittered quantiles."""
     N = len(ranked)
     shares = np.full(n_states, 1.0 / n_states)
     if jitter:
@@ -183,14 +297,14 @@ def _quantile_bins(
 
 
 def _blocks(N: int, n_states: int, rng: np.random.Generator) -> np.ndarray:
-    """State of every row, shape (N,): equal stretches, as many for each state, shuffled."""
+    """State of every row, shape (N,), from shuffled equal stretches of time."""
     n_blocks = min(N, _BLOCKS_PER_STATE * n_states)
     owner = rng.permutation(np.arange(n_blocks) % n_states)
     return owner[np.arange(N) * n_blocks // N]
 
 
 def _clusters(X: np.ndarray, n_states: int, rng: np.random.Generator) -> np.ndarray:
-    """State of every row, shape (N,): k-means of the standardised rows."""
+    """State of every row, shape (N,), from k-means of the standardised rows."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
@@ -209,7 +323,7 @@ def _moments(X: np.ndarray, bins: np.ndarray, n_states: int) -> tuple[np.ndarray
 def _random_moments(
     X: np.ndarray, n_states: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Moments of all rows under responsibilities drawn evenly from the simplex."""
+    """Moments of all rows under responsibilities drawn uniformly from the simplex."""
     D = X.shape[1]
     centre = X.mean(axis=0)
     mass, first, second = np.zeros(n_states), np.zeros((n_states, D)), np.zeros((n_states, D, D))
@@ -243,129 +357,15 @@ def _covariance(X: np.ndarray) -> np.ndarray:
 
 
 def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Sum of the outer products of the rows, shape (D, D); by BLAS its bits would vary."""
+    """Sum of the outer products of the rows, shape (D, D), without BLAS, whose bits vary."""
     return np.einsum("ti,tj->ij", a, b)
 
 
 def _sticky(n_states: int, rng: np.random.Generator) -> np.ndarray:
-    """A transition matrix that stays with one drawn probability, shape (K, K)."""
+    """A transition matrix with one drawn probability of staying, shape (K, K)."""
     if n_states == 1:
         return np.ones((1, 1))
     stay = rng.uniform(*_STICKY)
     transmat = np.full((n_states, n_states), (1 - stay) / (n_states - 1))
     np.fill_diagonal(transmat, stay)
     return transmat
-
-
-N_SPLITS = 3  # states of a solution that are split in turn, the busiest first
-APART = 0.4  # variances of the halves of a split state are 1 -+ this times its own
-
-_SOFT = 1e-4  # weight of even probabilities mixed into a transition matrix
-_STAY = 0.95  # of the chain's stay in the state, now within each half
-
-
-def starts_from(
-    solutions: GaussianParams | Sequence[GaussianParams] | None,
-    n_states: int,
-    apart: float = APART,
-) -> list[StartingPoint]:
-    """Starting points of `n_states` states made from earlier solutions.
-
-    One with as many states is taken as it is ("given"). With fewer, its busiest states are split in
-    turn, one start for each ("split"); with more, its nearest states are merged ("merged"). None
-    keeps the probabilities that are zero, as EM could never change them.
-    """
-    if solutions is None:
-        return []
-    if isinstance(solutions, GaussianParams):
-        solutions = [solutions]
-    points = []
-    for params in solutions:
-        if params.n_states < n_states:
-            splits = _all_splits(params, n_states, apart)
-            points += [StartingPoint("split", _softened(larger)) for larger in splits]
-            continue
-        kind = "given" if params.n_states == n_states else "merged"
-        while params.n_states > n_states:
-            params = merge(params, *nearest_pair(params))
-        points.append(StartingPoint(kind, _softened(params)))
-    return points
-
-
-def split(params: GaussianParams, k: int, apart: float = APART) -> GaussianParams:
-    """State k as two, a calmer one in its place and a wilder one at the end.
-
-    Their variances are 1 - apart and 1 + apart times its own; with "tied" covariances their means
-    lie `apart` standard deviations to either side of its mean instead.
-    """
-    K = params.n_states
-    origin = np.append(np.arange(K), k)
-    startprob = params.startprob[origin]
-    startprob[[k, K]] /= 2
-    transmat = params.transmat[np.ix_(origin, origin)]
-    transmat[:, [k, K]] /= 2
-    stay = params.transmat[k, k]
-    transmat[[k, K], [k, K]] = stay * _STAY
-    transmat[[k, K], [K, k]] = stay * (1 - _STAY)
-    means, covars = params.means[origin], params.covars
-    if params.covariance_type == "tied":
-        away = apart * np.sqrt(np.diagonal(covars))
-        means[k], means[K] = means[k] - away, means[K] + away
-    else:
-        covars = covars[origin]
-        covars[k], covars[K] = covars[k] * (1 - apart), covars[K] * (1 + apart)
-    return replace(params, startprob=startprob, transmat=transmat, means=means, covars=covars)
-
-
-def merge(params: GaussianParams, i: int, j: int) -> GaussianParams:
-    """States i and j as one with the moments of their mixture, in the place of i."""
-    weight = occupancy(params)
-    kept = np.delete(np.arange(params.n_states), j)
-    share = weight[[i, j]] / max(weight[[i, j]].sum(), np.finfo(float).tiny)
-    means, covars = params.means[kept], params.full_covars()
-    place = int(np.searchsorted(kept, i))
-    means[place] = share @ params.means[[i, j]]
-    away = params.means[[i, j]] - means[place]
-    covars[i] = np.einsum("k,kij->ij", share, covars[[i, j]] + away[:, :, None] * away[:, None, :])
-    transmat = params.transmat.copy()
-    transmat[i] = share @ params.transmat[[i, j]]
-    transmat[:, i] += transmat[:, j]
-    startprob = params.startprob.copy()
-    startprob[i] += startprob[j]
-    kind = params.covariance_type
-    shaped = params.covars if kind == "tied" else shape_covars(covars[kept], kind)
-    return GaussianParams(startprob[kept], transmat[np.ix_(kept, kept)], means, shaped, kind)
-
-
-def nearest_pair(params: GaussianParams) -> tuple[int, int]:
-    """The two states with the least Bhattacharyya distance, the lower first."""
-    distance = bhattacharyya(params)
-    distance[np.tril_indices(params.n_states)] = np.inf
-    i, j = np.unravel_index(np.argmin(distance), distance.shape)
-    return int(i), int(j)
-
-
-def occupancy(params: GaussianParams) -> np.ndarray:
-    """Share of time in every state in the long run, even when the chain has none, shape (K,)."""
-    try:
-        return params.stationary()
-    except FitError:
-        return np.full(params.n_states, 1.0 / params.n_states)
-
-
-def _softened(params: GaussianParams) -> GaussianParams:
-    """Even initial probabilities, and a trace of them in the transition matrix."""
-    even = np.full(params.n_states, 1.0 / params.n_states)
-    return replace(params, startprob=even, transmat=(1 - _SOFT) * params.transmat + _SOFT * even)
-
-
-def _all_splits(params: GaussianParams, n_states: int, apart: float) -> list[GaussianParams]:
-    """One solution per state that is split first, busiest first; the rest split the busiest."""
-    busiest = np.argsort(-occupancy(params), kind="stable")[:N_SPLITS]
-    grown = []
-    for k in busiest:
-        larger = split(params, int(k), apart)
-        while larger.n_states < n_states:
-            larger = split(larger, int(np.argmax(occupancy(larger))), apart)
-        grown.append(larger)
-    return grown

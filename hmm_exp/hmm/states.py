@@ -1,4 +1,9 @@
-"""One canonical order of states, calm first, and what the states are called."""
+"""Order and names of the states, calm first, and agreement of two label paths.
+
+>>> params.reordered(volatility_order(posterior_spread(probs, returns)))
+>>> agreement(before, after, 3, 3).share            # of rows, after the best matching of states
+0.97
+"""
 
 from dataclasses import dataclass
 
@@ -7,9 +12,9 @@ from scipy.optimize import linear_sum_assignment
 
 
 def volatility_order(volatility_means: np.ndarray) -> np.ndarray:
-    """Old index of every new state, shape (K,), by rising mean volatility; ties keep their order.
+    """Order of the states by rising mean volatility, shape (K,); ties keep their order.
 
-    For `GaussianParams.reordered` and, applied to columns, for probabilities.
+    For `GaussianParams.reordered` and the columns of probabilities.
     """
     return np.argsort(volatility_means, kind="stable")
 
@@ -17,9 +22,9 @@ def volatility_order(volatility_means: np.ndarray) -> np.ndarray:
 def posterior_spread(probs: np.ndarray, returns: np.ndarray) -> np.ndarray:
     """Posterior-weighted standard deviation of returns in every state, shape (K,).
 
-    Volatility by which to order states when no feature measures it. `probs` (T, K) are smoothed or
-    filtered probabilities, `returns` (T,) the log returns of the same rows, NaN where unknown. A
-    state without weight gets infinity and goes last.
+    A volatility to order the states by if no feature measures it. `probs` (T, K) are smoothed or
+    filtered probabilities, `returns` (T,) the log returns of the same rows, NaN if unknown. A state
+    without weight gets infinity and comes last.
     """
     known = np.isfinite(returns)
     probs, returns = probs[known], returns[known]
@@ -42,20 +47,20 @@ def labels(n_states: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two label paths, A and B, over their common rows.
+    """Agreement of two label paths, A and B, over their common rows.
 
     Attributes
     ----------
     n_rows
         Rows with a label in both.
     match
-        State of B that is matched with every state of A; -1 for one left over when A has more.
+        State of B matched with every state of A; -1 for an unmatched state if A has more.
     share
-        Share of the rows whose labels are matched.
+        Share of the rows with matched labels.
     margin
-        By how much the next best match has a lower share; `share` when there is no other match.
+        Difference of `share` from the next best matching; `share` if there is no other.
     same_share
-        Share of the rows with the same label, none renamed.
+        Share of the rows with the same label, without matching.
     """
 
     n_rows: int
@@ -66,7 +71,7 @@ class Agreement:
 
     @property
     def renamed(self) -> bool:
-        """Whether the match gives any state another index."""
+        """Whether the matching changes the index of any state."""
         return any(b not in (a, -1) for a, b in enumerate(self.match))
 
 
@@ -76,12 +81,12 @@ def agreement(a: np.ndarray, b: np.ndarray, n_a: int, n_b: int) -> Agreement | N
     Parameters
     ----------
     a, b
-        Labels 0..n_a-1 and 0..n_b-1, shape (T,); a negative one is no label.
+        Labels 0..n_a-1 and 0..n_b-1, shape (T,); negative if unknown.
 
     Returns
     -------
     Agreement or None
-        None without a row that has both labels.
+        None without a row with both labels.
     """
     both = (a >= 0) & (b >= 0)
     n_rows = int(both.sum())
@@ -106,7 +111,7 @@ def _best(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _next_best(counts: np.ndarray, pairs: tuple[np.ndarray, np.ndarray]) -> int:
-    """Rows in common under the best assignment that lacks one of `pairs`; 0 when none is left."""
+    """Matched rows of the best assignment without one of `pairs`; 0 if there is none."""
     forbidden = -1 - int(counts.sum())
     rest = []
     for pair in zip(*pairs, strict=True):

@@ -27,7 +27,9 @@ gain depends on slow regimes.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
 import numpy as np
+
 from hmm_exp.compiling import entry
 from hmm_exp.errors import ConfigError
 from hmm_exp.judge.split import SPLIT_NAMES, TEST, VAL

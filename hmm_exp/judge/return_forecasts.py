@@ -19,10 +19,12 @@ return leaves s unchanged.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import digamma
+
 from hmm_exp.compiling import entry, kernel
 from hmm_exp.errors import FitError
 from hmm_exp.judge.split import SPLIT_NAMES, TEST, TRAIN, VAL
@@ -79,6 +81,62 @@ class ReturnDensities:
 
 
 @dataclass(frozen=True)
+class Ewma:
+    """Student-t with an exponentially weighted scale.
+
+    Attributes
+    ----------
+    decay
+        Weight of the past in the recursion, per bar.
+    scale
+        Student-t scale in units of sqrt(s).
+    df
+        Degrees of freedom.
+    initial
+        s before the first return: the mean squared train return.
+    floor
+        Smallest Student-t scale.
+    """
+
+    decay: float
+    scale: float
+    df: float
+    initial: float
+    floor: float
+
+    def log_score(self, next_return: np.ndarray) -> np.ndarray:
+        """Log predictive density of every bar's next return, nats, shape (N,).
+
+        Parameters
+        ----------
+        next_return
+            ln(C_{i+1} / C_i) of consecutive bars, shape (N,); NaN if unknown, also in the result.
+            Row i uses rows up to i alone, bit for bit.
+        """
+        returns = np.ascontiguousarray(next_return, dtype=np.float64)
+        variances = _variances(returns, self.decay, self.initial)
+        return _log_scores(returns, variances, self.scale, self.df, self.floor)
+
+    def variance(self, next_return: np.ndarray) -> np.ndarray:
+        """s_i known at every bar's close, (log return)^2 per bar, shape (N,).
+
+        At least the square of the density's floor, so a market without movement has a variance.
+        """
+        returns = np.ascontiguousarray(next_return, dtype=np.float64)
+        least = (self.floor / self.scale) ** 2
+        return np.maximum(_variances(returns, self.decay, self.initial), least)
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain numbers, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, float]) -> "Ewma":
+        """The inverse of `to_dict`."""
+        return cls(**values)
+
+
+@dataclass(frozen=True)
 class Baselines:
     """The two forecasts without states: a static Student-t, and one with an EWMA scale.
 
@@ -115,6 +173,39 @@ def fit_return_densities(probs_train: np.ndarray, next_return_train: np.ndarray)
 def fit_static(next_return_train: np.ndarray) -> ReturnDensities:
     """Fit one Student-t to all train returns. Raises FitError."""
     return fit_return_densities(np.ones((len(next_return_train), 1)), next_return_train)
+
+
+def fit_ewma(next_return_train: np.ndarray) -> Ewma:
+    """Fit decay, scale and df by maximum likelihood on the train bars, in time order.
+
+    L-BFGS-B with exact gradients from several decays; the best result is kept.
+
+    Raises
+    ------
+    FitError
+        Too few returns, or returns that do not vary.
+    """
+    returns = np.ascontiguousarray(next_return_train, dtype=np.float64)
+    present = returns[np.isfinite(returns)]
+    if len(present) <= N_PARAMETERS:
+        raise FitError(f"{len(present)} train returns are too few for an EWMA Student-t")
+    fixed = (float(np.mean(present**2)), scale_floor(present))
+    bounds = [_logit_pair(DECAY_BOUNDS), _log_pair(SCALE_BOUNDS), _log_pair(DF_BOUNDS)]
+    options = {"ftol": 1e-13, "gtol": 1e-7, "maxiter": 200}
+    ends = [
+        minimize(
+            _objective,
+            np.array([_logit(decay), math.log(0.7), math.log(4.0)]),
+            args=(returns, len(present), fixed),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options=options,
+        )
+        for decay in DECAY_STARTS
+    ]
+    best = min(ends, key=lambda end: float(end.fun))
+    return Ewma(*_parameters(best.x), *fixed)
 
 
 def fit_baselines(next_return_train: np.ndarray) -> Baselines:
@@ -237,95 +328,6 @@ def mix(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     for k in range(1, weights.shape[1]):
         total = total + weights[:, k] * values[..., k]
     return total
-
-
-@dataclass(frozen=True)
-class Ewma:
-    """Student-t with an exponentially weighted scale.
-
-    Attributes
-    ----------
-    decay
-        Weight of the past in the recursion, per bar.
-    scale
-        Student-t scale in units of sqrt(s).
-    df
-        Degrees of freedom.
-    initial
-        s before the first return: the mean squared train return.
-    floor
-        Smallest Student-t scale.
-    """
-
-    decay: float
-    scale: float
-    df: float
-    initial: float
-    floor: float
-
-    def log_score(self, next_return: np.ndarray) -> np.ndarray:
-        """Log predictive density of every bar's next return, nats, shape (N,).
-
-        Parameters
-        ----------
-        next_return
-            ln(C_{i+1} / C_i) of consecutive bars, shape (N,); NaN if unknown, also in the result.
-            Row i uses rows up to i alone, bit for bit.
-        """
-        returns = np.ascontiguousarray(next_return, dtype=np.float64)
-        variances = _variances(returns, self.decay, self.initial)
-        return _log_scores(returns, variances, self.scale, self.df, self.floor)
-
-    def variance(self, next_return: np.ndarray) -> np.ndarray:
-        """s_i known at every bar's close, (log return)^2 per bar, shape (N,).
-
-        At least the square of the density's floor, so a market without movement has a variance.
-        """
-        returns = np.ascontiguousarray(next_return, dtype=np.float64)
-        least = (self.floor / self.scale) ** 2
-        return np.maximum(_variances(returns, self.decay, self.initial), least)
-
-    def to_dict(self) -> dict[str, float]:
-        """Plain numbers, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, float]) -> "Ewma":
-        """The inverse of `to_dict`."""
-        return cls(**values)
-
-
-def fit_ewma(next_return_train: np.ndarray) -> Ewma:
-    """Fit decay, scale and df by maximum likelihood on the train bars, in time order.
-
-    L-BFGS-B with exact gradients from several decays; the best result is kept.
-
-    Raises
-    ------
-    FitError
-        Too few returns, or returns that do not vary.
-    """
-    returns = np.ascontiguousarray(next_return_train, dtype=np.float64)
-    present = returns[np.isfinite(returns)]
-    if len(present) <= N_PARAMETERS:
-        raise FitError(f"{len(present)} train returns are too few for an EWMA Student-t")
-    fixed = (float(np.mean(present**2)), scale_floor(present))
-    bounds = [_logit_pair(DECAY_BOUNDS), _log_pair(SCALE_BOUNDS), _log_pair(DF_BOUNDS)]
-    options = {"ftol": 1e-13, "gtol": 1e-7, "maxiter": 200}
-    ends = [
-        minimize(
-            _objective,
-            np.array([_logit(decay), math.log(0.7), math.log(4.0)]),
-            args=(returns, len(present), fixed),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=bounds,
-            options=options,
-        )
-        for decay in DECAY_STARTS
-    ]
-    best = min(ends, key=lambda end: float(end.fun))
-    return Ewma(*_parameters(best.x), *fixed)
 
 
 def _objective(

@@ -156,7 +156,9 @@ def _maximise(problem: _Problem, point: _Point) -> MixtureFit:
     raise FitError(f"the Student-t fit did not converge in {MAX_MAPS} steps")
 
 
-def _extrapolated(problem: _Problem, points: list, changes: list) -> tuple[np.ndarray, np.ndarray, float]:
+def _extrapolated(
+    problem: _Problem, points: list, changes: list
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Fixed point (loc, scale, df) of a linear extrapolation of the last maps."""
     vector = points[-1] + changes[-1]
     recent = slice(-MEMORY - 1, None)

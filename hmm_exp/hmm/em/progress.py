@@ -69,7 +69,10 @@ def visible_run(place: int, of: int) -> Iterator[None]:
 def follow(counts: np.ndarray, history: np.ndarray) -> None:
     """Register the arrays of this thread's run: its count (first element) and its likelihoods."""
     if run := _mine.get():
-        run.history, run.counts = history, counts  # in this order: a reader of counts finds the history
+        run.history, run.counts = (
+            history,
+            counts,
+        )  # in this order: a reader of counts finds the history
 
 
 def under_way() -> list[EMRunProgress]:
