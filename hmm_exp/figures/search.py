@@ -152,7 +152,7 @@ def _note_null(axes: Axes, states: np.ndarray, excess: dict, top: float) -> None
 
 def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
     if len(table) == 1:
-        return f"{capitalize(_states(int(table['n_states'].iloc[0])))}, no other number of states to compare"
+        return f"{capitalize(_states(int(table['n_states'].iloc[0])))}, nothing to compare with"
     bic = table.set_index("n_states")["bic"].dropna().sort_values()
     best = int(bic.index[0])
     text = f"BIC is lowest at {_states(best)}"

@@ -9,8 +9,8 @@ EM (Baum et al. 1970; Rabiner 1989, section III.C) maximises the log-likelihood 
 This objective is recorded in `history`, tested for convergence and compared between starts;
 `log_lik` is without the prior.
 
-There are two engines: "native" (`em.run`) and "hmmlearn" (`em.hmmlearn`). The latter is slower, does
-not bridge missing rows (a gap ends a sequence) and has no covariance floor.
+There are two engines: "native" (`em.run`) and "hmmlearn" (`em.hmmlearn`). The latter is slower,
+does not bridge missing rows (a gap ends a sequence) and has no covariance floor.
 """
 
 from collections.abc import Sequence
