@@ -32,7 +32,7 @@ from threadpoolctl import threadpool_limits
 from hmm_exp.config import Config, DataConfig, FeaturesConfig, checked
 from hmm_exp.hmm.em.rows import PaddedRows, lay_out
 from hmm_exp.hmm.em.run import em
-from hmm_exp.hmm.fit import fit
+from hmm_exp.hmm.fit import Search, fit
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.starts import starting_points
 
@@ -172,10 +172,10 @@ def whole_fits(bars: str, states: list[int], n_init: int) -> None:
     ratios = []
     print("set  type  K   own s  hmmlearn s  times   own log-lik  hmmlearn's    higher by  status")
     for name, covariance_type, K, X, steps, volatility in cells(bars, states):
-        given = {"n_states": K, "covariance_type": covariance_type, "n_init": n_init, **LIMITS}
+        search = Search(covariance_type=covariance_type, n_init=n_init, **LIMITS)
         fit(X[:100], steps[:100], n_states=1)  # compiled
         began = time.perf_counter()
-        fitted = fit(X, steps, volatility=volatility, **given)
+        fitted = fit(X, steps, K, search, volatility=volatility)
         own = time.perf_counter() - began
         began = time.perf_counter()
         theirs = best_hmmlearn(X, covariance_type, K, n_init)

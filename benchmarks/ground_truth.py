@@ -27,7 +27,7 @@ from scipy.linalg import fractional_matrix_power
 
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.density import log_density
-from hmm_exp.hmm.fit import Fit, fit
+from hmm_exp.hmm.fit import Fit, Search, fit
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.parallel import run_all
 
@@ -108,7 +108,8 @@ def recovered(planted: Planted, n_rows: int, n_init: int, seed: int) -> list[flo
     returns, states = draw(planted.params, n_rows, rng)
     X = (returns - returns.mean()) / returns.std()
     steps = one_sequence(n_rows)
-    fitted = fit(X, steps, n_states=planted.params.n_states, n_init=n_init, seed=seed, threads=1)
+    search = Search(n_init=n_init, seed=seed, threads=1)
+    fitted = fit(X, steps, planted.params.n_states, search)
     params = fitted.params.reordered(np.argsort(fitted.params.covars[:, 0]))
     accuracy = best_permutation if planted.permuted else balanced_accuracy
     found = [accuracy(states, path, params.n_states) for path in decoded(params, X, steps)]

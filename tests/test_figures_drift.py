@@ -1,4 +1,4 @@
-"""The drift of a walk: drawn for any number of fits, states and features, and said in words."""
+"""The drift of a walk is drawn for any number of fits, states and features."""
 
 import numpy as np
 import pytest
@@ -41,9 +41,9 @@ def test_every_feature_has_its_cell_and_every_state_its_colour(
 ):
     figure = draw(n_fits, n_states, n_features, bar="1H")
     figures.save(figure, tmp_path / "drift.png")
-    said = words(figure)
-    assert {f"feature_{d}_1H" for d in range(n_features)} <= set(said)
-    assert "expected dwell (bars of 1H)" in said
+    written = words(figure)
+    assert {f"feature_{d}_1H" for d in range(n_features)} <= set(written)
+    assert "expected dwell (bars of 1H)" in written
     lines = [c for a in figure.axes for c in a.collections if isinstance(c, LineCollection)]
     colors = {to_hex(color) for line in lines for color in line.get_colors()}
     assert set(figures.regime_colors(n_states)) <= colors
@@ -51,8 +51,8 @@ def test_every_feature_has_its_cell_and_every_state_its_colour(
 
 def test_the_title_gives_the_agreement_and_a_refused_fit_is_explained():
     refused = np.array([False, False, True, False])
-    said = " ".join(words(draw(4, 2, 3, refused=refused)))
-    assert "agree on 9" in said
-    assert "ring: refit rejected" in said
+    written = " ".join(words(draw(4, 2, 3, refused=refused)))
+    assert "agree on 9" in written
+    assert "ring: refit rejected" in written
     assert "ring" not in " ".join(words(draw(4, 2, 3)))
     assert "Only one fit" in " ".join(words(draw(1, 2, 3)))

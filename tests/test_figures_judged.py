@@ -1,4 +1,4 @@
-"""Figures that judge: what they say and draw, bounded in size, with no text over another."""
+"""Figures of a model's quality: titles, bounded size, no overlapping texts."""
 
 import numpy as np
 import pytest

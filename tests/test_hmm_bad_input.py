@@ -1,4 +1,4 @@
-"""Input that no model fits: a clear error, or a fit whose faults name what is wrong. Never NaN."""
+"""Unusable input gives a clear error, or a fit with its faults named; never NaN."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The burn-in bounds what every start needs, and says so when a start is never forgotten."""
+"""The burn-in covers every start, and a start that is never forgotten is an error."""
 
 import numpy as np
 import pytest

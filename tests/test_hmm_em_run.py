@@ -1,4 +1,4 @@
-"""EM against hmmlearn, against enumeration of all paths, and the lanes against their twin."""
+"""EM against hmmlearn, against enumeration of all paths, and the SIMD E step against its twin."""
 
 import logging
 import tracemalloc
@@ -77,8 +77,8 @@ def fit_hmmlearn(X, lengths, start: GaussianParams, n_iter: int, **priors):
         return model.fit(X, lengths)
 
 
-def assert_same_climb(X, steps, start, rtol=1e-10, **options) -> None:
-    """The lanes climb as their twin does, and without its help."""
+def assert_same_run(X, steps, start, rtol=1e-10, **options) -> None:
+    """The SIMD E step equals its twin in the log domain, without falling back to it."""
     fast = em(X, steps, start, tol=-np.inf, **options)
     slow = em(X, steps, start, tol=-np.inf, log_domain=True, **options)
     assert fast.n_log_domain == 0
@@ -97,7 +97,7 @@ def assert_same_climb(X, steps, start, rtol=1e-10, **options) -> None:
     ("n_states", "n_features", "lengths"),
     [(1, 1, [400]), (2, 3, [1500]), (3, 12, [1, 900, 2, 600]), (10, 2, [700, 801, 500])],
 )
-def test_em_climbs_as_hmmlearn_does(covariance_type, n_states, n_features, lengths):
+def test_em_has_the_likelihoods_of_hmmlearn(covariance_type, n_states, n_features, lengths):
     rng = np.random.default_rng(1)
     X = regimes(rng, sum(lengths), n_features)
     start = start_for(rng, X, n_states, covariance_type)
@@ -119,7 +119,7 @@ def test_em_climbs_as_hmmlearn_does(covariance_type, n_states, n_features, lengt
     n_features=st.integers(1, 12),
     lengths=st.lists(st.integers(1, 300), min_size=1, max_size=4),
 )
-def test_em_climbs_as_hmmlearn_does_whatever_the_data(
+def test_em_has_the_likelihoods_of_hmmlearn_whatever_the_data(
     seed, covariance_type, n_states, n_features, lengths
 ):
     rng = np.random.default_rng(seed)
@@ -194,7 +194,7 @@ def test_lanes_agree_with_the_twin_at_any_length(n_rows, covariance_type):
     rng = np.random.default_rng(n_rows)
     X = regimes(rng, n_rows, 2)
     start = start_for(rng, X, min(3, n_rows), covariance_type)
-    assert_same_climb(X, None, start, n_iter=10)
+    assert_same_run(X, None, start, n_iter=10)
 
 
 @pytest.mark.parametrize(
@@ -210,9 +210,9 @@ def test_lanes_agree_with_the_twin_at_any_length(n_rows, covariance_type):
 )
 def test_lanes_agree_with_the_twin_when_the_chain_never_forgets(transmat):
     rng = np.random.default_rng(4)
-    X = rng.normal(size=(1500, 2))  # nothing in the data tells the states apart
+    X = rng.normal(size=(1500, 2))  # the data do not separate the states
     start = start_for(rng, X, 3, transmat=transmat, means=0.01 * rng.normal(size=(3, 2)))
-    assert_same_climb(X, None, start, n_iter=8)
+    assert_same_run(X, None, start, n_iter=8)
 
 
 def test_lanes_agree_with_the_twin_over_gaps_missing_rows_and_many_sequences():
@@ -221,16 +221,16 @@ def test_lanes_agree_with_the_twin_over_gaps_missing_rows_and_many_sequences():
     X[rng.random(1200) < 0.2] = np.nan
     X[400:700] = np.nan
     steps = rng.choice([0, 1, 2, 25], p=[0.05, 0.85, 0.08, 0.02], size=1200)
-    assert_same_climb(X, steps, start_for(rng, X, 4), n_iter=10)
+    assert_same_run(X, steps, start_for(rng, X, 4), n_iter=10)
 
 
 def test_lanes_agree_with_the_twin_on_outliers_of_300_sigma():
     rng = np.random.default_rng(6)
     X = regimes(rng, 900, 2)
     X[rng.choice(900, 9, replace=False)] *= 300
-    assert_same_climb(X, None, start_for(rng, X, 3), n_iter=15)
+    assert_same_run(X, None, start_for(rng, X, 3), n_iter=15)
     narrow = start_for(rng, X, 3, covars=np.ones((3, 2)), means=rng.normal(size=(3, 2)))
-    assert_same_climb(X, None, narrow, n_iter=3)
+    assert_same_run(X, None, narrow, n_iter=3)
 
 
 def left_to_right() -> tuple[np.ndarray, GaussianParams]:
@@ -284,10 +284,10 @@ def test_em_is_right_with_forbidden_transitions_and_far_rows(seed, n_states, n_r
     assert fast.history[1] == pytest.approx(slow.history[1], rel=1e-12, abs=lost)
 
 
-# How a climb ends.
+# End of a run.
 
 
-def test_one_small_gain_does_not_end_a_climb():
+def test_one_small_gain_does_not_end_a_run():
     rng = np.random.default_rng(7)
     X = regimes(rng, 500, 2)
     result = em(X, None, start_for(rng, X, 3), n_iter=500, tol=1e-3)
@@ -413,7 +413,7 @@ def test_threads_change_no_bit():
         np.testing.assert_array_equal(one.params.covars, other.params.covars)
 
 
-def test_a_climb_takes_the_memory_of_two_observation_matrices():
+def test_a_run_takes_the_memory_of_two_observation_matrices():
     X = np.random.default_rng(14).normal(size=(200_000, 4))
     steps = steps_of([len(X)])
     start = start_for(np.random.default_rng(14), X, 4)

@@ -1,4 +1,4 @@
-"""`GaussianHMM` stands in for hmmlearn's: same names, same climb, same answers where they agree."""
+"""`GaussianHMM` has the names, likelihoods and results of hmmlearn's where they agree."""
 
 import logging
 import subprocess

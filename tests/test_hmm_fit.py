@@ -1,4 +1,4 @@
-"""Fits: the right optimum, an honest flag, the same bits, and a clear word when it cannot be."""
+"""Fits find the optimum with a correct status and the same bits, or raise a clear error."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""Published figures are reached: the reason to trust a fit."""
+"""Fits reach published likelihoods."""
 
 import numpy as np
 import pytest

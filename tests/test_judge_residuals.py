@@ -148,39 +148,39 @@ def test_the_residual_of_a_row_does_not_let_the_row_choose_its_state():
 
 def mixture_returns(n, seed=3):
     rng = np.random.default_rng(seed)
-    yardstick = ReturnDensities(np.array([1e-4, -2e-4]), np.array([0.002, 0.01]), 3.5)
+    densities = ReturnDensities(np.array([1e-4, -2e-4]), np.array([0.002, 0.01]), 3.5)
     probs = rng.dirichlet([0.5, 0.5], n)
     states = (rng.random(n) < probs[:, 1]).astype(int)
-    returns = yardstick.loc[states] + yardstick.scale[states] * rng.standard_t(3.5, n)
-    return yardstick, probs, returns
+    returns = densities.loc[states] + densities.scale[states] * rng.standard_t(3.5, n)
+    return densities, probs, returns
 
 
 def test_return_residuals_are_quantiles_of_the_students_mixture():
-    yardstick, probs, returns = mixture_returns(40)
+    densities, probs, returns = mixture_returns(40)
     returns[3], probs[5] = np.nan, np.nan
-    z = return_residuals(yardstick, probs, returns)
+    z = return_residuals(densities, probs, returns)
     assert np.flatnonzero(np.isnan(z)).tolist() == [3, 5]
     for i in (0, 4, 20, 39):
-        u = probs[i] @ stats.t.cdf(returns[i], 3.5, yardstick.loc, yardstick.scale)
+        u = probs[i] @ stats.t.cdf(returns[i], 3.5, densities.loc, densities.scale)
         assert z[i] == pytest.approx(stats.norm.ppf(u), abs=1e-9)
 
 
 def test_return_residuals_of_the_true_mixture_are_normal_and_of_gaussians_are_not():
-    yardstick, probs, returns = mixture_returns(5000)
-    right = residual_effects(return_residuals(yardstick, probs, returns))
+    densities, probs, returns = mixture_returns(5000)
+    right = residual_effects(return_residuals(densities, probs, returns))
     assert right.ks < 1.95 / math.sqrt(5000)
     assert right.tail_share < 0.006
-    thin = ReturnDensities(yardstick.loc, yardstick.scale * 1.2, 200.0)
+    thin = ReturnDensities(densities.loc, densities.scale * 1.2, 200.0)
     wrong = residual_effects(return_residuals(thin, probs, returns))
     assert wrong.tail_share > 0.01
 
 
 def test_return_residuals_ignore_the_future():
-    yardstick, probs, returns = mixture_returns(300)
-    z = return_residuals(yardstick, probs, returns)
+    densities, probs, returns = mixture_returns(300)
+    z = return_residuals(densities, probs, returns)
     changed, changed_probs = returns.copy(), probs.copy()
     changed[200:], changed_probs[200:] = 1.0, 0.5
-    again = return_residuals(yardstick, changed_probs, changed)
+    again = return_residuals(densities, changed_probs, changed)
     np.testing.assert_array_equal(again[:200], z[:200])
 
 

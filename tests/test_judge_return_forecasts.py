@@ -1,4 +1,4 @@
-"""The yardstick: Student-t fits against slow twins, honest gains, and no look-ahead."""
+"""Return forecasts: Student-t fits against slow twins, gains, and no look-ahead."""
 
 import json
 
@@ -233,18 +233,18 @@ def test_ewma_survives_a_market_that_stands_still():
 def test_scores_ignore_the_future():
     probs, x = market(2000)
     train = np.arange(2000) < 1200
-    yardstick, baselines = (
+    densities, baselines = (
         ys.fit_return_densities(probs[train], x[train]),
         ys.fit_baselines(x[train]),
     )
-    scores = ys.score_bars(yardstick, baselines, probs, x)
+    scores = ys.score_bars(densities, baselines, probs, x)
     rng = np.random.default_rng(6)
     for now in (1200, 1201, 1500, 1998):
         changed_probs, changed = probs.copy(), x.copy()
         changed_probs[now + 1 :] = rng.dirichlet(np.ones(3), 1999 - now)
         changed[now + 1 :] = rng.standard_normal(1999 - now)
-        again = ys.score_bars(yardstick, baselines, changed_probs, changed)
-        shorter = ys.score_bars(yardstick, baselines, probs[: now + 1], x[: now + 1])
+        again = ys.score_bars(densities, baselines, changed_probs, changed)
+        shorter = ys.score_bars(densities, baselines, probs[: now + 1], x[: now + 1])
         kept = scores.iloc[: now + 1]
         pd.testing.assert_frame_equal(again.iloc[: now + 1], kept, check_exact=True)
         pd.testing.assert_frame_equal(shorter, kept, check_exact=True)
@@ -281,8 +281,8 @@ def test_true_probabilities_gain_and_constant_ones_do_not():
     baselines = ys.fit_baselines(x[train])
     gains = []
     for weights in (probs, np.full_like(probs, 1.0 / 3.0)):
-        yardstick = ys.fit_return_densities(weights[train], x[train])
-        scores = ys.score_bars(yardstick, baselines, weights, x)
+        densities = ys.fit_return_densities(weights[train], x[train])
+        scores = ys.score_bars(densities, baselines, weights, x)
         gains.append(ys.summarise(scores, split)["return_gain_test"])
     assert gains[0] > 0.08
     assert abs(gains[1]) < 0.01
@@ -292,8 +292,8 @@ def test_fat_tails_do_not_pass_for_regimes_on_real_bars(shared_data):
     bars = pd.read_csv(shared_data / "BINANCE_BTCUSDT.P, 60.csv", usecols=["close"])
     x = np.diff(np.log(bars["close"].to_numpy()))
     constant = np.tile([0.7, 0.3], (len(x), 1))
-    yardstick, static = ys.fit_return_densities(constant, x), ys.fit_static(x)
-    gain = yardstick.log_score(constant, x) - static.log_score(np.ones((len(x), 1)), x)
+    densities, static = ys.fit_return_densities(constant, x), ys.fit_static(x)
+    gain = densities.log_score(constant, x) - static.log_score(np.ones((len(x), 1)), x)
     assert -1e-9 <= gain.mean() < 0.01  # two Gaussians would "gain" more than .1
 
 
@@ -322,11 +322,11 @@ def test_summary_counts_scored_bars_of_the_split_alone():
 
 def test_stored_densities_score_the_same_bits():
     probs, x = market(800)
-    yardstick, baselines = ys.fit_return_densities(probs, x), ys.fit_baselines(x)
-    stored = Fields(json.loads(json.dumps(yardstick.to_dict())))
-    back = ys.ReturnDensities.from_stored(stored, len(yardstick.loc))
+    densities, baselines = ys.fit_return_densities(probs, x), ys.fit_baselines(x)
+    stored = Fields(json.loads(json.dumps(densities.to_dict())))
+    back = ys.ReturnDensities.from_stored(stored, len(densities.loc))
     ewma = Ewma.from_dict(json.loads(json.dumps(baselines.ewma.to_dict())))
-    np.testing.assert_array_equal(back.log_score(probs, x), yardstick.log_score(probs, x))
+    np.testing.assert_array_equal(back.log_score(probs, x), densities.log_score(probs, x))
     np.testing.assert_array_equal(ewma.log_score(x), baselines.ewma.log_score(x))
 
 

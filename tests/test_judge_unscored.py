@@ -1,4 +1,4 @@
-"""Forecasts that cannot be fitted: the run finishes without their scores, and says why."""
+"""Without a fitted forecast a run finishes without its scores and reports the reason."""
 
 import json
 import re
@@ -211,19 +211,19 @@ def test_missing_baselines_leave_what_does_not_need_them():
     rng = np.random.default_rng(0)
     probs = rng.dirichlet(np.ones(2), 600)
     returns = 0.01 * rng.standard_t(4.0, 600)
-    yardstick, split = (
+    densities, split = (
         fit_return_densities(probs, returns),
         np.where(np.arange(600) < 400, TRAIN, TEST),
     )
     names = ("return_score_test", "return_gain_test", "ewma_gain_test")
     static, ewma = fit_static(returns), fit_ewma(returns)
-    whole = summarise(score_bars(yardstick, Baselines(static, ewma), probs, returns), split)
+    whole = summarise(score_bars(densities, Baselines(static, ewma), probs, returns), split)
     for baselines, left in (
         (Baselines(None, ewma), (names[0], names[2])),
         (Baselines(static, None), names[:2]),
         (Baselines(None, None), names[:1]),
     ):
-        scores = score_bars(yardstick, baselines, probs, returns)
+        scores = score_bars(densities, baselines, probs, returns)
         shown = summarise(scores, split, parts=(TEST,))
         assert shown == {name: whole[name] for name in left}
     assert summarise(score_bars(None, Baselines(static, ewma), probs, returns), split) == {}
@@ -234,7 +234,7 @@ def test_variance_forecasts_do_without_each_other():
     rng = np.random.default_rng(1)
     probs, returns = rng.dirichlet(np.ones(2), 500), 0.01 * rng.standard_t(5.0, 500)
     train = np.arange(500) < 300
-    yardstick, baselines = (
+    densities, baselines = (
         fit_return_densities(probs[train], returns[train]),
         fit_baselines(returns[train]),
     )
@@ -243,8 +243,8 @@ def test_variance_forecasts_do_without_each_other():
         shapes = variance_shapes(model, known, probs, returns)
         return variance_gains(variance_losses(shapes, returns**2, train))
 
-    whole = gains(yardstick, baselines)
-    without = gains(yardstick, replace(baselines, static=None, ewma=None))
+    whole = gains(densities, baselines)
+    without = gains(densities, replace(baselines, static=None, ewma=None))
     np.testing.assert_array_equal(without["variance_gain"], whole["variance_gain"])
     assert np.isnan(without["ewma_variance_gain"]).all()
     assert np.isnan(gains(None, baselines)["variance_gain"]).all()

@@ -30,9 +30,9 @@ def market(n=6000, seed=0):
 
 
 def forecasts(probs, returns):
-    yardstick = ReturnDensities(np.zeros(2), np.array([CALM, WILD]), 3.0)
+    densities = ReturnDensities(np.zeros(2), np.array([CALM, WILD]), 3.0)
     static = ReturnDensities(np.zeros(1), np.array([0.004]), 3.0)
-    return variance_shapes(yardstick, Baselines(static, EWMA), probs, returns)
+    return variance_shapes(densities, Baselines(static, EWMA), probs, returns)
 
 
 def test_shapes_are_the_plain_formulas():

@@ -125,14 +125,14 @@ def test_every_compiled_function_is_kept_in_that_folder():
 
 
 def test_compiling_is_told_once_for_what_compiles_within_it():
-    told = []
-    compiling.when_compiling(told.append)
+    compiling_now = []
+    compiling.when_compiling(compiling_now.append)
     inner = compiling.njit(lambda x: x + 1)
     outer = compiling.njit(lambda x: inner(x) + inner(x))
     outer(1)
-    assert told == [True, False]
+    assert compiling_now == [True, False]
     outer(2)
-    assert told == [True, False]
+    assert compiling_now == [True, False]
 
 
 def test_only_the_newest_folders_of_compiled_code_stay(tmp_path):
