@@ -9,6 +9,9 @@ EM (Baum et al. 1970; Rabiner 1989, section III.C) maximises the log-likelihood 
 This objective is recorded in `history`, tested for convergence and compared between starts;
 `log_lik` is without the prior.
 
+At the optimum more states are never less likely than fewer. If they are, EM has missed the optimum:
+`fit_larger` then makes more starts and reports a remaining shortfall.
+
 There are two engines: "native" (`em.run`) and "hmmlearn" (`em.hmmlearn`). The latter is slower,
 does not bridge missing rows (a gap ends a sequence) and has no covariance floor.
 """

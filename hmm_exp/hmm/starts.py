@@ -7,6 +7,9 @@ EM finds the nearest local optimum, so a fit depends on its starts. Regimes of m
 in volatility and are persistent. Rows ranked by volatility and cut at jittered quantiles, with a
 transition matrix that stays with a probability of .95 to .99, are close to the optimum; random
 starts guard against other kinds of data. `benchmarks/starts.py` measures every kind.
+
+A solution with fewer states, one of which is split, has about the likelihood of that solution, so
+that more states seldom fit worse than fewer (Ueda et al. 2000 split and merge for mixtures).
 """
 
 from collections.abc import Sequence

@@ -13,8 +13,11 @@ Standard errors, n returns r with mean m, variance v, fourth central moment m4:
 
 The annualised Sharpe ratio and its error are those per bar times sqrt(bars per year).
 
-The delay of a switch is the number of bars until the filtered label first equals the new planted
-regime. A switch is missed if the regime ends before that.
+The delay of a planted switch is the number of bars from the first bar of the new regime to the
+first bar whose filtered label equals it, 0 for the same bar. A switch is missed if the regime ends
+before that. A last regime that is not detected before the data end is left out, as is the first
+regime. A label that is right by chance counts as detected, so flickering labels have short delays:
+compare the switches per 1000 bars.
 """
 
 import math

@@ -5,9 +5,15 @@ r"""Densities of the next bar's log return: by state, static Student-t, and EWMA
 >>> summarise(scores, split)["return_gain_test"]        # nats per bar over the static Student-t
 0.044
 
-The model's forecast is the mixture of one Student-t per state, weighted with the filtered
-probabilities known at the bar's close. It is compared with two baselines without states: one
-Student-t for all bars, and a Student-t with an EWMA scale. With r_i the log return of bar i,
+Models of different observation spaces are compared by their forecasts of the next bar's return.
+The forecast is the mixture of one Student-t per state, weighted with the filtered probabilities
+p_ik known at the close of base bar i; its score in nats per bar is
+
+    score_i = ln sum_k p_ik St(ln(C_{i+1} / C_i); loc_k, scale_k, df),
+
+with densities fitted on train for fixed weights. There are two baselines without states: one
+Student-t for all bars, and a Student-t with an EWMA scale. All three have fat tails, so a gain over
+the baselines is due to the states alone. With r_i the log return of bar i, the EWMA recursion is
 
     s_i = decay s_{i-1} + (1 - decay) r_i^2,      r_{i+1} ~ St(0, scale sqrt(s_i), df),
 

@@ -7,7 +7,9 @@
 >>> persistence_metrics(filtered, smoothed, steps)["mean_dwell_bars"]
 41.3
 
-A visit is a maximal stretch of rows with the same label inside one sequence.
+A visit is a stretch of rows with the same label inside one sequence. Its length is counted in chain
+steps, as is the expected dwell time 1 / (1 - a_kk): bars missing inside a visit belong to it, bars
+missing at a change of the label to neither visit.
 """
 
 from collections.abc import Mapping, Sequence
