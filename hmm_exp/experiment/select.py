@@ -50,9 +50,9 @@ def select_walk(walks: Sequence[Walk], target_part: np.ndarray, config: Selectio
 
 def validation_scores(walk: Walk, target_part: np.ndarray) -> dict[str, float]:
     """Yardstick of the walk's validation bars, all of them out of sample; empty without returns."""
-    if walk.track.scores is None:
+    if walk.output.scores is None:
         return {}
-    return summarise(walk.track.scores, target_part, parts=(VAL,))
+    return summarise(walk.output.scores, target_part, parts=(VAL,))
 
 
 def selection_table(
