@@ -45,7 +45,7 @@ CAPTIONS = {
     "dwell_times": "How long visits last, against the geometric law that the model assumes.",
     "next_bar_return": "What the bar *after* each state did, on train and on test.",
     "cumulative_gain": "Gain over the two baselines through time: steady, or one lucky month?",
-    "residuals": "Forecast residuals: on the diagonal and without autocorrelation if the model is right.",
+    "residuals": "Forecast residuals: diagonal and without autocorrelation if the model is right.",
     "convergence": "Log-likelihood of each EM start; the more starts end together, the better.",
     "drift": "A walk forward: the parameters of the states at each refit.",
 }
@@ -210,7 +210,9 @@ def layout_page() -> str:
 
 def folders_of(room: Path) -> list[Path]:
     """A room's folder and those in it; nothing for a room of one file."""
-    return [room, *sorted(path.parent for path in room.glob("*/__init__.py"))] if room.is_dir() else []
+    return (
+        [room, *sorted(path.parent for path in room.glob("*/__init__.py"))] if room.is_dir() else []
+    )
 
 
 def summary(path: Path) -> str:

@@ -1,8 +1,8 @@
 """Make every picture of the manual: python docs/tools/make_gallery.py
 
-Runs the sweep of the tutorial, a walk forward and a grid inside one run in a temporary folder. Copies
-their figures, draws filtered and smoothed probabilities in one figure, and runs the notebook on the
-sweep's winner.
+Runs the sweep of the tutorial, a walk forward and a grid inside one run in a temporary folder.
+Copies their figures, draws filtered and smoothed probabilities in one figure, and runs the notebook
+on the sweep's winner.
 """
 
 import os
