@@ -185,7 +185,7 @@ def help_of(module: str, function: str) -> str:
 
 def layout_page() -> str:
     """The rooms of the package, and one line for each module."""
-    rooms = re.findall(r"^\| (?:room \||---|`).*", (ROOT / "README.md").read_text(), re.MULTILINE)
+    rooms = re.findall(r"^\|(?: room \||---| `).*", (ROOT / "README.md").read_text(), re.MULTILINE)
     names = re.findall(r"^\| `(\w+)`", "\n".join(rooms), re.MULTILINE)
     lines = [
         "# Layout of the code",
@@ -195,7 +195,7 @@ def layout_page() -> str:
         "",
         *rooms,
         "",
-        "The lines below are the first sentences of the modules' docstrings.",
+        "Each line below is the first paragraph of the module's docstring.",
         "",
     ]
     package = ROOT / "hmm_exp"
