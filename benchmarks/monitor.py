@@ -1,12 +1,12 @@
-"""The monitor: false alarms on markets that stay as they were, delay when volatility rises.
+"""False alarms of the monitor on stationary markets, and its delay when volatility rises.
 
     python benchmarks/monitor.py [--markets 100] [--bars 8760]
 
-A model is fitted once on the synthetic market and held to its promise on others. Quiet: drawn from
-the model itself (rows from its states, returns from its densities, the promise made on as many
-such rows as the run held out), and synthetic markets of the same law under other seeds. Moved: the
-latter with every price move after a while larger by a factor. A false alarm is meant to come in 5 %
-of stretches of 1,000 bars, or once in 20,000 bars; the delay counts bars from the change.
+A model is fitted once on the synthetic market and monitored on others. Without change: rows drawn
+from its states and returns from its densities (with expectations from as many rows as the run held
+out), and synthetic markets of the same law with other seeds. With a change: the latter, with every
+price move after some time larger by a factor. The design rate is a false alarm in 5 % of stretches
+of 1,000 bars, or one in 20,000 bars; the delay counts bars from the change.
 """
 
 import argparse
