@@ -89,7 +89,7 @@ def run_parts(bars: str) -> dict[str, float]:
 def figure_times(bars: str) -> dict[str, float]:
     """Median seconds of one core for every figure of a run, drawn and saved."""
     from hmm_exp.config import Config, DataConfig, ModelConfig, checked
-    from hmm_exp.experiment.artifacts import run_figures
+    from hmm_exp.experiment.plots import run_figures
     from hmm_exp.experiment.prepare import prepare
     from hmm_exp.experiment.run import run
     from hmm_exp.figures import save

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from mlflow.entities import Run, RunStatus
 
-from hmm_exp import figures
 from hmm_exp.config import Config
 from hmm_exp.errors import TrackingError
 from hmm_exp.registry import promotion
@@ -158,6 +157,8 @@ def _write_parent(
             leaderboard(cells).to_csv(Path(folder) / "leaderboard.csv", index=False)
         criteria = criteria_by_states(cells)
         if not criteria.empty:
+            from hmm_exp import figures  # matplotlib only when there is something to draw
+
             (Path(folder) / "plots").mkdir()
             figure = figures.bic_by_space(criteria, winner=won_place(cells, choice))
             figures.save(figure, Path(folder) / "plots" / "bic.png")
