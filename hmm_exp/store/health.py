@@ -8,8 +8,9 @@ in one line, and nothing is written.
 import os
 import re
 import shlex
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
@@ -18,6 +19,9 @@ from mlflow.utils.rest_utils import http_request
 from hmm_exp.errors import TrackingError, one_line
 from hmm_exp.store.address import is_served, sqlite_path
 from hmm_exp.store.folders import try_folder
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 ANSWER_WITHIN = 10.0  # seconds
 _PASSING = {500, 502, 503, 504}  # statuses of a server that restarts, or of a proxy without it
@@ -145,11 +149,9 @@ def _contents(uri: str, path: Path | None) -> tuple[str | None, list[str]]:
 def _check_revision(name: str, found: str, uri: str) -> None:
     """Refuse the schema of another MLflow, an older one with the way to bring it up to date."""
     import mlflow
-    from alembic.script import ScriptDirectory
     from alembic.util import CommandError
-    from mlflow.store.db.utils import _get_alembic_config
 
-    scripts = ScriptDirectory.from_config(_get_alembic_config(""))
+    scripts = _revisions()
     if found == scripts.get_current_head():
         return
     try:
@@ -163,6 +165,15 @@ def _check_revision(name: str, found: str, uri: str) -> None:
         f"{name} was made by an older MLflow than {mlflow.__version__} (schema {found}): copy it, "
         f"then run: mlflow db upgrade {shlex.quote(uri)}"
     )
+
+
+@cache
+def _revisions() -> "ScriptDirectory":
+    """All revisions of MLflow's schema: reading them imports a file for each."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+
+    return ScriptDirectory.from_config(_get_alembic_config(""))
 
 
 def _refusal(name: str, error: Exception, is_file: bool) -> TrackingError:
