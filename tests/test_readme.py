@@ -102,9 +102,11 @@ def test_make_sweep_is_the_readme_sweep(folder):
 @pytest.mark.slow
 def test_every_command_but_make_and_the_ui_runs(folder):
     ran = [command for command in commands() if command.split()[0] not in ("make", "mlflow")]
+    if (folder / "mlflow.db").exists():  # `make sweep` has run it
+        ran.remove("python -m hmm_exp.train -m model.n_states=2,3,4,5 features=v1,v2")
     for command in ran:
         run(folder, ["bash", "-c", command] if "|" in command else shortened(command))
-    assert len(ran) >= 14
+    assert len(ran) >= 13
 
 
 @pytest.mark.slow
