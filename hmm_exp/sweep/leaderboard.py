@@ -1,9 +1,9 @@
-"""Reading a sweep back from the store: its table, and which cell won and why.
+"""The leaderboard of a sweep and the choice of its winner.
 
-Inside one observation space an information criterion ranks; a walk forward, whose validation bars
-are out of sample for every fit, is ranked by its yardstick on them instead. Between the spaces'
-winners a common yardstick on validation decides, on the bars that every one of them scores; a cell
-without a score is passed over, with the reason. Test is never read here.
+Inside one observation space an information criterion ranks the cells. A walk forward, whose
+validation bars are out of sample for every fit, is ranked by its return forecast on them instead.
+Between the winners of the spaces the return forecast decides, on the validation bars that all of
+them score. A cell without a score is skipped, with the reason. Nothing here reads test.
 """
 
 import math
@@ -28,7 +28,7 @@ _BASELINES = {"return_gain_val": "static", "ewma_gain_val": "ewma"}  # of `selec
 
 @dataclass(frozen=True)
 class Choice:
-    """The winning run of a sweep, or None, and the reasons in words."""
+    """The winning run of a sweep, or None, and the reasons as sentences."""
 
     run_id: str | None
     reasons: list[str]
@@ -134,7 +134,7 @@ def _best_inside(runs: list[Run]) -> _Winner:
 
 
 def _best_walk(runs: list[Run]) -> _Winner:
-    """Highest out-of-sample yardstick on validation; likelihood where no walk has a score."""
+    """The walk with the highest score on validation; by likelihood where none has a score."""
     scored = _scored(runs)
     yardstick = _across(runs[0]) if scored else "log_lik_val_per_bar"
     worth = {run.info.run_id: run.data.metrics.get(yardstick, -math.inf) for run in scored or runs}
@@ -150,7 +150,7 @@ def _best_walk(runs: list[Run]) -> _Winner:
 
 
 def _best_fit(runs: list[Run]) -> _Winner:
-    """The one that the rule of the sweep takes, by criteria on train and validation likelihood."""
+    """The fit that the sweep's rule takes, by criteria on train and validation likelihood."""
     selection = _selection(runs[0])
     best = runs[by_rule([_option(run) for run in runs], selection, _null(runs[0], selection))]
     space, name = (best.data.tags[tag] for tag in (tags.OBSERVATION_SPACE, tags.CELL))
@@ -174,7 +174,7 @@ def _why(best: Run, runs: list[Run], selection: SelectionConfig) -> str:
 
 
 def _edge(best: Run, runs: list[Run]) -> str:
-    """Say when the best number of states is the largest tried: more might have been better."""
+    """Note that the best number of states is the largest tried: more may be better."""
     tried = {run.data.metrics["n_states"] for run in runs}
     at_edge = len(tried) > 1 and best.data.metrics["n_states"] == max(tried)
     return "; the largest number of states tried" if at_edge else ""
@@ -200,13 +200,13 @@ def _option(run: Run) -> Option:
 
 
 def _null(run: Run, selection: SelectionConfig) -> float | None:
-    """Criterion of the one-state model that was computed beside the run."""
+    """Criterion of the run's one-state model."""
     alone = (row for row in tried(run) if row["n_states"] == 1)
     return next((row.get(selection.within) for row in alone), None)
 
 
 def _best_across(client: MlflowClient, spaces: list[list[Run]]) -> Choice:
-    """Higher mean yardstick on the validation bars that the best scored cell of each space scores.
+    """Best mean score on the validation bars that the best scored cells of all spaces score.
 
     A space without a scored cell takes no part.
     """
@@ -237,7 +237,7 @@ def _best_across(client: MlflowClient, spaces: list[list[Run]]) -> Choice:
 
 
 def _best_scored(runs: list[Run]) -> tuple[_Winner | None, str | None]:
-    """The best cell of a space that has a score, and why a better one is passed over."""
+    """The best scored cell of a space, and why a better cell without a score is skipped."""
     best, scored = _best_inside(runs), _scored(runs)
     if best.run in scored:
         return best, None
@@ -260,7 +260,7 @@ def _yardstick(scores: pd.DataFrame, name: str) -> pd.Series:
 
 
 def common_scores(scores: Sequence[pd.DataFrame], yardstick: str) -> pd.DataFrame:
-    """A yardstick of several models on the bars that all of them score, a column each.
+    """Scores of several models on the bars that all of them score, one column each.
 
     Parameters
     ----------
