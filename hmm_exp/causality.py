@@ -1,4 +1,4 @@
-"""Does a detector look ahead? Change the future, and see which answers about the past change.
+"""Test a detector for look-ahead: rewrite the future and compare its answers about the past.
 
     hmm-causality --model models:/hmm_regime/Production --bars bars.csv
 
@@ -115,7 +115,7 @@ def check_causality(
 
 
 def hindsight(detector: "Detector", bars: "Bars") -> dict[str, float]:
-    """Share of the rows whose label looks otherwise in hindsight than it did live, by output."""
+    """Share of the rows whose label in hindsight differs from the live one, by output."""
     states = {name: probs.argmax(axis=1) for name, probs in views(detector, bars).probs.items()}
     return {name: float((states[name] != states["filtered"]).mean()) for name in OUTPUTS[1:]}
 

@@ -1,4 +1,4 @@
-"""What the command lines share: complaints of one line, store options, exit status.
+"""Shared parts of the command lines: one-line errors, options, exit status.
 
 parser = Parser(description="Do it.", epilog="examples: ...")
 add_store_options(parser)
@@ -23,14 +23,14 @@ DONE, REFUSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line and whose examples keep their lines."""
+    """Argument parser with one-line errors and examples that keep their lines."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(**options)
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong on one line of standard error and leave."""
+        """Print the error as one line on standard error and exit."""
         self.exit(BAD_INPUT, f"error: {one_line(f'{message} (see --help)')}\n")
 
 
@@ -139,7 +139,7 @@ def with_read_options(detector: "Detector", args: argparse.Namespace) -> "Detect
 
 
 def show_reading(report: dict[str, Any], detector: "Detector | None" = None) -> None:
-    """Print to standard error what is doubtful about a table, and what differs from training."""
+    """Print warnings about a table, and its differences from training, to standard error."""
     trained = detector.meta.get("columns", {}) if detector else {}
     for role, column in report["columns"].items():
         before = trained.get(role, column)
@@ -153,7 +153,7 @@ def show_reading(report: dict[str, Any], detector: "Detector | None" = None) -> 
 
 
 def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Status that a command leaves with; what it cannot do is one line on standard error."""
+    """Exit status of a command; an error is one line on standard error."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         status = action(args)
@@ -207,7 +207,7 @@ class Output:
 
 
 def _discard(stream: TextIO) -> None:
-    """Send what a stream still holds, and what comes, to nowhere."""
+    """Discard what a stream holds and receives."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

@@ -1,4 +1,4 @@
-"""How a file is written so that no half of it is ever seen.
+"""Write files whole or not at all, and recognise kinds of files by their first bytes.
 
 >>> with written_beside("table.csv") as part:
 ...     frame.to_csv(part)
@@ -74,7 +74,7 @@ _LONGEST = 300  # bytes that tell
 
 
 def kind_of(content: bytes) -> str | None:
-    """What the first bytes of a file show it to be, in words; None for plain text or unknown."""
+    """Kind of a file by its first bytes, in words; None for plain text or unknown."""
     for start, kind in _STARTS.items():
         if content.startswith(start):
             return kind

@@ -1,7 +1,7 @@
-"""Who works on a run: host, process and its start, so that a dead one is told from a slow one.
+"""The process that works on a run: host, number and start, to distinguish a dead from a slow one.
 
-Written as a tag on every run that is RUNNING. A process number alone would not do: it is given out
-again. On another host a process cannot be asked, and the answer is that nobody knows.
+It is a tag on every RUNNING run. A process number alone is reused by the system. A process on
+another host cannot be checked: its state is unknown.
 """
 
 import os
@@ -36,7 +36,7 @@ def is_dead(owner: str | None) -> bool:
 
 
 def in_words(owner: str) -> str:
-    """Give an owner tag for a reader."""
+    """An owner tag in words."""
     host, pid, _ = owner.rsplit(" ", 2)
     return f"process {pid} on {host}"
 

@@ -35,7 +35,7 @@ def select(
 
 
 def select_walk(walks: Sequence[Walk], target_part: np.ndarray, config: SelectionConfig) -> Walk:
-    """Highest out-of-sample yardstick on validation bars, among walks that end in a healthy model.
+    """Highest out-of-sample score on validation bars, among walks that end in a healthy model.
 
     A walk without a score is passed over; when none has one, the highest out-of-sample likelihood
     of the validation rows decides.

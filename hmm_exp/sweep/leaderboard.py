@@ -136,15 +136,15 @@ def _best_inside(runs: list[Run]) -> _Winner:
 def _best_walk(runs: list[Run]) -> _Winner:
     """The walk with the highest score on validation; by likelihood where none has a score."""
     scored = _scored(runs)
-    yardstick = _across(runs[0]) if scored else "log_lik_val_per_bar"
-    worth = {run.info.run_id: run.data.metrics.get(yardstick, -math.inf) for run in scored or runs}
+    metric = _across(runs[0]) if scored else "log_lik_val_per_bar"
+    worth = {run.info.run_id: run.data.metrics.get(metric, -math.inf) for run in scored or runs}
     best = max(scored or runs, key=lambda run: worth[run.info.run_id])
     value, *others = sorted(worth.values(), reverse=True)
     margin = f", {value - others[0]:.4f} above the next" if others else ""
     name, space = (best.data.tags[tag] for tag in (tags.CELL, tags.OBSERVATION_SPACE))
     return _Winner(
         best,
-        f"{name}: highest out-of-sample {yardstick} of {len(worth)} walk{'s' * bool(others)} in "
+        f"{name}: highest out-of-sample {metric} of {len(worth)} walk{'s' * bool(others)} in "
         f"{space} ({value:+.4f} nats per bar{margin})",
     )
 
@@ -220,16 +220,16 @@ def _best_across(client: MlflowClient, spaces: list[list[Run]]) -> Choice:
     if len(winners) == 1:
         verdict = f"{winners[0].name} wins: the only one of {len(spaces)} spaces with a score"
         return Choice(winners[0].run.info.run_id, [*inside, verdict])
-    yardstick = _across(winners[0].run)
+    metric = _across(winners[0].run)
     scores = [_validation_scores(client, winner.run.info.run_id) for winner in winners]
-    common = common_scores(scores, yardstick)
+    common = common_scores(scores, metric)
     if common.empty:
         return Choice(None, [*inside, "no validation bar is scored by every space"])
     means = common.mean().to_numpy()
     best = int(np.argmax(means))
     ranked = np.sort(means)[::-1]
     verdict = (
-        f"{winners[best].name} wins across {len(winners)} spaces: {yardstick} "
+        f"{winners[best].name} wins across {len(winners)} spaces: {metric} "
         f"{means[best]:+.4f} nats per bar, {ranked[0] - ranked[1]:.4f} above the next, "
         f"on {len(common)} common validation bars"
     )
@@ -254,22 +254,22 @@ def _validation_scores(client: MlflowClient, run_id: str) -> pd.DataFrame:
     return scores[scores["split"] == "val"]
 
 
-def _yardstick(scores: pd.DataFrame, name: str) -> pd.Series:
+def _score_column(scores: pd.DataFrame, name: str) -> pd.Series:
     baseline = {"return_gain_val": "static_score", "ewma_gain_val": "ewma_score"}.get(name)
     return scores["model_score"] - (scores[baseline] if baseline else 0.0)
 
 
-def common_scores(scores: Sequence[pd.DataFrame], yardstick: str) -> pd.DataFrame:
+def common_scores(scores: Sequence[pd.DataFrame], metric: str) -> pd.DataFrame:
     """Scores of several models on the bars that all of them score, one column each.
 
     Parameters
     ----------
     scores
         Of each: index `available_at`; `model_score, static_score, ewma_score`, nats.
-    yardstick
+    metric
         One of `selection.across`.
     """
-    return pd.concat([_yardstick(score, yardstick) for score in scores], axis=1).dropna()
+    return pd.concat([_score_column(score, metric) for score in scores], axis=1).dropna()
 
 
 def criteria_by_states(cells: list[Run]) -> pd.DataFrame:

@@ -168,7 +168,7 @@ def sweep_view(sweep_id: str, cells: list[Run]) -> dict[str, Any]:
     """State of the UI's table and charts of a sweep, as the UI stores it.
 
     Sorted by the criterion where one observation space was swept, for a criterion compares nothing
-    beyond; by the yardstick between spaces, and for walks, which no criterion ranks.
+    beyond; by the return forecast between spaces, and for walks, which no criterion ranks.
     """
     name, ascending = _order(cells)
     widths = {name: _METRICS.get(name, 120), **_METRICS}
