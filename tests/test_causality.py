@@ -81,7 +81,7 @@ def test_the_command_prints_a_table_and_exits_with_0(files):
         *(["viterbi"] * 2),
     ]
     assert "of all labels are not those that were known live" in lines[-2]
-    assert lines[-1].startswith("filtered answers never changed")
+    assert lines[-1].startswith("filtered regimes never changed")
 
 
 def test_the_command_exits_with_1_when_filtered_changed(files, monkeypatch, capsys):

@@ -215,9 +215,9 @@ def test_a_quiet_market_exits_with_0(folder, capsys):
     output, figure = folder / "quiet.json", folder / "quiet.png"
     words = ["--model", str(folder), "--bars", str(folder / "quiet.csv")]
     assert main([*words, "--output", str(output), "--figure", str(figure)]) == 0
-    said = capsys.readouterr().out
-    assert said.endswith("\nas promised\n")
-    assert max(map(len, said.splitlines())) <= 114
+    shown = capsys.readouterr().out
+    assert shown.endswith("\nas expected\n")
+    assert max(map(len, shown.splitlines())) <= 114
     found = json.loads(output.read_text())
     assert found["alarm"] is False
     assert len(found["findings"]) == 5
