@@ -41,7 +41,7 @@ def bars():
 
 @pytest.fixture(scope="module")
 def expected(detector, bars):
-    """What `filter` says of the bars."""
+    """The regimes that `filter` gives for the bars."""
     return detector.filter(bars)
 
 

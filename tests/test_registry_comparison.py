@@ -130,9 +130,9 @@ def test_a_candidate_without_densities_is_not_compared_and_says_why(store, hourl
         tags=hourly.run.data.tags | {tags.UNSCORED: '{"model": "8 returns are too few"}'},
     ).info.run_id
     scores = hourly.scores.assign(model_score=np.nan)
-    silent = replace(hourly, run=store.client.get_run(run_id), scores=scores)
+    unscored = replace(hourly, run=store.client.get_run(run_id), scores=scores)
     with pytest.raises(NotCompared, match="the state densities cannot be fitted: 8 returns"):
-        compare(store.client, silent, as_champion(four_hourly), fewest=500)
+        compare(store.client, unscored, as_champion(four_hourly), fewest=500)
 
 
 def test_data_that_have_changed_are_not_used(store, hourly):

@@ -227,30 +227,30 @@ def test_a_champion_that_is_clearly_better_stays(store, evidence, worse_by, refu
     noise[400:] -= noise[400:].mean()
     scores["model_score"] += noise - worse_by
     verdict = judge(store.client, with_scores(evidence, scores), champion, DEFAULT)
-    said = [text for text in verdict.of("refuse", "note") if "version 7" in text]
-    assert len(said) == 1
-    assert "on 600 test bars after the training of both" in said[0]
+    texts = [text for text in verdict.of("refuse", "note") if "version 7" in text]
+    assert len(texts) == 1
+    assert "on 600 test bars after the training of both" in texts[0]
     assert bool(verdict.of("refuse")) is refused
-    assert said[0].startswith("worse than version 7 by 0.0200" if refused else "gain over version")
+    assert texts[0].startswith("worse than version 7 by 0.0200" if refused else "gain over version")
 
 
 def not_compared(verdict) -> str:
-    """Why there is no comparison; it is said and stands against nobody."""
+    """Why there is no comparison; it is a note and blocks nothing."""
     assert verdict.of("refuse") == []
     (text,) = [text for text in verdict.of("note") if "version 7" in text]
     assert text.startswith("not compared with version 7: ")
     return text.removeprefix("not compared with version 7: ")
 
 
-def test_what_cannot_be_compared_is_said(store, evidence):
+def test_the_gate_notes_why_it_cannot_compare(store, evidence):
     champion = incumbent(store)
     few = replace(evidence, scores=evidence.scores.iloc[:499])
     why = not_compared(judge(store.client, few, champion, DEFAULT))
     assert why.startswith("499 test bars lie after the training of both")
     assert why.endswith("at least 500 are needed")
-    silent = replace(champion, detector=None)
-    why = not_compared(judge(store.client, evidence, silent, DEFAULT))
-    assert why == "it does not answer any more"
+    failing = replace(champion, detector=None)
+    why = not_compared(judge(store.client, evidence, failing, DEFAULT))
+    assert why == "it fails its smoke test"
     slower = replace(champion, detector=replace(champion.detector, step=pd.Timedelta(hours=4)))
     assert "bars of 4H" in not_compared(judge(store.client, evidence, slower, DEFAULT))
     gate = replace(DEFAULT, champion_bars=0)

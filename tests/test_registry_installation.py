@@ -126,11 +126,11 @@ def test_promoting_another_run_ends_it_first(killed, at):
     store, runs = killed
     name = registry_of("promotion", at, "other")
     decision = promote(store.client, runs[2], registry_name=name, gate=GateConfig())
-    word = "undone" if PROMOTION[at][2] == "old" else "completed"
-    assert decision.repaired == [f"{word} a promotion that was cut off: version 2"]
+    word = "undid" if PROMOTION[at][2] == "old" else "completed"
+    assert decision.repaired == [f"{word} an interrupted promotion: version 2"]
     assert served(name) == "fp-BTC-2"
     assert unfinished(store, name) == []
-    replaced = "1" if word == "undone" else "2"
+    replaced = "1" if word == "undid" else "2"
     assert Versions(store.client, name).champion().replaces == replaced
 
 
@@ -160,5 +160,5 @@ def test_a_first_promotion_that_was_killed_is_completed(killed):
     assert stage_serves("first") == "old"
     decision = promote(store.client, runs[0], registry_name="first", gate=GateConfig())
     assert decision.noop
-    assert decision.lines("first")[0] == "completed a promotion that was cut off: version 1"
+    assert decision.lines("first")[0] == "completed an interrupted promotion: version 1"
     assert served("first") == "fp-BTC-0"

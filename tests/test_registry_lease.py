@@ -68,8 +68,8 @@ def test_who_looks_last_sees_the_other(client, name):
     assert len(first.raise_flag()) == 1
 
 
-def test_who_holds_it_is_said_to_the_one_who_waits_in_vain(client, name):
-    why = r"under way: process \d+ on "
+def test_a_refusal_names_the_holder(client, name):
+    why = r"is running: process \d+ on "
     with lease(client, name), pytest.raises(TrackingError, match=why):
         take(client, name)
     assert flags(client, name) == {}

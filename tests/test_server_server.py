@@ -125,8 +125,8 @@ def swept(served, tmp_path_factory):
     )
     try:
         until(lambda: lost.exists() or sweep.poll() is not None)
-        _, said = served.process.communicate(timeout=60)
-        gone = served.process.returncode, said
+        _, shown = served.process.communicate(timeout=60)
+        gone = served.process.returncode, shown
         served.start()
         output, errors = sweep.communicate(timeout=180)
     finally:
@@ -140,9 +140,9 @@ def clean_environment() -> dict[str, str]:
 
 @pytest.mark.slow
 def test_a_sweep_waits_for_a_server_that_comes_back_and_fits_nothing_twice(served, swept):
-    folder, (status, said), done = swept
+    folder, (status, shown), done = swept
     assert status == 2
-    assert said == f"error: mlflow server ended with status -9: see {served.folder}/mlflow.log\n"
+    assert shown == f"error: mlflow server ended with status -9: see {served.folder}/mlflow.log\n"
     assert done.returncode == 0, done.stderr
     client = MlflowClient(served.uri)
     (parent,) = runs_of(client, "sweep")
@@ -312,9 +312,9 @@ def test_a_recorded_process_is_ours_only_with_its_start_and_its_folder(tmp_path,
     data.mkdir()
     (data / "postmaster.pid").write_text(f"{here.pid}\n{data}\n")
     assert postmaster(data) is None  # works in another folder
-    beside = sleeper(data)
-    (data / "postmaster.pid").write_text(f"{beside.pid}\n{data}\n")
-    assert FolderInUse.of(tmp_path) == FolderInUse(None, None, beside.pid)
+    other = sleeper(data)
+    (data / "postmaster.pid").write_text(f"{other.pid}\n{data}\n")
+    assert FolderInUse.of(tmp_path) == FolderInUse(None, None, other.pid)
 
 
 def test_left_over_processes_are_ended_also_those_that_do_not_listen(
@@ -398,9 +398,9 @@ def test_bad_input_is_one_line_and_makes_nothing(tmp_path, monkeypatch, capsys, 
         status = server.main([*words])
     except SystemExit as left:
         status = left.code
-    said = capsys.readouterr().err
-    assert (status, said.count("\n")) == (2, 1)
-    assert line in said
+    shown = capsys.readouterr().err
+    assert (status, shown.count("\n")) == (2, 1)
+    assert line in shown
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -412,9 +412,9 @@ def test_a_folder_that_the_user_postgres_cannot_enter_is_left_as_it_was(tmp_path
     port = str(postgres.free_port())
     for folder in (closed, closed / "new"):
         assert server.main(["--folder", str(folder), "--port", port]) == 2
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1
-        assert "root runs it as postgres, who must get there" in said
+        shown = capsys.readouterr().err
+        assert shown.count("\n") == 1
+        assert "root runs it as postgres, who must get there" in shown
         assert not list(closed.iterdir())
 
 

@@ -223,7 +223,7 @@ def test_the_server_cannot_lengthen_a_complaint(bars):
 def test_a_failure_of_the_machine_shows_no_path_and_is_not_the_callers():
     with pytest.raises(MlflowException) as caught, _refusals(small_detector()):
         Path("/no/such/folder").touch()
-    assert caught.value.message == "the model has failed: FileNotFoundError"
+    assert caught.value.message == "the model failed: FileNotFoundError"
     assert caught.value.get_http_status_code() == 500
     assert "/no/such" not in caught.value.serialize_as_json()
 

@@ -87,7 +87,7 @@ def gone(monkeypatch):
 
 
 def tries_of(client: MlflowClient, patience: float) -> tuple[int, str]:
-    """How often the store is tried until patience ends, and what is said then."""
+    """How often the store is tried until patience ends, and its last message."""
     tries = itertools.count()
 
     def action():
@@ -141,8 +141,8 @@ def test_what_a_store_says_itself_is_told_and_no_password(gone):
 
     with pytest.raises(TrackingError) as caught:
         patiently(action, 0.0)
-    said = "the tracking store http://127.0.0.1:9 does not answer: database is locked"
-    assert str(caught.value) == said
+    line = "the tracking store http://127.0.0.1:9 does not answer: database is locked"
+    assert str(caught.value) == line
 
 
 def test_a_full_disk_is_not_waited_for(gone):

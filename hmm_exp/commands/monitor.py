@@ -161,7 +161,8 @@ def _verdict(result: "MonitorResult") -> str:
     span = f"{rows.index[0]:%Y-%m-%d %H:%M} to {rows.index[-1]:%Y-%m-%d %H:%M}"
     notes = (
         "highest, now: cumulated shortfall as a share of its alarm threshold\n"
-        f"{len(rows):,} rows monitored, {span}; a false alarm is {false_alarm_rate()}"
+        f"a false alarm is {false_alarm_rate()}\n"
+        f"{len(rows):,} rows monitored, {span}"
     )
     if not result.alarms:
         return f"{notes}\nas expected"

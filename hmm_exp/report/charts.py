@@ -5,7 +5,7 @@ the property to the role's colour. No text of the store is drawn here; it is in 
 The page itself thins the timeline at each zoom (`report.js`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +86,7 @@ def timeline(model: RecordedRun) -> PageChart:
 
 
 def _panels(
-    model: RecordedRun, bars: pd.DataFrame, x_range: Range1d, colors: list[str]
+    model: RecordedRun, bars: pd.DataFrame, x_range: Range1d, colors: Sequence[str]
 ) -> list[figure]:
     """Panels from top to bottom: price and gain only if they are recorded."""
     panels = [_probability_panel(x_range, colors)]

@@ -181,11 +181,11 @@ def _luck(subject: Subject) -> Iterator[Check]:
     metrics = subject.main.data.metrics
     if not subject.is_sweep or "n_cells_tried" not in metrics:
         return
-    tried = f"{metrics['n_cells_tried']:.0f}"
+    n_cells = f"{metrics['n_cells_tried']:.0f}"
     models = metrics.get("n_models_tried", 0)
     more = f" ({models:.0f} models)" if models > metrics["n_cells_tried"] else ""
     p = metrics.get("reality_check_p_white")
-    text = f"{_LUCK} {tried} cells{more} is not luck"
+    text = f"{_LUCK} {n_cells} cells{more} is not luck"
     if p is None:
         yield Check(None, text, f"not tested: {why_unchecked(subject.cells)}")
         return

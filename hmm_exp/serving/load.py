@@ -1,9 +1,9 @@
-"""A detector from wherever it lies: the registry, a run, a folder, a file.
+"""Load a detector from the registry, a run, a folder or a file.
 
 detector = hmm_exp.load_detector("models:/hmm_regime/Production")
 
-Of an MLflow model only `detector.json` is read. Its `MLmodel` file, which may name code to import,
-is not: unlike `mlflow.pyfunc.load_model`, this runs nothing of what a model holds.
+Only `detector.json` of an MLflow model is read. Unlike `mlflow.pyfunc.load_model`, this ignores the
+`MLmodel` file, which may name code to import, and runs no code of the model.
 """
 
 import os
@@ -33,13 +33,13 @@ def load_detector(source: str | Path) -> Detector:
     ----------
     source
         `models:/hmm_regime/Production`, another version or alias of it, `runs:/<run id>`, any URI
-        of an MLflow model that holds a detector, its folder, or a `detector.json`. URIs are looked
-        up in the store that MLflow is set to (`MLFLOW_TRACKING_URI`, else `mlflow.db` here).
+        of an MLflow model with a detector, its folder, or a `detector.json`. URIs are resolved in
+        MLflow's current store (`MLFLOW_TRACKING_URI`, else `mlflow.db` in this folder).
 
     Raises
     ------
     ModelError
-        When there is no such model, or it holds no detector.
+        The model does not exist or holds no detector.
     """
     if not _SCHEME.match(str(source)):
         return _from_path(Path(source))
@@ -53,7 +53,7 @@ def load_detector(source: str | Path) -> Detector:
 
 
 def _from_path(path: Path, uri: str | None = None) -> Detector:
-    """Read the detector of a file, a folder, or the folder of an MLflow model."""
+    """Read the detector of a file or of a folder, such as that of an MLflow model."""
     try:
         return Detector.load(path)
     except ModelError as error:
@@ -62,9 +62,9 @@ def _from_path(path: Path, uri: str | None = None) -> Detector:
 
 @contextmanager
 def _store_for(uri: str) -> Iterator[None]:
-    """Let MLflow look a URI up in the store that it is set to, which has to be there and sound.
+    """Point MLflow at its current store, after a check that the store exists and works.
 
-    MLflow would make an empty store where there is none, and try a broken one for minutes.
+    MLflow would create a missing store and retry a broken one for minutes.
     """
     if not uri.startswith(("models:/", "runs:/")):
         yield
@@ -75,7 +75,7 @@ def _store_for(uri: str) -> Iterator[None]:
         path = sqlite_path(store)
         if path is not None and not path.is_file():
             raise TrackingError(
-                f"no tracking store at {store}; go where the sweep ran or set {VARIABLE}"
+                f"no tracking store at {store}; change to the folder of the sweep or set {VARIABLE}"
             )
         check_answer(store)
         if path is not None:
@@ -83,7 +83,7 @@ def _store_for(uri: str) -> Iterator[None]:
     except TrackingError as error:
         raise ModelError(f"no model at {uri}: {error}") from None
     before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = store  # MLflow's own address of it would be percent-encoded
+    os.environ[VARIABLE] = store  # MLflow would percent-encode the address
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""A detector by whatever name a command line gives: a URI, a run's id, a folder, a file."""
+"""Find a detector by the name given on a command line: a URI, run id, folder or file."""
 
 import re
 from pathlib import Path
@@ -9,9 +9,9 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def find_detector(name: str) -> Detector:
-    """Load a detector; a folder or file is read without MLflow, which takes a second to import.
+    """Load a detector, from a folder or file without the slow import of MLflow.
 
-    Raises ModelError when there is none.
+    Raises ModelError if there is none.
     """
     is_run = _RUN_ID.fullmatch(name)
     if Path(name).exists() and not is_run:
