@@ -80,7 +80,7 @@ def test_the_command_prints_a_table_and_exits_with_0(files):
         *(["smoothed"] * 2),
         *(["viterbi"] * 2),
     ]
-    assert "of all labels are not those that were known live" in lines[-2]
+    assert "of all labels differ from those known live" in lines[-2]
     assert lines[-1].startswith("filtered regimes never changed")
 
 

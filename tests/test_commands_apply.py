@@ -189,8 +189,8 @@ BAD_WORDS = [
     ("--bars new.csv --output regimes.xls", "written as .csv"),
     ("--bars new.csv", "give --output, --latest or both"),
     ("--latest", "give one of --bars"),
-    ("--bars new.csv --latest --state s.json", "go with --follow"),
-    ("--follow --latest", "--follow goes with"),
+    ("--bars new.csv --latest --state s.json", "need --follow"),
+    ("--follow --latest", "--follow takes only"),
 ]
 
 

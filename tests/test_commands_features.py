@@ -41,7 +41,7 @@ def test_the_documented_command_writes_the_table_and_reports_what_it_left_out(ba
     assert table["timestamp"][0] == "2021-01-20 23:00:00"  # known at the end of the 20th day
     assert table.isna().any(axis=1).sum() == 1
     assert "697 bars, 0 bad rows dropped, 3 bars missing in gaps" in done.stdout
-    assert "479 warm-up rows dropped, 1 rows lack a feature" in done.stdout
+    assert "479 warm-up rows dropped, 1 rows kept with empty cells" in done.stdout
     assert sorted(path.name for path in folder.iterdir()) == ["bars.csv", "v1.csv"]
 
 

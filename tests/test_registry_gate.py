@@ -138,12 +138,12 @@ def test_regimes_that_never_change_on_test_are_refused(store, evidence):
     states[100:104] = 1
     still = judge(store.client, with_states(evidence, states), None, DEFAULT)
     assert still.of("refuse") == [
-        "one state holds 99.3% of 600 test rows: the others have to hold 1.0%"
+        "one state holds 99.3% of 600 test rows: the other states need at least 1.0%"
     ]
     assert still.of("warn") == ["state 1 holds 0.7% of 600 test rows"]
 
 
-def test_a_rare_state_beside_two_that_are_used_is_only_said(store, evidence):
+def test_a_rare_state_is_only_a_warning(store, evidence):
     params = small_detector("BTC").params
     three = replace(
         params,
@@ -164,7 +164,7 @@ def test_a_rare_state_beside_two_that_are_used_is_only_said(store, evidence):
 def test_regimes_that_flicker_on_test_are_refused(store, evidence):
     flicker = judge(store.client, with_states(evidence, np.arange(600) % 2), None, DEFAULT)
     assert flicker.of("refuse") == [
-        f"state {state} lasts 1.00 rows a visit on test: at least 1.5 are needed"
+        f"state {state} lasts 1.00 rows per visit on test: at least 1.5 are needed"
         for state in (0, 1)
     ]
 

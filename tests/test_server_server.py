@@ -267,7 +267,7 @@ def refused(*words: str) -> str:
 def test_a_second_server_in_a_folder_or_on_a_port_is_refused(served, tmp_path):
     other_port, other_folder = str(postgres.free_port()), str(tmp_path / "other")
     line = refused("--folder", str(served.folder), "--port", other_port)
-    assert f"is served already, by process {served.process.pid} on " in line
+    assert f"is already served by process {served.process.pid} on " in line
     line = refused("--folder", other_folder, "--port", str(served.port))
     assert line.startswith(f"error: --port {served.port} is taken")
     assert not list(tmp_path.iterdir())
@@ -282,7 +282,7 @@ def test_what_a_killed_server_left_is_named_and_ended_on_request(served, swept):
     line = refused("--folder", str(served.folder), "--port", str(served.port))
     named = f"MLflow (process {left.mlflow}) and PostgreSQL (process {left.postgres})"
     assert line == (
-        f"error: an hmm-server that was killed left {named} running in {served.folder}: "
+        f"error: a killed hmm-server left {named} running in {served.folder}: "
         "--stop-leftover ends them first\n"
     )
     served.start("--stop-leftover")
@@ -368,7 +368,7 @@ def test_a_port_that_is_taken_is_refused_and_a_free_one_is_not():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(TrackingError, match=rf"--port {port} is taken .*: take another"):
+        with pytest.raises(TrackingError, match=rf"--port {port} is taken .*: use another"):
             check_port(port)
     check_port(port)
 
@@ -382,7 +382,7 @@ def test_a_port_that_is_taken_is_refused_and_a_free_one_is_not():
         (["--port", "http"], "--port: 'http': must be a whole number"),
         (["--folder", "file"], "/file is a file"),
         (["--folder", "file/below"], "Not a directory"),
-        (["--folder", "no_database"], "/no_database/database is no PostgreSQL database"),
+        (["--folder", "no_database"], "/no_database/database is not a PostgreSQL database"),
         (["--folder", "old"], "the database was made by PostgreSQL 9.2, and "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -414,7 +414,7 @@ def test_a_folder_that_the_user_postgres_cannot_enter_is_left_as_it_was(tmp_path
         assert server.main(["--folder", str(folder), "--port", port]) == 2
         shown = capsys.readouterr().err
         assert shown.count("\n") == 1
-        assert "root runs it as postgres, who must get there" in shown
+        assert "root runs it as postgres, who needs access" in shown
         assert not list(closed.iterdir())
 
 

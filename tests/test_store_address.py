@@ -129,7 +129,7 @@ def test_an_address_without_its_login_gets_it_from_the_environment(monkeypatch):
     {
         "me:s3cret@localhost:5000": "localhost:5000: write http://localhost:5000",
         "http:/me:s3cret@host:5000": "http:/host:5000: write http://host:5000",
-        "http://me:s3/cret@host": "http://host: its login holds a mark that has to be encoded",
+        "http://me:s3/cret@host": "http://host: its login has a character to encode",
         "postgres://me:s3cret@host/runs": "postgres://host/runs: the scheme is postgresql",
     }.items(),
 )

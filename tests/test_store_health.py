@@ -61,7 +61,7 @@ def broken(place: Path) -> None:
 KINDS = {
     older: "was made by an older MLflow than",
     newer: "(schema feedfeedfeed): install a newer one",
-    foreign: "holds no MLflow runs but tables of its own (spans)",
+    foreign: "belongs to another program (tables spans)",
     without_tables: "is empty: remove it",
     broken: "cannot be used: ",
     lambda place: place.write_text("no database " * 100): "cannot be used: file is not a database",
@@ -117,7 +117,7 @@ def test_an_unusable_database_is_one_line_for_all_and_stays_as_it_is(database, d
 def test_a_pipe_is_no_database(database):
     database.unlink()
     os.mkfifo(database)
-    with pytest.raises(TrackingError, match="is no file"):
+    with pytest.raises(TrackingError, match="is not a file"):
         open_store(TrackingConfig())
 
 

@@ -80,8 +80,8 @@ def test_a_moved_store_is_refused_before_anything_is_written(moved, made, capsys
         assert main(words) == 2
         line = capsys.readouterr().err
         assert line == (
-            f"error: {moved}/mlflow.db was moved or copied: it keeps its artifacts in "
-            f"{made}/mlruns; move it back, or use those in its own folder from now on: "
+            f"error: {moved}/mlflow.db was moved or copied: its artifacts are recorded in "
+            f"{made}/mlruns; move it back, or switch to the artifacts in its own folder: "
             "hmm-sweeps relocate\n"
         )
     for action in (lambda: open_store(TrackingConfig()), lambda: load_detector(PRODUCTION)):
@@ -101,7 +101,7 @@ def test_relocated_it_works_for_us_and_for_mlflow_and_stays_away_from_the_old_pl
     moved, made, capsys
 ):
     assert sweeps.main(["relocate"]) == 0
-    line = f"lead to {moved}/mlruns, no longer to {made}/mlruns\n"
+    line = f"artifact addresses from {made}/mlruns to {moved}/mlruns\n"
     assert capsys.readouterr().out.endswith(line)
     assert load_detector(PRODUCTION).labels == small_detector().labels
     store = open_store(TrackingConfig())
