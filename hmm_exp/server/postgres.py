@@ -122,8 +122,8 @@ class Postgres:
         if os.geteuid() == 0:
             for path in (data, password_file):
                 shutil.chown(path, _ACCOUNT)
-        words = ("-D", str(data), "-U", NAME, "--pwfile", str(password_file))
-        words += ("-A", "scram-sha-256", "-E", "UTF8", "--locale=C")
+        words = ["-D", str(data), "-U", NAME, "--pwfile", str(password_file)]
+        words += ["-A", "scram-sha-256", "-E", "UTF8", "--locale=C"]
         try:
             made = self._run(_as_account(), "initdb", *words)
         finally:
