@@ -187,7 +187,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Check the model, print the table and the verdict; return the exit status."""
     from hmm_exp.market.load import read_bars
-    from hmm_exp.serving.lookup import find_detector
+    from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
     bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 def apply_to_files(args: argparse.Namespace) -> None:
     """Write the regimes of a file of bars or features, or of a folder of lookbacks."""
     from hmm_exp.detector.files import apply
-    from hmm_exp.serving.lookup import find_detector
+    from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
     extend, chunks = _source(args, detector)
@@ -101,7 +101,7 @@ def apply_to_files(args: argparse.Namespace) -> None:
 def apply_to_pipe(args: argparse.Namespace) -> None:
     """Write the regimes of bars as they arrive on standard input."""
     from hmm_exp.detector.pipe import RegimeLines, check_fresh, follow, resumed, rewind
-    from hmm_exp.serving.lookup import find_detector
+    from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
     drops = detector.reading.bad_rows == "drop"

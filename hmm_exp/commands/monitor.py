@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     from hmm_exp.market.load import read_bars
     from hmm_exp.monitor.expectations import expectations_of
     from hmm_exp.monitor.monitor import watch
-    from hmm_exp.serving.lookup import find_detector
+    from hmm_exp.serving.load import find_detector
 
     since = None if args.since is None else instant(f"--since {args.since}", args.since)
     detector = with_read_options(find_detector(args.model), args)

@@ -60,10 +60,10 @@ def name_states(
         read_regimes(client, champion.run_id) if champion.run_id else None,
         read_regimes(client, evidence.run.info.run_id),
     )
-    return continued(*paths, old.labels, version)
+    return match_labels(*paths, old.labels, version)
 
 
-def continued(
+def match_labels(
     old: np.ndarray, new: np.ndarray, old_labels: tuple[str, ...], version: str
 ) -> LabelMatch:
     """Transfer labels between two state paths of the same rows and number of states.

@@ -92,7 +92,7 @@ def _panels(
     panels = [_probability_panel(x_range, colors)]
     if "close" in bars:
         panels.insert(0, _price_panel(bars["close"].to_numpy(), x_range, colors))
-    if (course := _course(model)) is not None:
+    if (course := _cumulative_gains(model)) is not None:
         panels.append(_gain_panel(course, x_range))
     return panels
 
@@ -162,7 +162,7 @@ def _probability_panel(x_range: Range1d, colors: Iterable[str]) -> figure:
     return panel
 
 
-def _course(model: RecordedRun) -> pd.DataFrame | None:
+def _cumulative_gains(model: RecordedRun) -> pd.DataFrame | None:
     """Cumulative gains from zero in every part, thinned, NaN between parts."""
     gains = gains_of(model)
     if model.scores is None or gains.empty:
@@ -249,7 +249,7 @@ def _panel(height: int, x_range: Range1d, **options: Any) -> figure:
     panel.xaxis.formatter = DatetimeTickFormatter(
         hours="%H:%M", days="%d %b", months="%b %Y", years="%Y"
     )
-    _dress(panel)
+    _style(panel)
     return panel
 
 
@@ -307,7 +307,7 @@ def quantiles(rows: pd.DataFrame) -> PageChart:
     return PageChart(_item(panel), {})
 
 
-def memories(rows: pd.DataFrame) -> PageChart:
+def autocorrelations(rows: pd.DataFrame) -> PageChart:
     """Autocorrelations of residuals and their squares, with the limits of a correct model."""
     limit = ResidualLimits().memory
     panel = _small(height=130)
@@ -338,11 +338,11 @@ def _small(height: int = 190, **ranges: Any) -> figure:
         min_border_right=8,
         **ranges,
     )
-    _dress(panel)
+    _style(panel)
     return panel
 
 
-def _dress(panel: figure) -> None:
+def _style(panel: figure) -> None:
     """Common style: hairlines, no box, grey text."""
     panel.background_fill_color = panel.border_fill_color = None
     panel.outline_line_color = None

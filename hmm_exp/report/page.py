@@ -35,7 +35,7 @@ def render(subject: Subject) -> str:
     )
     started = datetime.fromtimestamp(subject.main.info.start_time / 1000, UTC)
     return environment.get_template("report.html").render(
-        **_shipped(),
+        **_assets(),
         **_model_parts(subject.model),
         **_sweep_parts(subject),
         subject=subject,
@@ -43,14 +43,14 @@ def render(subject: Subject) -> str:
         title=_title(subject),
         main=subject.main,
         sweep_id=subject.main.data.tags.get(tags.SWEEP_ID, ""),
-        again=_again(subject),
+        again=_recreate_command(subject),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         started=f"{started:%Y-%m-%d %H:%M}",
         version=hmm_exp.__version__,
     )
 
 
-def _shipped() -> dict[str, Markup]:
+def _assets() -> dict[str, Markup]:
     """Styles and scripts of the page."""
     bokeh = Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw
     return {
@@ -65,7 +65,7 @@ def _title(subject: Subject) -> str:
     return run.data.tags.get(tags.INSTRUMENT, "regimes")
 
 
-def _again(subject: Subject) -> str:
+def _recreate_command(subject: Subject) -> str:
     """The command that recreates this page."""
     if subject.is_sweep:
         return f"python -m hmm_exp.report --sweep {subject.main.data.tags[tags.SWEEP_ID]}"
@@ -100,7 +100,7 @@ def _residual_charts(model: RecordedRun) -> Iterator[tuple[str, Markup, Markup]]
     for name in tables.worst_series(model):
         rows = model.residuals[model.residuals["series"] == name]
         if len(rows):
-            yield name, _json(charts.quantiles(rows)), _json(charts.memories(rows))
+            yield name, _json(charts.quantiles(rows)), _json(charts.autocorrelations(rows))
 
 
 def _sweep_parts(subject: Subject) -> dict[str, Any]:

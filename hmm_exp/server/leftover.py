@@ -52,7 +52,7 @@ class FolderInUse:
         main = known.get("main", "")
         return cls(
             main=owner.in_words(main) if owner.is_alive(main) else None,
-            mlflow=_group(known.get("mlflow"), folder),
+            mlflow=_live_group(known.get("mlflow"), folder),
             postgres=postmaster(folder / "database"),
         )
 
@@ -94,7 +94,7 @@ def _read(folder: Path) -> dict[str, str]:
     return {}
 
 
-def _group(tag: str | None, folder: Path) -> int | None:
+def _live_group(tag: str | None, folder: Path) -> int | None:
     """Process group of a recorded server, if a member is alive."""
     if tag is None:
         return None
@@ -137,7 +137,7 @@ def _end_group(group: int) -> None:
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(group, signal_number)
-        if _gone(lambda: not _members(group)):
+        if _wait_until(lambda: not _members(group)):
             return
     raise TrackingError(f"MLflow (process group {group}) does not end: kill it")
 
@@ -145,11 +145,11 @@ def _end_group(group: int) -> None:
 def _end_postmaster(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGINT)  # a fast shutdown
-    if not _gone(lambda: owner.start_of(pid) is None):
+    if not _wait_until(lambda: owner.start_of(pid) is None):
         raise TrackingError(f"PostgreSQL (process {pid}) does not end: kill it")
 
 
-def _gone(ended: Callable[[], bool]) -> bool:
+def _wait_until(ended: Callable[[], bool]) -> bool:
     """Wait until `ended` is true; False if it takes too long."""
     until = time.monotonic() + _ENDS_WITHIN
     while not ended():

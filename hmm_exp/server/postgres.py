@@ -39,7 +39,7 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self.port = free_port()
-        self._programs = find_programs(self._made_by())
+        self._programs = find_programs(self._database_version())
 
     @property
     def uri(self) -> str:
@@ -67,7 +67,7 @@ class Postgres:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
         started = self._control("start", "-l", str(self._data / "server.log"), "-o", options)
         if started.returncode != 0:
-            raise TrackingError(f"PostgreSQL does not start: {self._last_words()}")
+            raise TrackingError(f"PostgreSQL does not start: {self._last_log_line()}")
         if self._client("psql", "-d", NAME, "-c", "select 1").returncode != 0:
             made = self._client("createdb", NAME)
             if made.returncode != 0:
@@ -90,7 +90,7 @@ class Postgres:
     def _data(self) -> Path:
         return self.folder / "database"
 
-    def _made_by(self) -> str | None:
+    def _database_version(self) -> str | None:
         """Major version of PostgreSQL that created the database, None before the first start."""
         if not self._data.exists():
             return None
@@ -150,7 +150,7 @@ class Postgres:
             command, cwd="/", stdin=subprocess.DEVNULL, text=True, **(pipes | options)
         )
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         log = self._data / "server.log"
         return _last_line(log.read_text(errors="replace")) if log.is_file() else "it left no log"
 

@@ -87,7 +87,7 @@ class SharedStore:
         self._clear_folder()
         check_port(self.port)
         with ExitStack() as opened:
-            opened.enter_context(_alone_in(self.folder))
+            opened.enter_context(_locked(self.folder))
             opened.enter_context(self.database)
             opened.callback(leftover.forget, self.folder)
             opened.callback(self._stop)
@@ -138,7 +138,7 @@ class SharedStore:
             )
         leftover.write_record(self.folder, self._server.pid)
         until = time.monotonic() + _ANSWERS_WITHIN
-        while not _answers(self.uri):
+        while not _is_up(self.uri):
             if self._server.poll() is not None or time.monotonic() > until:
                 raise TrackingError(f"mlflow server does not start: see {self.log_file}")
             time.sleep(0.1)
@@ -170,7 +170,7 @@ def check_port(port: int) -> None:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Lock a folder; create it first, and remove it again if it stays empty."""
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _answers(uri: str) -> bool:
+def _is_up(uri: str) -> bool:
     try:
         with urllib.request.urlopen(f"{uri}/health", timeout=5):
             return True

@@ -3,7 +3,8 @@
 detector = hmm_exp.load_detector("models:/hmm_regime/Production")
 
 Only `detector.json` of an MLflow model is read. Unlike `mlflow.pyfunc.load_model`, this ignores the
-`MLmodel` file, which may name code to import, and runs no code of the model.
+`MLmodel` file, which may name code to import, and runs no code of the model. MLflow takes a second
+to import, so that it is imported only for what is not a folder or file.
 """
 
 import os
@@ -13,17 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import mlflow
-from mlflow.exceptions import MlflowException
-
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import ModelError, TrackingError, one_line
 from hmm_exp.store.address import VARIABLE, resolve_uri, sqlite_path
-from hmm_exp.store.health import check_answer
-from hmm_exp.store.relocation import check_place
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+-]+:/")
 _BARE_RUN = re.compile(r"runs:/[^/]+/?")
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def load_detector(source: str | Path) -> Detector:
@@ -43,6 +40,9 @@ def load_detector(source: str | Path) -> Detector:
     """
     if not _SCHEME.match(str(source)):
         return _from_path(Path(source))
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
     uri = f"{str(source).rstrip('/')}/model" if _BARE_RUN.fullmatch(str(source)) else str(source)
     with tempfile.TemporaryDirectory() as folder, _store_for(uri):
         try:
@@ -50,6 +50,13 @@ def load_detector(source: str | Path) -> Detector:
         except (MlflowException, OSError, ImportError) as error:
             raise ModelError(f"no model at {source}: {one_line(error)}") from None
         return _from_path(Path(local), uri)
+
+
+def find_detector(name: str) -> Detector:
+    """Load a detector by the name given on a command line: like `load_detector`, or a run's id."""
+    if _RUN_ID.fullmatch(name):
+        return load_detector(f"runs:/{name}")
+    return Detector.load(name) if Path(name).exists() else load_detector(name)
 
 
 def _from_path(path: Path, uri: str | None = None) -> Detector:
@@ -69,6 +76,11 @@ def _store_for(uri: str) -> Iterator[None]:
     if not uri.startswith(("models:/", "runs:/")):
         yield
         return
+    import mlflow
+
+    from hmm_exp.store.health import check_answer
+    from hmm_exp.store.relocation import check_place
+
     try:
         given = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
         store = resolve_uri(given, VARIABLE)

@@ -26,7 +26,7 @@ _PLACES = (  # columns with addresses of artifacts
     ("model_versions", "storage_location"),
     ("trace_tags", "value"),
 )
-_SOME = 20  # runs checked to locate the artifacts
+_SAMPLE = 20  # runs checked to locate the artifacts
 
 
 def check_name(database: Path) -> None:
@@ -43,7 +43,7 @@ def check_name(database: Path) -> None:
 
 def check_place(database: Path) -> None:
     """Refuse a store whose artifacts are not in the recorded place. Raises TrackingError."""
-    for place in elsewhere(database):
+    for place in outdated_places(database):
         option = "" if database == Path.cwd() / DATABASE else _option(database)
         raise TrackingError(
             f"{database} was moved or copied: its artifacts are recorded in {place}; move it back, "
@@ -51,7 +51,7 @@ def check_place(database: Path) -> None:
         )
 
 
-def elsewhere(database: Path) -> list[Path]:
+def outdated_places(database: Path) -> list[Path]:
     """Recorded artifact folders that show that the store was moved or copied.
 
     Such a folder has this package's name for it and is not next to the database. Also, it is gone,
@@ -67,7 +67,7 @@ def elsewhere(database: Path) -> list[Path]:
             and (
                 not place.exists()
                 or (place.parent / database.name).is_file()
-                or any((here / run).is_dir() for run in _runs(connection, place, most=_SOME))
+                or any((here / run).is_dir() for run in _runs(connection, place, most=_SAMPLE))
             )
         ]
 
@@ -83,7 +83,7 @@ def relocate(database: Path) -> list[str]:
     from filelock import FileLock  # not needed by stored models, which contain this module
 
     here = database.parent / ARTIFACTS
-    places = elsewhere(database)
+    places = outdated_places(database)
     if not places:
         return [f"{database} was neither moved nor copied: nothing to change"]
     if not here.is_dir():
@@ -97,7 +97,7 @@ def relocate(database: Path) -> list[str]:
                     f"{len(left)} runs have their artifacts only in {place} (first {left[0]}): "
                     f"copy what {here} lacks from there first"
                 )
-            changed = sum(_rewritten(connection, place, here, *column) for column in _PLACES)
+            changed = sum(_replace_folder(connection, place, here, *column) for column in _PLACES)
             lines.append(f"changed {changed} artifact addresses from {place} to {here}")
     return lines
 
@@ -129,7 +129,7 @@ def _only_in(place: Path, here: Path, run: str) -> bool:
     return (place / run).is_dir() and not (here / run).is_dir()
 
 
-def _rewritten(
+def _replace_folder(
     connection: sqlite3.Connection, old: Path, new: Path, table: str, column: str
 ) -> int:
     """Replace a folder at the start of a column's addresses; return the number of changes."""

@@ -66,7 +66,7 @@ def open_store(tracking: TrackingConfig) -> Store:
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # one line a try
     try:
-        client, experiment_id = _made(uri, tracking.experiment)
+        client, experiment_id = _open_experiment(uri, tracking.experiment)
     except (MlflowException, sqlite3.Error, OSError) as error:
         raise TrackingError(f"tracking store {uri}: {described(error)}") from None
     return Store(uri, experiment_id, tracking.experiment, client)
@@ -232,7 +232,7 @@ def _opened(uri: str, experiment: str) -> Store:
     return open_store(TrackingConfig(uri=uri, experiment=experiment))
 
 
-def _made(uri: str, name: str) -> tuple[MlflowClient, str]:
+def _open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
     """Client and experiment; under a lock, since creating a client creates tables."""
     database = sqlite_path(uri)
     if database is None:
