@@ -90,31 +90,31 @@ def add_read_options(parser: argparse.ArgumentParser, required: bool = False) ->
     """
     default = "as in training" if not required else None
     options = parser.add_argument_group(
-        "reading the file", None if required else "default: as in the training of the model"
+        "reading the file", None if required else "default: as in the model's training"
     )
     add = options.add_argument
     add(
         "--bar-stamp",
         choices=("open", "close"),
         required=required,
-        help="what a time in the file marks: the bar's start (exchanges, TradingView) or its end",
+        help="whether times in the file are a bar's start (exchanges, TradingView) or its end",
     )
     add(
         "--gaps",
         choices=("split", "bridge"),
-        help="missing bars are missing (split, 24/7 markets) or neighbours are neighbours "
-        f"(bridge, sessions) (default: {default or 'split'})",
+        help="treat missing bars as a gap (split, 24/7 markets) or the bars around them as "
+        f"consecutive (bridge, markets with sessions) (default: {default or 'split'})",
     )
     add(
         "--bad-rows",
         choices=("error", "drop"),
-        help=f"rows that hold no bar: refuse the file, or leave them out "
+        help="invalid rows: refuse the file (error) or skip them (drop) "
         f"(default: {default or 'error'})",
     )
     add(
         "--timezone",
         metavar="ZONE",
-        help=f"zone of times that name none, such as US/Eastern (default: {default or 'UTC'})",
+        help=f"zone of times without one, such as US/Eastern (default: {default or 'UTC'})",
     )
     for kind in ("timestamp", "volume"):
         add(
@@ -145,7 +145,7 @@ def show_reading(report: dict[str, Any], detector: "Detector | None" = None) -> 
         before = trained.get(role, column)
         if before != column:
             print(
-                f"note: {role} is read from {column!r}, in training from {before!r}",
+                f"note: {role} is read from {column!r}, but was read from {before!r} in training",
                 file=sys.stderr,
             )
     for warning in report["warnings"]:

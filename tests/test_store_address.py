@@ -75,7 +75,7 @@ ADVICE = {
     "sqlite:////tmp": "is a folder; write sqlite:////tmp/mlflow.db",
     "sqlite:///x.db?timeout=30": "takes no options; write sqlite:///x.db",
     "postgres://me@host/runs": "write postgresql+psycopg2://",
-    "s3://bucket/runs": "is not an address that MLflow keeps runs at",
+    "s3://bucket/runs": "is not an address of an MLflow store",
     "": "is empty",
     " \t": "is empty",
 }

@@ -54,7 +54,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--bars", type=Path, help="bars: CSV, gzip or Parquet; with --follow the history")
     add("--features-csv", type=Path, metavar="FILE", help="precomputed features")
     add("--lookbacks", type=Path, metavar="FOLDER", help="bars per timeframe: 1H.csv, 4H.csv, ...")
-    add("--output", type=Path, metavar="CSV", help="regimes to write (--follow: or .jsonl)")
+    add("--output", type=Path, metavar="CSV", help="file for the regimes (--follow: or .jsonl)")
     add("--latest", action="store_true", help="print the newest bar's regime as JSON")
     add("--follow", action="store_true", help="read bars from standard input as they close")
     add("--json", action="store_true", help="with --follow: write JSON lines, not CSV")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 EXAMPLES = """examples:
-  hmm-promote --sweep latest --dry-run                # would the winner pass?
+  hmm-promote --sweep latest --dry-run                 # would the winner pass?
   hmm-promote --sweep 20260102-150405-ab12             # promote the winner
   hmm-promote --run 0a1b2c3d4e5f --gate strict         # promote this run
   hmm-promote --run 0a1b2c3d4e5f --force               # even if the gate refuses it
@@ -34,7 +34,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--sweep",
         type=named("sweep_id"),
         metavar="ID",
-        help="promote the winner of this sweep, or of the latest",
+        help="promote the winner of this sweep; latest is the newest",
     )
     add = parser.add_argument
     add("--gate", default="default", metavar="NAME", help="default, strict or off")

@@ -38,7 +38,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every sweep, newest first, with its cells by status")
     show = commands.add_parser("show", help="one sweep: leaderboard and unfinished cells")
-    show.add_argument("sweep", type=named("sweep_id"), help="its id, or latest")
+    show.add_argument("sweep", type=named("sweep_id"), help="its id; latest is the newest")
     cleaning = commands.add_parser("clean", help="remove failed and superseded runs")
     cleaning.add_argument("--sweep", type=named("sweep_id"), metavar="ID", help="of one sweep only")
     cleaning.add_argument("--yes", action="store_true", help="remove; without it, only list them")

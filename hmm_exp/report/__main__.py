@@ -31,7 +31,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     about = parser.add_mutually_exclusive_group(required=True)
     about.add_argument(
-        "--sweep", type=named("sweep_id"), metavar="ID", help="id of a sweep, or latest"
+        "--sweep", type=named("sweep_id"), metavar="ID", help="id of a sweep; latest is the newest"
     )
     about.add_argument("--run", metavar="ID", help="id of a finished run")
     parser.add_argument(
