@@ -107,7 +107,7 @@ def test_long_series_get_short_runs_and_the_best_are_polished(monkeypatch):
 # Compiled code on disk.
 
 
-@pytest.mark.parametrize("room", ["hmm/lanes", "hmm/density", "features/kernel", "stream/kernel"])
+@pytest.mark.parametrize("room", ["hmm/simd", "hmm/density", "features/kernel", "detector/kernel"])
 def test_a_change_in_any_compiled_file_changes_the_folder(tmp_path, room):
     package = tmp_path / "hmm_exp"
     shutil.copytree(Path(compiling.__file__).parent, package)

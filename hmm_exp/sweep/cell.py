@@ -57,7 +57,7 @@ def run_cell(settings: Config) -> None:
 def _run_alone(settings: Config) -> None:
     from hmm_exp.experiment.prepare import prepare
     from hmm_exp.registry import promotion
-    from hmm_exp.tracking.bundle import data_identity
+    from hmm_exp.tracking.pack import data_identity
 
     with _nothing_left_behind():
         check_store(settings.tracking)
@@ -91,7 +91,7 @@ def _fitted_alone(prepared: "Prepared", folder: Path, store: Store, run_id: str)
     """Fit and record, watched on a terminal."""
     from hmm_exp.experiment.run import run
     from hmm_exp.sweep.progress import ProgressThread
-    from hmm_exp.tracking.bundle import write_bundle
+    from hmm_exp.tracking.pack import write_bundle
 
     if progress.wanted(prepared.config.quiet):
         progress.start(folder, 1)

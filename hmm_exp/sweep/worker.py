@@ -27,7 +27,7 @@ from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.experiment.run import run
 from hmm_exp.sweep.garbage import collect_seldom
 from hmm_exp.sweep.progress import ProgressThread
-from hmm_exp.tracking.bundle import data_identity, write_bundle
+from hmm_exp.tracking.pack import data_identity, write_bundle
 
 OUT_OF_MEMORY_FIRST = "500"  # of -1000..1000: of all processes the kernel shall take this one
 log = logging.getLogger("hmm_exp")

@@ -104,7 +104,7 @@ def _lose_answers(module) -> None:
 
 CHANGES = {
     "hmm_exp.experiment.run": _change_run,
-    "hmm_exp.tracking.bundle": _change_packing,
+    "hmm_exp.tracking.pack": _change_packing,
     "hmm_exp.tracking.record": _change_record,
 }
 

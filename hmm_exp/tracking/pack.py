@@ -1,0 +1,83 @@
+"""Write the bundle of a finished run: the work of the process that fitted it."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmm_exp.experiment.artifacts import write_artifacts
+from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.experiment.result import RunResult
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.bundle import ARTIFACTS, DETECTOR, LOG_FILE, LONGEST_TAG, RECORD, Bundle
+
+MOST_STEPS = 25  # of a convergence series: each is a row in the store
+
+
+def write_bundle(result: RunResult, folder: Path, log_file: Path | None = None) -> Bundle:
+    """Write the record of a run into `folder`, which is new, and rename it there when complete.
+
+    On an error, a full disk for example, nothing is left of it.
+    """
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _write_record(result, part, log_file)
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return Bundle.read(folder)
+
+
+def _write_record(result: RunResult, folder: Path, log_file: Path | None) -> None:
+    (folder / ARTIFACTS).mkdir(parents=True)
+    started = time.perf_counter()
+    plots = write_artifacts(result, folder / ARTIFACTS)
+    result.detector.save(folder / DETECTOR)
+    seconds = {"seconds_plots": plots, "seconds_write": time.perf_counter() - started - plots}
+    record = {
+        "metrics": result.metrics | seconds,
+        "tags": _verdict(result),
+        "log_lik_history": _history(result),
+    }
+    (folder / RECORD).write_text(json.dumps(record))
+    if log_file is not None:
+        shutil.copyfile(log_file, folder / ARTIFACTS / LOG_FILE)
+
+
+def data_identity(prepared: Prepared) -> dict[str, str]:
+    """Tags that are known once the data is read."""
+    warnings = "; ".join(prepared.source.report.get("warnings", []))[:LONGEST_TAG]
+    doubtful = {tags.DATA_WARNINGS: warnings} if warnings else {}
+    return doubtful | {
+        tags.FINGERPRINT: prepared.fingerprint,
+        tags.OBSERVATION_SPACE: prepared.observation_space,
+        tags.TIMEFRAME: prepared.timeframe,
+        tags.DATA_DIGEST: prepared.source.digest,
+        tags.INSTRUMENT: prepared.source.name,
+    }
+
+
+def _history(result: RunResult) -> list[tuple[int, float]]:
+    """Iteration and log-likelihood of the best start, at most MOST_STEPS of them, both ends too."""
+    best = max(result.chosen.fit.starts, key=lambda start: start.objective)
+    history = best.log_lik_history
+    if not len(history):
+        return []
+    steps = np.unique(np.linspace(0, len(history) - 1, MOST_STEPS).round().astype(int))
+    return [(int(step), float(history[step])) for step in steps]
+
+
+def _verdict(result: RunResult) -> dict[str, str]:
+    verdict: dict[str, Any] = {
+        tags.FAULTS: "; ".join(result.faults),
+        tags.STATUS_REASON: "; ".join([*result.faults, *result.warnings]),
+        tags.UNSCORED: json.dumps(result.assessment.unscored) if result.assessment.unscored else "",
+        tags.CRITERIA_BY_STATES: result.selection.to_json(orient="records"),
+        tags.REGIME_NOW: result.regime_now,
+    }
+    return {name: text[:LONGEST_TAG] for name, text in verdict.items() if text}
