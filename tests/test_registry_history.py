@@ -56,7 +56,7 @@ def shown(store, capsys):
 
 def test_list_shows_versions_with_sweep_metrics_and_reasons(shown):
     lines = shown("list").splitlines()
-    assert lines[0].split()[:4] == ["version", "is", "since", "cell"]
+    assert lines[0].split()[:4] == ["version", "status", "since", "cell"]
     assert "Archived" in lines[1]
     assert "sweep-1" in lines[1]
     assert "Production" in lines[2]

@@ -46,10 +46,10 @@ def version_lines(version: ModelVersion) -> list[str]:
     """All records of one version, one `name  value` per line."""
     about = {
         "version": f"{version.version} of {version.name}",
-        "is": _status(version),
+        "status": _status(version),
         "since": _moment(version.creation_timestamp),
         "run": version.run_id,
-        "what": in_a_line(version.description),
+        "description": in_a_line(version.description),
         **{name: text for name, text in sorted(version.tags.items()) if text},
     }
     width = max(map(len, about))
@@ -164,7 +164,7 @@ def _row(version: ModelVersion) -> dict[str, object]:
     metrics = {name: float(known.get(name, "nan")) for name in _METRICS}
     return {
         "version": str(version.version),
-        "is": _status(version),
+        "status": _status(version),
         "since": _moment(version.creation_timestamp),
         "cell": known.get(tags.CELL, ""),
         "instrument": known.get(tags.INSTRUMENT, ""),
@@ -173,7 +173,7 @@ def _row(version: ModelVersion) -> dict[str, object]:
         "bound": metrics["return_gain_test_bound"],
         "gain_ewma": metrics["ewma_gain_test"],
         "gate": known.get(tags.GATE, ""),
-        "after": known.get(tags.REPLACES, ""),
+        "replaces": known.get(tags.REPLACES, ""),
         "sweep": known.get(tags.SWEEP_ID, ""),
         "reasons": known.get(tags.GATE_REASONS, ""),
         "labels": known.get(tags.LABELS, ""),
