@@ -357,7 +357,7 @@ def test_a_pipe_without_the_chosen_column_is_refused_with_the_option(
     assert out.count("\n") > 100
 
 
-def test_a_damaged_state_is_one_line_that_says_what_to_do(folder, bars, monkeypatch, capsys):
+def test_a_damaged_state_is_one_line_with_the_remedy(folder, bars, monkeypatch, capsys):
     (folder / "s.json").write_text('{"format": 2}')
     status, out, error = followed(folder, monkeypatch, capsys, b"", "--state", "s.json")
     assert (status, out) == (2, "")

@@ -29,7 +29,7 @@ def bars_csv(tmp_path):
     return tmp_path / "bars.csv"
 
 
-def test_the_documented_command_writes_the_table_and_reports_what_it_left_out(bars_csv):
+def test_the_documented_command_writes_the_table_and_reports_dropped_rows(bars_csv):
     folder = bars_csv.parent
     options = "--bar-stamp open --features v1 --timeframes 1H 4H 12H 1D --output v1.csv"
     done = build(folder, "--input", "bars.csv", *options.split())

@@ -59,7 +59,7 @@ def incumbent(store, detector=None, **about: str) -> Incumbent:
     return Incumbent(Champion("regimes", "7", run_id, identity), detector)
 
 
-def test_a_run_that_shows_its_worth_has_nothing_against_it(store, evidence):
+def test_a_good_run_passes_the_gate(store, evidence):
     for gate in (DEFAULT, STRICT):
         verdict = judge(store.client, evidence, None, gate)
         assert verdict.of("final", "refuse", "warn") == []
@@ -68,7 +68,7 @@ def test_a_run_that_shows_its_worth_has_nothing_against_it(store, evidence):
         assert ewma.startswith("gain over the EWMA Student-t on 600 test bars +0.0200 nats")
 
 
-def test_a_gain_over_the_static_density_has_to_be_shown(store, evidence):
+def test_a_gain_over_the_static_density_is_required(store, evidence):
     for gain in (-0.05, 0.001):
         weak = with_scores(evidence, shown_scores(gain=gain))
         (reason,) = judge(store.client, weak, None, DEFAULT).of("refuse")
@@ -169,7 +169,7 @@ def test_regimes_that_flicker_on_test_are_refused(store, evidence):
     ]
 
 
-def test_hard_faults_stand_against_a_run_one_by_one(store, evidence):
+def test_each_hard_fault_is_a_reason(store, evidence):
     run_id = candidate(store, small_detector("BTC"), faults="not converged; state 2 is empty")
     faulty = replace(evidence, run=store.client.get_run(run_id))
     reasons = ["hard fault: not converged", "hard fault: state 2 is empty"]

@@ -107,7 +107,7 @@ def unfinished(store, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("at", NEXT["promote"])
-def test_promoting_again_ends_what_was_killed(killed, at):
+def test_promoting_again_completes_a_killed_promotion(killed, at):
     store, runs = killed
     name = registry_of("promotion", at, "promote")
     assert stage_serves(name) == PROMOTION[at][2]
@@ -122,7 +122,7 @@ def test_promoting_again_ends_what_was_killed(killed, at):
 
 
 @pytest.mark.parametrize("at", NEXT["other"])
-def test_promoting_another_run_ends_it_first(killed, at):
+def test_promoting_another_run_first_repairs_a_killed_promotion(killed, at):
     store, runs = killed
     name = registry_of("promotion", at, "other")
     decision = promote(store.client, runs[2], registry_name=name, gate=GateConfig())
@@ -135,7 +135,7 @@ def test_promoting_another_run_ends_it_first(killed, at):
 
 
 @pytest.mark.parametrize("at", NEXT["rollback"])
-def test_rolling_back_takes_back_no_more_than_what_was_killed(killed, at):
+def test_rolling_back_undoes_only_the_killed_promotion(killed, at):
     store, _ = killed
     name = registry_of("promotion", at, "rollback")
     back = rollback(store.client, name)
@@ -145,7 +145,7 @@ def test_rolling_back_takes_back_no_more_than_what_was_killed(killed, at):
 
 
 @pytest.mark.parametrize("at", range(len(ROLLBACK)))
-def test_a_killed_rollback_is_brought_to_its_end_and_no_further(killed, at):
+def test_a_killed_rollback_is_completed_and_not_repeated(killed, at):
     store, _ = killed
     name = registry_of("rollback", at)
     assert stage_serves(name) == ROLLBACK[at][2]

@@ -107,7 +107,7 @@ def test_production_serves_the_old_names_under_the_new_numbers(store):
     assert len(run.outputs.model_outputs) == len(store.client.get_run(second).outputs.model_outputs)
 
 
-def test_another_number_of_states_is_named_afresh_and_flagged(store):
+def test_another_number_of_states_gets_new_labels_and_a_warning(store):
     name = "more-states"
     old = small_detector("BTC", 0)
     single = replace(

@@ -79,7 +79,7 @@ def test_a_promoted_model_is_served_by_its_uri(store: Store, name):
     assert champion(store.client, name).run_id == run_id
 
 
-def test_a_version_says_where_it_comes_from(store: Store, name):
+def test_a_version_records_its_origin(store: Store, name):
     run_id = candidate(store, small_detector("BTC"))
     put(store, name, run_id)
     version = store.client.get_model_version(name, "1")
@@ -154,7 +154,7 @@ def test_force_turns_reasons_into_recorded_warnings(store: Store, name):
     assert run.data.tags[tags.GATE_REASONS] == "forced: hard fault: not converged"
 
 
-def test_a_dry_run_only_says(store: Store, name):
+def test_a_dry_run_changes_nothing(store: Store, name):
     run_id = candidate(store, small_detector("BTC"))
     decision = put(store, name, run_id, dry_run=True)
     assert not decision.promoted
@@ -176,7 +176,9 @@ def test_a_run_without_a_model_is_refused(store: Store, name):
     assert put(store, name, run_id).reasons == ["the run holds no model"]
 
 
-def test_a_model_that_does_not_answer_is_refused_and_production_stays(store: Store, name, trio):
+def test_a_model_that_fails_its_smoke_test_is_refused_and_production_stays(
+    store: Store, name, trio
+):
     put(store, name, trio[0])
     broken = candidate(store, small_detector("BTC", 1))
     model_id = store.client.get_run(broken).outputs.model_outputs[0].model_id
@@ -190,7 +192,9 @@ def test_a_model_that_does_not_answer_is_refused_and_production_stays(store: Sto
     assert len(store.client.search_model_versions(f"name = '{name}'")) == 1
 
 
-def test_a_champion_that_falls_silent_on_arrival_is_undone(store: Store, name, trio, monkeypatch):
+def test_a_promotion_whose_model_fails_in_production_is_undone(
+    store: Store, name, trio, monkeypatch
+):
     put(store, name, trio[0])
     newer = candidate(store, small_detector("BTC", 1))
     monkeypatch.setattr(installation, "smoke_test_failure", lambda uri: "no answer")
@@ -214,7 +218,7 @@ def test_promotions_at_the_same_time_leave_one_champion(store: Store, name, trio
     assert replaced == [None, "1", "2"]
 
 
-def test_machines_that_share_a_server_promote_one_after_the_other(
+def test_machines_that_share_a_server_promote_in_turn(
     store: Store, name, trio, tmp_path, monkeypatch
 ):
     """Every promotion has a lock file of its own, as on a machine of its own."""

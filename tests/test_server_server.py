@@ -159,7 +159,7 @@ def test_a_sweep_waits_for_a_server_that_comes_back_and_fits_nothing_twice(serve
 
 
 @pytest.mark.slow
-def test_artifacts_lie_with_the_server_and_nothing_of_them_with_the_client(served, swept):
+def test_the_server_keeps_all_artifacts_and_the_client_none(served, swept):
     folder = swept[0]
     client = MlflowClient(served.uri)
     run = finished(client)[0]
@@ -418,7 +418,7 @@ def test_a_folder_that_the_user_postgres_cannot_enter_is_left_as_it_was(tmp_path
         assert not list(closed.iterdir())
 
 
-def test_without_postgresql_one_line_says_what_to_do(monkeypatch):
+def test_without_postgresql_one_line_names_the_remedy(monkeypatch):
     monkeypatch.setattr(postgres, "_PLACES", ())
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(TrackingError, match="PostgreSQL is not installed"):

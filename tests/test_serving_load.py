@@ -215,7 +215,7 @@ def test_a_pickle_is_never_loaded_and_the_detector_near_it_is_named(tmp_path, na
     assert refusal(pickle).endswith(f"never loaded; give {tmp_path}/data/detector.json")
 
 
-def test_a_folder_of_pickles_says_that_they_are_not_loaded(tmp_path):
+def test_a_folder_of_pickles_is_refused_by_name(tmp_path):
     for name in ("model.joblib", "scaler.joblib"):
         joblib.dump({"a": 1}, tmp_path / name)
     line = refusal(tmp_path)

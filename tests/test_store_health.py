@@ -245,7 +245,7 @@ def test_a_login_that_is_refused_is_one_line_without_it(answers, login, capsys):
         (503, "text/plain", NoAnswerError, "does not answer: status 503"),
     ],
 )
-def test_what_is_no_store_is_told_from_one_that_restarts(answers, status, kind, error, why):
+def test_a_wrong_server_differs_from_a_restarting_one(answers, status, kind, error, why):
     place, here = answers
     here.status, here.kind = status, kind
     with pytest.raises(error) as caught:
