@@ -357,12 +357,6 @@ def record(folder: Path, **known: str) -> None:
     (folder / RECORD).write_text(json.dumps(known))
 
 
-@pytest.mark.parametrize("port", [0, -1, 65536, 99999])
-def test_a_port_that_is_none_is_refused(port):
-    with pytest.raises(TrackingError, match=rf"--port {port}: must be 1 to 65535"):
-        check_port(port)
-
-
 def test_a_port_that_is_taken_is_refused_and_a_free_one_is_not():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

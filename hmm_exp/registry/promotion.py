@@ -304,16 +304,12 @@ def _one_at_a_time(client: MlflowClient, leased: str | None) -> Iterator[Callabl
     try:
         with lock.acquire(timeout=_OTHERS_DONE_WITHIN):
             if leased is None or sqlite_path(uri) is not None:
-                yield _nothing
+                yield lambda: None  # a file lock is valid as long as its process lives
                 return
             with lease(client, leased, patience=_OTHERS_DONE_WITHIN) as held:
                 yield held.check
     except Timeout:
         raise TrackingError(f"another promotion holds {lock.lock_file}") from None
-
-
-def _nothing() -> None:
-    """A file lock is valid as long as its process lives."""
 
 
 def _lock_file(uri: str) -> Path:

@@ -59,8 +59,6 @@ class SharedStore:
         options: tuple[str, ...] = (),
         stop_leftover: bool = False,
     ) -> None:
-        if workers < 1:
-            raise TrackingError(f"--workers {workers}: must be at least 1")
         if find_spec("psycopg2") is None:
             raise TrackingError("PostgreSQL needs a driver: pip install 'hmm_exp[server]'")
         self.folder, self.port = folder.absolute(), port
@@ -156,8 +154,6 @@ class SharedStore:
 
 def check_port(port: int) -> None:
     """Raise TrackingError if a port of loopback cannot be used."""
-    if not 1 <= port <= 65535:
-        raise TrackingError(f"--port {port}: must be 1 to 65535")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # like the server
         try:
