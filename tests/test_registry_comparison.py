@@ -77,7 +77,7 @@ def evidence_of(store, run_id: str) -> Evidence:
 def as_champion(evidence: Evidence, **meta: str) -> Incumbent:
     run = evidence.run
     champion = Champion("regimes", "1", run.info.run_id, dict(run.data.tags))
-    return Incumbent(champion, evidence.detector.with_meta(**meta))
+    return Incumbent(champion, replace(evidence.detector, meta=evidence.detector.meta | meta))
 
 
 def test_models_of_other_features_and_timeframes_meet_on_the_base_bars(store, hourly, four_hourly):
@@ -105,7 +105,10 @@ def test_only_bars_after_the_champions_training_count(store, hourly, four_hourly
 
 def test_without_the_data_the_champions_stored_scores_are_used(store, hourly, four_hourly):
     champion = as_champion(four_hourly)
-    nowhere = replace(champion, detector=champion.detector.with_meta(train_end=None))
+    nowhere = replace(
+        champion,
+        detector=replace(champion.detector, meta=champion.detector.meta | {"train_end": None}),
+    )
     found = compare(store.client, hourly, nowhere, fewest=500)
     mine = read_scores(store.client, hourly.run.info.run_id)
     theirs = read_scores(store.client, four_hourly.run.info.run_id)

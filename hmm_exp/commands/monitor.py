@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     from hmm_exp.judge.split import instant
     from hmm_exp.market.load import read_bars
     from hmm_exp.monitor.expectations import expectations_of
-    from hmm_exp.monitor.monitor import watch
+    from hmm_exp.monitor.monitor import monitor_bars
     from hmm_exp.serving.load import find_detector
 
     since = None if args.since is None else instant(f"--since {args.since}", args.since)
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     expected = expectations_of(detector)
     bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
     show_reading(bars.report, detector)
-    result = watch(detector, bars, since)
+    result = monitor_bars(detector, bars, since)
     if args.figure:
         from hmm_exp import figures
 

@@ -7,8 +7,9 @@ and upgrades an old schema unasked. These checks refuse each case in one line an
 import os
 import re
 import shlex
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
@@ -17,6 +18,9 @@ from mlflow.utils.rest_utils import http_request
 from hmm_exp.errors import TrackingError, one_line
 from hmm_exp.store.address import is_served, sqlite_path
 from hmm_exp.store.folders import try_folder
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 ANSWER_WITHIN = 10.0  # seconds
 _PASSING = {500, 502, 503, 504}  # of a restarting server, or of a proxy without server
@@ -144,11 +148,9 @@ def _contents(uri: str, path: Path | None) -> tuple[str | None, list[str]]:
 def _check_revision(name: str, found: str, uri: str) -> None:
     """Refuse the schema of another MLflow version, with the remedy."""
     import mlflow
-    from alembic.script import ScriptDirectory
     from alembic.util import CommandError
-    from mlflow.store.db.utils import _get_alembic_config
 
-    scripts = ScriptDirectory.from_config(_get_alembic_config(""))
+    scripts = _revisions()
     if found == scripts.get_current_head():
         return
     try:
@@ -162,6 +164,15 @@ def _check_revision(name: str, found: str, uri: str) -> None:
         f"{name} was made by an older MLflow than {mlflow.__version__} (schema {found}): copy it, "
         f"then run: mlflow db upgrade {shlex.quote(uri)}"
     )
+
+
+@cache
+def _revisions() -> "ScriptDirectory":
+    """All revisions of MLflow's schema: reading them imports a file for each."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+
+    return ScriptDirectory.from_config(_get_alembic_config(""))
 
 
 def _refusal(name: str, error: Exception, is_file: bool) -> TrackingError:

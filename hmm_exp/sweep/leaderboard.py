@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import SelectionConfig
 from hmm_exp.errors import TrackingError
-from hmm_exp.experiment.select import Option, by_rule
+from hmm_exp.experiment.rule import Option, by_rule
 from hmm_exp.judge.unscored import why_no_gain
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import read_scores, unscored_of

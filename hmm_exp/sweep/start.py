@@ -1,4 +1,4 @@
-"""A sweep, opened before Hydra launches its cells; `verdict` judges it after the last."""
+"""The start of a sweep: its parent run, opened before Hydra launches the cells."""
 
 import secrets
 import shutil
@@ -24,7 +24,7 @@ from hmm_exp.store.store import (
     open_store,
     store_of,
 )
-from hmm_exp.sweep import child, progress, start
+from hmm_exp.sweep import child, progress
 from hmm_exp.sweep.plan import SweepPlan, check_data, set_up_launcher
 from hmm_exp.sweep.resume import changes
 from hmm_exp.tracking import tags
@@ -127,7 +127,7 @@ def end_cells(settings: Config) -> None:
 
 
 def _opened(store: Store, n_cells: int) -> Run:
-    sweep_id = start.new_sweep_id()
+    sweep_id = new_sweep_id()
     identity = {
         tags.KIND: "sweep",
         tags.SWEEP_ID: sweep_id,

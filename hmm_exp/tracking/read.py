@@ -16,8 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import DataConfig
 from hmm_exp.errors import HmmExpError
-from hmm_exp.experiment.artifacts import SCORES_FILE
-from hmm_exp.experiment.source import Source, read_source
+from hmm_exp.experiment.source import SCORES_FILE, Source, read_source
 from hmm_exp.judge.unscored import Unscored
 from hmm_exp.market.bars import OHLCV
 from hmm_exp.tracking import tags
