@@ -1,7 +1,7 @@
-"""The process that works on a run: host, number and start, to distinguish a dead from a slow one.
+"""Owner tags: host, process and start time of the process that works on a run.
 
-It is a tag on every RUNNING run. A process number alone is reused by the system. A process on
-another host cannot be checked: its state is unknown.
+Every RUNNING run has one, so that a dead owner can be distinguished from a slow one. The start time
+is needed because process numbers are reused. A process on another host cannot be checked.
 """
 
 import os
@@ -20,11 +20,11 @@ def tag_of(pid: int) -> str:
 
 
 def is_alive(owner: str | None) -> bool | None:
-    """Whether the process of an owner tag still runs; None when it is on another host."""
+    """Whether the process of an owner tag is running; None if it is on another host."""
     try:
         host, pid, started = (owner or "").rsplit(" ", 2)
     except ValueError:
-        return False  # from before runs had owners
+        return False  # runs of earlier versions have no owner
     if host != socket.gethostname():
         return None
     return start_of(int(pid)) == (None if started == "-" else started)
@@ -42,7 +42,7 @@ def in_words(owner: str) -> str:
 
 
 def start_of(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks; None when it is gone or a zombie."""
+    """Start time of a process in kernel ticks; None if it has ended or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
@@ -51,7 +51,7 @@ def start_of(pid: int) -> str | None:
 
 
 def _answers(pid: int) -> str | None:
-    """Where there is no /proc: whether the process takes signals."""
+    """Whether a process accepts signals, for systems without /proc."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -210,7 +210,7 @@ def test_the_same_command_again_changes_nothing_in_production(train_cli, workdir
     assert train_cli(workdir, *words).returncode == 0
     again = train_cli(workdir, *words)
     assert again.returncode == 0, again.stderr
-    assert "is this model already" in again.stdout
+    assert "already is this model" in again.stdout
     assert len(store_of(workdir).search_model_versions("name = 'hmm_regime'")) == 1
 
 

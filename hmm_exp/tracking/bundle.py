@@ -18,7 +18,7 @@ from hmm_exp.tracking import tags
 
 RECORD, DETECTOR, ARTIFACTS = "record.json", "detector.json", "artifacts"
 LOG_FILE = "run.log"
-LONGEST_TAG = 5_000
+LONGEST_TAG = tags.LONGEST
 
 
 @dataclass(frozen=True)
