@@ -318,5 +318,5 @@ def test_an_installed_wheel_carries_conf_and_runs_anywhere(tmp_path):
 def test_cells_of_different_data_are_not_played_against_each_other(train_cli, workdir):
     done = train_cli(workdir, "-m", "data.seed=1,2", "model.n_states=2", *SMALL)
     assert done.returncode == 1
-    assert "the spaces hold different data: no choice between them" in done.stdout
+    assert "no winner: the spaces hold different data" in done.stdout
     assert "nothing to promote" in done.stdout

@@ -129,7 +129,7 @@ def _best_inside(runs: list[Run]) -> _Winner:
     """The winner of one space, whose runs all walk or all do not."""
     if len(runs) == 1:
         name, space = (runs[0].data.tags[tag] for tag in (tags.CELL, tags.OBSERVATION_SPACE))
-        return _Winner(runs[0], f"{name}: the only cell to choose from in {space}")
+        return _Winner(runs[0], f"{name} is the only eligible cell of space {space}")
     return _best_walk(runs) if _walks(runs[0]) else _best_fit(runs)
 
 
@@ -144,8 +144,8 @@ def _best_walk(runs: list[Run]) -> _Winner:
     name, space = (best.data.tags[tag] for tag in (tags.CELL, tags.OBSERVATION_SPACE))
     return _Winner(
         best,
-        f"{name}: highest out-of-sample {metric} of {len(worth)} walk{'s' * bool(others)} in "
-        f"{space} ({value:+.4f} nats per bar{margin})",
+        f"{name} has the highest {metric} of {len(worth)} walk{'s' * bool(others)} in space "
+        f"{space}: {value:+.4f} nats per bar{margin}",
     )
 
 
@@ -155,29 +155,33 @@ def _best_fit(runs: list[Run]) -> _Winner:
     best = runs[by_rule([_option(run) for run in runs], selection, _null(runs[0], selection))]
     space, name = (best.data.tags[tag] for tag in (tags.OBSERVATION_SPACE, tags.CELL))
     why = _why(best, runs, selection)
-    return _Winner(best, f"{name}: {why} in {space}{_edge(best, runs)}")
+    return _Winner(best, f"{name} is the best cell of space {space}: {why}{_edge(best, runs)}")
 
 
 def _why(best: Run, runs: list[Run], selection: SelectionConfig) -> str:
     criterion = selection.within
     by_criterion = sorted(runs, key=lambda run: run.data.metrics[criterion])
-    value = best.data.metrics[criterion]
+    value, name = best.data.metrics[criterion], criterion.upper()
     if selection.rule == "one_se":
-        return f"fewest parameters within one error of the lowest CV of {len(runs)}"
+        return f"fewest parameters within one error of the lowest CV of {len(runs)} cells"
     if selection.rule == "elbow":
-        return f"the elbow of {criterion.upper()} over {len(runs)} ({value:.1f})"
+        return f"the elbow of {name} over {len(runs)} cells, {value:.1f}"
     if best is not by_criterion[0]:
-        near = f"{criterion.upper()} within {selection.near_tie:g} of the lowest of {len(runs)}"
-        return f"{near}, higher validation log-likelihood,"
+        near = (
+            f"{criterion.upper()} within {selection.near_tie:g} of the lowest of {len(runs)} cells"
+        )
+        return f"{near}, and a higher validation log-likelihood"
     margin = by_criterion[1].data.metrics[criterion] - value
-    return f"lowest {criterion.upper()} of {len(runs)} ({value:.1f}, {margin:.1f} below the next)"
+    return (
+        f"lowest {criterion.upper()} of {len(runs)} cells, {value:.1f}, {margin:.1f} below the next"
+    )
 
 
 def _edge(best: Run, runs: list[Run]) -> str:
     """Note that the best number of states is the largest tried: more may be better."""
     tried = {run.data.metrics["n_states"] for run in runs}
     at_edge = len(tried) > 1 and best.data.metrics["n_states"] == max(tried)
-    return "; the largest number of states tried" if at_edge else ""
+    return "; no cell tried more states" if at_edge else ""
 
 
 def _selection(run: Run) -> SelectionConfig:
@@ -214,17 +218,17 @@ def _best_across(client: MlflowClient, spaces: list[list[Run]]) -> Choice:
     winners = [winner for winner, _ in found if winner is not None]
     inside = [winner.reason for winner in winners] + [why for _, why in found if why]
     if len({runs[0].data.tags[tags.DATA_DIGEST] for runs in spaces}) > 1:
-        return Choice(None, [*inside, "the spaces hold different data: no choice between them"])
+        return Choice(None, [*inside, "no winner: the spaces hold different data"])
     if not winners:
-        return Choice(None, [*inside, f"no choice between {len(spaces)} spaces without a score"])
+        return Choice(None, [*inside, f"no winner: none of {len(spaces)} spaces has a scored cell"])
     if len(winners) == 1:
-        verdict = f"{winners[0].name} wins: the only one of {len(spaces)} spaces with a score"
+        verdict = f"{winners[0].name} wins: only its space of {len(spaces)} has a scored cell"
         return Choice(winners[0].run.info.run_id, [*inside, verdict])
     metric = _across(winners[0].run)
     scores = [_validation_scores(client, winner.run.info.run_id) for winner in winners]
     common = common_scores(scores, metric)
     if common.empty:
-        return Choice(None, [*inside, "no validation bar is scored by every space"])
+        return Choice(None, [*inside, "no winner: no validation bar is scored in every space"])
     means = common.mean().to_numpy()
     best = int(np.argmax(means))
     ranked = np.sort(means)[::-1]
@@ -243,7 +247,7 @@ def _best_scored(runs: list[Run]) -> tuple[_Winner | None, str | None]:
         return best, None
     across = _across(best.run)
     why = why_no_gain(unscored_of(best.run), _BASELINES.get(across, "model"))
-    passed = f"{best.name} is passed over between spaces: {why or 'no validation bar is scored'}"
+    passed = f"{best.name} cannot compete between spaces: {why or 'no validation bar is scored'}"
     return (_best_inside(scored) if scored else None), passed
 
 

@@ -60,8 +60,8 @@ class Luck:
     def lines(self) -> list[str]:
         """Lines under the leaderboard."""
         models = f", {self.n_models} models" if self.n_models > self.n_tried else ""
-        tried = f"tried: {self.n_tried} cell{'s' if self.n_tried > 1 else ''}{models}"
-        lines = [tried if self.check else f"{tried}; no gain can be weighed: {self.unchecked}"]
+        tried = f"cells tried: {self.n_tried}{models}"
+        lines = [tried if self.check else f"{tried}; no reality check: {self.unchecked}"]
         if self.winner:
             gain = self.winner
             lines.append(
@@ -70,8 +70,8 @@ class Luck:
             )
         if self.check:
             lines.append(
-                f"reality check: the best of {self.check.n_cells} scored, {self.best}, would be as "
-                f"good by luck with p = {self.check.p_white:.3f} (White), "
+                f"reality check: the best of {self.check.n_cells} scored cells, {self.best}, is as "
+                f"good by luck with probability {self.check.p_white:.3f} (White), "
                 f"{self.check.p_spa:.3f} (Hansen)"
             )
         return lines
