@@ -229,7 +229,7 @@ def test_a_walk_without_a_score_is_ranked_behind_those_that_have_one(store):
     best = sweep.add(3, 0.0, gain=-0.1, log_lik_val_per_bar=1.0)
     choice = sweep.choice()
     assert choice.run_id == best
-    assert "return_gain_val of 1 walk in v1 (-0.1000 nats per bar)" in choice.reasons[0]
+    assert "return_gain_val of 1 walk in space v1: -0.1000 nats per bar" in choice.reasons[0]
     assert list(leaderboard(sweep_cells(store.client, "walks"))["K"]) == [3, 4]
 
 
@@ -240,7 +240,7 @@ def test_walks_without_any_score_are_ranked_by_likelihood(store):
     best = sweep.add(3, 0.0, unscored=NO_FIT, log_lik_val_per_bar=2.5)
     choice = sweep.choice()
     assert choice.run_id == best
-    assert "log_lik_val_per_bar of 2 walks in v1 (+2.5000 nats" in choice.reasons[0]
+    assert "log_lik_val_per_bar of 2 walks in space v1: +2.5000 nats" in choice.reasons[0]
     assert list(leaderboard(sweep_cells(store.client, "mute walks"))["K"]) == [3, 2]
 
 
