@@ -144,8 +144,8 @@ def _best_walk(runs: list[Run]) -> _Winner:
     name, space = (best.data.tags[tag] for tag in (tags.CELL, tags.OBSERVATION_SPACE))
     return _Winner(
         best,
-        f"{name} has the highest out-of-sample {metric} of {len(worth)} walk{'s' * bool(others)} in space "
-        f"{space}: {value:+.4f} nats per bar{margin}",
+        f"{name} has the highest out-of-sample {metric} of {len(worth)} walk{'s' * bool(others)} "
+        f"in space {space}: {value:+.4f} nats per bar{margin}",
     )
 
 
