@@ -36,9 +36,10 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         refuse_own_words(plan.variations[0])
         check_launcher(config, plan.variations[0])
         child.worker()  # it imports while this process imports MLflow
+        collect_seldom()
         from hmm_exp.sweep.start import announce, end_cells, open_sweep
 
-        collect_seldom()
+        collect_seldom()  # once more: MLflow is loaded now
         settings, warnings = open_sweep(config, plan)
     announce(settings, plan.repeated + warnings)
     Thread(target=_import_finish, args=[settings], name="hmm_exp.load", daemon=True).start()
