@@ -34,14 +34,14 @@ check: $(VENV)/dev.stamp ## Format, lint, types, manual and tests: what CI runs
 	$(MAKE) docs
 	$(MAKE) test
 
-format: $(VENV)/dev.stamp ## Format the code and mend what the linter can
+format: $(VENV)/dev.stamp ## Format the code and fix what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 docs: $(VENV)/dev.stamp ## Build the manual into site/, without a network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-gallery: $(VENV)/dev.stamp ## Make the pictures and the notebook of the manual anew
+gallery: $(VENV)/dev.stamp ## Renew the pictures and the notebook of the manual
 	$(BIN)/python docs/tools/make_gallery.py
 
 bench: $(VENV)/dev.stamp ## List the measuring programs, see benchmarks/README.md

@@ -1,4 +1,4 @@
-"""Sweeps killed at random moments and resumed: nothing is lost, run twice or left behind.
+"""Kill sweeps at random moments and resume them: no cell may be lost, run twice or left behind.
 
     python benchmarks/chaos.py [--sweeps 50] [--compute joblib] [--seed 1]
 

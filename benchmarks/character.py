@@ -1,12 +1,12 @@
-"""The product's character: what its gate lets pass and how many states it chooses, in two tables.
+"""Shares of simulated markets that pass the gate, and the numbers of states chosen, in two tables.
 
     nice python -m benchmarks.character [--markets 200] [--cv 200] [--bars 8000] [--seed 0]
 
 Markets without regimes (independent Student-t returns; GARCH(1,1) with Student-t errors) and with
 two and three planted ones: see `markets.py`. Every market goes through `experiment.run` in two
 observation spaces, v1 and the return alone, with one to five states; inside a space the lowest BIC
-chooses, between the two the yardstick on validation, as in a sweep over both; then the gate is
-asked about the winner, and about each space's own. "true model" is the share of planted markets in
+chooses, between the two the return gain on validation, as in a sweep over both; then the gate
+judges the winner, and the best of each space. "true model" is the share of planted markets in
 which the model that made the returns, filtering them with its true parameters, would show the two
 gains that the strict gate asks for: a fit cannot do much better.
 
@@ -102,7 +102,7 @@ def _states_chosen(result: RunResult) -> dict[str, int]:
 
 
 def _winner(found: dict[str, RunResult]) -> str | None:
-    """Space of the sweep's winner: the eligible one with the higher yardstick on validation."""
+    """Space of the sweep's winner: the eligible one with the higher gain on validation."""
     spaces = [space for space, result in found.items() if not result.faults]
     if len(spaces) < 2:
         return spaces[0] if spaces else None

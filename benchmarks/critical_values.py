@@ -1,4 +1,4 @@
-r"""Make the table of `hmm_exp/experiment/critical_values.py`: python -m benchmarks.critical_values
+r"""Make the table `MULTIPLIERS` of `hmm_exp/judge/gains.py`: python -m benchmarks.critical_values
 
 For every number of bars n and every kind of worthless gain (mean zero) below, simulate series,
 divide their means by the formula of `hac_error` with its window, and take the quantile that the

@@ -1,4 +1,4 @@
-"""Damaged copies of stored detectors and stream states: are all of them refused, in one line?
+"""Load damaged copies of stored detectors and stream states; all must be refused with one line.
 
     python benchmarks/damage.py --cases 1000
 

@@ -161,7 +161,7 @@ def run_hmmlearn(X: np.ndarray, params: GaussianParams, implementation: str) -> 
 
 
 def milliseconds(run: Callable[[], object]) -> float:
-    """Time of the one core that a call takes: the clock is not told of other work."""
+    """Time of the one core that a call takes: other work does not count."""
     begin = time.process_time()
     run()
     return 1e3 * (time.process_time() - begin)
@@ -214,7 +214,7 @@ def long_series(most: int) -> None:
 
 
 def one_long_fit(n_rows: int, n_features: int = 4, n_states: int = 4) -> None:
-    """Time ten iterations of one climb and weigh the process."""
+    """Time ten iterations of one EM run and weigh the process."""
     rng = np.random.default_rng(0)
     scale = rng.integers(1, 4, n_rows // 50 + 1).repeat(50)[:n_rows, None]
     X = rng.standard_normal((n_rows, n_features))

@@ -1,4 +1,4 @@
-"""What an EM iteration takes at least on this machine: its exponentials, and its two recurrences.
+"""Lower limit of an EM iteration on this machine: its exponentials and its two recurrences.
 
     python benchmarks/em_limit.py
 
@@ -30,7 +30,7 @@ def exponentials(x, out, n_times):
 
 @njit(nogil=True)
 def forward(transmat, density, f, n_steps):
-    """The filter of `em_lanes` with densities that are there; f has room for two steps."""
+    """The filter of `hmm.em.e_step` with given densities; f has room for two steps."""
     K = transmat.shape[0]
     for s in range(n_steps):
         now, then = (s % 2) * K, (1 - s % 2) * K
@@ -48,7 +48,7 @@ def forward(transmat, density, f, n_steps):
 
 @njit(nogil=True)
 def backward(transmat, filtered, predicted, smoothed, ratio, n_steps):
-    """The smoother of `em_lanes` with filtered and predicted probabilities that are there."""
+    """The smoother of `hmm.em.e_step` with given filtered and predicted probabilities."""
     K = transmat.shape[0]
     for s in range(n_steps):
         at = s % BLOCK * K

@@ -1,4 +1,4 @@
-"""The filter against hmmlearn, its growth with length, and the features of a long file.
+"""Time of the filter against hmmlearn, its growth with length, and features of a long file.
 
     python benchmarks/filter.py [--rows 1000000] [--without-hmmlearn]
 

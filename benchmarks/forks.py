@@ -1,4 +1,4 @@
-"""Cases of hostile input, each run in a fork of this process, and how they end.
+"""Run cases of hostile input in forks of this process, and report how they end.
 
     counts = counted(lambda number: Case("model=5", {}, action), range(100))
 

@@ -1,4 +1,4 @@
-"""Hostile input by the thousand: everything is a right answer or one line, status 2, nothing left.
+"""Hostile input: each case must give a correct result, or one line, status 2 and no files.
 
     nice python benchmarks/fuzz.py --cases 5000
     nice python benchmarks/fuzz.py --overrides 2000 [--seed 0] [--only NUMBER] [--show]

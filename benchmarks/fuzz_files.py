@@ -1,4 +1,4 @@
-"""Files of bars for `fuzz.py`: read whole and in pieces, judged by what they were made of."""
+"""Files of bars for `fuzz.py`, read whole and in pieces, compared with the original bars."""
 
 import sys
 from collections.abc import Callable

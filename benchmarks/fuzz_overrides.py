@@ -1,4 +1,4 @@
-"""Sets of overrides for `fuzz.py`: words of a command line that work, and what can befall them.
+"""Sets of overrides for `fuzz.py`: valid words of a command line, and ways to break them.
 
 A set goes through the parsing of its words, Hydra's composition, the checks of every cell, the
 store's address and `experiment.prepare` (reading, features, split, scaler) on at most 3,000 bars

@@ -1,4 +1,4 @@
-"""Published figures beside ours: DAX returns, and states planted in simulated daily returns.
+"""Comparison with published figures: DAX returns, and planted states in simulated daily returns.
 
     python benchmarks/ground_truth.py [--draws 1000] [--dax dax_log_returns.csv] [--n-init 10]
 

@@ -1,10 +1,10 @@
-"""What hindsight changes, and what criteria say across feature sets: 2 to 4 states of v1 and v2.
+"""Labels that later bars change, and criteria of v1 and v2 with 2 to 4 states.
 
     python benchmarks/hindsight.py [--bars BARS] [--bar-stamp open] [--gaps split] [--timeframe 1H]
 
 A row per feature set and number of states, fitted on train: the share of all rows whose smoothed
-or Viterbi label is not the one that was known live, log-likelihood per bar and BIC, which are of
-different observations in v1 and v2, and the gains on the yardstick, which can be compared.
+or Viterbi label differs from the live one; log-likelihood per bar and BIC, which are of different
+observations in v1 and v2; and the gains of the return forecast, which can be compared.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Files of bars in many forms, whole and damaged, for trying what reads them.
+"""Files of bars in many forms, whole and damaged, to test the readers.
 
-Every file is made up from bars that are known, so that a reading can be held against them: a row
-that was not damaged is read as it is, or the file is refused in one line.
+Every file is made from known bars, and a reading is compared with them: an undamaged row is read
+unchanged, or the file is refused with one line.
 
 >>> outcome(case_of(seed=1, number=7))
 'right'

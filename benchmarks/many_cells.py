@@ -1,11 +1,11 @@
-"""A sweep of many small cells: seconds a cell, where they go, memory; and two workers against one.
+"""A sweep of many small cells: seconds per cell and stage, memory; and two workers against one.
 
     python benchmarks/many_cells.py [--cells 1000] [--pairs 2]
 
-First one serial sweep of small fits (2,000 bars, 2 to 5 states, one start, no figures). What a cell
-costs is told by its own record, by CPU time of both processes, and by the time between records.
+First one serial sweep of small fits (2,000 bars, 2 to 5 states, one start, no figures). The cost
+of a cell comes from its own record, the CPU time of both processes, and the time between records.
 Then, `--pairs` times in turn, six cells of about five seconds with one thread each, by one joblib
-worker and by two. The sweeps' own start and end are told apart from their cells.
+worker and by two. The start and the end of the sweeps are reported separately.
 """
 
 import argparse

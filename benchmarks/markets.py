@@ -1,4 +1,4 @@
-"""Markets whose truth is known: two without regimes, two with planted ones.
+"""Markets with known regimes: two without, two with planted ones.
 
 >>> bars = KINDS["GARCH"](n_bars=8_000, seed=3)
 

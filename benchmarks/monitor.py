@@ -1,12 +1,12 @@
-"""The monitor: false alarms on markets that stay as they were, delay when volatility rises.
+"""False alarms of the monitor on stationary markets, and its delay when volatility rises.
 
     python benchmarks/monitor.py [--markets 100] [--bars 8760]
 
-A model is fitted once on the synthetic market and held to its promise on others. Quiet: drawn from
-the model itself (rows from its states, returns from its densities, the promise made on as many
-such rows as the run held out), and synthetic markets of the same law under other seeds. Moved: the
-latter with every price move after a while larger by a factor. A false alarm is meant to come in 5 %
-of stretches of 1,000 bars, or once in 20,000 bars; the delay counts bars from the change.
+A model is fitted once on the synthetic market and monitored on others. Without change: rows drawn
+from its states and returns from its densities (with expectations from as many rows as the run held
+out), and synthetic markets of the same law with other seeds. With a change: the latter, with every
+price move after some time larger by a factor. The design rate is a false alarm in 5 % of stretches
+of 1,000 bars, or one in 20,000 bars; the delay counts bars from the change.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from hmm_exp.features.build import FeatureTable
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.monitor.cusum import HORIZON
-from hmm_exp.monitor.expectations import expectations_of, make_expectations
-from hmm_exp.monitor.monitor import MonitorResult, watch
+from hmm_exp.monitor.expectations import Observations, expectations_of, make_expectations
+from hmm_exp.monitor.monitor import MonitorResult, monitor_bars
 
 CHANGE = 2_000  # bars after the settled ones at which a market moves
 FACTORS = (1.25, 1.5, 2.0)
@@ -95,12 +95,13 @@ def from_the_model(detector: Detector, n_markets: int, n_bars: int) -> list[Moni
         end = table.available_at[2 * held_out]
         returns = np.append(np.diff(np.log(bars.frame["close"])), np.nan)
         fitted_on = (table.available_at[0], end)
-        promise = make_expectations(detector, table, table.available_at, returns, fitted_on)
+        seen = Observations(table, detector.filtered(table), table.available_at, returns)
+        promise = make_expectations(detector.params, seen, fitted_on)
         assert promise is not None
-        given = Given(**(vars(detector) | {"promise": promise.to_dict()}))
+        given = Given(**(vars(detector) | {"expectations": promise.to_dict()}))
         table, bars = drawn(detector, n_bars, 2 * seed + 1)
         object.__setattr__(given, "rows", table)
-        found.append(watch(given, bars))
+        found.append(monitor_bars(given, bars))
     return found
 
 
@@ -111,7 +112,9 @@ def markets(
     found = []
     for seed in range(1000, 1000 + n_markets):
         market = make_market(n_bars=n_bars + detector.min_history, seed=seed)
-        found.append(watch(detector, _moved(market, factor, detector.min_history + CHANGE), _ever))
+        found.append(
+            monitor_bars(detector, _moved(market, factor, detector.min_history + CHANGE), _ever)
+        )
     return found
 
 

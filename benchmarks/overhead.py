@@ -1,11 +1,11 @@
-"""What a run costs beside its fit, and how soon the command line answers.
+"""Time of a run without its fit, and of the command line until it answers.
 
     python benchmarks/overhead.py --bars bars.csv
 
 Prints the wall time of `--help` and of a typo, of all features (both sets, 1H 4H 12H 1D), and of
-one run on the file by parts, as its own record tells them (median of five runs after the first).
+one run on the file by parts, from its own record (median of five runs after the first).
 Then what each figure takes of one core, drawn and saved (median of five). Asked: 1.2 s for all
-beside the fit, 60 ms a figure.
+but the fit, 60 ms a figure.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
     for name, seconds in parts.items():
         print(f"{name:28} {1000 * seconds:7.0f} ms")
     beside = sum(seconds for name, seconds in parts.items() if name != "seconds_fit")
-    print(f"{'a run beside its fit':28} {1000 * beside:7.0f} ms")
+    print(f"{'a run without its fit':28} {1000 * beside:7.0f} ms")
     for name, seconds in figure_times(bars).items():
         print(f"{'figure ' + name:28} {1000 * seconds:7.0f} ms of one core")
 
@@ -89,7 +89,7 @@ def run_parts(bars: str) -> dict[str, float]:
 def figure_times(bars: str) -> dict[str, float]:
     """Median seconds of one core for every figure of a run, drawn and saved."""
     from hmm_exp.config import Config, DataConfig, ModelConfig, checked
-    from hmm_exp.experiment.artifacts import run_figures
+    from hmm_exp.experiment.plots import run_figures
     from hmm_exp.experiment.prepare import prepare
     from hmm_exp.experiment.run import run
     from hmm_exp.figures import save

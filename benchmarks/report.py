@@ -1,4 +1,4 @@
-"""What a report costs: seconds to make, bytes, and how soon a browser shows it.
+"""Cost of a report: seconds to make, bytes, and time until a browser shows it.
 
     python benchmarks/report.py --bars bars.csv
 

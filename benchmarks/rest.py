@@ -1,4 +1,4 @@
-"""A request to `mlflow models serve`: how long it takes by the form and the number of its rows.
+"""Time of a request to `mlflow models serve`, by form and number of rows.
 
     python benchmarks/rest.py [--rows 1000,100000,1000000]
 

@@ -1,4 +1,4 @@
-"""Which kind of start finds the best known optimum: ten starts of each kind in every setting.
+"""How often each kind of start finds the best known optimum: ten starts of each kind per setting.
 
     python benchmarks/starts.py --bars bars.csv [--states 2,3,4,5,6] [--seeds 1]
         [--kinds quantile,random]

@@ -1,4 +1,4 @@
-"""What the SQLite store costs as it fills: recording a run, a sweep's leaderboard, the UI's table.
+"""Cost of a growing SQLite store: recording a run, a sweep's leaderboard, the UI's table.
 
     python benchmarks/store.py [--sizes 1000,20000] [--runs 40]
 

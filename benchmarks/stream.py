@@ -1,4 +1,4 @@
-"""One bar through a stream: how long `update` takes, and whether that stays so.
+"""Time of `update` for one bar of a stream, and its growth.
 
     python benchmarks/stream.py [--bars 100000]
 

@@ -1,4 +1,4 @@
-"""Wall time of the README sweep against loops that a researcher would write by hand.
+"""Time of the README sweep against loops that a researcher would write by hand.
 
     python benchmarks/sweep.py --bars bars.csv [--n-init 1] [--sides bare,scaling,tracked]
 
@@ -11,8 +11,8 @@ file of hourly bars, each side in a process of its own, imports included, all in
   tracked  bare, with fluent MLflow, mlflow.sklearn.log_model and six figures a run
 
 Asked of the wall time with one start: at most 1.5 of bare, at most 1/3 of tracked; with ten starts
-(`--n-init 10 --sides bare`, a quarter of an hour): at most 0.25 of bare. Beside it the time of all
-cores: on a machine with other work it can be trusted more.
+(`--n-init 10 --sides bare`, a quarter of an hour): at most 0.25 of bare. The time of all cores
+is printed, too: on a machine with other work it is more reliable.
 """
 
 import argparse

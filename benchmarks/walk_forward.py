@@ -1,4 +1,4 @@
-"""Wall time of a walk forward of fifty fits: v1, 2 to 5 states, ten starts first, warm after.
+"""Time of a walk forward of fifty fits: v1, 2 to 5 states, ten starts first, warm after.
 
     python benchmarks/walk_forward.py --bars bars.csv [--stamp open] [--fits 50] [--starts 10]
 

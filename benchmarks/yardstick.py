@@ -1,4 +1,4 @@
-"""Scoring a million bars on the yardstick, and fitting its densities, in seconds.
+"""Time to fit the densities of the return forecast and to score a million bars.
 
     python benchmarks/yardstick.py [--bars 1000000] [--states 4]
 

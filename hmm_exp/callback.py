@@ -1,13 +1,10 @@
-"""What Hydra calls around a sweep. Bad settings are refused before anything heavy is imported."""
+"""Hydra callback around a sweep. It refuses bad settings before heavy imports."""
 
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
-from importlib import import_module
-from threading import Thread
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, cast
 
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
@@ -21,22 +18,17 @@ from hmm_exp.config.overrides import composition_error
 from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
 from hmm_exp.store.folders import check_folder
 from hmm_exp.store.login import hide_login
-from hmm_exp.sweep import child, progress
-from hmm_exp.sweep.garbage import collect_seldom
-from hmm_exp.sweep.plan import (
-    check_launcher,
-    in_this_process,
-    plan_sweep,
-    refuse_own_words,
-    refuse_sweep_words,
-)
+from hmm_exp.sweep import child
+from hmm_exp.sweep.plan import in_this_process, refuse_own_words, refuse_sweep_words
+from hmm_exp.sweep.sweep import sweep
 
 FAILED, BAD_INPUT = 1, 2
 _open: Config | None = None
+_running: Iterator[Config | bool] = iter(())  # here: Hydra sends the callback to its workers
 
 
 class SweepCallback(Callback):
-    """Opens a sweep and closes it; a single run passes through untouched."""
+    """Starts and finishes a sweep; of a single run it only checks the settings."""
 
     def __init__(self) -> None:
         self.settings: Config | None = None
@@ -51,25 +43,13 @@ class SweepCallback(Callback):
                 check_folder("hydra.run.dir", config.hydra.run.dir, config.hydra.output_subdir)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check every cell's settings, open the parent run and tell the cells about it."""
-        global _open
+        """Check every cell's settings and open the sweep."""
+        global _open, _running
         with _exits_with(BAD_INPUT):
             hide_login(config)
             check_folder("hydra.sweep.dir", config.hydra.sweep.dir)
-            with progress.busy("checking settings and data", config.quiet):
-                plan = plan_sweep(config)
-                refuse_own_words(plan.variations[0])
-                check_launcher(config, plan.variations[0])
-                child.worker()  # it imports while this process imports MLflow
-                collect_seldom()
-                from hmm_exp.sweep.start import announce, open_sweep
-
-                collect_seldom()  # once more: MLflow is loaded now
-                _open, warnings = open_sweep(config, plan)
-                self.settings = _open
-            announce(self.settings, plan.repeated + warnings)
-            load = partial(_load_what_judges, self.settings.tracking.report)
-            Thread(target=load, name="hmm_exp.load", daemon=True).start()
+            _running = sweep(config, _report)
+            self.settings = _open = cast(Config, next(_running))
             if not in_this_process(config):
                 child.dismiss()  # the launcher's own processes have theirs
 
@@ -79,14 +59,11 @@ class SweepCallback(Callback):
             job_return.cfg = job_return.hydra_cfg = None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the leaderboard, choose, ask the gate, promote; exit non-zero on any failure."""
+        """Judge the sweep; exit non-zero on any failure."""
         assert self.settings is not None
-        from hmm_exp.report.log import report_line
-        from hmm_exp.sweep.finish import close_sweep
-
         with _exits_with(FAILED, f"; go on with sweep_id={self.settings.sweep_id}"):
             try:
-                succeeded = close_sweep(self.settings, report_line)
+                succeeded = next(_running)
             except Exception:
                 _close(self.settings)
                 raise
@@ -95,7 +72,7 @@ class SweepCallback(Callback):
 
 
 def abandon(error: BaseException) -> bool:
-    """Close the sweep that is open in this process after its launcher broke; say how to go on.
+    """Close the open sweep of this process after its launcher broke; print how to go on.
 
     Returns
     -------
@@ -111,7 +88,7 @@ def abandon(error: BaseException) -> bool:
 
 
 def _close(settings: Config, interrupted: bool = False) -> str:
-    """Close the sweep's runs; where the store does not let it, say who will."""
+    """Close the sweep's runs; gives a note when the store does not let it."""
     from hmm_exp.sweep.start import abandon_sweep
 
     try:
@@ -121,12 +98,10 @@ def _close(settings: Config, interrupted: bool = False) -> str:
     return ""
 
 
-def _load_what_judges(with_report: bool) -> None:
-    """Import what the end of a sweep needs while this process waits for the first cell."""
-    with suppress(Exception):  # the end of the sweep meets it again, and reports it
-        import_module("hmm_exp.sweep.finish")
-        if with_report:
-            import_module("hmm_exp.report.page")  # and the charts library
+def _report(store: Any, sweep_id: str) -> str:
+    from hmm_exp.report.log import report_line
+
+    return report_line(store, sweep_id)
 
 
 @contextmanager

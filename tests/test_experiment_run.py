@@ -14,7 +14,7 @@ from scipy import stats
 from hmm_exp.config import Config, SelectionConfig, checked
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import ConfigError, DataError, FitError, HmmExpError
-from hmm_exp.experiment import run as runs
+from hmm_exp.experiment import fits
 from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.candidate import train_steps
 from hmm_exp.experiment.prepare import prepare
@@ -270,14 +270,14 @@ def test_refit_uses_validation_rows_for_the_detector_only(small_config, result):
 def test_a_refit_that_is_degenerate_is_not_used(small_config, result, monkeypatch):
     small_config.model = replace(small_config.model, refit="train_val")
     first = prepare(small_config)
-    real, calls = runs.fit_candidate, []
+    real, calls = fits.fit_candidate, []
 
     def spoiled(*arguments, **options):
         calls.append(arguments)
         candidate = real(*arguments, **options)
         return replace(candidate, faults=["state 0 is empty"]) if len(calls) == 2 else candidate
 
-    monkeypatch.setattr(runs, "fit_candidate", spoiled)
+    monkeypatch.setattr(fits, "fit_candidate", spoiled)
     outcome = run(first)
     assert outcome.refit is None
     assert outcome.detector.scaler_mean[2] == result.detector.scaler_mean[2]

@@ -3,7 +3,7 @@
 import pytest
 
 from hmm_exp.config import SelectionConfig
-from hmm_exp.experiment.select import Option, by_rule
+from hmm_exp.experiment.rule import Option, by_rule
 
 
 def options(*values: float, val=(0.0, 0.0, 0.0, 0.0), errors: float = 0.0) -> list[Option]:

@@ -32,8 +32,8 @@ from hmm_exp.judge.split import TEST, TRAIN
 from hmm_exp.judge.unscored import in_fits, in_words, why_no_gain, why_no_return
 from hmm_exp.judge.variance import variance_gains, variance_losses, variance_shapes
 from hmm_exp.market.synthetic import make_market
-from hmm_exp.monitor.expectations import expectations_of, make_expectations, observe
-from hmm_exp.monitor.monitor import watch
+from hmm_exp.monitor.expectations import Observations, expectations_of, make_expectations, observe
+from hmm_exp.monitor.monitor import monitor_bars
 
 N_BARS = 2400
 TOO_FEW = "8 returns are too few for 9 Student-t parameters"
@@ -133,9 +133,9 @@ def test_files_and_figures_of_a_run_without_scores_are_written(name, request, tm
 
 def test_a_model_without_densities_is_watched_by_its_likelihood(still):
     promise = expectations_of(still.detector)
-    assert (promise.score, promise.yardstick, promise.static) == (None, None, None)
+    assert (promise.score, promise.densities, promise.static) == (None, None, None)
     assert json.loads(json.dumps(still.detector.to_dict())) is not None
-    watched = watch(still.detector, still.prepared.source.bars)
+    watched = monitor_bars(still.detector, still.prepared.source.bars)
     assert "next-bar score" not in {finding.name for finding in watched.findings}
     assert watched.bars.empty
 
@@ -149,14 +149,14 @@ def test_a_promise_without_a_static_density_has_no_gain():
     result = run(prepare(checked(config)))
     prepared, detector = result.prepared, result.detector
     source, fitted_on = prepared.source, (prepared.split.train_start, prepared.split.train_end)
-    seen = observe(detector, None, prepared.table, source.time, source.next_return)
+    filtered = detector.filtered(prepared.table)
+    rows = Observations(prepared.table, filtered, source.time, source.next_return)
+    seen = observe(detector.params, rows)
     on_train = np.where(prepared.target_part == TRAIN, source.next_return, np.nan)
     densities = (fit_return_densities(seen.known, on_train), None)
-    promise = make_expectations(
-        detector, prepared.table, source.time, source.next_return, fitted_on, densities
-    )
-    stored = replace(detector, promise=json.loads(json.dumps(promise.to_dict())))
-    watched = watch(stored, source.bars)
+    promise = make_expectations(detector.params, rows, fitted_on, densities)
+    stored = replace(detector, expectations=json.loads(json.dumps(promise.to_dict())))
+    watched = monitor_bars(stored, source.bars)
     assert "next-bar score" in {finding.name for finding in watched.findings}
     assert "gain" not in watched.bars
     assert expectations_of(stored).static is None
@@ -182,26 +182,26 @@ def walks(walk) -> list[Walk]:
 
 def test_a_fit_of_a_walk_without_densities_leaves_its_block_unscored(walks):
     one, four = walks
-    assert one.track.unscored == {}
+    assert one.output.unscored == {}
     missing = [refit.unscored for refit in four.refits]
     assert missing[0] == {"model": TOO_FEW}
     assert missing[-1] == {}
     n = sum(map(bool, missing))
     last = [refit for refit in four.refits if refit.unscored][-1].fold
-    assert four.track.unscored == {
+    assert four.output.unscored == {
         "model": f"in {n} of {len(missing)} fits, last at "
         f"{last.split.train_end:%Y-%m-%d %H:%M}: {TOO_FEW}"
     }
-    scored = np.isfinite(four.track.scores["model"].to_numpy())
+    scored = np.isfinite(four.output.scores["model"].to_numpy())
     assert not scored[: last.stop - 1].any()
     assert scored[last.stop : -1].all()
-    assert np.isfinite(four.track.scores["static"].to_numpy()[last.end : -1]).any()
+    assert np.isfinite(four.output.scores["static"].to_numpy()[last.end : -1]).any()
 
 
 def test_among_walks_one_without_a_score_is_passed_over(walk, walks):
     config, part = walk.prepared.config.selection, walk.prepared.target_part
-    none = walks[0].track.bars.assign(model=np.nan)
-    silent = replace(walks[0], track=replace(walks[0].track, bars=none))
+    none = walks[0].output.bars.assign(model=np.nan)
+    silent = replace(walks[0], output=replace(walks[0].output, bars=none))
     for order in ([silent, walks[1]], [walks[1], silent]):
         assert select_walk(order, part, config) is walks[1]
     assert select_walk([silent], part, config) is silent

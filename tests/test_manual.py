@@ -1,11 +1,14 @@
-"""The manual: built strictly, complete, and with nothing that is fetched from elsewhere."""
+"""The manual is complete, builds strictly and fetches nothing; the texts are plain."""
 
+import ast
 import html
 import json
 import os
 import re
 import subprocess
 import sys
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,10 @@ from tests.conftest import ROOT
 SET_BY_THE_PROGRAM = {
     f"sweep.{name}" for name in ("parent_run", "n_cells", "attempt", "owner", "folder", "varied")
 }
+DIALECT = re.compile(
+    r"\b(?:said|told|speaks?|spoken|held\s+(?:to|against)|beside)\b", flags=re.IGNORECASE
+)
+MOST_DIALECT = 60
 RECORD = (ROOT / "docs" / "reference" / "record.md").read_text()
 
 
@@ -53,20 +60,20 @@ def test_the_site_fetches_nothing_from_elsewhere(site):
 
 @pytest.mark.slow
 def test_every_setting_has_its_row_with_a_line(site):
-    """A setting's line is the comment beside it in `conf/`."""
+    """A setting's line is its comment in `conf/`."""
     page = (site / "reference" / "settings.html").read_text()
     rows = dict(re.findall(r"<td><code>([\w.]+)</code></td>(.*?)</tr>", page, flags=re.DOTALL))
     assert set(rows) == set(flat(Config())) - SET_BY_THE_PROGRAM
     silent = [name for name, row in rows.items() if re.search(r"<td></td>\s*$", row)]
-    assert silent == [], "no comment in conf/ says what they are"
+    assert silent == [], "no comment in conf/ explains them"
     assert "at least 1 and at most 10000" in rows["model.n_init"]
 
 
 @pytest.mark.slow
 def test_every_command_and_every_public_name_is_in_the_reference(site):
-    said = text_of(site, "reference/commands.html")
+    page = text_of(site, "reference/commands.html")
     for name in ("hmm-train", "hmm-apply", "hmm-monitor", "hmm-promote", "hmm-report"):
-        assert f"{name} " in said
+        assert f"{name} " in page
     api = (site / "reference" / "api.html").read_text()
     for name in hmm_exp.__all__:
         anchor = "hmm_exp.figures" if name == "figures" else f"hmm_exp.{name}"
@@ -75,15 +82,28 @@ def test_every_command_and_every_public_name_is_in_the_reference(site):
 
 @pytest.mark.slow
 def test_commands_that_are_only_shown_have_the_options_they_are_shown_with(site):
-    """What cannot run here, such as a command for the crontab; the others run in test_readme."""
-    said = html.unescape(text_of(site, "reference/commands.html"))
+    """Commands that cannot run here, such as one for the crontab; test_readme runs the others."""
+    page = html.unescape(text_of(site, "reference/commands.html"))
     pages = "".join(path.read_text() for path in sorted((ROOT / "docs").glob("how-to/*.md")))
     shown = re.findall(r"^(hmm-[a-z]+) (.*)$", pages, flags=re.MULTILINE)
     assert len(shown) >= 5
     for name, words in shown:
-        part = said.partition(f"usage: {name}")[2].partition("usage: ")[0] or said
+        part = page.partition(f"usage: {name}")[2].partition("usage: ")[0] or page
         for option in re.findall(r"--[a-z-]+", words.partition(" -- ")[0]):
             assert option in part, f"{name} {words}"
+
+
+@pytest.mark.slow
+def test_every_module_has_its_line_in_the_layout(site):
+    assert "<td><code>sweep</code></td>" in (site / "reference" / "layout.html").read_text()
+    page = html.unescape(text_of(site, "reference/layout.html"))
+    for path in modules():
+        room = path.parent.relative_to(ROOT)
+        part = page.partition(f"\n{room}\N{PILCROW SIGN}")[2]
+        docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+        words = [re.findall(r"\w+", text) for text in (docstring.splitlines()[0], part)]
+        assert path.name in part, path
+        assert " ".join(words[0]) in " ".join(words[1]), path
 
 
 @pytest.mark.slow
@@ -137,3 +157,29 @@ def patterns() -> list[str]:
         return f"(?:{free.get(match[1], match[1].replace(',', '|'))})"
 
     return [re.sub(r"\{([\w,]+)\}", choice, name) for name in names]
+
+
+def modules() -> list[Path]:
+    return sorted(p for p in (ROOT / "hmm_exp").rglob("*.py") if p.name != "__init__.py")
+
+
+def test_texts_of_the_package_are_in_plain_words():
+    """A few uses are exact (a process is told to stop); most have a plainer word."""
+    found = [
+        f"{path.relative_to(ROOT)}:{line} {match[0]}"
+        for path in sorted((ROOT / "hmm_exp").rglob("*.py"))
+        for line, text in texts(path)
+        for match in DIALECT.finditer(text)
+    ]
+    assert len(found) <= MOST_DIALECT, "\n".join([f"{len(found)} dialect words", *found])
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Docstrings, string constants and comments of a module, each with its first line."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.COMMENT:
+                yield token.start[0], token.string

@@ -17,7 +17,7 @@ from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.monitor.expectations import expectations_of
-from hmm_exp.monitor.monitor import watch
+from hmm_exp.monitor.monitor import monitor_bars
 
 N_BARS = 8000
 PRICES = ["open", "high", "low", "close"]
@@ -77,17 +77,17 @@ def folder(detector, quiet, moved, tmp_path_factory):
 
 
 def test_a_run_promises_what_it_showed_out_of_sample(result, detector):
-    promise = expectations_of(detector)
+    expected = expectations_of(detector)
     metrics = result.metrics
     shown = metrics["log_lik_val"] + metrics["log_lik_test"]
     n_rows = (result.prepared.part > 0).sum()
-    assert promise.held_out
-    assert promise.n_rows == n_rows
-    assert promise.log_lik.mean == pytest.approx(shown / n_rows, rel=1e-6)
+    assert expected.held_out
+    assert expected.n_rows == n_rows
+    assert expected.log_lik.mean == pytest.approx(shown / n_rows, rel=1e-6)
     scores = result.assessment.scores
     later = scores["available_at"] > pd.Timestamp(detector.meta["train_end"])
-    assert promise.score.mean == pytest.approx(scores["model_score"][later].mean(), rel=1e-6)
-    assert promise.shares.sum() == pytest.approx(1)
+    assert expected.score.mean == pytest.approx(scores["model_score"][later].mean(), rel=1e-6)
+    assert expected.shares.sum() == pytest.approx(1)
 
 
 def test_what_is_promised_of_a_bar_depends_on_its_regime(detector):
@@ -99,15 +99,15 @@ def test_what_is_promised_of_a_bar_depends_on_its_regime(detector):
 def test_the_promise_survives_a_file(detector, tmp_path):
     detector.save(tmp_path / "detector.json")
     loaded = Detector.load(tmp_path)
-    assert loaded.promise == detector.promise
-    assert expectations_of(loaded).to_dict() == detector.promise
+    assert loaded.expectations == detector.expectations
+    assert expectations_of(loaded).to_dict() == detector.expectations
 
 
-def test_a_model_of_an_earlier_version_loads_and_says_that_it_promises_nothing(detector, quiet):
-    older = replace(detector, promise={})
+def test_a_model_of_an_earlier_version_loads_and_has_no_baseline(detector, quiet):
+    older = replace(detector, expectations={})
     assert older.filter(quiet).equals(detector.filter(quiet))
-    with pytest.raises(ModelError, match=r"no promise.*train it again"):
-        watch(older, quiet)
+    with pytest.raises(ModelError, match=r"no monitoring baseline.*train it again"):
+        monitor_bars(older, quiet)
 
 
 @pytest.mark.parametrize(
@@ -125,29 +125,29 @@ def test_a_model_of_an_earlier_version_loads_and_says_that_it_promises_nothing(d
     ],
 )
 def test_a_damaged_promise_names_the_field_and_the_rule(detector, change, message):
-    assert expectations_of(detector).to_dict() == detector.promise
+    assert expectations_of(detector).to_dict() == detector.expectations
     with pytest.raises(ModelError, match=message):
-        expectations_of(replace(detector, promise=detector.promise | change))
+        expectations_of(replace(detector, expectations=detector.expectations | change))
 
 
 @pytest.mark.parametrize("name", ["log_lik", "yardstick", "score", "shares"])
 def test_a_torn_promise_names_what_it_lacks(detector, name):
-    torn = {part: value for part, value in detector.promise.items() if part != name}
+    torn = {part: value for part, value in detector.expectations.items() if part != name}
     with pytest.raises(ModelError, match=f"promise.{name} is missing"):
-        expectations_of(replace(detector, promise=torn))
+        expectations_of(replace(detector, expectations=torn))
 
 
 @pytest.mark.parametrize("name", ["mean", "spread", "allowance", "threshold"])
 @pytest.mark.parametrize("value", [None, "1", True, 1e400])
 def test_a_damaged_chart_is_refused(detector, name, value):
-    log_lik = detector.promise["log_lik"]
+    log_lik = detector.expectations["log_lik"]
     bad = log_lik | {"chart": log_lik["chart"] | {name: value}}
     with pytest.raises(ModelError, match=f"promise.log_lik.chart.{name} is .*: must be a number"):
-        expectations_of(replace(detector, promise=detector.promise | {"log_lik": bad}))
+        expectations_of(replace(detector, expectations=detector.expectations | {"log_lik": bad}))
 
 
 def test_a_quiet_market_is_as_promised(detector, quiet):
-    watched = watch(detector, quiet)
+    watched = monitor_bars(detector, quiet)
     assert watched.alarms == []
     assert {finding.name for finding in watched.findings} == {
         "log-likelihood",
@@ -157,7 +157,7 @@ def test_a_quiet_market_is_as_promised(detector, quiet):
 
 
 def test_a_moved_market_is_an_alarm_after_it_moved(detector, moved):
-    watched = watch(detector, moved)
+    watched = monitor_bars(detector, moved)
     first = watched.alarms[0]
     assert first.alarm_at > moved.frame.index[1250]
     assert first.drift_since <= first.alarm_at
@@ -167,8 +167,8 @@ def test_a_moved_market_is_an_alarm_after_it_moved(detector, moved):
 def test_the_watch_ignores_the_future(detector, quiet, moved):
     """Both markets are one up to the middle: so is all that is said of it, bit for bit."""
     end = quiet.frame.index[1249]
-    ours, theirs = watch(detector, quiet), watch(detector, moved)
-    cut = watch(detector, replace(quiet, frame=quiet.frame.iloc[:1250]))
+    ours, theirs = monitor_bars(detector, quiet), monitor_bars(detector, moved)
+    cut = monitor_bars(detector, replace(quiet, frame=quiet.frame.iloc[:1250]))
     for frames in ((ours.rows, theirs.rows, cut.rows), (ours.bars, theirs.bars, cut.bars)):
         known = [frame[frame.index <= end] for frame in frames]
         assert len(known[0]) > 1000
@@ -177,7 +177,7 @@ def test_the_watch_ignores_the_future(detector, quiet, moved):
 
 
 def test_bars_of_the_training_are_not_judged(result, detector):
-    watched = watch(detector, result.prepared.source.bars)
+    watched = monitor_bars(detector, result.prepared.source.bars)
     end = pd.Timestamp(detector.meta["train_end"])
     assert watched.rows.index[0] == end + detector.step
     assert watched.bars.index[0] == end + detector.step
@@ -185,15 +185,15 @@ def test_bars_of_the_training_are_not_judged(result, detector):
 
 def test_since_judges_less(detector, quiet):
     since = quiet.frame.index[2000]
-    watched = watch(detector, quiet, since)
+    watched = monitor_bars(detector, quiet, since)
     assert len(watched.rows) == len(watched.bars) == 499
     assert watched.rows.index[0] > since
     with pytest.raises(DataError, match=r"no row to judge after .* the end of --since"):
-        watch(detector, quiet, quiet.frame.index[-1])
+        monitor_bars(detector, quiet, quiet.frame.index[-1])
 
 
 def test_bars_that_the_filter_settles_on_are_not_judged(detector, quiet):
-    watched = watch(detector, quiet)
+    watched = monitor_bars(detector, quiet)
     assert watched.rows.index[0] == quiet.frame.index[detector.min_history]
 
 
@@ -201,13 +201,13 @@ def test_coarser_rows_are_watched_beside_their_bars(small_config, quiet):
     from hmm_exp.config import TimeframeConfig
 
     coarse = fitted(small_config, timeframe=TimeframeConfig(name="4H", timeframes=["4H"])).detector
-    watched = watch(coarse, quiet)
+    watched = monitor_bars(coarse, quiet)
     assert len(watched.bars) == pytest.approx(4 * len(watched.rows), abs=4)
 
 
 def test_one_state_has_no_shares_to_promise(small_config, quiet):
     one = replace(small_config, model=replace(small_config.model, n_states=1))
-    watched = watch(fitted(one).detector, quiet)
+    watched = monitor_bars(fitted(one).detector, quiet)
     assert [finding.name for finding in watched.findings] == ["log-likelihood", "next-bar score"]
 
 
@@ -215,9 +215,9 @@ def test_a_quiet_market_exits_with_0(folder, capsys):
     output, figure = folder / "quiet.json", folder / "quiet.png"
     words = ["--model", str(folder), "--bars", str(folder / "quiet.csv")]
     assert main([*words, "--output", str(output), "--figure", str(figure)]) == 0
-    said = capsys.readouterr().out
-    assert said.endswith("\nas promised\n")
-    assert max(map(len, said.splitlines())) <= 114
+    shown = capsys.readouterr().out
+    assert shown.endswith("\nas expected\n")
+    assert max(map(len, shown.splitlines())) <= 114
     found = json.loads(output.read_text())
     assert found["alarm"] is False
     assert len(found["findings"]) == 5

@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from requests.exceptions import RequestException
 
 from hmm_exp import callback, owner
+from hmm_exp.commands import sweeps as sweeps_command
 from hmm_exp.registry.promotion import champion
 from hmm_exp.sweep import child
 from hmm_exp.tracking import tags
@@ -112,7 +113,7 @@ def test_a_sweep_that_is_elsewhere_is_refused_and_nothing_is_made(train_cli, wor
     assert refused.returncode == 2
     assert refused.stderr == (
         f"error: no tracking store at sqlite:///{nowhere}/mlflow.db: "
-        "run where the sweep ran, or say tracking.uri\n"
+        "run in the folder of the sweep, or use tracking.uri\n"
     )
     assert not list(nowhere.iterdir())
     client = store_of(workdir)
@@ -316,7 +317,7 @@ def sweeps(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
-def test_sweeps_are_listed_shown_and_cleaned(train_cli, workdir):
+def test_sweeps_are_listed_shown_and_cleaned(train_cli, workdir, monkeypatch, capsys):
     words = ("model.random_state=1,901", "model.n_states=2", "promote=false", *SMALL)
     train_cli(workdir, "-m", *words, PYTHONPATH=FAULTS)
     client = store_of(workdir)
@@ -324,21 +325,27 @@ def test_sweeps_are_listed_shown_and_cleaned(train_cli, workdir):
     (failed,) = [run for run in runs_of(client, "cell") if run.info.status == "FAILED"]
     listed = sweeps(workdir, "list").stdout.splitlines()
     assert re.search(rf"{sweep_id} .*FAILED\s+2\s+1\s+1\s+0\s+0", listed[1])
-    assert "RuntimeError: a fault on purpose" in sweeps(workdir, "show", "latest").stdout
-    assert f"would remove FAILED: {sweep_id}" in sweeps(workdir, "clean").stdout
+
+    def printed(*words: str) -> str:
+        sweeps_command.main(["--tracking-uri", f"sqlite:///{workdir}/mlflow.db", *words])
+        return "".join(capsys.readouterr())
+
+    monkeypatch.chdir(workdir)
+    assert "RuntimeError: a fault on purpose" in printed("show", "latest")
+    assert f"would remove FAILED: {sweep_id}" in printed("clean")
     folder = workdir / "mlruns" / failed.info.run_id
     cache = workdir / "mlruns" / "sweeps" / sweep_id / "cache"
     assert not cache.exists()  # the sweep took it away
     cache.mkdir()
     assert folder.is_dir()
     assert len(runs_of(client, "cell")) == 2
-    assert "1 runs, 1 caches; add --yes" in sweeps(workdir, "clean").stdout
-    assert "1 runs, 1 caches\n" in sweeps(workdir, "clean", "--yes").stdout
+    assert "1 runs, 1 caches; add --yes" in printed("clean")
+    assert "1 runs, 1 caches\n" in printed("clean", "--yes")
     assert not cache.exists()
     assert [run.info.status for run in runs_of(client, "cell")] == ["FINISHED"]
     assert not folder.exists()
     unknown = f"error: no sweep never in this store (sqlite:///{workdir}/mlflow.db)\n"
-    assert sweeps(workdir, "show", "never").stderr == unknown
+    assert printed("show", "never") == unknown
 
 
 @pytest.mark.parametrize("step", ["tracking.record:log_detector", "serving.mlflow_model:_save"])

@@ -1,13 +1,15 @@
-"""Pages of the manual that are made while it is built, so that they cannot go stale.
+"""Generate the pages of the manual that come from code, on each build.
 
     reference/settings.md    from the schema and from the comments in `conf/`
     reference/commands.md    from the command lines' own help
+    reference/layout.md      from the README's table of rooms and the docstring of each module
     evidence/gallery.md      from the pictures in `docs/images/gallery/`
     tutorial/notebook.md     from `docs/notebooks/quickstart.ipynb`
 
 MkDocs calls `on_files`.
 """
 
+import ast
 import base64
 import contextlib
 import io
@@ -43,9 +45,9 @@ CAPTIONS = {
     "dwell_times": "How long visits last, against the geometric law that the model assumes.",
     "next_bar_return": "What the bar *after* each state did, on train and on test.",
     "cumulative_gain": "Gain over the two baselines through time: steady, or one lucky month?",
-    "residuals": "Forecast residuals: on the diagonal and without memory where the model is right.",
-    "convergence": "Every start's climb; the more of them end together, the better.",
-    "drift": "A walk forward: what the states meant from one refit to the next.",
+    "residuals": "Forecast residuals: diagonal and without autocorrelation if the model is right.",
+    "convergence": "Log-likelihood of each EM start; the more starts end together, the better.",
+    "drift": "A walk forward: the parameters of the states at each refit.",
 }
 
 
@@ -54,6 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages: dict[str, str | bytes] = {
         "reference/settings.md": settings_page(),
         "reference/commands.md": commands_page(),
+        "reference/layout.md": layout_page(),
         "evidence/gallery.md": gallery_page(),
     }
     pages |= notebook_pages()
@@ -64,19 +67,19 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def settings_page() -> str:
     """Every setting that a user sets: type, default, range, one line."""
-    told, defaults = comments(), flat(Config()) | chosen()
+    notes, defaults = comments(), flat(Config()) | chosen()
     lines = [
         "# Settings",
         "",
-        "Given on the command line as `name=value`, or in an experiment file. A group's choice, "
+        "Set them on the command line as `name=value`, or in an experiment file. A group's choice, "
         "such as `split=walk_forward`, sets several at once; the files of all choices are below "
-        "each table. A default is that of the choice made when nothing is said. A typo, an unknown "
-        "choice or a value out of range is one line before any work starts.",
+        "each table. The defaults are those of the default choices. A typo, an unknown choice or a "
+        "value out of range stops the program with one line before any work starts.",
         "",
     ]
     for group in fields(Config):
         names = [name for name in defaults if name.partition(".")[0] == group.name]
-        rows = [setting_row(name, told[name], defaults[name]) for name in names if name in told]
+        rows = [setting_row(name, notes[name], defaults[name]) for name in names if name in notes]
         if rows:
             head = ["| setting | type | default | range | |", "|---|---|---|---|---|"]
             lines += [f"## {group.name}", "", *head, *rows, "", *choices_of(group.name)]
@@ -84,7 +87,7 @@ def settings_page() -> str:
 
 
 def comments() -> dict[str, str]:
-    """What `conf/` says beside each setting that it holds, by dotted name; "" where nothing."""
+    """The comment in `conf/` on each setting, by dotted name; "" without a comment."""
     known, found = set(flat(Config())), dict[str, str]()
     choices = sorted(conf_dir().glob("*/*.yaml"), key=lambda path: (path.stem != "default", path))
     for path in [conf_dir() / "config.yaml", *choices]:
@@ -96,7 +99,7 @@ def comments() -> dict[str, str]:
 
 
 def commented_settings(text: str, prefix: str) -> Iterator[tuple[str, str]]:
-    """Settings of one YAML file, each with its comment, or with nothing."""
+    """Settings of one YAML file, each with its comment or ""."""
     section = ""
     for line in text.splitlines():
         if match := re.match(r"( *)(\w+):([^#]*)(?:# *(.*))?$", line):
@@ -108,7 +111,7 @@ def commented_settings(text: str, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def chosen() -> dict[str, Any]:
-    """Values of the choices that are made when nothing is said."""
+    """Values of the default choices."""
     values: dict[str, Any] = {}
     for entry in yaml.safe_load((conf_dir() / "config.yaml").read_text())["defaults"]:
         if isinstance(entry, dict):
@@ -120,13 +123,13 @@ def chosen() -> dict[str, Any]:
     return values
 
 
-def setting_row(name: str, told: str, default: Any) -> str:
+def setting_row(name: str, note: str, default: Any) -> str:
     """One setting as a row of a table."""
     shown = "null" if default is None else json.dumps(default).strip('"')
     rule = RULES.get(name, "")
     if isinstance(rule, OneOf):  # the comment names them too
-        told = told.removeprefix(" | ".join(map(str, rule.options))).lstrip(":; ")
-    cells = (f"`{name}`", type_of(name), f"`{shown}`", str(rule), told)
+        note = note.removeprefix(" | ".join(map(str, rule.options))).lstrip(":; ")
+    cells = (f"`{name}`", type_of(name), f"`{shown}`", str(rule), note)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -153,7 +156,7 @@ def choices_of(group: str) -> list[str]:
 
 
 def commands_page() -> str:
-    """What every command says of itself."""
+    """The help text of every command."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     lines = [
         "# Commands",
@@ -171,32 +174,70 @@ def commands_page() -> str:
 
 
 def help_of(module: str, function: str) -> str:
-    """What a command prints for --help."""
+    """The text that a command prints for --help."""
     if module == "hmm_exp.train":
         return help_text()
-    said = io.StringIO()
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
+    printed = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(printed):
         getattr(import_module(module), function)(["--help"])
-    return said.getvalue()
+    return printed.getvalue()
+
+
+def layout_page() -> str:
+    """The rooms of the package, and one line for each module."""
+    rooms = re.findall(r"^\|(?: room \||---| `).*", (ROOT / "README.md").read_text(), re.MULTILINE)
+    names = re.findall(r"^\| `(\w+)`", "\n".join(rooms), re.MULTILINE)
+    lines = [
+        "# Layout of the code",
+        "",
+        "The package is built in floors, from the bottom to the top of this table. A room imports "
+        "only from floors below its own.",
+        "",
+        *rooms,
+        "",
+        "Each line below is the first paragraph of the module's docstring.",
+        "",
+    ]
+    package = ROOT / "hmm_exp"
+    folders = [folder for name in names for folder in folders_of(package / name)]
+    for folder in [package, *folders, ROOT / "scripts", ROOT / "benchmarks"]:
+        files = [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
+        if files:
+            rows = [f"| `{path.name}` | {summary(path)} |" for path in files]
+            lines += [f"## {folder.relative_to(ROOT)}", "", "| file | |", "|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
+def folders_of(room: Path) -> list[Path]:
+    """A room's folder and those in it; nothing for a room of one file."""
+    return (
+        [room, *sorted(path.parent for path in room.glob("*/__init__.py"))] if room.is_dir() else []
+    )
+
+
+def summary(path: Path) -> str:
+    """First paragraph of a module's docstring, in one line."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return " ".join(text.partition("\n\n")[0].split()).replace("|", "\\|")
 
 
 def gallery_page() -> str:
-    """Every picture with what to look for."""
+    """Every picture with its caption."""
     lines = [
         "# Gallery",
         "",
-        "Figures as the program makes them: the winner of the [first sweep](../tutorial/"
-        "first-sweep.md) on the synthetic market, the figures of that sweep, `drift` from a walk "
-        "forward, and `criteria` from a run with `model.state_grid` and `selection=cv`. `make "
-        "gallery` makes them anew. A regime has one colour everywhere, light blue when calm to "
-        "dark red when turbulent; grey and ink are for all that is no regime.",
+        "These figures come from the winner of the [first sweep](../tutorial/first-sweep.md) on "
+        "the synthetic market and from the sweep itself. `drift` comes from a walk forward, and "
+        "`criteria` from a run with `model.state_grid` and `selection=cv`. `make gallery` renews "
+        "them. A regime has the same colour in every figure, from light blue (calm) to dark red "
+        "(turbulent); everything else is grey or black.",
         "",
     ]
     names = [path.stem for path in GALLERY.glob("*.png")]
     order = [name for name in CAPTIONS if name in names]
     for name in order + sorted(set(names) - set(order)):
-        title, told = name.replace("_", " "), CAPTIONS.get(name, "")
-        lines += [f"## {title}", "", told, "", f"![{title}](../images/gallery/{name}.png)", ""]
+        title, caption = name.replace("_", " "), CAPTIONS.get(name, "")
+        lines += [f"## {title}", "", caption, "", f"![{title}](../images/gallery/{name}.png)", ""]
     return "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
 """Make every picture of the manual: python docs/tools/make_gallery.py
 
-Runs the sweep of the tutorial, a walk forward and a grid inside one run, in a folder of their own,
-takes the figures they recorded, draws one more, filtered beside smoothed probabilities, and runs
-the notebook on the sweep's winner.
+Runs the sweep of the tutorial, a walk forward and a grid inside one run in a temporary folder.
+Copies their figures, draws filtered and smoothed probabilities in one figure, and runs the notebook
+on the sweep's winner.
 """
 
 import os
@@ -33,7 +33,7 @@ BARS_SHOWN = 144
 
 
 def main() -> None:
-    """Make the pictures anew; those that no run makes any more are gone."""
+    """Make all pictures, and remove those that no run makes any more."""
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / "gallery"
         fresh.mkdir()
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def train(folder: str, words: str) -> None:
-    """Run the program with some words in a folder."""
+    """Run `hmm_exp.train` with these words in a folder."""
     command = [sys.executable, "-m", "hmm_exp.train", *words.split()]
     subprocess.run(command, cwd=folder, check=True)
 
@@ -72,7 +72,7 @@ def take(client: MlflowClient, run_id: str, to: Path, only: tuple[str, ...] = ()
 
 
 def run_notebook(folder: str) -> None:
-    """Run the notebook in a folder and keep its outputs, without what is about the machine."""
+    """Run the notebook in a folder and keep the outputs that name no machine."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, resources={"metadata": {"path": folder}}, timeout=300).execute()
     for cell in notebook.cells:
@@ -83,13 +83,13 @@ def run_notebook(folder: str) -> None:
 
 
 def store_small(path: Path) -> None:
-    """Pack a picture as tightly as PNG allows; no pixel changes."""
+    """Compress a PNG file without loss."""
     with Image.open(path) as picture:
         picture.convert("RGB").save(path, optimize=True)
 
 
 def filtered_and_smoothed(detector: hmm_exp.Detector, bars: hmm_exp.Bars) -> Figure:
-    """Two answers about the same bars, around the time where they differ most."""
+    """Filtered and smoothed probabilities of the same bars, where they differ most."""
     table = detector.observe(bars)
     live, later = detector.filtered(table).probs[:, -1], detector.smoothed(table).probs[:, -1]
     differs = np.convolve(np.abs(live - later), np.ones(24), mode="same")
@@ -98,9 +98,9 @@ def filtered_and_smoothed(detector: hmm_exp.Detector, bars: hmm_exp.Bars) -> Fig
     time = table.available_at.as_unit("ns").asi8[window]
     label = detector.labels[-1]
     figure = style.new_figure(
-        f"Hindsight sees {label} begin and end hours before anyone could",
-        f"probability of {label} · {BARS_SHOWN} bars of the synthetic market · filtered uses bars "
-        f"up to each time, smoothed all later ones too",
+        f"Smoothed probabilities see {label} begin and end hours before filtered ones",
+        f"probability of {label} · {BARS_SHOWN} bars of the synthetic market · filtered: bars up "
+        f"to each time, smoothed: all bars",
         height=360,
     )
     axes = style.add_axes(figure, xlabel="UTC", ylabel="probability")

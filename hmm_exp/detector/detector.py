@@ -12,7 +12,7 @@ distribution: the fitted `startprob` belongs to the first training bar and means
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,12 +69,12 @@ class Detector(StreamModel):
         Base bars an answer needs: feature warm-up plus burn-in of the filter.
     meta
         Where it comes from: fingerprint, train end and the like. Never used in computing.
-    promise
-        What its run lets expect of later bars, for `hmm_exp.monitor`; empty in older models.
+    expectations
+        Baseline for `hmm_exp.monitor`, see `monitor.expectations`; empty in older models.
     """
 
     meta: dict[str, Any] = field(default_factory=dict)
-    promise: dict[str, Any] = field(default_factory=dict)
+    expectations: dict[str, Any] = field(default_factory=dict)
 
     @property
     def n_states(self) -> int:
@@ -205,7 +205,7 @@ class Detector(StreamModel):
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON-ready values; floats keep every bit."""
         parts = super().to_dict()
-        return {"format": FORMAT, **parts, "meta": self.meta, "promise": self.promise}
+        return {"format": FORMAT, **parts, "meta": self.meta, "promise": self.expectations}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Detector":
@@ -214,9 +214,9 @@ class Detector(StreamModel):
         form = format_of(values, DETECTOR)
         names = [*part_names(form), "format", "meta"]
         stored.only([*names, "promise"] if form > 1 else names, optional=["promise"])
-        promise = stored.plain("promise") if "promise" in stored else {}
-        _check_meta(stored.part("meta"), needs_end=bool(promise))
-        return cls(**read_parts(stored, form), meta=stored.plain("meta"), promise=promise)
+        expectations = stored.plain("promise") if "promise" in stored else {}
+        _check_meta(stored.part("meta"), needs_end=bool(expectations))
+        return cls(**read_parts(stored, form), meta=stored.plain("meta"), expectations=expectations)
 
     def save(self, path: "str | Path") -> None:
         """Write the detector as JSON with a digest, whole or not at all."""
@@ -236,10 +236,6 @@ class Detector(StreamModel):
             return read_document(source, DETECTOR, cls.from_dict)
         except OtherFileError as error:
             raise ModelError(f"{error}; {where_instead(source)}") from None
-
-    def with_meta(self, **meta: Any) -> "Detector":
-        """Give a copy with more said about where it comes from."""
-        return replace(self, meta=self.meta | meta)
 
     def _accepted(self, bars: "Bars | pd.DataFrame") -> Bars:
         if isinstance(bars, pd.DataFrame):
@@ -325,7 +321,7 @@ def named(columns: Sequence[str], most: int = 3) -> str:
 
 
 def _check_meta(meta: Fields, needs_end: bool) -> None:
-    """Refuse what cannot be where a model comes from; a promise begins where training ended."""
+    """Refuse what cannot be where a model comes from; the monitor starts where training ended."""
     if "fingerprint" in meta:
         meta.text("fingerprint")
     if "refit" in meta:

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from matplotlib.figure import Figure
 
-from hmm_exp import figures
 from hmm_exp.config import flat
 from hmm_exp.experiment.result import RunResult
-from hmm_exp.experiment.walk import Walk, drift_table, refit_table, walk_dwell, walk_means
-from hmm_exp.figures.judged import cumulative_gain, residuals
-from hmm_exp.hmm.states import labels
+from hmm_exp.experiment.source import SCORES_FILE
+from hmm_exp.experiment.walk import Walk, drift_table, refit_table
 from hmm_exp.judge.residuals import residual_shapes
-from hmm_exp.judge.split import BEFORE, SPLIT_NAMES, TRAIN, WalkForward
-
-SCORES_FILE = "scores.parquet"
+from hmm_exp.judge.split import SPLIT_NAMES, WalkForward
 
 
 def write_artifacts(result: RunResult, folder: Path) -> float:
@@ -51,9 +45,12 @@ def write_artifacts(result: RunResult, folder: Path) -> float:
         write_csv(residual_shapes(result.assessment.residuals), folder / "residuals.csv")
     started = time.perf_counter()
     if result.config.tracking.figures:
+        from hmm_exp.experiment.plots import run_figures  # matplotlib only when it draws
+        from hmm_exp.figures import save
+
         (folder / "plots").mkdir()
         for name, figure in run_figures(result):
-            figures.save(figure, folder / "plots" / f"{name}.png")
+            save(figure, folder / "plots" / f"{name}.png")
     return time.perf_counter() - started
 
 
@@ -88,150 +85,6 @@ def _write_walk(result: RunResult, walk: Walk, folder: Path) -> None:
     assert isinstance(split, WalkForward)
     write_csv(refit_table(walk, split), folder / "refits.csv")
     write_csv(drift_table(walk, result.prepared.recipe.columns), folder / "drift.csv")
-
-
-def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
-    """Every figure of a run by name, one at a time so that only one is in memory."""
-    subject = _subject(result)
-    yield from _timelines(result, subject)
-    summary = result.assessment.summary
-    timeframe = result.prepared.recipe.grid
-    yield (
-        "transition_matrix",
-        figures.transition_matrix(summary.transmat, summary.labels, bar=timeframe, subject=subject),
-    )
-    params = result.chosen.params
-    spread = np.sqrt(np.diagonal(params.full_covars(), axis1=1, axis2=2))
-    yield (
-        "state_means",
-        figures.state_means(params.means, spread, summary.columns, summary.labels, subject=subject),
-    )
-    yield (
-        "dwell_times",
-        figures.dwell_times(
-            summary.states, summary.transmat, summary.labels, steps=summary.steps, subject=subject
-        ),
-    )
-    yield (
-        "criteria",
-        figures.criteria(result.selection, chosen=result.n_states, subject=subject),
-    )
-    if result.walk is not None:
-        yield "drift", _drift(result, result.walk, subject)
-    starts = [start for start in result.chosen.fit.starts if len(start.history)]
-    histories, polished = [s.history for s in starts], [s.polished for s in starts]
-    yield "convergence", figures.convergence(histories, polished=polished, subject=subject)
-    if result.assessment.residuals:
-        yield "residuals", residuals(result.assessment.residuals, subject=subject)
-    if gains := _gains(result):
-        yield "cumulative_gain", _cumulative_gain(result, gains, subject)
-    if result.assessment.next_bar:
-        yield (
-            "next_bar_return",
-            figures.next_bar_return(_next_bar_rows(result), summary.labels, subject=subject),
-        )
-
-
-def _gains(result: RunResult) -> dict[str, np.ndarray]:
-    """Gain of every bar over each baseline that can be measured, nats; the last bar has none."""
-    scores = result.assessment.scores
-    if scores is None:
-        return {}
-    names = {"static": "static_score", "EWMA": "ewma_score"}
-    gains = {name: scores["model_score"] - scores[column] for name, column in names.items()}
-    return {name: gain.to_numpy()[:-1] for name, gain in gains.items() if gain.notna().any()}
-
-
-def _cumulative_gain(result: RunResult, gains: dict[str, np.ndarray], subject: str) -> Figure:
-    """Gains by the time of the bar whose return was forecast."""
-    judged = result.prepared.target_part[:-1] >= TRAIN  # nothing was fitted on what is before
-    scored = np.isfinite(np.stack([*gains.values()])).any(axis=0)
-    judged &= np.arange(len(scored)) >= scored.argmax()  # a walk is silent at first
-    starts = {name: at for name, at in _split_starts(result).items() if name != SPLIT_NAMES[BEFORE]}
-    return cumulative_gain(
-        result.prepared.source.time.as_unit("ns").asi8[1:][judged],
-        {name: gain[judged] for name, gain in gains.items()},
-        splits=starts,
-        subject=subject,
-    )
-
-
-def _timelines(result: RunResult, subject: str) -> Iterator[tuple[str, Figure]]:
-    prepared, assessment = result.prepared, result.assessment
-    names = assessment.summary.labels
-    splits = _split_starts(result)
-    bars = prepared.source.bars
-    if bars is not None:
-        known = prepared.row_of_bar >= 0
-        states = np.where(known, assessment.states[prepared.row_of_bar], -1)
-        close = bars.frame["close"].to_numpy()
-        yield (
-            "price",
-            figures.price(bars.time, close, states, names, splits=splits, subject=subject),
-        )
-        if bars.states is not None:
-            yield (
-                "recovered",
-                figures.recovered(
-                    bars.time,
-                    bars.states,
-                    states,
-                    names,
-                    planted_labels=planted_labels(bars.states),
-                    subject=subject,
-                ),
-            )
-    time = prepared.table.available_at.as_unit("ns").asi8
-    yield (
-        "probabilities",
-        figures.probabilities(time, assessment.probs, names, splits=splits, subject=subject),
-    )
-
-
-def _drift(result: RunResult, walk: Walk, subject: str) -> Figure:
-    summary = result.assessment.summary
-    return figures.drift(
-        np.array([refit.fold.split.train_end.value for refit in walk.refits]),
-        walk_means(walk),
-        walk_dwell(walk),
-        summary.columns,
-        summary.labels,
-        agreement=np.array([r.agreement.share if r.agreement else np.nan for r in walk.refits]),
-        refused=np.array([bool(refit.refused) for refit in walk.refits]),
-        bar=result.prepared.recipe.grid,
-        subject=subject,
-    )
-
-
-def planted_labels(states: np.ndarray) -> tuple[str, ...]:
-    """Names of the planted regimes of a synthetic market."""
-    return labels(int(states.max()) + 1)
-
-
-def _subject(result: RunResult) -> str:
-    config, prepared = result.config, result.prepared
-    name = prepared.source.name
-    return f"{name} {prepared.timeframe} {config.features.name} {config.covariance.type}"
-
-
-def _split_starts(result: RunResult) -> dict[str, int]:
-    """First instant of every part that has rows, in nanoseconds."""
-    prepared = result.prepared
-    time = prepared.table.available_at.as_unit("ns").asi8
-    return {
-        SPLIT_NAMES[part]: int(time[(prepared.part == part).argmax()])
-        for part in np.unique(prepared.part)
-    }
-
-
-def _next_bar_rows(result: RunResult) -> pd.DataFrame:
-    """The per-state tables of train and test under each other."""
-    parts = [
-        table.reset_index().assign(split=split)
-        for split, table in result.assessment.next_bar.items()
-        if table["n"].sum()
-    ]
-    return pd.concat(parts, ignore_index=True)
 
 
 def _arrow(frame: pd.DataFrame) -> pa.Table:

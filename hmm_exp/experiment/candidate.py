@@ -14,6 +14,7 @@ from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.fit import Fit, Search, fit, fit_larger
 from hmm_exp.hmm.health import HealthLimits, condition_numbers, hard_faults
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.hmm.states import posterior_spread, volatility_order
 from hmm_exp.judge.split import TEST, VAL
 from hmm_exp.market.bars import timeframe_step
@@ -38,8 +39,10 @@ class Candidate:
         Smoothed share of every state on train, shape (K,).
     faults
         Hard faults in words; an empty list makes the candidate eligible.
+    posterior
+        State probabilities of every row of the table; None where they are no longer needed.
     note
-        What is odd about the fit beside that, in words.
+        A remark about the fit, in words.
     """
 
     fit: Fit
@@ -49,6 +52,7 @@ class Candidate:
     occupancy: np.ndarray
     max_condition_number: float
     faults: list[str]
+    posterior: Posterior | None
     note: str | None = None
 
     @property
@@ -144,12 +148,13 @@ def _measure(
     prepared: Prepared, fitted: Fit, rows: np.ndarray, note: str | None = None
 ) -> Candidate:
     params = fitted.params
-    density = log_density(params, prepared.X)
+    posterior = Posterior(params, prepared.X, prepared.table.steps)
     steps = train_steps(prepared.table.steps, rows)
     observed = ~np.isnan(prepared.X).any(axis=1)
     n_rows = {name: int((mask & observed).sum()) for name, mask in _parts(prepared, rows).items()}
-    smoothed = inference.smooth(params.startprob, params.transmat, density[rows], steps)
-    entropy = inference.path_entropy(params.startprob, params.transmat, density[rows], steps)
+    on_train = inference.filter(params.startprob, params.transmat, posterior.density[rows], steps)
+    smoothed = inference.smooth_filtered(on_train, params.transmat, steps)
+    entropy = inference.entropy_filtered(on_train, params.transmat, steps)
     occupancy = smoothed.probs[observed[rows]].mean(axis=0)
     limits = HealthLimits(
         min_occupancy=prepared.config.selection.min_occupancy,
@@ -157,7 +162,7 @@ def _measure(
     )
     return Candidate(
         fit=fitted,
-        log_lik={"train": smoothed.log_lik} | _conditional(prepared, params, density, n_rows),
+        log_lik={"train": smoothed.log_lik} | _conditional(prepared, posterior, n_rows),
         n_rows=n_rows,
         criteria=criteria(smoothed.log_lik, params.n_parameters(), n_rows["train"], entropy),
         occupancy=occupancy,
@@ -171,6 +176,7 @@ def _measure(
             covar_floor=fitted.covar_floor,
             features=prepared.recipe.columns,
         ),
+        posterior=posterior,
         note=note,
     )
 
@@ -180,16 +186,15 @@ def _parts(prepared: Prepared, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _conditional(
-    prepared: Prepared, params: GaussianParams, density: np.ndarray, n_rows: dict[str, int]
+    prepared: Prepared, posterior: Posterior, n_rows: dict[str, int]
 ) -> dict[str, float]:
-    """Likelihood of validation and test while the filter runs on from train."""
+    """Log-likelihood of validation and test, the filter running on from train."""
     try:
-        stationary = params.stationary()
+        log_lik = posterior.filtered.log_lik
     except FitError:
         return {}
-    filtered = inference.filter(stationary, params.transmat, density, prepared.table.steps)
     return {
-        name: float(filtered.log_lik[prepared.part == part].sum())
+        name: float(log_lik[prepared.part == part].sum())
         for name, part in (("val", VAL), ("test", TEST))
         if n_rows[name]
     }

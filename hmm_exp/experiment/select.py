@@ -1,14 +1,14 @@
 """Choosing the number of states inside one run, on train and validation only."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from hmm_exp.config import SelectionConfig
 from hmm_exp.experiment.candidate import Candidate
+from hmm_exp.experiment.rule import Option, by_rule
 from hmm_exp.experiment.walk import Walk
 from hmm_exp.judge.return_forecasts import summarise
 from hmm_exp.judge.split import VAL
@@ -35,7 +35,7 @@ def select(
 
 
 def select_walk(walks: Sequence[Walk], target_part: np.ndarray, config: SelectionConfig) -> Walk:
-    """Highest out-of-sample yardstick on validation bars, among walks that end in a healthy model.
+    """Highest out-of-sample score on validation bars, among walks that end in a healthy model.
 
     A walk without a score is passed over; when none has one, the highest out-of-sample likelihood
     of the validation rows decides.
@@ -50,9 +50,9 @@ def select_walk(walks: Sequence[Walk], target_part: np.ndarray, config: Selectio
 
 def validation_scores(walk: Walk, target_part: np.ndarray) -> dict[str, float]:
     """Yardstick of the walk's validation bars, all of them out of sample; empty without returns."""
-    if walk.track.scores is None:
+    if walk.output.scores is None:
         return {}
-    return summarise(walk.track.scores, target_part, parts=(VAL,))
+    return summarise(walk.output.scores, target_part, parts=(VAL,))
 
 
 def selection_table(
@@ -78,59 +78,3 @@ def selection_table(
             }
         )
     return pd.DataFrame(rows)
-
-
-@dataclass(frozen=True)
-class Option:
-    """A fit as a rule sees it: free parameters, criteria on train, validation log-likelihood."""
-
-    n_params: float
-    criteria: Mapping[str, float]
-    log_lik_val: float
-
-
-def by_rule(options: Sequence[Option], config: SelectionConfig, null: float | None = None) -> int:
-    """Place of the option that `config.rule` takes on the criterion `config.within`.
-
-    lowest
-        The lowest criterion; of those less than `config.near_tie` above it, the one with the
-        highest validation log-likelihood.
-    one_se
-        The fewest parameters with a cross-validated deviance within one error of the lowest
-        (Breiman, Friedman, Olshen & Stone 1984, section 3.4.3).
-    elbow
-        The last before one that brings less than `config.elbow` of all there is to gain.
-
-    Parameters
-    ----------
-    null
-        The criterion of one state, from which the elbow rule measures what there is to gain; that
-        of the smallest option when left out.
-    """
-    order = sorted(range(len(options)), key=lambda i: options[i].n_params)
-    pool = [options[i] for i in order]
-    values = [option.criteria[config.within] for option in pool]
-    match config.rule:
-        case "one_se":
-            return order[_within_one_error(pool)]
-        case "elbow":
-            return order[_elbow(values, values[0] if null is None else null, config.elbow)]
-        case _:
-            limit = min(values) + config.near_tie
-            best = int(np.argmin(values))
-            near = [i for i in range(len(pool)) if i == best or values[i] < limit]
-            return order[max(near, key=lambda i: pool[i].log_lik_val)]
-
-
-def _within_one_error(pool: Sequence[Option]) -> int:
-    best = min(pool, key=lambda option: option.criteria["cv"])
-    limit = best.criteria["cv"] + best.criteria["cv_error"]
-    return next(i for i, option in enumerate(pool) if option.criteria["cv"] <= limit)
-
-
-def _elbow(values: Sequence[float], null: float, share: float) -> int:
-    available = null - min(values)
-    for i in range(1, len(values)):
-        if values[i - 1] - values[i] < share * available:
-            return i - 1
-    return len(values) - 1

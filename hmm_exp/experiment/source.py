@@ -27,6 +27,8 @@ from hmm_exp.market.load import read_bars, read_features
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
 
+SCORES_FILE = "scores.parquet"  # of a run: the log scores of every base bar
+
 
 @dataclass(frozen=True)
 class Source:

@@ -1,12 +1,12 @@
-"""A walk forward: fits one after the other, each from its past alone, judged on the bars after it.
+"""Walk forward: refit on the past at every fold and judge each model on the bars after it.
 
     walks, errors = walk_forward(prepare(config))     # one walk per number of states
-    walks[0].track.scores, walks[0].refits[-1].agreement
+    walks[0].output.scores, walks[0].refits[-1].agreement
 
-At every fold features are scaled, states ordered, and the densities of the next return fitted anew,
-with the bars of the fold's past. The new model filters its past again before it speaks: old
-probabilities mean nothing under new parameters. A fit that fails or has a hard fault is refused,
-and the model before it goes on, as it would in use.
+Every fold scales the features, orders the states and fits the densities of the next return anew,
+from the bars of its past. The new model filters its past again first: old probabilities mean
+nothing under new parameters. A fit that fails or has a hard fault is refused, and the model before
+it stays in force, as it would in use.
 """
 
 from collections.abc import Callable
@@ -28,6 +28,7 @@ from hmm_exp.experiment.assess import (
 from hmm_exp.experiment.candidate import Candidate, fit_candidate
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.hmm.states import Agreement, agreement
 from hmm_exp.judge.return_forecasts import Baselines, per_bar
 from hmm_exp.judge.split import SPLIT_NAMES, TEST, TRAIN, VAL, Fold, WalkForward
@@ -39,19 +40,19 @@ _SLACK = 1e-3  # weight of the even chain in a warm start: a way that has closed
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """What happened at one fold.
+    """One fold: the model in force and how it came about.
 
     Attributes
     ----------
     candidate, scaler
         The model from here on, and the scaler of its features.
     refused
-        Why the new fit was not used and the model before goes on; empty when it was.
+        Reasons why the new fit is not used and the model before stays; empty when it is used.
     agreement
-        Labels of the model before against those of the new one, on the new one's train rows;
-        None for the first fit and after a refusal.
+        Agreement of the labels of both models on the new one's train rows; None for the first fit
+        and after a refusal.
     unscored
-        Why scores of the fold's block are missing.
+        Reasons for missing scores of the fold's block.
     """
 
     fold: Fold
@@ -64,16 +65,16 @@ class Refit:
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """All fits of one number of states, and what they said out of sample.
+    """All fits of one number of states, and their output out of sample.
 
     Attributes
     ----------
     refits
-        In time order, one per fold.
-    track
-        Of all rows and bars; nothing was said before the first block.
+        One per fold, in time order.
+    output
+        Output for all rows and bars; NaN before the first block.
     refit_of_row
-        Fold that speaks for every row, shape (T,); -1 before the first block.
+        Fold whose model answers for every row, shape (T,); -1 before the first block.
     candidate
         The last model. Its `val` and `test` likelihoods are those of the whole walk, of features
         scaled as by the first fit.
@@ -82,7 +83,7 @@ class Walk:
     """
 
     refits: list[Refit]
-    track: ModelOutput
+    output: ModelOutput
     refit_of_row: np.ndarray
     candidate: Candidate
     fitted: Prepared
@@ -103,12 +104,12 @@ def walk_forward(
     list of Walk
         By rising number of states.
     list of str
-        Why a number of states is not among them.
+        Reasons why a number of states is missing.
 
     Raises
     ------
     FitError
-        When no walk comes to its end.
+        When no walk reaches its end.
     """
     assert isinstance(prepared.split, WalkForward)
     folds = prepared.split.folds
@@ -134,8 +135,8 @@ def carried(
 ) -> GaussianParams:
     """Parameters of a fit as the start of the next one, in the units of its scaler.
 
-    Exact but for spherical covariances, which other units stretch. The initial distribution starts
-    even, and all transitions a little more even than they were: EM never leaves a zero.
+    Exact except for spherical covariances, which other units stretch. The initial distribution is
+    uniform, and the transitions move a little towards uniform: EM never leaves a zero.
     """
     factor = before.scale_ / after.scale_
     stretch = {
@@ -155,13 +156,14 @@ def carried(
 
 
 class _Walker:
-    """One number of states on its way: the model in force, and what was said so far."""
+    """One number of states under way: the model in force, and the output so far."""
 
     def __init__(self, prepared: Prepared, n_states: int) -> None:
         n_rows, n_bars = len(prepared.table), len(prepared.row_of_bar)
         self.prepared, self.n_states = prepared, n_states
         self.refits: list[Refit] = []
-        self.fitted = prepared
+        self.fitted = prepared  # of the last model, as is the next
+        self.posterior: Posterior | None = None
         self.states = np.full(n_rows, -1)  # of the model in force
         self.refit_of_row = np.full(n_rows, -1)
         self.probs = np.full((n_rows, n_states), np.nan)
@@ -172,40 +174,42 @@ class _Walker:
         self.bars = np.full((n_bars, len(BAR_COLUMNS)), np.nan)
 
     def step(self, fold: Fold, known: Prepared, baselines: Baselines | None) -> None:
-        """Fit at a fold, or go on with the model before, and speak for its block."""
+        """Fit at a fold, or keep the model before, and take over the output of its block."""
         before = self.refits[-1] if self.refits else None
-        candidate, track, refused = self._attempt(known, baselines, before)
+        candidate, output, refused = self._attempt(known, baselines, before)
         agreed = None
-        if track is None:
+        if output is None:
             assert before is not None
             known = known.scaled_by(before.scaler)
             candidate = before.candidate
-            track = model_output(known, candidate.params, baselines)
+            posterior = Posterior(candidate.params, known.X, known.table.steps)
+            output = model_output(known, posterior, baselines)
         else:
-            agreed = self._agreement(fold, known, track) if before else None
-            self.fitted = known
-        assert candidate is not None
-        self.refits.append(Refit(fold, candidate, known.scaler, refused, agreed, track.unscored))
-        self._speak(fold, known, track)
+            assert candidate is not None
+            agreed = self._agreement(fold, known, output) if before else None
+            self.fitted, self.posterior = known, candidate.posterior
+            candidate = replace(candidate, posterior=None)
+        self.refits.append(Refit(fold, candidate, known.scaler, refused, agreed, output.unscored))
+        self._take_over(fold, known, output)
 
     def walk(self) -> Walk:
-        """What has come together."""
-        said = self.prepared.source.next_return is not None
-        track = ModelOutput(
+        """The walk so far."""
+        has_returns = self.prepared.source.next_return is not None
+        output = ModelOutput(
             probs=self.probs,
             log_lik=self.log_lik,
             smoothed=self.smoothed,
             bar_probs=self.bar_probs,
             residuals=self.residuals,
-            bars=pd.DataFrame(self.bars, columns=BAR_COLUMNS) if said else None,
+            bars=pd.DataFrame(self.bars, columns=BAR_COLUMNS) if has_returns else None,
             unscored=self._unscored(),
         )
-        return Walk(self.refits, track, self.refit_of_row, self._candidate(), self.fitted)
+        return Walk(self.refits, output, self.refit_of_row, self._candidate(), self.fitted)
 
     def _attempt(
         self, known: Prepared, baselines: Baselines | None, before: Refit | None
     ) -> tuple[Candidate | None, ModelOutput | None, list[str]]:
-        """Give the new fit with what it says; or nothing, and why the model before goes on."""
+        """The new fit and its output; or None twice, and why the model before stays."""
         start = None
         if before and self.prepared.config.split.warm:
             start = carried(before.candidate.params, before.scaler, known.scaler)
@@ -213,46 +217,47 @@ class _Walker:
             candidate = fit_candidate(known, self.n_states, initial=start)
             if before and candidate.faults and not before.candidate.faults:
                 return None, None, candidate.faults
-            return candidate, model_output(known, candidate.params, baselines), []
+            assert candidate.posterior is not None
+            return candidate, model_output(known, candidate.posterior, baselines), []
         except FitError as error:
             if before is None:
                 raise
             return None, None, [str(error)]
 
-    def _agreement(self, fold: Fold, known: Prepared, track: ModelOutput) -> Agreement | None:
-        """Compare the labels of both models on the rows that the new one learned from."""
+    def _agreement(self, fold: Fold, known: Prepared, output: ModelOutput) -> Agreement | None:
+        """Agreement of both models' labels on the train rows of the new one."""
         rows = fold.rows(self.prepared.table.available_at)
         train = known.part == TRAIN
-        now = most_probable(track.probs)
+        now = most_probable(output.probs)
         return agreement(self.states[rows][train], now[train], self.n_states, self.n_states)
 
-    def _speak(self, fold: Fold, known: Prepared, track: ModelOutput) -> None:
-        """Take over what a model says of its block, and of the return that leads into it."""
+    def _take_over(self, fold: Fold, known: Prepared, output: ModelOutput) -> None:
+        """Keep a model's output for its block, and for the return that leads into it."""
         rows = fold.rows(self.prepared.table.available_at)
         self.states[:] = -1
-        self.states[rows] = most_probable(track.probs)
+        self.states[rows] = most_probable(output.probs)
         inside = known.part == VAL
         block = np.flatnonzero(inside) + rows.start
         units = np.log(self.prepared.scaler.scale_ / known.scaler.scale_).sum()
         self.refit_of_row[block] = fold.number
-        self.probs[block] = track.probs[inside]
-        self.smoothed[block] = track.smoothed[inside]
-        self.residuals[block] = track.residuals[inside]
-        self.log_lik[block] = track.log_lik[inside] + units
+        self.probs[block] = output.probs[inside]
+        self.smoothed[block] = output.smoothed[inside]
+        self.residuals[block] = output.residuals[inside]
+        self.log_lik[block] = output.log_lik[inside] + units
         bars, local = slice(fold.end - 1, fold.stop), slice(fold.end - 1 - fold.first, None)
-        self.bar_probs[bars] = track.bar_probs[local]
-        if track.bars is not None:
-            self.bars[bars] = track.bars.to_numpy()[local]
+        self.bar_probs[bars] = output.bar_probs[local]
+        if output.bars is not None:
+            self.bars[bars] = output.bars.to_numpy()[local]
 
     def _unscored(self) -> Unscored:
-        """Why scores of the whole walk are missing."""
+        """Reasons for missing scores of the whole walk."""
         return in_fits(
             [(f"{r.fold.split.train_end:%Y-%m-%d %H:%M}", r.unscored) for r in self.refits]
         )
 
     def _candidate(self) -> Candidate:
-        """The last model with the likelihoods of the walk in place of its own."""
-        last = self.refits[-1].candidate
+        """The last model, its likelihoods out of sample replaced by those of the walk."""
+        last = replace(self.refits[-1].candidate, posterior=self.posterior)
         observed = ~np.isnan(self.prepared.X).any(axis=1) & np.isfinite(self.log_lik)
         log_lik, n_rows = {"train": last.log_lik["train"]}, {"train": last.n_rows["train"]}
         for part in (VAL, TEST):
@@ -264,13 +269,13 @@ class _Walker:
 
 
 def refit_table(walk: Walk, split: WalkForward) -> pd.DataFrame:
-    """One row per fold: its bars, its fit, its labels against the fit before, its block's worth.
+    """One row per fold: its bars, its fit, its labels and the fit's before, its block's scores.
 
     `label_agreement` is the share of common rows that both models call the same under the best
-    match of their states, `label_margin` by how much the next best match falls behind, `same_label`
-    the share with no state renamed. `return_score, return_gain, ewma_gain` are means over the
-    block in nats per bar. `refused` says why the model before went on, `unscored` why scores of
-    the block are missing.
+    match of their states, `label_margin` its distance to the next best match, `same_label` the
+    share with no state renamed. `return_score, return_gain, ewma_gain` are means over the block in
+    nats per bar. `refused` holds the reasons why the model before stayed in force, `unscored` those
+    for missing scores of the block.
     """
     rows = [_fit_row(refit) | _block_row(walk, refit) for refit in walk.refits]
     return pd.concat([split.table(), pd.DataFrame(rows)], axis=1)
@@ -352,8 +357,8 @@ def _fit_row(refit: Refit) -> dict[str, Any]:
 
 
 def _block_row(walk: Walk, refit: Refit) -> dict[str, float]:
-    if walk.track.scores is None:
+    if walk.output.scores is None:
         return {}
-    block = walk.track.scores.iloc[refit.fold.end - 1 : refit.fold.stop - 1]
+    block = walk.output.scores.iloc[refit.fold.end - 1 : refit.fold.stop - 1]
     scored = {name: values[np.isfinite(values)] for name, values in per_bar(block).items()}
     return {name: float(values.mean()) for name, values in scored.items() if len(values)}

@@ -39,6 +39,7 @@ __all__ = [
     "Smoothed",
     "advance",
     "density_of",
+    "entropy_filtered",
     "filter",
     "filter_rows",
     "log_density",
@@ -46,6 +47,7 @@ __all__ = [
     "path_entropy",
     "predict",
     "smooth",
+    "smooth_filtered",
     "viterbi",
 ]
 
@@ -157,13 +159,16 @@ def smooth(
     first factor is filtered_t[i] A[i, j] / predicted_t+1[j] (Kim 1994). All terms are
     positive, so nothing cancels.
     """
-    startprob, transmat, log_lik, steps = _as_arrays(startprob, transmat, log_lik, steps)
-    steps = _opened(steps, True)
-    filtered = filter(startprob, transmat, log_lik, steps)
+    return smooth_filtered(filter(startprob, transmat, log_lik, steps), transmat, steps)
+
+
+def smooth_filtered(filtered: Filtered, transmat: np.ndarray, steps: np.ndarray) -> Smoothed:
+    """`smooth` from the result of `filter`, which stays as it is."""
+    probs, (transmat, steps) = filtered.probs.copy(), _chain(transmat, steps)
     pairs = np.zeros_like(transmat)
-    trail = np.empty((steps.max(initial=0) + 1, len(startprob)))
-    _smooth(transmat, steps, filtered.probs, pairs, trail)
-    return Smoothed(filtered.probs, pairs, float(filtered.log_lik.sum()))
+    trail = np.empty((steps.max(initial=0) + 1, len(transmat)))
+    _smooth(transmat, steps, probs, pairs, trail)
+    return Smoothed(probs, pairs, float(filtered.log_lik.sum()))
 
 
 def viterbi(
@@ -195,9 +200,12 @@ def path_entropy(
     H(z_T) + sum_t H(z_t | z_t+1), which does not cancel (Hernando, Crespi & Cybenko 2005).
     The path holds the states of the rows that exist, as in `viterbi`.
     """
-    startprob, transmat, log_lik, steps = _as_arrays(startprob, transmat, log_lik, steps)
-    steps = _opened(steps, True)
-    filtered = filter(startprob, transmat, log_lik, steps)
+    return entropy_filtered(filter(startprob, transmat, log_lik, steps), transmat, steps)
+
+
+def entropy_filtered(filtered: Filtered, transmat: np.ndarray, steps: np.ndarray) -> float:
+    """`path_entropy` from the result of `filter`."""
+    transmat, steps = _chain(transmat, steps)
     return _path_entropy(filtered.probs, _powers(transmat, steps), steps)
 
 
@@ -441,6 +449,12 @@ def _as_arrays(startprob, transmat, log_lik, steps):
     """Contiguous arrays of the kernels' types."""
     floats = (np.ascontiguousarray(a, dtype=np.float64) for a in (startprob, transmat, log_lik))
     return (*floats, np.ascontiguousarray(steps, dtype=np.int64))
+
+
+def _chain(transmat: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Transition matrix and steps as the kernels take them; the first row opens a sequence."""
+    transmat = np.ascontiguousarray(transmat, dtype=np.float64)
+    return transmat, _opened(np.ascontiguousarray(steps, dtype=np.int64), True)
 
 
 def _opened(steps: np.ndarray, opens: bool) -> np.ndarray:

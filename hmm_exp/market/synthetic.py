@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.signal import lfilter
 
 from hmm_exp.errors import ConfigError
 from hmm_exp.market.bars import OHLCV, Bars
@@ -188,6 +187,8 @@ def _prices(plan: MarketPlan) -> np.ndarray:
 
 def _volume(rng: np.random.Generator, volatility: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Volume (T,): up with the regime's volatility, less with the bar's own, noise that lasts."""
+    from scipy.signal import lfilter  # half a second to import
+
     regime = _VOLUME_RISE * np.log(volatility / np.sqrt(np.prod(_VOLATILITY)))
     bar = _VOLUME_OF_BAR * np.log(scale / volatility)
     noise = lfilter([1.0], [1.0, -_VOLUME_MEMORY], rng.standard_normal(len(scale)))

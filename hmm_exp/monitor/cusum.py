@@ -6,7 +6,7 @@ With y_t what is watched, x_t = (y_t - mean) / spread cut to +-`LARGEST`, and an
 
 `spread` is the long-run deviation, the root of the sum of all autocovariances
 (`significance.hac_error`), so that sums of x over many bars have the variance of independent ones:
-of correlated bars the plain deviation would promise far too few false alarms. C then is nearly a
+of correlated bars the plain deviation would give far too few false alarms. C then is nearly a
 Brownian motion held above zero, and with drift -a it takes
 
     (exp(u) - 1 - u) / (2 a^2) bars,      u = 2 a threshold,
@@ -34,13 +34,13 @@ from hmm_exp.stored.fields import Fields
 HORIZON = 1000  # bars in which the chance of a false alarm is counted
 ALLOWANCE = 0.1  # half of the fall per bar, in long-run deviations, that is worth an alarm
 LARGEST = 5.0  # deviations that one bar may count: no bar alone is an alarm
-MIN_BARS = 100  # fewer promise nothing
+MIN_BARS = 100  # fewer give no chart
 _N_DRAWS = 1000
 
 
 @dataclass(frozen=True)
 class ControlChart:
-    """A promise about one series, and when it counts as broken.
+    """A CUSUM chart of one series: its mean, its spread and the threshold of an alarm.
 
     Attributes
     ----------

@@ -1,21 +1,22 @@
-r"""What a model promises of bars to come, kept in its detector so that it can be held to it.
+r"""What later bars should look like under a model, stored in its detector for the monitor.
 
-Per row ln p(x_t | x_1..t-1) and per bar the log score of the next return are promised by regime:
-with p_t what was expected of the regimes before the row (for the return: known at the bar's close),
+Expected per row is ln p(x_t | x_1..t-1), and per bar the log score of the next return, both by
+regime: with p_t the state probabilities before the row (for the return: known at the bar's close),
 
-    promised_t = sum_k p_tk m_k,        m_k the mean over the bars on which k was expected.
+    expected_t = sum_k p_tk m_k,        m_k the mean over the bars on which k was expected.
 
-A turbulent spell is then no broken promise; a market that fits no regime is. That it stays longer
-in a regime than it used to is a promise of its own: the share of time in each of them.
+High volatility alone raises no alarm then; a market that fits no regime does. The share of time in
+each regime has a chart of its own.
 
-The charts (`cusum.py`) rest on rows that the model was not fitted on, the shares on all rows. Half
-of the chance of a false alarm belongs to likelihood and score, half to the shares.
+The charts (`cusum.py`) rest on the rows after the training if these are enough, the shares on all
+rows. Likelihood and score get half of the chance of a false alarm, the shares the other half.
 
 Example
 -------
->>> promise = make_expectations(detector, table, time, next_return, (train_start, train_end))
->>> seen = observe(detector, promise.yardstick, table, time, next_return)
->>> promise.log_lik.chart.path(promise.log_lik.shortfall(seen.log_lik, seen.expected))
+>>> seen = Observations(table, detector.filtered(table), time, next_return)
+>>> expectations = make_expectations(detector.params, seen, (train_start, train_end))
+>>> observed = observe(detector.params, seen, expectations.densities)
+>>> expectations.log_lik.shortfall(observed.log_lik, observed.expected)
 """
 
 from dataclasses import dataclass
@@ -27,9 +28,10 @@ import pandas as pd
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import ModelError
 from hmm_exp.features.build import FeatureTable
-from hmm_exp.hmm.inference import predict
+from hmm_exp.hmm.inference import Filtered
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.judge.gains import hac_error
+from hmm_exp.judge.residuals import predicted_probs
 from hmm_exp.judge.return_forecasts import (
     ReturnDensities,
     fit_return_densities,
@@ -47,15 +49,37 @@ _SUM_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
+class Observations:
+    """Rows and base bars of a market, with the model's filtered probabilities of the rows.
+
+    Attributes
+    ----------
+    table
+        Feature rows, T of them.
+    filtered
+        State probabilities and predictive log-likelihoods of the rows.
+    time
+        Close of every base bar, UTC, N of them.
+    next_return
+        Log return after every base bar, shape (N,), NaN where unknown; None without returns.
+    """
+
+    table: FeatureTable
+    filtered: Filtered
+    time: pd.DatetimeIndex
+    next_return: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
 class Observed:
-    """What a model says of some rows and bars; row and bar t rest on what was closed by t alone.
+    """Series that the charts follow; row and bar t depend on bars closed by t alone.
 
     Attributes
     ----------
     log_lik
         ln p(x_t | x_1..t-1) of every row, nats, shape (T,); NaN where the row is missing.
     expected
-        Probabilities of the regimes before the row was seen, shape (T, K).
+        State probabilities before each row, shape (T, K).
     probs
         Filtered probabilities, shape (T, K).
     score
@@ -73,16 +97,16 @@ class Observed:
 
 @dataclass(frozen=True, eq=False)
 class ExpectedSeries:
-    """A series that is promised by regime.
+    """A series with an expected value for each regime.
 
     Attributes
     ----------
     mean
-        Of the series on the bars that the promise rests on.
+        Mean of the series on the bars that the chart rests on.
     by_state
         Its mean on the bars on which each regime was expected, shape (K,).
     chart
-        Of what `shortfall` gives.
+        Chart of `shortfall`.
     """
 
     mean: float
@@ -90,11 +114,11 @@ class ExpectedSeries:
     chart: ControlChart
 
     def of(self, weights: np.ndarray) -> np.ndarray:
-        """What is promised of every bar, from the regimes expected of it (T, K)."""
+        """Expected value of every bar, from the state probabilities expected of it (T, K)."""
         return mix(weights, self.by_state) + self.chart.mean
 
     def shortfall(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """What the chart watches: the series less what its regime lets expect."""
+        """The series less the mean of its regimes."""
         return y - mix(weights, self.by_state)
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,28 +139,27 @@ class ExpectedSeries:
 
 @dataclass(frozen=True, eq=False)
 class Expectations:
-    """All that a detector promises.
+    """Monitoring baseline of a detector.
 
     Attributes
     ----------
     first, last
         Close of the first and the last row that the charts rest on.
     n_rows
-        How many those are.
+        Number of those rows.
     held_out
         Whether the model was fitted on none of them.
     log_lik
-        Per row.
+        Log-likelihood per row.
     score
-        Per bar; None where there were no returns or they have no densities by regime, and then
-        neither are the densities.
-    yardstick, static
-        Densities of the next return by regime, and for all time; `static` is None where it has no
-        fit.
+        Log score per bar; None without returns or without densities by regime.
+    densities, static
+        Densities of the next return by regime, and one for all time; None without a score, and
+        `static` also where it has no fit.
     shares
-        Of time in every regime, shape (K,).
+        Share of time in every regime, shape (K,).
     share_charts
-        Of the filtered probability of every regime; empty for one state.
+        Charts of the filtered probability of every regime; empty for one state.
     """
 
     first: pd.Timestamp
@@ -145,14 +168,14 @@ class Expectations:
     held_out: bool
     log_lik: ExpectedSeries
     score: ExpectedSeries | None
-    yardstick: ReturnDensities | None
+    densities: ReturnDensities | None
     static: ReturnDensities | None
     shares: np.ndarray
     share_charts: tuple[ControlChart, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the detector's JSON."""
-        optional = {"score": self.score, "yardstick": self.yardstick, "static": self.static}
+        optional = {"score": self.score, "yardstick": self.densities, "static": self.static}
         return {
             "first": self.first.isoformat(),
             "last": self.last.isoformat(),
@@ -166,13 +189,13 @@ class Expectations:
 
 
 def expectations_of(detector: Detector) -> Expectations:
-    """Read the promise in a detector. Raises ModelError when there is none, or it is damaged."""
-    if not detector.promise:
+    """Read the baseline of a detector. Raises ModelError when it has none, or a damaged one."""
+    if not detector.expectations:
         raise ModelError(
-            "this model carries no promise to watch: an earlier version made it, or it had fewer "
+            "this model has no monitoring baseline: an earlier version made it, or it had fewer "
             f"than {MIN_BARS} rows; train it again on at least as many"
         )
-    stored, K = Fields(detector.promise, "promise"), detector.n_states
+    stored, K = Fields(detector.expectations, "promise"), detector.n_states
     has_score, has_static = ("score" in stored or "yardstick" in stored), "static" in stored
     optional = ["score", "yardstick"] * (has_score or has_static) + ["static"] * has_static
     stored.only(
@@ -194,7 +217,7 @@ def expectations_of(detector: Detector) -> Expectations:
         held_out=stored.truth("held_out"),
         log_lik=ExpectedSeries.from_stored(stored.part("log_lik"), K),
         score=ExpectedSeries.from_stored(stored.part("score"), K) if has_score else None,
-        yardstick=ReturnDensities.from_stored(stored.part("yardstick"), K) if has_score else None,
+        densities=ReturnDensities.from_stored(stored.part("yardstick"), K) if has_score else None,
         static=ReturnDensities.from_stored(stored.part("static"), 1) if has_static else None,
         shares=shares,
         share_charts=charts,
@@ -202,26 +225,24 @@ def expectations_of(detector: Detector) -> Expectations:
 
 
 def make_expectations(
-    detector: Detector,
-    table: FeatureTable,
-    time: pd.DatetimeIndex,
-    next_return: np.ndarray | None,
+    params: GaussianParams,
+    seen: Observations,
     fitted_on: tuple[pd.Timestamp, pd.Timestamp],
     densities: tuple[ReturnDensities, ReturnDensities | None] | None = None,
 ) -> Expectations | None:
-    """What a fitted detector promises, from the rows and bars of its run.
+    """Monitoring baseline of a fitted model from the rows and bars of its run.
 
-    Rows after those that it was fitted on carry the charts, all rows where too few are after.
+    The charts rest on the rows after those that it was fitted on; on all rows where these are few.
 
     Parameters
     ----------
-    table, time, next_return
-        Rows; close of every base bar, and the log return after it, NaN where none.
+    seen
+        Rows and bars of the run.
     fitted_on
-        Where the train rows begin (exclusive) and end (inclusive). Densities of returns are
-        fitted on the same; what is before counts for nothing.
+        Start (exclusive) and end (inclusive) of the train rows. Densities of returns are fitted on
+        the same span; earlier rows do not count.
     densities
-        Of returns by regime and for all time, where they have been fitted before.
+        Densities of returns by regime and for all time, where they are fitted already.
 
     Returns
     -------
@@ -229,38 +250,38 @@ def make_expectations(
         None when there are too few rows.
     """
     start, end = fitted_on
-    row_time = table.available_at
-    seen = observe(detector, None, table, time, next_return)
-    usable = (row_time > start) & np.isfinite(seen.log_lik)
+    time, row_time = seen.time, seen.table.available_at
+    observed = observe(params, seen)
+    usable = (row_time > start) & np.isfinite(observed.log_lik)
     held_out = bool((usable & (row_time > end)).sum() >= MIN_BARS)
     since = end if held_out else start
     counted = usable & (row_time > since)
     if counted.sum() < MIN_BARS:
         return None
-    if densities is None and next_return is not None:
-        densities = _densities(seen, time, next_return, fitted_on)
+    if densities is None and seen.next_return is not None:
+        densities = _densities(observed, time, seen.next_return, fitted_on)
     score = None
-    if densities is not None and next_return is not None:
-        scores = densities[0].log_score(seen.known, next_return)
+    if densities is not None and seen.next_return is not None:
+        scores = densities[0].log_score(observed.known, seen.next_return)
         bars = np.isfinite(scores) & (time > start)
         if (bars & (time > since)).sum() >= MIN_BARS:
-            score = _promised(scores, seen.known, bars, time > since)
+            score = _expected_series(scores, observed.known, bars, time > since)
     return Expectations(
         first=row_time[counted][0],
         last=row_time[counted][-1],
         n_rows=int(counted.sum()),
         held_out=held_out,
-        log_lik=_promised(seen.log_lik, seen.expected, usable, counted),
+        log_lik=_expected_series(observed.log_lik, observed.expected, usable, counted),
         score=score,
-        yardstick=densities[0] if densities and score else None,
+        densities=densities[0] if densities and score else None,
         static=densities[1] if densities and score else None,
-        shares=seen.probs[row_time > start].mean(axis=0),
-        share_charts=_share_charts(seen.probs[row_time > start], detector.params),
+        shares=observed.probs[row_time > start].mean(axis=0),
+        share_charts=_share_charts(observed.probs[row_time > start], params),
     )
 
 
 def _densities(
-    seen: "Observed",
+    observed: Observed,
     time: pd.DatetimeIndex,
     next_return: np.ndarray,
     fitted_on: tuple[pd.Timestamp, pd.Timestamp],
@@ -270,51 +291,36 @@ def _densities(
     inside = (time > start) & np.append(time[1:] <= end, False)
     returns = np.where(inside, next_return, np.nan)
     unscored: Unscored = {}
-    by_regime = fitted("model", unscored, fit_return_densities, seen.known, returns)
+    by_regime = fitted("model", unscored, fit_return_densities, observed.known, returns)
     if by_regime is None:
         return None
     return by_regime, fitted("static", unscored, fit_static, returns)
 
 
 def observe(
-    detector: Detector,
-    yardstick: ReturnDensities | None,
-    table: FeatureTable,
-    time: pd.DatetimeIndex,
-    next_return: np.ndarray | None,
+    params: GaussianParams, seen: Observations, densities: ReturnDensities | None = None
 ) -> Observed:
-    """What a detector says of rows and, with densities of returns, of base bars."""
-    filtered = detector.filtered(table)
+    """Series of rows and, with densities of returns, of base bars."""
+    table, probs = seen.table, seen.filtered.probs
     row_time = table.available_at.as_unit("ns").asi8
-    known = known_at_close(time.as_unit("ns").asi8, row_time, filtered.probs)
+    known = known_at_close(seen.time.as_unit("ns").asi8, row_time, probs)
     score = None
-    if yardstick is not None and next_return is not None:
-        score = yardstick.log_score(known, next_return)
+    if densities is not None and seen.next_return is not None:
+        score = densities.log_score(known, seen.next_return)
     missing = np.isnan(table.X).any(axis=1)
     return Observed(
-        log_lik=np.where(missing, np.nan, filtered.log_lik),
-        expected=_expected(detector.params, filtered.probs, table.steps),
-        probs=filtered.probs,
+        log_lik=np.where(missing, np.nan, seen.filtered.log_lik),
+        expected=predicted_probs(params, table.steps, probs),
+        probs=probs,
         score=score,
         known=known,
     )
 
 
-def _expected(params: GaussianParams, probs: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Probabilities of the regimes of every row as they were before it, shape (T, K)."""
-    expected = np.tile(params.stationary(), (len(probs), 1))
-    before = np.maximum(np.arange(len(probs)) - 1, 0)
-    later = np.arange(len(probs)) > 0
-    for step in np.unique(steps[steps > 0]):
-        rows = (steps == step) & later
-        expected[rows] = predict(params.transmat, probs[before[rows]], int(step))
-    return expected
-
-
-def _promised(
+def _expected_series(
     y: np.ndarray, weights: np.ndarray, usable: np.ndarray, counted: np.ndarray
 ) -> ExpectedSeries:
-    """Means by regime over all usable bars, the chart from those that count."""
+    """Means by regime over all usable bars; the chart from those that count."""
     usable = usable & np.isfinite(weights).all(axis=1)
     counted = usable & counted
     mass = weights[usable].sum(axis=0)
@@ -325,7 +331,7 @@ def _promised(
 
 
 def _share_charts(probs: np.ndarray, params: GaussianParams) -> tuple[ControlChart, ...]:
-    """A chart of every regime's probability; all rows, for shares are slow to be known."""
+    """A chart of every regime's probability, from all rows: shares are slow to estimate."""
     n_rows, n_states = probs.shape
     if n_states == 1:
         return ()
@@ -344,7 +350,7 @@ def _share_charts(probs: np.ndarray, params: GaussianParams) -> tuple[ControlCha
 
 
 def _chain_spread(params: GaussianParams) -> np.ndarray:
-    """Long-run deviation of the time in each state that the chain itself has, shape (K,).
+    """Long-run deviation of the time in each state under the chain itself, shape (K,).
 
     pi_k (2 z_kk - 1 - pi_k) with the fundamental matrix Z (Kemeny & Snell 1960, theorem 4.6.1).
     """

@@ -1,14 +1,14 @@
-"""A model held to its promise: every new bar against what was promised of it, and an alarm.
+"""Monitor a model on new bars: compare each bar with its expectation, raise an alarm on drift.
 
-Watched are the log-likelihood of every row and the log score of every next return, each against
-what was promised of a bar in its regime, and the share of time in every regime. A chart for each
-adds up what falls short (`cusum.py`); one that crosses its threshold is an alarm. All is causal: an
-alarm at a time rests on bars closed by then, bit for bit.
+The monitor follows the log-likelihood of every row and the log score of every next return, each
+relative to the mean of its regime, and the share of time in every regime. A CUSUM chart for each
+adds up the shortfall (`cusum.py`); a chart that crosses its threshold is an alarm. All is causal:
+an alarm depends on bars closed by its time alone, bit for bit.
 
 Example
 -------
->>> watched = watch(detector, bars)
->>> [(finding.name, finding.alarm_at) for finding in watched.alarms]
+>>> result = monitor_bars(detector, bars)
+>>> [(chart.name, chart.alarm_at) for chart in result.alarms]
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,13 @@ from hmm_exp.judge.return_forecasts import next_returns
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.monitor.cusum import ControlChart
-from hmm_exp.monitor.expectations import Expectations, Observed, expectations_of, observe
+from hmm_exp.monitor.expectations import (
+    Expectations,
+    Observations,
+    Observed,
+    expectations_of,
+    observe,
+)
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,9 @@ class ChartResult:
     Attributes
     ----------
     name
-        What is watched.
+        Name of the series.
     promised, seen
-        Its mean per bar: nats, or a share of time.
+        Expected and observed mean per bar: nats, or a share of time.
     highest
         Largest sum of the chart, as a share of its threshold; beyond 1 is an alarm.
     now
@@ -43,7 +49,7 @@ class ChartResult:
     alarm_at
         Close of the first bar beyond the threshold, None without.
     drift_since
-        Where the sum that crossed, or the present one, began to grow; None when it is at zero.
+        Bar at which the sum that crossed, or else the last sum, started to grow; None at zero.
     """
 
     name: str
@@ -57,7 +63,7 @@ class ChartResult:
 
 @dataclass(frozen=True, eq=False)
 class MonitorResult:
-    """What was seen of the judged bars.
+    """Series and charts over the judged bars.
 
     Attributes
     ----------
@@ -65,9 +71,9 @@ class MonitorResult:
         Index `available_at`; `log_lik, log_lik_promised, log_lik_chart`, nats and the chart's sum
         as a share of its threshold; for every state `p_state_k` and `p_state_k_chart`.
     bars
-        The same of the return that a base bar closes: `score, score_promised, score_chart`, and
-        its `gain` over a Student-t for all time where that has a fit. Empty where nothing is
-        promised of returns.
+        The same for the return that a base bar closes: `score, score_promised, score_chart`, and
+        its `gain` over a Student-t for all time where that has a fit. Empty without expected
+        scores.
     findings
         One per chart.
     """
@@ -78,39 +84,42 @@ class MonitorResult:
 
     @property
     def alarms(self) -> list[ChartResult]:
-        """The charts that crossed their threshold, the first to do so first."""
+        """Charts that crossed their threshold, by time."""
         crossed = [finding for finding in self.findings if finding.alarm_at is not None]
         return sorted(crossed, key=lambda finding: str(finding.alarm_at))
 
 
-def watch(detector: Detector, bars: Bars, since: pd.Timestamp | None = None) -> MonitorResult:
-    """Hold a detector to its promise on the bars after its training.
+def monitor_bars(
+    detector: Detector, bars: Bars, since: pd.Timestamp | None = None
+) -> MonitorResult:
+    """Compare the bars after a detector's training with its expectations.
 
     Parameters
     ----------
     bars
-        New bars and, before them, at least `min_history`; where those lack, the first of the new
-        ones serve as such and are not judged.
+        New bars after at least `min_history` older ones; without these, the first new bars serve
+        as history and are not judged.
     since
-        Judge the bars after this instant, UTC, and not those after the training.
+        Judge the bars after this instant, UTC, instead of those after the training.
 
     Raises
     ------
     ModelError
-        When the detector carries no promise.
+        When the detector has no monitoring baseline.
     HistoryError, DataError
         When there are too few bars, or none to judge.
     """
-    promise = expectations_of(detector)
+    expected = expectations_of(detector)
     table = detector.observe(bars)
     time = pd.DatetimeIndex(bars.frame.index)
     start = _start(detector, time, table.available_at[-1], since)
     steps = chain_steps(bars.time, bars.step.value, bars.gaps)
     returns = next_returns(bars.frame["close"].to_numpy(), steps)
-    seen = observe(detector, promise.yardstick, table, time, returns)
-    rows = _rows(promise, seen, table.available_at, start)
-    scored = _scored(promise, seen, time, returns, start)
-    return MonitorResult(rows, scored, tuple(_findings(promise, detector.labels, rows, scored)))
+    seen = Observations(table, detector.filtered(table), time, returns)
+    observed = observe(detector.params, seen, expected.densities)
+    rows = _rows(expected, observed, table.available_at, start)
+    scored = _scored(expected, observed, seen, start)
+    return MonitorResult(rows, scored, tuple(_charts(expected, detector.labels, rows, scored)))
 
 
 def _start(
@@ -133,46 +142,44 @@ def _start(
 
 
 def _rows(
-    promise: Expectations, seen: Observed, time: pd.DatetimeIndex, start: pd.Timestamp
+    expected: Expectations, observed: Observed, time: pd.DatetimeIndex, start: pd.Timestamp
 ) -> pd.DataFrame:
-    """Likelihoods and regimes of the judged rows, each chart from zero at the first."""
-
+    """Log-likelihoods and regimes of the judged rows; each chart starts from zero."""
     kept = np.asarray(time > start)
-    log_lik, expected, probs = (x[kept] for x in (seen.log_lik, seen.expected, seen.probs))
-    short = promise.log_lik.shortfall(log_lik, expected)
+    log_lik, weights, probs = (
+        x[kept] for x in (observed.log_lik, observed.expected, observed.probs)
+    )
+    short = expected.log_lik.shortfall(log_lik, weights)
     columns = {
         "log_lik": log_lik,
-        "log_lik_promised": promise.log_lik.of(expected),
-        "log_lik_chart": _sums(promise.log_lik.chart, short),
+        "log_lik_promised": expected.log_lik.of(weights),
+        "log_lik_chart": _sums(expected.log_lik.chart, short),
     }
     for k in range(probs.shape[1]):
         columns[f"p_state_{k}"] = probs[:, k]
-    for k, chart in enumerate(promise.share_charts):
+    for k, chart in enumerate(expected.share_charts):
         falls, rises = _sums(chart, probs[:, k]), _sums(chart.upwards, -probs[:, k])
         columns[f"p_state_{k}_chart"] = np.maximum(falls, rises)
     return pd.DataFrame(columns, index=time[kept])
 
 
 def _scored(
-    promise: Expectations,
-    seen: Observed,
-    time: pd.DatetimeIndex,
-    returns: np.ndarray,
-    start: pd.Timestamp,
+    expected: Expectations, observed: Observed, seen: Observations, start: pd.Timestamp
 ) -> pd.DataFrame:
     """Scores of the judged returns at the close of the bar that makes them known."""
-
-    if promise.score is None or seen.score is None:
+    time = seen.time
+    if expected.score is None or observed.score is None or seen.next_return is None:
         return pd.DataFrame(index=time[:0])
     kept = np.append(time[1:] > start, False)
-    score, known = seen.score[kept], seen.known[kept]
+    score, known = observed.score[kept], observed.known[kept]
     columns = {
         "score": score,
-        "score_promised": promise.score.of(known),
-        "score_chart": _sums(promise.score.chart, promise.score.shortfall(score, known)),
+        "score_promised": expected.score.of(known),
+        "score_chart": _sums(expected.score.chart, expected.score.shortfall(score, known)),
     }
-    if promise.static is not None:
-        static = promise.static.log_score(np.ones((len(score), 1)), returns[kept])
+    if expected.static is not None:
+        ones = np.ones((len(score), 1))
+        static = expected.static.log_score(ones, seen.next_return[kept])
         columns["gain"] = score - static
     return pd.DataFrame(columns, index=time[1:][kept[:-1]])
 
@@ -182,17 +189,17 @@ def _sums(chart: ControlChart, y: np.ndarray) -> np.ndarray:
     return chart.path(y) / chart.threshold
 
 
-def _findings(
-    promise: Expectations, labels: tuple[str, ...], rows: pd.DataFrame, scored: pd.DataFrame
+def _charts(
+    expected: Expectations, labels: tuple[str, ...], rows: pd.DataFrame, scored: pd.DataFrame
 ) -> Iterator[ChartResult]:
-    yield _finding("log-likelihood", rows, "log_lik", rows["log_lik_promised"].mean())
+    yield _chart("log-likelihood", rows, "log_lik", rows["log_lik_promised"].mean())
     if len(scored):
-        yield _finding("next-bar score", scored, "score", scored["score_promised"].mean())
-    for k, _ in enumerate(promise.share_charts):
-        yield _finding(f"time in {labels[k]}", rows, f"p_state_{k}", promise.shares[k])
+        yield _chart("next-bar score", scored, "score", scored["score_promised"].mean())
+    for k, _ in enumerate(expected.share_charts):
+        yield _chart(f"time in {labels[k]}", rows, f"p_state_{k}", expected.shares[k])
 
 
-def _finding(name: str, frame: pd.DataFrame, column: str, promised: float) -> ChartResult:
+def _chart(name: str, frame: pd.DataFrame, column: str, promised: float) -> ChartResult:
     path = frame[f"{column}_chart"].to_numpy()
     crossed = np.flatnonzero(path > 1.0)
     end = int(crossed[0]) if len(crossed) else len(path) - 1

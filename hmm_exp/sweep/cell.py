@@ -1,7 +1,7 @@
 """One composed config, run and recorded: alone, or as a cell of a sweep.
 
-A cell of a sweep is read and fitted by a process of its own (`isolation`) that leaves a bundle on
-disk; this process opens the run, watches, and records. Whatever happens to the cell happens there.
+A process of its own (`child`) reads and fits a cell of a sweep and leaves a bundle on disk. This
+process opens the run, supervises and records, so that a crash of the fit costs one cell.
 """
 
 import logging
@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from hmm_exp import owner
 from hmm_exp.config import Config
-from hmm_exp.errors import LONGEST_LINE, HmmExpError, TrackingError, described, one_line, refusal
+from hmm_exp.errors import LONGEST_LINE, HmmExpError, TrackingError, described, one_line
 from hmm_exp.store.folders import remove_run_folder
 from hmm_exp.store.store import Store, check_store, open_store, patiently, store_of
 from hmm_exp.sweep import child, progress, terminal
@@ -30,7 +29,7 @@ from hmm_exp.sweep.start import close_orphans, finished_cell
 from hmm_exp.tracking import tags, ui
 from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
-from hmm_exp.tracking.record import fail_run, finish_run, removed_on_error, start_run, status_after
+from hmm_exp.tracking.record import RunRecord, recorded, removed_on_error, status_after
 
 if TYPE_CHECKING:
     from hmm_exp.experiment.prepare import Prepared
@@ -66,17 +65,13 @@ def _run_alone(settings: Config) -> None:
             print(f"warning: {warning}", file=sys.stderr, flush=True)
         store = open_store(settings.tracking)
         close_orphans(store)
-    run_id = start_run(store, settings, data_identity(prepared) | {tags.COMMAND: command_line()})
-    with removed_on_error(store, run_id):
-        store.client.log_text(run_id, environment(), ENVIRONMENT_FILE)
     with tempfile.TemporaryDirectory() as folder:
         log_file = Path(folder) / LOG_FILE
-        try:
-            with _logged(log_file):
-                result = _fitted_alone(prepared, Path(folder), store, run_id)
-        except BaseException as error:  # also SystemExit
-            fail_run(store, run_id, error, log_file)
-            raise
+        with recorded(RunRecord(store, settings, log_file)) as record, _logged(log_file):
+            run_id = record.start(data_identity(prepared) | {tags.COMMAND: command_line()})
+            with removed_on_error(store, run_id):
+                store.client.log_text(run_id, environment(), ENVIRONMENT_FILE)
+            result = _fitted_alone(prepared, Path(folder), record)
     terminal.print_run(result)
     print(f"run {run_id}: {ui.ui_link(store, run_id=run_id)}")
     if settings.promote:
@@ -87,8 +82,8 @@ def _run_alone(settings: Config) -> None:
     print(result.regime_now)
 
 
-def _fitted_alone(prepared: "Prepared", folder: Path, store: Store, run_id: str) -> "RunResult":
-    """Fit and record, watched on a terminal."""
+def _fitted_alone(prepared: "Prepared", folder: Path, record: RunRecord) -> "RunResult":
+    """Fit and record a single run, with live progress on a terminal."""
     from hmm_exp.experiment.run import run
     from hmm_exp.sweep.progress import ProgressThread
     from hmm_exp.tracking.pack import write_bundle
@@ -106,7 +101,7 @@ def _fitted_alone(prepared: "Prepared", folder: Path, store: Store, run_id: str)
                 result = run(prepared, stage)
                 stage("recording")
             bundle = write_bundle(result, folder / "run", folder / LOG_FILE)
-            finish_run(store, run_id, bundle)
+            record.finish(bundle)
     finally:
         progress.stop()
     return result
@@ -114,7 +109,7 @@ def _fitted_alone(prepared: "Prepared", folder: Path, store: Store, run_id: str)
 
 @contextmanager
 def _logged(log_file: Path) -> Iterator[None]:
-    """Keep in a file what the package says and, for the file alone, the stages of the work."""
+    """Write the log messages of the package and the stages of the work into a file."""
     handler = logging.FileHandler(log_file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger("hmm_exp"), _stages]
@@ -130,7 +125,7 @@ def _logged(log_file: Path) -> Iterator[None]:
 
 @contextmanager
 def _nothing_left_behind() -> Iterator[None]:
-    """On bad input, take away the folder that Hydra made for the run."""
+    """Remove the folder that Hydra made for the run when the input is bad."""
     try:
         yield
     except HmmExpError:
@@ -140,7 +135,7 @@ def _nothing_left_behind() -> Iterator[None]:
 
 @cache
 def _end_with(main: str | None) -> None:
-    """End this process, a launcher's, soon after the main process: resuming repeats its cell."""
+    """End this launcher process soon after the main process: a resumed sweep repeats its cell."""
 
     def watch() -> None:
         while not owner.is_dead(main):
@@ -152,52 +147,56 @@ def _end_with(main: str | None) -> None:
 
 @dataclass
 class _SweepCell:
-    """A cell of a sweep, seen from the process that watches over it."""
+    """One cell of a sweep in the process that supervises it."""
 
     settings: Config
     number: int
 
     def run(self) -> None:
         """Run and record the cell; a failure is recorded and the sweep goes on."""
-        run_id = None
         try:
             store = store_of(self.settings.tracking)
         except TrackingError as error:
             log.error("%s  FAILED: %s", self.head, described(error))
             return
+        record = RunRecord(store, self.settings, self.log_file)
         try:
-            with progress.Line(self.folder, self.number, cell_name(self.settings)) as line:
-                if self._is_superseded(store):
-                    return
-                space = self._ask("prepare", self.settings, self.log_file, progress=line)
-                if self._is_done(store, space):
-                    line.skipped = True
-                    return
-                run_id = self._start(store, space)
-                bundle = self._fitted(space, line)
-                line("recording")
-                self._record(store, run_id, bundle)
-            log.info("%s  %s", self.head, terminal.summary_line(bundle.metrics, bundle.tags))
+            with recorded(record):
+                self._run(record)
         except (Exception, KeyboardInterrupt) as error:
-            self._fail(store, run_id, error)
+            self._report(error, record.unrecorded)
             if isinstance(error, KeyboardInterrupt):
                 raise
 
+    def _run(self, record: RunRecord) -> None:
+        with progress.Line(self.folder, self.number, cell_name(self.settings)) as line:
+            if self._is_superseded(record.store):
+                return
+            space = self._ask("prepare", self.settings, self.log_file, progress=line)
+            if self._is_done(record.store, space):
+                line.skipped = True
+                return
+            record.start(space)
+            bundle = self._fitted(space, line)
+            line("recording")
+            self._record(record, bundle)
+        log.info("%s  %s", self.head, terminal.summary_line(bundle.metrics, bundle.tags))
+
     @property
     def head(self) -> str:
-        """Place in the sweep and name."""
+        """Number in the sweep, and name."""
         place = f"[{self.number}/{self.settings.sweep.n_cells}]"
         return f"{place} {one_line(cell_name(self.settings), 120)}"
 
     @property
     def log_file(self) -> Path:
-        """Where all that the cell says is kept."""
+        """Log file of the cell."""
         attempt = self.settings.sweep.attempt
         return self.folder / "logs" / f"{self.number}.{attempt}.log"
 
     @property
     def folder(self) -> Path:
-        """Folder of the sweep; on a machine that does not share it, one of its own."""
+        """Folder of the sweep, or a temporary one on a machine that does not share it."""
         folder = Path(self.settings.sweep.folder or tempfile.gettempdir())
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +213,7 @@ class _SweepCell:
         )
 
     def _is_superseded(self, store: Store) -> bool:
-        """Whether the sweep was started again since this cell was sent out."""
+        """Whether a later start of the sweep has replaced this one."""
         parent_run = str(self.settings.sweep.parent_run)
         parent = patiently(lambda: store.client.get_run(parent_run), self._patience)
         newest = parent.data.tags.get(tags.ATTEMPT)
@@ -235,38 +234,24 @@ class _SweepCell:
             log.info("%s  finished before", self.head)
         return found
 
-    def _start(self, store: Store, space: dict[str, str] | None) -> str:
-        known = (space or {}) | {tags.LOG: str(self.log_file)}
-        return patiently(lambda: start_run(store, self.settings, known), self._patience)
-
     def _fitted(self, space: dict[str, str], line: progress.Line) -> Bundle:
-        """Bundle of this cell: left by an earlier start that could not record it, or made now."""
+        """Bundle of this cell: of an earlier start that could not record it, or a new one."""
         place = self.folder / "pending" / space[tags.FINGERPRINT]
         if not place.is_dir():
             place.parent.mkdir(parents=True, exist_ok=True)
             self._ask("fit", place, line.watched, progress=line)
         return Bundle.read(place)
 
-    def _record(self, store: Store, run_id: str, bundle: Bundle) -> None:
-        """Record a bundle; when the store is gone for longer than patience it stays on disk."""
-        tries = count()
+    def _record(self, record: RunRecord, bundle: Bundle) -> None:
+        """Record a bundle; it stays on disk when the store does not answer within the patience."""
         try:
-            patiently(
-                lambda: finish_run(store, run_id, bundle, again=next(tries) > 0), self._patience
-            )
+            record.finish(bundle)
         except TrackingError as error:
             raise TrackingError(f"{error}; the finished work is in {bundle.folder}") from None
         bundle.remove()
 
-    def _fail(self, store: Store, run_id: str | None, error: BaseException) -> None:
-        """Record a failure and report it in one line, also where it cannot be recorded."""
-        unrecorded = ""
-        try:
-            run_id = run_id or self._start(store, None)
-            patiently(lambda: fail_run(store, run_id, error, self.log_file), self._patience)
-        except Exception as second:
-            also = "" if refusal(second) else f": {described(second)}"
-            unrecorded = f"; not recorded{also}"
+    def _report(self, error: BaseException, unrecorded: str) -> None:
+        """Print a failure in one line."""
         reason = f"{status_after(error)}: {described(error)} (log: {self.log_file}){unrecorded}"
         log.error("%s  %s", self.head, one_line(reason, LONGEST_LINE - len(self.head) - 2))
         log.debug("the whole story", exc_info=True)

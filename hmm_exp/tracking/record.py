@@ -1,14 +1,20 @@
 """The record of one run in MLflow: opened before the fit, finished or failed after it.
 
+    with recorded(RunRecord(store, settings, log_file)) as record:
+        record.start(tags)
+        record.finish(bundle)       # an error in the block closes the run as FAILED or KILLED
+
 Plain client calls, no fluent state, so that cells may run in any process or thread. A run is
 RUNNING while the process in its owner tag lives; it is FINISHED only after all of it is stored.
 """
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -19,12 +25,69 @@ from hmm_exp.config import Config
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import described, refusal
 from hmm_exp.serving.mlflow_model import log_detector
-from hmm_exp.store.store import Store, git_sha
+from hmm_exp.store.store import Store, git_sha, patiently
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.bundle import LOG_FILE, LONGEST_TAG, Bundle, cell_name, identity, params
 from hmm_exp.tracking.ui import HISTORY
 
+Result = TypeVar("Result")
 LONGEST_NAME = 250  # of a run, the column of MLflow's table
+
+
+class RunRecord:
+    """The MLflow run of one config, from its start to its end.
+
+    A cell of a sweep waits `tracking.patience` seconds for a store that does not answer, and leaves
+    a run even when it fails before its start. A single run does neither.
+
+    Attributes
+    ----------
+    run_id
+        None before `start`.
+    unrecorded
+        After `fail`: why the store does not hold the failure, in words; empty when it does.
+    """
+
+    def __init__(self, store: Store, settings: Config, log_file: Path) -> None:
+        self.store, self.settings, self.log_file = store, settings, log_file
+        self.in_sweep = settings.sweep.parent_run is not None
+        self.run_id: str | None = None
+        self.unrecorded = ""
+
+    def start(self, known: dict[str, str] | None = None) -> str:
+        """Open the run with these tags; gives its id."""
+        known = {tags.LOG: str(self.log_file)} | (known or {}) if self.in_sweep else known
+        self.run_id = self._ask(lambda: start_run(self.store, self.settings, known))
+        return self.run_id
+
+    def finish(self, bundle: Bundle) -> None:
+        """Store all that a bundle holds and close the run as FINISHED."""
+        assert self.run_id is not None
+        run_id, tries = self.run_id, count()
+        self._ask(lambda: finish_run(self.store, run_id, bundle, again=next(tries) > 0))
+
+    def fail(self, error: BaseException) -> None:
+        """Close the run as FAILED or KILLED with its log, as far as the store lets it."""
+        try:
+            run_id = self.start() if self.run_id is None and self.in_sweep else self.run_id
+            if run_id is not None:
+                self._ask(lambda: fail_run(self.store, run_id, error, self.log_file))
+        except Exception as second:
+            also = "" if refusal(second) else f": {described(second)}"
+            self.unrecorded = f"; not recorded{also}"
+
+    def _ask(self, step: Callable[[], Result]) -> Result:
+        return patiently(step, self.settings.tracking.patience) if self.in_sweep else step()
+
+
+@contextmanager
+def recorded(record: RunRecord) -> Iterator[RunRecord]:
+    """Close the run of a record as FAILED or KILLED when the block raises."""
+    try:
+        yield record
+    except BaseException as error:  # also SystemExit
+        record.fail(error)
+        raise
 
 
 def start_run(store: Store, settings: Config, data_tags: dict[str, str] | None = None) -> str:
@@ -97,7 +160,7 @@ def log_files(client: MlflowClient, run_id: str, folder: Path) -> None:
 
 
 def fail_run(store: Store, run_id: str, error: BaseException, log_file: Path | None = None) -> str:
-    """Close a run that did not finish, with its log and the reason, which it gives in one line.
+    """Close a failed run with its log and its reason; gives the reason in one line.
 
     It is closed first: on a full disk that may succeed where the rest does not.
     """
@@ -113,7 +176,7 @@ def fail_run(store: Store, run_id: str, error: BaseException, log_file: Path | N
 
 
 def status_after(error: BaseException) -> str:
-    """Status of a run that an error ended: KILLED when the user stopped it, else FAILED."""
+    """Status after an error: KILLED when the user stopped the run, else FAILED."""
     return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
 
 

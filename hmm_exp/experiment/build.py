@@ -1,0 +1,85 @@
+"""Build the detector of a run from its chosen fit, with its monitoring baseline."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from hmm_exp.detector.detector import Detector
+from hmm_exp.experiment.assess import ModelOutput, baselines_of
+from hmm_exp.experiment.candidate import train_steps
+from hmm_exp.experiment.fits import Fits
+from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.experiment.source import read_options
+from hmm_exp.hmm.burnin import burn_in
+from hmm_exp.hmm.posterior import Posterior
+from hmm_exp.hmm.states import labels
+from hmm_exp.market.bars import OHLCV
+from hmm_exp.monitor.expectations import Observations, make_expectations
+
+
+def build_detector(fits: Fits) -> Detector:
+    """Detector of the served model, without a monitoring baseline."""
+    prepared, served = fits.fitted, fits.served
+    refitted = fits.refit is not None
+    train_end = prepared.split.val_end if refitted else prepared.split.train_end
+    detector = Detector(
+        recipe=prepared.recipe,
+        scaler_mean=np.array(fits.scaler.mean_),
+        scaler_scale=np.array(fits.scaler.scale_),
+        params=served.params,
+        labels=labels(served.n_states),
+        step=prepared.base_step,
+        reading=read_options(prepared.config.data),
+        name=prepared.source.name,
+        min_history=0,
+        meta={
+            "fingerprint": prepared.fingerprint,
+            "train_end": train_end.isoformat(),
+            "refit": refitted,
+            "columns": _columns_read(prepared),
+        },
+    )
+    assert served.posterior is not None
+    return replace(detector, min_history=_min_history(prepared, detector, served.posterior))
+
+
+def with_expectations(detector: Detector, fits: Fits, output: ModelOutput | None) -> Detector:
+    """Add the monitoring baseline; it is empty where there is too little data.
+
+    Parameters
+    ----------
+    output
+        Output of the served model on the rows of its fit, whose densities of the next return are
+        used again; None to fit these anew.
+    """
+    prepared, posterior = fits.fitted, fits.served.posterior
+    assert posterior is not None
+    densities = None
+    if output is not None and output.densities is not None:
+        baselines = baselines_of(prepared)
+        assert baselines is not None
+        densities = (output.densities, baselines.static)
+    source = prepared.source
+    expectations = make_expectations(
+        detector.params,
+        Observations(prepared.table, posterior.filtered, source.time, source.next_return),
+        (prepared.split.train_start, pd.Timestamp(detector.meta["train_end"])),
+        densities,
+    )
+    return replace(detector, expectations=expectations.to_dict() if expectations else {})
+
+
+def _columns_read(prepared: Prepared) -> dict[str, str]:
+    """Columns of the file that were read as times, prices and volume; of features the times."""
+    columns = prepared.source.report.get("columns", {})
+    return {role: columns[role] for role in ("timestamp", *OHLCV) if role in columns}
+
+
+def _min_history(prepared: Prepared, detector: Detector, posterior: Posterior) -> int:
+    """Base bars an answer needs: feature warm-up, and burn-in counted in bars of the row grid."""
+    rows = prepared.train
+    steps = train_steps(prepared.table.steps, rows)
+    burn = burn_in(detector.params, posterior.density[rows], steps)
+    bars_per_row = max(1, round(detector.row_step / detector.step))
+    return detector.recipe.warmup(detector.step) + burn * bars_per_row

@@ -1,0 +1,143 @@
+"""The fits of one run: every number of states once, or a walk forward of each, and the choice.
+
+fits = fit_grid(prepared)          # or fit_walks(prepared)
+fits.chosen.params, fits.selection
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from sklearn.preprocessing import StandardScaler
+
+from hmm_exp.errors import FitError
+from hmm_exp.experiment.candidate import Candidate, fit_candidate, held_out
+from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.experiment.select import select, select_walk, selection_table, validation_scores
+from hmm_exp.experiment.walk import Walk, walk_forward
+from hmm_exp.hmm.criteria import criteria, single_gaussian
+from hmm_exp.judge.split import VAL
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Fits:
+    """All fits of a run and the one that was chosen.
+
+    Attributes
+    ----------
+    candidates, chosen
+        Every number of states, and the one selected; of a walk its last model.
+    fitted
+        The rows that the chosen model was fitted on, with their scaler.
+    refit, scaler
+        The fit on train and validation, or None, and the scaler of the served model.
+    null
+        Criteria of one state.
+    selection
+        Rows of `selection.csv`.
+    warnings
+        Fits that failed or are not used, in words.
+    walk
+        The chosen walk forward; None for single fits.
+    """
+
+    candidates: list[Candidate]
+    chosen: Candidate
+    fitted: Prepared
+    refit: Candidate | None
+    scaler: StandardScaler
+    null: dict[str, float]
+    selection: pd.DataFrame
+    warnings: list[str]
+    walk: Walk | None = None
+
+    @property
+    def served(self) -> Candidate:
+        """The model of the detector."""
+        return self.refit or self.chosen
+
+
+def fit_grid(prepared: Prepared, progress: Progress) -> Fits:
+    """Fit every number of states on train, choose one, refit it when asked. Raises FitError."""
+    candidates, warnings = _candidates(prepared, progress)
+    null, rule = _null(prepared), prepared.config.selection
+    chosen = select(candidates, rule, null.get(rule.within))
+    candidates = [c if c is chosen else replace(c, posterior=None) for c in candidates]
+    refit, scaler = _refit(prepared, chosen, warnings, progress)
+    table = selection_table(candidates, chosen, null)
+    return Fits(candidates, chosen, prepared, refit, scaler, null, table, warnings)
+
+
+def fit_walks(prepared: Prepared, progress: Progress) -> Fits:
+    """Walk forward with every number of states and choose one walk. Raises FitError."""
+    walks, warnings = walk_forward(prepared, progress)
+    walk = select_walk(walks, prepared.target_part, prepared.config.selection)
+    candidates, null = [other.candidate for other in walks], _null(walk.fitted)
+    scores = pd.DataFrame([validation_scores(other, prepared.target_part) for other in walks])
+    table = selection_table(candidates, walk.candidate, null)
+    table = table.join(scores.set_axis(table.index[-len(walks) :]))
+    fitted, chosen = walk.fitted, walk.candidate
+    return Fits(candidates, chosen, fitted, None, fitted.scaler, null, table, warnings, walk)
+
+
+def _candidates(prepared: Prepared, progress: Progress) -> tuple[list[Candidate], list[str]]:
+    """Fit every number of states; one that cannot be fitted is named, and fails no other."""
+    candidates: list[Candidate] = []
+    errors = []
+    for n_states in prepared.config.state_grid:
+        progress(f"fitting {n_states} states")
+        smaller = candidates[-1].fit if candidates else None
+        try:
+            candidate = fit_candidate(prepared, n_states, smaller=smaller)
+            candidates.append(_cross_validated(prepared, candidate, progress))
+        except FitError as error:
+            errors.append(f"{n_states} states: {error}")
+    if not candidates:
+        raise FitError("; ".join(errors))
+    notes = [f"{c.n_states} states: {c.note}" for c in candidates if c.note]
+    return candidates, errors + notes
+
+
+def _cross_validated(prepared: Prepared, candidate: Candidate, progress: Progress) -> Candidate:
+    """Add the criterion `cv` where the selection asks for it."""
+    if not prepared.config.selection.cv_blocks:
+        return candidate
+    progress(f"cross-validating {candidate.n_states} states")
+    extra = held_out(prepared, candidate.n_states)
+    return replace(candidate, criteria=candidate.criteria | extra)
+
+
+def _refit(
+    prepared: Prepared, chosen: Candidate, warnings: list[str], progress: Progress
+) -> tuple[Candidate | None, StandardScaler]:
+    """Fit again on train and validation when asked; a degenerate refit is not used."""
+    if prepared.config.model.refit == "train":
+        return None, prepared.scaler
+    progress(f"refitting {chosen.n_states} states on train and validation")
+    rows = prepared.train | (prepared.part == VAL)
+    wider = prepared.rescaled(rows)
+    try:
+        refit = fit_candidate(wider, chosen.n_states, rows)
+    except FitError as error:
+        warnings.append(f"the refit failed and is not used: {error}")
+        return None, prepared.scaler
+    if refit.faults:
+        warnings.append(f"the refit is degenerate and not used: {'; '.join(refit.faults)}")
+        return None, prepared.scaler
+    return refit, wider.scaler
+
+
+def _null(prepared: Prepared) -> dict[str, float]:
+    """Criteria of the one-state model."""
+    config = prepared.config
+    X = prepared.X[prepared.train]
+    log_lik, n_params = single_gaussian(X, config.covariance.type, config.model.min_covar)
+    n_rows = int((~np.isnan(X).any(axis=1)).sum())
+    return {
+        "log_lik_train": log_lik,
+        "n_params": n_params,
+        **criteria(log_lik, n_params, n_rows, path_entropy=0.0),
+    }

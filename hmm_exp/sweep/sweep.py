@@ -1,0 +1,71 @@
+"""One sweep, from its plan to its verdict.
+
+Hydra runs the cells, in this process or on other machines, while the generator waits:
+
+    running = sweep(config, report)
+    settings = next(running)    # the settings are valid, the parent run is open
+    succeeded = next(running)   # after the cells: a winner is chosen, promoted and reported
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib import import_module
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from hmm_exp.config import Config
+from hmm_exp.sweep import child, progress
+from hmm_exp.sweep.garbage import collect_seldom
+from hmm_exp.sweep.plan import check_launcher, plan_sweep, refuse_own_words
+
+if TYPE_CHECKING:
+    from hmm_exp.store.store import Store
+
+
+def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator[Config | bool]:
+    """Run one sweep; Hydra runs the cells between the first and the second value.
+
+    Yields the settings of the open sweep, then True when every cell finished and one of them could
+    be chosen. `report` makes the report and gives the line that names its place. Raises
+    HmmExpError: before the first value nothing is written, after it finished work stays.
+    """
+    with progress.busy("checking settings and data", config.quiet):
+        plan = plan_sweep(config)
+        refuse_own_words(plan.variations[0])
+        check_launcher(config, plan.variations[0])
+        child.worker()  # it imports while this process imports MLflow
+        collect_seldom()
+        from hmm_exp.sweep.start import announce, end_cells, open_sweep
+
+        collect_seldom()  # once more: MLflow is loaded now
+        settings, warnings = open_sweep(config, plan)
+    announce(settings, plan.repeated + warnings)
+    Thread(target=_import_finish, args=[settings], name="hmm_exp.load", daemon=True).start()
+    yield settings
+
+    from hmm_exp.sweep.finish import FinishedSweep
+
+    end_cells(settings)
+    finished = FinishedSweep.read(settings)
+    finished.print_leaderboard()
+    complete = finished.print_failures()
+    choice = finished.choose(complete)
+    notes = finished.weigh(choice)
+    print(*choice.reasons, *notes, sep="\n")
+    decision, was_asked = finished.promote(choice)
+    finished.record(choice, complete)
+    if settings.tracking.report:
+        print(report(finished.store, finished.sweep_id))
+    finished.describe(choice, [*notes, *decision])
+    finished.print_links(choice, complete)
+    yield complete and was_asked and choice.run_id is not None
+
+
+def _import_finish(settings: Config) -> None:
+    """Import what the end of the sweep needs while this process waits for the first cell."""
+    with suppress(Exception):  # the end of the sweep meets it again, and reports it
+        import_module("hmm_exp.sweep.finish")
+        if settings.tracking.report:
+            import_module("hmm_exp.report.page")  # and the charts library
