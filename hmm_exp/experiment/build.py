@@ -15,7 +15,12 @@ from hmm_exp.hmm.burnin import burn_in
 from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.hmm.states import labels
 from hmm_exp.market.bars import OHLCV
-from hmm_exp.monitor.expectations import Observations, make_expectations
+from hmm_exp.monitor.expectations import (
+    Observations,
+    Observed,
+    make_expectations,
+    with_gaps,
+)
 
 
 def build_detector(fits: Fits) -> Detector:
@@ -55,17 +60,25 @@ def with_expectations(detector: Detector, fits: Fits, output: ModelOutput | None
     """
     prepared, posterior = fits.fitted, fits.served.posterior
     assert posterior is not None
-    densities = None
+    densities = observed = None
     if output is not None and output.densities is not None:
         baselines = baselines_of(prepared)
-        assert baselines is not None
+        assert baselines is not None and output.bars is not None
         densities = (output.densities, baselines.static)
+        observed = Observed(
+            log_lik=with_gaps(output.log_lik, prepared.table),
+            expected=output.predicted,
+            probs=output.probs,
+            score=output.bars["model"].to_numpy(),
+            known=output.bar_probs,
+        )
     source = prepared.source
     expectations = make_expectations(
         detector.params,
         Observations(prepared.table, posterior.filtered, source.time, source.next_return),
         (prepared.split.train_start, pd.Timestamp(detector.meta["train_end"])),
         densities,
+        observed,
     )
     return replace(detector, expectations=expectations.to_dict() if expectations else {})
 

@@ -167,7 +167,7 @@ class _Walker:
         self.states = np.full(n_rows, -1)  # of the model in force
         self.refit_of_row = np.full(n_rows, -1)
         self.probs = np.full((n_rows, n_states), np.nan)
-        self.smoothed = self.probs.copy()
+        self.predicted, self.smoothed = self.probs.copy(), self.probs.copy()
         self.log_lik = np.full(n_rows, np.nan)
         self.bar_probs = np.full((n_bars, n_states), np.nan)
         self.residuals = np.full(prepared.X.shape, np.nan)
@@ -197,6 +197,7 @@ class _Walker:
         has_returns = self.prepared.source.next_return is not None
         output = ModelOutput(
             probs=self.probs,
+            predicted=self.predicted,
             log_lik=self.log_lik,
             smoothed=self.smoothed,
             bar_probs=self.bar_probs,
@@ -241,6 +242,7 @@ class _Walker:
         units = np.log(self.prepared.scaler.scale_ / known.scaler.scale_).sum()
         self.refit_of_row[block] = fold.number
         self.probs[block] = output.probs[inside]
+        self.predicted[block] = output.predicted[inside]
         self.smoothed[block] = output.smoothed[inside]
         self.residuals[block] = output.residuals[inside]
         self.log_lik[block] = output.log_lik[inside] + units

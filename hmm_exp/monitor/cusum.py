@@ -36,6 +36,7 @@ ALLOWANCE = 0.1  # half of the fall per bar, in long-run deviations, that is wor
 LARGEST = 5.0  # deviations that one bar may count: no bar alone is an alarm
 MIN_BARS = 100  # fewer promise nothing
 _N_DRAWS = 1000
+_AT_ONCE = 50  # draws in memory: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,12 @@ def _confirmed(chart: ControlChart, y: np.ndarray, chance: float, seed: int) -> 
 
     Blocks are half as long as the window of `spread`, as in `significance.estimate_gain`.
     """
-    stretches = resampled(y, window(len(y)) / 2, HORIZON, seed=seed, n_draws=_N_DRAWS)
-    highest = _maxima(stretches, chart.mean, chart.spread, chart.allowance)
-    asked = max(chart.threshold, float(np.quantile(highest, 1.0 - chance)))
+    rng, block = np.random.default_rng(seed), window(len(y)) / 2
+    highest = []
+    for _ in range(_N_DRAWS // _AT_ONCE):
+        stretches = resampled(y, block, HORIZON, seed=rng, n_draws=_AT_ONCE)
+        highest.append(_maxima(stretches, chart.mean, chart.spread, chart.allowance))
+    asked = max(chart.threshold, float(np.quantile(np.concatenate(highest), 1.0 - chance)))
     return ControlChart(chart.mean, chart.spread, chart.allowance, asked)
 
 

@@ -228,6 +228,7 @@ def make_expectations(
     seen: Observations,
     fitted_on: tuple[pd.Timestamp, pd.Timestamp],
     densities: tuple[ReturnDensities, ReturnDensities | None] | None = None,
+    observed: Observed | None = None,
 ) -> Expectations | None:
     """Monitoring baseline of a fitted model from the rows and bars of its run.
 
@@ -242,6 +243,8 @@ def make_expectations(
         the same span; earlier rows do not count.
     densities
         Densities of returns by regime and for all time, where they are fitted already.
+    observed
+        `observe` of these rows and densities, where it is known already.
 
     Returns
     -------
@@ -250,7 +253,7 @@ def make_expectations(
     """
     start, end = fitted_on
     time, row_time = seen.time, seen.table.available_at
-    observed = observe(params, seen)
+    observed = observed or observe(params, seen)
     usable = (row_time > start) & np.isfinite(observed.log_lik)
     held_out = bool((usable & (row_time > end)).sum() >= MIN_BARS)
     since = end if held_out else start
@@ -261,7 +264,9 @@ def make_expectations(
         densities = _densities(observed, time, seen.next_return, fitted_on)
     score = None
     if densities is not None and seen.next_return is not None:
-        scores = densities[0].log_score(observed.known, seen.next_return)
+        scores = observed.score
+        if scores is None:
+            scores = densities[0].log_score(observed.known, seen.next_return)
         bars = np.isfinite(scores) & (time > start)
         if (bars & (time > since)).sum() >= MIN_BARS:
             score = _expected_series(scores, observed.known, bars, time > since)
@@ -306,14 +311,18 @@ def observe(
     score = None
     if densities is not None and seen.next_return is not None:
         score = densities.log_score(known, seen.next_return)
-    missing = np.isnan(table.X).any(axis=1)
     return Observed(
-        log_lik=np.where(missing, np.nan, seen.filtered.log_lik),
+        log_lik=with_gaps(seen.filtered.log_lik, table),
         expected=predicted_probs(params, table.steps, probs),
         probs=probs,
         score=score,
         known=known,
     )
+
+
+def with_gaps(log_lik: np.ndarray, table: FeatureTable) -> np.ndarray:
+    """Log-likelihood of every row, NaN where the row is missing."""
+    return np.where(np.isnan(table.X).any(axis=1), np.nan, log_lik)
 
 
 def _expected_series(
