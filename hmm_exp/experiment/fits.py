@@ -39,7 +39,7 @@ class Fits:
     selection
         Rows of `selection.csv`.
     warnings
-        Fits that failed or are not used, in words.
+        Fits that failed or are not used, and a choice at the edge of the grid, in words.
     walk
         The chosen walk forward; None for single fits.
     """
@@ -59,6 +59,30 @@ class Fits:
         """The model of the detector."""
         return self.refit or self.chosen
 
+    def metrics(self) -> dict[str, float]:
+        """Metrics of the chosen fit; those that do not exist are not finite."""
+        chosen = self.chosen
+        metrics: dict[str, float] = {
+            **chosen.criteria,
+            "bic_null": self.null["bic"],
+            "n_params": chosen.params.n_parameters(),
+            "n_rows_train": chosen.n_rows["train"],
+            "n_states": chosen.n_states,
+            "n_features": chosen.params.n_features,
+            "n_iter": chosen.fit.n_iter,
+            "n_polished": chosen.fit.n_polished,
+            "converged": chosen.fit.converged,
+            "restart_agreement": chosen.fit.restart_agreement,
+            "min_occupancy": float(chosen.occupancy.min()),
+            "max_condition_number": chosen.max_condition_number,
+        }
+        if len(self.candidates) > 1:
+            metrics["grid_edge"] = self.chosen is self.candidates[-1]
+        for part, log_lik in chosen.log_lik.items():
+            metrics[f"log_lik_{part}"] = log_lik
+            metrics[f"log_lik_{part}_per_bar"] = log_lik / chosen.n_rows[part]
+        return metrics
+
 
 def fit_grid(prepared: Prepared, progress: Progress) -> Fits:
     """Fit every number of states on train, choose one, refit it when asked. Raises FitError."""
@@ -68,6 +92,7 @@ def fit_grid(prepared: Prepared, progress: Progress) -> Fits:
     candidates = [c if c is chosen else replace(c, posterior=None) for c in candidates]
     refit, scaler = _refit(prepared, chosen, warnings, progress)
     table = selection_table(candidates, chosen, null)
+    warnings += _edge_warning(candidates, chosen)
     return Fits(candidates, chosen, prepared, refit, scaler, null, table, warnings)
 
 
@@ -80,6 +105,7 @@ def fit_walks(prepared: Prepared, progress: Progress) -> Fits:
     table = selection_table(candidates, walk.candidate, null)
     table = table.join(scores.set_axis(table.index[-len(walks) :]))
     fitted, chosen = walk.fitted, walk.candidate
+    warnings += _edge_warning(candidates, chosen)
     return Fits(candidates, chosen, fitted, None, fitted.scaler, null, table, warnings, walk)
 
 
@@ -128,6 +154,12 @@ def _refit(
         warnings.append(f"the refit is degenerate and not used: {'; '.join(refit.faults)}")
         return None, prepared.scaler
     return refit, wider.scaler
+
+
+def _edge_warning(candidates: list[Candidate], chosen: Candidate) -> list[str]:
+    if len(candidates) == 1 or chosen is not candidates[-1]:
+        return []
+    return [f"the best number of states, {chosen.n_states}, is the largest tried"]
 
 
 def _null(prepared: Prepared) -> dict[str, float]:

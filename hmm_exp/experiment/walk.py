@@ -340,6 +340,18 @@ def walk_metrics(walk: Walk) -> dict[str, float]:
     return metrics
 
 
+def refusals(walk: Walk | None) -> list[str]:
+    """Number of fits that were not used and the reason of the latest, in one line; [] if none."""
+    refused = [refit for refit in walk.refits if refit.refused] if walk else []
+    if not walk or not refused:
+        return []
+    latest = refused[-1]
+    return [
+        f"{len(refused)} of {len(walk.refits)} fits were refused and the model before them went "
+        f"on, last at {latest.fold.split.train_end:%Y-%m-%d %H:%M}: {'; '.join(latest.refused)}"
+    ]
+
+
 def _fit_row(refit: Refit) -> dict[str, Any]:
     fit, labels = refit.candidate.fit, refit.agreement
     row = {

@@ -68,9 +68,7 @@ def mean_errors(x: np.ndarray, block: float, *, seed: int = 0, n_draws: int = 10
     return _errors(x, x.mean(axis=0), block, seed, n_draws)
 
 
-def _errors(
-    x: np.ndarray, centre: np.ndarray, block: float, seed: int, n_draws: int
-) -> np.ndarray:
+def _errors(x: np.ndarray, centre: np.ndarray, block: float, seed: int, n_draws: int) -> np.ndarray:
     draws = _draws(x, centre, block, seed, n_draws)
     kept = max(1.0 - 2.0 * block / len(x), LEAST_KEPT)
     return (draws - centre) / np.sqrt(kept)
