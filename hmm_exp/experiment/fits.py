@@ -1,4 +1,4 @@
-"""The fits of one run: every number of states once, or a walk forward of each, and the choice.
+"""Fit every number of states of a run, once or in a walk forward, and choose one.
 
 fits = fit_grid(prepared)          # or fit_walks(prepared)
 fits.chosen.params, fits.selection
@@ -85,7 +85,7 @@ class Fits:
 
 
 def fit_grid(prepared: Prepared, progress: Progress) -> Fits:
-    """Fit every number of states on train, choose one, refit it when asked. Raises FitError."""
+    """Fit every number of states on train, choose one, refit it when configured. Raises FitError."""
     candidates, warnings = _candidates(prepared, progress)
     null, rule = _null(prepared), prepared.config.selection
     chosen = select(candidates, rule, null.get(rule.within))
@@ -110,7 +110,7 @@ def fit_walks(prepared: Prepared, progress: Progress) -> Fits:
 
 
 def _candidates(prepared: Prepared, progress: Progress) -> tuple[list[Candidate], list[str]]:
-    """Fit every number of states; one that cannot be fitted is named, and fails no other."""
+    """Fit every number of states; the errors name those that cannot be fitted."""
     candidates: list[Candidate] = []
     errors = []
     for n_states in prepared.config.state_grid:
@@ -139,7 +139,7 @@ def _cross_validated(prepared: Prepared, candidate: Candidate, progress: Progres
 def _refit(
     prepared: Prepared, chosen: Candidate, warnings: list[str], progress: Progress
 ) -> tuple[Candidate | None, StandardScaler]:
-    """Fit again on train and validation when asked; a degenerate refit is not used."""
+    """Refit on train and validation when configured; a degenerate refit is not used."""
     if prepared.config.model.refit == "train":
         return None, prepared.scaler
     progress(f"refitting {chosen.n_states} states on train and validation")
