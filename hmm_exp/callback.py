@@ -1,4 +1,4 @@
-"""What Hydra calls around a sweep. Bad settings are refused before anything heavy is imported."""
+"""Hydra callback around a sweep. It refuses bad settings before heavy imports."""
 
 import sys
 import traceback
@@ -28,7 +28,7 @@ _running: Iterator[Config | bool] = iter(())  # here: Hydra sends the callback t
 
 
 class SweepCallback(Callback):
-    """Opens a sweep and closes it; a single run passes through untouched."""
+    """Starts and finishes a sweep; of a single run it only checks the settings."""
 
     def __init__(self) -> None:
         self.settings: Config | None = None
@@ -72,7 +72,7 @@ class SweepCallback(Callback):
 
 
 def abandon(error: BaseException) -> bool:
-    """Close the sweep that is open in this process after its launcher broke; say how to go on.
+    """Close the open sweep of this process after its launcher broke; print how to go on.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def abandon(error: BaseException) -> bool:
 
 
 def _close(settings: Config, interrupted: bool = False) -> str:
-    """Close the sweep's runs; where the store does not let it, say who will."""
+    """Close the sweep's runs; gives a note when the store does not let it."""
     from hmm_exp.sweep.start import abandon_sweep
 
     try:

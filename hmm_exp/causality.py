@@ -1,10 +1,10 @@
-"""Does a detector look ahead? Change the future, and see which answers about the past change.
+"""Check that a detector never looks ahead: change future bars and compare the past regimes.
 
     hmm-causality --model models:/hmm_regime/Production --bars bars.csv
 
-At random times the bars after are cut off, and then rewritten as another market. Filtered answers
-up to that time must stay the same to the last bit. Smoothed probabilities and the Viterbi path
-look back from the end of the data: how far they move is what a backtest on them would not see.
+At random times the later bars are removed, then replaced by other prices. Filtered probabilities
+up to that time must not change by a bit. Smoothed probabilities and the Viterbi path use later
+bars: their change measures the look-ahead of a backtest that uses them.
 """
 
 import argparse
@@ -37,7 +37,7 @@ EXAMPLES = """examples:
   hmm-causality --model runs:/0a1b2c3d4e5f --bars bars.csv --times 50
   hmm-causality --model ./model --bars bars.csv --seed 7
 
-exit status: 0 filtered answers never changed; 1 they did; 2 bad input
+exit status: 0 filtered regimes never changed; 1 they changed; 2 bad input
 """
 LOOKS_AHEAD = 1
 OUTPUTS = ("filtered", "smoothed", "viterbi")
@@ -45,14 +45,14 @@ OUTPUTS = ("filtered", "smoothed", "viterbi")
 
 @dataclass(frozen=True)
 class Views:
-    """Answers about the rows of some bars.
+    """Filtered, smoothed and Viterbi states of the same rows.
 
     Attributes
     ----------
     available_at
-        When each row was known, int64 nanoseconds, shape (T,).
+        Close of each row, int64 nanoseconds, shape (T,).
     probs
-        For each of `OUTPUTS` state probabilities (T, K); a Viterbi path is one-hot.
+        State probabilities for each of `OUTPUTS`, shape (T, K); a Viterbi path is one-hot.
     """
 
     available_at: np.ndarray
@@ -62,31 +62,31 @@ class Views:
 def check_causality(
     detector: "Detector", bars: "Bars", times: int = 20, seed: int = 0
 ) -> "pd.DataFrame":
-    """Rewrite and truncate the future at random times and compare the past.
+    """Truncate and rewrite the future at random times and compare the past regimes.
 
     Parameters
     ----------
     detector
-        The model to be checked.
+        Model to check.
     bars
         At least twice `detector.min_history`.
     times
-        At how many random times, spread over the bars after the first `min_history`.
+        Number of random times, drawn after the first `min_history` bars.
     seed
-        The same seed checks the same times.
+        Seed of the random times and prices.
 
     Returns
     -------
     DataFrame
-        Index output and future ("rewritten", "truncated"). `largest_change` of a probability in
-        any row up to the time; `labels_changed`, the number of rows whose most probable state is
-        another; `newest_changed`, the share of the times whose last row is among them. A row that
-        is there in one answer and not in the other is a change of 1.
+        Index: output and future ("rewritten", "truncated"). `largest_change` is the largest
+        change of a probability in a row up to the time; `labels_changed` counts rows whose most
+        probable state changes; `newest_changed` is the share of times at which the newest row
+        changes. If the rows themselves differ, the change is 1.
 
     Raises
     ------
     HistoryError
-        With too few bars.
+        There are too few bars.
     """
     import pandas as pd
 
@@ -96,7 +96,7 @@ def check_causality(
     if len(bars) < 2 * detector.min_history:
         raise HistoryError(
             f"{bars_in_words(bars)}, are too few: at least {2 * detector.min_history:,} are "
-            "needed, twice what one answer needs"
+            "needed, twice the model's minimum"
         )
     rng = np.random.default_rng(seed)
     whole = views(detector, bars)
@@ -115,13 +115,13 @@ def check_causality(
 
 
 def hindsight(detector: "Detector", bars: "Bars") -> dict[str, float]:
-    """Share of the rows whose label looks otherwise in hindsight than it did live, by output."""
+    """Share of rows whose smoothed or Viterbi label differs from the filtered one, by output."""
     states = {name: probs.argmax(axis=1) for name, probs in views(detector, bars).probs.items()}
     return {name: float((states[name] != states["filtered"]).mean()) for name in OUTPUTS[1:]}
 
 
 def views(detector: "Detector", bars: "Bars") -> Views:
-    """All three answers about some bars."""
+    """Filtered, smoothed and Viterbi states of some bars."""
     import pandas as pd
 
     table = detector.observe(bars)
@@ -135,10 +135,10 @@ def views(detector: "Detector", bars: "Bars") -> Views:
 
 
 def _futures(bars: "Bars", kept: int, rng: np.random.Generator) -> "Iterator[tuple[str, Bars]]":
-    """The first `kept` bars alone, and with another market after them."""
+    """Truncate the bars after the first `kept`, then replace them by other prices."""
     yield "truncated", replace(bars, frame=bars.frame.iloc[:kept], states=None)
     frame, n = bars.frame.copy(), len(bars) - kept
-    size = rng.uniform(0.01, 0.1)  # of a further return on every bar
+    size = rng.uniform(0.01, 0.1)  # deviation of the return added to each bar
     walk = rng.normal(0, size, n).cumsum().clip(-20, 20)
     place = frame.index[kept:]
     prices = ["open", "high", "low", "close"]
@@ -148,7 +148,7 @@ def _futures(bars: "Bars", kept: int, rng: np.random.Generator) -> "Iterator[tup
 
 
 def _changes(whole: Views, other: Views, until: int, future: str) -> Iterator[dict]:
-    """What differs in the rows known at a time, for each output."""
+    """Differences in the rows known at a time, for each output."""
     past = int(np.searchsorted(whole.available_at, until, side="right"))
     same_rows = np.array_equal(
         whole.available_at[:past], other.available_at[other.available_at <= until]
@@ -167,7 +167,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         prog="hmm-causality",
-        description="Check that a detector never looks ahead, and see how much hindsight changes.",
+        description="Check that a detector never looks ahead, and measure what hindsight changes.",
         epilog=EXAMPLES,
     )
     add = parser.add_argument
@@ -178,16 +178,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--times",
         type=whole(1, 100_000),
         default=20,
-        help="random times to change the future at (default: 20)",
+        help="number of random times (default: 20)",
     )
-    add("--seed", type=whole(0, 2**64), default=0, help="of the random times (default: 0)")
+    add("--seed", type=whole(0, 2**64), default=0, help="seed of the random times (default: 0)")
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, print the table and the verdict; gives the exit status."""
+    """Check the model, print the table and the verdict; return the exit status."""
     from hmm_exp.market.load import read_bars
-    from hmm_exp.serving.lookup import find_detector
+    from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
     bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
@@ -198,11 +198,11 @@ def run(args: argparse.Namespace) -> int:
     shown["newest_changed"] = shown["newest_changed"].map("{:.0%}".format)
     print(shown.to_string(index=False), end="\n\n")
     for output, share in hindsight(detector, bars).items():
-        print(f"{output}: {share:.1%} of all labels are not those that were known live")
+        print(f"{output}: {share:.1%} of all labels differ from those known live")
     if table["largest_change"].xs("filtered", level="output").max() > 0:
-        print("filtered answers changed: this detector looks ahead")
+        print("filtered regimes changed: this detector looks ahead")
         return LOOKS_AHEAD
-    print(f"filtered answers never changed, at {args.times} times; use those for live decisions")
+    print(f"filtered regimes never changed at {args.times} random times: safe for live decisions")
     return DONE
 
 

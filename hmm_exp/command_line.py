@@ -1,4 +1,4 @@
-"""What the command lines share: complaints of one line, store options, exit status.
+"""Shared parts of the command lines: one-line errors, common options, exit status.
 
 parser = Parser(description="Do it.", epilog="examples: ...")
 add_store_options(parser)
@@ -23,19 +23,19 @@ DONE, REFUSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line and whose examples keep their lines."""
+    """A parser with one-line errors and preformatted examples."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(**options)
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong on one line of standard error and leave."""
+        """Print a one-line error and exit."""
         self.exit(BAD_INPUT, f"error: {one_line(f'{message} (see --help)')}\n")
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
-    """Type of an option that takes a whole number between bounds."""
+    """Type of an option for a whole number between bounds."""
 
     def read(text: str) -> int:
         try:
@@ -50,7 +50,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def named(setting: str) -> Callable[[str], str]:
-    """Type of an option that takes what a setting takes, such as "registry.name"."""
+    """Type of an option with the rule of a setting, such as "registry.name"."""
 
     def read(text: str) -> str:
         from hmm_exp.config import RULES
@@ -63,7 +63,7 @@ def named(setting: str) -> Callable[[str], str]:
 
 
 def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
-    """Add `--tracking-uri`: which store."""
+    """Add `--tracking-uri`, the store."""
     parser.add_argument(
         "--tracking-uri",
         metavar="URI",
@@ -72,7 +72,7 @@ def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
 
 
 def add_store_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--tracking-uri` and `--registry`: which store, which registered model in it."""
+    """Add `--tracking-uri` and `--registry`, the store and the registered model."""
     add_tracking_uri(parser)
     parser.add_argument(
         "--registry",
@@ -84,37 +84,37 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_read_options(parser: argparse.ArgumentParser, required: bool = False) -> None:
-    """Add the options of reading a file.
+    """Add the options for reading a file.
 
-    `required` is for a command without a model; else what is not given is as in its training.
+    `required` is for commands without a model; otherwise the defaults are those of its training.
     """
     default = "as in training" if not required else None
     options = parser.add_argument_group(
-        "reading the file", None if required else "default: as in the training of the model"
+        "reading the file", None if required else "default: as in the model's training"
     )
     add = options.add_argument
     add(
         "--bar-stamp",
         choices=("open", "close"),
         required=required,
-        help="what a time in the file marks: the bar's start (exchanges, TradingView) or its end",
+        help="whether times in the file are a bar's start (exchanges, TradingView) or its end",
     )
     add(
         "--gaps",
         choices=("split", "bridge"),
-        help="missing bars are missing (split, 24/7 markets) or neighbours are neighbours "
-        f"(bridge, sessions) (default: {default or 'split'})",
+        help="treat missing bars as a gap (split, 24/7 markets) or the bars around them as "
+        f"consecutive (bridge, markets with sessions) (default: {default or 'split'})",
     )
     add(
         "--bad-rows",
         choices=("error", "drop"),
-        help=f"rows that hold no bar: refuse the file, or leave them out "
+        help="invalid rows: refuse the file (error) or skip them (drop) "
         f"(default: {default or 'error'})",
     )
     add(
         "--timezone",
         metavar="ZONE",
-        help=f"zone of times that name none, such as US/Eastern (default: {default or 'UTC'})",
+        help=f"zone of times without one, such as US/Eastern (default: {default or 'UTC'})",
     )
     for kind in ("timestamp", "volume"):
         add(
@@ -125,7 +125,7 @@ def add_read_options(parser: argparse.ArgumentParser, required: bool = False) ->
 
 
 def read_options(args: argparse.Namespace, trained: "ReadOptions | None" = None) -> "ReadOptions":
-    """Options that were given; the others as in training, or else their defaults."""
+    """The given options; the others as in training, or their defaults."""
     from hmm_exp.market.options import ReadOptions
 
     names = [field.name for field in fields(ReadOptions)]
@@ -134,18 +134,18 @@ def read_options(args: argparse.Namespace, trained: "ReadOptions | None" = None)
 
 
 def with_read_options(detector: "Detector", args: argparse.Namespace) -> "Detector":
-    """Give the detector that reads as it did in training, but for the options that were given."""
+    """Give the detector with the given reading options, the others as in training."""
     return replace(detector, reading=read_options(args, detector.reading))
 
 
 def show_reading(report: dict[str, Any], detector: "Detector | None" = None) -> None:
-    """Print to standard error what is doubtful about a table, and what differs from training."""
+    """Print warnings about a table and differences from training to standard error."""
     trained = detector.meta.get("columns", {}) if detector else {}
     for role, column in report["columns"].items():
         before = trained.get(role, column)
         if before != column:
             print(
-                f"note: {role} is read from {column!r}, in training from {before!r}",
+                f"note: {role} is read from {column!r}, but was read from {before!r} in training",
                 file=sys.stderr,
             )
     for warning in report["warnings"]:
@@ -153,13 +153,13 @@ def show_reading(report: dict[str, Any], detector: "Detector | None" = None) -> 
 
 
 def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Status that a command leaves with; what it cannot do is one line on standard error."""
+    """Run a command and return its exit status; errors become one line on standard error."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         status = action(args)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # the reader of our output has gone, and what was shown is not lost
+    except BrokenPipeError:  # the reader of the output has gone, which is no error
         _discard(sys.stdout)
         return DONE
     except KeyboardInterrupt:
@@ -170,17 +170,17 @@ def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Name
             raise
         text = str(error) if isinstance(error, HmmExpError) else words or str(error)
         print(f"error: {own_words(text)}", file=sys.stderr)
-        Output(sys.stdout).flush()  # what is left of it would be a second message
+        Output(sys.stdout).flush()  # a failing flush at exit would print a second error
         return BAD_INPUT
 
 
 class Output:
-    """A standard stream that never stops the work: what cannot be written is lost.
+    """A standard stream without write errors: text that cannot be written is dropped.
 
     Attributes
     ----------
     error
-        The first one: the disk is full, or the reader has gone. None while all is written.
+        The first error, such as a full disk or a closed pipe; None without one.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -188,11 +188,11 @@ class Output:
         self.error: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write as far as it goes."""
+        """Write, or drop the text."""
         return self._do(lambda: self._stream.write(text))
 
     def flush(self) -> None:
-        """Flush as far as it goes."""
+        """Flush, or drop the text."""
         self._do(self._stream.flush)
 
     def __getattr__(self, name: str) -> Any:
@@ -207,12 +207,12 @@ class Output:
 
 
 def _discard(stream: TextIO) -> None:
-    """Send what a stream still holds, and what comes, to nowhere."""
+    """Redirect a stream to the null device."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def own_words(error: object) -> str:
-    """Text of an error on one line, a setting `data.bad_rows=drop` as `--bad-rows drop`."""
+    """One-line text of an error, with settings (`data.bad_rows=drop`) as options."""
 
     def option(setting: re.Match) -> str:
         return f"--{setting[1].replace('_', '-')}" + (f" {setting[2]}" if setting[2] else "")

@@ -1,4 +1,4 @@
-"""How compiled functions are declared, and where their code is kept.
+"""Decorators for compiled functions, and the cache folder of their code.
 
 >>> @entry      # called from Python: cached on disk, releases the GIL
 >>> @kernel     # called from compiled code only: becomes part of what calls it
@@ -66,7 +66,7 @@ def _save(save: Callable[..., None], *arguments: Any) -> None:
 
 
 def announce(dispatcher: Any) -> None:
-    """Say in one line that the next call of an entry compiles it, when it does.
+    """Announce in one line that the next call of an entry compiles it.
 
     Goes to the logger `hmm_exp.hmm` at level INFO, and of processes that begin together one says
     it. Folders of old versions are removed then.
@@ -78,25 +78,25 @@ def announce(dispatcher: Any) -> None:
 
 
 class _CompileListener(event.Listener):
-    """Hears of compiled functions, one inside the other, and tells when the outermost begins."""
+    """Numba listener that reports when the outermost of nested compilations starts and ends."""
 
-    def __init__(self, told: Callable[[bool], None]) -> None:
-        self._told, self._depth = told, 0
+    def __init__(self, notify: Callable[[bool], None]) -> None:
+        self._notify, self._depth = notify, 0
 
     def on_start(self, event: Any) -> None:
         self._depth += 1
         if self._depth == 1:
-            self._told(True)
+            self._notify(True)
 
     def on_end(self, event: Any) -> None:
         self._depth -= 1
         if self._depth == 0:
-            self._told(False)
+            self._notify(False)
 
 
-def when_compiling(told: Callable[[bool], None]) -> None:
-    """Call `told(True)` whenever this process begins to compile and `told(False)` when it has."""
-    event.register("numba:compile", _CompileListener(told))
+def when_compiling(notify: Callable[[bool], None]) -> None:
+    """Call `notify(True)` when this process starts to compile and `notify(False)` when it ends."""
+    event.register("numba:compile", _CompileListener(notify))
 
 
 def prune(base: Path) -> None:
@@ -133,7 +133,7 @@ def _is_cached(dispatcher: Any) -> bool:
 
 
 def _is_said() -> bool:
-    """Whether another process has just said that it compiles; if not, this one is about to."""
+    """Whether another process has just announced a compilation; if not, this one does."""
     mark = cache_folder() / "compiling"
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,13 @@
-"""Every error this package raises on purpose.
+"""Errors of this package, and their texts as one line.
 
-A command line prints the message as one line and exits with 2; a library caller can catch
-`HmmExpError`. A message carries the value, the rule and the place or the option that decides.
+Commands print the message as one line and exit with 2; library callers catch `HmmExpError`. A
+message names the value, the rule, and the place or the option to change.
 """
 
 import re
 
 LONGEST_LINE = 300  # characters of an error line, "error: " included
-_KEPT_END = 120  # of a longer text the end stays: it says what to do
+_KEPT_END = 120  # characters kept at the end of a longer text, which names the remedy
 _PASSWORD = re.compile(r"""(://[^\s/?#@:["<>]*):(?!\d+(?:[/?#\s]|$))[^\s"<>]*@""")  # user:word@
 _WEB_LOGIN = re.compile(r"""(?i)(\bhttps?://)[^\s/?#"<>]*@""")
 _SECRET = re.compile(r"(?i)([?&]\w*(?:password|passwd|pwd|token|secret)=)[^&\s]*")
@@ -15,7 +15,7 @@ _OF_THE_STORE = {"mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3"}
 
 
 def redacted(text: str) -> str:
-    """A text without the passwords of the addresses in it; a web address loses its user too."""
+    """A text without the passwords in its addresses, and without the users of web addresses."""
     if "://" not in text:
         return text
     text = _WEB_LOGIN.sub(r"\1", _PASSWORD.sub(r"\1@", text))
@@ -23,9 +23,9 @@ def redacted(text: str) -> str:
 
 
 def is_from_outside(error: BaseException) -> bool:
-    """Whether the machine or the store raised an error: no mistake of ours, one line says it all.
+    """Whether the machine or the store raised an error, so that one line without trace suffices.
 
-    Of the store is what MLflow raises, or a library by which MLflow reaches it.
+    Errors of the store are those of MLflow and of the libraries by which MLflow reaches it.
     """
     modules = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
     return isinstance(error, OSError) or bool(modules & _OF_THE_STORE)
@@ -52,10 +52,9 @@ def one_line(error: object, longest: int = LONGEST_LINE - len("error: ")) -> str
 
 
 def refusal(error: object) -> str | None:
-    """What the machine refuses, such as a full disk, and the file; None for any other error.
+    """Refusal by the machine, such as a full disk, with the file; None for other errors.
 
-    The text is searched, because an error that a library wraps or that another process passes on
-    has lost its number.
+    The text is searched, because an error wrapped by a library or another process has no number.
     """
     found = _REFUSALS.search(str(error))
     if found is None:
@@ -66,7 +65,7 @@ def refusal(error: object) -> str | None:
 
 
 def described(error: BaseException) -> str:
-    """Any error as one line: one that is not of this family keeps its type."""
+    """One line for any error; errors of other libraries keep their type."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     name = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
@@ -76,7 +75,7 @@ def described(error: BaseException) -> str:
 
 
 class HmmExpError(Exception):
-    """Base of the family: something the user can act on. Its message holds no password."""
+    """Base class: an error that the user can fix. Its message contains no password."""
 
     def __init__(self, *parts: object) -> None:
         super().__init__(*(redacted(part) if isinstance(part, str) else part for part in parts))
@@ -87,11 +86,11 @@ class ConfigError(HmmExpError):
 
 
 class DataError(HmmExpError):
-    """Bars or features that cannot be used as they are."""
+    """Bars or features are not usable."""
 
 
 class HistoryError(DataError):
-    """Too few bars to answer: windows or the filter's burn-in are not filled."""
+    """Too few bars for the windows or the filter's burn-in."""
 
 
 class FitError(HmmExpError):
@@ -103,4 +102,4 @@ class ModelError(HmmExpError):
 
 
 class TrackingError(HmmExpError):
-    """The tracking store or the registry refuses or does not answer."""
+    """The tracking store or the registry refuses a request or does not answer."""

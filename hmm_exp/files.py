@@ -1,4 +1,4 @@
-"""How a file is written so that no half of it is ever seen.
+"""Write files atomically, and recognise file types by their first bytes.
 
 >>> with written_beside("table.csv") as part:
 ...     frame.to_csv(part)
@@ -15,14 +15,14 @@ from hmm_exp.errors import refusal
 
 @contextmanager
 def written_beside(path: str | Path) -> Iterator[Path]:
-    """Give a hidden path in the same folder and rename it to `path` at the end.
+    """Give a hidden path in the same folder, and rename it to `path` at the end.
 
-    On any error the hidden file is removed and `path` stays as it was.
+    On an error, the hidden file is removed and `path` is unchanged.
 
     Raises
     ------
     OSError
-        On a full disk for example; names `path`.
+        The file cannot be written, for example on a full disk; names `path`.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -37,7 +37,7 @@ def written_beside(path: str | Path) -> Iterator[Path]:
         raise
 
 
-PICKLE = "a pickle, which is never loaded"  # it could run any code
+PICKLE = "a pickle, which is never loaded"  # a pickle can run any code
 JSON = "a JSON file"
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 _STARTS = {
@@ -70,11 +70,11 @@ _TEXTS = {
 }
 _PICKLED = re.compile(rb"\x80[\x02-\x05]")
 _BLANK = b"\xef\xbb\xbf \t\r\n"
-_LONGEST = 300  # bytes that tell
+_LONGEST = 300  # bytes examined
 
 
 def kind_of(content: bytes) -> str | None:
-    """What the first bytes of a file show it to be, in words; None for plain text or unknown."""
+    """File type in words, from the first bytes; None for plain text or unknown."""
     for start, kind in _STARTS.items():
         if content.startswith(start):
             return kind

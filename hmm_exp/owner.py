@@ -1,7 +1,7 @@
-"""Who works on a run: host, process and its start, so that a dead one is told from a slow one.
+"""Owner tags: host, process and start time of the process that works on a run.
 
-Written as a tag on every run that is RUNNING. A process number alone would not do: it is given out
-again. On another host a process cannot be asked, and the answer is that nobody knows.
+Every RUNNING run has one, so that a dead owner can be distinguished from a slow one. The start time
+is needed because process numbers are reused. A process on another host cannot be checked.
 """
 
 import os
@@ -20,11 +20,11 @@ def tag_of(pid: int) -> str:
 
 
 def is_alive(owner: str | None) -> bool | None:
-    """Whether the process of an owner tag still runs; None when it is on another host."""
+    """Whether the process of an owner tag is running; None if it is on another host."""
     try:
         host, pid, started = (owner or "").rsplit(" ", 2)
     except ValueError:
-        return False  # from before runs had owners
+        return False  # runs of earlier versions have no owner
     if host != socket.gethostname():
         return None
     return start_of(int(pid)) == (None if started == "-" else started)
@@ -36,13 +36,13 @@ def is_dead(owner: str | None) -> bool:
 
 
 def in_words(owner: str) -> str:
-    """Give an owner tag for a reader."""
+    """An owner tag in words."""
     host, pid, _ = owner.rsplit(" ", 2)
     return f"process {pid} on {host}"
 
 
 def start_of(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks; None when it is gone or a zombie."""
+    """Start time of a process in kernel ticks; None if it has ended or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
@@ -51,7 +51,7 @@ def start_of(pid: int) -> str | None:
 
 
 def _answers(pid: int) -> str | None:
-    """Where there is no /proc: whether the process takes signals."""
+    """Whether a process accepts signals, for systems without /proc."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Independent pieces of compiled work side by side, with the same bits at any number of threads.
+"""Run independent pieces of compiled work in threads, with the same bits at any number of them.
 
 What runs here releases the GIL. Each piece is one thread's work from beginning to end, so how many
 run at a time changes nothing in any of them. The native engine and its starts call no BLAS, whose

@@ -30,7 +30,7 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 @hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
 def cell(config: DictConfig) -> None:
-    """Run what one composed config describes; in a sweep a failure is recorded, not raised."""
+    """Run one composed config; in a sweep a failure is recorded, not raised."""
     global _at_work
     _at_work = True
     logging.raiseExceptions = False  # a full disk is reported once, by what needs it
@@ -95,7 +95,7 @@ def _end(error: BaseException) -> None:
 
 
 def _clean_up() -> None:
-    """Take away the folders that Hydra made for a run that did not begin."""
+    """Remove the folders that Hydra made for a run that did not start."""
     from hmm_exp.store.folders import remove_run_folder
 
     remove_run_folder()

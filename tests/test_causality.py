@@ -80,8 +80,8 @@ def test_the_command_prints_a_table_and_exits_with_0(files):
         *(["smoothed"] * 2),
         *(["viterbi"] * 2),
     ]
-    assert "of all labels are not those that were known live" in lines[-2]
-    assert lines[-1].startswith("filtered answers never changed")
+    assert "of all labels differ from those known live" in lines[-2]
+    assert lines[-1].startswith("filtered regimes never changed")
 
 
 def test_the_command_exits_with_1_when_filtered_changed(files, monkeypatch, capsys):

@@ -41,7 +41,7 @@ def bars():
 
 @pytest.fixture(scope="module")
 def expected(detector, bars):
-    """What `filter` says of the bars."""
+    """The regimes that `filter` gives for the bars."""
     return detector.filter(bars)
 
 
@@ -189,8 +189,8 @@ BAD_WORDS = [
     ("--bars new.csv --output regimes.xls", "written as .csv"),
     ("--bars new.csv", "give --output, --latest or both"),
     ("--latest", "give one of --bars"),
-    ("--bars new.csv --latest --state s.json", "go with --follow"),
-    ("--follow --latest", "--follow goes with"),
+    ("--bars new.csv --latest --state s.json", "need --follow"),
+    ("--follow --latest", "--follow takes only"),
 ]
 
 
@@ -311,7 +311,7 @@ def test_follow_stops_at_a_bad_bar_or_leaves_it_out(folder, bars, drop):
     assert done.returncode == (0 if drop else 2)
     assert answered == (settled if drop else settled - 100)
     assert "high below its low" in done.stderr
-    assert done.stderr.count("left out") == (2 if drop else 0)
+    assert done.stderr.count("skipped") == (2 if drop else 0)
     assert json.loads((folder / "s.json").read_text())["last_bar"] == str(
         bars.frame.index[399 if drop else 299]
     )
@@ -333,7 +333,7 @@ def test_dropped_bars_leave_gaps_as_they_do_in_a_file(folder, bars, detector, mo
     (folder / "bad.csv").write_bytes(text)
     status, out, error = followed(folder, monkeypatch, capsys, text, "--bad-rows", "drop")
     assert status == 0
-    assert error.count("left out: ") == error.count("\n") == 1
+    assert error.count("skipped: ") == error.count("\n") == 1
     frame = bars.frame.iloc[:400].drop(bars.frame.index[350])
     assert out.count("\n") - 1 == len(frame) - detector.min_history + 1
     last = detector.filter(replace(bars, frame=frame))["p_state_0"].iloc[-1]
@@ -357,7 +357,7 @@ def test_a_pipe_without_the_chosen_column_is_refused_with_the_option(
     assert out.count("\n") > 100
 
 
-def test_a_damaged_state_is_one_line_that_says_what_to_do(folder, bars, monkeypatch, capsys):
+def test_a_damaged_state_is_one_line_with_the_remedy(folder, bars, monkeypatch, capsys):
     (folder / "s.json").write_text('{"format": 2}')
     status, out, error = followed(folder, monkeypatch, capsys, b"", "--state", "s.json")
     assert (status, out) == (2, "")

@@ -77,17 +77,17 @@ def folder(detector, quiet, moved, tmp_path_factory):
 
 
 def test_a_run_promises_what_it_showed_out_of_sample(result, detector):
-    promise = expectations_of(detector)
+    expected = expectations_of(detector)
     metrics = result.metrics
     shown = metrics["log_lik_val"] + metrics["log_lik_test"]
     n_rows = (result.prepared.part > 0).sum()
-    assert promise.held_out
-    assert promise.n_rows == n_rows
-    assert promise.log_lik.mean == pytest.approx(shown / n_rows, rel=1e-6)
+    assert expected.held_out
+    assert expected.n_rows == n_rows
+    assert expected.log_lik.mean == pytest.approx(shown / n_rows, rel=1e-6)
     scores = result.assessment.scores
     later = scores["available_at"] > pd.Timestamp(detector.meta["train_end"])
-    assert promise.score.mean == pytest.approx(scores["model_score"][later].mean(), rel=1e-6)
-    assert promise.shares.sum() == pytest.approx(1)
+    assert expected.score.mean == pytest.approx(scores["model_score"][later].mean(), rel=1e-6)
+    assert expected.shares.sum() == pytest.approx(1)
 
 
 def test_what_is_promised_of_a_bar_depends_on_its_regime(detector):
@@ -215,9 +215,9 @@ def test_a_quiet_market_exits_with_0(folder, capsys):
     output, figure = folder / "quiet.json", folder / "quiet.png"
     words = ["--model", str(folder), "--bars", str(folder / "quiet.csv")]
     assert main([*words, "--output", str(output), "--figure", str(figure)]) == 0
-    said = capsys.readouterr().out
-    assert said.endswith("\nas promised\n")
-    assert max(map(len, said.splitlines())) <= 114
+    shown = capsys.readouterr().out
+    assert shown.endswith("\nas expected\n")
+    assert max(map(len, shown.splitlines())) <= 114
     found = json.loads(output.read_text())
     assert found["alarm"] is False
     assert len(found["findings"]) == 5

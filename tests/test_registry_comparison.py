@@ -89,7 +89,7 @@ def test_models_of_other_features_and_timeframes_meet_on_the_base_bars(store, ho
     assert there.worse is (there.gain < -there.error)
 
 
-def test_scored_again_on_its_own_data_a_champion_scores_as_its_run_says(store, hourly):
+def test_a_champion_scored_again_on_its_own_data_gets_its_stored_scores(store, hourly):
     found = compare(store.client, hourly, as_champion(hourly), fewest=500)
     assert abs(found.gain) < 1e-6
 
@@ -103,7 +103,7 @@ def test_only_bars_after_the_champions_training_count(store, hourly, four_hourly
         compare(store.client, hourly, late, fewest=901)
 
 
-def test_without_the_data_the_champions_stored_scores_stand_in(store, hourly, four_hourly):
+def test_without_the_data_the_champions_stored_scores_are_used(store, hourly, four_hourly):
     champion = as_champion(four_hourly)
     nowhere = replace(
         champion,
@@ -118,7 +118,7 @@ def test_without_the_data_the_champions_stored_scores_stand_in(store, hourly, fo
     assert found.error == pytest.approx(hac_error(np.ascontiguousarray(gain)))
 
 
-def test_a_champion_that_the_data_are_too_short_for_says_so(store, hourly, four_hourly):
+def test_a_champion_that_needs_more_history_is_not_compared(store, hourly, four_hourly):
     champion = as_champion(four_hourly)
     hungry = Incumbent(
         replace(champion.champion, run_id=None), replace(champion.detector, min_history=N_BARS + 1)
@@ -127,15 +127,15 @@ def test_a_champion_that_the_data_are_too_short_for_says_so(store, hourly, four_
         compare(store.client, hourly, hungry, fewest=500)
 
 
-def test_a_candidate_without_densities_is_not_compared_and_says_why(store, hourly, four_hourly):
+def test_a_candidate_without_densities_is_not_compared(store, hourly, four_hourly):
     run_id = store.client.create_run(
         store.experiment_id,
         tags=hourly.run.data.tags | {tags.UNSCORED: '{"model": "8 returns are too few"}'},
     ).info.run_id
     scores = hourly.scores.assign(model_score=np.nan)
-    silent = replace(hourly, run=store.client.get_run(run_id), scores=scores)
+    unscored = replace(hourly, run=store.client.get_run(run_id), scores=scores)
     with pytest.raises(NotCompared, match="the state densities cannot be fitted: 8 returns"):
-        compare(store.client, silent, as_champion(four_hourly), fewest=500)
+        compare(store.client, unscored, as_champion(four_hourly), fewest=500)
 
 
 def test_data_that_have_changed_are_not_used(store, hourly):

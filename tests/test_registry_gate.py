@@ -59,7 +59,7 @@ def incumbent(store, detector=None, **about: str) -> Incumbent:
     return Incumbent(Champion("regimes", "7", run_id, identity), detector)
 
 
-def test_a_run_that_shows_its_worth_has_nothing_against_it(store, evidence):
+def test_a_good_run_passes_the_gate(store, evidence):
     for gate in (DEFAULT, STRICT):
         verdict = judge(store.client, evidence, None, gate)
         assert verdict.of("final", "refuse", "warn") == []
@@ -68,7 +68,7 @@ def test_a_run_that_shows_its_worth_has_nothing_against_it(store, evidence):
         assert ewma.startswith("gain over the EWMA Student-t on 600 test bars +0.0200 nats")
 
 
-def test_a_gain_over_the_static_density_has_to_be_shown(store, evidence):
+def test_a_gain_over_the_static_density_is_required(store, evidence):
     for gain in (-0.05, 0.001):
         weak = with_scores(evidence, shown_scores(gain=gain))
         (reason,) = judge(store.client, weak, None, DEFAULT).of("refuse")
@@ -138,12 +138,12 @@ def test_regimes_that_never_change_on_test_are_refused(store, evidence):
     states[100:104] = 1
     still = judge(store.client, with_states(evidence, states), None, DEFAULT)
     assert still.of("refuse") == [
-        "one state holds 99.3% of 600 test rows: the others have to hold 1.0%"
+        "one state holds 99.3% of 600 test rows: the other states need at least 1.0%"
     ]
     assert still.of("warn") == ["state 1 holds 0.7% of 600 test rows"]
 
 
-def test_a_rare_state_beside_two_that_are_used_is_only_said(store, evidence):
+def test_a_rare_state_is_only_a_warning(store, evidence):
     params = small_detector("BTC").params
     three = replace(
         params,
@@ -164,12 +164,12 @@ def test_a_rare_state_beside_two_that_are_used_is_only_said(store, evidence):
 def test_regimes_that_flicker_on_test_are_refused(store, evidence):
     flicker = judge(store.client, with_states(evidence, np.arange(600) % 2), None, DEFAULT)
     assert flicker.of("refuse") == [
-        f"state {state} lasts 1.00 rows a visit on test: at least 1.5 are needed"
+        f"state {state} lasts 1.00 rows per visit on test: at least 1.5 are needed"
         for state in (0, 1)
     ]
 
 
-def test_hard_faults_stand_against_a_run_one_by_one(store, evidence):
+def test_each_hard_fault_is_a_reason(store, evidence):
     run_id = candidate(store, small_detector("BTC"), faults="not converged; state 2 is empty")
     faulty = replace(evidence, run=store.client.get_run(run_id))
     reasons = ["hard fault: not converged", "hard fault: state 2 is empty"]
@@ -227,30 +227,30 @@ def test_a_champion_that_is_clearly_better_stays(store, evidence, worse_by, refu
     noise[400:] -= noise[400:].mean()
     scores["model_score"] += noise - worse_by
     verdict = judge(store.client, with_scores(evidence, scores), champion, DEFAULT)
-    said = [text for text in verdict.of("refuse", "note") if "version 7" in text]
-    assert len(said) == 1
-    assert "on 600 test bars after the training of both" in said[0]
+    texts = [text for text in verdict.of("refuse", "note") if "version 7" in text]
+    assert len(texts) == 1
+    assert "on 600 test bars after the training of both" in texts[0]
     assert bool(verdict.of("refuse")) is refused
-    assert said[0].startswith("worse than version 7 by 0.0200" if refused else "gain over version")
+    assert texts[0].startswith("worse than version 7 by 0.0200" if refused else "gain over version")
 
 
 def not_compared(verdict) -> str:
-    """Why there is no comparison; it is said and stands against nobody."""
+    """Why there is no comparison; it is a note and blocks nothing."""
     assert verdict.of("refuse") == []
     (text,) = [text for text in verdict.of("note") if "version 7" in text]
     assert text.startswith("not compared with version 7: ")
     return text.removeprefix("not compared with version 7: ")
 
 
-def test_what_cannot_be_compared_is_said(store, evidence):
+def test_the_gate_notes_why_it_cannot_compare(store, evidence):
     champion = incumbent(store)
     few = replace(evidence, scores=evidence.scores.iloc[:499])
     why = not_compared(judge(store.client, few, champion, DEFAULT))
     assert why.startswith("499 test bars lie after the training of both")
     assert why.endswith("at least 500 are needed")
-    silent = replace(champion, detector=None)
-    why = not_compared(judge(store.client, evidence, silent, DEFAULT))
-    assert why == "it does not answer any more"
+    failing = replace(champion, detector=None)
+    why = not_compared(judge(store.client, evidence, failing, DEFAULT))
+    assert why == "it fails its smoke test"
     slower = replace(champion, detector=replace(champion.detector, step=pd.Timedelta(hours=4)))
     assert "bars of 4H" in not_compared(judge(store.client, evidence, slower, DEFAULT))
     gate = replace(DEFAULT, champion_bars=0)

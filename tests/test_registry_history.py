@@ -42,7 +42,7 @@ def store(tmp_path_factory, empty_store):
 
 
 @pytest.fixture
-def told(store, capsys):
+def shown(store, capsys):
     """What the script prints; its exit status has to be the one given."""
 
     def run(*words: str, status: int = 0) -> str:
@@ -54,9 +54,9 @@ def told(store, capsys):
     return run
 
 
-def test_list_shows_versions_with_sweep_metrics_and_reasons(told):
-    lines = told("list").splitlines()
-    assert lines[0].split()[:4] == ["version", "is", "since", "cell"]
+def test_list_shows_versions_with_sweep_metrics_and_reasons(shown):
+    lines = shown("list").splitlines()
+    assert lines[0].split()[:4] == ["version", "status", "since", "cell"]
     assert "Archived" in lines[1]
     assert "sweep-1" in lines[1]
     assert "Production" in lines[2]
@@ -66,33 +66,35 @@ def test_list_shows_versions_with_sweep_metrics_and_reasons(told):
     assert any(line.startswith("version 2: labels kept from version 1") for line in lines)
 
 
-def test_show_tells_all_about_one_version(told, store):
-    text = told("show", "production")
-    said = dict(line.split(maxsplit=1) for line in text.splitlines())
-    assert said["version"] == "2 of hmm_regime"
-    assert said["sweep_id"] == "sweep-2"
-    assert said["gate_notes"].startswith("gain over the static Student-t on 600 test bars +0.0500")
-    assert text == told("show", "2")
+def test_show_prints_all_records_of_one_version(shown, store):
+    text = shown("show", "production")
+    values = dict(line.split(maxsplit=1) for line in text.splitlines())
+    assert values["version"] == "2 of hmm_regime"
+    assert values["sweep_id"] == "sweep-2"
+    assert values["gate_notes"].startswith(
+        "gain over the static Student-t on 600 test bars +0.0500"
+    )
+    assert text == shown("show", "2")
 
 
-def test_diff_names_the_parameters_that_differ(told):
-    lines = told("diff", "1", "production").splitlines()
+def test_diff_names_the_parameters_that_differ(shown):
+    lines = shown("diff", "1", "production").splitlines()
     assert lines[0].split() == ["what", "version", "1", "version", "2"]
     history_row = next(line for line in lines if "history needed" in line)
     assert history_row.split()[-2:] == ["60", "80"]
     assert any("state 1 close_parkinson_20_1H" in line for line in lines)
     assert not any("covariance" in line for line in lines)
-    assert told("diff", "1", "1") == "version 1 and version 1 have the same parameters\n"
+    assert shown("diff", "1", "1") == "version 1 and version 1 have the same parameters\n"
 
 
-def test_diff_compares_the_regimes_of_given_bars(told, tmp_path):
+def test_diff_compares_the_regimes_of_given_bars(shown, tmp_path):
     bars = make_market(n_bars=600, seed=3)
     table = bars.frame.drop(columns="available_at", errors="ignore")
     table.to_csv(tmp_path / "bars.csv", index=False)
-    text = told("diff", "1", "2", "--bars", str(tmp_path / "bars.csv"))
+    text = shown("diff", "1", "2", "--bars", str(tmp_path / "bars.csv"))
     assert "shared rows; states matched 0-0, 1-1 agree on" in text
     assert "version 2  calm  turbulent" in text
-    missing = told("diff", "1", "2", "--bars", str(tmp_path / "none.csv"), status=2)
+    missing = shown("diff", "1", "2", "--bars", str(tmp_path / "none.csv"), status=2)
     assert missing.count("\n") == 1
 
 
@@ -126,12 +128,12 @@ def test_a_coarser_version_is_compared_at_its_own_rows():
     assert history._side_by_side(*both[::-1])["state"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_rollback_goes_to_the_version_before_or_a_named_one(told, store):
-    assert told("rollback").startswith("rolled back from version 2: models:/hmm_regime/Production")
-    assert "rolled back" in told("list").splitlines()[2]
-    assert told("rollback", "--to", "2").startswith("rolled back from version 1: ")
+def test_rollback_goes_to_the_version_before_or_a_named_one(shown, store):
+    assert shown("rollback").startswith("rolled back from version 2: models:/hmm_regime/Production")
+    assert "rolled back" in shown("list").splitlines()[2]
+    assert shown("rollback", "--to", "2").startswith("rolled back from version 1: ")
     assert Versions(store.client, NAME).champion().version == "2"
-    assert told("rollback", "--to", "2").startswith("nothing was rolled back: ")
+    assert shown("rollback", "--to", "2").startswith("nothing was rolled back: ")
 
 
 @pytest.mark.parametrize(
@@ -143,5 +145,5 @@ def test_rollback_goes_to_the_version_before_or_a_named_one(told, store):
         ("rollback --to 9", "error: no version 9 of hmm_regime: there are 1, 2"),
     ],
 )
-def test_bad_input_is_one_line(told, words, line):
-    assert told(*words.split(), status=2) == f"{line}\n"
+def test_bad_input_is_one_line(shown, words, line):
+    assert shown(*words.split(), status=2) == f"{line}\n"

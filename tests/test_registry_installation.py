@@ -107,7 +107,7 @@ def unfinished(store, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("at", NEXT["promote"])
-def test_promoting_again_ends_what_was_killed(killed, at):
+def test_promoting_again_completes_a_killed_promotion(killed, at):
     store, runs = killed
     name = registry_of("promotion", at, "promote")
     assert stage_serves(name) == PROMOTION[at][2]
@@ -122,20 +122,20 @@ def test_promoting_again_ends_what_was_killed(killed, at):
 
 
 @pytest.mark.parametrize("at", NEXT["other"])
-def test_promoting_another_run_ends_it_first(killed, at):
+def test_promoting_another_run_first_repairs_a_killed_promotion(killed, at):
     store, runs = killed
     name = registry_of("promotion", at, "other")
     decision = promote(store.client, runs[2], registry_name=name, gate=GateConfig())
-    word = "undone" if PROMOTION[at][2] == "old" else "completed"
-    assert decision.repaired == [f"{word} a promotion that was cut off: version 2"]
+    word = "undid" if PROMOTION[at][2] == "old" else "completed"
+    assert decision.repaired == [f"{word} an interrupted promotion: version 2"]
     assert served(name) == "fp-BTC-2"
     assert unfinished(store, name) == []
-    replaced = "1" if word == "undone" else "2"
+    replaced = "1" if word == "undid" else "2"
     assert Versions(store.client, name).champion().replaces == replaced
 
 
 @pytest.mark.parametrize("at", NEXT["rollback"])
-def test_rolling_back_takes_back_no_more_than_what_was_killed(killed, at):
+def test_rolling_back_undoes_only_the_killed_promotion(killed, at):
     store, _ = killed
     name = registry_of("promotion", at, "rollback")
     back = rollback(store.client, name)
@@ -145,7 +145,7 @@ def test_rolling_back_takes_back_no_more_than_what_was_killed(killed, at):
 
 
 @pytest.mark.parametrize("at", range(len(ROLLBACK)))
-def test_a_killed_rollback_is_brought_to_its_end_and_no_further(killed, at):
+def test_a_killed_rollback_is_completed_and_not_repeated(killed, at):
     store, _ = killed
     name = registry_of("rollback", at)
     assert stage_serves(name) == ROLLBACK[at][2]
@@ -160,5 +160,5 @@ def test_a_first_promotion_that_was_killed_is_completed(killed):
     assert stage_serves("first") == "old"
     decision = promote(store.client, runs[0], registry_name="first", gate=GateConfig())
     assert decision.noop
-    assert decision.lines("first")[0] == "completed a promotion that was cut off: version 1"
+    assert decision.lines("first")[0] == "completed an interrupted promotion: version 1"
     assert served("first") == "fp-BTC-0"

@@ -11,7 +11,7 @@ import pytest
 
 import hmm_exp
 from hmm_exp.config import GateConfig
-from hmm_exp.registry.labels import continued
+from hmm_exp.registry.labels import match_labels
 from hmm_exp.registry.promotion import promote, rollback
 from hmm_exp.tracking import tags
 from tests.small_detector import (
@@ -44,7 +44,7 @@ def path(n_rows: int = 2000, seed: int = 0) -> np.ndarray:
 def test_a_renumbered_state_keeps_its_name(order):
     old = path()
     new = np.array(order)[old]
-    naming = continued(old, new, NAMES, "version 3")
+    naming = match_labels(old, new, NAMES, "version 3")
     assert [naming.labels[order[state]] for state in range(3)] == list(NAMES)
     assert naming.story.startswith("kept from version 3 (kappa 1.00, 100.0% of 2,000")
     assert not naming.flagged
@@ -53,7 +53,7 @@ def test_a_renumbered_state_keeps_its_name(order):
 def test_labels_that_were_kept_before_are_kept_again():
     old = path()
     unusual = ("turbulent", "calm", "normal")
-    assert continued(old, old, unusual, "version 4").labels == unusual
+    assert match_labels(old, old, unusual, "version 4").labels == unusual
 
 
 def test_a_match_survives_some_noise_and_not_much():
@@ -62,8 +62,8 @@ def test_a_match_survives_some_noise_and_not_much():
         share: np.where(random.random(len(old)) < share, random.integers(0, 3, len(old)), old)
         for share in (0.2, 0.9)
     }
-    assert not continued(old, stirred[0.2], NAMES, "version 3").flagged
-    weak = continued(old, stirred[0.9], NAMES, "version 3")
+    assert not match_labels(old, stirred[0.2], NAMES, "version 3").flagged
+    weak = match_labels(old, stirred[0.9], NAMES, "version 3")
     assert weak.flagged
     assert weak.story.startswith("fresh: too weak a match with version 3 (kappa 0.")
 
@@ -71,12 +71,12 @@ def test_a_match_survives_some_noise_and_not_much():
 def test_chance_is_no_match_however_common_one_state_is():
     old, new = path(seed=1), path(seed=2)
     assert np.mean(old == new) > 0.4
-    assert continued(old, new, NAMES, "version 3").flagged
+    assert match_labels(old, new, NAMES, "version 3").flagged
 
 
 def test_a_hundred_shared_rows_are_needed():
     old = path()
-    few = continued(old[:99], old[:99], NAMES, "version 3")
+    few = match_labels(old[:99], old[:99], NAMES, "version 3")
     assert few.story == "fresh: 99 rows shared with version 3, 100 are needed"
     assert few.flagged
 
@@ -107,7 +107,7 @@ def test_production_serves_the_old_names_under_the_new_numbers(store):
     assert len(run.outputs.model_outputs) == len(store.client.get_run(second).outputs.model_outputs)
 
 
-def test_another_number_of_states_is_named_afresh_and_flagged(store):
+def test_another_number_of_states_gets_new_labels_and_a_warning(store):
     name = "more-states"
     old = small_detector("BTC", 0)
     single = replace(

@@ -61,15 +61,15 @@ def test_holders_never_overlap(client, name):
     assert flags(client, name) == {}
 
 
-def test_who_looks_last_sees_the_other(client, name):
+def test_the_later_reader_sees_both_flags(client, name):
     first, second = Lease(client, name), Lease(client, name)
     assert first.raise_flag() == []
     assert len(second.raise_flag()) == 1
     assert len(first.raise_flag()) == 1
 
 
-def test_who_holds_it_is_said_to_the_one_who_waits_in_vain(client, name):
-    why = r"under way: process \d+ on "
+def test_a_refusal_names_the_holder(client, name):
+    why = r"is running: process \d+ on "
     with lease(client, name), pytest.raises(TrackingError, match=why):
         take(client, name)
     assert flags(client, name) == {}
@@ -115,7 +115,7 @@ def test_a_flag_is_void_after_its_time_and_when_no_clock_can_have_set_it():
         assert is_void(damaged, now)
 
 
-def test_a_holder_counts_its_seconds_whatever_becomes_of_the_clock(client, name, monkeypatch):
+def test_a_lease_is_measured_by_the_monotonic_clock(client, name, monkeypatch):
     with lease(client, name) as held:
         for now in (0.0, 4e9):
             monkeypatch.setattr(time, "time", lambda now=now: now)

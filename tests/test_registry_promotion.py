@@ -79,7 +79,7 @@ def test_a_promoted_model_is_served_by_its_uri(store: Store, name):
     assert champion(store.client, name).run_id == run_id
 
 
-def test_a_version_says_where_it_comes_from(store: Store, name):
+def test_a_version_records_its_origin(store: Store, name):
     run_id = candidate(store, small_detector("BTC"))
     put(store, name, run_id)
     version = store.client.get_model_version(name, "1")
@@ -111,8 +111,8 @@ def test_the_champion_itself_and_its_twin_change_nothing(store: Store, name):
         assert not decision.promoted
         assert not decision.refused
     assert len(store.client.search_model_versions(f"name = '{name}'")) == 1
-    told = [store.client.get_run(run).data.tags[tags.GATE_DECISION] for run in (run_id, twin)]
-    assert told == ["promoted", "unchanged"]
+    shown = [store.client.get_run(run).data.tags[tags.GATE_DECISION] for run in (run_id, twin)]
+    assert shown == ["promoted", "unchanged"]
 
 
 def test_hard_faults_are_refused_with_every_reason_on_the_run(store: Store, name, trio):
@@ -154,7 +154,7 @@ def test_force_turns_reasons_into_recorded_warnings(store: Store, name):
     assert run.data.tags[tags.GATE_REASONS] == "forced: hard fault: not converged"
 
 
-def test_a_dry_run_only_says(store: Store, name):
+def test_a_dry_run_changes_nothing(store: Store, name):
     run_id = candidate(store, small_detector("BTC"))
     decision = put(store, name, run_id, dry_run=True)
     assert not decision.promoted
@@ -176,7 +176,9 @@ def test_a_run_without_a_model_is_refused(store: Store, name):
     assert put(store, name, run_id).reasons == ["the run holds no model"]
 
 
-def test_a_model_that_does_not_answer_is_refused_and_production_stays(store: Store, name, trio):
+def test_a_model_that_fails_its_smoke_test_is_refused_and_production_stays(
+    store: Store, name, trio
+):
     put(store, name, trio[0])
     broken = candidate(store, small_detector("BTC", 1))
     model_id = store.client.get_run(broken).outputs.model_outputs[0].model_id
@@ -190,11 +192,13 @@ def test_a_model_that_does_not_answer_is_refused_and_production_stays(store: Sto
     assert len(store.client.search_model_versions(f"name = '{name}'")) == 1
 
 
-def test_a_champion_that_falls_silent_on_arrival_is_undone(store: Store, name, trio, monkeypatch):
+def test_a_promotion_whose_model_fails_in_production_is_undone(
+    store: Store, name, trio, monkeypatch
+):
     put(store, name, trio[0])
     newer = candidate(store, small_detector("BTC", 1))
-    monkeypatch.setattr(installation, "complaint", lambda uri: "silent")
-    with pytest.raises(TrackingError, match="not promoted: silent"):
+    monkeypatch.setattr(installation, "smoke_test_failure", lambda uri: "no answer")
+    with pytest.raises(TrackingError, match="not promoted: no answer"):
         put(store, name, newer)
     assert in_production(store, name) == ["1"]
     assert served(name) == "fp-BTC-0"
@@ -214,7 +218,7 @@ def test_promotions_at_the_same_time_leave_one_champion(store: Store, name, trio
     assert replaced == [None, "1", "2"]
 
 
-def test_machines_that_share_a_server_promote_one_after_the_other(
+def test_machines_that_share_a_server_promote_in_turn(
     store: Store, name, trio, tmp_path, monkeypatch
 ):
     """Every promotion has a lock file of its own, as on a machine of its own."""
@@ -273,8 +277,8 @@ def test_rollback_goes_to_a_named_version(store: Store, name, trio):
     assert rollback(store.client, name, "1").left is None
     assert rollback(store.client, name, "3").champion.version == "3"
     assert served(name) == "fp-BTC-2"
-    told = store.client.get_model_version(name, "3").tags[tags.ROLLED_BACK]
-    assert told.endswith("to version 1")
+    shown = store.client.get_model_version(name, "3").tags[tags.ROLLED_BACK]
+    assert shown.endswith("to version 1")
     with pytest.raises(TrackingError, match=r"no version 9 of .*: there are 1, 2, 3"):
         rollback(store.client, name, "9")
 
@@ -321,15 +325,15 @@ def test_the_scripts_promote_refuse_and_roll_back(store: Store, name, trio, caps
     assert dry[0] == 0
     assert dry[1].startswith(f"would be promoted to models:/{name}/Production\n  gain over")
     for seed, run_id in enumerate(trio[:2]):
-        status, told = call(promote_script.main, capsys, "--run", run_id, *where)
+        status, shown = call(promote_script.main, capsys, "--run", run_id, *where)
         assert status == 0
-        assert told.startswith(f"promoted: models:/{name}/Production is version {seed + 1}\n")
+        assert shown.startswith(f"promoted: models:/{name}/Production is version {seed + 1}\n")
     other = candidate(store, small_detector("DAX"))
-    status, told = call(promote_script.main, capsys, "--run", other, *where)
+    status, shown = call(promote_script.main, capsys, "--run", other, *where)
     assert status == 1
-    assert told.startswith("not promoted:\n  the run is of DAX but version 2")
-    status, told = call(rollback_script.main, capsys, *where)
-    assert (status, told.startswith("rolled back from version 2: ")) == (0, True)
+    assert shown.startswith("not promoted:\n  the run is of DAX but version 2")
+    status, shown = call(rollback_script.main, capsys, *where)
+    assert (status, shown.startswith("rolled back from version 2: ")) == (0, True)
 
 
 def test_the_promote_script_takes_a_gate_by_name(store: Store, name, capsys):
@@ -354,10 +358,10 @@ def test_the_promote_script_takes_a_gate_by_name(store: Store, name, capsys):
 )
 def test_bad_input_to_a_script_is_one_line_and_status_two(store, capsys, script, words, line):
     assert script.main(["--tracking-uri", store.uri, *words.split()]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith(line)
-    assert told.err.count("\n") == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(line)
+    assert shown.err.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The report of a sweep: what its page says, that it needs nothing else, and how it answers."""
+"""The report of a sweep: content of the page, no outside resources, and its controls."""
 
 import os
 import re
@@ -201,7 +201,7 @@ def test_the_command_makes_the_same_report_again(swept, subject, page, tmp_path)
 def test_a_run_has_a_report_of_the_same_make(client, subject):
     run_id = subject.model.run.info.run_id
     text = parsed(render(read_run(client, run_id))).sections
-    assert f"as told by {subject.model.name}" in text[""]
+    assert f"regimes, model {subject.model.name}" in text[""]
     assert "board" not in text
     assert text["states"].strip()
     assert f"--run {run_id}" in text["reproduce"]
@@ -224,7 +224,7 @@ def test_what_is_no_finished_run_has_no_report(client, subject):
     failed = subject.unfinished[0]
     wrong = {
         "0" * 32: "no run 0000",
-        subject.main.info.run_id: "is a sweep: say --sweep",
+        subject.main.info.run_id: "is a sweep: use --sweep",
         failed.info.run_id: f"is FAILED: {failed.data.tags[tags.STATUS_REASON]}",
     }
     for run_id, reason in wrong.items():
@@ -247,7 +247,7 @@ def test_a_report_that_cannot_be_made_costs_a_warning(client):
     store = Store("", "1", "hmm_exp", client)
     line = report_line(store, "never")
     assert line.startswith("warning: no report (no sweep never")
-    assert line.endswith("again: python -m hmm_exp.report --sweep never")
+    assert line.endswith("retry: python -m hmm_exp.report --sweep never")
 
 
 def test_without_a_winner_the_report_says_so(subject):
@@ -289,7 +289,7 @@ def test_the_timeline_shows_at_each_close_what_was_known_then(subject):
 def test_only_what_is_shown_on_test_is_believed(subject):
     metrics = subject.model.run.data.metrics
 
-    def told(static: float, ewma: float) -> str:
+    def belief(static: float, ewma: float) -> str:
         changed = {"return_gain_test_bound": static, "ewma_gain_test_bound": ewma}
         before = {name: metrics[name] for name in changed}
         metrics.update(changed)
@@ -298,9 +298,9 @@ def test_only_what_is_shown_on_test_is_believed(subject):
         finally:
             metrics.update(before)
 
-    assert told(0.1, 0.1).startswith("Yes")
-    assert told(0.1, -0.1).startswith("In part")
-    assert told(-0.1, 0.1).startswith("No")
+    assert belief(0.1, 0.1).startswith("Yes")
+    assert belief(0.1, -0.1).startswith("In part")
+    assert belief(-0.1, 0.1).startswith("No")
 
 
 @pytest.fixture(scope="module")
@@ -323,11 +323,11 @@ def html(subject, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def view(browser, html):
-    """The report in a tab of its own, all charts drawn; nothing may complain or be fetched."""
+    """The report in its own tab, all charts drawn; no console error, nothing fetched."""
     context = browser.new_context(color_scheme="light", viewport={"width": 1200, "height": 900})
     tab = context.new_page()
     complaints, asked = [], []
-    tab.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    tab.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.on("request", lambda request: asked.append(request.url))
     tab.goto(html.as_uri())

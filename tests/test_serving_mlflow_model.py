@@ -153,7 +153,7 @@ BAD_REQUESTS = [
 
 
 @pytest.mark.parametrize(("spoil", "words"), BAD_REQUESTS)
-def test_a_bad_request_is_one_line_that_says_what_to_send(served, bars, spoil, words):
+def test_a_bad_request_is_one_line_with_what_to_send(served, bars, spoil, words):
     with pytest.raises(MlflowException) as caught:
         served.predict(spoil(bars))
     text = caught.value.message
@@ -213,7 +213,7 @@ def test_a_missing_feature_column_is_named(served, features):
         served.predict(features.drop(columns="close_parkinson_20_1H"))
 
 
-def test_the_server_cannot_lengthen_a_complaint(bars):
+def test_the_server_cannot_lengthen_an_error(bars):
     with pytest.raises(MlflowException) as caught:
         RegimeModel(small_detector()).predict(bars.drop(columns="close"))
     caught.value.message = f"Failed to predict data '{bars}'"
@@ -223,7 +223,7 @@ def test_the_server_cannot_lengthen_a_complaint(bars):
 def test_a_failure_of_the_machine_shows_no_path_and_is_not_the_callers():
     with pytest.raises(MlflowException) as caught, _refusals(small_detector()):
         Path("/no/such/folder").touch()
-    assert caught.value.message == "the model has failed: FileNotFoundError"
+    assert caught.value.message == "the model failed: FileNotFoundError"
     assert caught.value.get_http_status_code() == 500
     assert "/no/such" not in caught.value.serialize_as_json()
 
@@ -308,7 +308,7 @@ def test_a_detector_is_found_by_run_model_folder_and_file(store: Store, tmp_path
 @pytest.mark.parametrize(
     "place", ["models:/nothing/Production", "models:/nothing@production", "runs:/0a1b", "nowhere"]
 )
-def test_what_is_not_there_is_said_in_one_line(store: Store, place):
+def test_a_missing_model_is_one_line(store: Store, place):
     with pytest.raises(ModelError) as caught:
         hmm_exp.load_detector(place)
     assert place.split("/")[0] in str(caught.value)

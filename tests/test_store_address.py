@@ -75,7 +75,7 @@ ADVICE = {
     "sqlite:////tmp": "is a folder; write sqlite:////tmp/mlflow.db",
     "sqlite:///x.db?timeout=30": "takes no options; write sqlite:///x.db",
     "postgres://me@host/runs": "write postgresql+psycopg2://",
-    "s3://bucket/runs": "is not an address that MLflow keeps runs at",
+    "s3://bucket/runs": "is not an address of an MLflow store",
     "": "is empty",
     " \t": "is empty",
 }
@@ -129,7 +129,7 @@ def test_an_address_without_its_login_gets_it_from_the_environment(monkeypatch):
     {
         "me:s3cret@localhost:5000": "localhost:5000: write http://localhost:5000",
         "http:/me:s3cret@host:5000": "http:/host:5000: write http://host:5000",
-        "http://me:s3/cret@host": "http://host: its login holds a mark that has to be encoded",
+        "http://me:s3/cret@host": "http://host: its login has a character to encode",
         "postgres://me:s3cret@host/runs": "postgres://host/runs: the scheme is postgresql",
     }.items(),
 )

@@ -61,7 +61,7 @@ def broken(place: Path) -> None:
 KINDS = {
     older: "was made by an older MLflow than",
     newer: "(schema feedfeedfeed): install a newer one",
-    foreign: "holds no MLflow runs but tables of its own (spans)",
+    foreign: "belongs to another program (tables spans)",
     without_tables: "is empty: remove it",
     broken: "cannot be used: ",
     lambda place: place.write_text("no database " * 100): "cannot be used: file is not a database",
@@ -117,7 +117,7 @@ def test_an_unusable_database_is_one_line_for_all_and_stays_as_it_is(database, d
 def test_a_pipe_is_no_database(database):
     database.unlink()
     os.mkfifo(database)
-    with pytest.raises(TrackingError, match="is no file"):
+    with pytest.raises(TrackingError, match="is not a file"):
         open_store(TrackingConfig())
 
 
@@ -245,7 +245,7 @@ def test_a_login_that_is_refused_is_one_line_without_it(answers, login, capsys):
         (503, "text/plain", NoAnswerError, "does not answer: status 503"),
     ],
 )
-def test_what_is_no_store_is_told_from_one_that_restarts(answers, status, kind, error, why):
+def test_a_wrong_server_differs_from_a_restarting_one(answers, status, kind, error, why):
     place, here = answers
     here.status, here.kind = status, kind
     with pytest.raises(error) as caught:

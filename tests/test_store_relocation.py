@@ -15,7 +15,7 @@ from hmm_exp.errors import HmmExpError, TrackingError
 from hmm_exp.registry.promotion import promote as put
 from hmm_exp.report.__main__ import main as report
 from hmm_exp.serving.load import load_detector
-from hmm_exp.store.relocation import elsewhere, relocate
+from hmm_exp.store.relocation import outdated_places, relocate
 from hmm_exp.store.store import connect, open_store
 from tests.small_detector import candidate, forget_store, small_detector, store_in
 
@@ -80,8 +80,8 @@ def test_a_moved_store_is_refused_before_anything_is_written(moved, made, capsys
         assert main(words) == 2
         line = capsys.readouterr().err
         assert line == (
-            f"error: {moved}/mlflow.db was moved or copied: it keeps its artifacts in "
-            f"{made}/mlruns; move it back, or use those in its own folder from now on: "
+            f"error: {moved}/mlflow.db was moved or copied: its artifacts are recorded in "
+            f"{made}/mlruns; move it back, or switch to the artifacts in its own folder: "
             "hmm-sweeps relocate\n"
         )
     for action in (lambda: open_store(TrackingConfig()), lambda: load_detector(PRODUCTION)):
@@ -101,7 +101,7 @@ def test_relocated_it_works_for_us_and_for_mlflow_and_stays_away_from_the_old_pl
     moved, made, capsys
 ):
     assert sweeps.main(["relocate"]) == 0
-    line = f"lead to {moved}/mlruns, no longer to {made}/mlruns\n"
+    line = f"artifact addresses from {made}/mlruns to {moved}/mlruns\n"
     assert capsys.readouterr().out.endswith(line)
     assert load_detector(PRODUCTION).labels == small_detector().labels
     store = open_store(TrackingConfig())
@@ -135,7 +135,7 @@ def test_a_copy_does_not_write_into_the_store_it_was_copied_from(made, tmp_path)
     uri = f"sqlite:///{copy}/mlflow.db"
     with pytest.raises(TrackingError, match="was moved or copied"):
         open_store(TrackingConfig(uri=uri))
-    assert elsewhere(made / "mlflow.db") == []
+    assert outdated_places(made / "mlflow.db") == []
     relocate(copy / "mlflow.db")
     store = open_store(TrackingConfig(uri=uri))
     run = store.client.create_run(store.experiment_id)
@@ -148,7 +148,7 @@ def test_a_database_without_its_artifacts_is_not_relocated(made, tmp_path):
     shutil.copy(made / "mlflow.db", tmp_path / "mlflow.db")
     with pytest.raises(TrackingError, match=f"there is no {tmp_path}/mlruns: move or copy"):
         relocate(tmp_path / "mlflow.db")
-    assert elsewhere(tmp_path / "mlflow.db") == [made / "mlruns"]
+    assert outdated_places(tmp_path / "mlflow.db") == [made / "mlruns"]
 
 
 def test_a_store_that_was_moved_and_wrote_at_the_old_place_since_is_put_together(moved, made):
@@ -164,10 +164,10 @@ def test_a_store_that_was_moved_and_wrote_at_the_old_place_since_is_put_together
         open_store(TrackingConfig())
     with pytest.raises(TrackingError, match=f"1 runs have their artifacts only in .* {newer}"):
         relocate(moved / "mlflow.db")
-    assert elsewhere(moved / "mlflow.db") == [made / "mlruns"]
+    assert outdated_places(moved / "mlflow.db") == [made / "mlruns"]
     shutil.copytree(made / "mlruns" / newer, moved / "mlruns" / newer)
     relocate(moved / "mlflow.db")
-    assert elsewhere(moved / "mlflow.db") == []
+    assert outdated_places(moved / "mlflow.db") == []
 
 
 def test_a_place_of_artifacts_that_was_chosen_stays(workdir, tmp_path):
@@ -177,7 +177,7 @@ def test_a_place_of_artifacts_that_was_chosen_stays(workdir, tmp_path):
     client.create_experiment("hmm_exp", artifact_location=chosen.as_uri())
     client.create_experiment("bucket", artifact_location="s3://bucket/mlruns")
     client.create_experiment("gone", artifact_location=(tmp_path / "no" / "runs").as_uri())
-    assert elsewhere(workdir / "mlflow.db") == []
+    assert outdated_places(workdir / "mlflow.db") == []
     store = store_in(workdir)
     run = store.client.create_run(store.experiment_id)
     assert run.info.artifact_uri.startswith(chosen.as_uri())
@@ -186,7 +186,7 @@ def test_a_place_of_artifacts_that_was_chosen_stays(workdir, tmp_path):
 
 def test_the_same_folder_by_another_name_is_no_move(made, tmp_path):
     (tmp_path / "link").symlink_to(made)
-    assert elsewhere(tmp_path / "link" / "mlflow.db") == []
+    assert outdated_places(tmp_path / "link" / "mlflow.db") == []
 
 
 def test_a_server_is_not_relocated(capsys, monkeypatch):

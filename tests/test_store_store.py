@@ -43,7 +43,7 @@ def test_a_store_whose_making_was_killed_is_made_by_the_next_start(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["sp ace", "wh?at", "50% off#ü", "q'u\"o"])
-def test_a_store_is_made_in_a_folder_of_any_name_and_its_artifacts_lie_beside_it(tmp_path, name):
+def test_a_store_is_made_in_a_folder_of_any_name_with_its_artifacts_next_to_it(tmp_path, name):
     uri = sqlite_uri(tmp_path / name / "mlflow.db")
     made = open_store(TrackingConfig(uri=uri))
     folder = tmp_path / name
@@ -87,7 +87,7 @@ def gone(monkeypatch):
 
 
 def tries_of(client: MlflowClient, patience: float) -> tuple[int, str]:
-    """How often the store is tried until patience ends, and what is said then."""
+    """How often the store is tried until patience ends, and its last message."""
     tries = itertools.count()
 
     def action():
@@ -133,7 +133,7 @@ def test_a_store_that_is_gone_is_not_taken_for_a_run_without_the_file(gone, work
     assert read_scores(there.client, "0" * 32) is None
 
 
-def test_what_a_store_says_itself_is_told_and_no_password(gone):
+def test_an_error_of_the_store_is_shown_without_the_password(gone):
     mlflow.set_tracking_uri("http://me:secret@127.0.0.1:9")
 
     def action():
@@ -141,8 +141,8 @@ def test_what_a_store_says_itself_is_told_and_no_password(gone):
 
     with pytest.raises(TrackingError) as caught:
         patiently(action, 0.0)
-    said = "the tracking store http://127.0.0.1:9 does not answer: database is locked"
-    assert str(caught.value) == said
+    line = "the tracking store http://127.0.0.1:9 does not answer: database is locked"
+    assert str(caught.value) == line
 
 
 def test_a_full_disk_is_not_waited_for(gone):
@@ -163,7 +163,7 @@ def test_a_full_disk_is_not_waited_for(gone):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_waits_for_the_step_that_is_under_way(number):
+def test_an_interrupt_waits_for_the_running_step(number):
     done = []
 
     def action():
@@ -194,12 +194,12 @@ def test_a_second_interrupt_does_not_wait():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_step_in_another_thread_is_no_matter_of_signals():
+def test_a_step_in_another_thread_handles_no_signals():
     with ThreadPoolExecutor(1) as threads:
         assert threads.submit(patiently, lambda: "an answer", 1.0).result() == "an answer"
 
 
-def test_a_refusal_is_no_silence(gone):
+def test_a_refusal_is_not_retried(gone):
     def action():
         raise MlflowException("no such run", error_code=RESOURCE_DOES_NOT_EXIST)
 

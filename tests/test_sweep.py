@@ -113,7 +113,7 @@ def test_a_sweep_that_is_elsewhere_is_refused_and_nothing_is_made(train_cli, wor
     assert refused.returncode == 2
     assert refused.stderr == (
         f"error: no tracking store at sqlite:///{nowhere}/mlflow.db: "
-        "run where the sweep ran, or say tracking.uri\n"
+        "run in the folder of the sweep, or use tracking.uri\n"
     )
     assert not list(nowhere.iterdir())
     client = store_of(workdir)

@@ -66,4 +66,4 @@ def test_a_sweep_that_was_killed_is_shown_as_killed_and_once_closed_leaves_nothi
     assert "KILLED" in row
     assert "KILLED:" not in row  # no reason is known
     assert said(capsys, *place, "close", SWEEP).count("closed ") == 2
-    assert said(capsys, *place, "close", SWEEP) == "nothing was left running\n"
+    assert said(capsys, *place, "close", SWEEP) == "no run was left running\n"

@@ -120,14 +120,16 @@ def test_the_lowest_criterion_wins_and_says_by_how_much(store):
     sweep.add(4, 750.0)
     choice = sweep.choice()
     assert choice.run_id == best
-    assert choice.reasons == ["v1 K=3: lowest BIC of 3 (700.0, 50.0 below the next) in v1"]
+    assert choice.reasons == [
+        "v1 K=3 is the best cell of space v1: lowest BIC of 3 cells, 700.0, 50.0 below the next"
+    ]
 
 
 def test_a_winner_at_the_edge_of_the_grid_is_named_as_such(store):
     sweep = Sweep(store, "edge")
     sweep.add(2, 900.0)
     sweep.add(3, 700.0)
-    assert sweep.choice().reasons[0].endswith("; the largest number of states tried")
+    assert sweep.choice().reasons[0].endswith("; no cell tried more states")
 
 
 def test_an_ineligible_cell_is_passed_over(store):
@@ -147,7 +149,7 @@ def test_near_ties_go_by_validation_and_never_by_test(store):
     best = sweep.add(3, 701.0, log_lik_val_per_bar=-1.0, log_lik_test_per_bar=-5.0)
     choice = sweep.choice()
     assert choice.run_id == best
-    assert "BIC within 2 of the lowest of 2, higher validation log-likelihood" in choice.reasons[0]
+    assert "BIC within 2 of the lowest of 2 cells, and a higher validation" in choice.reasons[0]
 
 
 def test_the_rule_of_a_sweep_is_that_of_a_run(store):
@@ -160,7 +162,7 @@ def test_the_rule_of_a_sweep_is_that_of_a_run(store):
     best = elbow.add(2, 300.0)
     elbow.add(3, 299.0)
     elbow.add(4, 100.0)
-    assert "the elbow of BIC over 3" in elbow.choice().reasons[0]
+    assert "the elbow of BIC over 3 cells" in elbow.choice().reasons[0]
 
 
 def test_between_spaces_the_gain_on_validation_decides_whatever_bic_and_test_say(store):
@@ -182,9 +184,9 @@ def test_a_space_without_a_score_takes_no_part_in_the_choice_and_says_why(store)
     choice = sweep.choice()
     assert choice.run_id == best
     assert choice.reasons[1:] == [
-        "v2 K=2 is passed over between spaces: the state densities cannot be fitted: 8 returns "
+        "v2 K=2 cannot compete between spaces: the state densities cannot be fitted: 8 returns "
         "are too few",
-        "v1 K=2 wins: the only one of 2 spaces with a score",
+        "v1 K=2 wins: only its space of 2 has a scored cell",
     ]
 
 
@@ -196,7 +198,7 @@ def test_a_cell_without_a_score_makes_way_for_the_next_of_its_space(store):
     sweep.add(2, 500.0, space="v2", gain=0.9)
     choice = sweep.choice()
     assert choice.run_id == best
-    assert choice.reasons[2].startswith("v2 K=4 is passed over between spaces: the state")
+    assert choice.reasons[2].startswith("v2 K=4 cannot compete between spaces: the state")
     assert choice.reasons[-1].startswith("v2 K=3 wins across 2 spaces: return_gain_val +0.2000")
 
 
@@ -207,9 +209,9 @@ def test_spaces_of_which_none_has_a_score_leave_no_choice(store):
     choice = sweep.choice()
     assert choice.run_id is None
     assert choice.reasons == [
-        "v1 K=2 is passed over between spaces: no column",
-        "v2 K=2 is passed over between spaces: no validation bar is scored",
-        "no choice between 2 spaces without a score",
+        "v1 K=2 cannot compete between spaces: no column",
+        "v2 K=2 cannot compete between spaces: no validation bar is scored",
+        "no winner: none of 2 spaces has a scored cell",
     ]
 
 
@@ -227,7 +229,7 @@ def test_a_walk_without_a_score_is_ranked_behind_those_that_have_one(store):
     best = sweep.add(3, 0.0, gain=-0.1, log_lik_val_per_bar=1.0)
     choice = sweep.choice()
     assert choice.run_id == best
-    assert "return_gain_val of 1 walk in v1 (-0.1000 nats per bar)" in choice.reasons[0]
+    assert "return_gain_val of 1 walk in space v1: -0.1000 nats per bar" in choice.reasons[0]
     assert list(leaderboard(sweep_cells(store.client, "walks"))["K"]) == [3, 4]
 
 
@@ -238,7 +240,7 @@ def test_walks_without_any_score_are_ranked_by_likelihood(store):
     best = sweep.add(3, 0.0, unscored=NO_FIT, log_lik_val_per_bar=2.5)
     choice = sweep.choice()
     assert choice.run_id == best
-    assert "log_lik_val_per_bar of 2 walks in v1 (+2.5000 nats" in choice.reasons[0]
+    assert "log_lik_val_per_bar of 2 walks in space v1: +2.5000 nats" in choice.reasons[0]
     assert list(leaderboard(sweep_cells(store.client, "mute walks"))["K"]) == [3, 2]
 
 

@@ -74,12 +74,12 @@ def test_a_true_gain_is_told_from_luck(store, cells):
     assert (luck.check.n_cells, luck.check.n_bars) == (3, 700)
     assert luck.check.p_white < 0.01
     tried, gain, check = luck.lines
-    assert tried == "tried: 5 cells, 6 models"
+    assert tried == "cells tried: 5, 6 models"
     assert gain.startswith(
         "winner's gain over the static Student-t on 800 validation bars: +0.1000 nats per bar, "
         "95 % interval +0.0"
     )
-    assert check.startswith("reality check: the best of 3 scored, good, would be as good by luck")
+    assert check.startswith("reality check: the best of 3 scored cells, good, is as good by luck")
 
 
 def test_worthless_cells_look_like_luck(store, cells):
@@ -97,8 +97,7 @@ def test_a_sweep_without_scores_says_how_many_were_tried(store, cells):
     luck = weigh_choice(store.client, cells[3:], None)
     assert (luck.winner, luck.check) == (None, None)
     assert luck.lines == [
-        "tried: 2 cells; no gain can be weighed: fewer than 100 validation bars are scored by "
-        "every cell"
+        "cells tried: 2; no reality check: fewer than 100 validation bars are scored by every cell"
     ]
     assert weigh_choice(store.client, [], None).n_tried == 0
 
@@ -107,7 +106,7 @@ def test_a_sweep_without_returns_says_why_no_gain_can_be_weighed(store):
     silent = cell(store, "no returns", None)
     store.client.set_tag(silent.info.run_id, tags.UNSCORED, json.dumps({"return": "no column"}))
     luck = weigh_choice(store.client, [store.client.get_run(silent.info.run_id)], None)
-    assert luck.lines == ["tried: 1 cell; no gain can be weighed: no column"]
+    assert luck.lines == ["cells tried: 1; no reality check: no column"]
 
 
 def test_a_cell_without_densities_takes_no_part_in_the_check(store, cells):

@@ -100,6 +100,6 @@ def test_a_report_draws_the_gains_that_there_are(swept, folder):
         part = replace(model, scores=scores)
         assert list(gains_of(part)) == [left]
         page = render(replace(subject, model=part))
-        assert page.count("Lowest panel, nats:") == 1
+        assert page.count("Lowest panel: cumulative gain in nats") == 1
         assert "&nbsp;over the EWMA Student-t" in page or missing == "ewma"
         assert "&nbsp;over the static Student-t" in page or missing == "static"

@@ -1,4 +1,4 @@
-"""What the MLflow UI is told of sweeps and versions: views, descriptions, links."""
+"""Views, descriptions and links of sweeps and versions in the MLflow UI."""
 
 import html
 import json

@@ -210,7 +210,7 @@ def test_the_same_command_again_changes_nothing_in_production(train_cli, workdir
     assert train_cli(workdir, *words).returncode == 0
     again = train_cli(workdir, *words)
     assert again.returncode == 0, again.stderr
-    assert "is this model already" in again.stdout
+    assert "already is this model" in again.stdout
     assert len(store_of(workdir).search_model_versions("name = 'hmm_regime'")) == 1
 
 
@@ -318,5 +318,5 @@ def test_an_installed_wheel_carries_conf_and_runs_anywhere(tmp_path):
 def test_cells_of_different_data_are_not_played_against_each_other(train_cli, workdir):
     done = train_cli(workdir, "-m", "data.seed=1,2", "model.n_states=2", *SMALL)
     assert done.returncode == 1
-    assert "the spaces hold different data: no choice between them" in done.stdout
+    assert "no winner: the spaces hold different data" in done.stdout
     assert "nothing to promote" in done.stdout

@@ -1,7 +1,7 @@
-"""Regimes for new bars, by a promoted model: a file in, a file out, or a pipe.
+"""Compute the regimes of new bars with a stored model, from file to file or in a pipe.
 
-Filtered probabilities only: each row rests on bars up
-to its own. Exit status: 0 done; 2 bad input, with one line on standard error.
+Probabilities are filtered: each row uses only bars up to its own. Exit status: 0 done; 2 bad
+input, with one line on standard error.
 """
 
 import argparse
@@ -32,13 +32,13 @@ EXAMPLES = """examples:
   feed | hmm-apply --model models:/hmm_regime/Production --follow \\
       --bars history.csv --state stream.json >> regimes.csv
 
---follow reads bars from standard input, CSV under a header or JSON objects one a line, and writes
-a regime for each bar that closes. With --state it saves where it is whenever the input pauses;
-killed and started again it goes on with the same bits, without --bars. The feed may then begin at
-any bar up to the one after the last taken: what was taken is left out. With --output the file
-holds each row once; on standard output the last rows before a kill may come again.
-With --bad-rows drop a line that is no bar is left out with a line on standard error, whatever it
-holds; only a first line that is no header ends it, since no other can be read without one.
+--follow reads bars from standard input (CSV with a header, or one JSON object per line) and
+writes a regime for each bar that closes. With --state it saves its state whenever the input
+pauses. Started again, it resumes from there with identical results and without --bars; the feed
+may repeat bars already processed, and they are skipped. An --output file holds each row once;
+standard output may repeat the last rows before a kill.
+With --bad-rows drop, an unreadable line is skipped with a note on standard error. An unreadable
+header always stops the command.
 """
 
 
@@ -46,24 +46,29 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         prog="hmm-apply",
-        description="Regimes for new bars, by a promoted model.",
+        description="Compute the regimes of new bars with a stored model.",
         epilog=EXAMPLES,
     )
     add = parser.add_argument
     add("--model", required=True, help="models:/..., runs:/..., a run's id, a folder or a file")
     add("--bars", type=Path, help="bars: CSV, gzip or Parquet; with --follow the history")
-    add("--features-csv", type=Path, metavar="FILE", help="feature rows that are ready")
+    add("--features-csv", type=Path, metavar="FILE", help="precomputed features")
     add("--lookbacks", type=Path, metavar="FOLDER", help="bars per timeframe: 1H.csv, 4H.csv, ...")
-    add("--output", type=Path, metavar="CSV", help="regimes to write (.jsonl with --follow too)")
+    add("--output", type=Path, metavar="CSV", help="file for the regimes (--follow: or .jsonl)")
     add("--latest", action="store_true", help="print the newest bar's regime as JSON")
-    add("--follow", action="store_true", help="bars from standard input, regimes as they close")
-    add("--json", action="store_true", help="JSON lines from --follow in place of CSV")
-    add("--state", type=Path, metavar="JSON", help="where --follow saves its state and goes on")
+    add("--follow", action="store_true", help="read bars from standard input as they close")
+    add("--json", action="store_true", help="with --follow: write JSON lines, not CSV")
+    add(
+        "--state",
+        type=Path,
+        metavar="JSON",
+        help="with --follow: save state, resume from it",
+    )
     add(
         "--missing",
         choices=("error", "gap"),
-        help="a bar of --follow that is not one step on is an error, or follows a gap (default: "
-        "error; gap where bad rows are dropped, each of which leaves one)",
+        help="with --follow: treat missing bars as an error or as a gap (default: error; gap with "
+        "--bad-rows drop)",
     )
     add_read_options(parser)
     args = parser.parse_args(argv)
@@ -72,15 +77,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked; gives the exit status."""
+    """Run the command and return its exit status."""
     apply_to_pipe(args) if args.follow else apply_to_files(args)
     return DONE
 
 
 def apply_to_files(args: argparse.Namespace) -> None:
-    """Regimes of a file of bars or features, or of a folder of lookbacks."""
+    """Write the regimes of a file of bars or features, or of a folder of lookbacks."""
     from hmm_exp.detector.files import apply
-    from hmm_exp.serving.lookup import find_detector
+    from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
     extend, chunks = _source(args, detector)
@@ -90,26 +95,26 @@ def apply_to_files(args: argparse.Namespace) -> None:
     if args.latest:
         print(json.dumps(newest.to_dict()))
     if args.output is not None:
-        _tell(f"{args.output}: {newest.n_rows:,} rows from {n_read:,}")
+        _note(f"{args.output}: {newest.n_rows:,} rows written from {n_read:,} rows read")
 
 
 def apply_to_pipe(args: argparse.Namespace) -> None:
-    """Regimes of bars as they come on standard input."""
+    """Write the regimes of bars as they arrive on standard input."""
     from hmm_exp.detector.pipe import RegimeLines, check_fresh, follow, resumed, rewind
-    from hmm_exp.serving.lookup import find_detector
+    from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
     drops = detector.reading.bad_rows == "drop"
     missing = args.missing or ("gap" if drops else "error")
-    goes_on = args.state is not None and args.state.exists()
-    if args.output is not None and not goes_on:
+    resumes = args.state is not None and args.state.exists()
+    if args.output is not None and not resumes:
         check_fresh(args.output)
-    if goes_on:
+    if resumes:
         stream = resumed(args.state, detector.stream(missing=missing))
-        _tell(f"{args.state}: going on after the bar complete at {stream.time}")
+        _note(f"{args.state}: resumes after the bar that closed at {stream.time}")
     else:
         stream = detector.stream(_history(args, detector), missing)
-    headed = goes_on if args.output is None else rewind(args.output, stream.latest)
+    headed = resumes if args.output is None else rewind(args.output, stream.latest)
     as_json = args.json or (args.output is not None and args.output.suffix == ".jsonl")
     with _opened(args.output) as out:
         lines = RegimeLines(out, detector.n_states, as_json, headed)
@@ -117,7 +122,7 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
         def refuse(error: Exception) -> None:
             if not drops:
                 raise error
-            _tell(f"left out: {own_words(error)}")
+            _note(f"skipped: {own_words(error)}")
 
         def pause() -> None:
             if args.state is not None:
@@ -127,7 +132,7 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
 
 
 class Progress:
-    """One live line on a terminal, rewritten in place and gone at the end; nothing in a pipe."""
+    """A progress line on a terminal, rewritten in place and cleared at the end; none in a pipe."""
 
     def __init__(self) -> None:
         self.live = sys.stderr.isatty()
@@ -141,7 +146,7 @@ class Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def __call__(self, n_rows: int, share: float) -> None:
-        """Show how far the file has been read."""
+        """Show the rows read and the time left."""
         if self.live:
             left = (time.monotonic() - self.began) * (1 / max(share, 1e-9) - 1)
             text = f"\r\x1b[K{n_rows:,} rows, {share:.0%}, {left:.0f} s left"
@@ -153,10 +158,10 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     given = [args.bars, args.features_csv, args.lookbacks].count(None)
     if args.follow:
         if args.features_csv or args.lookbacks or args.latest:
-            parser.error("--follow goes with --bars (the history), --output and --state alone")
+            parser.error("--follow takes only --bars (the history), --output and --state")
         return
     if args.state or args.json:
-        parser.error("--state and --json go with --follow")
+        parser.error("--state and --json need --follow")
     if given != 2:
         parser.error("give one of --bars, --features-csv and --lookbacks, or --follow")
     if args.output is None and not args.latest:
@@ -166,7 +171,7 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 def _source(
     args: argparse.Namespace, detector: Any
 ) -> tuple[Callable[[Any], Any], Iterable[tuple[Any, float]]]:
-    """What takes the chunks, and the chunks."""
+    """The function that processes the chunks, and the chunks."""
     from hmm_exp.detector.files import RowStream
     from hmm_exp.features.lookbacks import lookback_table, read_lookbacks
     from hmm_exp.market.load import bar_chunks, feature_chunks
@@ -184,7 +189,7 @@ def _source(
 
 
 def _shown(chunks: Iterable[tuple[Any, float]], detector: Any) -> Iterator[tuple[Any, float]]:
-    """The chunks, with what the user should know of the reading after the first of them."""
+    """Pass the chunks on; after reading the first, show notes and warnings about the file."""
     is_first = True
     for bars, share in chunks:
         if is_first:
@@ -194,7 +199,7 @@ def _shown(chunks: Iterable[tuple[Any, float]], detector: Any) -> Iterator[tuple
 
 
 def _check_read(args: argparse.Namespace, detector: Any, n_read: int, n_rows: int) -> None:
-    """Refuse an answer that rests on too few bars."""
+    """Refuse results from too few bars."""
     from hmm_exp.errors import HistoryError
     from hmm_exp.market.bars import step_in_words
 
@@ -214,7 +219,7 @@ def _check_read(args: argparse.Namespace, detector: Any, n_read: int, n_rows: in
 
 @contextmanager
 def _regime_file(path: Path | None) -> Iterator[Callable[[Any], None]]:
-    """What takes frames of regimes: a file, whole or not at all, or nothing."""
+    """A writer of regimes into a file that exists only when complete; without a path, a no-op."""
     from hmm_exp.detector.files import RegimeFile
 
     if path is None:
@@ -225,7 +230,7 @@ def _regime_file(path: Path | None) -> Iterator[Callable[[Any], None]]:
 
 
 def _history(args: argparse.Namespace, detector: Any) -> Any:
-    """Bars to begin a stream with, if any are given."""
+    """Bars to start a stream with, if given."""
     from hmm_exp.market.load import read_bars
 
     if args.bars is None:
@@ -236,14 +241,14 @@ def _history(args: argparse.Namespace, detector: Any) -> Any:
 
 
 def _opened(path: Path | None) -> Any:
-    """Where lines go: a file, to be closed, or standard output."""
+    """Output stream: a file that is closed at the end, or standard output."""
     return nullcontext(sys.stdout) if path is None else path.open("a", encoding="utf-8")
 
 
-def _tell(text: str) -> None:
+def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 2 with one line on standard error when it cannot be done."""
+    """Run the command line; bad input is one line on standard error."""
     return exit_status(run, parse(argv))

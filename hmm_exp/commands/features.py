@@ -1,7 +1,7 @@
 """Build a feature table from a file of OHLCV bars.
 
-A thin command line over `hmm_exp.features`: the table has `timestamp` first, then the columns by
-feature and by timeframe, one row for each bar of the finest timeframe.
+A thin command line over `hmm_exp.features`. The table has one row per bar of the finest timeframe:
+`timestamp`, then the columns by feature and timeframe.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--timeframes",
         nargs="+",
         metavar="TF",
-        help="such as 1H 4H 12H 1D; the finest decides the rows (default: that of the bars)",
+        help="such as 1H 4H 12H 1D; one row per bar of the finest (default: that of the bars)",
     )
     add("--window", type=int, default=20, help="bars in the short windows (default: 20)")
     add("--vwap-hours", type=float, default=720.0, help="window of the VWAP (default: 720)")
@@ -46,7 +46,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> list[str]:
-    """Read the bars, build and write the table; gives the lines of the report."""
+    """Read the bars, build and write the table; return the lines to print."""
     from hmm_exp.features.build import build_features, check_output
     from hmm_exp.features.recipe import Recipe
     from hmm_exp.market.bars import timeframe_name
@@ -65,15 +65,15 @@ def run(args: argparse.Namespace) -> list[str]:
     return [
         f"{args.input}: {len(bars):,} bars, {sum(bars.report['dropped'].values()):,} bad rows "
         f"dropped, {bars.report['gaps'].get('missing_bars', 0):,} bars missing in gaps",
-        f"{table.warmup_rows:,} warm-up rows dropped, {table.n_missing:,} rows lack a feature "
-        "and stay, with empty cells",
+        f"{table.warmup_rows:,} warm-up rows dropped, {table.n_missing:,} rows kept with empty "
+        "cells for missing features",
         f"{args.output}: {len(table):,} rows of {recipe.grid}, {len(recipe.columns)} features, "
         f"{stamps.iloc[0]} to {stamps.iloc[-1]} UTC",
     ]
 
 
 def build(args: argparse.Namespace) -> int:
-    """Build the table and print the report; gives the exit status."""
+    """Build the table and print a summary; return the exit status."""
     print(*run(args), sep="\n")
     return DONE
 

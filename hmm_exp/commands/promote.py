@@ -1,17 +1,21 @@
-"""Put a model into Production, if the gate lets it.
+"""Promote a model to Production if it passes the gate.
 
 Exit status: 0 promoted, or in Production already; 1 refused; 2 bad input.
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
 from hmm_exp.command_line import DONE, REFUSED, Parser, add_store_options, exit_status, named
 
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
 EXAMPLES = """examples:
-  hmm-promote --sweep latest --dry-run                # would the winner pass?
+  hmm-promote --sweep latest --dry-run                 # would the winner pass?
   hmm-promote --sweep 20260102-150405-ab12             # promote the winner
-  hmm-promote --run 0a1b2c3d4e5f --gate strict         # promote one run
-  hmm-promote --run 0a1b2c3d4e5f --force               # against the gate's reasons
+  hmm-promote --run 0a1b2c3d4e5f --gate strict         # promote this run
+  hmm-promote --run 0a1b2c3d4e5f --force               # even if the gate refuses it
 
 exit status: 0 promoted, or in Production already; 1 refused; 2 bad input
 """
@@ -21,27 +25,31 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         prog="hmm-promote",
-        description="Put a model into Production, if the gate lets it.",
+        description="Promote a model to Production if it passes the gate.",
         epilog=EXAMPLES,
     )
     candidate = parser.add_mutually_exclusive_group(required=True)
-    candidate.add_argument("--run", metavar="ID", help="the run that holds the model")
+    candidate.add_argument("--run", metavar="ID", help="promote the model of this run")
     candidate.add_argument(
         "--sweep",
         type=named("sweep_id"),
         metavar="ID",
-        help="the sweep whose winner is meant, or latest",
+        help="promote the winner of this sweep; latest is the newest",
     )
     add = parser.add_argument
     add("--gate", default="default", metavar="NAME", help="default, strict or off")
-    add("--dry-run", action="store_true", help="say what would be done, change nothing")
-    add("--force", action="store_true", help="turn the gate's reasons into recorded warnings")
+    add("--dry-run", action="store_true", help="show the outcome, change nothing")
+    add(
+        "--force",
+        action="store_true",
+        help="promote despite the gate, record its reasons",
+    )
     add_store_options(parser)
     return parser.parse_args(argv)
 
 
 def promote(args: argparse.Namespace) -> int:
-    """Choose where a sweep is meant, ask the gate, promote, and say so; gives the exit status."""
+    """Find the run, apply the gate, promote, print the outcome; return the exit status."""
     from hmm_exp.registry import promotion
     from hmm_exp.registry.gate import named_gate
     from hmm_exp.store import store
@@ -63,8 +71,8 @@ def promote(args: argparse.Namespace) -> int:
     return REFUSED if decision.refused else DONE
 
 
-def _winner(client, sweep_id: str) -> str | None:
-    """Winning run of a sweep, with the reason printed."""
+def _winner(client: "MlflowClient", sweep_id: str) -> str | None:
+    """Winning run of a sweep; prints why it won."""
     from hmm_exp.sweep.leaderboard import choose
     from hmm_exp.tracking.runs import latest_sweep_id, sweep_parent
 

@@ -1,4 +1,4 @@
-"""The history of a registered model: its versions, what differs between two, and the way back.
+"""List, show and compare the versions of a registered model, and roll back to an earlier one.
 
 Exit status: 0 done; 2 bad input, or there is nothing to roll back to.
 """
@@ -17,14 +17,14 @@ from hmm_exp.command_line import (
 )
 
 EXAMPLES = """examples:
-  hmm-registry list                             # versions, the oldest first
-  hmm-registry show production                  # all that one says about itself
+  hmm-registry list                             # all versions, oldest first
+  hmm-registry show production                  # all records of one version
   hmm-registry diff 3 production                # parameters that differ
-  hmm-registry diff 3 4 --bars bars.csv         # and the regimes of these bars
-  hmm-registry rollback                         # to the version before
+  hmm-registry diff 3 4 --bars bars.csv         # and their regimes on these bars
+  hmm-registry rollback                         # to the previous version
   hmm-registry rollback --to 2                  # to a named version
 
-A version is named by its number, or production.
+Name a version by its number, or as production.
 exit status: 0 done; 2 bad input, or there is nothing to roll back to
 """
 ROLLBACK_EXAMPLES = """examples:
@@ -39,28 +39,28 @@ exit status: 0 rolled back; 2 there is nothing to roll back to, or bad input
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
-        prog="hmm-registry", description="The history of a registered model.", epilog=EXAMPLES
+        prog="hmm-registry", description="Versions of a registered model.", epilog=EXAMPLES
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="versions with their sweep, metrics and reasons")
-    show = commands.add_parser("show", help="all that one version says about itself")
+    show = commands.add_parser("show", help="all records of one version")
     show.add_argument("version")
-    diff = commands.add_parser("diff", help="what differs between two versions")
+    diff = commands.add_parser("diff", help="differences between two versions")
     diff.add_argument("old")
     diff.add_argument("new")
-    diff.add_argument("--bars", type=Path, metavar="FILE", help="bars whose regimes to compare")
+    diff.add_argument("--bars", type=Path, metavar="FILE", help="compare the regimes on these bars")
     add_read_options(diff)
     back = commands.add_parser(
         "rollback", help="bring an earlier version back into Production", epilog=ROLLBACK_EXAMPLES
     )
-    back.add_argument("--to", metavar="VERSION", help="default: the one before")
+    back.add_argument("--to", metavar="VERSION", help="default: the previous champion")
     for command in (listing, show, diff, back):
         add_store_options(command)
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do one command and print what it gives."""
+    """Run one subcommand and print its lines."""
     from hmm_exp.registry.versions import Versions
     from hmm_exp.store.store import connect
 

@@ -1,4 +1,4 @@
-"""List, show, clean and close the sweeps of a store; use one that was moved.
+"""List, show, clean and close the sweeps of a store; repair a store that was moved.
 
 Exit status: 0 done, 2 bad input.
 """
@@ -13,18 +13,17 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 EXAMPLES = """examples:
-  hmm-sweeps list                            # every sweep, its cells by status
-  hmm-sweeps show latest                     # leaderboard and what did not finish
-  hmm-sweeps clean                           # what would be removed
+  hmm-sweeps list                            # every sweep, with its cells by status
+  hmm-sweeps show latest                     # leaderboard and unfinished cells
+  hmm-sweeps clean                           # list what would be removed
   hmm-sweeps clean --yes                     # remove it
-  hmm-sweeps close 20260102-030405-abcd      # its machines are gone; then it can be resumed
-  hmm-sweeps relocate                        # the store was moved or copied with its artifacts
+  hmm-sweeps close 20260102-030405-abcd      # if its machines are gone; then it can be resumed
+  hmm-sweeps relocate                        # after moving or copying the store
 
-clean removes the runs of cells that failed or were killed, and finished cells that a later one of
-the same fingerprint in the same sweep supersedes, with their artifacts, and what sweeps that were
-killed left in their cache. All cells of sweeps that still run, winners, and runs behind a
-registered model stay.
-relocate writes into the database of a SQLite store that its artifacts lie in mlruns of its folder.
+clean removes failed and killed cells, finished cells superseded by a later one with the same
+fingerprint in the same sweep, their artifacts, and caches of killed sweeps. It keeps running
+sweeps, winners, and the runs of registered models.
+relocate points a moved SQLite store at the artifacts in the mlruns folder next to it.
 """
 
 
@@ -32,25 +31,25 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         prog="hmm-sweeps",
-        description="List, show, clean and close the sweeps of a store; use one that was moved.",
+        description="List, show, clean and close sweeps; repair a store that was moved.",
         epilog=EXAMPLES,
     )
     add_tracking_uri(parser)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every sweep, newest first, with its cells by status")
-    show = commands.add_parser("show", help="one sweep: leaderboard, and what did not finish")
-    show.add_argument("sweep", type=named("sweep_id"), help="its id, or latest")
+    show = commands.add_parser("show", help="one sweep: leaderboard and unfinished cells")
+    show.add_argument("sweep", type=named("sweep_id"), help="its id; latest is the newest")
     cleaning = commands.add_parser("clean", help="remove failed and superseded runs")
     cleaning.add_argument("--sweep", type=named("sweep_id"), metavar="ID", help="of one sweep only")
-    cleaning.add_argument("--yes", action="store_true", help="remove; without it, only say what")
-    close = commands.add_parser("close", help="end what a sweep left running on machines now gone")
+    cleaning.add_argument("--yes", action="store_true", help="remove; without it, only list them")
+    close = commands.add_parser("close", help="mark runs left on machines that are gone as ended")
     close.add_argument("sweep", type=named("sweep_id"), help="its id")
-    commands.add_parser("relocate", help="use the artifacts in the folder of a moved database")
+    commands.add_parser("relocate", help="point a moved store at the artifacts next to it")
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked; gives the exit status."""
+    """Run the command and return its exit status."""
     from hmm_exp.store.store import connect
     from hmm_exp.sweep import housekeeping
 
@@ -64,14 +63,14 @@ def run(args: argparse.Namespace) -> int:
     elif args.command == "close":
         closed = housekeeping.close_elsewhere(client, args.sweep)
         lines = [f"closed {housekeeping.in_words(run)}" for run in closed]
-        print(*(lines or ["nothing was left running"]), sep="\n")
+        print(*(lines or ["no run was left running"]), sep="\n")
     else:
         clean(client, args.sweep, args.yes)
     return DONE
 
 
 def clean(client: "MlflowClient", sweep: str | None, sure: bool) -> None:
-    """Say what can go, and remove it when the user is sure."""
+    """List what can be removed, and remove it if `sure`."""
     from hmm_exp.sweep import housekeeping
 
     doomed, awaited = housekeeping.removable(client, sweep)
@@ -85,7 +84,7 @@ def clean(client: "MlflowClient", sweep: str | None, sure: bool) -> None:
     rest = "" if sure or not (doomed or caches) else "; add --yes to remove them"
     print(f"{len(doomed)} runs, {len(caches)} caches{rest}")
     if awaited:
-        print(f"{len(awaited)} runs stay: their sweep still runs")
+        print(f"{len(awaited)} runs are kept: their sweep is still running")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What kind of value every setting takes, read off the types of the schema.
+"""Check a composed config, and describe the value that every setting takes.
 
 >>> kind_in_words("model.state_grid")
 'a list of whole numbers, such as [2,3,4,5]'

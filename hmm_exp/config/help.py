@@ -1,4 +1,4 @@
-"""The text of `--help`. Hydra's own takes more than a second to collect the choices."""
+"""Text of `--help`; Hydra's own takes more than a second to collect the choices."""
 
 from hmm_exp.config import conf_dir
 from hmm_exp.config.checks import choices

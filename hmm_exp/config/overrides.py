@@ -1,4 +1,4 @@
-"""Words of a command line, options and `name=value`, put as Hydra reads them.
+"""Put the words of a command line as Hydra reads them, and its errors on one line.
 
 Hydra's grammar gives a meaning to `, = ( [ { ' " $` and refuses `# ~ < &` and every letter beyond
 ASCII. A setting that takes a text takes any text: what the grammar cannot read is quoted here, and

@@ -1,4 +1,4 @@
-"""Regimes of a file of any length into a file: chunk by chunk, the filter's state carried over.
+"""Write the regimes of a file of any length into a file, chunk by chunk.
 
 >>> with RegimeFile("regimes.csv") as file:
 ...     newest = apply(stream.extend, bar_chunks("bars.csv", ...), file.write)

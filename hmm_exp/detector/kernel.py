@@ -1,9 +1,9 @@
-"""One bar through everything, compiled: coarser bars, windows, features, density, filter.
+"""Compiled update of a stream by bars: coarser bars, windows, features, density, filter.
 
 `run` takes closed bars in time order and writes a row of state probabilities for every bar of the
 grid that closes. It calls the kernels that the batch calls (`resample.push_bar`,
-`features.kernel.advance`, `density.log_density_row`, `recursions.advance`), so its bits are those
-of the batch filter over all bars so far. `layout` tells what lies where in its arrays.
+`features.kernel.advance`, `density.log_density_row`, `inference.advance`), so its bits are those of
+the batch filter over all bars so far. The layout of its arrays is below.
 
 >>> settings, numbers = constants_of(model)
 >>> clock, memory = new_state(model)
@@ -28,7 +28,7 @@ from hmm_exp.market.resample import push_bar
 
 
 class BarBuffers(NamedTuple):
-    """Scratch of a call: what one bar closed, and one row.
+    """Buffers of a call: the bins that one bar closed, and one row.
 
     Attributes
     ----------
@@ -238,7 +238,7 @@ BIN, VALUES, WINDOWS = 0, 5, 5 + N_FEATURES
 
 
 class Constants(NamedTuple):
-    """The parts of what `constants_of` gives; F timeframes, D columns, K states.
+    """Arrays of `constants_of`; F timeframes, D columns, K states.
 
     Attributes
     ----------
@@ -272,7 +272,7 @@ class Constants(NamedTuple):
 
 
 def constants_of(model: StreamModel) -> tuple[np.ndarray, np.ndarray]:
-    """What a step needs of a model and never changes: int64 settings and float64 numbers.
+    """Constants of a model for the kernel: int64 settings and float64 numbers.
 
     Raises ConfigError when a timeframe is no whole multiple of the bars.
     """

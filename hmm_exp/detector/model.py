@@ -1,4 +1,4 @@
-"""What a stream must know of a fitted model: how bars become observations, and the chain."""
+"""The computing parts of a fitted model: features, scaler, parameters, reading of bars."""
 
 from dataclasses import dataclass, fields
 from typing import Any

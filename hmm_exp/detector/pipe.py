@@ -1,4 +1,4 @@
-"""Bars from a pipe, a regime for each closed bar out at once; a killed process can go on.
+"""Read bars from a pipe and write a regime for each closed bar; a killed process can go on.
 
 The state is saved before the first line and whenever the input pauses, after the rows up to it were
 written. A process that was killed loads it, cuts from its output file what the state does not know,

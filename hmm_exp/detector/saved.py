@@ -1,7 +1,7 @@
-"""The remembered arrays of a stream as text, and what they must be when they are read again.
+"""The state arrays of a stream as text, with checks on reading.
 
 The kernel reads them without bounds, so a place or a count that is wrong would be no error but
-wrong memory or wrong probabilities. Every part is checked by what `layout` and
+wrong memory or wrong probabilities. Every part is checked by what `kernel` and
 `features.kernel` can have written. Sums over bars of 10^300 may be infinite, which passes with the
 window.
 """

@@ -1,7 +1,7 @@
-"""One bar as a caller gives it: a time and five numbers out of a mapping, checked.
+"""Filter closed bars one by one, with the bits of the batch filter.
 
->>> read_bar({"timestamp": "2024-01-01T05:00Z", "open": 1.0, ...})
-(1704085200000000000, (1.0, ...))
+>>> stream = detector.stream()
+>>> stream.update({"timestamp": "2024-01-01T05:00Z", "open": 1.0, ...})
 """
 
 from collections.abc import Collection, Mapping

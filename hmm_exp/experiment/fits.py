@@ -85,7 +85,7 @@ class Fits:
 
 
 def fit_grid(prepared: Prepared, progress: Progress) -> Fits:
-    """Fit every number of states on train, choose one, refit it when configured. Raises FitError."""
+    """Fit every number of states on train, choose one, refit it if configured. Raises FitError."""
     candidates, warnings = _candidates(prepared, progress)
     null, rule = _null(prepared), prepared.config.selection
     chosen = select(candidates, rule, null.get(rule.within))

@@ -189,7 +189,7 @@ def prepare(config: Config) -> Prepared:
 
 
 def volatility_column(recipe: Recipe) -> int | None:
-    """Column that orders states from calm to turbulent: the finest Parkinson, else the finest range."""
+    """Column that orders the states: the finest Parkinson, else the finest range."""
     for stem in ("close_parkinson_", "high_low_range_pct_current_"):
         found = [i for i, name in enumerate(recipe.columns) if name.startswith(stem)]
         if found:

@@ -1,4 +1,4 @@
-"""Rows of a table on their way to being bars or features: stamps, numbers, order, duplicates.
+"""Turn the rows of a table into valid bars or features: stamps, numbers, order, duplicates.
 
 Lossless steps are done and noted. A step that would lose data goes through `StampedRows.refuse`,
 which raises one line or, with `data.bad_rows=drop`, leaves the rows out and counts them.
@@ -97,7 +97,7 @@ class StampedRows:
             self.refuse(bad, {"unreadable timestamp": int(bad.sum())}, line, "leaves them out")
 
     def sort(self) -> None:
-        """Put the rows in time order; of equal stamps the later row stays later."""
+        """Sort the rows by time; rows of equal stamps keep their order."""
         steps = np.diff(self.stamps)
         if np.all(steps >= 0):
             return
@@ -135,7 +135,7 @@ class StampedRows:
             self.refuse(conflict, counts, line, f"keeps the {kept}")
 
     def _refuse_several_series(self) -> None:
-        """Raise DataError where a column of text tells the rows of every repeated time apart."""
+        """Raise DataError where a text column differs between the rows of every repeated time."""
         again = np.diff(self.stamps) == 0
         rows = np.append(again, False) | np.append(False, again)
         name = telling_column(self.table, self.stamps[rows], self.rows[rows])
@@ -166,7 +166,7 @@ class StampedRows:
 
 
 def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Values as float64, NaN where there is none, and where text stood instead, both (T,)."""
+    """Values as float64, NaN where missing, and a mask of texts that are no numbers, both (T,)."""
     if column.dtype.kind in "iuf":
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
         return values, np.zeros(len(values), dtype=bool)
@@ -197,7 +197,7 @@ def bars_from_frame(
     name: str = "bars",
     needs: Collection[str] = OHLCV,
 ) -> Bars:
-    """Bars out of a table of them, normalised and checked.
+    """Bars from a table, normalised and checked.
 
     Column names in any case, order, epoch units, date forms and exact duplicates are normalised
     and listed in `Bars.report`. Bad rows (text or no number, a price not above zero, high below
@@ -363,7 +363,7 @@ def _blank(rows: StampedRows, needs: Collection[str]) -> dict[str, int]:
 
 
 def _bad_cells(rows: StampedRows, needs: Collection[str]) -> list[tuple[str, np.ndarray]]:
-    """What a bar must not hold, with the cells (T, 5) that hold it; comparisons pass NaN by."""
+    """Rules that bars break, each with the cells (T, 5) that break it; NaN breaks none."""
     values, none = rows.values, np.zeros_like(rows.text)
     needed = np.array([name in needs for name in OHLCV])
     opens, high, low, close, volume = values.T

@@ -1,4 +1,4 @@
-"""Which column of a table is which, by name: the times, the four prices, the base volume.
+"""Find the columns of times, prices and base volume of a table by their names.
 
 Names are unique here: a second column of one name is marked, "time [2]", by `marked`.
 """
@@ -51,7 +51,7 @@ def is_bars_header(names: Sequence[str]) -> bool:
 
 
 def is_features_header(names: Sequence[str]) -> bool:
-    """True for a line that names a time and something more."""
+    """True for a line that names a time and another column."""
     return len(names) > 1 and _names_a_time(names)
 
 
@@ -71,7 +71,7 @@ def find_prices(names: Sequence[str], needed: Collection[str] = PRICES) -> dict[
     Raises
     ------
     DataError
-        When one that is `needed` is missing, or any is there twice.
+        When a needed one is missing, or one exists twice.
     """
     found = _prices(names)
     missing = [price for price in PRICES if price in needed and not found[price]]
@@ -319,7 +319,7 @@ def check_one(kind: str, column: str, values: pd.Series) -> None:
 
 
 def telling_column(frame: pd.DataFrame, stamps: np.ndarray, rows: np.ndarray) -> str | None:
-    """A text column by which rows of one time differ: the table may hold several series.
+    """A text column that differs between rows of one time: the table may hold several series.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Where the columns of a text table get their names: a header line, several, or none.
+"""Read tables from files: CSV with any delimiter, gzip of it, Parquet; with or without a header.
 
-Exchanges hand out some tables without a header. Their columns are known by number and content:
-times that can be read, and prices of which none is above the high or below the low.
+Some exchanges export tables without a header. Their layout is recognised by the number of columns
+and by the content: readable times, and no price above the high or below the low.
 """
 
 import csv
@@ -203,7 +203,7 @@ UNREADABLE_PARQUET = (pa.ArrowException, OSError, ValueError, OverflowError, Key
 
 @dataclass(frozen=True)
 class Table:
-    """What a file holds, as it stands there.
+    """The table of a file as text or typed columns, with its layout.
 
     Attributes
     ----------
@@ -243,7 +243,7 @@ def read_table(path: str | Path, is_header: Callable[[list[str]], bool]) -> Tabl
 
 
 def refuse_other_kinds(content: bytes, path: str | Path) -> None:
-    """Raise DataError where the first bytes of a file show another format; it names it."""
+    """Raise DataError that names the format when the first bytes show another one."""
     if kind := kind_of(content):
         raise DataError(
             f"{path} is {kind}: a table is CSV, gzip of CSV, or Parquet; convert it, or set "
@@ -252,7 +252,7 @@ def refuse_other_kinds(content: bytes, path: str | Path) -> None:
 
 
 def first_lines(content: bytes) -> list[str]:
-    """The lines among which a header is looked for."""
+    """First lines of a file, which may hold the header."""
     return content[:65536].decode(errors="replace").split("\n")[:_HEADER_WITHIN]
 
 
@@ -263,7 +263,7 @@ def below(content: bytes, header: Header) -> bytes:
 
 
 def layout_of(header: Header) -> dict:
-    """What `Table.about` says of a text file."""
+    """Layout of a text file for `Table.about`."""
     return {
         "format": "csv",
         "delimiter": header.delimiter,
@@ -273,7 +273,7 @@ def layout_of(header: Header) -> dict:
 
 
 def as_utf8(content: bytes) -> bytes:
-    """Without a byte order mark, out of UTF-16 as spreadsheets write it, all of it valid."""
+    """Valid UTF-8 without a byte order mark, decoded from UTF-16 where a spreadsheet wrote that."""
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         content = content.decode("utf-16", errors="replace").encode()
     elif not content.isascii():
@@ -337,7 +337,7 @@ def _content(path: Path) -> bytes:
 
 
 def _of_pipe(path: Path) -> bytes:
-    """All that is written into a named pipe. Raises DataError where nobody writes."""
+    """Content of a named pipe. Raises DataError when nobody writes."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else it waits for a writer for ever
     with os.fdopen(descriptor, "rb", buffering=0) as pipe:
         if not select.select([pipe], [], [], _WRITER_WITHIN)[0]:

@@ -1,7 +1,7 @@
-"""Missing bars: how many chain steps lie between neighbours, and what the data report says.
+"""Missing bars: chain steps between neighbouring rows, and the gaps in the data report.
 
-With `gaps="split"` a bar that is not there is an observation that is not there, so the chain takes
-as many steps as time passed. With `gaps="bridge"` (sessions) neighbours are neighbours.
+With `gaps="split"` a missing bar is a missing observation, so the chain takes as many steps as
+bars would fit. With `gaps="bridge"` (sessions) neighbours are neighbours.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Bars and prebuilt features from files: CSV with any delimiter, gzip of it, Parquet.
+"""Load bars or prebuilt features from files, whole or in chunks.
 
 >>> bars = read_bars("btc_1h.csv", bar_stamp="open")
 >>> bars.report["gaps"]["count"]
@@ -161,7 +161,7 @@ def whole_rows(table: Table, options: ReadOptions) -> Table:
 
 
 def _with_file(report: dict, table: Table) -> dict:
-    """The report led by what the file is, rows that were no rows counted."""
+    """The report with the file's layout first, and the number of malformed rows."""
     report = table.about | report
     report["normalised"] = [*table.notes, *report["normalised"]]
     if table.ragged:
@@ -348,7 +348,7 @@ def _parquet(path: Path) -> Iterator[tuple[Table, float]]:
 def _in_order(
     read: Callable[[Table], tuple[Chunk, dict]], table: Table, is_whole: bool
 ) -> Chunk | None:
-    """StampedRows of a chunk; None where the first one shows that the file must be seen whole."""
+    """Rows of a chunk; None where the first one shows that the file must be read whole."""
     try:
         rows, report = read(table)
     except DataError:

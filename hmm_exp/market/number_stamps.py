@@ -1,8 +1,7 @@
-"""Numbers as times: epochs in four units, dates written as digits, and clocks of other programs.
+"""Read numbers as times: epochs in four units, dates as digits, spreadsheet and .NET clocks.
 
-A number is a time only where it falls into a span in which bars exist: row numbers, prices and
-rounded numbers are none. Which form a column has is decided on the whole of it; only the unit of
-an epoch may change from row to row.
+A number is a time only inside the span in which bars exist: row numbers, prices and rounded numbers
+are not. The whole column decides its form; only the unit of an epoch may change from row to row.
 """
 
 from dataclasses import dataclass
@@ -72,7 +71,7 @@ _OTHER_CLOCKS = (
 
 @dataclass(frozen=True)
 class NumberStamps:
-    """Times out of numbers.
+    """Times read from numbers.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""How a table of bars or features is read. Training and everything that serves share one value.
+"""Options for reading a table of bars or features, shared by training and serving.
 
 >>> options = ReadOptions("open", timezone="US/Eastern")
 >>> read_bars("bars.csv", options)

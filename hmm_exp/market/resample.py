@@ -1,4 +1,4 @@
-"""Coarser bars: right-closed bins, each known at its right edge and never earlier.
+"""Resample bars to coarser timeframes: right-closed bins, each known at its right edge.
 
 A 4H bar holds the bars complete in (t - 4h, t] and is available at t. A stream calls `push_bar`,
 which advances one bin by one base bar. `resample` takes all bars of a bin at a time, sixty times

@@ -1,15 +1,15 @@
-r"""What later bars should look like under a model, stored in its detector for the monitor.
+r"""Expected series of later bars under a model, stored in its detector for the monitor.
 
 Expected per row is ln p(x_t | x_1..t-1), and per bar the log score of the next return, both by
 regime: with p_t the state probabilities before the row (for the return: known at the bar's close),
 
     expected_t = sum_k p_tk m_k,        m_k the mean over the bars on which k was expected.
 
-High volatility alone raises no alarm then; a market that fits no regime does. The share of time in
-each regime has a chart of its own.
+High volatility alone raises no alarm; a market that fits no regime does. The share of time in each
+regime has its own chart.
 
-The charts (`cusum.py`) rest on the rows after the training if these are enough, the shares on all
-rows. Likelihood and score get half of the chance of a false alarm, the shares the other half.
+The charts (`cusum.py`) are fitted on the rows after the training if there are enough, the shares on
+all rows. Likelihood and score share half of the chance of a false alarm, the shares the rest.
 
 Example
 -------
@@ -232,7 +232,7 @@ def make_expectations(
 ) -> Expectations | None:
     """Monitoring baseline of a fitted model from the rows and bars of its run.
 
-    The charts rest on the rows after those that it was fitted on; on all rows where these are few.
+    The charts are fitted on the rows after its train rows; on all rows where these are few.
 
     Parameters
     ----------
@@ -242,9 +242,9 @@ def make_expectations(
         Start (exclusive) and end (inclusive) of the train rows. Densities of returns are fitted on
         the same span; earlier rows do not count.
     densities
-        Densities of returns by regime and for all time, where they are fitted already.
+        Densities of returns by regime and for all time, if already fitted.
     observed
-        `observe` of these rows and densities, where it is known already.
+        Result of `observe` for these rows and densities, if already computed.
 
     Returns
     -------
@@ -328,7 +328,7 @@ def with_gaps(log_lik: np.ndarray, table: FeatureTable) -> np.ndarray:
 def _expected_series(
     y: np.ndarray, weights: np.ndarray, usable: np.ndarray, counted: np.ndarray
 ) -> ExpectedSeries:
-    """Means by regime over all usable bars; the chart from those that count."""
+    """Means by regime over all usable bars; the chart over the counted ones."""
     usable = usable & np.isfinite(weights).all(axis=1)
     counted = usable & counted
     mass = weights[usable].sum(axis=0)
@@ -339,7 +339,7 @@ def _expected_series(
 
 
 def _share_charts(probs: np.ndarray, params: GaussianParams) -> tuple[ControlChart, ...]:
-    """A chart of every regime's probability, from all rows: shares are slow to estimate."""
+    """Chart of every regime's probability, fitted on all rows."""
     n_rows, n_states = probs.shape
     if n_states == 1:
         return ()
@@ -368,5 +368,5 @@ def _chain_spread(params: GaussianParams) -> np.ndarray:
 
 
 def _mixed(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """sum_k weights[t, k] values[k], row by row: the bits of a product over T change with T."""
+    """sum_k weights[t, k] values[k]; unlike a matrix product, bits of a row depend on it alone."""
     return (weights * values).sum(axis=1)

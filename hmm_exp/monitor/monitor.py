@@ -1,9 +1,9 @@
 """Monitor a model on new bars: compare each bar with its expectation, raise an alarm on drift.
 
 The monitor follows the log-likelihood of every row and the log score of every next return, each
-relative to the mean of its regime, and the share of time in every regime. A CUSUM chart for each
-adds up the shortfall (`cusum.py`); a chart that crosses its threshold is an alarm. All is causal:
-an alarm depends on bars closed by its time alone, bit for bit.
+relative to the mean of its regime, and the share of time in every regime. A CUSUM chart of each
+(`cusum.py`) sums the shortfall and raises an alarm beyond its threshold. An alarm depends, bit for
+bit, on bars closed by its time only.
 
 Example
 -------
@@ -40,7 +40,7 @@ class ChartResult:
     ----------
     name
         Name of the series.
-    promised, seen
+    expected, seen
         Expected and observed mean per bar: nats, or a share of time.
     highest
         Largest sum of the chart, as a share of its threshold; beyond 1 is an alarm.
@@ -53,7 +53,7 @@ class ChartResult:
     """
 
     name: str
-    promised: float
+    expected: float
     seen: float
     highest: float
     now: float
@@ -199,7 +199,7 @@ def _charts(
         yield _chart(f"time in {labels[k]}", rows, f"p_state_{k}", expected.shares[k])
 
 
-def _chart(name: str, frame: pd.DataFrame, column: str, promised: float) -> ChartResult:
+def _chart(name: str, frame: pd.DataFrame, column: str, expected: float) -> ChartResult:
     path = frame[f"{column}_chart"].to_numpy()
     crossed = np.flatnonzero(path > 1.0)
     end = int(crossed[0]) if len(crossed) else len(path) - 1
@@ -207,7 +207,7 @@ def _chart(name: str, frame: pd.DataFrame, column: str, promised: float) -> Char
     grew = int(zeros[-1]) + 1 if len(zeros) else 0
     return ChartResult(
         name=name,
-        promised=float(promised),
+        expected=float(expected),
         seen=float(frame[column].replace([np.inf, -np.inf], np.nan).mean()),
         highest=float(path.max()),
         now=float(path[-1]),

@@ -1,9 +1,9 @@
-"""A candidate against the champion, on bars that neither was fitted on.
+"""Compare a candidate with the champion on bars that neither was fitted on.
 
-Only the candidate's test bars after the champion's training count. There the champion is scored
-again: it filters the candidate's data, and its densities of the next return are fitted on the
-candidate's train bars, as the candidate's were. Where the data are not at hand, the scores that the
-champion's own run has stored stand in, on the timestamps that both have.
+These are the candidate's test bars after the champion's training. The champion is scored again
+there: it filters the candidate's data, and its next-return densities are fitted on the candidate's
+train bars, like the candidate's. Without the data, the scores stored by the champion's run are
+used, on shared timestamps.
 """
 
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import read_data, read_scores
 
 
-class NotCompared(Exception):  # noqa: N818  no error, an answer
-    """There is no fair comparison; says why."""
+class NotCompared(Exception):  # noqa: N818  a result, not an error
+    """A fair comparison is impossible; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean gain of the candidate over the champion per common bar, nats, and its HAC error."""
+    """Mean gain of the candidate over the champion, nats per bar, and its HAC standard error."""
 
     n_bars: int
     gain: float
@@ -37,39 +37,33 @@ class Comparison:
 
     @property
     def worse(self) -> bool:
-        """The candidate is worse by more than one error."""
+        """Whether the candidate is worse by more than one standard error."""
         return self.gain < -self.error
 
 
 def compare(
     client: MlflowClient, evidence: Evidence, incumbent: Incumbent, fewest: int
 ) -> Comparison:
-    """Hold a candidate's scores against the champion's.
+    """Compare the candidate's test scores with the champion's.
 
     Parameters
     ----------
     fewest
-        Common bars that a comparison needs.
+        Smallest number of common bars.
 
     Raises
     ------
     NotCompared
         Another market, no scores, or too few common bars.
     """
-    rival = incumbent.detector
-    if rival is None:
-        raise NotCompared("it does not answer any more")
-    if not same_market(evidence.run.data.tags, incumbent.champion.tags):
-        raise NotCompared("it is of another market")
-    if evidence.scores.empty or evidence.scores["model_score"].isna().all():
-        raise NotCompared(evidence.why_no_gain("model") or "the run has no scores on test")
-    if rival.step != evidence.detector.step:
-        theirs, ours = step_in_words(rival.step), step_in_words(evidence.detector.step)
-        raise NotCompared(f"it forecasts bars of {theirs}, not of {ours}")
+    rival = _rival(evidence, incumbent)
     needed, most, failed = max(fewest, MIN_BARS), 0, ""
-    for scored in (_scored_again, _scored_then):
+    for score in (
+        lambda: _new_scores(client, evidence, rival),
+        lambda: _stored_scores(client, incumbent.champion.run_id),
+    ):
         try:
-            rival_scores = scored(client, evidence, incumbent)
+            rival_scores = score()
         except HmmExpError as error:  # it reads other columns, needs more history, or has no fit
             failed = one_line(error)
             continue
@@ -85,8 +79,23 @@ def compare(
     )
 
 
+def _rival(evidence: Evidence, incumbent: Incumbent) -> Detector:
+    """The champion's detector, if it is comparable with the candidate. Raises NotCompared."""
+    rival = incumbent.detector
+    if rival is None:
+        raise NotCompared("it fails its smoke test")
+    if not same_market(evidence.run.data.tags, incumbent.champion.tags):
+        raise NotCompared("it is of another market")
+    if evidence.scores.empty or evidence.scores["model_score"].isna().all():
+        raise NotCompared(evidence.why_no_gain("model") or "the run has no scores on test")
+    if rival.step != evidence.detector.step:
+        theirs, ours = step_in_words(rival.step), step_in_words(evidence.detector.step)
+        raise NotCompared(f"it forecasts bars of {theirs}, not of {ours}")
+    return rival
+
+
 def same_market(mine: dict[str, str], theirs: dict[str, str]) -> bool:
-    """Whether two tag sets are of one instrument; synthetic ones must be of the same data."""
+    """Whether two tag sets name the same instrument and, if synthetic, the same data."""
     if tags.INSTRUMENT not in mine or mine[tags.INSTRUMENT] != theirs.get(tags.INSTRUMENT):
         return False
     made_up = "synthetic" in (mine.get(tags.DATA_KIND), theirs.get(tags.DATA_KIND))
@@ -97,13 +106,11 @@ def _gain(mine: pd.Series, theirs: pd.Series) -> np.ndarray:
     return (mine - theirs.reindex(mine.index)).dropna().to_numpy()
 
 
-def _scored_again(client: MlflowClient, evidence: Evidence, incumbent: Incumbent) -> pd.Series:
+def _new_scores(client: MlflowClient, evidence: Evidence, rival: Detector) -> pd.Series:
     """Scores of the champion on the candidate's data, after its own training.
 
-    Raises HmmExpError where it gives none.
+    Raises HmmExpError if the champion cannot be scored there.
     """
-    rival = incumbent.detector
-    assert rival is not None
     source = read_data(client, evidence.run.info.run_id)
     end = rival.meta.get("train_end")
     if source is None or source.next_return is None or end is None or not evidence.trained_until:
@@ -116,7 +123,7 @@ def _scored_again(client: MlflowClient, evidence: Evidence, incumbent: Incumbent
 
 
 def _known_states(rival: Detector, source: Source) -> np.ndarray:
-    """Filtered probabilities known at every base bar's close, NaN before the first; (N, K)."""
+    """Filtered probabilities known at every base close, NaN before the first, shape (N, K)."""
     data = source.frame if source.bars is None else source.bars
     assert data is not None
     regimes = rival.filter(data)
@@ -125,9 +132,8 @@ def _known_states(rival: Detector, source: Source) -> np.ndarray:
     return known_at_close(source.time.as_unit("ns").asi8, row_time, probs)
 
 
-def _scored_then(client: MlflowClient, evidence: Evidence, incumbent: Incumbent) -> pd.Series:
-    """Scores that the champion's run stored of bars out of its sample."""
-    run_id = incumbent.champion.run_id
+def _stored_scores(client: MlflowClient, run_id: str | None) -> pd.Series:
+    """Out-of-sample scores stored by the champion's run."""
     scores = read_scores(client, run_id) if run_id else None
     if scores is None:
         return _no_scores()

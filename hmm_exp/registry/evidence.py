@@ -1,6 +1,6 @@
-"""What candidate and champion show, for the gate: of the candidate its test part alone.
+"""Evidence for the gate: the candidate's results on test, and the champion.
 
-Validation has chosen the candidate, so it proves nothing.
+Validation selected the candidate, so its gains there are biased and not used.
 """
 
 from dataclasses import dataclass
@@ -17,32 +17,32 @@ from hmm_exp.judge.states import find_visits, observed_dwell, occupancy
 from hmm_exp.judge.unscored import why_no_gain
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.registry.versions import Champion
-from hmm_exp.serving.mlflow_model import tried
+from hmm_exp.serving.mlflow_model import smoke_test
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import read_regimes, read_scores, unscored_of
 
 
-class NotJudged(Exception):  # noqa: N818  no error, an answer
-    """There is nothing to judge; says why."""
+class NotJudged(Exception):  # noqa: N818  a result, not an error
+    """The run cannot be judged; the message is the reason."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """A candidate as the gate sees it.
+    """A candidate's results on test.
 
     Attributes
     ----------
     run
-        Its record.
+        Its MLflow run.
     detector
-        What would be promoted.
+        The model to promote.
     scores
         Test bars: index `available_at`; `model_score, static_score, ewma_score`, nats. Empty
         without base returns.
     trained_until
-        Close of the last train bar; None where the run keeps no scores.
+        Close of the last train bar; None if the run has no scores.
     states, steps
-        Filtered state of every test row and chain steps from the row before, shape (T,).
+        Filtered state of every test row and chain steps since the previous row, shape (T,).
     """
 
     run: Run
@@ -53,21 +53,21 @@ class Evidence:
     steps: np.ndarray
 
     def gain(self, baseline: str) -> np.ndarray:
-        """Gain over `static` or `ewma` on every test bar, nats, NaN where not scored."""
+        """Gain over `static` or `ewma` on every test bar, nats, NaN if not scored."""
         if self.scores.empty:
             return np.empty(0)
         return (self.scores["model_score"] - self.scores[f"{baseline}_score"]).to_numpy()
 
     def why_no_gain(self, baseline: str) -> str | None:
-        """Reason why the gain over `static` or `ewma` is unknown; None without one."""
+        """Why the gain over `static` or `ewma` is unknown; None if it is known."""
         return why_no_gain(unscored_of(self.run), baseline)
 
     def occupancy(self) -> np.ndarray:
-        """Share of the test rows in every state, shape (K,)."""
+        """Share of test rows in every state, shape (K,)."""
         return occupancy(self.states, self.detector.n_states)
 
     def dwell(self) -> np.ndarray:
-        """Mean visit of every state on test, rows, shape (K,); NaN for one never visited."""
+        """Mean dwell time of every state on test, rows, shape (K,); NaN if never visited."""
         return observed_dwell(find_visits(self.states, self.steps), self.detector.n_states)
 
 
@@ -80,7 +80,7 @@ class Incumbent:
     champion
         Its version.
     detector
-        What is served now; None when it does not answer any more.
+        The model in Production; None if it fails its smoke test.
     """
 
     champion: Champion
@@ -88,14 +88,14 @@ class Incumbent:
 
 
 def read_evidence(client: MlflowClient, run: Run) -> Evidence:
-    """Read what a run has stored, and keep its test part.
+    """Read the test results of a run.
 
     Raises
     ------
     NotJudged
-        When the run is not finished, or holds no model that answers.
+        The run is not finished, or has no model that passes its smoke test.
     """
-    detector = _answering(run)
+    detector = _working_detector(run)
     scores = read_scores(client, run.info.run_id)
     regimes = read_regimes(client, run.info.run_id)
     test = None if regimes is None else regimes[regimes["split"] == "test"].dropna()
@@ -110,24 +110,24 @@ def read_evidence(client: MlflowClient, run: Run) -> Evidence:
 
 
 def read_incumbent(champion: Champion) -> Incumbent:
-    """Load what is in Production."""
+    """Load the champion's model."""
     try:
-        return Incumbent(champion, tried(champion.uri))
+        return Incumbent(champion, smoke_test(champion.uri))
     except ModelError:
         return Incumbent(champion, None)
 
 
 def model_id(run: Run) -> str | None:
-    """Id of the model that a run logged last, None without one."""
+    """Id of the last model logged by a run, None without one."""
     models = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
     if len(models) < 2:
         return models[0] if models else None
-    # The store gives them in no order. A second one holds other labels: see `continuity`.
+    # The store returns them in no order. A second one has other labels: see `labels.py`.
     return max(models, key=lambda model: mlflow.get_logged_model(model).creation_timestamp)
 
 
-def _answering(run: Run) -> Detector:
-    """Detector of a finished run. Raises NotJudged."""
+def _working_detector(run: Run) -> Detector:
+    """Detector of a finished run, after a smoke test. Raises NotJudged."""
     if run.info.lifecycle_stage != "active":
         raise NotJudged("the run is deleted")
     if run.info.status != "FINISHED":
@@ -136,7 +136,7 @@ def _answering(run: Run) -> Detector:
     if not model_id(run):
         raise NotJudged("the run holds no model")
     try:
-        return tried(f"models:/{model_id(run)}")
+        return smoke_test(f"models:/{model_id(run)}")
     except ModelError as error:
         raise NotJudged(str(error)) from None
 

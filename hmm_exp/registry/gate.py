@@ -1,7 +1,7 @@
-"""The gate: what a candidate must pass before it may take Production.
+"""The gate: rules that a candidate must pass before it is promoted to Production.
 
-It reads what the candidate's run shows on test, and how the champion does on the same bars; it
-never reads validation, which has chosen the candidate, and it changes nothing.
+The gate reads the candidate's results on test and the champion's on the same bars. It never reads
+validation, which selected the candidate, and it changes nothing.
 """
 
 from collections.abc import Iterator
@@ -27,9 +27,10 @@ _ANOTHER_NAME = "register it under another name (registry.name, hmm-promote --re
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing the gate found: `final` and `refuse` stand against a candidate.
+    """One result of the gate.
 
-    `refuse` may be forced; `warn` and `note` are only said.
+    Weights: `final` and `refuse` block the candidate, `refuse` unless forced; `warn` and `note`
+    are only reported.
     """
 
     weight: str
@@ -38,17 +39,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All that the gate found, in the order of its rules."""
+    """All findings, in the order of the rules."""
 
     findings: list[Finding]
 
     def of(self, *weights: str) -> list[str]:
-        """Texts of the findings of some weights."""
+        """Texts of the findings with these weights."""
         return [finding.text for finding in self.findings if finding.weight in weights]
 
 
 def named_gate(name: str) -> GateConfig:
-    """The gate of `conf/gate/<name>.yaml`. Raises ConfigError for an unknown or impossible one."""
+    """Load the gate of `conf/gate/<name>.yaml`. Raises ConfigError if unknown or invalid."""
     folder = conf_dir() / "gate"
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in known:
@@ -66,10 +67,7 @@ def named_gate(name: str) -> GateConfig:
 def judge(
     client: MlflowClient, evidence: Evidence, incumbent: Incumbent | None, gate: GateConfig
 ) -> Verdict:
-    """Hold a candidate against the gate and the champion.
-
-    Never forced: the synthetic market over a real one.
-    """
+    """Apply the gate's rules to a candidate, and compare it with the champion."""
     return Verdict(
         [
             *_instrument(evidence.run, incumbent.champion if incumbent else None, gate),
@@ -77,23 +75,23 @@ def judge(
             *_use(evidence, gate),
             *_gain(evidence, "static", gate.static_gain, gate.level),
             *_gain(evidence, "ewma", gate.ewma_gain, gate.level),
-            *_against(client, evidence, incumbent, gate),
+            *_comparison(client, evidence, incumbent, gate),
         ]
     )
 
 
 def _instrument(run: Run, champion: Champion | None, gate: GateConfig) -> Iterator[Finding]:
-    """Any instrument replaces a synthetic champion; a real one only its own kind."""
+    """Any instrument may replace a synthetic champion, but only the same one a real champion."""
     if champion is None or _is_synthetic(champion.tags):
         return
     mine, theirs = (of.get(tags.INSTRUMENT, _UNNAMED) for of in (run.data.tags, champion.tags))
-    held = f"version {champion.version} in {STAGE} is of {theirs}"
+    current = f"version {champion.version} in {STAGE} is of {theirs}"
     if _is_synthetic(run.data.tags):
-        text = "the synthetic market never replaces a real one"
-        yield Finding("final", f"{text}: {held}, {_ANOTHER_NAME}")
+        text = "a synthetic market never replaces a real one"
+        yield Finding("final", f"{text}: {current}; {_ANOTHER_NAME}")
     elif gate.instrument and mine != theirs:
-        way_out = f"{_ANOTHER_NAME}, or replace that one (hmm-promote --force)"
-        yield Finding("refuse", f"the run is of {mine} but {held}: {way_out}")
+        remedy = f"{_ANOTHER_NAME}, or replace that one (hmm-promote --force)"
+        yield Finding("refuse", f"the run is of {mine} but {current}: {remedy}")
 
 
 def _is_synthetic(of: dict[str, str]) -> bool:
@@ -107,10 +105,10 @@ def _hard_faults(run: Run, gate: GateConfig) -> Iterator[Finding]:
 
 
 def _use(evidence: Evidence, gate: GateConfig) -> Iterator[Finding]:
-    """Whether the regimes change on test, and last.
+    """Whether more than one regime occurs on test, and whether visits last.
 
-    A state that does not come up is only said: test may be a calm stretch of the market, and what
-    train lacks is a hard fault already.
+    A state that does not occur is only a warning: test may be a calm period, and a state missing
+    on train is a hard fault already.
     """
     least, n_rows = gate.min_occupancy, len(evidence.states)
     if n_rows == 0:
@@ -120,16 +118,16 @@ def _use(evidence: Evidence, gate: GateConfig) -> Iterator[Finding]:
     share, dwell = evidence.occupancy(), evidence.dwell()
     if len(share) > 1 and 1.0 - share.max() < least:
         text = f"one state holds {share.max():.1%} of {n_rows:,} test rows"
-        yield Finding("refuse", f"{text}: the others have to hold {least:.1%}")
+        yield Finding("refuse", f"{text}: the other states need at least {least:.1%}")
     for state in np.flatnonzero(share < least):
         yield Finding("warn", f"state {state} holds {share[state]:.1%} of {n_rows:,} test rows")
     for state in np.flatnonzero((share >= least) & (dwell < gate.min_dwell)):
-        text = f"state {state} lasts {dwell[state]:.2f} rows a visit on test"
+        text = f"state {state} lasts {dwell[state]:.2f} rows per visit on test"
         yield Finding("refuse", f"{text}: at least {gate.min_dwell:g} are needed")
 
 
 def _gain(evidence: Evidence, baseline: str, weight: str, level: float) -> Iterator[Finding]:
-    """Whether the lower bound of a gain is above zero."""
+    """Whether the lower confidence bound of a gain is above zero."""
     if weight == "ignore":
         return
     gain, over = evidence.gain(baseline), f"gain over {FORECASTS[baseline]}"
@@ -147,10 +145,10 @@ def _gain(evidence: Evidence, baseline: str, weight: str, level: float) -> Itera
         yield Finding(weight, f"{shown}: its {bound} is not above zero")
 
 
-def _against(
+def _comparison(
     client: MlflowClient, evidence: Evidence, incumbent: Incumbent | None, gate: GateConfig
 ) -> Iterator[Finding]:
-    """Whether the candidate is worse than the champion by more than one error."""
+    """Whether the candidate is worse than the champion by more than one standard error."""
     if incumbent is None or gate.champion_bars == 0:
         return
     name = f"version {incumbent.champion.version}"

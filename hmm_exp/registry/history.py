@@ -1,4 +1,4 @@
-"""The history of a registered model: its versions, one version, and two beside each other."""
+"""The history of a registered model: all versions, one version, or two compared."""
 
 from dataclasses import dataclass
 
@@ -20,36 +20,36 @@ _METRICS = ("bic", "return_gain_test", "return_gain_test_bound", "ewma_gain_test
 
 
 def version_table(versions: Versions) -> pd.DataFrame:
-    """One row per version, the oldest first: where it comes from, how it did, what became of it."""
+    """One row per version, oldest first: origin, metrics and status."""
     return pd.DataFrame([_row(version) for version in versions.all()])
 
 
 def list_lines(versions: Versions) -> list[str]:
-    """The versions as a table, and under it why each was let through with what reservations.
+    """The versions as a table, followed by the gate's reasons and the labels of each.
 
-    Raises TrackingError when there is none.
+    Raises TrackingError if there is none.
     """
     table = version_table(versions)
     if table.empty:
         raise TrackingError(f"{versions.name} has no versions: promote first")
-    said = [
+    reasons = [
         f"version {row['version']}: {text}"
         for _, row in table.iterrows()
         for text in [*row["reasons"].split("; "), f"labels {row['labels']}" * bool(row["labels"])]
         if text
     ]
     shown = plain_table(table.drop(columns=["reasons", "labels"]).dropna(axis=1, how="all"))
-    return [*shown.splitlines(), *([""] if said else []), *said]
+    return [*shown.splitlines(), *([""] if reasons else []), *reasons]
 
 
 def version_lines(version: ModelVersion) -> list[str]:
-    """Everything that one version says about itself, `name  value` on a line each."""
+    """All records of one version, one `name  value` per line."""
     about = {
         "version": f"{version.version} of {version.name}",
-        "is": _status(version),
+        "status": _status(version),
         "since": _moment(version.creation_timestamp),
         "run": version.run_id,
-        "what": in_a_line(version.description),
+        "description": in_a_line(version.description),
         **{name: text for name, text in sorted(version.tags.items()) if text},
     }
     width = max(map(len, about))
@@ -62,15 +62,15 @@ def version_lines(version: ModelVersion) -> list[str]:
 
 
 def load_version(versions: Versions, number: str) -> tuple[str, Detector]:
-    """What to call a version in a table, and its detector."""
+    """Name of a version for tables, and its detector."""
     version = champion_of(versions.get(number))
     return f"version {version.version}", load_detector(version.uri)
 
 
 def parameter_table(old: Detector, new: Detector, names: tuple[str, str]) -> pd.DataFrame:
-    """What differs between two detectors: columns `what` and one for each, texts.
+    """Differences between two detectors: column `what` and one text column for each.
 
-    Means and spreads are in raw units, and compared where both have the same columns and states.
+    Means and spreads (raw units) are compared if both have the same columns and number of states.
     """
     mine, theirs = _described(old), _described(new)
     alike = old.recipe.columns == new.recipe.columns and old.n_states == new.n_states
@@ -86,7 +86,7 @@ def parameter_table(old: Detector, new: Detector, names: tuple[str, str]) -> pd.
 
 
 def parameter_lines(old: Detector, new: Detector, names: tuple[str, str]) -> list[str]:
-    """The table of differing parameters for the terminal."""
+    """Lines of `parameter_table` for the terminal."""
     table = parameter_table(old, new, names)
     if table.empty:
         return [f"{names[0]} and {names[1]} have the same parameters"]
@@ -95,18 +95,18 @@ def parameter_lines(old: Detector, new: Detector, names: tuple[str, str]) -> lis
 
 @dataclass(frozen=True, eq=False)
 class RegimeDifference:
-    """What two detectors say of the same bars.
+    """Differences between the regimes of two detectors on the same bars.
 
     Attributes
     ----------
     agreement
-        Of their filtered states at the rows of the coarser one.
+        Agreement of their filtered states, at the rows of the coarser detector.
     same_label
         Share of those rows with the same label.
     together
-        Number of rows with every pair of labels, a row per label of the older.
+        Number of rows by pair of labels, one table row per label of the older detector.
     latest
-        Last row where the labels differ, with both; None when they never do.
+        Last row with different labels; None if there is none.
     """
 
     agreement: Agreement
@@ -118,12 +118,12 @@ class RegimeDifference:
 def compare_regimes(
     old: Detector, new: Detector, bars: Bars, names: tuple[str, str]
 ) -> RegimeDifference:
-    """Let two detectors filter the same bars, and count where they differ.
+    """Filter the same bars with two detectors and count the differences.
 
     Raises
     ------
     DataError
-        When the bars do not fit one of them, or no row has a regime from both.
+        The bars do not fit one of them, or no row has a regime from both.
     """
     both = _side_by_side(old.filter(bars), new.filter(bars))
     if both.empty:
@@ -140,7 +140,7 @@ def compare_regimes(
 
 
 def difference_lines(found: RegimeDifference, names: tuple[str, str]) -> list[str]:
-    """A regime difference for the terminal."""
+    """Lines of a regime difference for the terminal."""
     match = found.agreement
     pairs = ", ".join(f"{a}-{b}" for a, b in enumerate(match.match) if b >= 0)
     lines = [
@@ -153,36 +153,36 @@ def difference_lines(found: RegimeDifference, names: tuple[str, str]) -> list[st
         row = found.latest
         lines += [
             "",
-            f"last difference {row['available_at']:%Y-%m-%d %H:%M} UTC: {names[0]} says "
-            f"{row['label']}, {names[1]} says {row['label_new']}",
+            f"last difference {row['available_at']:%Y-%m-%d %H:%M} UTC: {row['label']} by "
+            f"{names[0]}, {row['label_new']} by {names[1]}",
         ]
     return lines
 
 
 def _row(version: ModelVersion) -> dict[str, object]:
-    told = version.tags
-    metrics = {name: float(told.get(name, "nan")) for name in _METRICS}
+    known = version.tags
+    metrics = {name: float(known.get(name, "nan")) for name in _METRICS}
     return {
         "version": str(version.version),
-        "is": _status(version),
+        "status": _status(version),
         "since": _moment(version.creation_timestamp),
-        "cell": told.get(tags.CELL, ""),
-        "instrument": told.get(tags.INSTRUMENT, ""),
+        "cell": known.get(tags.CELL, ""),
+        "instrument": known.get(tags.INSTRUMENT, ""),
         "bic": metrics["bic"],
         "gain_t": metrics["return_gain_test"],
         "bound": metrics["return_gain_test_bound"],
         "gain_ewma": metrics["ewma_gain_test"],
-        "gate": told.get(tags.GATE, ""),
-        "after": told.get(tags.REPLACES, ""),
-        "sweep": told.get(tags.SWEEP_ID, ""),
-        "reasons": told.get(tags.GATE_REASONS, ""),
-        "labels": told.get(tags.LABELS, ""),
+        "gate": known.get(tags.GATE, ""),
+        "replaces": known.get(tags.REPLACES, ""),
+        "sweep": known.get(tags.SWEEP_ID, ""),
+        "reasons": known.get(tags.GATE_REASONS, ""),
+        "labels": known.get(tags.LABELS, ""),
     }
 
 
 def _status(version: ModelVersion) -> str:
     if version.tags.get(tags.PROMOTION) == tags.STARTED:
-        return "cut off"
+        return "interrupted"
     if version.current_stage == STAGE:
         return STAGE
     return "rolled back" if tags.ROLLED_BACK in version.tags else str(version.current_stage)
@@ -209,21 +209,21 @@ def _described(detector: Detector) -> dict[str, str]:
 
 
 def _parameters(detector: Detector) -> dict[str, str]:
-    """Dwell, mean and spread of every state, raw units, four digits."""
+    """Dwell time, means and spreads of every state, raw units, four digits."""
     params, scale = detector.params, detector.scaler_scale
     means = params.means * scale + detector.scaler_mean
     spread = np.sqrt(np.diagonal(params.full_covars(), axis1=1, axis2=2)) * scale
-    told = {}
+    found = {}
     for state, dwell in enumerate(expected_dwell(params.transmat)):
-        told[f"state {state} dwell"] = f"{dwell:.4g}"
+        found[f"state {state} dwell"] = f"{dwell:.4g}"
         for column, name in enumerate(detector.recipe.columns):
             value = f"{means[state, column]:.4g} ± {spread[state, column]:.4g}"
-            told[f"state {state} {name}"] = value
-    return told
+            found[f"state {state} {name}"] = value
+    return found
 
 
 def _side_by_side(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """Both answers at the rows of the coarser grid, the other's latest known there."""
+    """Regimes of both at the rows of the coarser one; of the other its latest known row."""
     columns = ["available_at", "state", "label"]
     theirs = new[columns].rename(columns={"state": "state_new", "label": "label_new"})
     new_is_coarser = len(new) < len(old)

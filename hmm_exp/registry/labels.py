@@ -1,10 +1,9 @@
-"""Labels that stay: a new champion's states take the names of the old one's that they match.
+"""Label matching: a new champion's states keep the labels of the old champion's states.
 
-States are numbered by volatility in every model. What was called "turbulent" yesterday may get
-another number under a new model; whoever acts on labels should not notice. The match is the
-assignment of states with the most shared rows in common, and it counts only when the paths agree by
-more than chance: Cohen's kappa (1960, Educational and Psychological Measurement 20), 0 for
-independent paths and 1 for equal ones, however unequal the states' shares.
+Every model numbers its states by volatility, so that the state called "turbulent" may get another
+number in a new model. States are matched by the assignment with the most shared rows. The labels
+are kept only if the paths agree beyond chance, by Cohen's kappa (1960, Educational and
+Psychological Measurement 20): 0 for independent paths, 1 for equal ones, at any state shares.
 """
 
 from dataclasses import dataclass
@@ -18,22 +17,22 @@ from hmm_exp.registry.comparison import same_market
 from hmm_exp.registry.evidence import Evidence, Incumbent
 from hmm_exp.tracking.read import read_regimes
 
-LEAST_KAPPA = 0.4  # moderate agreement and better (Landis & Koch 1977, Biometrics 33)
+LEAST_KAPPA = 0.4  # at least moderate agreement (Landis & Koch 1977, Biometrics 33)
 LEAST_ROWS = 100
 
 
 @dataclass(frozen=True)
 class LabelMatch:
-    """Names of a candidate's states, calm first, and how it came to them.
+    """Labels of a candidate's states, and where they come from.
 
     Attributes
     ----------
     labels
-        One per state.
+        One per state, calm to turbulent.
     story
-        "kept from version 3: ..." or "fresh: ...", the reason in words.
+        "kept from version 3: ..." or "fresh: ...", with the reason.
     flagged
-        There was a champion, and its labels could not be kept: who acts on labels should look.
+        Whether labels of an existing champion were lost, which users of labels must know.
     """
 
     labels: tuple[str, ...]
@@ -44,16 +43,14 @@ class LabelMatch:
 def name_states(
     client: MlflowClient, evidence: Evidence, incumbent: Incumbent | None
 ) -> LabelMatch:
-    """Name a candidate's states after the champion's on the rows that both runs have labelled."""
+    """Label a candidate's states after the champion's, on rows labelled by both runs."""
     n_states = evidence.detector.n_states
     if incumbent is None:
         return LabelMatch(labels(n_states), "fresh: the first version", flagged=False)
     old, champion = incumbent.detector, incumbent.champion
     version = f"version {champion.version}"
     if old is None:
-        return LabelMatch(
-            labels(n_states), f"fresh: {version} does not answer any more", flagged=True
-        )
+        return LabelMatch(labels(n_states), f"fresh: {version} fails its smoke test", flagged=True)
     if not same_market(evidence.run.data.tags, champion.tags):
         return LabelMatch(labels(n_states), f"fresh: {version} is of another market", flagged=True)
     if old.n_states != n_states:
@@ -63,20 +60,20 @@ def name_states(
         read_regimes(client, champion.run_id) if champion.run_id else None,
         read_regimes(client, evidence.run.info.run_id),
     )
-    return continued(*paths, old.labels, version)
+    return match_labels(*paths, old.labels, version)
 
 
-def continued(
+def match_labels(
     old: np.ndarray, new: np.ndarray, old_labels: tuple[str, ...], version: str
 ) -> LabelMatch:
-    """Carry labels over from one state path to another of the same rows and number of states.
+    """Transfer labels between two state paths of the same rows and number of states.
 
     Parameters
     ----------
     old, new
         States of the champion and of the candidate, shape (T,).
     version
-        What to call the champion.
+        Name of the champion, for the story.
     """
     n_states = len(old_labels)
     fresh = labels(n_states)
@@ -97,7 +94,7 @@ def continued(
 def _shared_paths(
     old: pd.DataFrame | None, new: pd.DataFrame | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """States of both at the candidate's rows, the champion's latest, within what both cover."""
+    """State paths at the candidate's rows in the common period; the champion's latest state."""
     if old is None or new is None or old.empty or new.empty:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     rows = new.loc[old.index[0] : old.index[-1]]
@@ -108,7 +105,7 @@ def _shared_paths(
 
 
 def _kappa(share: float, new: np.ndarray, old: np.ndarray, match: tuple[int, ...]) -> float:
-    """Agreement beyond that of independent paths with the same shares of states."""
+    """Agreement beyond that of independent paths with the same state shares."""
     K = len(match)
     new_share = np.bincount(new, minlength=K) / len(new)
     old_share = np.bincount(old, minlength=K) / len(old)

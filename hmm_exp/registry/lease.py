@@ -1,17 +1,17 @@
-"""One promotion at a time among machines: a lease that lies as a tag on the registered model.
+"""A lease, stored as a tag on the registered model: one promotion at a time across machines.
 
     with lease(client, "hmm_regime"):
-        ...                                          # no other holder of a lease is in here
+        ...                                          # no other process holds the lease here
 
-MLflow has no compare-and-set, so each contender first raises a flag of its own, the tag
-`hmm_exp.lease.<token>`, and then looks: with another's flag beside it, it takes its own down and
-tries again later. Of two, the one who looks last sees both, so never do two go in (Dekker's rule; a
-server answers a write when its database holds it). A holder that died bars nobody for long: on its
-own machine its process is seen to be gone, on others its flag is void at the time it bears, for
-which the clocks have to agree within a minute; a flag that bears a time later than any flag can is
-from hmm_exp.tracking.runs import MARGIN
-from a clock that was wrong, and void too. A holder for whom that time comes near gives up before it
-changes anything more; it counts its seconds itself, whatever becomes of its clock.
+MLflow has no compare-and-set. Each contender therefore first sets a flag of its own, the tag
+`hmm_exp.lease.<token>`, and then reads all flags. If there is another one, it removes its own and
+retries later. Of two contenders, the later reader sees both flags, so both never hold the lease
+(Dekker's algorithm; a server acknowledges a write after its database has stored it).
+
+A dead holder blocks only briefly. On the same machine, its process is known to be gone. On others,
+its flag expires at the time it names, if clocks agree within a minute; a flag that names an
+impossibly late time comes from a wrong clock and is void. A holder stops before its own flag
+expires; it measures that with the monotonic clock.
 """
 
 import random
@@ -29,12 +29,12 @@ from hmm_exp.owner import in_words, is_dead, this_process
 from hmm_exp.tracking.runs import MARGIN
 
 PREFIX = "hmm_exp.lease."
-LASTS = 600.0  # seconds, many times what a promotion takes
-_PAUSES = (0.05, 0.5)  # seconds between two tries, drawn anew each time
+LASTS = 600.0  # seconds, far more than a promotion takes
+_PAUSES = (0.05, 0.5)  # range of the random pause between tries, seconds
 
 
 class Lease:
-    """A lease that is held; see `lease`."""
+    """A held lease; see `lease`."""
 
     def __init__(self, client: MlflowClient, name: str, lasts: float = LASTS) -> None:
         self.client, self.name, self.lasts = client, name, lasts
@@ -42,22 +42,22 @@ class Lease:
         self._ends = 0.0  # on the monotonic clock
 
     def check(self) -> None:
-        """Raise TrackingError when the lease is nearly void, or another has taken it down."""
+        """Raise TrackingError if the lease is about to expire or its flag was removed."""
         if time.monotonic() > self._ends - min(MARGIN, 0.5 * self.lasts) or not self._up():
             raise TrackingError(
-                f"the lease on {self.name} ran out after {self.lasts:g} seconds: nothing more was "
-                "changed, the next promotion or rollback puts right what is half done"
+                f"the lease on {self.name} ran out after {self.lasts:g} seconds: stopped; the next "
+                "promotion or rollback completes or undoes this one"
             )
 
     def raise_flag(self) -> list[str]:
-        """Put the flag up and give the holders of other flags, in words."""
+        """Set the flag and return the holders of other flags, in words."""
         self._ends = time.monotonic() + self.lasts
         text = f"{time.time() + self.lasts:.0f} {this_process()}"
         self.client.set_registered_model_tag(self.name, self.tag, text)
         return self._others()
 
     def take_down(self, tag: str | None = None) -> None:
-        """Remove a flag, by default this one; nothing when it is gone."""
+        """Remove a flag, by default this one, if it exists."""
         with suppress(MlflowException):
             self.client.delete_registered_model_tag(self.name, tag or self.tag)
 
@@ -65,7 +65,7 @@ class Lease:
         return self.tag in self.client.get_registered_model(self.name).tags
 
     def _others(self) -> list[str]:
-        """Holders of other flags; the flags of the dead are taken down on the way."""
+        """Holders of other valid flags; flags of dead or expired holders are removed."""
         standing = []
         for tag, text in self.client.get_registered_model(self.name).tags.items():
             if not tag.startswith(PREFIX) or tag == self.tag:
@@ -79,16 +79,16 @@ class Lease:
 
 
 def is_void(void_at: str, now: float, lasts: float = LASTS) -> bool:
-    """Whether a flag bars nobody: its time is over, or so far ahead that no holder can have set it.
+    """Whether a flag blocks nobody: it has expired, or its time is impossibly late.
 
     Parameters
     ----------
     void_at
-        As the flag bears it, Unix seconds.
+        Time in the flag, Unix seconds.
     now
         Unix seconds.
     lasts
-        Seconds for which a flag may be valid.
+        Longest validity of a flag, seconds.
     """
     try:
         left = float(void_at) - now
@@ -101,35 +101,35 @@ def is_void(void_at: str, now: float, lasts: float = LASTS) -> bool:
 def lease(
     client: MlflowClient, name: str, *, patience: float = 120.0, lasts: float = LASTS
 ) -> Iterator[Lease]:
-    """Hold the lease on a registered model, made for it where there is none yet.
+    """Hold the lease on a registered model, which is created if it does not exist.
 
-    A model that was made for the lease and has got no version is removed again.
+    A model created for the lease is removed again if it gets no version.
 
     Parameters
     ----------
     patience
         Seconds to wait for others.
     lasts
-        Seconds after which the lease is void.
+        Validity of the lease, seconds.
 
     Raises
     ------
     TrackingError
-        When others hold it for that long; says who.
+        Others hold it for that long; the message names the holder.
     """
     mine = Lease(client, name, lasts)
     made = _acquire(mine, time.monotonic() + patience)
     try:
         yield mine
     finally:
-        with suppress(MlflowException):  # what went wrong inside is what is told
+        with suppress(MlflowException):  # do not hide an error of the block
             if made and not client.search_model_versions(f"name = '{name}'"):
                 client.delete_registered_model(name)
         mine.take_down()
 
 
 def _acquire(mine: Lease, until: float) -> bool:
-    """Try until the flag stands alone; gives whether the registered model was made for it."""
+    """Try until no other flag is set; return whether the registered model was created."""
     made = False
     while True:
         try:
@@ -137,7 +137,7 @@ def _acquire(mine: Lease, until: float) -> bool:
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
-            with suppress(MlflowException):  # another has just made it
+            with suppress(MlflowException):  # another process has just created it
                 mine.client.create_registered_model(mine.name)
                 made = True
             continue
@@ -145,5 +145,5 @@ def _acquire(mine: Lease, until: float) -> bool:
             return made
         mine.take_down()
         if time.monotonic() > until:
-            raise TrackingError(f"another promotion of {mine.name} is under way: {others[0]}")
+            raise TrackingError(f"another promotion of {mine.name} is running: {others[0]}")
         time.sleep(random.uniform(*_PAUSES))

@@ -1,9 +1,9 @@
-"""Who is in Production: promotion through the gate, and rollback, one at a time.
+"""Promotion through the gate and rollback, one at a time.
 
     decision = promote(client, run_id, registry_name="hmm_regime", gate=GateConfig())
     print(*decision.lines("hmm_regime"), sep="\\n")
 
-`models:/hmm_regime/Production` resolves after every step of either, also when a step is the last.
+`models:/hmm_regime/Production` resolves after every step, even if the process dies there.
 """
 
 import getpass
@@ -29,7 +29,7 @@ from hmm_exp.registry.labels import LabelMatch, name_states
 from hmm_exp.registry.lease import lease
 from hmm_exp.registry.versions import ALIAS, STAGE, Champion, Versions, champion_of
 from hmm_exp.serving.load import load_detector
-from hmm_exp.serving.mlflow_model import complaint, log_detector
+from hmm_exp.serving.mlflow_model import log_detector, smoke_test_failure
 from hmm_exp.store.address import sqlite_path
 from hmm_exp.tracking import tags
 
@@ -40,28 +40,28 @@ _OTHERS_DONE_WITHIN = 120  # seconds
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of a candidate.
+    """The outcome of a promotion.
 
     Attributes
     ----------
     promoted
-        It is in Production now.
+        Whether the candidate is in Production now.
     version
-        The version now in Production, None when there is none.
+        The version now in Production, None if there is none.
     reasons
-        Why it is refused; empty when it is not.
+        Reasons of a refusal, else empty.
     warnings
-        What would have refused it, were it not forced, and what its user should know.
+        Reasons overridden by `force`, and the gate's warnings.
     notes
-        What the gate measured.
+        Measurements of the gate.
     naming
-        How its states are named; None when it is not promoted.
+        Labels of its states; None if it is not promoted.
     repaired
-        What a command that was cut off had left and this one has put right.
+        Repairs after an interrupted command.
     noop
-        The champion is this very model: nothing to do.
+        Whether the champion already is this model.
     dry_run
-        Nothing was changed, only said.
+        Whether nothing was changed.
     """
 
     promoted: bool = False
@@ -76,39 +76,39 @@ class Decision:
 
     @property
     def refused(self) -> bool:
-        """The gate said no."""
+        """Whether the gate refused the candidate."""
         return bool(self.reasons)
 
     def lines(self, registry_name: str) -> list[str]:
-        """What a terminal shows: the outcome, then reasons, warnings and notes on their lines."""
+        """Lines for the terminal: the outcome, then reasons, warnings and notes."""
         uri = f"models:/{registry_name}/{STAGE}"
         if self.noop:
-            outcome = f"{uri} is this model already (version {self.version})"
+            outcome = f"{uri} already is this model (version {self.version})"
         elif self.refused:
             outcome = "would be refused:" if self.dry_run else "not promoted:"
         elif self.dry_run:
             outcome = f"would be promoted to {uri}"
         else:
             outcome = f"promoted: {uri} is version {self.version}"
-        named = [f"labels {self.naming.story}"] if self.naming else []
-        flagged = named if self.naming and self.naming.flagged else []
-        warned = [f"warning: {warning}" for warning in [*self.warnings, *flagged]]
-        said = [*self.reasons, *warned, *self.notes, *([] if flagged else named)]
-        return [*self.repaired, outcome, *(f"  {line}" for line in said)]
+        warnings, notes = list(self.warnings), list(self.notes)
+        if self.naming:
+            (warnings if self.naming.flagged else notes).append(f"labels {self.naming.story}")
+        details = [*self.reasons, *(f"warning: {warning}" for warning in warnings), *notes]
+        return [*self.repaired, outcome, *(f"  {line}" for line in details)]
 
 
 @dataclass(frozen=True)
 class Rollback:
-    """Who is in Production after a rollback.
+    """The outcome of a rollback.
 
     Attributes
     ----------
     champion
         The version in Production now.
     left
-        The version it took over from; None when nothing had to move.
+        The version that it replaced; None if nothing had to change.
     repaired
-        What a command that was cut off had left and this one has put right.
+        Repairs after an interrupted command.
     """
 
     champion: Champion
@@ -116,7 +116,7 @@ class Rollback:
     repaired: list[str]
 
     def lines(self) -> list[str]:
-        """What a terminal shows."""
+        """Lines for the terminal."""
         served = f"models:/{self.champion.name}/{STAGE} is version {self.champion.version}"
         moved = f"rolled back from version {self.left}" if self.left else "nothing was rolled back"
         return [*self.repaired, f"{moved}: {served} (run {self.champion.run_id})"]
@@ -136,29 +136,29 @@ def promote(
     force: bool = False,
     dry_run: bool = False,
 ) -> Decision:
-    """Put a run's model into Production if the gate lets it, and prove that it answers there.
+    """Put a run's model into Production if it passes the gate, and smoke-test it there.
 
-    The decision and its reasons are written on the run. A refusal leaves Production as it was.
+    The decision and its reasons are recorded on the run. A refusal does not change Production.
 
     Parameters
     ----------
     client
-        Of the store that MLflow is set to.
+        Client of MLflow's current store.
     run_id
         A finished run with a model.
     registry_name
         The registered model.
     gate
-        What is asked of the candidate.
+        Rules for the candidate.
     force
-        Turn the gate's reasons into warnings; not that synthetic data never replace a market.
+        Turn the gate's reasons into warnings. A synthetic market never replaces a real one.
     dry_run
-        Only say what would be done.
+        Decide, but change nothing.
 
     Raises
     ------
     TrackingError
-        When there is no such run, or the store fails, or the model does not answer.
+        The run does not exist, the store fails, or the model fails its smoke test.
     """
     with (
         _store_errors(f"promotion of run {run_id}"),
@@ -181,20 +181,19 @@ def promote(
 
 
 def rollback(client: MlflowClient, registry_name: str, to: str | None = None) -> Rollback:
-    """Bring an earlier version back into Production; the one that was there is archived.
+    """Bring an earlier version back into Production; the present one is archived.
 
-    After a promotion or a rollback that was cut off, putting that right is all that is done: it is
-    what a rollback would have been asked for.
+    If a promotion or a rollback was interrupted, the repair alone is the rollback.
 
     Parameters
     ----------
     to
-        The version to bring back; by default the one that the champion took over from.
+        The version to bring back; by default the one that the champion replaced.
 
     Raises
     ------
     TrackingError
-        When there is no champion, none before it, or the one before does not answer any more.
+        There is no champion, no version before it, or that version fails its smoke test.
     """
     with (
         _store_errors(f"rollback of {registry_name}"),
@@ -208,14 +207,14 @@ def rollback(client: MlflowClient, registry_name: str, to: str | None = None) ->
         target = to or (current.version if found.undid else current.replaces)
         if target is None:
             raise TrackingError(
-                f"version {current.version} of {registry_name} took over from no other: there is "
-                "nothing to roll back to"
+                f"version {current.version} of {registry_name} replaced no other version: there "
+                "is nothing to roll back to"
             )
         if target == current.version:
             return Rollback(current, None, found.lines)
         back = champion_of(versions.get(target))
-        if silent := complaint(back.uri):
-            raise TrackingError(f"not rolled back: {silent}")
+        if failure := smoke_test_failure(back.uri):
+            raise TrackingError(f"not rolled back: {failure}")
         check()
         versions.settle(back.version)
         moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
@@ -226,7 +225,7 @@ def rollback(client: MlflowClient, registry_name: str, to: str | None = None) ->
 def _decide(
     client: MlflowClient, run: Run, current: Champion | None, gate: GateConfig, force: bool
 ) -> tuple[Decision, tuple[str, ...]]:
-    """Ask the gate, and name the states of what it lets through; gives their labels so far too."""
+    """Apply the gate and label the states of an accepted model; also return its present labels."""
     version = current.version if current else None
     if current is not None and _same_model(run, current):
         return Decision(version=version, noop=True), ()
@@ -259,7 +258,7 @@ def _warnings(verdict: Verdict, force: bool) -> list[str]:
 
 
 def _write_refusal(versions: Versions, run: Run, decision: Decision, gate: GateConfig) -> None:
-    """Write why a run is not promoted; what the champion's own run says of its promotion stays."""
+    """Record why a run is not promoted; the champion's run keeps the record of its promotion."""
     current = versions.champion()
     is_champion = current is not None and current.run_id == run.info.run_id
     if run.info.lifecycle_stage == "active" and not is_champion:
@@ -268,7 +267,7 @@ def _write_refusal(versions: Versions, run: Run, decision: Decision, gate: GateC
 
 
 def _named_model(run: Run, naming: LabelMatch, labels: tuple[str, ...]) -> str:
-    """Id of the run's model under the labels it shall have: logged again where they differ."""
+    """Id of the run's model with the matched labels; it is logged again if they differ."""
     model = model_id(run)
     assert model is not None
     if naming.labels == labels:
@@ -285,7 +284,7 @@ def _install(versions: Versions, run: Run, model: str, decision: Decision, gate:
 
 
 def _findings(decision: Decision, gate: GateConfig) -> dict[str, str]:
-    """Tags of a decision, for the run and for the version."""
+    """Tags of a decision, for the run and the version."""
     return {
         tags.GATE: gate.name,
         tags.GATE_REASONS: "; ".join([*decision.reasons, *decision.warnings]),
@@ -295,26 +294,22 @@ def _findings(decision: Decision, gate: GateConfig) -> dict[str, str]:
 
 @contextmanager
 def _one_at_a_time(client: MlflowClient, leased: str | None) -> Iterator[Callable[[], None]]:
-    """Serialise promotions: by a file lock on this machine, on a server by a lease as well.
+    """Serialise promotions by a file lock on this machine and, on a server, also by a lease.
 
-    `leased` names the registered model that will change, None where nothing will. Gives a check
-    that the lease still holds.
+    `leased` names the registered model to change, None if nothing changes. Yields a check that the
+    lease is still valid.
     """
     uri = client.tracking_uri
     lock = FileLock(_lock_file(uri))
     try:
         with lock.acquire(timeout=_OTHERS_DONE_WITHIN):
             if leased is None or sqlite_path(uri) is not None:
-                yield _nothing
+                yield lambda: None  # a file lock is valid as long as its process lives
                 return
             with lease(client, leased, patience=_OTHERS_DONE_WITHIN) as held:
                 yield held.check
     except Timeout:
         raise TrackingError(f"another promotion holds {lock.lock_file}") from None
-
-
-def _nothing() -> None:
-    """The file lock of a SQLite store holds as long as its process."""
 
 
 def _lock_file(uri: str) -> Path:
@@ -327,7 +322,7 @@ def _lock_file(uri: str) -> Path:
 
 @contextmanager
 def _store_errors(doing: str) -> Iterator[None]:
-    """Give what the store complains about as one line."""
+    """Turn errors of the store into one line."""
     try:
         yield
     except MlflowException as error:

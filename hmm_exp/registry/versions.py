@@ -1,7 +1,7 @@
-"""A registered model: its versions, which of them is in Production, and the steps that move them.
+"""The versions of a registered model, and which of them is in Production.
 
-`models:/<name>/Production` is the contract. A stage URI serves the highest version in the stage,
-so the stage holds exactly one; the alias `production` names the same version.
+Users load `models:/<name>/Production`. A stage URI serves the highest version in the stage, so the
+stage holds exactly one; the alias `production` names the same version.
 """
 
 import warnings
@@ -16,7 +16,6 @@ from hmm_exp.tracking import tags
 
 STAGE = "Production"
 ALIAS = "production"
-LONGEST_TAG = 5_000
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,12 @@ class Champion:
     Attributes
     ----------
     name, version
-        Of the registered model.
+        Registered model and version.
     run_id
-        The run that made it.
+        The run that logged the model.
     tags
-        Of the version: fingerprint, instrument, data kind, sweep, metrics, and which version it
-        took over from (`replaces`).
+        Tags of the version: fingerprint, instrument, data kind, sweep, metrics, and the version
+        it replaced (`replaces`).
     """
 
     name: str
@@ -41,12 +40,12 @@ class Champion:
 
     @property
     def uri(self) -> str:
-        """Of this very version, whatever is in Production later."""
+        """Address of this version, independent of what is in Production."""
         return f"models:/{self.name}/{self.version}"
 
     @property
     def replaces(self) -> str | None:
-        """The version that it took Production from."""
+        """The version that it replaced in Production."""
         return self.tags.get(tags.REPLACES)
 
 
@@ -59,16 +58,16 @@ class Versions:
 
     @property
     def uri(self) -> str:
-        """What everybody loads."""
+        """Address of the version in Production."""
         return f"models:/{self.name}/{STAGE}"
 
     def all(self) -> list[ModelVersion]:
-        """Every version, the oldest first."""
+        """All versions, oldest first."""
         found = self.client.search_model_versions(f"name = '{self.name}'")
         return sorted(found, key=lambda version: int(version.version))
 
     def get(self, number: str) -> ModelVersion:
-        """The version of a number, or the one in Production. Raises TrackingError without it."""
+        """A version by number, or `production`. Raises TrackingError if it does not exist."""
         champion = self.champion() if number.lower() == ALIAS else None
         wanted = champion.version if champion else number
         found = next((v for v in self.all() if str(v.version) == wanted), None)
@@ -85,35 +84,35 @@ class Versions:
         return champion_of(staged[-1]) if staged else None
 
     def staged(self) -> list[ModelVersion]:
-        """The versions in the stage; one, or none."""
+        """Versions in the stage: one or none."""
         return [version for version in self.all() if version.current_stage == STAGE]
 
     def alias(self) -> str | None:
-        """The version under the alias."""
+        """Version under the alias, None without one."""
         try:
             aliases = self.client.get_registered_model(self.name).aliases
-        except MlflowException:  # there is no such registered model
+        except MlflowException:  # no such registered model
             return None
         return str(aliases[ALIAS]) if ALIAS in aliases else None
 
     def create(
         self, model_id: str, run_id: str, about: dict[str, str], description: str
     ) -> ModelVersion:
-        """Register a logged model as a new version, all its tags in the same step."""
+        """Register a logged model as a new version, with its tags in the same transaction."""
         if not self.client.search_registered_models(f"name = '{self.name}'"):
-            what = f"Market regimes. `{self.uri}` is served; each version says why it was."
+            what = f"Market regimes. `{self.uri}` is served; each version records why."
             self.client.create_registered_model(self.name, description=what)
         return self.client.create_model_version(
             self.name,
             source=f"models:/{model_id}",
             run_id=run_id,
-            tags={name: text[:LONGEST_TAG] for name, text in about.items()},
+            tags={name: text[: tags.LONGEST] for name, text in about.items()},
             description=description,
             model_id=model_id,
         )
 
     def settle(self, number: str) -> None:
-        """Make a version the one in Production and the one under the alias; nothing if it is."""
+        """Put a version into Production and under the alias, if it is not there yet."""
         if [str(version.version) for version in self.staged()] != [number]:
             self._move_to_stage(number)
         if self.alias() != number:
@@ -121,16 +120,16 @@ class Versions:
 
     def tag(self, number: str, name: str, text: str) -> None:
         """Write a tag on a version."""
-        self.client.set_model_version_tag(self.name, number, name, text[:LONGEST_TAG])
+        self.client.set_model_version_tag(self.name, number, name, text[: tags.LONGEST])
 
     def remove(self, number: str) -> None:
-        """Delete a version that never served; its model stays with its run."""
+        """Delete a version that never served; the model stays with its run."""
         if self.alias() == number:
             self.client.delete_registered_model_alias(self.name, ALIAS)
         self.client.delete_model_version(self.name, number)
 
     def _move_to_stage(self, number: str) -> None:
-        """MLflow deprecates stages for aliases, but keeps them served."""
+        """MLflow deprecates stages but still serves them."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             self.client.transition_model_version_stage(
@@ -142,5 +141,5 @@ class Versions:
 
 
 def champion_of(version: ModelVersion) -> Champion:
-    """A version as the champion it is or was."""
+    """A present or former champion."""
     return Champion(version.name, str(version.version), version.run_id, dict(version.tags))

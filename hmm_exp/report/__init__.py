@@ -1,1 +1,1 @@
-"""The report of a sweep or of a run: one HTML file that needs nothing else."""
+"""The report of a sweep or of a run: one self-contained HTML file."""

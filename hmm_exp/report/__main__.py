@@ -1,4 +1,4 @@
-"""Make the report of a sweep or of a run: one HTML file that needs nothing else.
+"""Make the report of a sweep or of a run, as one self-contained HTML file.
 
     python -m hmm_exp.report --sweep latest
 
@@ -9,15 +9,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from hmm_exp.command_line import DONE, Parser, exit_status, named
+from hmm_exp.command_line import DONE, Parser, add_tracking_uri, exit_status, named
 
 EXAMPLES = """examples:
-  python -m hmm_exp.report --sweep latest                  # again, on the sweep's parent run
+  python -m hmm_exp.report --sweep latest                  # logged on the sweep's parent run
   python -m hmm_exp.report --sweep 20260411-093000-1a2b --output report.html
   python -m hmm_exp.report --run 0a1b2c3d4e5f60718293a4b5c6d7e8f9 --output run.html
   hmm-report --sweep latest                                # the same, where it is installed
 
-A sweep makes its report by itself at its end; tracking.report=false leaves it out.
+A sweep writes its report when it ends, unless tracking.report=false.
 exit status: 0 done; 2 bad input
 """
 
@@ -31,25 +31,21 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     about = parser.add_mutually_exclusive_group(required=True)
     about.add_argument(
-        "--sweep", type=named("sweep_id"), metavar="ID", help="id of a sweep, or latest"
+        "--sweep", type=named("sweep_id"), metavar="ID", help="id of a sweep; latest is the newest"
     )
     about.add_argument("--run", metavar="ID", help="id of a finished run")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="file to write (default: artifact report.html of the sweep's parent, or of the run)",
+        help="file to write (default: artifact report.html of the run or the sweep's parent run)",
     )
-    parser.add_argument(
-        "--tracking-uri",
-        metavar="URI",
-        help="MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)",
-    )
+    add_tracking_uri(parser)
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the report and say where it is."""
+    """Make the report and print where it is."""
     from hmm_exp.report.log import make_report, read_run, read_sweep
     from hmm_exp.store.store import connect
 

@@ -1,4 +1,4 @@
-"""A sweep's cells as a leaderboard, as heatmaps of their gain, and those that did not finish."""
+"""A sweep's cells as a leaderboard, as heatmaps of their gain, and the unfinished ones."""
 
 import math
 from typing import Any
@@ -17,7 +17,7 @@ _COVARIANCES = ("spherical", "diag", "tied", "full")
 
 
 def rows(subject: Subject) -> list[dict[str, Any]]:
-    """Rows of the leaderboard; the first columns are those that the filter reads."""
+    """Rows of the leaderboard."""
     runs = {run.info.run_id: run for run in subject.cells}
     table = _spaces_in_order(subject, runs)
     best = max([abs(gain) for gain in subject.table["gain_t"].dropna()] or [1.0])
@@ -26,7 +26,7 @@ def rows(subject: Subject) -> list[dict[str, Any]]:
 
 
 def _spaces_in_order(subject: Subject, runs: dict[str, Run]) -> pd.DataFrame:
-    """The leaderboard with the winner's space first, then those of the highest gains."""
+    """The leaderboard with the winner's space first, then spaces by their highest gain."""
     winner = subject.main.data.tags.get(tags.WINNER)
     space = subject.table["run"].map(lambda run: runs[run].data.tags.get(tags.OBSERVATION_SPACE))
     finished = subject.table["run"].map(lambda run: runs[run].info.status == "FINISHED")
@@ -59,9 +59,9 @@ def _board_row(row: pd.Series, run: Run, winner: str | None, best: float) -> dic
 
 
 def heatmap(subject: Subject, metric: str) -> DataTable:
-    """A gain by feature set and timeframe, over covariance and number of states.
+    """Gains by feature set and timeframe (rows) and by covariance and states (columns).
 
-    Cells that differ in other settings share a place: it shows the best of them.
+    Each place shows the best of the cells that differ in other settings only.
     """
     found: dict[tuple[str, str], list[Run]] = {}
     for run in subject.cells:
@@ -86,7 +86,7 @@ def heatmap(subject: Subject, metric: str) -> DataTable:
 
 
 def _place(run: Run) -> tuple[str, str] | None:
-    """Row and column of a cell; None for a run that has lost what decides them."""
+    """Row and column of a cell; None if the run lacks the tags or params that decide them."""
     known, covariance = run.data.tags, run.data.params.get("covariance.type")
     n_states = run.data.metrics.get("n_states")
     if covariance is None or n_states is None or not {tags.FEATURE_SET, tags.TIMEFRAME} <= {*known}:
@@ -100,7 +100,7 @@ def _heat(runs: list[Run], metric: str, scale: float, winner: str | None) -> Tab
         return TableCell("")
     best = max(runs, key=lambda run: run.data.metrics[metric])
     value = best.data.metrics[metric]
-    more = f", the best of {len(runs)}" if len(runs) > 1 else ""
+    more = f", best of {len(runs)} cells" if len(runs) > 1 else ""
     title = f"{called(best)}: {signed(value)} nats per bar{more}"
     text = f"{value:+.3f}".replace("-", "−").replace("0.", ".")
     mark = "winner" if winner in {run.info.run_id for run in runs} else ""
@@ -114,16 +114,16 @@ def _column_order(column: str) -> tuple[int, int]:
 
 
 def failures(subject: Subject) -> list[tuple[str, list[Run]]]:
-    """Cells without a result by reason, the most frequent first."""
+    """Unfinished cells by reason, the most frequent first."""
     by_reason: dict[str, list[Run]] = {}
     for run in subject.unfinished:
-        reason = run.data.tags.get(tags.STATUS_REASON, "its process is gone")
+        reason = run.data.tags.get(tags.STATUS_REASON, "its process ended")
         by_reason.setdefault(f"{run.info.status}: {reason}", []).append(run)
     return sorted(by_reason.items(), key=lambda item: -len(item[1]))
 
 
 def missing(subject: Subject) -> int:
-    """Cells of the sweep that left no run."""
+    """Number of cells without a run."""
     return max(int(subject.main.data.tags.get(tags.N_CELLS, 0)) - len(subject.cells), 0)
 
 

@@ -1,11 +1,11 @@
-"""Bokeh charts of a report, as JSON that its page turns into pictures.
+"""Bokeh charts of a report, as JSON for the page.
 
-A model that follows the page's light or dark theme carries a tag `{property: role}`; the page
-sets the property to the role's colour. No text of the store is drawn here: it stands in the page's
-HTML. What is drawn over time is laid out by the page from all bars, at any zoom (`report.js`).
+Models that follow the page's light or dark theme carry a tag `{property: role}`; the page sets
+the property to the role's colour. No text of the store is drawn here; it is in the page's HTML.
+The page itself thins the timeline at each zoom (`report.js`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from bokeh.models import (
     DatetimeTickFormatter,
     FixedTicker,
     Label,
+    LogScale,
     NumeralTickFormatter,
     PanTool,
     Range1d,
@@ -36,11 +37,11 @@ from hmm_exp.figures.style import regime_colors
 from hmm_exp.judge.residuals import ResidualLimits
 from hmm_exp.report.collect import RecordedRun
 
-MOST_ROWS = 120_000  # of the timeline; beyond it every second, third ... bar is kept
-UNKNOWN = 255  # a state or a probability that is not there
-_CERTAIN = 250  # a probability of one
-_COURSE = 1_500  # points of each part's cumulative gain
-_LOG_FROM = 3.0  # highest over lowest price that asks for a log axis
+MOST_ROWS = 120_000  # of the timeline; beyond it only every second, third ... bar is kept
+UNKNOWN = 255  # missing state or probability
+_CERTAIN = 250  # code of probability 1
+_COURSE = 1_500  # points of the cumulative gain per part
+_LOG_FROM = 3.0  # ratio of highest to lowest price from which the axis is logarithmic
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
 GAINS = {"static": "ink", "ewma": "grey"}
 _DASHES = {"full": "solid", "diag": "dashed", "tied": "dotted", "spherical": "dotdash"}
@@ -49,14 +50,14 @@ CRITERIA = ("bic", "aic", "hqc", "icl", "cv")
 
 @dataclass(frozen=True)
 class PageChart:
-    """A chart ready for the page: its JSON, its name there, and what the page must know of it."""
+    """A chart for the page: its JSON and the facts that `report.js` needs."""
 
     item: dict[str, Any]
     about: dict[str, Any]
 
 
 def timeline(model: RecordedRun) -> PageChart:
-    """Price by regime, probabilities and cumulative gain over one common time axis."""
+    """Price by regime, probabilities and cumulative gain over a common time axis."""
     bars = bars_with_regimes(model)
     seconds = (bars.index - bars.index[0]).total_seconds().to_numpy()
     source = ColumnDataSource(
@@ -64,45 +65,56 @@ def timeline(model: RecordedRun) -> PageChart:
         name="bars",
     )
     start = bars.index[0].value / 1e6  # milliseconds since 1970, as Bokeh counts
-    x_range = Range1d(start, start + 1000 * seconds[-1], name="time")
-    colors, shared = regime_colors(len(model.labels)), Span(dimension="height", line_width=1)
-    _follow(shared, line_color="grey")
-    panels = []
-    has_price = "close" in bars
-    if has_price:
-        panels.append(_price_panel(bars["close"].to_numpy(), x_range, colors))
-    panels.append(_probability_panel(x_range, colors))
-    course = _course(model)
-    if course is not None:
-        panels.append(_gain_panel(course, x_range))
+    end = start + 1000 * float(seconds[-1])
+    colors = regime_colors(len(model.labels))
+    panels = _panels(model, bars, Range1d(start, end, name="time"), colors)
     starts = _part_starts(model)
-    for panel in panels:
-        _mark(panel, list(starts.values())[1:])
-        panel.add_tools(CrosshairTool(overlay=shared))
-        panel.js_on_event("mousemove", _tell("at"))
-        panel.js_on_event("mouseleave", _tell("gone"))
-        panel.js_on_event("doubletap", _tell("whole"))
-        panel.xaxis.visible = panel is panels[-1]
-    _name_parts(panels[0], starts, start + 1000 * float(seconds[-1]))
+    _link(panels, list(starts.values())[1:])
+    _name_parts(panels[0], starts, end)
     root = column(panels, sizing_mode="stretch_width")
     root.tags = [source]  # the page finds it by its name
     about = {
         "start": start,
         "labels": model.labels,
         "colors": colors,
-        "price": has_price,
-        "log": has_price and panels[0].y_scale.__class__.__name__ == "LogScale",
+        "price": "close" in bars,
+        "log": "close" in bars and isinstance(panels[0].y_scale, LogScale),
         "parts": {name: at.value / 1e6 for name, at in starts.items()},
-        "end": start + 1000 * float(seconds[-1]),
+        "end": end,
     }
     return PageChart(_item(root), about)
 
 
-def bars_with_regimes(model: RecordedRun) -> pd.DataFrame:
-    """Every base bar with the regime known at its close; rows of the model without prices.
+def _panels(
+    model: RecordedRun, bars: pd.DataFrame, x_range: Range1d, colors: Sequence[str]
+) -> list[figure]:
+    """Panels from top to bottom: price and gain only if they are recorded."""
+    panels = [_probability_panel(x_range, colors)]
+    if "close" in bars:
+        panels.insert(0, _price_panel(bars["close"].to_numpy(), x_range, colors))
+    if (course := _cumulative_gains(model)) is not None:
+        panels.append(_gain_panel(course, x_range))
+    return panels
 
-    Columns `close` (float32) where known, `state`, and `p0 ...` in 1/250, all uint8; `UNKNOWN`
-    where no regime is known yet.
+
+def _link(panels: list[figure], boundaries: list[pd.Timestamp]) -> None:
+    """Give all panels the lines between parts, a shared crosshair and the page's events."""
+    shared = Span(dimension="height", line_width=1)
+    _follow(shared, line_color="grey")
+    for panel in panels:
+        _mark(panel, boundaries)
+        panel.add_tools(CrosshairTool(overlay=shared))
+        panel.js_on_event("mousemove", _dispatch("at"))
+        panel.js_on_event("mouseleave", _dispatch("gone"))
+        panel.js_on_event("doubletap", _dispatch("whole"))
+        panel.xaxis.visible = panel is panels[-1]
+
+
+def bars_with_regimes(model: RecordedRun) -> pd.DataFrame:
+    """Regime known at the close of every base bar, or of every model row without prices.
+
+    Columns: `close` (float32, if recorded), `state` and `p0 ...` in 1/250 (uint8); `UNKNOWN`
+    before the first regime.
     """
     scores = model.scores
     rows = model.regimes
@@ -131,7 +143,7 @@ def _price_panel(close: np.ndarray, x_range: Range1d, colors: Iterable[str]) -> 
     for k, color in enumerate([*colors, None]):
         source = ColumnDataSource({"x": [], "y": []}, name=f"price{k}")
         line = panel.line("x", "y", source=source, line_color=color, line_width=1.4)
-        if color is None:  # no regime known yet
+        if color is None:  # before the first regime
             _follow(line.glyph, line_color="faint")
     return panel
 
@@ -142,7 +154,7 @@ def _probability_panel(x_range: Range1d, colors: Iterable[str]) -> figure:
     panel.grid.visible = False
     colors = list(colors)
     names = ["x", *(f"y{k}" for k in range(len(colors) + 1))]
-    blank = {name: [0.0, 0.0] for name in names}  # of no rows at all a step area never ends
+    blank = {name: [0.0, 0.0] for name in names}  # Bokeh hangs on a step area without rows
     source = ColumnDataSource(blank, name="probabilities")
     for k, color in enumerate(colors):
         area = {"x": "x", "y1": f"y{k}", "y2": f"y{k + 1}"}
@@ -150,8 +162,8 @@ def _probability_panel(x_range: Range1d, colors: Iterable[str]) -> figure:
     return panel
 
 
-def _course(model: RecordedRun) -> pd.DataFrame | None:
-    """Gains added up, from zero in every part; few points in each, a break between parts."""
+def _cumulative_gains(model: RecordedRun) -> pd.DataFrame | None:
+    """Cumulative gains from zero in every part, thinned, NaN between parts."""
     gains = gains_of(model)
     if model.scores is None or gains.empty:
         return None
@@ -164,7 +176,7 @@ def _course(model: RecordedRun) -> pd.DataFrame | None:
 
 
 def gains_of(model: RecordedRun) -> pd.DataFrame:
-    """Gain of every bar over those of `GAINS` that can be measured, nats, NaN where not scored."""
+    """Gain of every bar over each measurable baseline in `GAINS`, nats, NaN if not scored."""
     if model.scores is None:
         return pd.DataFrame()
     model_score = model.scores["model_score"]
@@ -202,7 +214,7 @@ def _mark(panel: figure, starts: Iterable[pd.Timestamp]) -> None:
 
 
 def _name_parts(panel: figure, starts: dict[str, pd.Timestamp], end: float) -> None:
-    """Name the parts at the top of a panel, those that have room for it."""
+    """Name the parts at the top of a panel where there is room."""
     edges = [*(at.value / 1e6 for at in starts.values()), end]
     for name, left, right in zip(starts, edges, edges[1:], strict=False):
         if len(starts) > 1 and right - left > 0.06 * (end - edges[0]):
@@ -215,7 +227,7 @@ def _name_parts(panel: figure, starts: dict[str, pd.Timestamp], end: float) -> N
 
 
 def _panel(height: int, x_range: Range1d, **options: Any) -> figure:
-    """One row of the timeline: dragging zooms, Ctrl and the wheel too, Shift drags along."""
+    """One panel of the timeline: drag or Ctrl and wheel to zoom."""
     panel = figure(
         height=height,
         x_range=x_range,
@@ -237,14 +249,14 @@ def _panel(height: int, x_range: Range1d, **options: Any) -> figure:
     panel.xaxis.formatter = DatetimeTickFormatter(
         hours="%H:%M", days="%d %b", months="%b %Y", years="%Y"
     )
-    _dress(panel)
+    _style(panel)
     return panel
 
 
 def criteria(rows: pd.DataFrame) -> PageChart:
-    """Criteria of one space over the number of states, above each one's lowest.
+    """Criteria of one space by number of states, each minus its minimum.
 
-    `rows` are those of `criteria_by_states` of one space. The page shows one criterion at a time.
+    `rows` are those of `criteria_by_states` for one space. The page shows one criterion at a time.
     """
     panel = _small()
     kept: dict[str, list[str]] = {"names": []}
@@ -272,7 +284,7 @@ def criteria(rows: pd.DataFrame) -> PageChart:
 
 
 def _above_lowest(rows: pd.DataFrame, name: str, group: pd.DataFrame) -> np.ndarray:
-    """A criterion above the lowest of its space; one state is left out where it dwarfs the rest."""
+    """A criterion minus its minimum; NaN for one state if that would dwarf the others."""
     excess = group[name] - rows[name].min()
     others = (rows.loc[rows["n_states"] > 1, name] - rows[name].min()).max()
     far = (group["n_states"] == 1) & (excess > 3.0 * others) & (others > 0)
@@ -280,7 +292,7 @@ def _above_lowest(rows: pd.DataFrame, name: str, group: pd.DataFrame) -> np.ndar
 
 
 def quantiles(rows: pd.DataFrame) -> PageChart:
-    """Quantiles of residuals against the normal ones; a right model is on the diagonal."""
+    """Normal quantile plot of residuals; a correct model is on the diagonal."""
     panel = _small(y_range=Range1d(-4.2, 4.2), x_range=Range1d(-4.2, 4.2))
     right = panel.line([-4.2, 4.2], [-4.2, 4.2], line_width=1)
     _follow(right.glyph, line_color="grey")
@@ -295,8 +307,8 @@ def quantiles(rows: pd.DataFrame) -> PageChart:
     return PageChart(_item(panel), {})
 
 
-def memories(rows: pd.DataFrame) -> PageChart:
-    """Autocorrelations of residuals and of their squares; a right model stays within the limits."""
+def autocorrelations(rows: pd.DataFrame) -> PageChart:
+    """Autocorrelations of residuals and their squares, with the limits of a correct model."""
     limit = ResidualLimits().memory
     panel = _small(height=130)
     for kind, role, shift in (("memory", "ink", -0.2), ("square_memory", "square", 0.2)):
@@ -316,7 +328,7 @@ def memories(rows: pd.DataFrame) -> PageChart:
 
 
 def _small(height: int = 190, **ranges: Any) -> figure:
-    """A small multiple: nothing to drag."""
+    """A small static chart."""
     panel = figure(
         height=height,
         sizing_mode="stretch_width",
@@ -326,12 +338,12 @@ def _small(height: int = 190, **ranges: Any) -> figure:
         min_border_right=8,
         **ranges,
     )
-    _dress(panel)
+    _style(panel)
     return panel
 
 
-def _dress(panel: figure) -> None:
-    """The house's frame: hairlines, no box, text in the page's grey."""
+def _style(panel: figure) -> None:
+    """Common style: hairlines, no box, grey text."""
     panel.background_fill_color = panel.border_fill_color = None
     panel.outline_line_color = None
     for axis in panel.axis:
@@ -348,14 +360,14 @@ def _dress(panel: figure) -> None:
 
 
 def _follow(model: BokehModel, **roles: str) -> None:
-    """Let properties of a model follow the theme of the page."""
+    """Make properties of a model follow the page's theme."""
     model.tags = [roles]
 
 
-def _tell(what: str) -> CustomJS:
-    """Pass an event of the chart on to the page."""
+def _dispatch(event: str) -> CustomJS:
+    """Pass a chart event on to the page."""
     return CustomJS(
-        code=f"window.dispatchEvent(new CustomEvent('chart-{what}', {{detail: cb_obj.x}}))"
+        code=f"window.dispatchEvent(new CustomEvent('chart-{event}', {{detail: cb_obj.x}}))"
     )
 
 

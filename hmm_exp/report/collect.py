@@ -1,4 +1,4 @@
-"""What a report is made of, read back from the store: a sweep with its winner, or one run."""
+"""Read the content of a report from the store: a sweep with its winner, or one run."""
 
 import json
 from dataclasses import dataclass, field
@@ -28,18 +28,18 @@ from hmm_exp.tracking.runs import (
 
 @dataclass(frozen=True, eq=False)
 class RecordedRun:
-    """A finished run with what its artifacts hold.
+    """A finished run with the tables of its artifacts.
 
     Attributes
     ----------
     regimes
         Rows of `regimes.csv`, index `available_at`.
     scores
-        As `read_scores` gives them, None without base returns.
+        Output of `read_scores`, None without base returns.
     tables
-        The wide tables of `diagnostics.csv` by name, states in their order.
+        The wide tables of `diagnostics.csv` by name, states in order.
     residuals
-        Rows of `residuals.csv`, None where the run kept none.
+        Rows of `residuals.csv`, None if the run has none.
     data
         The run's data report.
     """
@@ -53,12 +53,12 @@ class RecordedRun:
 
     @property
     def name(self) -> str:
-        """The cell in words."""
+        """Name of the cell."""
         return called(self.run)
 
     @property
     def labels(self) -> list[str]:
-        """Names of the states, calm first."""
+        """Names of the states, calm to turbulent."""
         return list(self.tables["transition_matrix"].index)
 
     @property
@@ -74,7 +74,7 @@ class RecordedRun:
 
 @dataclass(frozen=True)
 class RunnerUp:
-    """The best cell that is not the winner, and how far behind it is on bars that both score."""
+    """The best other cell, and the winner's gain over it on bars scored by both."""
 
     name: str
     behind: GainEstimate
@@ -82,18 +82,18 @@ class RunnerUp:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What a report is about.
+    """The subject of a report: a sweep or a run.
 
     Attributes
     ----------
     main
-        The sweep's parent run, or the one run.
+        The sweep's parent run, or the run.
     cells
-        Cells of the sweep that count; the run itself where there is no sweep.
+        Current cells of the sweep, or the run itself.
     model
-        The winner, or the run; None when nothing won.
+        The winner, or the run; None without a winner.
     rival
-        None without scores of both, or without another eligible cell.
+        None without another eligible cell, or without scores of both.
     """
 
     main: Run
@@ -107,7 +107,7 @@ class Subject:
 
     @property
     def is_sweep(self) -> bool:
-        """Whether there was a choice between cells."""
+        """Whether this is a sweep."""
         return self.main.data.tags.get(tags.KIND) == "sweep"
 
     @property
@@ -117,7 +117,7 @@ class Subject:
 
 
 def read_sweep(client: MlflowClient, sweep_id: str) -> Subject:
-    """Read a judged sweep, `latest` for the newest one. Raises TrackingError when unknown."""
+    """Read a finished sweep, or the `latest`. Raises TrackingError if it is unknown."""
     sweep_id = latest_sweep_id(client) if sweep_id == "latest" else sweep_id
     parent = sweep_parent(client, sweep_id)
     attempt = parent.data.tags.get(tags.ATTEMPT, "1")
@@ -126,7 +126,7 @@ def read_sweep(client: MlflowClient, sweep_id: str) -> Subject:
         (run for run in cells if run.info.run_id == parent.data.tags.get(tags.WINNER)), None
     )
     if winner is not None and lacks(winner):
-        winner = None  # its line in the table says what it lacks
+        winner = None  # the leaderboard names the missing artifact
     model = None if winner is None else _read_model(client, winner)
     return Subject(
         main=parent,
@@ -141,13 +141,13 @@ def read_sweep(client: MlflowClient, sweep_id: str) -> Subject:
 
 
 def read_run(client: MlflowClient, run_id: str) -> Subject:
-    """Read a finished run, alone or a cell of a sweep. Raises TrackingError when there is none."""
+    """Read a finished run or cell. Raises TrackingError if there is none."""
     try:
         run = client.get_run(run_id)
     except MlflowException:
         raise TrackingError(f"no run {run_id} in this store") from None
     if run.data.tags.get(tags.KIND) == "sweep":
-        raise TrackingError(f"run {run_id} is a sweep: say --sweep {run.data.tags[tags.SWEEP_ID]}")
+        raise TrackingError(f"run {run_id} is a sweep: use --sweep {run.data.tags[tags.SWEEP_ID]}")
     if run.info.status != "FINISHED" or tags.CELL not in run.data.tags:
         why = run.data.tags.get(tags.STATUS_REASON, "")
         raise TrackingError(f"run {run_id} is {run.info.status}{f': {why}' if why else ''}")
@@ -188,13 +188,13 @@ def _read_model(client: MlflowClient, run: Run) -> RecordedRun:
 
 
 def _wide(rows: pd.DataFrame) -> pd.DataFrame:
-    """One table of the tidy diagnostics, rows and columns in the order they are written in."""
+    """One table of the tidy diagnostics, rows and columns in their written order."""
     wide = rows.pivot(index="row", columns="column", values="value")
     return wide.loc[rows["row"].unique(), rows["column"].unique()]
 
 
 def _rival(client: MlflowClient, winner: RecordedRun, cells: list[Run]) -> RunnerUp | None:
-    """The eligible cell with the next best gain on validation, beside the winner on its bars."""
+    """Compare the winner with the best other eligible cell, by gain on validation."""
     others = [
         run
         for run in cells

@@ -1,4 +1,4 @@
-"""Making a report and putting it where it belongs: on the run, or into a file."""
+"""Write the report of a sweep or run to a file, or log it on its MLflow run."""
 
 import tempfile
 from pathlib import Path
@@ -16,24 +16,24 @@ from hmm_exp.tracking.ui import REPORT
 
 
 def report_line(store: Store, sweep_id: str) -> str:
-    """Make and log the report of a judged sweep; gives the line that says where it is.
+    """Make and log the report of a finished sweep; return a line for the terminal.
 
-    A report that cannot be made costs no sweep: the line then says why and how to try again. What
-    the machine refuses, such as a full disk, is raised, because it costs what comes after too.
+    A failed report does not fail the sweep: the line gives the reason and the command to retry.
+    Only errors of the machine, such as a full disk, are raised.
     """
     try:
         subject = read_sweep(store.client, sweep_id)
         log_report(store.client, subject)
-    except Exception as error:  # whatever else it is
+    except Exception as error:
         if refusal(error):
             raise
         reason = described(error)
-        return f"warning: no report ({reason}); again: python -m hmm_exp.report --sweep {sweep_id}"
+        return f"warning: no report ({reason}); retry: python -m hmm_exp.report --sweep {sweep_id}"
     return f"report: {place(subject) or ui.ui_link(store, run_id=subject.main.info.run_id)}"
 
 
 def make_report(client: MlflowClient, subject: Subject, output: Path | None) -> str:
-    """Write a report into a file, or log it on its run; gives where it is."""
+    """Write a report into a file, or log it on its run; return its place."""
     if output is not None:
         write_report(subject, output)
         return str(output)
@@ -49,7 +49,7 @@ def log_report(client: MlflowClient, subject: Subject) -> None:
 
 
 def write_report(subject: Subject, path: Path) -> None:
-    """Write the page beside `path` and rename it, so that no half-written one exists."""
+    """Write the page; an existing file is replaced only by a complete one."""
     from hmm_exp.report.page import render
 
     with written_beside(path) as part:
@@ -57,7 +57,7 @@ def write_report(subject: Subject, path: Path) -> None:
 
 
 def place(subject: Subject) -> str | None:
-    """Where a logged report is on this machine, None where a server keeps it."""
+    """Path of a logged report on this machine; None if a server keeps it."""
     root = subject.main.info.artifact_uri or ""
     if not root.startswith("file:"):
         return None

@@ -1,7 +1,6 @@
-"""The page: all of a report laid out as one HTML file that loads nothing.
+"""Render a report as one HTML page that loads nothing from elsewhere.
 
-Text of the store is escaped by the template engine; what charts are drawn from is JSON in which no
-`<` is left.
+The template engine escapes all text of the store; chart data is JSON without `<`.
 """
 
 import json
@@ -26,7 +25,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(subject: Subject) -> str:
-    """Lay out a sweep or a run as a whole HTML page."""
+    """Render a sweep or a run as an HTML page."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -34,26 +33,25 @@ def render(subject: Subject) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    told = subject.main.data.tags
     started = datetime.fromtimestamp(subject.main.info.start_time / 1000, UTC)
     return environment.get_template("report.html").render(
-        **_shipped(),
+        **_assets(),
         **_model_parts(subject.model),
         **_sweep_parts(subject),
         subject=subject,
         verdict=verdict(subject),
         title=_title(subject),
         main=subject.main,
-        sweep_id=told.get(tags.SWEEP_ID, ""),
-        again=_again(subject),
+        sweep_id=subject.main.data.tags.get(tags.SWEEP_ID, ""),
+        again=_recreate_command(subject),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         started=f"{started:%Y-%m-%d %H:%M}",
         version=hmm_exp.__version__,
     )
 
 
-def _shipped() -> dict[str, Markup]:
-    """Styles and programs that stand in the page."""
+def _assets() -> dict[str, Markup]:
+    """Styles and scripts of the page."""
     bokeh = Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw
     return {
         "css": Markup((TEMPLATES / "report.css").read_text()),
@@ -67,8 +65,8 @@ def _title(subject: Subject) -> str:
     return run.data.tags.get(tags.INSTRUMENT, "regimes")
 
 
-def _again(subject: Subject) -> str:
-    """The command that makes this page again."""
+def _recreate_command(subject: Subject) -> str:
+    """The command that recreates this page."""
     if subject.is_sweep:
         return f"python -m hmm_exp.report --sweep {subject.main.data.tags[tags.SWEEP_ID]}"
     return f"python -m hmm_exp.report --run {subject.main.info.run_id}"
@@ -96,13 +94,13 @@ def _model_parts(model: RecordedRun | None) -> dict[str, Any]:
 
 
 def _residual_charts(model: RecordedRun) -> Iterator[tuple[str, Markup, Markup]]:
-    """Name, quantiles and memory of the series that are drawn."""
+    """Name, quantile chart and autocorrelation chart of each series shown."""
     if model.residuals is None:
         return
     for name in tables.worst_series(model):
         rows = model.residuals[model.residuals["series"] == name]
         if len(rows):
-            yield name, _json(charts.quantiles(rows)), _json(charts.memories(rows))
+            yield name, _json(charts.quantiles(rows)), _json(charts.autocorrelations(rows))
 
 
 def _sweep_parts(subject: Subject) -> dict[str, Any]:
@@ -130,6 +128,6 @@ def _sweep_parts(subject: Subject) -> dict[str, Any]:
 
 
 def _json(chart: PageChart) -> Markup:
-    """JSON that may stand inside a script element, whatever its strings hold."""
+    """JSON that is safe inside a script element, whatever its strings contain."""
     text = json.dumps({"item": chart.item, "about": chart.about}, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))

@@ -1,4 +1,4 @@
-"""Tables of a report as rows of text and numbers, for its page to lay out."""
+"""Tables of a report, as text with shading weights."""
 
 import json
 import math
@@ -15,14 +15,14 @@ from hmm_exp.report.collect import RecordedRun
 _EFFECTS = {
     "ks": "distance from normal (KS)",
     "tail_share": "share beyond 3 σ",
-    "memory": "memory",
-    "square_memory": "memory of squares",
+    "memory": "autocorrelation",
+    "square_memory": "autocorrelation of squares",
 }
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """One place of a table: its text, how strongly it is shaded (-1 to 1), what it sorts by."""
+    """A table cell: its text, shading (-1 to 1) and sort key."""
 
     text: str
     weight: float = 0.0
@@ -33,7 +33,7 @@ class TableCell:
 
 @dataclass(frozen=True)
 class RegimeCard:
-    """A regime for the head of the page."""
+    """A regime in the summary at the top of the page."""
 
     label: str
     color: str
@@ -44,7 +44,7 @@ class RegimeCard:
 
 @dataclass(frozen=True)
 class DataTable:
-    """A table with names for its rows and for one or two lines of columns."""
+    """A table with named rows, columns and column groups."""
 
     columns: list[str]
     rows: list[tuple[str, list[TableCell]]] = field(default_factory=list)
@@ -52,7 +52,7 @@ class DataTable:
 
 
 def regimes(model: RecordedRun) -> list[RegimeCard]:
-    """Regimes with their share of the bars, mean visit, and volatility of the bar after."""
+    """Share of bars, expected dwell time and next-bar volatility of every regime."""
     dwell = _dwell(model)
     share = model.tables["occupancy"]["share"]
     volatility = _next_volatility(model)
@@ -70,7 +70,7 @@ def regimes(model: RecordedRun) -> list[RegimeCard]:
 
 
 def _next_volatility(model: RecordedRun) -> dict[str, float]:
-    """Volatility of the bar after every regime, of test if each was seen there."""
+    """Volatility of the bar after every regime, from test if all regimes occur there."""
     for part in ("test", "train", "val"):
         table = model.tables.get(f"next_bar_{part}", pd.DataFrame())
         if "volatility" in table and len(found := table["volatility"].dropna()) == len(
@@ -81,7 +81,7 @@ def _next_volatility(model: RecordedRun) -> dict[str, float]:
 
 
 def transitions(model: RecordedRun) -> DataTable:
-    """Probability of every regime one row later, in percent."""
+    """Transition matrix, percent."""
     matrix = model.tables["transition_matrix"].loc[model.labels, model.labels]
     rows = [
         (
@@ -97,7 +97,7 @@ def transitions(model: RecordedRun) -> DataTable:
 
 
 def dwells(model: RecordedRun) -> DataTable:
-    """How long visits last, expected and seen."""
+    """Expected and observed dwell times."""
     table = _dwell(model)
     stationary = _values(model, "stationary")
     longest = float(table[["expected_bars", "observed_bars"]].max().max())
@@ -113,12 +113,12 @@ def dwells(model: RecordedRun) -> DataTable:
             TableCell(_percent(stationary[str(label)]["share"])),
         ]
         rows.append((str(label), [*bars, *rest]))
-    names = ["expected, bars", "seen, bars", "visits", "of one bar", "share in the long run"]
+    names = ["expected, bars", "observed, bars", "visits", "one-bar visits", "long-run share"]
     return DataTable(names, rows)
 
 
 def moments(model: RecordedRun) -> DataTable:
-    """Mean and deviation of every feature in every regime, raw units; features are the rows."""
+    """Mean and standard deviation of every feature (row) in every regime, raw units."""
     means, deviations = _values(model, "state_means"), _values(model, "state_deviations")
     rows = []
     for feature in model.tables["state_means"].columns:
@@ -135,13 +135,13 @@ def moments(model: RecordedRun) -> DataTable:
 
 
 def next_bars(model: RecordedRun) -> DataTable:
-    """What the bar after each regime did, on every part that was measured."""
+    """Statistics of the bar after each regime, by part of the data."""
     parts = [name for name in ("train", "val", "test") if f"next_bar_{name}" in model.tables]
     shown = {
         "mean": ("mean, bp", 1e4, "{:+.2f}"),
         "volatility": ("volatility, bp", 1e4, "{:.1f}"),
         "hit_rate": ("up, %", 100, "{:.1f}"),
-        "sharpe_annual": ("Sharpe, a year", 1, "{:+.2f}"),
+        "sharpe_annual": ("Sharpe, annual", 1, "{:+.2f}"),
     }
     rows = []
     for label in model.labels:
@@ -161,7 +161,7 @@ def next_bars(model: RecordedRun) -> DataTable:
 
 
 def effects(model: RecordedRun) -> DataTable:
-    """Effect sizes of the forecast residuals, those beyond their limit marked."""
+    """Effect sizes of the forecast residuals, marked beyond their limit."""
     limits = ResidualLimits()
     names = _series(model)
     rows = []
@@ -181,7 +181,7 @@ def effects(model: RecordedRun) -> DataTable:
 
 
 def worst_series(model: RecordedRun, most: int = 6) -> list[str]:
-    """Series of residuals to be drawn: those with the largest effects, the next return last."""
+    """Residual series to draw: those with the largest effects, the next return last."""
     names = _series(model)
     kept = names[-1:]
     others = sorted(names[:-1], key=lambda name: -model.metrics[f"residual_ks_{name}"])
@@ -195,7 +195,7 @@ def _series(model: RecordedRun) -> list[str]:
 
 
 def facts(model: RecordedRun) -> Iterator[tuple[str, str]]:
-    """What the data was, for the foot of the page."""
+    """Facts about the data, for the foot of the page."""
     data = model.data
     if "first" in data:
         yield "bars", f"{data['rows_used']:,} of {data['step']}, {data['first']} to {data['last']}"
@@ -220,7 +220,7 @@ def _values(model: RecordedRun, name: str) -> dict[str, dict[str, float]]:
 
 
 def _dwell(model: RecordedRun) -> pd.DataFrame:
-    """The dwell table with all of its columns: the only state there is has no expected end."""
+    """The dwell table with all columns, which a one-state model lacks in part."""
     columns = ["expected_bars", "observed_bars", "visits", "one_bar_share"]
     return model.tables["dwell"].reindex(index=model.labels, columns=columns)
 
@@ -230,7 +230,7 @@ def _share(value: float, of: float) -> float:
 
 
 def plain(value: float, form: str) -> str:
-    """A number in a form of `str.format`; nothing where there is none."""
+    """A formatted number; empty if it is not finite."""
     return form.format(value).replace("-", "−") if np.isfinite(value) else ""
 
 
@@ -239,7 +239,7 @@ def _percent(share: float) -> str:
 
 
 def _chance(p: float) -> str:
-    """A probability in percent: digits where they tell something."""
+    """A probability in percent, with more digits for small ones."""
     value = 100 * p
     if value == 0:
         return "0"

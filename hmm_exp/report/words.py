@@ -1,4 +1,4 @@
-"""The verdict in words: which regimes, which model, by how much, and whether to believe it."""
+"""The verdict in words: the regimes, the model, its gain, and whether the gain is credible."""
 
 import math
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import unscored_of
 
 _COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
-_LUCKY = 0.05  # p beyond which the best of many may be luck
-_AGREE = 0.2  # share of starts at the optimum under which it may not be the best
-_BASELINES = {"return": "static", "ewma": "ewma"}  # by the stem of their metrics
+_LUCKY = 0.05  # p-value above which the best of many cells may be luck
+_AGREE = 0.2  # smallest share of starts at the best optimum that supports it
+_BASELINES = {"return": "static", "ewma": "ewma"}  # by the first word of their metrics
 
 
 @dataclass(frozen=True)
 class Check:
-    """One reason to believe a model, or not; `passed` is None where nothing can be said."""
+    """A test of whether to believe a model; `passed` is None if it could not be run."""
 
     passed: bool | None
     text: str
@@ -28,26 +28,26 @@ class Check:
 
     @property
     def sign(self) -> str:
-        """A mark that needs no colour."""
+        """A mark readable without colour."""
         return {True: "✓", False: "✗", None: "–"}[self.passed]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a reader should know after ten seconds.
+    """The answers at the top of the page.
 
     Attributes
     ----------
     headline
         One sentence.
     model, model_detail
-        Which model, and why it was taken.
+        The model, and why it was chosen.
     margin, margin_detail
-        By how much, and how sure that is.
+        Its gain, and the uncertainty of the gain.
     belief
-        Yes, in part, or no, with what for.
+        Yes, in part, or no, with the reason.
     checks
-        What the belief rests on.
+        The tests behind it.
     """
 
     headline: str
@@ -60,7 +60,7 @@ class Summary:
 
 
 def verdict(subject: Subject) -> Summary:
-    """Put a sweep or a run into words."""
+    """Summarise a sweep or a run."""
     model = subject.model
     if model is None:
         return _no_winner(subject)
@@ -68,9 +68,9 @@ def verdict(subject: Subject) -> Summary:
     n_states = len(model.labels)
     count = _COUNTS[n_states] if n_states < len(_COUNTS) else str(n_states)
     regimes = f"{count} regime{'s' if n_states > 1 else ''}"
-    told = "told best by" if subject.is_sweep else "as told by"
+    found_by = "best model" if subject.is_sweep else "model"
     return Summary(
-        headline=f"{regimes}, {told} {model.name}",
+        headline=f"{regimes}, {found_by} {model.name}",
         model=model.name,
         model_detail=_why(subject),
         margin=_margin(model),
@@ -85,20 +85,20 @@ def _no_winner(subject: Subject) -> Summary:
     return Summary(
         headline="No model won",
         model="none",
-        model_detail=_why(subject) or ["The sweep has not been judged."],
-        margin="nothing to measure",
+        model_detail=_why(subject) or ["The sweep has no verdict yet."],
+        margin="none",
         margin_detail=[f"{finished} of {_n_cells(subject)} cells finished."],
-        belief="No: there is nothing to believe yet",
+        belief="No: there is no model to judge",
         checks=[],
     )
 
 
 def _why(subject: Subject) -> list[str]:
-    """Reasons of the choice, as the sweep has told them; the one that decided first."""
+    """Recorded reasons of the choice, the decisive one first."""
     if not subject.is_sweep:
         return []
-    told = subject.main.data.tags
-    reasons = told.get(tags.VERDICT, told.get(tags.NOTE, "")).splitlines()
+    recorded = subject.main.data.tags
+    reasons = recorded.get(tags.VERDICT, recorded.get(tags.NOTE, "")).splitlines()
     name = subject.model.name if subject.model else ""
     return [reason for reason in reversed(reasons) if reason.startswith(name)]
 
@@ -112,46 +112,46 @@ def _margin(model: RecordedRun) -> str:
 
 
 def _margins(subject: Subject, model: RecordedRun) -> Iterator[str]:
-    """What the margin is over, how sure it is, and how far the next cell is behind."""
+    """The gains over each baseline and over the best other cell, with intervals."""
     metrics = model.metrics
     if "return_gain_val" in metrics:
         times = math.exp(metrics["return_gain_val"])
         yield (
-            f"over one static Student-t on validation{_interval(metrics, 'return_gain_val')}: on "
-            f"average the next return is {times:.2f} times as likely under its forecast."
+            f"Gain over one static Student-t on validation{_interval(metrics, 'return_gain_val')}: "
+            f"on average, its forecast makes the next return {times:.2f} times as likely."
         )
     if "ewma_gain_val" in metrics:
         yield (
-            f"Over an EWMA volatility forecast {signed(metrics['ewma_gain_val'])}"
+            f"Gain over an EWMA volatility forecast: {signed(metrics['ewma_gain_val'])}"
             f"{_interval(metrics, 'ewma_gain_val')}."
         )
     if subject.rival is not None:
         behind = subject.rival.behind
         yield (
-            f"Against the best other cell, {subject.rival.name}, {signed(behind.mean)} "
+            f"Gain over the best other cell, {subject.rival.name}: {signed(behind.mean)} "
             f"(95 % interval {signed(behind.low)} to {signed(behind.high)}) on "
-            f"{behind.n_bars:,} validation bars that both score."
+            f"{behind.n_bars:,} validation bars scored by both."
         )
 
 
 def _belief(model: RecordedRun, checks: list[Check]) -> str:
-    """Yes or no, and for what; only test and what is not about choosing count."""
+    """Conclusion, based on test data only."""
     passed = {check.text: check.passed for check in checks}
     static, ewma = (passed.get(_beats(name)) for name in _BASELINES)
     luck = [check.passed for check in checks if check.text.startswith(_LUCK)]
     if len(model.labels) == 1:
-        return "No: one state tells nothing apart"
+        return "No: a model with one state has no regimes"
     if passed[_NO_FAULT] is False:
         return "No: the fit has a hard fault"
     if static is None:
         return f"Cannot say: {_unmeasured(model, 'return')}"
     if not static or False in luck:
-        return "No: on test its regimes are not shown to forecast the next bar"
+        return "No: on test its regimes do not reliably forecast the next bar"
     if ewma is None:
-        return f"In part: regimes are real, and {_unmeasured(model, 'ewma')}"
+        return f"In part: its regimes forecast the next bar; {_unmeasured(model, 'ewma')}"
     if ewma:
-        return "Yes: it adds to a plain volatility forecast, too"
-    return "In part: regimes are real, but a one-line volatility forecast does as well"
+        return "Yes: on test it beats both baselines, static and EWMA volatility"
+    return "In part: its regimes forecast the next bar, but an EWMA volatility does as well"
 
 
 _LUCK = "The best of"
@@ -163,7 +163,7 @@ def _beats(baseline: str) -> str:
 
 
 def _unmeasured(model: RecordedRun, baseline: str) -> str:
-    """Reason why a gain on test is unknown."""
+    """Why a gain on test is unknown."""
     why = why_no_gain(unscored_of(model.run), _BASELINES[baseline])
     return why or f"fewer than {MIN_BARS} test bars are scored"
 
@@ -181,13 +181,13 @@ def _luck(subject: Subject) -> Iterator[Check]:
     metrics = subject.main.data.metrics
     if not subject.is_sweep or "n_cells_tried" not in metrics:
         return
-    tried = f"{metrics['n_cells_tried']:.0f}"
+    n_cells = f"{metrics['n_cells_tried']:.0f}"
     models = metrics.get("n_models_tried", 0)
     more = f" ({models:.0f} models)" if models > metrics["n_cells_tried"] else ""
     p = metrics.get("reality_check_p_white")
-    text = f"{_LUCK} {tried} cells{more} is not luck"
+    text = f"{_LUCK} {n_cells} cells{more} is not luck"
     if p is None:
-        yield Check(None, text, f"no gain can be weighed: {why_unchecked(subject.cells)}")
+        yield Check(None, text, f"not tested: {why_unchecked(subject.cells)}")
         return
     spa = metrics.get("reality_check_p_spa")
     also = "" if spa is None else f", Hansen's p = {spa:.3f}"
@@ -219,19 +219,19 @@ def _fit(model: RecordedRun) -> Check:
 def _residuals(model: RecordedRun) -> Iterator[Check]:
     reject = model.metrics.get("residuals_reject")
     if reject is not None:
-        detail = "an effect is beyond its limit, see Residuals" if reject else "all within limits"
-        yield Check(not reject, "Residuals of the next return look right", detail)
+        detail = "an effect exceeds its limit, see Residuals" if reject else "all within limits"
+        yield Check(not reject, "Residuals of the next return fit the model", detail)
 
 
 def _gate(model: RecordedRun) -> Iterator[Check]:
-    told = model.run.data.tags
-    word = told.get(tags.GATE_DECISION)
+    recorded = model.run.data.tags
+    word = recorded.get(tags.GATE_DECISION)
     if word is None:
-        yield Check(None, "The gate was not asked")
+        yield Check(None, "The promotion gate was not run")
         return
     passed = {"promoted": True, "refused": False}.get(word)
-    said = "; ".join(filter(None, (told.get(tags.GATE_REASONS), told.get(tags.GATE_NOTES))))
-    yield Check(passed, f"Gate {told.get(tags.GATE, '')}: {word}", said)
+    detail = "; ".join(filter(None, map(recorded.get, (tags.GATE_REASONS, tags.GATE_NOTES))))
+    yield Check(passed, f"Gate {recorded.get(tags.GATE, '')}: {word}", detail)
 
 
 def _interval(metrics: dict[str, float], name: str) -> str:
@@ -246,5 +246,5 @@ def _n_cells(subject: Subject) -> str:
 
 
 def signed(value: float) -> str:
-    """A gain with its sign, four digits behind the point."""
+    """A gain with its sign and four decimals."""
     return f"{value:+.4f}".replace("-", "−")

@@ -1,12 +1,12 @@
-"""What works in a server's folder: who serves it, and what a killed hmm-server left running.
+"""Find and end processes in a server's folder: a running hmm-server, or leftovers of a killed one.
 
     occupied = FolderInUse.of(folder)
     if occupied.left:
         print(occupied.in_words())
         occupied.end()
 
-`server.json` names the processes by owner tags, so that a number that was given out again is not
-taken for ours. PostgreSQL is known by its own `postmaster.pid` and by the folder it works in.
+`server.json` names processes by owner tags, so that a reused process number is not mistaken.
+PostgreSQL is identified by its `postmaster.pid` and its working folder.
 """
 
 import json
@@ -29,16 +29,16 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class FolderInUse:
-    """Processes that work in a server's folder now.
+    """Processes running in a server's folder.
 
     Attributes
     ----------
     main
-        Who serves the folder, in words; None when nobody does.
+        The hmm-server of the folder, in words; None if none runs.
     mlflow
-        Process group of an MLflow server that was started here.
+        Process group of the folder's MLflow server.
     postgres
-        Process number of the PostgreSQL of this folder.
+        Process number of the folder's PostgreSQL.
     """
 
     main: str | None
@@ -47,18 +47,18 @@ class FolderInUse:
 
     @classmethod
     def of(cls, folder: Path) -> "FolderInUse":
-        """Look into a folder, which need not exist."""
+        """Find the processes of a folder, which need not exist."""
         known = _read(folder)
         main = known.get("main", "")
         return cls(
             main=owner.in_words(main) if owner.is_alive(main) else None,
-            mlflow=_group(known.get("mlflow"), folder),
+            mlflow=_live_group(known.get("mlflow"), folder),
             postgres=postmaster(folder / "database"),
         )
 
     @property
     def left(self) -> bool:
-        """Whether processes run that nobody serves with."""
+        """Whether processes are left without an hmm-server."""
         return self.main is None and (self.mlflow is not None or self.postgres is not None)
 
     def in_words(self) -> str:
@@ -67,7 +67,7 @@ class FolderInUse:
         return " and ".join(f"{name} (process {pid})" for name, pid in named.items() if pid)
 
     def end(self) -> None:
-        """End MLflow, then PostgreSQL. Raises TrackingError when one of them does not end."""
+        """End MLflow, then PostgreSQL. Raises TrackingError if one does not end."""
         if self.mlflow is not None:
             _end_group(self.mlflow)
         if self.postgres is not None:
@@ -75,27 +75,27 @@ class FolderInUse:
 
 
 def write_record(folder: Path, server_pid: int) -> None:
-    """Name this process and the MLflow server that it started."""
+    """Record this process and its MLflow server."""
     record = {"main": owner.this_process(), "mlflow": owner.tag_of(server_pid)}
     with written_beside(folder / RECORD) as part:
         part.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def forget(folder: Path) -> None:
-    """Remove the record: all that it names has ended."""
+    """Remove the record after its processes have ended."""
     (folder / RECORD).unlink(missing_ok=True)
 
 
 def _read(folder: Path) -> dict[str, str]:
-    """The record of a folder; empty where there is none, or a damaged one."""
+    """The record of a folder; empty if it is missing or damaged."""
     with suppress(OSError, ValueError):
         record = json.loads((folder / RECORD).read_text())
         return record if isinstance(record, dict) else {}
     return {}
 
 
-def _group(tag: str | None, folder: Path) -> int | None:
-    """Process group of a recorded server that still has a member."""
+def _live_group(tag: str | None, folder: Path) -> int | None:
+    """Process group of a recorded server, if a member is alive."""
     if tag is None:
         return None
     pid = int(tag.split()[-2])
@@ -104,7 +104,7 @@ def _group(tag: str | None, folder: Path) -> int | None:
 
 
 def _members(group: int) -> list[int]:
-    """Processes of a group, zombies left out."""
+    """Processes of a group without zombies."""
     found = []
     for place in _PROC.glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -114,7 +114,7 @@ def _members(group: int) -> list[int]:
 
 
 def postmaster(data: Path) -> int | None:
-    """Process number of the PostgreSQL that works in a folder."""
+    """Process number of the PostgreSQL of a data folder."""
     try:
         pid = int((data / "postmaster.pid").read_text().split()[0])
     except (OSError, ValueError, IndexError):
@@ -123,7 +123,7 @@ def postmaster(data: Path) -> int | None:
 
 
 def _works_in(pid: int, folder: Path) -> bool:
-    """Whether a process lives and works in a folder; without /proc, whether it lives."""
+    """Whether a process is alive and its working folder is `folder` (unchecked without /proc)."""
     if owner.start_of(pid) is None:
         return False
     try:
@@ -133,11 +133,11 @@ def _works_in(pid: int, folder: Path) -> bool:
 
 
 def _end_group(group: int) -> None:
-    """End a process group: by SIGTERM, and by SIGKILL what does not listen."""
+    """End a process group by SIGTERM, then by SIGKILL."""
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(group, signal_number)
-        if _gone(lambda: not _members(group)):
+        if _wait_until(lambda: not _members(group)):
             return
     raise TrackingError(f"MLflow (process group {group}) does not end: kill it")
 
@@ -145,12 +145,12 @@ def _end_group(group: int) -> None:
 def _end_postmaster(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGINT)  # a fast shutdown
-    if not _gone(lambda: owner.start_of(pid) is None):
+    if not _wait_until(lambda: owner.start_of(pid) is None):
         raise TrackingError(f"PostgreSQL (process {pid}) does not end: kill it")
 
 
-def _gone(ended: Callable[[], bool]) -> bool:
-    """Wait until something has ended; False when it takes too long."""
+def _wait_until(ended: Callable[[], bool]) -> bool:
+    """Wait until `ended` is true; False if it takes too long."""
     until = time.monotonic() + _ENDS_WITHIN
     while not ended():
         if time.monotonic() > until:

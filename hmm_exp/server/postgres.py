@@ -1,9 +1,9 @@
-"""A private PostgreSQL in a folder, on loopback: the database behind a shared store.
+"""A private PostgreSQL in a folder, on loopback: the database of a shared store.
 
     with Postgres(Path("mlruns/server")) as database:
         print(database.uri)
 
-PostgreSQL refuses to run as root; root runs it as the user `postgres`, which its packages make.
+PostgreSQL refuses to run as root; root runs it as the user `postgres` of its packages.
 """
 
 import os
@@ -18,37 +18,37 @@ from typing import Any
 from hmm_exp.errors import TrackingError
 from hmm_exp.server.leftover import postmaster
 
-NAME = "mlflow"  # of the database and of its owner
-_ACCOUNT = "postgres"  # who runs it for root
+NAME = "mlflow"  # of the database and its owner
+_ACCOUNT = "postgres"  # account that runs it for root
 _PLACES = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/postgresql@*/bin")
-_WITHIN = "120"  # seconds for a start, which after a crash repairs first
+_WITHIN = "120"  # seconds for a start, with crash recovery
 
 
 class Postgres:
-    """A PostgreSQL that keeps its files in `folder/database`, made at the first start.
+    """A PostgreSQL with its files in `folder/database`, created at the first start.
 
-    Its password lies in `folder/pgpass`, which the owner alone can read and libpq is told of, so
-    that it is in no address, process list or log.
+    Its password is in `folder/pgpass`, readable by the owner only. Clients pass that file to libpq,
+    so that the password is in no address, process list or log.
 
     Raises
     ------
     TrackingError
-        Here when PostgreSQL is not installed; on entering when it does not start.
+        PostgreSQL is not installed or, on entering the context, does not start.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self.port = free_port()
-        self._programs = find_programs(self._made_by())
+        self._programs = find_programs(self._database_version())
 
     @property
     def uri(self) -> str:
-        """Address for SQLAlchemy, without the password: see `environment`."""
+        """Address for SQLAlchemy without the password, which `environment` supplies."""
         return f"postgresql+psycopg2://{NAME}@127.0.0.1:{self.port}/{NAME}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the environment of a client needs."""
+        """Environment variables for clients."""
         return {"PGPASSFILE": str(self.folder / "pgpass")}
 
     def __enter__(self) -> "Postgres":
@@ -67,7 +67,7 @@ class Postgres:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
         started = self._control("start", "-l", str(self._data / "server.log"), "-o", options)
         if started.returncode != 0:
-            raise TrackingError(f"PostgreSQL does not start: {self._last_words()}")
+            raise TrackingError(f"PostgreSQL does not start: {self._last_log_line()}")
         if self._client("psql", "-d", NAME, "-c", "select 1").returncode != 0:
             made = self._client("createdb", NAME)
             if made.returncode != 0:
@@ -82,7 +82,7 @@ class Postgres:
         self._stop()
 
     def _stop(self) -> None:
-        """Stop it; a number in a stale `postmaster.pid` may be that of any process by now."""
+        """Stop it, if `postmaster.pid` is not stale: its number may be another process by now."""
         if postmaster(self._data) is not None:
             self._control("stop", "-m", "fast")
 
@@ -90,21 +90,21 @@ class Postgres:
     def _data(self) -> Path:
         return self.folder / "database"
 
-    def _made_by(self) -> str | None:
-        """Major version of PostgreSQL that made the database, None where there is none yet."""
+    def _database_version(self) -> str | None:
+        """Major version of PostgreSQL that created the database, None before the first start."""
         if not self._data.exists():
             return None
         try:
             return (self._data / "PG_VERSION").read_text().strip()
         except FileNotFoundError:
             raise TrackingError(
-                f"{self._data} is no PostgreSQL database: move it away, or take another --folder"
+                f"{self._data} is not a PostgreSQL database: move it away, or use another --folder"
             ) from None
 
     def _make(self) -> None:
-        """Make a database that asks everybody for a password, beside its place, and rename it."""
+        """Create a database with password login under a temporary name, and rename it."""
         part = self._data.with_name(f"{self._data.name}.part")
-        shutil.rmtree(part, ignore_errors=True)  # left by a start that was cut off
+        shutil.rmtree(part, ignore_errors=True)  # of an interrupted start
         part.mkdir(parents=True, mode=0o700)
         try:
             self._make_in(part)
@@ -117,24 +117,25 @@ class Postgres:
     def _make_in(self, data: Path) -> None:
         password = secrets.token_urlsafe(24)
         _write_private(self.folder / "pgpass", f"127.0.0.1:*:*:{NAME}:{password}\n")
-        said = self.folder / "password"
-        _write_private(said, password)
+        password_file = self.folder / "password"
+        _write_private(password_file, password)
         if os.geteuid() == 0:
-            for path in (data, said):
+            for path in (data, password_file):
                 shutil.chown(path, _ACCOUNT)
-        words = ("-D", str(data), "-U", NAME, "--pwfile", str(said), "-A", "scram-sha-256")
+        words = ["-D", str(data), "-U", NAME, "--pwfile", str(password_file)]
+        words += ["-A", "scram-sha-256", "-E", "UTF8", "--locale=C"]
         try:
-            made = self._run(_as_account(), "initdb", *words, "-E", "UTF8", "--locale=C")
+            made = self._run(_as_account(), "initdb", *words)
         finally:
-            said.unlink()
+            password_file.unlink()
         if made.returncode != 0:
-            hint = f" (root runs it as {_ACCOUNT}, who must get there)" if _as_account() else ""
+            hint = f" (root runs it as {_ACCOUNT}, who needs access)" if _as_account() else ""
             raise TrackingError(f"no database in {self._data}{hint}: {_last_line(made.stderr)}")
 
     def _control(self, *words: str) -> subprocess.CompletedProcess[str]:
-        # A pipe would stay open in the server that pg_ctl leaves behind.
-        silent = _as_account() | {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return self._run(silent, "pg_ctl", "-D", str(self._data), "-w", "-t", _WITHIN, *words)
+        # The server started by pg_ctl would keep a pipe open.
+        options = _as_account() | {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return self._run(options, "pg_ctl", "-D", str(self._data), "-w", "-t", _WITHIN, *words)
 
     def _client(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
         address = ("-w", "-h", "127.0.0.1", "-p", str(self.port), "-U", NAME)
@@ -149,23 +150,23 @@ class Postgres:
             command, cwd="/", stdin=subprocess.DEVNULL, text=True, **(pipes | options)
         )
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         log = self._data / "server.log"
         return _last_line(log.read_text(errors="replace")) if log.is_file() else "it left no log"
 
 
 def find_programs(major: str | None = None) -> Path:
-    """Folder of PostgreSQL's own programs, the newest where there are several.
+    """Find the folder of PostgreSQL's programs, the newest if there are several.
 
     Parameters
     ----------
     major
-        Version that they must have, such as "15": that of the database they work on.
+        Required version, such as "15": the version of the database.
 
     Raises
     ------
     TrackingError
-        When there are none, none of this version, or root has nobody to run them as.
+        There are none, none of this version, or no account for root to run them.
     """
     found = [path for place in _PLACES for path in Path("/").glob(place) if _holds_all(path)]
     on_path = shutil.which("initdb")
@@ -174,7 +175,7 @@ def find_programs(major: str | None = None) -> Path:
     if not found:
         raise TrackingError(
             "PostgreSQL is not installed (no initdb on the path): apt-get install postgresql, or "
-            "keep runs in SQLite, which needs no server"
+            "use a SQLite store, which needs no server"
         )
     if os.geteuid() == 0 and not _has_account():
         raise TrackingError(f"PostgreSQL does not run as root, and there is no user {_ACCOUNT}")
@@ -182,13 +183,13 @@ def find_programs(major: str | None = None) -> Path:
     if not fitting:
         raise TrackingError(
             f"the database was made by PostgreSQL {major}, and {max(map(_version, found)):g} is "
-            f"installed: apt-get install postgresql-{major}, or move it over with pg_dump"
+            f"installed: apt-get install postgresql-{major}, or migrate it with pg_dump"
         )
     return max(fitting, key=_version)
 
 
 def free_port() -> int:
-    """Give a port of loopback on which nothing listens now."""
+    """Return a free port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -213,7 +214,7 @@ def _has_account() -> bool:
 
 
 def _as_account() -> dict[str, Any]:
-    """Options of `subprocess` with which PostgreSQL consents to run."""
+    """Options of `subprocess` that run PostgreSQL under an account other than root."""
     if os.geteuid() != 0:
         return {}
     return {"user": _ACCOUNT, "group": _ACCOUNT, "extra_groups": []}

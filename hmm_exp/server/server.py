@@ -1,9 +1,9 @@
-"""The shared store: an MLflow server over a private PostgreSQL, artifacts behind it.
+"""A shared store: an MLflow server with a private PostgreSQL and the artifacts.
 
     with SharedStore(Path("mlruns/server"), port=5000) as store:
         store.wait()
 
-Runs, models and artifacts go over one address, so that a client needs nothing but the address.
+Clients reach runs, models and artifacts at one address and need nothing else.
 """
 
 import os
@@ -26,29 +26,29 @@ from hmm_exp.server import leftover
 from hmm_exp.server.leftover import FolderInUse
 from hmm_exp.server.postgres import Postgres
 
-_ANSWERS_WITHIN = 180.0  # seconds; the first start makes the tables
+_ANSWERS_WITHIN = 180.0  # seconds; the first start creates the tables
 _ENDS_WITHIN = 10.0
-# Seven processes of 170 MB for jobs on traces and prompts, which no run of this package has.
+# Avoids seven processes of 170 MB for jobs on traces and prompts, which are unused here.
 _LIGHT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 class SharedStore:
-    """Server and database with all they keep in one folder: `database/`, `artifacts/`, logs.
+    """Server and database in one folder: `database/`, `artifacts/`, logs.
 
     Parameters
     ----------
     workers
         Processes that answer requests.
     options
-        More words for `mlflow server`, such as `--allowed-hosts`.
+        More options of `mlflow server`, such as `--allowed-hosts`.
     stop_leftover
-        Whether to end first what a server that was killed left running in the folder.
+        Whether to end leftover processes of a killed server first.
 
     Raises
     ------
     TrackingError
-        When PostgreSQL or its Python driver is not installed, the port cannot be used, the folder
-        is served already, or one of the two does not start.
+        PostgreSQL or its Python driver is not installed, the port cannot be used, the folder is
+        already served, or MLflow or PostgreSQL does not start.
     """
 
     def __init__(
@@ -59,8 +59,6 @@ class SharedStore:
         options: tuple[str, ...] = (),
         stop_leftover: bool = False,
     ) -> None:
-        if workers < 1:
-            raise TrackingError(f"--workers {workers}: must be at least 1")
         if find_spec("psycopg2") is None:
             raise TrackingError("PostgreSQL needs a driver: pip install 'hmm_exp[server]'")
         self.folder, self.port = folder.absolute(), port
@@ -77,17 +75,17 @@ class SharedStore:
 
     @property
     def log_file(self) -> Path:
-        """What the MLflow server says."""
+        """Log of the MLflow server."""
         return self.folder / "mlflow.log"
 
     def __enter__(self) -> "SharedStore":
-        """Check the folder and the port before anything is made, then start both."""
+        """Check the folder and the port, then start PostgreSQL and MLflow."""
         if self.folder.exists() and not self.folder.is_dir():
             raise TrackingError(f"--folder {self.folder} is a file")
-        self._make_way()
+        self._clear_folder()
         check_port(self.port)
         with ExitStack() as opened:
-            opened.enter_context(_alone_in(self.folder))
+            opened.enter_context(_locked(self.folder))
             opened.enter_context(self.database)
             opened.callback(leftover.forget, self.folder)
             opened.callback(self._stop)
@@ -104,20 +102,20 @@ class SharedStore:
         self._opened.__exit__(kind, error, trace)
 
     def wait(self) -> None:
-        """Wait until the MLflow server ends. Raises TrackingError: it does so on a fault only."""
+        """Wait for the MLflow server. Raises TrackingError when it ends, always a fault."""
         assert self._server is not None
         status = self._server.wait()
         raise TrackingError(f"mlflow server ended with status {status}: see {self.log_file}")
 
-    def _make_way(self) -> None:
-        """Refuse a folder in which others work, or end them where they are left over."""
+    def _clear_folder(self) -> None:
+        """Refuse a folder in use; end leftover processes if requested."""
         others = FolderInUse.of(self.folder)
         if others.main:
-            raise TrackingError(f"{self.folder} is served already, by {others.main}")
+            raise TrackingError(f"{self.folder} is already served by {others.main}")
         if others.left and not self._stop_leftover:
             raise TrackingError(
-                f"an hmm-server that was killed left {others.in_words()} running in "
-                f"{self.folder}: --stop-leftover ends them first"
+                f"a killed hmm-server left {others.in_words()} running in {self.folder}: "
+                "--stop-leftover ends them first"
             )
         others.end()
 
@@ -134,17 +132,17 @@ class SharedStore:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for this process, which ends them in order
+                start_new_session=True,  # Ctrl-C reaches only this process, which stops both
             )
         leftover.write_record(self.folder, self._server.pid)
         until = time.monotonic() + _ANSWERS_WITHIN
-        while not _answers(self.uri):
+        while not _is_up(self.uri):
             if self._server.poll() is not None or time.monotonic() > until:
                 raise TrackingError(f"mlflow server does not start: see {self.log_file}")
             time.sleep(0.1)
 
     def _stop(self) -> None:
-        """End the server and its workers, which are a process group of their own."""
+        """End the process group of the server and its workers."""
         if self._server is None:
             return
         for signal_number in (signal.SIGTERM, signal.SIGKILL):
@@ -155,23 +153,21 @@ class SharedStore:
 
 
 def check_port(port: int) -> None:
-    """Raise TrackingError for a port of loopback that cannot be served, with the reason."""
-    if not 1 <= port <= 65535:
-        raise TrackingError(f"--port {port}: must be 1 to 65535")
+    """Raise TrackingError if a port of loopback cannot be used."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # like the server
         try:
             probe.bind(("127.0.0.1", port))
         except PermissionError:
-            raise TrackingError(f"--port {port} is for root alone: take one from 1024 on") from None
+            raise TrackingError(f"--port {port} is reserved for root: use 1024 or above") from None
         except OSError as error:
-            reason = f"is taken ({error.strerror})"
-            raise TrackingError(f"--port {port} {reason}: take another") from None
+            text = f"--port {port} is taken ({error.strerror}): use another"
+            raise TrackingError(text) from None
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold a folder, made on first use and removed again where nothing comes into it."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder; create it first, and remove it again if it stays empty."""
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / "server.lock"
@@ -187,7 +183,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _answers(uri: str) -> bool:
+def _is_up(uri: str) -> bool:
     try:
         with urllib.request.urlopen(f"{uri}/health", timeout=5):
             return True

@@ -1,4 +1,4 @@
-"""Answers of a detector to a frame or an HTTP request, and its refusals in one line.
+"""Answer a frame or an HTTP request with regimes, or refuse it with a one-line reason.
 
 model = RegimeModel(detector)
 regimes = model.predict(bars)  # timestamp, open, high, low, close, volume
@@ -27,16 +27,15 @@ _SETTING = re.compile(r"; set data\.\w+")
 _REMEDY = re.compile(r"data\.bad_rows=drop (leave|keep)s")
 _OPTION = re.compile(r"\bdata\.(?=\w+=)")
 _MISSING = (type(None), type(pd.NA), type(pd.NaT))
-_NUMBERS = (str, Real, Decimal, *_MISSING)  # of a cell that may hold a number
+_NUMBERS = (str, Real, Decimal, *_MISSING)  # allowed types of numeric cells
 _TIMES = (*_NUMBERS, date, np.datetime64)
-_MOST_BITS = 1000  # of a whole number; a double has room for 1023
+_MOST_BITS = 1000  # of an integer; a double holds up to 1023
 
 
 class RequestError(MlflowException):
-    """Input that has no answer, in one line; the REST server answers it with `status`.
+    """Input that cannot be answered, with a one-line reason and the HTTP status.
 
-    MLflow's server would put the whole frame before `message`; here `message` stays as it was
-    raised.
+    MLflow's server would prefix `message` with the whole frame; here `message` is read-only.
     """
 
     def __init__(self, line: str, status: int = 400) -> None:
@@ -45,7 +44,7 @@ class RequestError(MlflowException):
 
     @property
     def message(self) -> str:
-        """What is wrong and what to send instead."""
+        """The reason, and what to send instead."""
         return self._line
 
     @message.setter
@@ -53,19 +52,19 @@ class RequestError(MlflowException):
         pass
 
     def get_http_status_code(self) -> int:
-        """HTTP status of the answer."""
+        """HTTP status of the response."""
         return self.status
 
 
 class RegimeModel:
-    """The detector behind MLflow's `predict`: bars or ready features in, filtered regimes out.
+    """The detector behind MLflow's `predict`: bars or features in, filtered regimes out.
 
     Attributes
     ----------
     detector
-        The model itself.
+        The model.
     columns
-        Names of the columns that it reads; others are left alone.
+        Columns that it reads; others are ignored.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -73,15 +72,14 @@ class RegimeModel:
         self.columns = input_columns(detector)
 
     def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Regime of every row from the rows up to it.
+        """Compute the regime of every row from the rows up to it.
 
         Parameters
         ----------
         frame
             `timestamp` (text, datetimes or epochs) with `open high low close volume`, or with the
             feature columns of the model: one sequence of at least `min_history` bars. A model
-            that was trained on a chosen column of times or of volume reads the column of that
-            name.
+            trained on another time or volume column reads the column of that name.
 
         Returns
         -------
@@ -91,19 +89,19 @@ class RegimeModel:
         Raises
         ------
         RequestError
-            When there is no answer: says what is wrong and what to send.
+            The frame cannot be answered; the message says what to send.
         """
         with _refusals(self.detector):
             return self._regimes(frame)
 
     def answer(self, body: bytes, content_type: str | None) -> str:
-        """JSON that answers the body of an HTTP request; raises RequestError as `predict`."""
+        """Answer the body of an HTTP request with JSON. Raises RequestError like `predict`."""
         with _refusals(self.detector):
             frame = rest.read_body(body, content_type, self.columns)
             return rest.answer_text(self._regimes(frame))
 
     def get_raw_model(self) -> Detector:
-        """Give the detector itself, by MLflow's name for it."""
+        """Return the detector; MLflow defines the name."""
         return self.detector
 
     def _regimes(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -123,15 +121,15 @@ class RegimeModel:
 
 
 def input_columns(detector: Detector) -> tuple[str, ...]:
-    """Columns that a detector reads in a frame of bars or of ready features."""
+    """Columns that a detector reads in a frame of bars or features."""
     return tuple(dict.fromkeys((*detector.bar_columns, *detector.recipe.columns)))
 
 
 @contextmanager
 def _refusals(detector: Detector) -> Iterator[None]:
-    """Turn every error into a RequestError; one that is not ours becomes its cause.
+    """Turn every error into a RequestError, with errors of other libraries as its cause.
 
-    The text of an error that is not about values may hold a path: the caller does not get it.
+    Texts of unexpected errors may contain paths and are not sent to the caller.
     """
     try:
         yield
@@ -142,11 +140,11 @@ def _refusals(detector: Detector) -> Iterator[None]:
         line = f"the request cannot be read: {type(error).__name__}: {error}"
         raise RequestError(_for_caller(line, detector)) from error
     except Exception as error:
-        raise RequestError(f"the model has failed: {type(error).__name__}", 500) from error
+        raise RequestError(f"the model failed: {type(error).__name__}", 500) from error
 
 
 def _check_kinds(frame: pd.DataFrame, time: str) -> None:
-    """Refuse cells that are no number, text or, in the column `time`, moment."""
+    """Refuse cells that are neither numbers nor texts, nor times in the column `time`."""
     for name in frame.columns:
         column, kinds = frame[name], _TIMES if name == time else _NUMBERS
         if column.dtype != object:
@@ -166,7 +164,7 @@ def _fits(kind: type, kinds: tuple[type, ...]) -> bool:
 
 
 def _check_bars(frame: pd.DataFrame, detector: Detector) -> None:
-    """Refuse bars without one of the columns; their times may be the index."""
+    """Refuse bars with missing columns; the times may be the index."""
     time, *others = detector.bar_columns
     needs = {
         detector.reading.volume if name == "volume" else name for name in detector.recipe.needs
@@ -179,9 +177,9 @@ def _check_bars(frame: pd.DataFrame, detector: Detector) -> None:
 
 
 def _check_features(frame: pd.DataFrame, detector: Detector) -> None:
-    """Refuse feature cells that are no number; which columns lack, the detector says.
+    """Refuse feature cells that are not finite numbers; the detector checks the columns.
 
-    A row that lacks a feature need not be sent: left out, it counts as missing all the same.
+    A row that lacks a feature can be omitted and then counts as missing.
     """
     time = detector.bar_columns[0]
     present = [name for name in detector.recipe.columns if name in frame]
@@ -196,7 +194,7 @@ def _check_features(frame: pd.DataFrame, detector: Detector) -> None:
 
 
 def _for_caller(line: str, detector: Detector) -> str:
-    """What is wrong and what to send, in a caller's words: a request has no `data.` options."""
+    """Adapt an error to the caller: no `data.` settings, and advice on what to send."""
     text = _SETTING.sub("", line)
     text = _OPTION.sub("", _REMEDY.sub(r"\1", text))  # "leave them out", "keep the last"
     if "send " in text:

@@ -1,9 +1,10 @@
-"""A detector from wherever it lies: the registry, a run, a folder, a file.
+"""Load a detector from the registry, a run, a folder or a file.
 
 detector = hmm_exp.load_detector("models:/hmm_regime/Production")
 
-Of an MLflow model only `detector.json` is read. Its `MLmodel` file, which may name code to import,
-is not: unlike `mlflow.pyfunc.load_model`, this runs nothing of what a model holds.
+Only `detector.json` of an MLflow model is read. Unlike `mlflow.pyfunc.load_model`, this ignores the
+`MLmodel` file, which may name code to import, and runs no code of the model. MLflow takes a second
+to import, so that it is imported only for what is not a folder or file.
 """
 
 import os
@@ -13,17 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import mlflow
-from mlflow.exceptions import MlflowException
-
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import ModelError, TrackingError, one_line
 from hmm_exp.store.address import VARIABLE, resolve_uri, sqlite_path
-from hmm_exp.store.health import check_answer
-from hmm_exp.store.relocation import check_place
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+-]+:/")
 _BARE_RUN = re.compile(r"runs:/[^/]+/?")
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def load_detector(source: str | Path) -> Detector:
@@ -33,16 +30,19 @@ def load_detector(source: str | Path) -> Detector:
     ----------
     source
         `models:/hmm_regime/Production`, another version or alias of it, `runs:/<run id>`, any URI
-        of an MLflow model that holds a detector, its folder, or a `detector.json`. URIs are looked
-        up in the store that MLflow is set to (`MLFLOW_TRACKING_URI`, else `mlflow.db` here).
+        of an MLflow model with a detector, its folder, or a `detector.json`. URIs are resolved in
+        MLflow's current store (`MLFLOW_TRACKING_URI`, else `mlflow.db` in this folder).
 
     Raises
     ------
     ModelError
-        When there is no such model, or it holds no detector.
+        The model does not exist or holds no detector.
     """
     if not _SCHEME.match(str(source)):
         return _from_path(Path(source))
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
     uri = f"{str(source).rstrip('/')}/model" if _BARE_RUN.fullmatch(str(source)) else str(source)
     with tempfile.TemporaryDirectory() as folder, _store_for(uri):
         try:
@@ -52,8 +52,15 @@ def load_detector(source: str | Path) -> Detector:
         return _from_path(Path(local), uri)
 
 
+def find_detector(name: str) -> Detector:
+    """Load a detector by the name given on a command line: like `load_detector`, or a run's id."""
+    if _RUN_ID.fullmatch(name):
+        return load_detector(f"runs:/{name}")
+    return Detector.load(name) if Path(name).exists() else load_detector(name)
+
+
 def _from_path(path: Path, uri: str | None = None) -> Detector:
-    """Read the detector of a file, a folder, or the folder of an MLflow model."""
+    """Read the detector of a file or of a folder, such as that of an MLflow model."""
     try:
         return Detector.load(path)
     except ModelError as error:
@@ -62,20 +69,25 @@ def _from_path(path: Path, uri: str | None = None) -> Detector:
 
 @contextmanager
 def _store_for(uri: str) -> Iterator[None]:
-    """Let MLflow look a URI up in the store that it is set to, which has to be there and sound.
+    """Point MLflow at its current store, after a check that the store exists and works.
 
-    MLflow would make an empty store where there is none, and try a broken one for minutes.
+    MLflow would create a missing store and retry a broken one for minutes.
     """
     if not uri.startswith(("models:/", "runs:/")):
         yield
         return
+    import mlflow
+
+    from hmm_exp.store.health import check_answer
+    from hmm_exp.store.relocation import check_place
+
     try:
         given = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
         store = resolve_uri(given, VARIABLE)
         path = sqlite_path(store)
         if path is not None and not path.is_file():
             raise TrackingError(
-                f"no tracking store at {store}; go where the sweep ran or set {VARIABLE}"
+                f"no tracking store at {store}; change to the folder of the sweep or set {VARIABLE}"
             )
         check_answer(store)
         if path is not None:
@@ -83,7 +95,7 @@ def _store_for(uri: str) -> Iterator[None]:
     except TrackingError as error:
         raise ModelError(f"no model at {uri}: {error}") from None
     before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = store  # MLflow's own address of it would be percent-encoded
+    os.environ[VARIABLE] = store  # MLflow would percent-encode the address
     try:
         yield
     finally:

@@ -1,10 +1,11 @@
-"""The detector as an MLflow model: stored without pickle, loaded without the checkout, served.
+"""The detector as an MLflow model: logged, loaded by `mlflow.pyfunc`, and smoke-tested.
 
     model = mlflow.pyfunc.load_model("models:/hmm_regime/Production")
     regimes = model.predict(bars)  # timestamp, open, high, low, close, volume
 
-Each call is one sequence: send the lookback, not one bar. What is stored is the detector as JSON
-and this package's source, so that any process with the pinned packages can load it.
+Each call takes one sequence with its lookback, not a single bar. The stored model holds the
+detector as JSON and this package's source, without pickle, so that any process with the pinned
+packages can load it. `smoke_test` loads a stored model and lets it predict.
 """
 
 import shutil
@@ -43,10 +44,11 @@ RUNTIME_PACKAGES = ("mlflow", "numba", "numpy", "omegaconf", "pandas", "pyarrow"
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _DATA, _CODE = f"data/{FILE_NAME}", "code"  # inside a stored model
-_INFERENCE = (  # of the room `hmm`; nothing that fits
+_SUM_TOLERANCE = 1e-6  # of probabilities
+_INFERENCE = (  # modules of `hmm` without the fitting code
     *("__init__", "density", "inference", "params", "simd"),
 )
-_SOURCE = (  # what loading and predicting need of this package
+_SOURCE = (  # parts of this package needed to load and predict
     "__init__.py",
     "errors.py",
     "files.py",
@@ -64,22 +66,22 @@ _SOURCE = (  # what loading and predicting need of this package
 
 
 def log_detector(experiment_id: str, run_id: str, detector: Detector) -> LoggedModel:
-    """Log the detector as the model of an experiment's run, in the store that MLflow is set to.
+    """Log the detector as the model of a run, in MLflow's current store.
 
     Returns
     -------
     LoggedModel
         With `model_id` and `model_uri`, `models:/m-...`.
     """
-    # The steps of `mlflow.pyfunc.log_model`, which works on the active run alone, puts a model of
-    # any other into experiment 0, and copies the run's params and metric histories one by one.
+    # These are the steps of `mlflow.pyfunc.log_model`, which logs only to the active run (models of
+    # others go to experiment 0) and copies the run's params and metric histories one by one.
     client = MlflowClient()
     model = client.create_logged_model(experiment_id, name=MODEL_NAME, source_run_id=run_id)
     if model.artifact_location.startswith("file:"):  # MLflow would copy it there
         folder = Path(local_file_uri_to_path(model.artifact_location))
         try:
             _save(folder, detector, model)
-        except BaseException:  # a full disk leaves no half of a model
+        except BaseException:  # a full disk leaves no partial model
             shutil.rmtree(folder, ignore_errors=True)
             raise
     else:
@@ -91,11 +93,44 @@ def log_detector(experiment_id: str, run_id: str, detector: Detector) -> LoggedM
     return model
 
 
-def signature_of(detector: Detector) -> ModelSignature:
-    """Columns that may be sent, all optional, and those that come back.
+def smoke_test(uri: str) -> Detector:
+    """Load a model, let it predict on sample bars, and return its detector.
 
-    Inputs are of any type: MLflow would refuse whole-numbered volumes as doubles and take one form
-    of timestamp only. `RegimeModel` checks them, with better words.
+    Raises
+    ------
+    ModelError
+        The model cannot be loaded, or gives no probabilities.
+    """
+    path = list(sys.path)
+    try:
+        model = mlflow.pyfunc.load_model(uri, suppress_warnings=True)
+        detector = model.get_raw_model()
+        regimes = model.predict(sample_bars(detector))
+        total = regimes.filter(like="p_state_").sum(axis=1)
+    except Exception as error:  # a stored model may raise anything
+        text = one_line(f"{type(error).__name__}: {error}")
+        raise ModelError(f"{uri} does not answer: {text}") from None
+    finally:
+        sys.path[:] = path  # MLflow leaves the model's code in front
+    if regimes.empty or not (abs(total - 1) < _SUM_TOLERANCE).all():
+        raise ModelError(f"{uri} gives no probabilities that sum to one")
+    return detector
+
+
+def smoke_test_failure(uri: str) -> str | None:
+    """Why the model at `uri` fails its smoke test; None if it passes."""
+    try:
+        smoke_test(uri)
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+def signature_of(detector: Detector) -> ModelSignature:
+    """Input columns, all optional, and output columns.
+
+    Inputs have any type: MLflow would refuse integer volumes for doubles and accept only one form
+    of timestamp. `RegimeModel` checks them instead, with clearer messages.
     """
     answer = {
         "timestamp": DataType.datetime,
@@ -113,12 +148,12 @@ def signature_of(detector: Detector) -> ModelSignature:
 
 @cache
 def requirements() -> list[str]:
-    """Packages that loading and predicting need, at the versions in use."""
+    """Packages needed to load and predict, pinned to the installed versions."""
     return [f"{name}=={version(name)}" for name in RUNTIME_PACKAGES]
 
 
 def sample_bars(detector: Detector) -> pd.DataFrame:
-    """Made-up bars, as many as the detector asks for: enough to see that it answers."""
+    """Synthetic bars, just enough for the detector to give a regime."""
     n_bars = detector.min_history + int(detector.row_step / detector.step)
     random = np.random.default_rng(0)
     close = 100 * np.exp(0.005 * random.standard_normal(n_bars).cumsum())
@@ -135,10 +170,10 @@ def sample_bars(detector: Detector) -> pd.DataFrame:
 
 
 def _save(folder: Path, detector: Detector, model: LoggedModel) -> None:
-    """Write the MLflow model: the detector, this package's source, the pinned packages.
+    """Write the files of `mlflow.pyfunc.save_model`: detector, source, pinned packages.
 
-    What `mlflow.pyfunc.save_model` writes; that searches all installed packages for the versions
-    that were just given to it, and copies the source file by file.
+    That function would search all installed packages for the versions already known here, and copy
+    the source file by file.
     """
     files = _environment() | _source()
     for room in {(folder / name).parent for name in (*files, _DATA)}:
@@ -167,7 +202,7 @@ def _save(folder: Path, detector: Detector, model: LoggedModel) -> None:
 
 @cache
 def _environment() -> dict[str, bytes]:
-    """The files that say which Python and packages a stored model needs, in MLflow's forms."""
+    """MLflow's files with the Python version and packages of a stored model, by name."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _mlflow_conda_env(folder / _CONDA_ENV_FILE_NAME, additional_pip_deps=requirements())
@@ -178,7 +213,7 @@ def _environment() -> dict[str, bytes]:
 
 @cache
 def _source() -> dict[str, bytes]:
-    """Python files that a stored model needs, by their place in it."""
+    """Source files of a stored model, by their path in it."""
     places = [_PACKAGE / name for name in _SOURCE]
     files = [f for p in places for f in (sorted(p.rglob("*.py")) if p.is_dir() else [p])]
     return {
@@ -188,44 +223,8 @@ def _source() -> dict[str, bytes]:
 
 
 def _load_pyfunc(data_path: str) -> RegimeModel:
-    """MLflow's entry: the model from what `log_detector` stored."""
+    """Load a stored model; MLflow calls this."""
     model = RegimeModel(Detector.load(data_path))
     if rest.in_server():
         rest.answer_requests(model.answer)
     return model
-
-
-_SUM_TOLERANCE = 1e-6
-
-
-def tried(uri: str) -> Detector:
-    """Load a model, let it predict, and give its detector.
-
-    Raises
-    ------
-    ModelError
-        Says on one line what is wrong with it.
-    """
-    path = list(sys.path)
-    try:
-        model = mlflow.pyfunc.load_model(uri, suppress_warnings=True)
-        detector = model.get_raw_model()
-        regimes = model.predict(sample_bars(detector))
-        total = regimes.filter(like="p_state_").sum(axis=1)
-    except Exception as error:  # whatever a stored model may raise
-        text = one_line(f"{type(error).__name__}: {error}")
-        raise ModelError(f"{uri} does not answer: {text}") from None
-    finally:
-        sys.path[:] = path  # MLflow leaves the model's own code in front
-    if regimes.empty or not (abs(total - 1) < _SUM_TOLERANCE).all():
-        raise ModelError(f"{uri} gives no probabilities that sum to one")
-    return detector
-
-
-def complaint(uri: str) -> str | None:
-    """What is wrong with the model at `uri`, None when it answers."""
-    try:
-        tried(uri)
-    except ModelError as error:
-        return str(error)
-    return None

@@ -1,13 +1,12 @@
-"""Requests to the REST server: the body becomes a frame, the answer becomes JSON.
+"""Read and answer requests to MLflow's REST server: body to frame, regimes to JSON.
 
     frame = read_body(body, "text/csv", names)
     text = answer_text(regimes)
 
-MLflow's scoring server reads the body before a model is called. Its own reader answers a bad body
-with a stack trace or with the whole body, cannot read `text/csv` for columns of any type, and
-takes more than a minute for a million rows. MLflow has no setting that puts another reader there.
-`answer_requests` therefore replaces one function of the server, `scoring_server.invocations`, in
-the server's own process only.
+MLflow's scoring server reads the body before it calls a model. Its reader answers a bad body with a
+stack trace or with the whole body, cannot read `text/csv` for columns of any type, and needs more
+than a minute for a million rows. MLflow has no setting for another reader, so `answer_requests`
+replaces one function, `scoring_server.invocations`, in the server's process only.
 """
 
 import inspect
@@ -36,12 +35,12 @@ _LOG = logging.getLogger(__name__)
 
 
 class RefusedError(DataError):
-    """A body that is not read.
+    """A refused request body.
 
     Attributes
     ----------
     status
-        HTTP status of the answer.
+        HTTP status of the response.
     """
 
     def __init__(self, line: str, status: int = 400) -> None:
@@ -50,26 +49,26 @@ class RefusedError(DataError):
 
 
 def in_server() -> bool:
-    """True in a process of MLflow's scoring server."""
+    """Whether this is a process of MLflow's scoring server."""
     return f"{_SERVER}.app" in sys.modules
 
 
 def answer_requests(answer: Callable[[bytes, str | None], str]) -> None:
-    """Let `answer` turn each body and content type of this server into the JSON of the answer.
+    """Make this server answer every request with `answer(body, content_type)`, a JSON text.
 
-    A server with another function in that place is left as it is, and its log gets a warning.
+    A server whose function has other parameters is not changed; a warning is logged.
     """
     server = sys.modules[_SERVER]
     if list(inspect.signature(server.invocations).parameters) != _PARAMETERS:
-        _LOG.warning("this MLflow has an unknown scoring server: it reads the requests itself")
+        _LOG.warning("unknown scoring server of this MLflow: it reads the requests itself")
         return
 
     def invocations(data: bytes, content_type: str | None, model: Any, input_schema: Any) -> Any:
         try:
             text = answer(data, content_type)
         except Exception as error:
-            if error.__cause__ is not None:  # the trace is for the log, not for the caller
-                _LOG.warning("a request cannot be read", exc_info=error.__cause__)
+            if error.__cause__ is not None:  # log the trace, do not send it
+                _LOG.warning("request failed", exc_info=error.__cause__)
             raise
         return server.InvocationsResponse(text, 200, "application/json")
 
@@ -77,21 +76,21 @@ def answer_requests(answer: Callable[[bytes, str | None], str]) -> None:
 
 
 def read_body(body: bytes, content_type: str | None, names: Collection[str]) -> pd.DataFrame:
-    """Frame of a request.
+    """Read the frame of a request.
 
     Parameters
     ----------
     body
-        What the request holds.
+        Body of the request.
     content_type
         `application/json`, `text/csv` or `application/vnd.apache.parquet`, in UTF-8.
     names
-        Columns that are of use; the frame may have others.
+        Columns to read; the frame may have others.
 
     Raises
     ------
     RefusedError
-        The content type is another (415), the body is too large (413) or is no table (400).
+        Unknown content type (415), body too large (413), or not a table (400).
     """
     read = _reader(content_type)
     if len(body) > MOST_BYTES:
@@ -105,7 +104,7 @@ def read_body(body: bytes, content_type: str | None, names: Collection[str]) -> 
 
 
 def answer_text(answer: pd.DataFrame) -> str:
-    """JSON of an answer in MLflow's form, `{"predictions": [{"timestamp": ...}, ...]}`."""
+    """Regimes as JSON in MLflow's form, `{"predictions": [{"timestamp": ...}, ...]}`."""
     names = list(answer)
     columns = [_plain(answer[name]) for name in names]
     rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -113,7 +112,7 @@ def answer_text(answer: pd.DataFrame) -> str:
 
 
 def _plain(column: pd.Series) -> list:
-    """Values that `json` writes; times in UTC as `2024-01-01T00:00:00+00:00`."""
+    """Values for `json`; times in UTC as `2024-01-01T00:00:00+00:00`."""
     if not isinstance(column.dtype, pd.DatetimeTZDtype):
         return column.tolist()
     times = column.dt.tz_convert(None).to_numpy().astype("datetime64[ns]")
@@ -183,7 +182,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _records(rows: Any, names: Collection[str]) -> pd.DataFrame:
-    """Frame of `[{"open": 1, ...}, ...]`, of known names only: each row may bring new ones."""
+    """Frame of `[{"open": 1, ...}, ...]`, known columns only."""
     if not isinstance(rows, list):
         raise RefusedError("the rows must be a list of objects")
     for number, row in enumerate(rows, 1):
@@ -194,7 +193,7 @@ def _records(rows: Any, names: Collection[str]) -> pd.DataFrame:
 
 
 def _split(parts: Any, names: Collection[str]) -> pd.DataFrame:
-    """Frame of `{"columns": ["open", ...], "data": [[1, ...], ...]}`; an index is not used."""
+    """Frame of `{"columns": ["open", ...], "data": [[1, ...], ...]}`; an index is ignored."""
     if not isinstance(parts, dict) or not {"columns", "data"} <= {*parts} <= {*_SPLIT}:
         raise RefusedError(f"dataframe_split must be an object of {', '.join(_SPLIT)}")
     columns, rows = parts["columns"], parts["data"]
@@ -209,7 +208,7 @@ def _split(parts: Any, names: Collection[str]) -> pd.DataFrame:
 
 
 def _inputs(columns: Any, names: Collection[str]) -> pd.DataFrame:
-    """Frame of `{"open": [1, ...], ...}`; or of rows, as `_records`."""
+    """Frame of `{"open": [1, ...], ...}`, or of rows like `_records`."""
     if isinstance(columns, list):
         return _records(columns, names)
     if not isinstance(columns, dict) or not all(isinstance(v, list) for v in columns.values()):
@@ -223,7 +222,7 @@ def _from_csv(body: bytes, names: Collection[str]) -> pd.DataFrame:
     content = _text(body).encode()
     if not content.strip():
         raise RefusedError("the body is empty")
-    blocks = pa_csv.ReadOptions(block_size=len(content) + 1)  # a column's kind is that of all rows
+    blocks = pa_csv.ReadOptions(block_size=len(content) + 1)  # all rows decide a type
     try:
         return pa_csv.read_csv(pa.BufferReader(content), blocks).to_pandas(date_as_object=False)
     except pa.ArrowException as error:

@@ -1,7 +1,7 @@
-"""Which tracking store: the address that is given, checked, and absolute for every worker.
+"""Resolve and check the address of the tracking store, absolute for all workers.
 
-A SQLite store is a file. `sqlite_path` and `sqlite_uri` are the one way between its address and
-its path, because MLflow percent-encodes the addresses that it makes itself, and a user does not.
+A SQLite store is a file. `sqlite_path` and `sqlite_uri` convert between its address and its path,
+since MLflow percent-encodes its addresses and users do not.
 """
 
 import os
@@ -22,19 +22,19 @@ _EXAMPLE = "http://localhost:5000 or sqlite:///mlflow.db"
 
 
 def resolve_uri(uri: str | None = None, setting: str = "tracking.uri") -> str:
-    """Absolute tracking URI: the given one, else MLFLOW_TRACKING_URI, else SQLite in this folder.
+    """Give the absolute tracking URI: `uri`, MLFLOW_TRACKING_URI, or SQLite in this folder.
 
-    An address from which `redacted` took the login gets it back from MLFLOW_TRACKING_URI.
+    A login removed by `redacted` is restored from MLFLOW_TRACKING_URI.
 
     Parameters
     ----------
     setting
-        Where the user gives the address; named in a refusal.
+        Option or setting of the address, named in errors.
 
     Raises
     ------
     TrackingError
-        When MLflow keeps no runs at such an address; says what to write instead.
+        MLflow cannot use such an address; the message says what to write instead.
     """
     in_environment = os.environ.get(VARIABLE) or None
     if uri is None:
@@ -44,19 +44,18 @@ def resolve_uri(uri: str | None = None, setting: str = "tracking.uri") -> str:
     if in_environment is not None and redacted(in_environment.strip()) == uri:
         uri = in_environment
     uri = re.sub(r"\A[A-Za-z][\w+.-]*(?=:)", lambda scheme: scheme[0].lower(), uri.strip())
-    if why := _complaint(uri):
+    if why := _why_invalid(uri):
         shown = _without_login(uri)
         named = f"{setting} " if setting.startswith("-") else f"{setting}="
-        raise TrackingError(f"{named}{shown or repr('')}: {_complaint(shown) or why}")
+        raise TrackingError(f"{named}{shown or repr('')}: {_why_invalid(shown) or why}")
     path = sqlite_path(uri)
     return uri if path is None else sqlite_uri(path)
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Absolute path of the file behind a SQLite address, percent-encoded or not; else None.
+    """Absolute path of a SQLite address, percent-encoded or not; None for other addresses.
 
-    As SQLAlchemy does, an address is decoded; one that leads nowhere decoded, but somewhere as it
-    is written, is taken as written.
+    The address is decoded, as by SQLAlchemy, unless only the folder of the undecoded path exists.
     """
     found = _IS_SQLITE.fullmatch(uri)
     if found is None:
@@ -67,7 +66,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether a folder is there and may be reached."""
+    """Whether a folder exists and is accessible."""
     try:
         return path.is_dir()
     except OSError:
@@ -75,10 +74,10 @@ def _is_folder(path: Path) -> bool:
 
 
 def sqlite_uri(path: Path) -> str:
-    """Address of a SQLite file that SQLAlchemy opens and for which MLflow makes no other folder.
+    """Address of a SQLite file for SQLAlchemy and MLflow.
 
-    Before it opens `sqlite:///x`, MLflow up to 3.17 makes the folder of `x` without decoding `x`.
-    It leaves an address alone that names the driver.
+    MLflow up to 3.17 makes the folder of `x` in `sqlite:///x` without decoding `x`. It does not for
+    an address that names the driver.
     """
     text = str(path.absolute())
     if not {"%", "?"} & set(text):
@@ -89,19 +88,19 @@ def sqlite_uri(path: Path) -> str:
 
 
 def is_served(uri: str) -> bool:
-    """Whether a tracking server keeps the runs."""
+    """Whether an address is that of a tracking server."""
     return uri.startswith(("http://", "https://"))
 
 
 def _without_login(uri: str) -> str:
-    """An address that may be none, without what is before an @; `redacted` wants a sound one."""
+    """A possibly invalid address without the login; `redacted` needs a valid one."""
     start = re.match(r"(?:[a-z][\w+.-]*:/+)?", uri)
     begin = start[0] if start else ""
     return begin + re.sub(r"\A[^/@]*:[^@]*@", "", uri.removeprefix(begin))
 
 
-def _complaint(uri: str) -> str | None:
-    """What is wrong with an address, and what to write instead; None when nothing is."""
+def _why_invalid(uri: str) -> str | None:
+    """Why an address is invalid and what to write instead; None if it is valid."""
     if not uri:
         return f"is empty; leave it out for {DATABASE} in this folder, or write {_EXAMPLE}"
     if re.fullmatch(r"(databricks|uc)\b.*", uri):
@@ -118,7 +117,7 @@ def _complaint(uri: str) -> str | None:
     if _SERVER.fullmatch(uri):
         return f"write http://{uri}"
     if re.match(r"[a-z][\w+.-]+:", uri) and scheme != "file":
-        return f"is not an address that MLflow keeps runs at; write {_EXAMPLE}"
+        return f"is not an address of an MLflow store; write {_EXAMPLE}"
     return _of_folder(re.sub(r"\Afile:(//(?=/))?", "", uri))
 
 
@@ -127,12 +126,12 @@ def _of_server(uri: str, scheme: str) -> str | None:
     if not uri.startswith(f"{scheme}://") or not host:
         return f"write {scheme}://{host or 'localhost:5000'}"
     try:
-        sound = bool(urlsplit(uri).hostname) and urlsplit(uri).port != 0
-    except ValueError:  # no number, or above 65535
-        sound = False
-    if not sound and "@" in host:
-        return "its login holds a mark that has to be encoded, such as / as %2F or @ as %40"
-    return None if sound else f"names no host and port; write {scheme}://localhost:5000"
+        valid = bool(urlsplit(uri).hostname) and urlsplit(uri).port != 0
+    except ValueError:  # invalid port
+        valid = False
+    if not valid and "@" in host:
+        return "its login has a character to encode, such as / as %2F or @ as %40"
+    return None if valid else f"names no host and port; write {scheme}://localhost:5000"
 
 
 def _of_sqlite(uri: str) -> str | None:
@@ -156,4 +155,4 @@ def _of_folder(path: str) -> str:
     if Path(path).suffix in (".db", ".sqlite", ".sqlite3"):
         return f"write {_SQLITE}{path}"
     folder = path.rstrip("/")
-    return f"MLflow 3 keeps no runs in plain folders; write {_SQLITE}{folder}/{DATABASE}"
+    return f"MLflow 3 stores no runs in plain folders; write {_SQLITE}{folder}/{DATABASE}"

@@ -1,30 +1,25 @@
-"""The folders that Hydra makes: whether they can be made, and how a refused run leaves none."""
+"""Check the folders that Hydra will make, and remove those of a refused run."""
 
 import shutil
-import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from hmm_exp.errors import ConfigError
 
-_new: list[Path] = []  # what this process has Hydra make: innermost first
-_own: list[Path] = []  # of these the run's own folders; others may hold more than this run
+_new: list[Path] = []  # folders that Hydra will make, innermost first
+_own: list[Path] = []  # those of this run alone
 
 
 def check_folder(option: str, folder: str, inside: str | None = None) -> None:
-    """Refuse a folder that cannot be made or written; `inside` is one that Hydra makes in it.
+    """Refuse a folder that cannot be made or written; `inside` is a folder within it.
 
-    Nothing of that name is made: another sweep may be starting in the same place.
+    The check does not make the folders, since another sweep may be starting in the same place.
 
     Raises
     ------
     ConfigError
-        It cannot be made or written; the message names `option`.
+        The folder cannot be made or written; the message names `option`.
     """
     try:
         outer = Path(folder).resolve()
@@ -40,44 +35,16 @@ def check_folder(option: str, folder: str, inside: str | None = None) -> None:
 
 
 def try_folder(folder: Path) -> None:
-    """Raise OSError unless a folder is there or can be made, and written; nothing is left."""
+    """Raise OSError if a folder cannot be made or written; leave no trace."""
     there = next(above for above in (folder, *folder.absolute().parents) if above.exists())
     with tempfile.TemporaryDirectory(dir=there):
         pass
 
 
 def remove_run_folder() -> None:
-    """Take away what Hydra has made for a run, and nothing that was there before it."""
+    """Remove the folders that Hydra made for a run, and none that existed before."""
     for path in _own:
         shutil.rmtree(path, ignore_errors=True)
     for path in _new:
         with suppress(OSError):  # not empty
             path.rmdir()
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-@contextmanager
-def held_back() -> Iterator[None]:
-    """Hold back the first of these signals to the end of the block; a second one acts at once."""
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-    known = {number: handler for number, handler in handlers.items() if callable(handler)}
-    if threading.current_thread() is not threading.main_thread():
-        known = {}  # signals are handled by the main thread alone
-    waiting: list[Callable[[], Any]] = []
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        waiting.append(lambda: known[signal.Signals(number)](number, frame))
-        if len(waiting) > 1:
-            waiting.pop()()
-
-    for number in known:
-        signal.signal(number, hold)
-    try:
-        yield
-    finally:
-        for number, handler in known.items():
-            signal.signal(number, handler)
-        if waiting:
-            waiting.pop()()

@@ -1,8 +1,7 @@
-"""A store, asked before MLflow uses it: whether it answers, and whether it holds runs of MLflow.
+"""Check, before MLflow uses a store, that it answers and is an MLflow store.
 
-MLflow makes its tables in whatever database it is given, tries a locked or broken one and a server
-that is gone for minutes, and brings an old schema up to date unasked. Here each of them is refused
-in one line, and nothing is written.
+MLflow creates its tables in any database, retries a locked, broken or missing store for minutes,
+and upgrades an old schema unasked. These checks refuse each case in one line and write nothing.
 """
 
 import os
@@ -24,25 +23,25 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
 ANSWER_WITHIN = 10.0  # seconds
-_PASSING = {500, 502, 503, 504}  # statuses of a server that restarts, or of a proxy without it
+_PASSING = {500, 502, 503, 504}  # of a restarting server, or of a proxy without server
 _LONGEST = 200  # characters of a reason
 _SYSTEM_ERROR = re.compile(r"\[Errno -?\d+\] ([\w ]+)")
-_KNOWN = "alembic_version"  # the table in which MLflow keeps the revision of its schema
+_KNOWN = "alembic_version"  # table with the revision of MLflow's schema
 _OTHER = "name another database with MLFLOW_TRACKING_URI, tracking.uri or --tracking-uri"
 
 
 class NoAnswerError(TrackingError):
-    """A tracking server or database does not answer at this moment."""
+    """A tracking server or database does not answer at the moment."""
 
 
 def check_answer(uri: str) -> None:
-    """Ask a tracking server, a database server or a SQLite file that exists, and write nothing.
+    """Check a tracking server, a database server or an existing SQLite file.
 
     Raises
     ------
     TrackingError
-        When it does not answer, refuses the login, is locked or broken, or holds something else
-        than runs of the installed MLflow.
+        It does not answer, refuses the login, is locked or broken, or is not a store of the
+        installed MLflow.
     """
     if is_served(uri):
         _check_server(uri)
@@ -51,7 +50,7 @@ def check_answer(uri: str) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """See that a folder is there or can be made, and that files can be written there."""
+    """Raise TrackingError if a folder cannot be made or written."""
     try:
         try_folder(folder)
     except OSError as error:
@@ -59,7 +58,7 @@ def check_writable(folder: Path) -> None:
 
 
 def reason(error: object) -> str:
-    """Why a store does not answer: of nested errors the reason of the system, if there is one."""
+    """Why a store does not answer: the system's reason among nested errors, if any."""
     system = _SYSTEM_ERROR.search(str(error))
     return system[1] if system else one_line(error, _LONGEST)
 
@@ -83,13 +82,13 @@ def _check_database(uri: str) -> None:
         _check_revision(name, revision, uri)
     elif tables:
         some = ", ".join(sorted(tables)[:3])
-        raise TrackingError(f"{name} holds no MLflow runs but tables of its own ({some}): {_OTHER}")
+        raise TrackingError(f"{name} belongs to another program (tables {some}): {_OTHER}")
     elif path is not None:
         raise TrackingError(f"{name} is empty: remove it, or {_OTHER}")
 
 
 def _check_server(uri: str) -> None:
-    """Ask a tracking server for an experiment, which takes a login where it wants one."""
+    """Request an experiment from a tracking server, which needs the login if there is one."""
     try:
         answer = http_request(
             get_default_host_creds(uri),
@@ -118,22 +117,22 @@ def _check_server(uri: str) -> None:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse a file that holds nothing, and one of another user: SQLite writes even to read."""
+    """Refuse an empty file and one that cannot be written: SQLite writes even to read."""
     try:
         size = path.stat().st_size
     except OSError as error:
         raise TrackingError(f"tracking database {path}: {error.strerror}") from None
     if not path.is_file():
-        raise TrackingError(f"tracking database {path} is no file: {_OTHER}")
+        raise TrackingError(f"tracking database {path} is not a file: {_OTHER}")
     if not size:
         raise TrackingError(f"tracking database {path} is an empty file: remove it, or {_OTHER}")
     if not os.access(path, os.R_OK | os.W_OK):
         raise TrackingError(f"cannot write to tracking database {path}: Permission denied")
-    check_writable(path.parent)  # its journal lies there
+    check_writable(path.parent)  # for the journal
 
 
 def _contents(uri: str, path: Path | None) -> tuple[str | None, list[str]]:
-    """Revision of MLflow's schema, None without one, and the names of all tables."""
+    """Revision of MLflow's schema, None if there is none, and the names of all tables."""
     import sqlalchemy
 
     options: dict[str, Any] = {} if path is None else {"connect_args": {"timeout": ANSWER_WITHIN}}
@@ -147,7 +146,7 @@ def _contents(uri: str, path: Path | None) -> tuple[str | None, list[str]]:
 
 
 def _check_revision(name: str, found: str, uri: str) -> None:
-    """Refuse the schema of another MLflow, an older one with the way to bring it up to date."""
+    """Refuse the schema of another MLflow version, with the remedy."""
     import mlflow
     from alembic.util import CommandError
 
@@ -177,10 +176,10 @@ def _revisions() -> "ScriptDirectory":
 
 
 def _refusal(name: str, error: Exception, is_file: bool) -> TrackingError:
-    """What the database answers, without the statement that SQLAlchemy adds."""
+    """The database's error without the statement that SQLAlchemy adds."""
     text = one_line(str(getattr(error, "orig", None) or error).splitlines()[0])
     if "is locked" in text:
-        return NoAnswerError(f"{name} is locked by another program, for {ANSWER_WITHIN:g} s so far")
+        return NoAnswerError(f"{name} is locked by another program for over {ANSWER_WITHIN:g} s")
     if is_file:
-        return TrackingError(f"{name} cannot be used: {text}; a broken one can be moved away")
+        return TrackingError(f"{name} cannot be used: {text}; if it is broken, move it away")
     return NoAnswerError(f"{name} does not answer: {text}")

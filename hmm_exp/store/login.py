@@ -1,7 +1,7 @@
-"""The login in a tracking address: in the environment of a sweep, and in none of its files.
+"""Keep the login of a tracking address in the environment of a sweep, out of all files.
 
-Hydra keeps the words of a command and the composed config in a folder of every run, and the store
-keeps them as params and artifacts.
+Hydra writes the command and the config into a folder of every run, and the store records them as
+params and artifacts.
 """
 
 import os
@@ -14,10 +14,10 @@ from hmm_exp.store.address import VARIABLE
 
 
 def hide_login(config: DictConfig) -> None:
-    """Move an address with a login from a composed config to MLFLOW_TRACKING_URI.
+    """Move the login of the tracking address from a config to MLFLOW_TRACKING_URI.
 
-    The config keeps the address without it, from which `resolve_uri` finds the whole one again.
-    Workers inherit the variable; those of other machines need it in their own environment.
+    The config keeps the address without login; `resolve_uri` restores it. Workers inherit the
+    variable; those on other machines need it in their own environment.
     """
     uri = OmegaConf.select(config, "tracking.uri")
     if not isinstance(uri, str) or redacted(uri) == uri:

@@ -1,8 +1,8 @@
-"""A SQLite store that was moved or copied: its database names the folder of artifacts absolutely.
+"""Detect and repair a SQLite store that was moved or copied.
 
-MLflow resolves every place of artifacts when it writes it into the database, so that a store
-cannot be moved with `mv` alone. `check_place` refuses one before MLflow makes the old folder anew;
-`relocate` writes into the database where the artifacts lie now.
+MLflow records absolute paths of artifacts, so that a store cannot be moved with `mv` alone.
+`check_place` refuses a moved store before MLflow recreates the old folder; `relocate` updates the
+paths in the database.
 """
 
 import re
@@ -18,7 +18,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from hmm_exp.errors import TrackingError
 from hmm_exp.store.address import ARTIFACTS, DATABASE, sqlite_uri
 
-_PLACES = (  # columns in which MLflow keeps addresses of artifacts
+_PLACES = (  # columns with addresses of artifacts
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -26,13 +26,13 @@ _PLACES = (  # columns in which MLflow keeps addresses of artifacts
     ("model_versions", "storage_location"),
     ("trace_tags", "value"),
 )
-_SOME = 20  # runs that show where the artifacts of all lie
+_SAMPLE = 20  # runs checked to locate the artifacts
 
 
 def check_name(database: Path) -> None:
-    """Refuse a folder from which MLflow cannot load models: it decodes their path twice.
+    """Refuse a folder from which MLflow cannot load models, since it decodes their path twice.
 
-    Raises TrackingError; the database need not exist yet.
+    Raises TrackingError. The database need not exist yet.
     """
     if re.search("%[0-9A-Fa-f]{2}", str(database.parent)):
         raise TrackingError(
@@ -42,21 +42,21 @@ def check_name(database: Path) -> None:
 
 
 def check_place(database: Path) -> None:
-    """Refuse a store whose artifacts are recorded elsewhere than they lie. Raises TrackingError."""
-    for place in elsewhere(database):
+    """Refuse a store whose artifacts are not in the recorded place. Raises TrackingError."""
+    for place in outdated_places(database):
         option = "" if database == Path.cwd() / DATABASE else _option(database)
         raise TrackingError(
-            f"{database} was moved or copied: it keeps its artifacts in {place}; move it back, or "
-            f"use those in its own folder from now on: hmm-sweeps{option} relocate"
+            f"{database} was moved or copied: its artifacts are recorded in {place}; move it back, "
+            f"or switch to the artifacts in its own folder: hmm-sweeps{option} relocate"
         )
 
 
-def elsewhere(database: Path) -> list[Path]:
-    """Folders in which the database of a moved or copied store looks for its artifacts.
+def outdated_places(database: Path) -> list[Path]:
+    """Recorded artifact folders that show that the store was moved or copied.
 
-    Such a folder has the name that this package gives it, lies in another folder than the database,
-    and is gone, or has a database of that name next to it, or its runs lie in the folder of this
-    database. Any other place of artifacts was chosen, and stays.
+    Such a folder has this package's name for it and is not next to the database. Also, it is gone,
+    or has a database of the same name next to it, or its runs are next to this database. Any other
+    place was chosen by the user.
     """
     here = database.parent / ARTIFACTS
     with closing(_opened(database)) as connection:
@@ -67,25 +67,25 @@ def elsewhere(database: Path) -> list[Path]:
             and (
                 not place.exists()
                 or (place.parent / database.name).is_file()
-                or any((here / run).is_dir() for run in _runs(connection, place, most=_SOME))
+                or any((here / run).is_dir() for run in _runs(connection, place, most=_SAMPLE))
             )
         ]
 
 
 def relocate(database: Path) -> list[str]:
-    """Let a moved or copied store use the artifacts in its folder; gives what was done.
+    """Point a moved or copied store at the artifacts in its folder; return lines to print.
 
     Raises
     ------
     TrackingError
-        When there are none, or some lie only where the store was.
+        There are none, or some are only in the old place.
     """
-    from filelock import FileLock  # a stored model, which has this module too, does without
+    from filelock import FileLock  # not needed by stored models, which contain this module
 
     here = database.parent / ARTIFACTS
-    places = elsewhere(database)
+    places = outdated_places(database)
     if not places:
-        return [f"{database} was neither moved nor copied: nothing is changed"]
+        return [f"{database} was neither moved nor copied: nothing to change"]
     if not here.is_dir():
         raise TrackingError(f"there is no {here}: move or copy {places[0]} there first")
     lines = []
@@ -97,8 +97,8 @@ def relocate(database: Path) -> list[str]:
                     f"{len(left)} runs have their artifacts only in {place} (first {left[0]}): "
                     f"copy what {here} lacks from there first"
                 )
-            changed = sum(_rewritten(connection, place, here, *column) for column in _PLACES)
-            lines.append(f"{changed} addresses of artifacts lead to {here}, no longer to {place}")
+            changed = sum(_replace_folder(connection, place, here, *column) for column in _PLACES)
+            lines.append(f"changed {changed} artifact addresses from {place} to {here}")
     return lines
 
 
@@ -107,7 +107,7 @@ def _opened(database: Path) -> sqlite3.Connection:
 
 
 def _recorded(connection: sqlite3.Connection) -> Iterator[Path]:
-    """Folders of the experiments that have the name of ours."""
+    """Artifact folders of experiments with this package's name for them."""
     query = "SELECT artifact_location FROM experiments WHERE lifecycle_stage = 'active'"
     for (location,) in connection.execute(query):
         if location and location.startswith("file:"):
@@ -117,7 +117,7 @@ def _recorded(connection: sqlite3.Connection) -> Iterator[Path]:
 
 
 def _runs(connection: sqlite3.Connection, place: Path, most: int = -1) -> list[str]:
-    """Ids of the runs whose artifacts are recorded in a folder, the oldest first."""
+    """Ids of the runs with artifacts recorded in a folder, oldest first."""
     start = f"{place.as_uri()}/"
     query = (
         "SELECT run_uuid FROM runs WHERE substr(artifact_uri, 1, ?) = ? ORDER BY start_time LIMIT ?"
@@ -129,10 +129,10 @@ def _only_in(place: Path, here: Path, run: str) -> bool:
     return (place / run).is_dir() and not (here / run).is_dir()
 
 
-def _rewritten(
+def _replace_folder(
     connection: sqlite3.Connection, old: Path, new: Path, table: str, column: str
 ) -> int:
-    """Replace a folder at the start of the addresses in a column; gives how many changed."""
+    """Replace a folder at the start of a column's addresses; return the number of changes."""
     changed = 0
     for before, now in ((old.as_uri(), new.as_uri()), (str(old), str(new))):
         found = connection.execute(

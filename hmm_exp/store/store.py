@@ -1,20 +1,23 @@
-"""The MLflow store: which one, made once, and a client for it.
+"""Open the MLflow store, create it on first use, and give clients for it.
 
-Default: `mlflow.db` (SQLite) and `mlruns/` in the folder where the program runs, so that a bare
-`mlflow ui` or `mlflow.pyfunc.load_model` in the same folder finds everything.
+Default: `mlflow.db` (SQLite) and `mlruns/` in the current folder, so that a bare `mlflow ui` or
+`mlflow.pyfunc.load_model` in the same folder finds everything.
 """
 
 import logging
 import os
+import signal
 import sqlite3
 import subprocess
+import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from types import FrameType
+from typing import Any, TypeVar
 
 import mlflow
 from filelock import FileLock
@@ -25,20 +28,19 @@ from requests.exceptions import RequestException
 from hmm_exp.config import TrackingConfig
 from hmm_exp.errors import TrackingError, described, one_line, refusal
 from hmm_exp.store.address import ARTIFACTS, is_served, resolve_uri, sqlite_path, sqlite_uri
-from hmm_exp.store.folders import held_back
 from hmm_exp.store.health import NoAnswerError, check_answer, check_writable, reason
 from hmm_exp.store.relocation import check_name, check_place
 
-_PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"}  # what a busy or restarting store says
+_PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"}  # of a busy or restarting store
 _LONGEST_PAUSE = 10.0  # seconds between two tries
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
-_lost = False  # patience ran out in this process, and the store has not answered since
+_lost = False  # patience has run out in this process and the store is still silent
 
 
 @dataclass(frozen=True)
 class Store:
-    """An open tracking store with the experiment that holds the runs."""
+    """An open tracking store and the experiment for the runs."""
 
     uri: str
     experiment_id: str
@@ -47,36 +49,36 @@ class Store:
 
 
 def open_store(tracking: TrackingConfig) -> Store:
-    """Open the store and its experiment, making both on first use.
+    """Open the store and its experiment; create both on first use.
 
-    Safe when many processes start at once: the making happens under a file lock.
+    Many processes may start at once: creation happens under a file lock.
 
     Raises
     ------
     TrackingError
-        When the store does not answer, is broken, or its folder cannot be written.
+        The store does not answer, is broken, or its folder cannot be written.
     """
     uri = resolve_uri(tracking.uri)
     check_store(tracking)
     _point_mlflow_at(uri)
-    if is_served(uri):  # `patiently` says how long to try
+    if is_served(uri):  # `patiently` retries instead
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two for each run
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # one line a try
     try:
-        client, experiment_id = _made(uri, tracking.experiment)
+        client, experiment_id = _open_experiment(uri, tracking.experiment)
     except (MlflowException, sqlite3.Error, OSError) as error:
         raise TrackingError(f"tracking store {uri}: {described(error)}") from None
     return Store(uri, experiment_id, tracking.experiment, client)
 
 
 def check_store(tracking: TrackingConfig) -> None:
-    """Ask the store once, with little patience; MLflow itself would retry for minutes.
+    """Check the store once with a short timeout; MLflow would retry for minutes.
 
     Raises
     ------
     TrackingError
-        When the store does not answer, cannot be used, was moved, or its folder cannot be written.
+        The store does not answer, is unusable, was moved, or its folder cannot be written.
     """
     uri = resolve_uri(tracking.uri)
     path = sqlite_path(uri)
@@ -90,40 +92,40 @@ def check_store(tracking: TrackingConfig) -> None:
 
 
 def store_of(tracking: TrackingConfig) -> Store:
-    """Open the store once per process: for the cells of a sweep, whose main process made it."""
+    """Open the store once per process, for the cells of a sweep."""
     return _opened(resolve_uri(tracking.uri), tracking.experiment)
 
 
 def artifact_root(store: Store) -> Path:
-    """Folder beside the database, or in this folder when a server keeps the runs."""
+    """Artifact folder next to the database, or in the current folder for a server."""
     database = sqlite_path(store.uri)
     return (Path.cwd() if database is None else database.parent) / ARTIFACTS
 
 
 def patiently(action: Callable[[], Result], patience: float) -> Result:
-    """Do something with the store, again and again while it does not answer.
+    """Call `action`, and retry while the store does not answer.
 
-    Once patience has run out, every call of this process tries once, until the store answers: a
-    sweep that lost its store for good waits for it once, not in each of its cells.
+    After patience has run out once, each call of this process tries only once until the store
+    answers: a sweep that loses its store waits once, not in every cell.
 
     Raises
     ------
     TrackingError
-        When it has not answered for `patience` seconds.
+        The store did not answer for `patience` seconds.
     """
     global _lost
     deadline, first = time.monotonic() + (0 if _lost else patience), 0.25
     pause = first
     while True:
         try:
-            with held_back():
+            with _deferred_signals():
                 result = action()
             _lost = False
             return result
         except (MlflowException, RequestException, NoAnswerError) as error:
             if isinstance(error, MlflowException) and error.error_code not in _PASSING:
                 raise
-            is_full = refusal(error) is not None  # waiting makes no room
+            is_full = refusal(error) is not None  # waiting does not help
             if is_full or time.monotonic() + pause > deadline:
                 _lost = _lost or not is_full
                 raise TrackingError(_no_answer(error)) from None
@@ -134,7 +136,7 @@ def patiently(action: Callable[[], Result], patience: float) -> Result:
 
 
 def analyse(store: Store) -> None:
-    """Let SQLite look at how its tables are filled: sorting many runs is far faster after that."""
+    """Update SQLite's table statistics, which makes sorting many runs far faster."""
     database = sqlite_path(store.uri)
     if database is not None:
         with closing(sqlite3.connect(database)) as connection:
@@ -144,7 +146,7 @@ def analyse(store: Store) -> None:
 
 @cache
 def git_sha() -> str | None:
-    """Commit of the checkout that the package runs from, if it is one; asked for once."""
+    """Commit of the checkout that contains this package, None outside a checkout."""
     command = ["git", "rev-parse", "HEAD"]
     folder = Path(__file__).resolve().parents[2]
     try:
@@ -157,25 +159,25 @@ def git_sha() -> str | None:
 def connect(
     uri: str | None = None, setting: str = "--tracking-uri", *, artifacts: bool = True
 ) -> MlflowClient:
-    """Client of an existing store, for what only reads or promotes; it makes none.
+    """Give a client of an existing store, for reading and promoting.
 
     Parameters
     ----------
     setting
-        How the user names another store.
+        Option with which the user names another store.
     artifacts
-        Whether artifacts are needed, so that a store that was moved is refused.
+        Whether artifacts are needed; then a moved store is refused.
 
     Raises
     ------
     TrackingError
-        When there is no store, or `check_store` refuses it.
+        The store does not exist, or `check_store` refuses it.
     """
     resolved = resolve_uri(uri, setting)
     path = sqlite_path(resolved)
     if path is not None and not path.is_file():
         raise TrackingError(
-            f"no tracking store at {resolved}: run where the sweep ran, or say {setting}"
+            f"no tracking store at {resolved}: run in the folder of the sweep, or use {setting}"
         )
     if artifacts or path is None:
         check_store(TrackingConfig(uri=resolved))
@@ -186,14 +188,39 @@ def connect(
 
 
 def _point_mlflow_at(uri: str) -> None:
-    """Let MLflow use a store, without telling of every table it makes or error that it raises."""
+    """Make MLflow use a store, without its log of created tables and raised errors."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     mlflow.set_tracking_uri(uri)
 
 
+@contextmanager
+def _deferred_signals() -> Iterator[None]:
+    """Defer the first SIGINT or SIGTERM to the end of the block; a second one acts at once."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    known = {number: handler for number, handler in handlers.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
+        known = {}  # only the main thread handles signals
+    waiting: list[Callable[[], Any]] = []
+
+    def defer(number: int, frame: FrameType | None) -> None:
+        waiting.append(lambda: known[signal.Signals(number)](number, frame))
+        if len(waiting) > 1:
+            waiting.pop()()
+
+    for number in known:
+        signal.signal(number, defer)
+    try:
+        yield
+    finally:
+        for number, handler in known.items():
+            signal.signal(number, handler)
+        if waiting:
+            waiting.pop()()
+
+
 def _no_answer(error: Exception) -> str:
-    """Which store does not answer, and why: of nested errors what the system said, if it did."""
+    """Name the silent store and the reason, of nested errors that of the system."""
     if isinstance(error, NoAnswerError):
         return str(error)
     why = refusal(error) or reason(error)
@@ -205,8 +232,8 @@ def _opened(uri: str, experiment: str) -> Store:
     return open_store(TrackingConfig(uri=uri, experiment=experiment))
 
 
-def _made(uri: str, name: str) -> tuple[MlflowClient, str]:
-    """Client and experiment; a database is made under a lock, already the client makes tables."""
+def _open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
+    """Client and experiment; under a lock, since creating a client creates tables."""
     database = sqlite_path(uri)
     if database is None:
         client = _client(uri)
@@ -219,25 +246,25 @@ def _made(uri: str, name: str) -> tuple[MlflowClient, str]:
         location = (database.parent / ARTIFACTS).as_uri()
         experiment_id = _get_or_create(client, name, artifact_location=location)
         with sqlite3.connect(database) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")  # writers do not wait for readers
+            connection.execute("PRAGMA journal_mode=WAL")  # readers do not block writers
         connection.close()
     return client, experiment_id
 
 
 def _make_tables(database: Path) -> None:
-    """Let MLflow make its tables in a file beside, renamed when it holds all of them.
+    """Create MLflow's tables in a temporary file and rename it when it is complete.
 
-    MLflow makes them one by one, and starts no more on a database in which some are missing.
+    MLflow creates them one by one and refuses a database in which some are missing.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from sqlalchemy.exc import SQLAlchemyError
 
     part = database.with_name(f"{database.name}.part")
-    for name in (database, part):  # SQLite would play what is left of a lost file into the new one
+    for name in (database, part):  # SQLite would apply leftover journals to the new file
         _remove_database(name)
     try:
         store = SqlAlchemyStore(sqlite_uri(part), (database.parent / ARTIFACTS).as_uri())
-        store.engine.dispose()  # with its last connection SQLite has written all into the file
+        store.engine.dispose()  # closing the last connection writes everything to the file
         part.replace(database)
     except BaseException as error:
         _remove_database(part)
@@ -252,7 +279,7 @@ def _remove_database(database: Path) -> None:
 
 
 def _client(uri: str) -> MlflowClient:
-    """Client of a store. Raises TrackingError for a database with which MLflow cannot work."""
+    """Client of a store. Raises TrackingError if MLflow cannot use the database."""
     if is_served(uri):
         return MlflowClient(uri)
     from sqlalchemy.exc import SQLAlchemyError
@@ -260,7 +287,7 @@ def _client(uri: str) -> MlflowClient:
     try:
         return MlflowClient(uri)
     except (MlflowException, SQLAlchemyError) as error:
-        why = refusal(error) or f"{one_line(error)}; a broken one can be moved away"
+        why = refusal(error) or f"{one_line(error)}; if it is broken, move it away"
         place = sqlite_path(uri) or uri
         raise TrackingError(f"tracking database {place} cannot be used: {why}") from None
 
@@ -270,7 +297,7 @@ def _get_or_create(client: MlflowClient, name: str, artifact_location: str | Non
     if experiment is None:
         try:
             return client.create_experiment(name, artifact_location=artifact_location)
-        except MlflowException:  # another process was faster on a shared server
+        except MlflowException:  # another process has just created it
             experiment = client.get_experiment_by_name(name)
     if experiment is None or experiment.lifecycle_stage != "active":
         raise TrackingError(

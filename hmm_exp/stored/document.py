@@ -1,4 +1,4 @@
-"""A JSON file of this package: written whole with a digest of its content, checked when read.
+"""JSON files of this package: written whole with a digest, checked on reading.
 
 >>> write_document("detector.json", {"format": 2, "name": "btc"})
 >>> read_document("detector.json", DETECTOR, lambda content: content["name"])
@@ -37,7 +37,7 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True)
 class Kind:
-    """What a document is, in messages.
+    """Names of a kind of document for messages.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ def read_document(path: str | Path, kind: Kind, parse: Callable[[dict[str, Any]]
 
 @contextmanager
 def _damage_named(path: str | Path, kind: Kind) -> Iterator[None]:
-    """Name the file and the remedy in what is wrong with its content."""
+    """Add the file and the remedy to an error about its content."""
     try:
         yield
     except RecursionError:
@@ -124,7 +124,7 @@ def digest_of(content: dict[str, Any]) -> str:
 
 
 def other_format(path: Path, raw: bytes) -> str | None:
-    """What a file is that is no JSON object, in words; None where it may be one."""
+    """Kind of a file that is not a JSON object, in words; None where it may be one."""
     if raw.lstrip().startswith(b"{"):
         return None
     if raw.startswith(b"\xef\xbb\xbf"):
@@ -255,7 +255,7 @@ def detector_file(path: Path) -> Path:
 
 
 def where_instead(path: Path) -> str:
-    """Advice for somebody who gave a file or folder without a detector: where the right one is."""
+    """Advice where the detector is, for a file or folder without one."""
     folder = path if path.is_dir() else path.parent
     for model in ("", "model", "artifacts"):  # of an MLflow model, of a run, of a logged model
         for place in _PLACES:

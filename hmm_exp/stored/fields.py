@@ -1,4 +1,4 @@
-"""Values of a stored object, each read under its rule; a fault names the field and the rule.
+"""Read the values of a stored object by rules; an error names the field and the rule.
 
 >>> fields = Fields({"min_history": 0}, "model")
 >>> fields.whole("min_history", least=1)

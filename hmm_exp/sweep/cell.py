@@ -1,7 +1,7 @@
 """One composed config, run and recorded: alone, or as a cell of a sweep.
 
-A cell of a sweep is read and fitted by a process of its own (`isolation`) that leaves a bundle on
-disk; this process opens the run, watches, and records. Whatever happens to the cell happens there.
+A process of its own (`child`) reads and fits a cell of a sweep and leaves a bundle on disk. This
+process opens the run, supervises and records, so that a crash of the fit costs one cell.
 """
 
 import logging
@@ -109,7 +109,7 @@ def _fitted_alone(prepared: "Prepared", folder: Path, record: RunRecord) -> "Run
 
 @contextmanager
 def _logged(log_file: Path) -> Iterator[None]:
-    """Keep in a file what the package says and, for the file alone, the stages of the work."""
+    """Write the log messages of the package and the stages of the work into a file."""
     handler = logging.FileHandler(log_file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger("hmm_exp"), _stages]
@@ -125,7 +125,7 @@ def _logged(log_file: Path) -> Iterator[None]:
 
 @contextmanager
 def _nothing_left_behind() -> Iterator[None]:
-    """On bad input, take away the folder that Hydra made for the run."""
+    """Remove the folder that Hydra made for the run when the input is bad."""
     try:
         yield
     except HmmExpError:
@@ -135,7 +135,7 @@ def _nothing_left_behind() -> Iterator[None]:
 
 @cache
 def _end_with(main: str | None) -> None:
-    """End this process, a launcher's, soon after the main process: resuming repeats its cell."""
+    """End this launcher process soon after the main process: a resumed sweep repeats its cell."""
 
     def watch() -> None:
         while not owner.is_dead(main):
@@ -147,7 +147,7 @@ def _end_with(main: str | None) -> None:
 
 @dataclass
 class _SweepCell:
-    """A cell of a sweep, seen from the process that watches over it."""
+    """One cell of a sweep in the process that supervises it."""
 
     settings: Config
     number: int
@@ -184,19 +184,19 @@ class _SweepCell:
 
     @property
     def head(self) -> str:
-        """Place in the sweep and name."""
+        """Number in the sweep, and name."""
         place = f"[{self.number}/{self.settings.sweep.n_cells}]"
         return f"{place} {one_line(cell_name(self.settings), 120)}"
 
     @property
     def log_file(self) -> Path:
-        """Where all that the cell says is kept."""
+        """Log file of the cell."""
         attempt = self.settings.sweep.attempt
         return self.folder / "logs" / f"{self.number}.{attempt}.log"
 
     @property
     def folder(self) -> Path:
-        """Folder of the sweep; on a machine that does not share it, one of its own."""
+        """Folder of the sweep, or a temporary one on a machine that does not share it."""
         folder = Path(self.settings.sweep.folder or tempfile.gettempdir())
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,7 @@ class _SweepCell:
         )
 
     def _is_superseded(self, store: Store) -> bool:
-        """Whether the sweep was started again since this cell was sent out."""
+        """Whether a later start of the sweep has replaced this one."""
         parent_run = str(self.settings.sweep.parent_run)
         parent = patiently(lambda: store.client.get_run(parent_run), self._patience)
         newest = parent.data.tags.get(tags.ATTEMPT)
@@ -235,7 +235,7 @@ class _SweepCell:
         return found
 
     def _fitted(self, space: dict[str, str], line: progress.Line) -> Bundle:
-        """Bundle of this cell: left by an earlier start that could not record it, or made now."""
+        """Bundle of this cell: of an earlier start that could not record it, or a new one."""
         place = self.folder / "pending" / space[tags.FINGERPRINT]
         if not place.is_dir():
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ class _SweepCell:
         return Bundle.read(place)
 
     def _record(self, record: RunRecord, bundle: Bundle) -> None:
-        """Record a bundle; when the store is gone for longer than patience it stays on disk."""
+        """Record a bundle; it stays on disk when the store does not answer within the patience."""
         try:
             record.finish(bundle)
         except TrackingError as error:

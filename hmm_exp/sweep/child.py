@@ -1,12 +1,12 @@
-"""Cells in a process of their own: what raises, hangs, exits or is killed costs one cell.
+"""A child process for cells: an error, a hang, an exit or a kill costs one cell.
 
     outcome = worker().ask("prepare", settings, log_file, within=60.0)
 
-Each process that runs cells (the main one, a joblib or Ray worker, a cluster job) has one child,
-started ahead of need and kept from cell to cell, so that imports and compiled code are loaded once.
-It is replaced when it dies, hangs or runs out of memory. A fresh interpreter,
-not a fork: a fork inherits locks of threads, open databases and the pipes by which joblib sees that
-a worker died. The child never opens the store; half of a cell's work is never seen there.
+Each process that runs cells (the main one, a joblib or Ray worker, a cluster job) starts one child
+early and keeps it from cell to cell, so that imports and compiled code are loaded once. A child
+that dies, hangs or runs out of memory is replaced. It is a fresh interpreter: a fork would inherit
+locks of threads, open databases and the pipes by which joblib sees that a worker died. The child
+never opens the store, which therefore holds no half-finished cell.
 """
 
 import logging
@@ -30,11 +30,11 @@ _START_WITHIN = 300.0  # seconds for imports on a slow disk
 
 
 class CellError(HmmExpError):
-    """A cell that failed in its own process; says why in one line."""
+    """A cell failed in its child process; the message is one line."""
 
 
 class Worker:
-    """The child process of this process, from the parent's side."""
+    """The parent's handle of its child process."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -62,7 +62,7 @@ class Worker:
         within: float | None = None,
         on_progress: Callable[[str], None] = lambda text: None,
     ) -> Any:
-        """Give a request to the child and wait for what it answers.
+        """Send a request to the child and wait for its answer.
 
         Parameters
         ----------
@@ -88,7 +88,7 @@ class Worker:
             raise
 
     def stop(self) -> None:
-        """Kill the process; its work in progress leaves nothing but a log and a `.part` folder."""
+        """Kill the process; its unfinished work leaves only a log and a `.part` folder."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
@@ -134,7 +134,7 @@ class Worker:
 
 
 class _Deadline:
-    """What is left of the seconds that a request may take; it stands while the child compiles."""
+    """Time left for a request; the clock stops while the child compiles."""
 
     def __init__(self, within: float | None) -> None:
         self.within = math.inf if within is None else within
@@ -142,25 +142,25 @@ class _Deadline:
         self._stopped_at: float | None = None
 
     def left(self) -> float:
-        """Seconds until its time is over."""
+        """Seconds left."""
         return self._end - (self._stopped_at or time.monotonic())
 
     def stand(self, still: bool) -> None:
-        """Stand still from now on, or go on."""
+        """Stop the clock, or let it go on."""
         if self._stopped_at is not None:
             self._end += time.monotonic() - self._stopped_at
         self._stopped_at = time.monotonic() if still else None
 
 
 class _CellFailedError(Exception):
-    """The cell failed and the child is as good as before."""
+    """The cell failed and the child can go on."""
 
 
 _current: Worker | None = None
 
 
 def worker() -> Worker:
-    """Child of this process: the one that is there, or a new one."""
+    """The child of this process, started if there is none."""
     global _current
     if _current is None or _current.gone:
         _current = Worker()
@@ -168,7 +168,7 @@ def worker() -> Worker:
 
 
 def dismiss() -> None:
-    """Let the child of this process go, if there is one."""
+    """Stop the child of this process, if there is one."""
     global _current
     if _current is not None:
         _current.stop()
@@ -176,7 +176,7 @@ def dismiss() -> None:
 
 
 def _listen(stream: BinaryIO, answers: queue.Queue) -> None:
-    """Pass on what the child says, and that it says no more."""
+    """Queue the child's messages, and the end of them."""
     with suppress(EOFError, OSError, ValueError, pickle.UnpicklingError):
         while True:
             answers.put(pickle.load(stream))

@@ -116,7 +116,7 @@ class FinishedSweep:
         link = ui.ui_link(self.store, sweep_id=self.sweep_id)
         print(f"compare: {ui.ui_command(self.store)}{link}")
         if not complete:
-            print(f"try the cells that are missing again: sweep_id={self.sweep_id}")
+            print(f"repeat the command with sweep_id={self.sweep_id} to try unfinished cells again")
         if winner := self._winner(choice):
             print(winner.data.tags.get(tags.REGIME_NOW, ""))
 

@@ -1,4 +1,4 @@
-"""The garbage collector, told to look seldom: hundreds of thousands of objects stay anyway."""
+"""Run the garbage collector less often: hundreds of thousands of objects stay anyway."""
 
 import gc
 
@@ -6,7 +6,7 @@ _NEW_OBJECTS = 20_000  # between two looks at the youngest; 700 is Python's own
 
 
 def collect_seldom() -> None:
-    """Leave out what is loaded by now, and look at new objects less often.
+    """Exempt all objects loaded so far, and collect new ones less often.
 
     A run makes a million short-lived objects, nearly all freed without the collector's help; with
     Python's own threshold a tenth of a sweep's time goes into looking at them.

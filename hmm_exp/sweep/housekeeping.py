@@ -1,4 +1,4 @@
-"""Sweeps of a store at a glance, and the removal of runs that nobody needs."""
+"""List the sweeps of a store and remove runs that nobody needs."""
 
 import shutil
 from collections import Counter
@@ -33,7 +33,7 @@ _SERVED = "mlflow-artifacts:"
 
 
 def sweeps_table(client: MlflowClient) -> str:
-    """Give all sweeps, newest first, with the number of their cells by status."""
+    """Table of all sweeps, newest first, with the number of cells by status."""
     counts: dict[str, Counter] = {}
     for run in _runs(client, "cell"):
         counts.setdefault(run.data.tags.get(tags.SWEEP_ID, ""), Counter())[status_of(run)] += 1
@@ -42,7 +42,7 @@ def sweeps_table(client: MlflowClient) -> str:
 
 
 def sweep_text(client: MlflowClient, sweep_id: str) -> str:
-    """Give one sweep: its leaderboard, and the reason of every cell that did not finish."""
+    """Leaderboard of one sweep, and the reason of every unfinished cell, as text."""
     sweep_id = latest_sweep_id(client) if sweep_id == "latest" else sweep_id
     parent, cells = sweep_parent(client, sweep_id), sweep_cells(client, sweep_id)
     lines = [f"sweep {sweep_id}: {status_of(parent)}, {parent.data.tags.get(tags.N_CELLS)} cells"]
@@ -92,7 +92,7 @@ def remove(client: MlflowClient, runs: list[Run]) -> None:
 
 
 def leftover_caches(client: MlflowClient, sweep_id: str | None = None) -> list[Path]:
-    """Caches of sweeps that were killed; one that ends takes its own away."""
+    """Caches of killed sweeps; a sweep that ends removes its own."""
     ended = [parent for parent in _runs(client, "sweep") if status_of(parent) != "RUNNING"]
     places = []
     for parent in ended:
@@ -132,7 +132,7 @@ def relocate_store(client: MlflowClient) -> list[str]:
 
 
 def in_words(run: Run) -> str:
-    """Give a run in one line: status, cell, id, reason."""
+    """One line about a run: status, cell, id, reason."""
     reason = run.data.tags.get(tags.STATUS_REASON) or lacks(run)
     name = f"{run.data.tags.get(tags.SWEEP_ID, '')} {called(run)}".strip()
     return f"{status_of(run)}: {name} (run {run.info.run_id}){f': {reason}' if reason else ''}"
@@ -153,7 +153,7 @@ def _row(parent: Run, counts: dict[str, Counter]) -> dict[str, object]:
 
 
 def _twins(run: Run) -> tuple[str, str]:
-    """What runs of the same work share."""
+    """Key that runs of the same work share."""
     known = run.data.tags
     return known.get(tags.SWEEP_ID, ""), known.get(tags.FINGERPRINT, run.info.run_id)
 

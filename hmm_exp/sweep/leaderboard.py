@@ -1,9 +1,9 @@
-"""Reading a sweep back from the store: its table, and which cell won and why.
+"""The leaderboard of a sweep and the choice of its winner.
 
-Inside one observation space an information criterion ranks; a walk forward, whose validation bars
-are out of sample for every fit, is ranked by its yardstick on them instead. Between the spaces'
-winners a common yardstick on validation decides, on the bars that every one of them scores; a cell
-without a score is passed over, with the reason. Test is never read here.
+Inside one observation space an information criterion ranks the cells. A walk forward, whose
+validation bars are out of sample for every fit, is ranked by its return forecast on them instead.
+Between the winners of the spaces the return forecast decides, on the validation bars that all of
+them score. A cell without a score is skipped, with the reason. Nothing here reads test.
 """
 
 import math
@@ -28,7 +28,7 @@ _BASELINES = {"return_gain_val": "static", "ewma_gain_val": "ewma"}  # of `selec
 
 @dataclass(frozen=True)
 class Choice:
-    """The winning run of a sweep, or None, and the reasons in words."""
+    """The winning run of a sweep, or None, and the reasons as sentences."""
 
     run_id: str | None
     reasons: list[str]
@@ -129,55 +129,59 @@ def _best_inside(runs: list[Run]) -> _Winner:
     """The winner of one space, whose runs all walk or all do not."""
     if len(runs) == 1:
         name, space = (runs[0].data.tags[tag] for tag in (tags.CELL, tags.OBSERVATION_SPACE))
-        return _Winner(runs[0], f"{name}: the only cell to choose from in {space}")
+        return _Winner(runs[0], f"{name} is the only eligible cell of space {space}")
     return _best_walk(runs) if _walks(runs[0]) else _best_fit(runs)
 
 
 def _best_walk(runs: list[Run]) -> _Winner:
-    """Highest out-of-sample yardstick on validation; likelihood where no walk has a score."""
+    """The walk with the highest score on validation; by likelihood where none has a score."""
     scored = _scored(runs)
-    yardstick = _across(runs[0]) if scored else "log_lik_val_per_bar"
-    worth = {run.info.run_id: run.data.metrics.get(yardstick, -math.inf) for run in scored or runs}
+    metric = _across(runs[0]) if scored else "log_lik_val_per_bar"
+    worth = {run.info.run_id: run.data.metrics.get(metric, -math.inf) for run in scored or runs}
     best = max(scored or runs, key=lambda run: worth[run.info.run_id])
     value, *others = sorted(worth.values(), reverse=True)
     margin = f", {value - others[0]:.4f} above the next" if others else ""
     name, space = (best.data.tags[tag] for tag in (tags.CELL, tags.OBSERVATION_SPACE))
     return _Winner(
         best,
-        f"{name}: highest out-of-sample {yardstick} of {len(worth)} walk{'s' * bool(others)} in "
-        f"{space} ({value:+.4f} nats per bar{margin})",
+        f"{name} has the highest out-of-sample {metric} of {len(worth)} walk{'s' * bool(others)} "
+        f"in space {space}: {value:+.4f} nats per bar{margin}",
     )
 
 
 def _best_fit(runs: list[Run]) -> _Winner:
-    """The one that the rule of the sweep takes, by criteria on train and validation likelihood."""
+    """The fit that the sweep's rule takes, by criteria on train and validation likelihood."""
     selection = _selection(runs[0])
     best = runs[by_rule([_option(run) for run in runs], selection, _null(runs[0], selection))]
     space, name = (best.data.tags[tag] for tag in (tags.OBSERVATION_SPACE, tags.CELL))
     why = _why(best, runs, selection)
-    return _Winner(best, f"{name}: {why} in {space}{_edge(best, runs)}")
+    return _Winner(best, f"{name} is the best cell of space {space}: {why}{_edge(best, runs)}")
 
 
 def _why(best: Run, runs: list[Run], selection: SelectionConfig) -> str:
     criterion = selection.within
     by_criterion = sorted(runs, key=lambda run: run.data.metrics[criterion])
-    value = best.data.metrics[criterion]
+    value, name = best.data.metrics[criterion], criterion.upper()
     if selection.rule == "one_se":
-        return f"fewest parameters within one error of the lowest CV of {len(runs)}"
+        return f"fewest parameters within one error of the lowest CV of {len(runs)} cells"
     if selection.rule == "elbow":
-        return f"the elbow of {criterion.upper()} over {len(runs)} ({value:.1f})"
+        return f"the elbow of {name} over {len(runs)} cells, {value:.1f}"
     if best is not by_criterion[0]:
-        near = f"{criterion.upper()} within {selection.near_tie:g} of the lowest of {len(runs)}"
-        return f"{near}, higher validation log-likelihood,"
+        near = (
+            f"{criterion.upper()} within {selection.near_tie:g} of the lowest of {len(runs)} cells"
+        )
+        return f"{near}, and a higher validation log-likelihood"
     margin = by_criterion[1].data.metrics[criterion] - value
-    return f"lowest {criterion.upper()} of {len(runs)} ({value:.1f}, {margin:.1f} below the next)"
+    return (
+        f"lowest {criterion.upper()} of {len(runs)} cells, {value:.1f}, {margin:.1f} below the next"
+    )
 
 
 def _edge(best: Run, runs: list[Run]) -> str:
-    """Say when the best number of states is the largest tried: more might have been better."""
+    """Note that the best number of states is the largest tried: more may be better."""
     tried = {run.data.metrics["n_states"] for run in runs}
     at_edge = len(tried) > 1 and best.data.metrics["n_states"] == max(tried)
-    return "; the largest number of states tried" if at_edge else ""
+    return "; no cell tried more states" if at_edge else ""
 
 
 def _selection(run: Run) -> SelectionConfig:
@@ -200,13 +204,13 @@ def _option(run: Run) -> Option:
 
 
 def _null(run: Run, selection: SelectionConfig) -> float | None:
-    """Criterion of the one-state model that was computed beside the run."""
+    """Criterion of the run's one-state model."""
     alone = (row for row in tried(run) if row["n_states"] == 1)
     return next((row.get(selection.within) for row in alone), None)
 
 
 def _best_across(client: MlflowClient, spaces: list[list[Run]]) -> Choice:
-    """Higher mean yardstick on the validation bars that the best scored cell of each space scores.
+    """Best mean score on the validation bars that the best scored cells of all spaces score.
 
     A space without a scored cell takes no part.
     """
@@ -214,22 +218,22 @@ def _best_across(client: MlflowClient, spaces: list[list[Run]]) -> Choice:
     winners = [winner for winner, _ in found if winner is not None]
     inside = [winner.reason for winner in winners] + [why for _, why in found if why]
     if len({runs[0].data.tags[tags.DATA_DIGEST] for runs in spaces}) > 1:
-        return Choice(None, [*inside, "the spaces hold different data: no choice between them"])
+        return Choice(None, [*inside, "no winner: the spaces hold different data"])
     if not winners:
-        return Choice(None, [*inside, f"no choice between {len(spaces)} spaces without a score"])
+        return Choice(None, [*inside, f"no winner: none of {len(spaces)} spaces has a scored cell"])
     if len(winners) == 1:
-        verdict = f"{winners[0].name} wins: the only one of {len(spaces)} spaces with a score"
+        verdict = f"{winners[0].name} wins: only its space of {len(spaces)} has a scored cell"
         return Choice(winners[0].run.info.run_id, [*inside, verdict])
-    yardstick = _across(winners[0].run)
+    metric = _across(winners[0].run)
     scores = [_validation_scores(client, winner.run.info.run_id) for winner in winners]
-    common = common_scores(scores, yardstick)
+    common = common_scores(scores, metric)
     if common.empty:
-        return Choice(None, [*inside, "no validation bar is scored by every space"])
+        return Choice(None, [*inside, "no winner: no validation bar is scored in every space"])
     means = common.mean().to_numpy()
     best = int(np.argmax(means))
     ranked = np.sort(means)[::-1]
     verdict = (
-        f"{winners[best].name} wins across {len(winners)} spaces: {yardstick} "
+        f"{winners[best].name} wins across {len(winners)} spaces: {metric} "
         f"{means[best]:+.4f} nats per bar, {ranked[0] - ranked[1]:.4f} above the next, "
         f"on {len(common)} common validation bars"
     )
@@ -237,13 +241,13 @@ def _best_across(client: MlflowClient, spaces: list[list[Run]]) -> Choice:
 
 
 def _best_scored(runs: list[Run]) -> tuple[_Winner | None, str | None]:
-    """The best cell of a space that has a score, and why a better one is passed over."""
+    """The best scored cell of a space, and why a better cell without a score is skipped."""
     best, scored = _best_inside(runs), _scored(runs)
     if best.run in scored:
         return best, None
     across = _across(best.run)
     why = why_no_gain(unscored_of(best.run), _BASELINES.get(across, "model"))
-    passed = f"{best.name} is passed over between spaces: {why or 'no validation bar is scored'}"
+    passed = f"{best.name} cannot compete between spaces: {why or 'no validation bar is scored'}"
     return (_best_inside(scored) if scored else None), passed
 
 
@@ -254,22 +258,22 @@ def _validation_scores(client: MlflowClient, run_id: str) -> pd.DataFrame:
     return scores[scores["split"] == "val"]
 
 
-def _yardstick(scores: pd.DataFrame, name: str) -> pd.Series:
+def _score_column(scores: pd.DataFrame, name: str) -> pd.Series:
     baseline = {"return_gain_val": "static_score", "ewma_gain_val": "ewma_score"}.get(name)
     return scores["model_score"] - (scores[baseline] if baseline else 0.0)
 
 
-def common_scores(scores: Sequence[pd.DataFrame], yardstick: str) -> pd.DataFrame:
-    """A yardstick of several models on the bars that all of them score, a column each.
+def common_scores(scores: Sequence[pd.DataFrame], metric: str) -> pd.DataFrame:
+    """Scores of several models on the bars that all of them score, one column each.
 
     Parameters
     ----------
     scores
         Of each: index `available_at`; `model_score, static_score, ewma_score`, nats.
-    yardstick
+    metric
         One of `selection.across`.
     """
-    return pd.concat([_yardstick(score, yardstick) for score in scores], axis=1).dropna()
+    return pd.concat([_score_column(score, metric) for score in scores], axis=1).dropna()
 
 
 def criteria_by_states(cells: list[Run]) -> pd.DataFrame:

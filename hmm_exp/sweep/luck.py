@@ -1,7 +1,7 @@
-"""How much of a sweep's best gain is choice: its interval, how many were tried, a reality check.
+"""How much of a sweep's best gain is luck: an interval, the number of cells tried, a reality check.
 
-Read on validation, where the choice was made. All finished cells with scores take part in the
-check, the ugly and the ineligible too: they were tried.
+All of it is measured on validation, where the choice was made. Every finished cell with scores
+takes part in the check, ineligible ones too: they were tried.
 
     luck = weigh_choice(client, cells, winner_run_id)
     print(*luck.lines, sep="\\n")
@@ -30,7 +30,7 @@ _TOO_FEW = f"fewer than {MIN_BARS} validation bars are scored by every cell"
 
 @dataclass(frozen=True)
 class Luck:
-    """What a sceptic asks of a sweep's winner.
+    """Figures that tell luck from skill in a sweep's winner.
 
     Attributes
     ----------
@@ -58,10 +58,10 @@ class Luck:
 
     @property
     def lines(self) -> list[str]:
-        """What goes under a leaderboard."""
+        """Lines under the leaderboard."""
         models = f", {self.n_models} models" if self.n_models > self.n_tried else ""
-        tried = f"tried: {self.n_tried} cell{'s' if self.n_tried > 1 else ''}{models}"
-        lines = [tried if self.check else f"{tried}; no gain can be weighed: {self.unchecked}"]
+        tried = f"cells tried: {self.n_tried}{models}"
+        lines = [tried if self.check else f"{tried}; no reality check: {self.unchecked}"]
         if self.winner:
             gain = self.winner
             lines.append(
@@ -70,15 +70,15 @@ class Luck:
             )
         if self.check:
             lines.append(
-                f"reality check: the best of {self.check.n_cells} scored, {self.best}, would be as "
-                f"good by luck with p = {self.check.p_white:.3f} (White), "
+                f"reality check: the best of {self.check.n_cells} scored cells, {self.best}, is as "
+                f"good by luck with probability {self.check.p_white:.3f} (White), "
                 f"{self.check.p_spa:.3f} (Hansen)"
             )
         return lines
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What goes on the parent run."""
+        """Metrics of the parent run."""
         metrics: dict[str, float] = {"n_cells_tried": self.n_tried, "n_models_tried": self.n_models}
         if self.winner:
             metrics |= self.winner.metrics("winner_gain_val")
@@ -92,7 +92,7 @@ class Luck:
 
 
 def weigh_choice(client: MlflowClient, cells: list[Run], winner_id: str | None) -> Luck:
-    """Weigh the winner of a sweep, None for none, against the number of cells that were tried."""
+    """Measure the winner's gain in view of the number of cells tried."""
     finished = _finished(cells)
     baseline = _baseline(finished)
     gains = _validation_gains(client, finished, f"{baseline}_score")
@@ -182,7 +182,7 @@ def shortfalls(cells: list[Run]) -> list[str]:
 
 
 def missing_scores(cells: list[Run]) -> list[str]:
-    """Give every reason why finished cells lack scores, with the cells."""
+    """Reasons why finished cells lack scores, with the cells."""
     finished = [run for run in cells if run.info.status == "FINISHED"]
     by_reason: dict[str, list[str]] = defaultdict(list)
     for run in finished:

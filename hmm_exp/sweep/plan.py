@@ -1,4 +1,4 @@
-"""Before a sweep starts: every setting of every cell is checked, and the data is read once.
+"""Check every setting of every cell, and read the data once, before a sweep starts.
 
 Cells are a product of choices; checking each choice once, the others at their first value, finds
 a bad value at the cost of a sum. Settings are checked before anything heavy is imported.
@@ -57,7 +57,7 @@ class SweepPlan:
 
 
 def plan_sweep(config: DictConfig) -> SweepPlan:
-    """Check the settings of all cells, and give Hydra a grid in which no value stands twice.
+    """Check the settings of all cells and give Hydra a grid without repeated values.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def check_data(plan: SweepPlan) -> tuple[set[str], list[str]]:
 
 
 def said_of_cells(command: str) -> dict[str, set[str]]:
-    """What a command line says of its cells: the words of each setting that can change them.
+    """Words of a command line that decide its cells, by setting.
 
     Where the data is read from is left out: what is read has a digest.
     """
@@ -142,7 +142,7 @@ def refuse_sweep_words(config: DictConfig) -> None:
 
 
 def refuse_own_words(settings: Config) -> None:
-    """Raise ConfigError when the user sets what the program tells its cells."""
+    """Raise ConfigError when the user sets a setting that the program sets for its cells."""
     plain = asdict(SweepConfig())
     for name, value in vars(settings.sweep).items():
         if name not in _OF_USER and value != plain[name]:
@@ -163,7 +163,7 @@ def _as_given(config: DictConfig, kind: str) -> list[str]:
 
 
 def _write_out(config: DictConfig, choices: dict[str, list[str]]) -> None:
-    """Put the grid where Hydra takes it from."""
+    """Write the grid to where Hydra reads it."""
     with read_write(config), open_dict(config):
         config.hydra.sweeper.params = None
         config.hydra.overrides.task = [as_word(words) for words in choices.values()]
@@ -175,7 +175,7 @@ def _twice(word: str, other: str) -> str:
 
 
 def _meaning(word: str, settings: Config) -> str:
-    """What tells a value from the others of its setting: 2 and 02 are one number of states."""
+    """Identity of a value in its setting: 2 and 02 are one number of states."""
     name = word.partition("=")[0]
     return repr(attrgetter(name)(settings)) if is_setting(name) else word
 
@@ -242,7 +242,7 @@ def check_launcher(config: DictConfig, settings: Config) -> None:
 
 
 def set_up_launcher(config: DictConfig, settings: Config, n_cells: int) -> None:
-    """Tell the chosen launcher how many cells may run at a time, and where Ray may be heard."""
+    """Set how many cells the launcher runs at a time, and the address that Ray listens on."""
     if _is(config, "JoblibLauncher"):
         with read_write(config), open_dict(config):
             config.hydra.launcher.n_jobs = min(settings.compute.workers or cores(), n_cells)
@@ -253,7 +253,7 @@ def set_up_launcher(config: DictConfig, settings: Config, n_cells: int) -> None:
 
 
 def _keep_ray_here(config: DictConfig) -> None:
-    """Have Ray started on this machine, to be heard on loopback alone.
+    """Start Ray on this machine, listening on loopback alone.
 
     Without an address Ray would join what RAY_ADDRESS or /tmp/ray/ray_current_cluster name.
     """

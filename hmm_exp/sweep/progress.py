@@ -1,13 +1,13 @@
-"""Live progress on a terminal: one line per running cell, the whole below, results above.
+"""Live progress on a terminal: one line per running cell, the sweep below, results above.
 
-    live.start(folder, n_cells=8)                 # main process, when `wanted`
-    with live.Line(folder, 3, "v1 K=3") as tell:  # whichever process runs the cell
-        tell("fitting 3 states: start 4 of 10, iteration 57")
-    live.stop()
+    progress.start(folder, n_cells=8)                 # main process, when `wanted`
+    with progress.Line(folder, 3, "v1 K=3") as line:  # the process that runs the cell
+        line("fitting 3 states: start 4 of 10, iteration 57")
+    progress.stop()
 
-Cells run in several processes that share one terminal. Only the main one draws; the others leave
-what they have to say in files of a folder beside the sweep's logs. Where that folder does not
-exist nobody watches: lines are then nothing, and messages go to standard error as they are.
+Cells run in several processes that share one terminal. Only the main process draws; the others
+write their lines into files in the sweep's folder. Without that folder there is no live display:
+lines do nothing, and messages go to standard error.
 """
 
 import atexit
@@ -36,12 +36,12 @@ _joined: Path | None = None
 
 
 def wanted(quiet: bool) -> bool:
-    """Whether someone is there to watch: standard error is a terminal that can move its cursor."""
+    """Whether standard error is a terminal that can show live lines."""
     return not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def start(folder: Path, n_cells: int) -> None:
-    """Begin to draw what cells tell through `folder`; whatever an earlier start left is removed."""
+    """Start to draw the lines of cells in `folder`; leftovers of an earlier start are removed."""
     global _display
     with suppress(OSError):  # a full disk: nobody watches
         _display = Display(folder / "live", n_cells)
@@ -50,7 +50,7 @@ def start(folder: Path, n_cells: int) -> None:
 
 
 def stop() -> None:
-    """Show what is left to show and leave the terminal to others."""
+    """Show the last messages and release the terminal."""
     global _display, _joined
     if _display is not None:
         _display.close()
@@ -59,7 +59,7 @@ def stop() -> None:
 
 @contextmanager
 def busy(text: str, quiet: bool) -> Iterator[None]:
-    """Say what is being done before there is a sweep to draw."""
+    """Show one line of work before there is a sweep to draw."""
     watched = wanted(quiet)
     if watched:
         print(f"{text} ...", end="", file=sys.stderr, flush=True)
@@ -72,7 +72,7 @@ def busy(text: str, quiet: bool) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Row:
-    """What a cell does now: its place in the sweep, name, words, start (Unix seconds), process."""
+    """One running cell: number, name, stage, start (Unix seconds), process."""
 
     number: int
     name: str
@@ -82,7 +82,7 @@ class Row:
 
 
 class Line:
-    """The line of one cell, told by the process that runs it; a cell that ends has none."""
+    """The live line of one cell, written by the process that runs it."""
 
     def __init__(self, folder: Path, number: int, name: str) -> None:
         _join(folder)
@@ -93,11 +93,11 @@ class Line:
 
     @property
     def watched(self) -> bool:
-        """Whether anybody looks."""
+        """Whether there is a live display."""
         return _joined is not None
 
     def __call__(self, text: str) -> None:
-        """Say what is being done now."""
+        """Show the stage of the cell."""
         if _joined is not None:
             row = Row(self.number, self.name, text, self._since, self._owner)
             file = _file(_joined, _ROW)
@@ -123,7 +123,7 @@ class Line:
 
 
 class Console(logging.StreamHandler):
-    """Messages on standard error, above the live lines where there are some."""
+    """Log handler that writes to standard error, above the live lines if there are any."""
 
     def __init__(self, quiet: bool = False) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class Console(logging.StreamHandler):
             self.setLevel(logging.WARNING)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass a message to whoever draws, or write it."""
+        """Pass a message to the process that draws, or write it."""
         if not _say({"line": self.format(record)}):
             super().emit(record)
 
@@ -159,14 +159,14 @@ class Display(threading.Thread):
             self._draw(self._picture)
 
     def close(self) -> None:
-        """Show the last messages, take the live lines away, and remove the folder."""
+        """Show the last messages, erase the live lines, and remove the folder."""
         self._over.set()
         self.join()
         self._draw(lambda: [])
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _draw(self, picture: Callable[[], list[str]]) -> None:
-        """Write messages where the old picture was, and the new one below them, in one go."""
+        """Write messages over the old lines, and the new lines below, in one write."""
         said = self._news()
         lines = picture()
         back = f"\r\x1b[{self._height - 1}A" if self._height > 1 else "\r"
@@ -176,7 +176,7 @@ class Display(threading.Thread):
             print(f"{back}\x1b[J{text}", end="", file=sys.stderr, flush=True)
 
     def _news(self) -> list[str]:
-        """Messages since the last look; counts the cells that ended."""
+        """Messages since the last call; counts the cells that ended."""
         lines = []
         for file in sorted(self.folder.glob(f"*{_SAID}")):
             for news in self._unread(file):
@@ -230,7 +230,7 @@ class Display(threading.Thread):
         return words if left is None else f"{words}, about {duration(left)} left"
 
     def _left(self, rows: list[Row], now: float) -> float | None:
-        """Seconds until the end, when cells take as long as the median of those before."""
+        """Seconds until the end, if cells take as long as the median so far."""
         if not self.seconds:
             return None
         usual = median(self.seconds)
@@ -240,7 +240,7 @@ class Display(threading.Thread):
 
 
 def duration(seconds: float) -> str:
-    """Give a time span with two units at most."""
+    """A time span in at most two units."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -250,14 +250,14 @@ def duration(seconds: float) -> str:
 
 
 def _join(folder: Path) -> None:
-    """Tell through the folder of a sweep from here on, when somebody watches it."""
+    """Write messages into the folder of a sweep that has a live display."""
     global _joined
     place = folder / "live"
     _joined = place if place.is_dir() else None
 
 
 def _say(news: dict) -> bool:
-    """Leave a message for whoever draws; whether there is someone."""
+    """Leave a message for the process that draws; False when there is none."""
     if _joined is None:
         return False
     try:
@@ -274,7 +274,7 @@ def _file(folder: Path, ending: str) -> Path:
 
 
 class ProgressThread:
-    """Tells what is being done; a thread looks at the climbs under way, which does not slow them.
+    """Report the current stage and, from a thread, the progress of the EM runs.
 
     Parameters
     ----------
@@ -291,7 +291,7 @@ class ProgressThread:
         self._thread = threading.Thread(target=self._beat, name="hmm_exp.pulse", daemon=True)
 
     def __call__(self, stage: str) -> None:
-        """A new piece of work starts."""
+        """Start a new stage."""
         self._stage = stage
         self._tell(stage)
 

@@ -1,9 +1,9 @@
-"""What is no longer as it was when a sweep began, said before the sweep goes on.
+"""Differences since a sweep started, shown before it resumes.
 
     for line in changes(client, parent, digests):
         print(f"warning: {line}")
 
-Finished cells count whatever they were made of; the user must know when that is a mixture.
+Finished cells stay in the sweep whatever data and command made them; the user must know of a mix.
 """
 
 from hydra.errors import HydraException
@@ -18,7 +18,7 @@ from hmm_exp.tracking.runs import sweep_cells
 
 
 def changes(client: MlflowClient, parent: Run, digests: set[str]) -> list[str]:
-    """Warnings about a sweep to go on with: another command, other data.
+    """Warnings before a sweep resumes with another command or other data.
 
     Parameters
     ----------

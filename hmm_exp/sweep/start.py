@@ -72,7 +72,7 @@ def open_sweep(config: DictConfig, plan: SweepPlan) -> tuple[Config, list[str]]:
 
 
 def announce(settings: Config, warnings: list[str]) -> None:
-    """Print what begins and what is doubtful about it, and draw progress where somebody watches."""
+    """Print the warnings and the first line of a sweep, and start the live lines on a terminal."""
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr, flush=True)
     sweep_id, n_cells = settings.sweep_id, settings.sweep.n_cells or 0
@@ -96,7 +96,7 @@ def finished_cell(store: Store, sweep_id: str | None, fingerprint: str) -> bool:
 
 
 def close_orphans(store: Store, also: str | None = None) -> None:
-    """Close as KILLED what dead processes of this machine left RUNNING, of whatever sweep.
+    """Close as KILLED the runs that dead processes of this machine left RUNNING, in any sweep.
 
     `also` is the owner tag of a process that lives and works on nothing any more.
     """
@@ -120,7 +120,7 @@ def abandon_sweep(settings: Config, interrupted: bool) -> None:
 
 
 def end_cells(settings: Config) -> None:
-    """Take away what cells alone need: their live lines, their process, their cache."""
+    """Remove what only cells need: live lines, child process, cache."""
     progress.stop()
     child.dismiss()
     shutil.rmtree(Path(str(settings.sweep.folder)) / CACHE, ignore_errors=True)
@@ -145,7 +145,7 @@ def _opened(store: Store, n_cells: int) -> Run:
 
 
 def _check_known(settings: Config) -> None:
-    """Refuse to go on with a sweep that is elsewhere, before a store or an experiment is made."""
+    """Refuse to resume a sweep of another store or experiment, before either is made."""
     client = connect(settings.tracking.uri, "tracking.uri")
     parent = sweep_parent(client, str(settings.sweep_id))
     name = client.get_experiment(parent.info.experiment_id).name
@@ -156,7 +156,7 @@ def _check_known(settings: Config) -> None:
 
 
 def _reopened(store: Store, sweep_id: str) -> Run:
-    """Parent of an earlier sweep, when none of its processes lives any more."""
+    """Parent of an earlier sweep, once none of its processes is alive."""
     parent = sweep_parent(store.client, sweep_id)
     deadline = time.monotonic() + _ENDS_WITHIN
     while alive := _still_running(store, parent, sweep_id):
@@ -173,7 +173,7 @@ def _reopened(store: Store, sweep_id: str) -> Run:
 
 
 def _still_running(store: Store, parent: Run, sweep_id: str) -> str:
-    """Who still works on a sweep, in words; empty when nobody does.
+    """Processes that still work on a sweep, in words; empty without any.
 
     Cells left by a main process that was killed end by themselves within a second.
     """
@@ -185,7 +185,7 @@ def _still_running(store: Store, parent: Run, sweep_id: str) -> str:
 
 
 def _words(settings: Config) -> list[str]:
-    """Overrides that tell a cell about its sweep."""
+    """Overrides that hold a cell's place in its sweep."""
     sweep = settings.sweep
     return [
         f"sweep_id={settings.sweep_id}",
@@ -201,7 +201,7 @@ def _words(settings: Config) -> list[str]:
 
 
 def _threads(settings: Config, n_cells: int) -> int | None:
-    """Threads of a cell so that threads times cells at a time are the cores; None: all of them."""
+    """Threads of a cell, so that concurrent cells share the cores; None for all of them."""
     if settings.compute.workers == 1:
         return None
     return max(1, cores() // min(settings.compute.workers or cores(), n_cells))
@@ -213,5 +213,5 @@ def _folder(store: Store, sweep_id: str) -> Path:
 
 
 def new_sweep_id() -> str:
-    """Give a new sweep id: the time, and four characters against collisions."""
+    """A new sweep id: the time, and four characters against collisions."""
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"

@@ -25,33 +25,21 @@ if TYPE_CHECKING:
 
 
 def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator[Config | bool]:
-    """Run one sweep; the cells run between the first and the second value.
+    """Run one sweep; Hydra runs the cells between the first and the second value.
 
-    Parameters
-    ----------
-    report
-        Makes the report of a judged sweep and gives the line that names its place.
-
-    Yields
-    ------
-    Config, then bool
-        The settings of the open sweep. Then True when every cell finished and one of them could be
-        chosen; a winner that the gate refuses is a result, not a failure.
-
-    Raises
-    ------
-    HmmExpError
-        Before the first value, when a setting or the data is bad: nothing is written then. After
-        it, when the store has not answered for `tracking.patience` seconds: finished work stays.
+    Yields the settings of the open sweep, then True when every cell finished and one of them could
+    be chosen. `report` makes the report and gives the line that names its place. Raises
+    HmmExpError: before the first value nothing is written, after it finished work stays.
     """
     with progress.busy("checking settings and data", config.quiet):
         plan = plan_sweep(config)
         refuse_own_words(plan.variations[0])
         check_launcher(config, plan.variations[0])
         child.worker()  # it imports while this process imports MLflow
+        collect_seldom()
         from hmm_exp.sweep.start import announce, end_cells, open_sweep
 
-        collect_seldom()
+        collect_seldom()  # once more: MLflow is loaded now
         settings, warnings = open_sweep(config, plan)
     announce(settings, plan.repeated + warnings)
     Thread(target=_import_finish, args=[settings], name="hmm_exp.load", daemon=True).start()

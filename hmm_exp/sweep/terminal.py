@@ -1,4 +1,4 @@
-"""What the program says on the terminal: tables, verdicts, links; `live` shows progress."""
+"""Lines and tables for the terminal."""
 
 import json
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ _MOST_FAULTS = 5
 
 
 def summary_line(metrics: dict[str, float], run_tags: dict[str, str]) -> str:
-    """Give a finished cell in one line."""
+    """One line about a finished cell."""
     gain = metrics.get("return_gain_val")
     seconds = sum(value for name, value in metrics.items() if name.startswith("seconds_"))
     parts = [f"K={metrics['n_states']:.0f}"]
@@ -31,7 +31,7 @@ def summary_line(metrics: dict[str, float], run_tags: dict[str, str]) -> str:
 
 
 def print_run(result: "RunResult") -> None:
-    """Print a run's choice of states and what each state is."""
+    """Print the states that a run chose, and a table of them."""
     if len(result.selection) > 1:
         print(plain_table(result.selection_view()), end="\n\n")
     print(plain_table(result.state_view()), end="\n\n")
@@ -44,7 +44,7 @@ def print_run(result: "RunResult") -> None:
 
 
 def leaderboard_table(table: pd.DataFrame) -> str:
-    """Give a leaderboard in at most WIDTH columns; long reasons are cut, the run has them whole."""
+    """The leaderboard in at most WIDTH columns; long reasons are cut, the run has them whole."""
     shown = table.assign(
         run=table["run"].str[:8],
         K=table["K"].map("{:.0f}".format, na_action="ignore"),

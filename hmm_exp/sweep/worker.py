@@ -1,10 +1,10 @@
-"""The process in which the cells of a sweep are fitted, one after the other.
+"""The child process that fits the cells of a sweep in turn.
 
-    python -m hmm_exp.sweep.worker      # started by `isolation.Worker`, never by hand
+    python -m hmm_exp.sweep.worker      # started by `child.Worker`, never by hand
 
-It reads pickled requests from standard input and answers on what was standard output; whatever a
-cell prints, and the last words of the interpreter when it crashes, go to the cell's log file. It
-knows nothing of MLflow: it leaves a bundle on disk. When its parent is gone it is gone too.
+It reads pickled requests from standard input and answers on its first standard output. Prints of a
+cell, and the traceback of a crash, go to the cell's log file. It never uses MLflow: it leaves a
+bundle on disk. It ends when its parent ends.
 """
 
 import faulthandler
@@ -34,7 +34,7 @@ log = logging.getLogger("hmm_exp")
 
 
 class _Answers:
-    """Messages to the parent, whole ones only, from any thread."""
+    """Messages to the parent, written whole, from any thread."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self._lock = stream, threading.Lock()
@@ -49,7 +49,7 @@ class _Answers:
 
 
 class _ParentHandler(logging.Handler):
-    """Passes what the package logs on to the parent's terminal."""
+    """Passes log messages on to the parent's terminal."""
 
     def __init__(self, answers: _Answers) -> None:
         super().__init__(logging.INFO)
@@ -68,7 +68,7 @@ class _Server:
         self.log_file: Path | None = None
 
     def prepare(self, settings: Config, log_file: Path | None) -> dict[str, str]:
-        """Read and build what a cell is fitted on; gives its identifying tags."""
+        """Prepare the data of a cell; gives its identifying tags."""
         self.log_file = log_file
         if log_file is not None:
             _print_into(log_file)
@@ -77,7 +77,7 @@ class _Server:
         return data_identity(self.prepared)
 
     def fit(self, folder: Path, watched: bool = False) -> None:
-        """Fit what was prepared and leave the bundle in `folder`."""
+        """Fit the prepared data and write the bundle into `folder`."""
         assert self.prepared is not None
         with ProgressThread(lambda text: self.answers.send("progress", text), watched) as pulse:
 
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def _answer(server: _Server, name: str, arguments: tuple) -> tuple[str, Any]:
-    """Do what is asked; whatever is raised becomes an answer."""
+    """Answer a request; an error becomes an answer too."""
     try:
         return "done", getattr(server, name)(*arguments)
     except BaseException as error:  # also SystemExit: a cell costs only itself
@@ -132,7 +132,7 @@ def _read(stream: BinaryIO, requests: queue.Queue) -> None:
 
 
 def _print_into(path: Path) -> None:
-    """Send all that is printed from here on into a file, also by compiled code."""
+    """Redirect standard output and error into a file, for compiled code too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(OSError):  # the disk of the log before is full
         sys.stdout.flush()

@@ -1,11 +1,11 @@
-"""The record of a run as a folder on disk, complete before the store hears of it.
+"""The record of a run as a folder on disk, complete before it goes into the store.
 
     <folder>/record.json   name, params, tags and metrics
     <folder>/detector.json what becomes the model
     <folder>/artifacts/    the files of the run
 
-A bundle is written beside and renamed, so that one which exists is whole. It can be recorded
-now, or when the store answers again, by any process. Nothing here needs MLflow.
+A bundle is written under another name and renamed, so that an existing one is whole. Any process
+can record it, now or when the store answers again. Nothing here needs MLflow.
 """
 
 import json
@@ -18,7 +18,7 @@ from hmm_exp.tracking import tags
 
 RECORD, DETECTOR, ARTIFACTS = "record.json", "detector.json", "artifacts"
 LOG_FILE = "run.log"
-LONGEST_TAG = 5_000
+LONGEST_TAG = tags.LONGEST
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Bundle:
 
 
 def cell_name(settings: Config) -> str:
-    """Name of a cell in words: observation, covariance, number of states, what else is swept."""
+    """Name of a cell: observation space, covariance, number of states, other swept settings."""
     grid = settings.state_grid
     states = f"K={grid[0]}" if len(grid) == 1 else f"K={grid[0]}..{grid[-1]}"
     space = f"{settings.features.name}@{settings.timeframe.name}"
@@ -85,7 +85,7 @@ def identity(settings: Config) -> dict[str, str]:
 
 
 def params(settings: Config) -> dict[str, str]:
-    """Every setting that is set, as text that MLflow takes."""
+    """Every setting with a value, as MLflow params."""
     return {
         name: str(value)[:LONGEST_TAG]
         for name, value in flat(settings).items()

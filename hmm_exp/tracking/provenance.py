@@ -1,4 +1,4 @@
-"""What it takes to do a run again: the command, and the versions that it ran with."""
+"""The command of a run and the package versions it ran with."""
 
 import platform
 import shlex

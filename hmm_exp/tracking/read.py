@@ -1,4 +1,4 @@
-"""Files of a run, read back from the store. What a run does not hold is None, never an error."""
+"""Read the files of a run from the store; a missing file is None, not an error."""
 
 import json
 import tempfile
@@ -27,7 +27,7 @@ _REGIME_COLUMNS = ("available_at", "split", "state")
 
 
 def unscored_of(run: Run) -> Unscored:
-    """Why a run lacks scores, by what is missing; empty when nothing is."""
+    """Reasons for missing scores of a run, by score; empty when none is missing."""
     return json.loads(run.data.tags.get(tags.UNSCORED, "{}"))
 
 
@@ -66,7 +66,7 @@ def read_text(client: MlflowClient, run_id: str, name: str) -> str | None:
 
 
 def read_data(client: MlflowClient, run_id: str) -> Source | None:
-    """The data that a run was made from; None when they are not at hand, or have changed since."""
+    """The data of a run; None when it is not here, or has changed since."""
     with _local(client, run_id, CONFIG_FILE) as path:
         settings = {} if path is None else json.loads(path.read_text())
     names = [field.name for field in fields(DataConfig)]

@@ -160,7 +160,7 @@ def log_files(client: MlflowClient, run_id: str, folder: Path) -> None:
 
 
 def fail_run(store: Store, run_id: str, error: BaseException, log_file: Path | None = None) -> str:
-    """Close a run that did not finish, with its log and the reason, which it gives in one line.
+    """Close a failed run with its log and its reason; gives the reason in one line.
 
     It is closed first: on a full disk that may succeed where the rest does not.
     """
@@ -176,7 +176,7 @@ def fail_run(store: Store, run_id: str, error: BaseException, log_file: Path | N
 
 
 def status_after(error: BaseException) -> str:
-    """Status of a run that an error ended: KILLED when the user stopped it, else FAILED."""
+    """Status after an error: KILLED when the user stopped the run, else FAILED."""
     return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
 
 

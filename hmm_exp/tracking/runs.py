@@ -1,7 +1,7 @@
-"""What the record of a run lacks, and what to call a run that has lost its name.
+"""Find the runs of sweeps in the store, and check that their records are complete.
 
-The store may have been full, or somebody may have deleted a part: a run without params, tags or
-metrics still has its line in every table, and does not take part in the choice.
+A record may be incomplete after a full disk or a deletion. Such a run keeps its line in every
+table, and takes no part in the choice of a winner.
 """
 
 import gc
@@ -26,12 +26,12 @@ _PARAMS = ("split.kind", *(f"selection.{name}" for name in _RULE))
 
 
 def called(run: Run) -> str:
-    """Name of a cell, or of a run that has lost this tag the name that the store gave it."""
+    """Name of a cell; without this tag, the name that the store gave the run."""
     return run.data.tags.get(tags.CELL) or run.info.run_name or run.info.run_id
 
 
 def lacks(run: Run) -> str:
-    """What a finished run lacks for taking part in the choice; empty where it lacks nothing."""
+    """What a finished run lacks to take part in the choice, in words; empty if complete."""
     if run.info.status != "FINISHED":
         return ""
     data = run.data
@@ -53,7 +53,7 @@ def tried(run: Run) -> list[dict[str, Any]]:
 
 
 def _metrics(run: Run) -> list[str]:
-    """Metrics that rank a run: a walk goes by its yardstick, which may not exist."""
+    """Metrics that rank a run; the score that ranks a walk may be missing."""
     if run.data.params.get("split.kind") == "walk_forward":
         return ["n_states"]
     return ["n_states", "n_params", run.data.params.get("selection.within", "bic")]
@@ -99,7 +99,7 @@ def sweep_cells(client: MlflowClient, sweep_id: str) -> list[Run]:
 
 
 def all_runs(client: MlflowClient, filter_string: str) -> list[Run]:
-    """Runs of all experiments that a filter lets through, in no particular order."""
+    """Runs of all experiments that match a filter, in no particular order."""
     places = experiment_ids(client)
     found: list[Run] = []
     token = None
@@ -119,7 +119,7 @@ def all_runs(client: MlflowClient, filter_string: str) -> list[Run]:
 
 
 def status_of(run: Run) -> str:
-    """Status of a run; one whose process is gone does not run, whatever the store says."""
+    """Status of a run: KILLED for a RUNNING one whose process is gone."""
     said = run.info.status
     return "KILLED" if said == "RUNNING" and owner.is_dead(run.data.tags.get(tags.OWNER)) else said
 

@@ -1,4 +1,4 @@
-"""The loader that models of earlier versions name; it is in `hmm_exp.serving.mlflow_model`."""
+"""The loader named by models of earlier versions; see `hmm_exp.serving.mlflow_model`."""
 
 from hmm_exp.serving.mlflow_model import _load_pyfunc
 

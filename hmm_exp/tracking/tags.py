@@ -1,5 +1,7 @@
 """Names of the tags on runs and model versions: the contract between recording, choice and gate."""
 
+LONGEST = 5_000  # characters that a tag keeps of a longer text
+
 SWEEP_ID = "sweep_id"
 KIND = "kind"  # "sweep" on a parent run, "cell" on a run with a model
 CELL = "cell"  # the cell's name in words, such as "v1@1H diag K=3"

@@ -1,4 +1,4 @@
-"""Descriptions of sweeps and model versions for the pages of the MLflow UI, in Markdown.
+"""Descriptions, links and saved views of sweeps and model versions in the MLflow UI.
 
 Links begin with `#/`, so that they lead on inside the same UI wherever it is served. Texts from
 outside, such as the name of an instrument, are written so that no page reads them as Markdown.
@@ -46,7 +46,7 @@ def sweep_page(
     verdict: Sequence[str],
     has_report: bool,
 ) -> str:
-    """Description of a sweep: who won, why, what the gate said, the best cells.
+    """Description of a sweep in Markdown: the winner and why, the gate, the best cells.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def sweep_page(
 
 
 def version_page(run: Run, about: Mapping[str, str], metrics: Mapping[str, str]) -> str:
-    """Description of a model version: what it is, where from, its figures, what the gate found.
+    """Description of a model version in Markdown: its run, its figures, the gate's findings.
 
     Parameters
     ----------
@@ -165,10 +165,10 @@ def save_view(client: MlflowClient, experiment_id: str, sweep_id: str, cells: li
 
 
 def sweep_view(sweep_id: str, cells: list[Run]) -> dict[str, Any]:
-    """What the UI shows of a sweep, in the UI's own words.
+    """State of the UI's table and charts of a sweep, as the UI stores it.
 
     Sorted by the criterion where one observation space was swept, for a criterion compares nothing
-    beyond; by the yardstick between spaces, and for walks, which no criterion ranks.
+    beyond; by the return forecast between spaces, and for walks, which no criterion ranks.
     """
     name, ascending = _order(cells)
     widths = {name: _METRICS.get(name, 120), **_METRICS}
@@ -190,7 +190,7 @@ def sweep_view(sweep_id: str, cells: list[Run]) -> dict[str, Any]:
 
 
 def _charts(cells: list[Run]) -> list[dict[str, Any]]:
-    """What the chart view begins with: gain by setting, what decides, and convergence."""
+    """Charts of a sweep: gain by setting, the deciding metric, and convergence."""
     one_space = len(_spaces(cells)) == 1
     shown = [*_YARDSTICKS, *(_LIKELIHOODS if one_space else ())]
     bars: list[dict[str, Any]] = [{"type": "BAR", "metricKey": metric} for metric in shown]
@@ -220,7 +220,7 @@ def _charts(cells: list[Run]) -> list[dict[str, Any]]:
 
 
 def _varied(cells: list[Run]) -> list[str]:
-    """Settings of which a sweep has more than one, the number of states left to its metric."""
+    """Settings that vary in a sweep, except for the number of states."""
     names = ("features.name", "timeframe.name", "covariance.type")
     return [name for name in names if len({run.data.params.get(name) for run in cells}) > 1]
 
@@ -245,12 +245,12 @@ def _column(kind: str, name: str) -> str:
 
 
 def _number(x: float) -> str:
-    """Give four digits, all before the point where there are more."""
+    """A number in four digits, or all digits before the point if there are more."""
     return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.4g}"
 
 
 def ui_command(store: Store) -> str:
-    """Give the command that serves the store's UI, empty when a server does already."""
+    """Command that serves the store's UI; empty when a server does already."""
     if is_served(store.uri):
         return ""
     if sqlite_path(store.uri) == Path.cwd() / DATABASE:  # which it serves without an option
@@ -259,7 +259,7 @@ def ui_command(store: Store) -> str:
 
 
 def plain_table(table: pd.DataFrame) -> str:
-    """Give a table as aligned text without an index; what does not exist is blank."""
+    """A table as aligned text without an index; missing values are blank."""
     return table.to_string(index=False, na_rep="", float_format=_number)
 
 

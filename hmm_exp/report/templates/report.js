@@ -1,11 +1,11 @@
 "use strict";
-// What the page does by itself: theme, charts, zoom, and the leaderboard's order and filter.
+// Theme, charts, zoom, and the leaderboard's order and filter.
 (() => {
   const root = document.documentElement;
   const $ = (selector) => document.querySelector(selector);
   const $$ = (selector) => [...document.querySelectorAll(selector)];
 
-  // Theme: the reader's system decides until the button is used. A sandboxed frame has no storage.
+  // Theme: the system's, until the button is used. A sandboxed frame has no storage.
   const system = window.matchMedia("(prefers-color-scheme: dark)");
   const remembered = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
   if (remembered()) root.dataset.theme = remembered();
@@ -33,7 +33,7 @@
     }
   }
 
-  // Charts, one after the other so that the page answers in between.
+  // Charts are drawn in turn, so that the page stays responsive.
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   async function embed(target, content) {
     const views = await Bokeh.embed.embed_item(content.item, target);
@@ -57,7 +57,7 @@
     root.dataset.ready = "true";
   }
 
-  // The timeline: all bars are here, of those in view at most COLUMNS groups are drawn.
+  // The timeline holds all bars and draws at most COLUMNS groups of those in view.
   const COLUMNS = 1300, AREAS = 520, UNKNOWN = 255, CERTAIN = 250, DAY = 86400e3;
 
   function timeline(doc, about) {
@@ -81,7 +81,7 @@
       if (gain) fitGain();
     }
 
-    function fitGain() { // the axis of what is in view, with zero
+    function fitGain() { // fit the axis to the view, zero included
       let low = 0, high = 0;
       course.x.forEach((x, i) => {
         if (!(x >= time.start && x <= time.end)) return;
@@ -170,7 +170,7 @@
     const show = (start, end) => time.setv({ start: Math.max(start, about.start), end });
     draw();
 
-    // Ranges in words.
+    // Buttons for ranges.
     const ranges = { "all": [about.start, about.end] };
     const parts = Object.entries(about.parts);
     if (parts.length > 1) parts.forEach(([name, start], i) => {
@@ -207,7 +207,7 @@
       if (state !== UNKNOWN) words.push(`${about.labels[state]} ${Math.round(100 * bars[`p${state}`][i] / CERTAIN)} %`);
       $("#readout").textContent = words.join("  ·  ");
     });
-    window.report = { time, doc }; // for tests and the curious
+    window.report = { time, doc }; // for tests
   }
 
   function median(t) {
@@ -230,7 +230,7 @@
     });
   }
 
-  // Leaderboard: a click sorts, a second one turns it round; what is missing stays last.
+  // Leaderboard: a click sorts, a second click reverses; missing values stay last.
   const table = $("#leaderboard");
   if (table) {
     const body = table.tBodies[0], rows = [...body.rows], heads = [...table.tHead.rows[0].cells];
@@ -243,7 +243,7 @@
       ? a - b : String(a).localeCompare(String(b), "en", { numeric: true }));
     heads.forEach((head, i) => head.firstElementChild.addEventListener("click", () => {
       const numeric = rows.some((row) => typeof key(row, i) === "number");
-      const rising = numeric && ![1, 2, 7].includes(i) ? "descending" : "ascending"; // what is good first
+      const rising = numeric && ![1, 2, 7].includes(i) ? "descending" : "ascending"; // best first
       const now = head.getAttribute("aria-sort");
       const next = now === "none" ? rising : now === "ascending" ? "descending" : "ascending";
       heads.forEach((other) => other.setAttribute("aria-sort", "none"));
