@@ -144,7 +144,7 @@ def _table(result: "MonitorResult") -> str:
     shown = [
         {
             "series": finding.name,
-            "expected": f"{finding.expected:.4f}",
+            "expected": f"{finding.promised:.4f}",
             "observed": f"{finding.seen:.4f}",
             "highest": f"{finding.highest:.0%}",
             "now": f"{finding.now:.0%}",

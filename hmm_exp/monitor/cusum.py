@@ -111,7 +111,7 @@ def fit_chart(
 
 
 def threshold(chance: float, allowance: float) -> float:
-    """Height that a Brownian path of unit variance and drift -allowance crosses with this chance."""
+    """Height that a Brownian path of unit variance, drift -allowance crosses with this chance."""
     bars = HORIZON / chance
     u = brentq(lambda u: math.exp(u) - 1.0 - u - 2.0 * allowance**2 * bars, 1e-6, 100.0)
     return float(u) / (2.0 * allowance)

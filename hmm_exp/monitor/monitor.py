@@ -40,7 +40,7 @@ class ChartResult:
     ----------
     name
         Name of the series.
-    expected, seen
+    promised, seen
         Expected and observed mean per bar: nats, or a share of time.
     highest
         Largest sum of the chart, as a share of its threshold; beyond 1 is an alarm.
@@ -53,7 +53,7 @@ class ChartResult:
     """
 
     name: str
-    expected: float
+    promised: float
     seen: float
     highest: float
     now: float
@@ -199,7 +199,7 @@ def _charts(
         yield _chart(f"time in {labels[k]}", rows, f"p_state_{k}", expected.shares[k])
 
 
-def _chart(name: str, frame: pd.DataFrame, column: str, expected: float) -> ChartResult:
+def _chart(name: str, frame: pd.DataFrame, column: str, promised: float) -> ChartResult:
     path = frame[f"{column}_chart"].to_numpy()
     crossed = np.flatnonzero(path > 1.0)
     end = int(crossed[0]) if len(crossed) else len(path) - 1
@@ -207,7 +207,7 @@ def _chart(name: str, frame: pd.DataFrame, column: str, expected: float) -> Char
     grew = int(zeros[-1]) + 1 if len(zeros) else 0
     return ChartResult(
         name=name,
-        expected=float(expected),
+        promised=float(promised),
         seen=float(frame[column].replace([np.inf, -np.inf], np.nan).mean()),
         highest=float(path.max()),
         now=float(path[-1]),
