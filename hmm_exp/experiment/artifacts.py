@@ -1,4 +1,4 @@
-"""The files of a run, written into one folder: model, scaler, tables, report, figures."""
+"""Write the files of a run into one folder: model, scaler, tables, report, figures."""
 
 import json
 import time
@@ -55,7 +55,7 @@ def write_artifacts(result: RunResult, folder: Path) -> float:
 
 
 def data_report(result: RunResult) -> dict[str, Any]:
-    """What was read, normalised and dropped, what the features cost, where the parts begin."""
+    """Report of the input: rows read and dropped, features, parts."""
     table, prepared = result.prepared.table, result.prepared
     rows = {
         SPLIT_NAMES[part]: int((prepared.part == part).sum()) for part in np.unique(prepared.part)

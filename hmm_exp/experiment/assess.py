@@ -24,7 +24,8 @@ from hmm_exp.judge.gains import gain_metrics
 from hmm_exp.judge.next_bar import detection_delay, named_as_planted, next_bar_table
 from hmm_exp.judge.residuals import (
     ResidualEffects,
-    feature_residuals,
+    forecast_residuals,
+    predicted_probs,
     rejections,
     residual_effects,
     return_residuals,
@@ -67,6 +68,8 @@ class ModelOutput:
     ----------
     probs
         Filtered probabilities of every row, shape (T, K); NaN before the first model.
+    predicted
+        State probabilities p(z_t | x_1..t-1) before every row, shape (T, K).
     log_lik
         ln p(x_t | x_1..t-1) of every row in nats of scaled features, shape (T,), NaN as above.
     smoothed
@@ -74,10 +77,10 @@ class ModelOutput:
     bar_probs
         Filtered probabilities known at the close of every base bar, shape (N, K).
     residuals
-        Forecast pseudo-residuals of every feature of every row, shape (T, D).
+        Forecast pseudo-residuals of every feature, shape (T, D); NaN on train rows.
     bars
         Forecasts of every base bar's next return, columns `BAR_COLUMNS`; NaN where a forecast has
-        no fit. None without base returns.
+        no fit, and residuals also where the return is on train. None without base returns.
     densities
         Densities of the next return by state, from which the scores come; None without a fit, and
         for a walk, which has many.
@@ -86,6 +89,7 @@ class ModelOutput:
     """
 
     probs: np.ndarray
+    predicted: np.ndarray
     log_lik: np.ndarray
     smoothed: np.ndarray
     bar_probs: np.ndarray
@@ -166,14 +170,19 @@ def model_output(
     FitError
         When the chain has no unique stationary distribution.
     """
-    filtered, X, steps = posterior.filtered, prepared.X, prepared.table.steps
+    filtered, params = posterior.filtered, posterior.params
+    predicted = predicted_probs(params, prepared.table.steps, filtered.probs)
     bar_probs = _known_at_close(prepared, filtered.probs)
+    later = _out_of_sample(prepared.part)
+    residuals = np.full(prepared.X.shape, np.nan)
+    residuals[later] = forecast_residuals(params, prepared.X[later], predicted[later])
     return ModelOutput(
         probs=filtered.probs,
+        predicted=predicted,
         log_lik=filtered.log_lik,
         smoothed=posterior.smoothed.probs,
         bar_probs=bar_probs,
-        residuals=feature_residuals(posterior.params, X, steps, filtered.probs),
+        residuals=residuals,
         **_forecasts(prepared, bar_probs, baselines),
     )
 
@@ -205,7 +214,8 @@ def assess(
     # Residuals of rolling features remember their window under any model: they only inform.
     objections = rejections(NEXT_RETURN, effects[NEXT_RETURN]) if NEXT_RETURN in effects else []
     metrics = persistence_metrics(output.probs[rows], output.smoothed[rows], steps)
-    metrics |= _gains(prepared, output) | _variance_gains(prepared, output)
+    gains = _return_gains(output) | _variance_gains(prepared, output)
+    metrics |= gain_metrics(gains, prepared.target_part)
     metrics |= _residual_metrics(residuals, effects, objections) | _delay(prepared, output)
     scores, next_bar = None, {}
     if output.scores is not None:
@@ -231,6 +241,11 @@ def most_probable(probs: np.ndarray) -> np.ndarray:
     return np.where(known, np.where(known[:, None], probs, 0.0).argmax(axis=1), -1)
 
 
+def _out_of_sample(part: np.ndarray) -> np.ndarray:
+    """Mask of validation and test."""
+    return (part == VAL) | (part == TEST)
+
+
 def _known_at_close(prepared: Prepared, probs: np.ndarray) -> np.ndarray:
     """Probabilities of the latest complete row at every base bar's close, NaN before the first."""
     return take_rows(probs, prepared.row_of_bar)
@@ -253,7 +268,10 @@ def _forecasts(
     densities = fitted("model", unscored, fit_return_densities, bar_probs, on_train)
     bars = score_bars(densities, known, bar_probs, returns)
     bars[VARIANCES] = variance_shapes(densities, known, bar_probs, returns).to_numpy()
-    bars["return_residual"] = return_residuals(densities, bar_probs, returns)
+    later = _out_of_sample(prepared.target_part)
+    residuals = np.full(len(returns), np.nan)
+    residuals[later] = return_residuals(densities, bar_probs[later], returns[later])
+    bars["return_residual"] = residuals
     return {"bars": bars[BAR_COLUMNS], "densities": densities, "unscored": unscored}
 
 
@@ -275,10 +293,10 @@ def _summary(
 
 def _residual_series(prepared: Prepared, output: ModelOutput) -> dict[str, np.ndarray]:
     """Pseudo-residuals out of sample by name: features of rows, then the next return of bars."""
-    later = (prepared.part == VAL) | (prepared.part == TEST)
+    later = _out_of_sample(prepared.part)
     series = dict(zip(prepared.recipe.columns, output.residuals[later].T, strict=True))
     if output.bars is not None:
-        bars = (prepared.target_part == VAL) | (prepared.target_part == TEST)
+        bars = _out_of_sample(prepared.target_part)
         series[NEXT_RETURN] = output.bars["return_residual"].to_numpy()[bars]
     return {name: z for name, z in series.items() if np.isfinite(z).any()}
 
@@ -294,16 +312,15 @@ def _residual_metrics(
     return metrics
 
 
-def _gains(prepared: Prepared, output: ModelOutput) -> dict[str, float]:
-    """Log score gains over both baselines, by part, with their errors."""
+def _return_gains(output: ModelOutput) -> dict[str, np.ndarray]:
+    """Log score gains over both baselines, nats per bar."""
     if output.bars is None:
         return {}
     values = per_bar(output.bars)
-    gains = {name: values[name] for name in ("return_gain", "ewma_gain")}
-    return gain_metrics(gains, prepared.target_part)
+    return {name: values[name] for name in ("return_gain", "ewma_gain")}
 
 
-def _variance_gains(prepared: Prepared, output: ModelOutput) -> dict[str, float]:
+def _variance_gains(prepared: Prepared, output: ModelOutput) -> dict[str, np.ndarray]:
     """QLIKE gains against the squared return and, with bars, against the Parkinson range.
 
     The level of a forecast is fitted on train bars; a walk has no forecast there, and no gain.
@@ -318,15 +335,14 @@ def _variance_gains(prepared: Prepared, output: ModelOutput) -> dict[str, float]
         proxies["parkinson_"] = next_parkinson(high, low, returns)
     shapes = output.bars[VARIANCES].set_axis(SCORES, axis=1)
     train = prepared.target_part == TRAIN
-    metrics: dict[str, float] = {}
+    gains: dict[str, np.ndarray] = {}
     for proxy, values in proxies.items():
         try:
             losses = variance_losses(shapes, values, train)
         except FitError:
             continue
-        gains = {f"{proxy}{name}": gain for name, gain in variance_gains(losses).items()}
-        metrics |= gain_metrics(gains, prepared.target_part)
-    return metrics
+        gains |= {f"{proxy}{name}": gain for name, gain in variance_gains(losses).items()}
+    return gains
 
 
 def _delay(prepared: Prepared, output: ModelOutput) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Build the detector of a run from its chosen fit, with its monitoring baseline."""
+"""The detector of a run: build it from the chosen fit, add its baseline, tabulate its regimes."""
 
 from dataclasses import replace
 
@@ -14,8 +14,14 @@ from hmm_exp.experiment.source import read_options
 from hmm_exp.hmm.burnin import burn_in
 from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.hmm.states import labels
+from hmm_exp.judge.split import part_names
 from hmm_exp.market.bars import OHLCV
-from hmm_exp.monitor.expectations import Observations, make_expectations
+from hmm_exp.monitor.expectations import (
+    Observations,
+    Observed,
+    make_expectations,
+    with_gaps,
+)
 
 
 def build_detector(fits: Fits) -> Detector:
@@ -44,30 +50,55 @@ def build_detector(fits: Fits) -> Detector:
     return replace(detector, min_history=_min_history(prepared, detector, served.posterior))
 
 
-def with_expectations(detector: Detector, fits: Fits, output: ModelOutput | None) -> Detector:
+def with_expectations(detector: Detector, fits: Fits, output: ModelOutput) -> Detector:
     """Add the monitoring baseline; it is empty where there is too little data.
 
-    Parameters
-    ----------
-    output
-        Output of the served model on the rows of its fit, whose densities of the next return are
-        used again; None to fit these anew.
+    The densities of the next return come from `output`, that of the chosen fit or walk; the last
+    model of a walk and a refit have their own fitted.
     """
     prepared, posterior = fits.fitted, fits.served.posterior
     assert posterior is not None
-    densities = None
-    if output is not None and output.densities is not None:
+    densities = observed = None
+    if fits.walk is None and fits.refit is None and output.densities is not None:
         baselines = baselines_of(prepared)
         assert baselines is not None
+        assert output.bars is not None
         densities = (output.densities, baselines.static)
+        observed = Observed(
+            log_lik=with_gaps(output.log_lik, prepared.table),
+            expected=output.predicted,
+            probs=output.probs,
+            score=output.bars["model"].to_numpy(),
+            known=output.bar_probs,
+        )
     source = prepared.source
     expectations = make_expectations(
         detector.params,
         Observations(prepared.table, posterior.filtered, source.time, source.next_return),
         (prepared.split.train_start, pd.Timestamp(detector.meta["train_end"])),
         densities,
+        observed,
     )
     return replace(detector, expectations=expectations.to_dict() if expectations else {})
+
+
+def regime_table(prepared: Prepared, detector: Detector, fits: Fits) -> pd.DataFrame:
+    """Rows of `regimes.csv`: filtered regimes first, then smoothed and Viterbi states.
+
+    Rows of a walk are out of sample, filtered only, with the number of their fit; those of the
+    last block are the detector's own answers.
+    """
+    posterior, walk = fits.served.posterior, fits.walk
+    assert posterior is not None
+    probs = walk.output.probs if walk else posterior.filtered.probs
+    regimes = detector.regimes(prepared.table, probs)
+    regimes.insert(2, "split", part_names(prepared.part))
+    if walk:
+        regimes["refit"] = walk.refit_of_row
+        return regimes[walk.output.has_probs].reset_index(drop=True)
+    regimes["state_smoothed"] = posterior.smoothed.probs.argmax(axis=1)
+    regimes["state_viterbi"] = posterior.decoded.states
+    return regimes
 
 
 def _columns_read(prepared: Prepared) -> dict[str, str]:

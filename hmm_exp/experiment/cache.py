@@ -1,11 +1,10 @@
-"""What is computed once per sweep: files that all processes of the sweep map into memory.
+"""Arrays computed once per sweep, in files that all its processes map into memory.
 
     arrays, about = entry(folder, "features", [digest, recipe], make)
 
-An entry is a folder of plain NumPy arrays and a text that holds what else there is and checksums
-of all of it. It is made under a lock, written beside and renamed: one process computes,
-the others wait for it and map what it wrote. A damaged entry is made again. The folder belongs to
-one sweep and goes with it.
+An entry is a folder of NumPy arrays and a text with the other values and checksums of all. It is
+made under a lock, written to a temporary folder and renamed: one process computes, the others wait
+and map its files. A damaged entry is made again. The sweep deletes the folder at its end.
 """
 
 import hashlib
@@ -29,25 +28,25 @@ Content = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 def entry(folder: Path | None, kind: str, key: Any, make: Callable[[], Content]) -> Content:
-    """Arrays and what else is to be known: from the cache, or made now and put there.
+    """Arrays and other values from the cache, or made now and stored there.
 
     Parameters
     ----------
     folder
         None for no cache.
     kind
-        What it is, in one word.
+        Kind of content, in one word.
     key
-        All that the content depends on beside the package version, fit for JSON.
+        Everything the content depends on except the package version, fit for JSON.
     make
-        Gives the arrays by name, none of them of objects, and the rest, fit for JSON.
+        Returns the arrays by name, none of objects, and the other values, fit for JSON.
 
     Returns
     -------
     arrays
         Writable; a write goes to memory of this process alone.
     about
-        The rest.
+        The other values.
     """
     if folder is None:
         return make()
@@ -64,7 +63,7 @@ def entry(folder: Path | None, kind: str, key: Any, make: Callable[[], Content])
 
 
 class _Lock:
-    """One process at a time where that can be had: the cache is a help, never a condition."""
+    """Lock of one entry; a process that cannot have it goes on without."""
 
     def __init__(self, place: Path) -> None:
         self._lock = FileLock(f"{place}.lock", timeout=PATIENCE)
@@ -81,7 +80,7 @@ class _Lock:
 
 
 def _mapped(place: Path) -> Content | None:
-    """An entry as it lies on disk; None when there is none, or not what was written."""
+    """Map an entry from disk; None when it is missing or damaged."""
     try:
         text, checksum = (place / ABOUT).read_text().rsplit("\n", 1)
         if zlib.crc32(text.encode()) != int(checksum):
@@ -99,23 +98,23 @@ def _mapped(place: Path) -> Content | None:
 
 
 def _write(place: Path, content: Content) -> None:
-    """Put an entry in its place, whole or not at all."""
+    """Write an entry, whole or not at all."""
     arrays, about = content
     checksums = {name: _checksum(array) for name, array in arrays.items()}
-    beside = place.with_name(f"{place.name}.{os.getpid()}.part")
+    part = place.with_name(f"{place.name}.{os.getpid()}.part")
     try:
         text = json.dumps({"about": about, "checksums": checksums})
-        beside.mkdir()
+        part.mkdir()
         for name, array in arrays.items():
-            np.save(beside / f"{name}.npy", array, allow_pickle=False)
-        (beside / ABOUT).write_text(f"{text}\n{zlib.crc32(text.encode())}")
+            np.save(part / f"{name}.npy", array, allow_pickle=False)
+        (part / ABOUT).write_text(f"{text}\n{zlib.crc32(text.encode())}")
         shutil.rmtree(place, ignore_errors=True)  # a damaged one
-        beside.rename(place)
-    except (OSError, TypeError):  # a full disk, another was faster, a report JSON cannot hold
-        shutil.rmtree(beside, ignore_errors=True)
+        part.rename(place)
+    except (OSError, TypeError):  # full disk, another process was faster, not fit for JSON
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _checksum(array: np.ndarray) -> int:
-    """CRC-32 of the numbers in memory order, begun with what they are."""
+    """CRC-32 of dtype, shape and the numbers in memory order."""
     numbers = np.ravel(array, order="A").view(np.uint8)
     return zlib.crc32(numbers.data, zlib.crc32(f"{array.dtype}{array.shape}".encode()))

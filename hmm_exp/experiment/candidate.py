@@ -1,4 +1,4 @@
-"""One number of states, fitted and measured: the unit that selection compares."""
+"""Fit one number of states and measure it: the unit that selection compares."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +22,7 @@ from hmm_exp.market.bars import timeframe_step
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A fit with its states in order and its figures on train and validation.
+    """A fit, states in order, with its measures on train and validation.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Candidate:
     posterior
         State probabilities of every row of the table; None where they are no longer needed.
     note
-        A remark about the fit, in words.
+        A note about the fit, in words.
     """
 
     fit: Fit
@@ -188,7 +188,7 @@ def _parts(prepared: Prepared, rows: np.ndarray) -> dict[str, np.ndarray]:
 def _conditional(
     prepared: Prepared, posterior: Posterior, n_rows: dict[str, int]
 ) -> dict[str, float]:
-    """Log-likelihood of validation and test, the filter running on from train."""
+    """Log-likelihood of validation and test given all rows before."""
     try:
         log_lik = posterior.filtered.log_lik
     except FitError:

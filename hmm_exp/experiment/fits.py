@@ -1,4 +1,4 @@
-"""The fits of one run: every number of states once, or a walk forward of each, and the choice.
+"""Fit every number of states of a run, once or in a walk forward, and choose one.
 
 fits = fit_grid(prepared)          # or fit_walks(prepared)
 fits.chosen.params, fits.selection
@@ -39,7 +39,7 @@ class Fits:
     selection
         Rows of `selection.csv`.
     warnings
-        Fits that failed or are not used, in words.
+        Fits that failed or are not used, and a choice at the edge of the grid, in words.
     walk
         The chosen walk forward; None for single fits.
     """
@@ -59,15 +59,40 @@ class Fits:
         """The model of the detector."""
         return self.refit or self.chosen
 
+    def metrics(self) -> dict[str, float]:
+        """Metrics of the chosen fit; those that do not exist are not finite."""
+        chosen = self.chosen
+        metrics: dict[str, float] = {
+            **chosen.criteria,
+            "bic_null": self.null["bic"],
+            "n_params": chosen.params.n_parameters(),
+            "n_rows_train": chosen.n_rows["train"],
+            "n_states": chosen.n_states,
+            "n_features": chosen.params.n_features,
+            "n_iter": chosen.fit.n_iter,
+            "n_polished": chosen.fit.n_polished,
+            "converged": chosen.fit.converged,
+            "restart_agreement": chosen.fit.restart_agreement,
+            "min_occupancy": float(chosen.occupancy.min()),
+            "max_condition_number": chosen.max_condition_number,
+        }
+        if len(self.candidates) > 1:
+            metrics["grid_edge"] = self.chosen is self.candidates[-1]
+        for part, log_lik in chosen.log_lik.items():
+            metrics[f"log_lik_{part}"] = log_lik
+            metrics[f"log_lik_{part}_per_bar"] = log_lik / chosen.n_rows[part]
+        return metrics
+
 
 def fit_grid(prepared: Prepared, progress: Progress) -> Fits:
-    """Fit every number of states on train, choose one, refit it when asked. Raises FitError."""
+    """Fit every number of states on train, choose one, refit it if configured. Raises FitError."""
     candidates, warnings = _candidates(prepared, progress)
     null, rule = _null(prepared), prepared.config.selection
     chosen = select(candidates, rule, null.get(rule.within))
     candidates = [c if c is chosen else replace(c, posterior=None) for c in candidates]
     refit, scaler = _refit(prepared, chosen, warnings, progress)
     table = selection_table(candidates, chosen, null)
+    warnings += _edge_warning(candidates, chosen)
     return Fits(candidates, chosen, prepared, refit, scaler, null, table, warnings)
 
 
@@ -80,11 +105,12 @@ def fit_walks(prepared: Prepared, progress: Progress) -> Fits:
     table = selection_table(candidates, walk.candidate, null)
     table = table.join(scores.set_axis(table.index[-len(walks) :]))
     fitted, chosen = walk.fitted, walk.candidate
+    warnings += _edge_warning(candidates, chosen)
     return Fits(candidates, chosen, fitted, None, fitted.scaler, null, table, warnings, walk)
 
 
 def _candidates(prepared: Prepared, progress: Progress) -> tuple[list[Candidate], list[str]]:
-    """Fit every number of states; one that cannot be fitted is named, and fails no other."""
+    """Fit every number of states; the errors name those that cannot be fitted."""
     candidates: list[Candidate] = []
     errors = []
     for n_states in prepared.config.state_grid:
@@ -113,7 +139,7 @@ def _cross_validated(prepared: Prepared, candidate: Candidate, progress: Progres
 def _refit(
     prepared: Prepared, chosen: Candidate, warnings: list[str], progress: Progress
 ) -> tuple[Candidate | None, StandardScaler]:
-    """Fit again on train and validation when asked; a degenerate refit is not used."""
+    """Refit on train and validation when configured; a degenerate refit is not used."""
     if prepared.config.model.refit == "train":
         return None, prepared.scaler
     progress(f"refitting {chosen.n_states} states on train and validation")
@@ -128,6 +154,12 @@ def _refit(
         warnings.append(f"the refit is degenerate and not used: {'; '.join(refit.faults)}")
         return None, prepared.scaler
     return refit, wider.scaler
+
+
+def _edge_warning(candidates: list[Candidate], chosen: Candidate) -> list[str]:
+    if len(candidates) == 1 or chosen is not candidates[-1]:
+        return []
+    return [f"the best number of states, {chosen.n_states}, is the largest tried"]
 
 
 def _null(prepared: Prepared) -> dict[str, float]:

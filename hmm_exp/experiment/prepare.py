@@ -1,6 +1,6 @@
-"""From a config to what a fit needs: bars, features, split, scaler, scaled rows, next returns.
+"""Prepare a run from its config: bars, features, split, scaler, scaled rows, next returns.
 
-Everything that can be wrong with the input is found here, before any fit.
+All faults of the input are found here, before any fit.
 """
 
 import hashlib
@@ -30,7 +30,11 @@ from hmm_exp.features.recipe import Recipe, select_columns
 from hmm_exp.judge.split import TRAIN, Fold, Split, make_split, train_option
 from hmm_exp.market.bars import OHLCV, timeframe_step
 
-SAID_OTHERWISE = {"data.path", "model.n_states", "model.state_grid"}  # digest; numbers of states
+IN_FINGERPRINT_OTHERWISE = {
+    "data.path",
+    "model.n_states",
+    "model.state_grid",
+}  # digest; numbers of states
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class Prepared:
 
     @property
     def observation_space(self) -> str:
-        """Runs share it when their likelihoods may be compared: columns, timeframe, split, data."""
+        """Same space, comparable likelihoods: columns, timeframe, split, data."""
         exact = [self.recipe.to_dict(), self.split.to_dict(), self.source.digest]
         code = hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()[:6]
         return f"{self.config.features.name}@{self.timeframe}#{code}"
@@ -141,7 +145,7 @@ class Prepared:
         settings = {
             name: value
             for name, value in flat(self.config).items()
-            if name.split(".")[0] not in NOT_IN_RESULT and name not in SAID_OTHERWISE
+            if name.split(".")[0] not in NOT_IN_RESULT and name not in IN_FINGERPRINT_OTHERWISE
         } | {"data.name": self.source.name, "states": self.config.state_grid}
         exact = [settings, self.source.digest, __version__]
         return hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()[:16]
@@ -185,7 +189,7 @@ def prepare(config: Config) -> Prepared:
 
 
 def volatility_column(recipe: Recipe) -> int | None:
-    """Column that tells calm from turbulent: the finest Parkinson, else the finest range."""
+    """Column that orders the states: the finest Parkinson, else the finest range."""
     for stem in ("close_parkinson_", "high_low_range_pct_current_"):
         found = [i for i, name in enumerate(recipe.columns) if name.startswith(stem)]
         if found:
@@ -194,13 +198,13 @@ def volatility_column(recipe: Recipe) -> int | None:
 
 
 def _cache(config: Config) -> Path | None:
-    """Folder of a sweep's cache; a single run has nobody to share with."""
+    """Folder of a sweep's cache; None for a single run."""
     folder = config.sweep.folder
     return Path(folder) / CACHE if config.cache and folder else None
 
 
 def needs_of(config: Config) -> tuple[str, ...]:
-    """Columns of bars that a config's features use; of a ready table none matter."""
+    """Columns of bars that a config's features use; all for a ready table."""
     return OHLCV if config.data.kind == "features" else recipe_of(config).needs
 
 
@@ -214,7 +218,7 @@ def _features(config: Config, source: Source, cache: Path | None) -> FeatureTabl
 
 
 def recipe_of(config: Config, ready: pd.DataFrame | None = None) -> Recipe:
-    """Feature recipe of a config; with a ready table, an empty column list takes all of its own."""
+    """Feature recipe of a config; an empty column list takes all columns of a ready table."""
     features = config.features
     windows = (features.window, features.vwap_hours)
     if features.name != "columns":
@@ -245,7 +249,7 @@ def _scaled(table: FeatureTable, scaler: StandardScaler) -> np.ndarray:
 def _scaler(
     table: FeatureTable, train: np.ndarray, config: Config, source: Source
 ) -> StandardScaler:
-    """Scaler fitted on complete train rows only, after checking that they can carry a fit."""
+    """Scaler fitted on complete train rows, after checking that a fit can use them."""
     rows = table.frame[train].dropna()
     n_states = max(config.state_grid)
     if len(rows) < 2:

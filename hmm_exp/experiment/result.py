@@ -1,4 +1,4 @@
-"""What a run found out, for the record, the terminal and the figures."""
+"""Result of a run, for the record, the terminal and the figures."""
 
 from dataclasses import asdict, dataclass
 
@@ -18,19 +18,19 @@ from hmm_exp.judge.states import expected_dwell
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """Everything a run found out.
+    """Result of a run.
 
     Attributes
     ----------
     prepared
-        What was fitted; after a walk forward scaled as its last model wants it.
+        The fitted rows; after a walk forward scaled for its last model.
     candidates, chosen
         Every number of states tried, and the one selected; of a walk its last model, with the
-        likelihoods of the out-of-sample rows of all of them.
+        likelihoods of all out-of-sample rows.
     detector
-        What is promoted and served.
+        The detector that is promoted and served.
     scaler
-        The detector's scaler as scikit-learn keeps it.
+        The detector's scaler as a scikit-learn object.
     refit
         The fit on train and validation behind the detector, or None when it is the train fit.
     assessment
@@ -38,13 +38,13 @@ class RunResult:
     regimes
         Rows of `regimes.csv`.
     metrics
-        Flat names, all finite; what does not exist is left out.
+        By flat name, all finite; metrics that do not exist are left out.
     faults
-        Hard faults: not empty means not eligible.
+        Hard faults of the chosen model; with any it is not eligible.
     warnings
-        What a reader should know and the choice does not depend on.
+        Sentences for the reader; the choice does not depend on them.
     walk
-        The fits of a walk forward one by one, None for a single fit.
+        The walk forward; None for a single fit.
     """
 
     prepared: Prepared
@@ -77,7 +77,7 @@ class RunResult:
         return self.chosen.n_states
 
     def selection_view(self) -> pd.DataFrame:
-        """Selection table for a reader: what was compared and which was taken."""
+        """Selection table for a reader: criteria of every number of states, and the choice."""
         columns = [
             "n_states",
             "bic",
@@ -92,7 +92,7 @@ class RunResult:
         return self.selection[[name for name in columns if name in self.selection]]
 
     def state_view(self) -> pd.DataFrame:
-        """One row per state for a reader: share, dwell, and what the next bar did on test."""
+        """One row per state for a reader: share, dwell, next bar's volatility and mean by part."""
         summary = self.assessment.summary
         view = pd.DataFrame({"state": summary.labels, "share": self.chosen.occupancy})
         view["dwell_bars"] = expected_dwell(summary.transmat)
@@ -103,17 +103,17 @@ class RunResult:
 
     @property
     def seconds(self) -> float:
-        """Time spent so far, all parts."""
+        """Seconds of all parts so far."""
         return sum(value for name, value in self.metrics.items() if name.startswith("seconds_"))
 
     @property
     def regime_now(self) -> str:
-        """Regime of the last row in words: which, since when, how sure."""
+        """Regime of the last row in words: label, start, probability."""
         return regime_in_words(self.regimes)
 
 
 def regime_in_words(regimes: pd.DataFrame) -> str:
-    """Give the last row of a regime frame in words."""
+    """Last row of a regime frame in words."""
     last = regimes.iloc[-1]
     changes = np.flatnonzero(np.diff(regimes["state"].to_numpy())) + 1
     since = regimes["available_at"].iloc[changes[-1] if len(changes) else 0]

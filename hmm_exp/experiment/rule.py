@@ -1,4 +1,4 @@
-"""Rules that choose the number of states from the criteria of the fits of one run."""
+"""Rules that choose a number of states from the criteria of several fits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from hmm_exp.config import SelectionConfig
 
 @dataclass(frozen=True)
 class Option:
-    """A fit as a rule sees it: free parameters, criteria on train, validation log-likelihood."""
+    """What a rule reads of a fit: free parameters, criteria on train, validation log-likelihood."""
 
     n_params: float
     criteria: Mapping[str, float]
@@ -18,7 +18,7 @@ class Option:
 
 
 def by_rule(options: Sequence[Option], config: SelectionConfig, null: float | None = None) -> int:
-    """Place of the option that `config.rule` takes on the criterion `config.within`.
+    """Index of the option that `config.rule` takes on the criterion `config.within`.
 
     lowest
         The lowest criterion; of those less than `config.near_tie` above it, the one with the
@@ -27,13 +27,13 @@ def by_rule(options: Sequence[Option], config: SelectionConfig, null: float | No
         The fewest parameters with a cross-validated deviance within one error of the lowest
         (Breiman, Friedman, Olshen & Stone 1984, section 3.4.3).
     elbow
-        The last before one that brings less than `config.elbow` of all there is to gain.
+        The last option before one that gains less than the share `config.elbow` of the whole gain.
 
     Parameters
     ----------
     null
-        The criterion of one state, from which the elbow rule measures what there is to gain; that
-        of the smallest option when left out.
+        Criterion of one state, from which the elbow rule measures the whole gain; by default that
+        of the smallest option.
     """
     order = sorted(range(len(options)), key=lambda i: options[i].n_params)
     pool = [options[i] for i in order]

@@ -1,4 +1,4 @@
-"""Choosing the number of states inside one run, on train and validation only."""
+"""Choose the number of states of one run, on train and validation only."""
 
 import math
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ def select(
 ) -> Candidate:
     """Choose among eligible candidates by `config.rule`, on the criterion `config.within`.
 
-    A candidate with a hard fault is passed over; when all have one, the best of them is returned
-    and its faults say why it is not eligible.
+    Candidates with a hard fault are left out unless all have one; the faults of the returned one
+    then explain why it is not eligible.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def select(
 
 
 def select_walk(walks: Sequence[Walk], target_part: np.ndarray, config: SelectionConfig) -> Walk:
-    """Highest out-of-sample score on validation bars, among walks that end in a healthy model.
+    """Highest out-of-sample return score on validation bars, of walks that end in a healthy model.
 
     A walk without a score is passed over; when none has one, the highest out-of-sample likelihood
     of the validation rows decides.
@@ -49,7 +49,7 @@ def select_walk(walks: Sequence[Walk], target_part: np.ndarray, config: Selectio
 
 
 def validation_scores(walk: Walk, target_part: np.ndarray) -> dict[str, float]:
-    """Yardstick of the walk's validation bars, all of them out of sample; empty without returns."""
+    """Return scores of the walk on validation bars, out of sample; empty without returns."""
     if walk.output.scores is None:
         return {}
     return summarise(walk.output.scores, target_part, parts=(VAL,))
@@ -58,7 +58,7 @@ def validation_scores(walk: Walk, target_part: np.ndarray) -> dict[str, float]:
 def selection_table(
     candidates: Sequence[Candidate], chosen: Candidate, null: dict[str, float]
 ) -> pd.DataFrame:
-    """Row per number of states tried, K=1 as the null first: criteria, likelihoods, verdict."""
+    """Row per number of states, K=1 as the null first: criteria, likelihoods, choice."""
     rows = [{"n_states": 1, **null, "eligible": False, "chosen": False, "reason": "the null"}]
     rows = [] if any(candidate.n_states == 1 for candidate in candidates) else rows
     for candidate in candidates:

@@ -1,7 +1,9 @@
-"""The input of a run as read: bars, or a ready feature table, with its digest and its returns.
+"""Read the input of a run, bars or a ready feature table, with its digest and returns.
 
 >>> source = read_source(config.data)
 >>> source.next_return
+
+With a cache (`cache.py`), one process of a sweep reads and the others map its arrays.
 """
 
 import hashlib
@@ -59,7 +61,7 @@ class Source:
         return np.append(self.log_return[1:], np.nan)
 
     def cut(self, bars: slice) -> "Source":
-        """The same input with some of its base bars alone."""
+        """The same input, reduced to some of its base bars."""
         log_return = None if self.log_return is None else self.log_return[bars]
         inside = None
         if self.bars is not None:
@@ -70,10 +72,10 @@ class Source:
 def read_source(
     data: DataConfig, cache: Path | None = None, needs: tuple[str, ...] = OHLCV
 ) -> Source:
-    """Bars or ready features as configured; read once per process, file state and settings.
+    """Read bars or ready features as configured, once per process, file state and settings.
 
-    With a folder for a `cache`, once for all processes that use it. `needs` are the columns of
-    bars that will be used, see `bars_from_frame`.
+    All processes with the same folder `cache` read once. `needs` are the columns of bars that will
+    be used, see `bars_from_frame`.
     """
     settings = json.dumps(vars(data), sort_keys=True)
     return _read(_ReadSettings(settings, _file_state(data.path), needs, cache))
@@ -91,7 +93,7 @@ def column_step(column: str) -> pd.Timedelta:
 
 @dataclass(frozen=True)
 class _ReadSettings:
-    """What is read; where its result may be kept makes no difference."""
+    """Key of `_read`; the folder of the cache is not part of it."""
 
     settings: str
     file_state: tuple[int | str, ...]
@@ -129,13 +131,13 @@ def _read_table(data: DataConfig) -> tuple[pd.DataFrame, dict]:
 
 
 def _file_state(path: str | None) -> tuple[int | str, ...]:
-    """What tells a file from an edited one or another: such a one is read again."""
+    """Path, size, times and inode of a file: a change of any reads it again."""
     if path is None:
         return ()
     try:
         stat = Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):
-        return ()  # the reader explains it
+        return ()  # the reader reports it
     except (OSError, ValueError) as error:  # too long a name, a folder that is closed to the user
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"data.path={path}: {reason}") from None
@@ -164,10 +166,7 @@ def _log_returns(bars: Bars) -> np.ndarray:
 
 
 def _ready_returns(frame: pd.DataFrame, gaps: str) -> np.ndarray | None:
-    """Raw return of the rows' timeframe in a ready table, which stands in for the bars.
-
-    That of a coarser one is known rows before the bar after it closes, and is no target.
-    """
+    """Raw return of the rows' own timeframe in a ready table; a coarser one is no target."""
     time = pd.DatetimeIndex(frame.index).as_unit("ns").asi8
     step = usual_step(time)
     columns = [name for name in frame.columns if name.startswith("close_logret_current_")]
@@ -186,7 +185,7 @@ def _frame_digest(frame: pd.DataFrame) -> str:
 
 
 def shared_bars(folder: Path | None, key: Any, read: Callable[[], Bars]) -> tuple[Bars, str]:
-    """Bars and their digest."""
+    """Bars and their digest, from the cache or read now."""
 
     def make() -> Content:
         bars = read()
@@ -220,7 +219,7 @@ def shared_bars(folder: Path | None, key: Any, read: Callable[[], Bars]) -> tupl
 def shared_ready(
     folder: Path | None, key: Any, read: Callable[[], tuple[pd.DataFrame, dict]]
 ) -> tuple[pd.DataFrame, dict]:
-    """A ready feature table, and its data report."""
+    """A ready feature table and its data report, from the cache or read now."""
 
     def make() -> Content:
         frame, report = read()
@@ -241,7 +240,7 @@ def shared_ready(
 def shared_features(
     folder: Path | None, digest: str, recipe: Recipe, build: Callable[[], FeatureTable]
 ) -> FeatureTable:
-    """Feature table of the bars with a digest."""
+    """Feature table of the bars with this digest, from the cache or built now."""
 
     def make() -> Content:
         table = build()

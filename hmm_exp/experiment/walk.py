@@ -3,10 +3,11 @@
     walks, errors = walk_forward(prepare(config))     # one walk per number of states
     walks[0].output.scores, walks[0].refits[-1].agreement
 
-Every fold scales the features, orders the states and fits the densities of the next return anew,
-from the bars of its past. The new model filters its past again first: old probabilities mean
-nothing under new parameters. A fit that fails or has a hard fault is refused, and the model before
-it stays in force, as it would in use.
+Every fold scales the features, orders the states and fits the densities of the next return anew
+from its past bars, and its model filters them again. A fit that fails or has a hard fault is
+refused, and the model before it stays in force, as it would in use.
+
+`walk_forward` computes the walks; `refit_table`, `drift_table` and `walk_metrics` tabulate one.
 """
 
 from collections.abc import Callable
@@ -35,7 +36,7 @@ from hmm_exp.judge.split import SPLIT_NAMES, TEST, TRAIN, VAL, Fold, WalkForward
 from hmm_exp.judge.states import expected_dwell, raw_means
 from hmm_exp.judge.unscored import Unscored, in_fits, in_words
 
-_SLACK = 1e-3  # weight of the even chain in a warm start: a way that has closed can open again
+_SLACK = 1e-3  # weight of the uniform chain in a warm start: EM never leaves a zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +136,8 @@ def carried(
 ) -> GaussianParams:
     """Parameters of a fit as the start of the next one, in the units of its scaler.
 
-    Exact except for spherical covariances, which other units stretch. The initial distribution is
-    uniform, and the transitions move a little towards uniform: EM never leaves a zero.
+    Exact except for spherical covariances. The initial distribution is uniform, and the transitions
+    move a little towards uniform.
     """
     factor = before.scale_ / after.scale_
     stretch = {
@@ -156,25 +157,25 @@ def carried(
 
 
 class _Walker:
-    """One number of states under way: the model in force, and the output so far."""
+    """A walk in progress: the model in force and the output so far."""
 
     def __init__(self, prepared: Prepared, n_states: int) -> None:
         n_rows, n_bars = len(prepared.table), len(prepared.row_of_bar)
         self.prepared, self.n_states = prepared, n_states
         self.refits: list[Refit] = []
-        self.fitted = prepared  # of the last model, as is the next
+        self.fitted = prepared  # the last model's rows
         self.posterior: Posterior | None = None
         self.states = np.full(n_rows, -1)  # of the model in force
         self.refit_of_row = np.full(n_rows, -1)
         self.probs = np.full((n_rows, n_states), np.nan)
-        self.smoothed = self.probs.copy()
+        self.predicted, self.smoothed = self.probs.copy(), self.probs.copy()
         self.log_lik = np.full(n_rows, np.nan)
         self.bar_probs = np.full((n_bars, n_states), np.nan)
         self.residuals = np.full(prepared.X.shape, np.nan)
         self.bars = np.full((n_bars, len(BAR_COLUMNS)), np.nan)
 
     def step(self, fold: Fold, known: Prepared, baselines: Baselines | None) -> None:
-        """Fit at a fold, or keep the model before, and take over the output of its block."""
+        """Fit at a fold, or keep the model before, and store the output of its block."""
         before = self.refits[-1] if self.refits else None
         candidate, output, refused = self._attempt(known, baselines, before)
         agreed = None
@@ -190,13 +191,14 @@ class _Walker:
             self.fitted, self.posterior = known, candidate.posterior
             candidate = replace(candidate, posterior=None)
         self.refits.append(Refit(fold, candidate, known.scaler, refused, agreed, output.unscored))
-        self._take_over(fold, known, output)
+        self._store(fold, known, output)
 
     def walk(self) -> Walk:
         """The walk so far."""
         has_returns = self.prepared.source.next_return is not None
         output = ModelOutput(
             probs=self.probs,
+            predicted=self.predicted,
             log_lik=self.log_lik,
             smoothed=self.smoothed,
             bar_probs=self.bar_probs,
@@ -209,7 +211,7 @@ class _Walker:
     def _attempt(
         self, known: Prepared, baselines: Baselines | None, before: Refit | None
     ) -> tuple[Candidate | None, ModelOutput | None, list[str]]:
-        """The new fit and its output; or None twice, and why the model before stays."""
+        """The new fit and its output; or None twice, and the reasons for the refusal."""
         start = None
         if before and self.prepared.config.split.warm:
             start = carried(before.candidate.params, before.scaler, known.scaler)
@@ -231,8 +233,8 @@ class _Walker:
         now = most_probable(output.probs)
         return agreement(self.states[rows][train], now[train], self.n_states, self.n_states)
 
-    def _take_over(self, fold: Fold, known: Prepared, output: ModelOutput) -> None:
-        """Keep a model's output for its block, and for the return that leads into it."""
+    def _store(self, fold: Fold, known: Prepared, output: ModelOutput) -> None:
+        """Store a model's output for its block, and for the return that leads into it."""
         rows = fold.rows(self.prepared.table.available_at)
         self.states[:] = -1
         self.states[rows] = most_probable(output.probs)
@@ -241,6 +243,7 @@ class _Walker:
         units = np.log(self.prepared.scaler.scale_ / known.scaler.scale_).sum()
         self.refit_of_row[block] = fold.number
         self.probs[block] = output.probs[inside]
+        self.predicted[block] = output.predicted[inside]
         self.smoothed[block] = output.smoothed[inside]
         self.residuals[block] = output.residuals[inside]
         self.log_lik[block] = output.log_lik[inside] + units
@@ -269,11 +272,11 @@ class _Walker:
 
 
 def refit_table(walk: Walk, split: WalkForward) -> pd.DataFrame:
-    """One row per fold: its bars, its fit, its labels and the fit's before, its block's scores.
+    """One row per fold: its bars, fit, label agreement with the fit before, scores of its block.
 
     `label_agreement` is the share of common rows that both models call the same under the best
-    match of their states, `label_margin` its distance to the next best match, `same_label` the
-    share with no state renamed. `return_score, return_gain, ewma_gain` are means over the block in
+    match of their states, `label_margin` its lead over the next best match, `same_label` the share
+    with no state renamed. `return_score, return_gain, ewma_gain` are means over the block in
     nats per bar. `refused` holds the reasons why the model before stayed in force, `unscored` those
     for missing scores of the block.
     """
@@ -322,7 +325,7 @@ def walk_dwell(walk: Walk) -> np.ndarray:
 
 
 def walk_metrics(walk: Walk) -> dict[str, float]:
-    """Flat names for the run record; a walk of one fit has no agreement."""
+    """Metrics of the run record; a walk of one fit has no agreement."""
     agreements = [refit.agreement for refit in walk.refits if refit.agreement]
     metrics = {
         "n_refits": float(len(walk.refits)),
@@ -336,6 +339,18 @@ def walk_metrics(walk: Walk) -> dict[str, float]:
             "n_refits_renamed": float(sum(a.renamed for a in agreements)),
         }
     return metrics
+
+
+def refusals(walk: Walk | None) -> list[str]:
+    """Number of fits that were not used and the reason of the latest, in one line; [] if none."""
+    refused = [refit for refit in walk.refits if refit.refused] if walk else []
+    if not walk or not refused:
+        return []
+    latest = refused[-1]
+    return [
+        f"{len(refused)} of {len(walk.refits)} fits were refused and the model before them went "
+        f"on, last at {latest.fold.split.train_end:%Y-%m-%d %H:%M}: {'; '.join(latest.refused)}"
+    ]
 
 
 def _fit_row(refit: Refit) -> dict[str, Any]:

@@ -134,14 +134,25 @@ def estimate_gain(
     GainEstimate or None
         None with fewer than `MIN_BARS` scored bars.
     """
-    gain = np.asarray(gain, dtype=np.float64)
-    gain = gain[np.isfinite(gain)]
-    if len(gain) < MIN_BARS:
-        return None
-    mean, error = float(gain.mean()), hac_error(gain)
-    low, high = bootstrap_interval(gain, window(len(gain)) / 2, seed=seed, n_draws=n_draws)
-    bound = mean - bound_multiplier(len(gain), level) * error
-    return GainEstimate(len(gain), mean, error, bound, low, high)
+    return estimate_gains([gain], level=level, seed=seed, n_draws=n_draws)[0]
+
+
+def estimate_gains(
+    gains: Sequence[np.ndarray], *, level: float = LEVEL, seed: int = 0, n_draws: int = 1000
+) -> list[GainEstimate | None]:
+    """`estimate_gain` of several gains; those scored on equally many bars share their draws."""
+    scored = [np.asarray(gain, dtype=np.float64) for gain in gains]
+    scored = [gain[np.isfinite(gain)] for gain in scored]
+    found: list[GainEstimate | None] = [None] * len(scored)
+    for n in {len(gain) for gain in scored if len(gain) >= MIN_BARS}:
+        places = [i for i, gain in enumerate(scored) if len(gain) == n]
+        series = [scored[i] for i in places]
+        intervals = _intervals(series, window(n) / 2, seed=seed, n_draws=n_draws)
+        for i, gain, (low, high) in zip(places, series, intervals, strict=True):
+            mean, error = float(gain.mean()), hac_error(gain)
+            bound = mean - bound_multiplier(n, level) * error
+            found[i] = GainEstimate(n, mean, error, bound, low, high)
+    return found
 
 
 def gain_metrics(
@@ -164,9 +175,14 @@ def gain_metrics(
         As for `estimate_gain`.
     """
     metrics: dict[str, float] = {}
-    for name, gain in gains.items():
+    masks = {part: split == part for part in parts}
+    found = {
+        part: estimate_gains([np.asarray(gain)[mask] for gain in gains.values()], **how)
+        for part, mask in masks.items()
+    }
+    for i, name in enumerate(gains):
         for part in parts:
-            estimate = estimate_gain(np.asarray(gain)[split == part], **how)
+            estimate = found[part][i]
             if estimate is not None:
                 metrics |= estimate.metrics(f"{name}_{SPLIT_NAMES[part]}")
     return metrics
@@ -308,9 +324,18 @@ def bootstrap_interval(
     share
         Of the draws inside the interval.
     """
-    errors = mean_errors(x[:, None], block, seed=seed, n_draws=n_draws)[:, 0]
-    low, high = x.mean() + np.quantile(errors, [0.5 * (1.0 - share), 0.5 * (1.0 + share)])
-    return float(low), float(high)
+    return _intervals([x], block, share=share, seed=seed, n_draws=n_draws)[0]
+
+
+def _intervals(
+    series: Sequence[np.ndarray], block: float, *, share: float = 0.95, seed: int, n_draws: int
+) -> list[tuple[float, float]]:
+    """`bootstrap_interval` of several series of one length, with the same resampled bars."""
+    means = np.array([x.mean() for x in series])
+    errors = _errors(np.column_stack(series), means, block, seed, n_draws)
+    tails = [0.5 * (1.0 - share), 0.5 * (1.0 + share)]
+    ends = [mean + np.quantile(error, tails) for mean, error in zip(means, errors.T, strict=True)]
+    return [(float(low), float(high)) for low, high in ends]
 
 
 def mean_errors(x: np.ndarray, block: float, *, seed: int = 0, n_draws: int = 1000) -> np.ndarray:
@@ -319,9 +344,13 @@ def mean_errors(x: np.ndarray, block: float, *, seed: int = 0, n_draws: int = 10
     Widened by 1 / sqrt(1 - 2 block / n), since blocks vary less about the sample mean than about
     the true mean.
     """
-    draws = bootstrap_means(x, block, seed=seed, n_draws=n_draws)
+    return _errors(x, x.mean(axis=0), block, seed, n_draws)
+
+
+def _errors(x: np.ndarray, centre: np.ndarray, block: float, seed: int, n_draws: int) -> np.ndarray:
+    draws = _draws(x, centre, block, seed, n_draws)
     kept = max(1.0 - 2.0 * block / len(x), LEAST_KEPT)
-    return (draws - x.mean(axis=0)) / np.sqrt(kept)
+    return (draws - centre) / np.sqrt(kept)
 
 
 def bootstrap_means(
@@ -336,7 +365,10 @@ def bootstrap_means(
     block
         Mean block length, bars, at least 1.
     """
-    centre = x.mean(axis=0)
+    return _draws(x, x.mean(axis=0), block, seed, n_draws)
+
+
+def _draws(x: np.ndarray, centre: np.ndarray, block: float, seed: int, n_draws: int) -> np.ndarray:
     sums = np.zeros((len(x) + 1, x.shape[1]))
     np.cumsum(x - centre, axis=0, out=sums[1:])
     means = np.empty((n_draws, x.shape[1]))
@@ -345,7 +377,12 @@ def bootstrap_means(
 
 
 def resampled(
-    x: np.ndarray, block: float, length: int, *, seed: int = 0, n_draws: int = 1000
+    x: np.ndarray,
+    block: float,
+    length: int,
+    *,
+    seed: int | np.random.Generator = 0,
+    n_draws: int = 1000,
 ) -> np.ndarray:
     """Bootstrap samples of `length` bars from a complete series (n,), shape (n_draws, length)."""
     out = np.empty((n_draws, length))

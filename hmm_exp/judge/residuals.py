@@ -107,7 +107,11 @@ def feature_residuals(
     FitError
         If the chain has no unique stationary distribution.
     """
-    weights = predicted_probs(params, steps, probs)
+    return forecast_residuals(params, X, predicted_probs(params, steps, probs))
+
+
+def forecast_residuals(params: GaussianParams, X: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`feature_residuals` from `predicted_probs`, shape (T, K); each row depends on itself only."""
     deviation = np.sqrt(np.diagonal(params.full_covars(), axis1=1, axis2=2))  # (K, D)
     observed = ~np.isnan(X).any(axis=1)
     residuals = np.full(X.shape, np.nan)

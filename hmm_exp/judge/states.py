@@ -12,6 +12,7 @@ steps, as is the expected dwell time 1 / (1 - a_kk): bars missing inside a visit
 missing at a change of the label to neither visit.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -120,19 +121,14 @@ def diagnostics_table(
 
 def tidy(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Stack wide tables row by row, without the values that are not finite."""
-    parts = [
-        pd.DataFrame(
-            {
-                "table": name,
-                "row": np.repeat(table.index.astype(str), table.shape[1]),
-                "column": np.tile(table.columns.astype(str), len(table)),
-                "value": table.to_numpy(dtype=np.float64).ravel(),
-            }
-        )
+    cells = [
+        (name, str(row), str(column), value)
         for name, table in tables.items()
+        for row, values in zip(table.index, table.to_numpy(dtype=np.float64), strict=True)
+        for column, value in zip(table.columns, values, strict=True)
+        if math.isfinite(value)
     ]
-    stacked = pd.concat(parts, ignore_index=True)
-    return stacked[np.isfinite(stacked["value"])].reset_index(drop=True)
+    return pd.DataFrame(cells, columns=["table", "row", "column", "value"])
 
 
 def _frame(summary: StateSummary, values: np.ndarray, columns: Sequence[str]) -> pd.DataFrame:

@@ -1,19 +1,19 @@
-r"""A chart that sees a mean fall: the CUSUM of Page (1954), made for series that remember.
+r"""Detect a fall of the mean of an autocorrelated series: the CUSUM chart of Page (1954).
 
-With y_t what is watched, x_t = (y_t - mean) / spread cut to +-`LARGEST`, and an allowance a,
+With the series y_t, x_t = (y_t - mean) / spread cut to +-`LARGEST`, and an allowance a,
 
     C_t = max(0, C_{t-1} - x_t - a),      an alarm where C_t > threshold.
 
 `spread` is the long-run deviation, the root of the sum of all autocovariances
-(`significance.hac_error`), so that sums of x over many bars have the variance of independent ones:
-of correlated bars the plain deviation would give far too few false alarms. C then is nearly a
-Brownian motion held above zero, and with drift -a it takes
+(`gains.hac_error`), so that sums of x over many bars have the variance of independent ones; the
+plain deviation would set the threshold of a correlated series far too low. C then is nearly a
+Brownian motion reflected at zero, and with drift -a it takes
 
     (exp(u) - 1 - u) / (2 a^2) bars,      u = 2 a threshold,
 
 until it crosses by chance (Reynolds 1975, Technometrics 17). The threshold is that of the wanted
-number of bars, or what resampled stretches of the series itself ask for when that is more. How
-often it really cries on quiet markets is measured in `benchmarks/monitor.py`.
+number of bars, or the higher one that resampled stretches of the series need.
+`benchmarks/monitor.py` measures the false alarms on stationary markets.
 
 Example
 -------
@@ -31,11 +31,12 @@ from hmm_exp.compiling import entry
 from hmm_exp.judge.gains import hac_error, resampled, window
 from hmm_exp.stored.fields import Fields
 
-HORIZON = 1000  # bars in which the chance of a false alarm is counted
+HORIZON = 1000  # bars within which a false alarm has the given chance
 ALLOWANCE = 0.1  # half of the fall per bar, in long-run deviations, that is worth an alarm
-LARGEST = 5.0  # deviations that one bar may count: no bar alone is an alarm
+LARGEST = 5.0  # deviations that one bar counts at most: no bar alone is an alarm
 MIN_BARS = 100  # fewer give no chart
 _N_DRAWS = 1000
+_AT_ONCE = 50  # draws in memory: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,13 @@ class ControlChart:
     Attributes
     ----------
     mean
-        Promised mean per bar, of bars cut to what one may count.
+        Expected mean per bar, of bars cut to `LARGEST`.
     spread
         Long-run deviation of a bar.
     allowance
-        Fall of the mean that is let pass, in `spread`.
+        Fall of the mean per bar that does not count, in `spread`.
     threshold
-        Of the path, in `spread`.
+        Height of the path beyond which is an alarm, in `spread`.
     """
 
     mean: float
@@ -60,7 +61,7 @@ class ControlChart:
     threshold: float
 
     def path(self, y: np.ndarray) -> np.ndarray:
-        """The sum C after every bar, shape (N,); where y is NaN it stays as it was.
+        """The sum C after every bar, shape (N,); a NaN leaves it unchanged.
 
         C_t depends on y up to t alone, bit for bit.
         """
@@ -69,7 +70,7 @@ class ControlChart:
 
     @property
     def upwards(self) -> "ControlChart":
-        """The same for a rise: a chart of -y."""
+        """Chart of -y, for a rise."""
         return ControlChart(-self.mean, self.spread, self.allowance, self.threshold)
 
     def to_dict(self) -> dict[str, float]:
@@ -87,18 +88,18 @@ class ControlChart:
 def fit_chart(
     y: np.ndarray, *, chance: float, allowance: float = ALLOWANCE, seed: int = 0
 ) -> ControlChart:
-    """Mean, spread and threshold from a series of bars like those to come.
+    """Fit mean, spread and threshold to a series.
 
     Parameters
     ----------
     y
-        In time order, at least `MIN_BARS` finite ones; others are left out.
+        In time order, at least `MIN_BARS` finite values; others are left out.
     chance
-        Of a false alarm within `HORIZON` bars.
+        Chance of a false alarm within `HORIZON` bars.
     allowance
-        Widened by the error of the mean, which is only as well known as the bars are many.
+        Widened by the error of the mean, 1 / sqrt(n).
     seed
-        Of the resampling.
+        Seed of the resampling.
     """
     y = y[np.isfinite(y)]
     mean, spread = float(y.mean()), _spread(y)
@@ -110,7 +111,7 @@ def fit_chart(
 
 
 def threshold(chance: float, allowance: float) -> float:
-    """Height that a Brownian path of unit variance and drift -allowance crosses so rarely."""
+    """Height that a Brownian path of unit variance, drift -allowance crosses with this chance."""
     bars = HORIZON / chance
     u = brentq(lambda u: math.exp(u) - 1.0 - u - 2.0 * allowance**2 * bars, 1e-6, 100.0)
     return float(u) / (2.0 * allowance)
@@ -121,13 +122,16 @@ def _spread(y: np.ndarray) -> float:
 
 
 def _confirmed(chart: ControlChart, y: np.ndarray, chance: float, seed: int) -> ControlChart:
-    """The chart with a higher threshold where resampled stretches of `y` cross its own too often.
+    """Raise the threshold where resampled stretches of `y` cross it too often.
 
-    Blocks are half as long as the window of `spread`, as in `significance.estimate_gain`.
+    Blocks are half as long as the window of `spread`, as in `gains.estimate_gain`.
     """
-    stretches = resampled(y, window(len(y)) / 2, HORIZON, seed=seed, n_draws=_N_DRAWS)
-    highest = _maxima(stretches, chart.mean, chart.spread, chart.allowance)
-    asked = max(chart.threshold, float(np.quantile(highest, 1.0 - chance)))
+    rng, block = np.random.default_rng(seed), window(len(y)) / 2
+    highest = []
+    for _ in range(_N_DRAWS // _AT_ONCE):
+        stretches = resampled(y, block, HORIZON, seed=rng, n_draws=_AT_ONCE)
+        highest.append(_maxima(stretches, chart.mean, chart.spread, chart.allowance))
+    asked = max(chart.threshold, float(np.quantile(np.concatenate(highest), 1.0 - chance)))
     return ControlChart(chart.mean, chart.spread, chart.allowance, asked)
 
 

@@ -1,15 +1,15 @@
-r"""What later bars should look like under a model, stored in its detector for the monitor.
+r"""Expected series of later bars under a model, stored in its detector for the monitor.
 
 Expected per row is ln p(x_t | x_1..t-1), and per bar the log score of the next return, both by
 regime: with p_t the state probabilities before the row (for the return: known at the bar's close),
 
     expected_t = sum_k p_tk m_k,        m_k the mean over the bars on which k was expected.
 
-High volatility alone raises no alarm then; a market that fits no regime does. The share of time in
-each regime has a chart of its own.
+High volatility alone raises no alarm; a market that fits no regime does. The share of time in each
+regime has its own chart.
 
-The charts (`cusum.py`) rest on the rows after the training if these are enough, the shares on all
-rows. Likelihood and score get half of the chance of a false alarm, the shares the other half.
+The charts (`cusum.py`) are fitted on the rows after the training if there are enough, the shares on
+all rows. Likelihood and score share half of the chance of a false alarm, the shares the rest.
 
 Example
 -------
@@ -229,10 +229,11 @@ def make_expectations(
     seen: Observations,
     fitted_on: tuple[pd.Timestamp, pd.Timestamp],
     densities: tuple[ReturnDensities, ReturnDensities | None] | None = None,
+    observed: Observed | None = None,
 ) -> Expectations | None:
     """Monitoring baseline of a fitted model from the rows and bars of its run.
 
-    The charts rest on the rows after those that it was fitted on; on all rows where these are few.
+    The charts are fitted on the rows after its train rows; on all rows where these are few.
 
     Parameters
     ----------
@@ -242,7 +243,9 @@ def make_expectations(
         Start (exclusive) and end (inclusive) of the train rows. Densities of returns are fitted on
         the same span; earlier rows do not count.
     densities
-        Densities of returns by regime and for all time, where they are fitted already.
+        Densities of returns by regime and for all time, if already fitted.
+    observed
+        Result of `observe` for these rows and densities, if already computed.
 
     Returns
     -------
@@ -251,7 +254,7 @@ def make_expectations(
     """
     start, end = fitted_on
     time, row_time = seen.time, seen.table.available_at
-    observed = observe(params, seen)
+    observed = observed or observe(params, seen)
     usable = (row_time > start) & np.isfinite(observed.log_lik)
     held_out = bool((usable & (row_time > end)).sum() >= MIN_BARS)
     since = end if held_out else start
@@ -262,7 +265,9 @@ def make_expectations(
         densities = _densities(observed, time, seen.next_return, fitted_on)
     score = None
     if densities is not None and seen.next_return is not None:
-        scores = densities[0].log_score(observed.known, seen.next_return)
+        scores = observed.score
+        if scores is None:
+            scores = densities[0].log_score(observed.known, seen.next_return)
         bars = np.isfinite(scores) & (time > start)
         if (bars & (time > since)).sum() >= MIN_BARS:
             score = _expected_series(scores, observed.known, bars, time > since)
@@ -307,9 +312,8 @@ def observe(
     score = None
     if densities is not None and seen.next_return is not None:
         score = densities.log_score(known, seen.next_return)
-    missing = np.isnan(table.X).any(axis=1)
     return Observed(
-        log_lik=np.where(missing, np.nan, seen.filtered.log_lik),
+        log_lik=with_gaps(seen.filtered.log_lik, table),
         expected=predicted_probs(params, table.steps, probs),
         probs=probs,
         score=score,
@@ -317,10 +321,15 @@ def observe(
     )
 
 
+def with_gaps(log_lik: np.ndarray, table: FeatureTable) -> np.ndarray:
+    """Log-likelihood of every row, NaN where the row is missing."""
+    return np.where(np.isnan(table.X).any(axis=1), np.nan, log_lik)
+
+
 def _expected_series(
     y: np.ndarray, weights: np.ndarray, usable: np.ndarray, counted: np.ndarray
 ) -> ExpectedSeries:
-    """Means by regime over all usable bars; the chart from those that count."""
+    """Means by regime over all usable bars; the chart over the counted ones."""
     usable = usable & np.isfinite(weights).all(axis=1)
     counted = usable & counted
     mass = weights[usable].sum(axis=0)
@@ -331,7 +340,7 @@ def _expected_series(
 
 
 def _share_charts(probs: np.ndarray, params: GaussianParams) -> tuple[ControlChart, ...]:
-    """A chart of every regime's probability, from all rows: shares are slow to estimate."""
+    """Chart of every regime's probability, fitted on all rows."""
     n_rows, n_states = probs.shape
     if n_states == 1:
         return ()

@@ -1,9 +1,9 @@
 """Monitor a model on new bars: compare each bar with its expectation, raise an alarm on drift.
 
 The monitor follows the log-likelihood of every row and the log score of every next return, each
-relative to the mean of its regime, and the share of time in every regime. A CUSUM chart for each
-adds up the shortfall (`cusum.py`); a chart that crosses its threshold is an alarm. All is causal:
-an alarm depends on bars closed by its time alone, bit for bit.
+relative to the mean of its regime, and the share of time in every regime. A CUSUM chart of each
+(`cusum.py`) sums the shortfall and raises an alarm beyond its threshold. An alarm depends, bit for
+bit, on bars closed by its time only.
 
 Example
 -------
