@@ -211,6 +211,9 @@ def _discard(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+_OF_TRAINING = re.compile(r"(?:;|, or) set data\.path(?: to a file in it)?$")  # here no setting
+
+
 def own_words(error: object) -> str:
     """One-line text of an error, with settings (`data.bad_rows=drop`) as options."""
 
@@ -218,4 +221,4 @@ def own_words(error: object) -> str:
         return f"--{setting[1].replace('_', '-')}" + (f" {setting[2]}" if setting[2] else "")
 
     setting = r"\bdata\.(\w+_column|\w+(?==))(?:=('[^']*'|\w+))?"
-    return one_line(re.sub(setting, option, str(error)))
+    return one_line(re.sub(setting, option, _OF_TRAINING.sub("", str(error))))

@@ -58,16 +58,22 @@ _STARTS = {
     b"\x93NUMPY": "a NumPy file",
     b"\xd0\xcf\x11\xe0": "an Excel file (xls)",
     b"SQLite format 3\0": "a SQLite database",
+    b"\x04\x22\x4d\x18": "an lz4 file",
+    b"<stata_dta>": "a Stata file",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
     b"%PDF": "a PDF",
     b"\x89PNG": "a picture",
 }
 _TEXTS = {
     b"<!doctype": "a web page",
     b"<html": "a web page",
+    b"<table": "a web page",
     b"<?xml": "an XML file",
     b"{": JSON,
     b"[": JSON,
 }
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_UTF_32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 _PICKLED = re.compile(rb"\x80[\x02-\x05]")
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _LONGEST = 300  # bytes examined
@@ -82,5 +88,9 @@ def kind_of(content: bytes) -> str | None:
         return PICKLE
     if content[257:262] == b"ustar":
         return "a tar archive"
+    if content.startswith(_UTF_32) or (
+        b"\0" in content[:_LONGEST] and not content.startswith(_UTF_16)
+    ):
+        return "a binary file, or text of another encoding than UTF-8"
     text = content[:_LONGEST].lstrip(_BLANK).lower()
     return next((kind for start, kind in _TEXTS.items() if text.startswith(start)), None)

@@ -71,3 +71,17 @@ def test_windows_and_timeframes_that_no_bars_fill_are_one_line(
 def test_a_time_is_one_that_does_not_depend_on_when_it_is_read(since, capsys):
     assert monitor.main(["--bars", "b.csv", "--model", "m", "--since", since]) == 2
     assert capsys.readouterr().err.startswith(f"error: --since {since}".rstrip() + " is not a date")
+
+
+def test_a_setting_that_a_command_does_not_have_is_no_advice(tmp_path, capsys):
+    (tmp_path / "bars.json").write_text("{}")
+    words = ["--bar-stamp", "open", "--output", str(tmp_path / "o.csv"), "--input"]
+    for name, says in (
+        ("bars.json", "; convert it"),
+        ("none.csv", "no such file: "),
+        ("", "folder"),
+    ):
+        assert features.main([*words, str(tmp_path / name)]) == 2
+        line = capsys.readouterr().err
+        assert says in line
+        assert "data." not in line

@@ -173,6 +173,10 @@ def composed(*words: str) -> Config:
     ("word", "says"),
     [
         ("model.state_grid={min: 2, max: 5}", "must be a list of whole numbers, such as [2,3,4,5]"),
+        ("model.state_grid=[2,[3]]", "must be a list of whole numbers, such as [2,3,4,5]"),
+        ("model.state_grid=[2,{a: 1}]", "must be a list of whole numbers, such as [2,3,4,5]"),
+        ("features.exclude=[[a]]", "must be a list of texts, such as [a,b]"),
+        ("timeframe.timeframes=[1H,[4H]]", "must be a list of texts, such as [a,b]"),
         ("model.n_states=[2]", "model.n_states=[2]: must be a whole number"),
         ("++model.n_states=two", "++model.n_states=two: must be a whole number"),
         ("model.n_states=1e400", "model.n_states=1e400: must be a whole number"),

@@ -6,7 +6,7 @@ import pytest
 
 from hmm_exp.errors import DataError
 from hmm_exp.market.clean import bars_from_frame
-from hmm_exp.market.columns import OneSeries, check_one_series, tidy
+from hmm_exp.market.columns import OneSeries, check_one_series, telling_column, tidy
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
 
@@ -83,3 +83,20 @@ def test_pieces_of_a_table_must_name_one_instrument():
     series.check(pd.DataFrame({"symbol": [None, None]}))
     with pytest.raises(DataError, match="2 symbols in column 'symbol'"):
         series.check(pd.DataFrame({"symbol": ["b"]}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["exchange", "tickerSymbol", "stock_symbol", "currency_pair", "ts_code", "instId", "RIC"],
+)
+def test_series_one_after_the_other_are_refused_by_any_usual_name(name):
+    frame = pd.DataFrame({name: ["A"] * 3 + ["B"] * 3})
+    with pytest.raises(DataError, match=rf"2 symbols in column '{name}': A \(3 rows\), B"):
+        check_one_series(frame)
+
+
+def test_a_number_that_tells_repeated_times_apart_is_named():
+    stamps, rows = np.repeat(np.arange(5), 2), np.arange(10)
+    frame = pd.DataFrame({"key": [10_001, 10_002] * 5, "close": np.linspace(1, 2, 10)})
+    assert telling_column(frame, stamps, rows) == "key"
+    assert telling_column(frame[["close"]], stamps, rows) is None

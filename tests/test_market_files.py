@@ -48,6 +48,13 @@ KINDS = {
     "a web page": lambda: b"\r\n<!DOCTYPE html><html></html>",
     "a SQLite database": lambda: b"SQLite format 3\x00" + bytes(100),
     "a NumPy file": lambda: b"\x93NUMPY" + bytes(100),
+    "an lz4 file": lambda: b"\x04\x22\x4d\x18" + TEXT,
+    "a Stata file": lambda: b"<stata_dta><header><release>118" + TEXT,
+    "a pointer of Git LFS": lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+    "a web page ": lambda: b"<table border='1'>\n<thead>\n</table>",
+    "a binary file": lambda: b"\xff\xff\xff\xff\x00\x00" + TEXT,
+    "a binary file, or text of another encoding": lambda: TEXT.decode().encode("utf-16-le"),
+    "a binary file, or text of another encoding ": lambda: TEXT.decode().encode("utf-32"),
 }
 
 

@@ -201,3 +201,10 @@ def test_lines_that_end_in_carriage_returns_alone_are_one_line_of_complaint(tmp_
     path.write_bytes(text_of().replace("\n", "\r").encode())
     with pytest.raises(DataError, match=r"no column|header"):
         read_bars(path, bar_stamp="open")
+
+
+@pytest.mark.parametrize("bad_rows", ["error", "drop"])
+def test_where_no_row_fits_the_header_none_is_to_be_left_out(write, bad_rows):
+    path = write(text_of([[*row, 1] for row in ROWS]))
+    with pytest.raises(DataError, match=r"^no row has as many fields as the header, 6: line 2 is"):
+        read_bars(path, bar_stamp="open", bad_rows=bad_rows)

@@ -106,6 +106,40 @@ def test_clocks_of_other_programs_are_told_by_the_length_of_a_bar(step):
         np.testing.assert_array_equal(result.ns, seconds * 10**9)
 
 
+OTHER_ORDERS = (
+    "%y%m%d%H%M",
+    "%y%m%d%H%M%S",
+    "%d%m%y%H%M",
+    "%d%m%Y%H%M%S",
+    "%m%d%Y%H%M",
+    "%Y%j%H%M%S",
+)
+
+
+@pytest.mark.parametrize("freq", ["15min", "h", "4h", "D"])
+@pytest.mark.parametrize("form", OTHER_ORDERS)
+def test_digits_of_a_date_in_another_order_are_no_epochs(form, freq):
+    times = pd.date_range("2024-10-11", periods=60, freq=freq)
+    assert (read(*times.strftime(form).astype(int)).ns == UNREADABLE).all()
+
+
+def test_minutes_in_digits_are_no_seconds_of_2046():
+    times = pd.date_range("2024-01-01", periods=48, freq="min")
+    assert (read(*times.strftime("%y%m%d%H%M").astype(int)).ns == UNREADABLE).all()
+
+
+def test_epochs_that_look_like_dates_in_digits_stay_epochs():
+    seconds = 1_704_061_200 + np.arange(50)  # as YYMMDDhhmm the first minutes of an hour in 2017
+    np.testing.assert_array_equal(read(*seconds).ns, seconds * 10**9)
+
+
+@pytest.mark.parametrize(
+    "first", [2_024_001, 2_460_311, 60_310], ids=["year and day", "Julian", "modified Julian"]
+)
+def test_days_counted_in_another_way_are_no_times(first):
+    assert (read(*range(first, first + 40)).ns == UNREADABLE).all()
+
+
 def test_nanoseconds_of_1990_stay_what_they_are():
     ns = pd.date_range("1990-06-01", periods=40, freq="h").as_unit("ns").asi8
     np.testing.assert_array_equal(read(*ns).ns, ns)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from hmm_exp.errors import ConfigError, DataError
-from hmm_exp.market.options import ReadOptions
+from hmm_exp.market.options import ReadOptions, check_timezone
 from hmm_exp.market.stamps import read_stamp, read_stamps
 from hmm_exp.market.zones import UNREADABLE, zone_offset
 
@@ -86,3 +86,11 @@ def test_offsets_as_they_stand_in_files():
 def test_an_unknown_zone_is_refused_before_anything_is_read(name):
     with pytest.raises(ConfigError, match=r"data.timezone is .*: name a zone such as UTC"):
         ReadOptions("open", timezone=name)
+
+
+@pytest.mark.parametrize("name", ["localtime", "posixrules", "Factory"])
+def test_a_zone_that_is_the_machines_own_is_none(name):
+    with pytest.raises(ConfigError, match=rf"data.timezone is '{name}': name a zone"):
+        check_timezone(name)
+    stamps = read_stamps(pd.Series([f"2024-01-01 00:00 {name}"]))
+    assert stamps.reason == f"no zone is named {name!r}"

@@ -139,3 +139,41 @@ def test_days_that_a_spreadsheet_read_as_months_are_a_warning(freq, in_order):
 )
 def test_dates_that_are_right_are_no_warning(times):
     assert column_of(time=times).warnings == []
+
+
+@pytest.mark.parametrize("zone", ["+02:00", " +0200", "UTC+2"])
+def test_a_clock_with_a_zone_is_joined_with_its_date(zone):
+    local = TIMES.tz_convert("Etc/GMT-2")
+    times = column_of(date=local.strftime("%Y-%m-%d"), time=local.strftime("%H:%M") + zone)
+    assert_holds_times(times)
+
+
+@pytest.mark.parametrize(
+    "column, value",
+    [("timezone", "Asia/Tokyo"), ("utc_offset", "+09:00"), ("gmtoffset", 32_400), ("tz", "JST")],
+)
+def test_a_column_of_zones_that_is_not_read_is_a_warning(column, value):
+    local = TIMES.strftime("%Y-%m-%d %H:%M")
+    (warning,) = column_of(time=local, **{column: value}).warnings
+    assert f"{column!r}, which begins with '{value}', is not read: data.timezone" in warning
+    assert not column_of(time=EPOCHS, **{column: value}).warnings
+    assert not column_of(time=TIMES.strftime("%Y-%m-%dT%H:%MZ"), **{column: value}).warnings
+
+
+@pytest.mark.parametrize("value", ["UTC", "Z", "+00:00", 0, 0.0, None])
+def test_a_column_that_says_utc_is_no_warning(value):
+    assert not column_of(time=TIMES.strftime("%Y-%m-%d %H:%M"), tz=value).warnings
+
+
+@pytest.mark.parametrize("lone", [0, 1_000_000_000_000, 4_000_000_000_000])
+def test_a_time_far_from_all_others_is_a_warning(lone):
+    text = [*TIMES.strftime("%Y-%m-%d %H:%M:%S"), f"{pd.Timestamp(lone, unit='ms')}"]
+    (warning,) = column_of(time=text).warnings
+    assert warning.startswith("1 time of 'time' lies ")
+    assert f"{pd.Timestamp(lone, unit='ms'):%Y-%m-%d}" in warning
+
+
+def test_a_long_pause_between_bars_is_no_warning():
+    years = pd.date_range("1990-01-01", periods=4, freq="YS", tz="UTC")
+    assert not column_of(time=[*years, *TIMES]).warnings
+    assert not column_of(time=[*(TIMES - pd.Timedelta(days=9000)), *TIMES]).warnings

@@ -131,6 +131,9 @@ def to_config(config: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(_wrong_kind(error)) from None
     assert isinstance(settings, Config)
+    for name, value in flat(settings).items():
+        if isinstance(value, list) and any(isinstance(part, (list, dict)) for part in value):
+            raise ConfigError(f"{name}={value}: must be {kind_in_words(name)}")
     if settings.data.path is not None:
         settings.data.path = at_home(settings.data.path)
     return settings

@@ -33,7 +33,12 @@ _PRICE_NAMES = {
     "close": ("close", "closeprice", "priceclose", "pxlast", "4close", "c", "last"),
 }
 _SYMBOLS = ("symbol", "ticker", "pair", "instrument", "instrumentname", "productid", "sym",
-            "asset", "security", "isin", "coin", "contract", "name")  # fmt: skip
+            "asset", "security", "isin", "coin", "contract", "name", "code", "stock", "exchange",
+           "market", "product", "underlying", "permno", "gvkey", "tic", "tscode", "instid",
+           "instrumentid", "marketid", "contractname")  # fmt: skip
+_ENDS_OF_SYMBOLS = {"symbol", "ticker", "isin", "figi", "cusip", "sedol", "ric", "pair",
+                    "instrument"}  # fmt: skip
+_ZONES = ("timezone", "tz", "zone", "utcoffset", "gmtoffset", "tzoffset")
 _INTERVALS = ("interval", "timeframe", "resolution", "granularity", "period", "per", "tf")
 _QUOTES = {"usd", "usdt", "usdc", "busd", "tusd", "fdusd", "dai", "eur", "gbp", "jpy", "krw",
            "try", "brl", "quote", "currency", "notional", "turnover"}  # fmt: skip
@@ -165,7 +170,15 @@ def find_volume(names: Sequence[str], chosen: str | None = None, hint: str = "")
 
 def find_series(names: Sequence[str]) -> dict[str, list[str]]:
     """Columns that name the instrument or the bar's length of each row, by what they name."""
-    return {"symbol": _called(names, _SYMBOLS), "interval": _called(names, _INTERVALS)}
+    known = _called(names, _SYMBOLS)
+    ends = [name for name in names if _ENDS_OF_SYMBOLS & set(_in_order(name)[-1:])]
+    symbols = [*known, *(name for name in ends if name not in known)]
+    return {"symbol": symbols, "interval": _called(names, _INTERVALS)}
+
+
+def find_zone(names: Sequence[str]) -> str | None:
+    """Column that says in which zone the times of a table are, if any."""
+    return next(iter(_called(names, _ZONES)), None)
 
 
 def may_be_volumes(names: Sequence[str]) -> list[str]:
@@ -213,8 +226,13 @@ def _bare(name: str) -> str:
 
 
 def _words(name: str) -> set[str]:
+    return set(_in_order(name))
+
+
+def _in_order(name: str) -> list[str]:
+    """Words of a name such as `tickerSymbol` or `ticker_symbol`, in lower case."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return set(re.findall(r"[a-z0-9]+", apart.lower()))
+    return re.findall(r"[a-z0-9]+", apart.lower())
 
 
 def _asset(name: str) -> set[str] | None:
@@ -319,7 +337,7 @@ def check_one(kind: str, column: str, values: pd.Series) -> None:
 
 
 def telling_column(frame: pd.DataFrame, stamps: np.ndarray, rows: np.ndarray) -> str | None:
-    """A text column that differs between rows of one time: the table may hold several series.
+    """A column, without fractions, that differs between rows of one time: maybe several series.
 
     Parameters
     ----------
@@ -331,7 +349,7 @@ def telling_column(frame: pd.DataFrame, stamps: np.ndarray, rows: np.ndarray) ->
         Their places in the table, shape (T,).
     """
     for name in frame.columns:
-        if pd.api.types.is_numeric_dtype(frame[name].dtype):
+        if frame[name].dtype.kind == "f":
             continue
         values = frame[name].iloc[rows].astype(str).to_numpy()
         pairs = pd.DataFrame({"stamp": stamps, "value": values})

@@ -151,8 +151,15 @@ def instrument_name(path: str | Path) -> str:
 
 def whole_rows(table: Table, options: ReadOptions) -> Table:
     """Return the table; raise DataError where rows of another length may not be left out."""
-    if table.ragged and options.bad_rows == "error":
-        line, text = table.ragged[0]
+    if not table.ragged:
+        return table
+    line, text = table.ragged[0]
+    if table.frame.empty:
+        raise DataError(
+            f"no row has as many fields as the header, {len(table.frame.columns)}: line {line} is "
+            f"{shown(text)!r}; name every column, and quote a text that holds the delimiter"
+        )
+    if options.bad_rows == "error":
         raise DataError(
             f"{counted(len(table.ragged), 'row')} with more or fewer fields than the header, "
             f"first {shown(text)!r} in line {line}; data.bad_rows=drop leaves them out"

@@ -20,6 +20,7 @@ EPOCH_FIRST = 10**17  # ns, 1973-03-03: in every unit an epoch from here on has 
 _UNITS = (("s", _SECOND), ("ms", 1_000_000), ("us", 1_000), ("ns", 1))
 _MOST = 0.9  # share of a column that must fit a form of digits
 _LARGEST_HOLE = 366 * _DAY  # between epochs of before 1973
+_ENOUGH = 25  # rows of which hardly all fit a date by chance
 _ROUNDED = 1_000 * _SECOND  # a spreadsheet shows six or seven digits of an epoch in ms
 
 # Digits of a date, and how many of them come after the day.
@@ -38,12 +39,16 @@ class EpochUnit:
         Length of a unit, and the time of number 0 since 1970, in nanoseconds.
     local
         Whether it counts by a local clock; the others count in UTC.
+    first_ns, end_ns
+        The times that are believed, from the first up to the end.
     """
 
     name: str
     unit_ns: float
     origin_ns: int
     local: bool = False
+    first_ns: int = EPOCH_FIRST
+    end_ns: int = LAST
 
     def nanoseconds(self, numbers: np.ndarray, exact: np.ndarray | None) -> np.ndarray:
         """Times, shape (T,), to the nearest second where a unit is longer than that."""
@@ -54,8 +59,8 @@ class EpochUnit:
         return seconds.astype(np.int64) * _SECOND
 
     def in_span(self, numbers: np.ndarray) -> np.ndarray:
-        """Where a number is a time of 1973 to 2100, shape (T,)."""
-        low, high = EPOCH_FIRST - self.origin_ns, LAST - self.origin_ns
+        """Where a number is a time that is believed, shape (T,)."""
+        low, high = self.first_ns - self.origin_ns, self.end_ns - self.origin_ns
         return (numbers >= low / self.unit_ns) & (numbers < high / self.unit_ns)
 
 
@@ -63,9 +68,13 @@ _TICKS = EpochUnit(".NET ticks", 100, -62_135_596_800 * _SECOND)
 _FILE_TIMES = EpochUnit("Windows file times", 100, -11_644_473_600 * _SECOND)
 _LIKE_NANOSECONDS = (_TICKS, _FILE_TIMES)  # of now they have the size of ns of 1990 and of 1974
 _OTHER_CLOCKS = (
-    EpochUnit("days of a spreadsheet", _DAY, -25_569 * _DAY, local=True),
+    EpochUnit(  # up to 2041: a larger number may be a modified Julian day of now
+        "days of a spreadsheet", _DAY, -25_569 * _DAY, local=True, end_ns=(51_544 - 25_569) * _DAY
+    ),
     *_LIKE_NANOSECONDS,
-    EpochUnit("minutes since 1970", _MINUTE, 0),
+    EpochUnit(  # from 1990: Julian days and digits of a year and its day are smaller
+        "minutes since 1970", _MINUTE, 0, first_ns=631_152_000 * _SECOND
+    ),
 )
 
 
@@ -113,6 +122,8 @@ def read_numbers(numbers: np.ndarray, exact: np.ndarray | None = None) -> Number
         return dates
     epochs = _from_epochs(numbers, exact)
     read = epochs.ns != UNREADABLE
+    if _is_another_date(present, epochs.ns[read]):
+        return NumberStamps(np.full(len(numbers), UNREADABLE))
     alike = any(clock.in_span(present).mean() >= _MOST for clock in _LIKE_NANOSECONDS)
     if alike or not read.any():
         return _from_other_clocks(numbers, exact, epochs)
@@ -186,6 +197,43 @@ def _clock_of(digits: np.ndarray, length: int) -> np.ndarray:
     hour, minute, second = digits // 10_000, digits // 100 % 100, digits % 100
     in_day = (hour * 3600 + minute * 60 + second) * _SECOND + fraction * 1_000_000
     return np.where((hour < 24) & (minute < 60) & (second < 60), in_day, -1)
+
+
+def _is_another_date(numbers: np.ndarray, ns: np.ndarray) -> bool:
+    """Whether numbers are digits of a date in an order that is not read, such as YYMMDDhhmm.
+
+    `ns` are the times of those that fit epochs. A few epochs of steady bars may fit such an order by chance; up to 2038 they stay epochs.
+    """
+    numbers = numbers[(numbers >= 0) & (numbers < 1e14)]
+    if not len(ns) or len(numbers) < _ENOUGH or (numbers % 1).any():
+        return False
+    steps = np.unique(np.diff(np.sort(ns)))
+    is_steady = len(steps) == 1 and is_bar_length(int(steps[0]))
+    if is_steady and ns.max() < 2**31 * _SECOND:
+        return False
+    for length in (12, 14):  # of YYYYMMDD with hhmm, with hhmmss
+        dates, clock = np.divmod(numbers.astype(np.int64), 10 ** _DIGITS[length])
+        in_day = _clock_of(clock, length)
+        for year, month, day in _other_orders(dates):
+            if (from_fields(year, month, day, in_day) != UNREADABLE).mean() >= _MOST:
+                return True
+    return False
+
+
+def _other_orders(dates: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]:
+    """Year, month and day of digits by orders in which people write them, shapes (T,)."""
+    a, b, c = dates // 10_000, dates // 100 % 100, dates % 100
+    first, second, year = dates // 1_000_000, dates // 10_000 % 100, dates % 10_000
+    of_year, none = dates % 1000, np.zeros_like(dates)
+    is_day = (of_year >= 1) & (of_year <= 366)
+    return (
+        (2000 + a, b, c),
+        (2000 + c, b, a),
+        (2000 + c, a, b),
+        (year, second, first),
+        (year, first, second),
+        (dates // 1000, none + 1, np.where(is_day, 1, 0)),
+    )
 
 
 def _from_epochs(numbers: np.ndarray, exact: np.ndarray | None) -> NumberStamps:

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from hmm_exp.errors import ConfigError
 
 BAR_STAMPS = ("open", "close")
+_OF_THE_MACHINE = ("localtime", "posixrules", "Factory")  # another zone on another machine
 GAPS = ("split", "bridge")
 BAD_ROWS = ("error", "drop")
 
@@ -89,6 +90,8 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> str:
 def check_timezone(name: str) -> ZoneInfo:
     """Return the zone of an IANA name; raise ConfigError for an unknown one."""
     try:
+        if name in _OF_THE_MACHINE:
+            raise KeyError(name)
         return ZoneInfo(name)
     except (KeyError, TypeError, ValueError, OSError):  # OSError: the name of a folder of zones
         raise ConfigError(

@@ -40,12 +40,15 @@ class Stamps:
         Why some cannot be read, where more is known than their text; else empty.
     needs_all
         Whether the form was decided by comparing rows, so that fewer rows could tell otherwise.
+    local
+        Whether any of them names no zone.
     """
 
     ns: np.ndarray
     notes: list[str]
     reason: str = ""
     needs_all: bool = False
+    local: bool = False
 
 
 def read_stamps(column: pd.Series, timezone: str = "UTC") -> Stamps:
@@ -160,7 +163,9 @@ def _read_numbers(numbers: np.ndarray, exact: np.ndarray | None) -> tuple[Stamps
     read = read_numbers(numbers, exact)
     reason = ""
     if (read.ns == UNREADABLE)[np.isfinite(numbers)].any():
-        reason = "no epoch in s, ms, us or ns of 1973 to 2100, and no date in digits"
+        reason = (
+            "no epoch in s, ms, us or ns of 1973 to 2100, and no date in digits, YYYYMMDD first"
+        )
     return Stamps(read.ns, list(read.notes), reason, read.needs_all), read.local
 
 
@@ -235,6 +240,7 @@ def _parsed(texts: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
 def _in_zone(stamps: Stamps, local: np.ndarray, timezone: str) -> Stamps:
     """The stamps with those of a local clock taken from `timezone`."""
     rows = np.flatnonzero(local & (stamps.ns != UNREADABLE))
+    stamps.local = bool(len(rows))
     if timezone == "UTC" or not len(rows):
         return stamps
     stamps.ns[rows] = localised(stamps.ns[rows], timezone)

@@ -11,14 +11,27 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import DataError
-from hmm_exp.market.columns import find_clock, find_timestamps, times_of_other_stamp, times_of_stamp
+from hmm_exp.market.bars import counted, moment, shown
+from hmm_exp.market.columns import (
+    find_clock,
+    find_timestamps,
+    find_zone,
+    times_of_other_stamp,
+    times_of_stamp,
+)
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.stamps import Stamps, read_stamps
 from hmm_exp.market.zones import UNREADABLE
 
 _DAY = 86_400_000_000_000  # ns
+_YEAR = 366 * _DAY
+_VERY_FEW = 0.01  # share of the times
+_NO_OFFSET = r"(?i)z|utc|gmt|(utc|gmt)? ?[+-]?0+([:.]?0+)?"
 _LONG_GAP = 5  # usual steps: longer than a weekend of daily bars
-_CLOCK = r"\d{1,2}(:\d{2}){1,2}(\.\d+)?( ?[AaPp]\.?[Mm]\.?)?|\d{1,6}|\d{9}"
+_CLOCK = (
+    r"\d{1,2}(:\d{2}){1,2}(\.\d+)?( ?[AaPp]\.?[Mm]\.?)?( ?[A-Za-z]*([+-]\d{1,2}(:?\d{2})?)?)?"
+    r"|\d{1,6}|\d{9}"
+)
 _FEW = 100  # rows that tell whether two columns are one
 
 
@@ -67,7 +80,7 @@ def time_column(frame: pd.DataFrame, options: ReadOptions) -> TimeColumn:
     if options.timestamp_column is None:
         _refuse_other_end(frame, times, options)
         times.warnings += _disagreements(frame, times, others, options)
-    times.warnings += swapped_days(times)
+    times.warnings += [*swapped_days(times), *_unused_zone(frame, times), *_far_from_all(times)]
     return times
 
 
@@ -93,6 +106,38 @@ def swapped_days(times: TimeColumn) -> list[str]:
     return [
         f"{found} would vanish with day and month exchanged in dates up to the 12th ({was} would "
         f"be {is_}): a spreadsheet may have swapped them in {times.name!r}"
+    ]
+
+
+def _unused_zone(frame: pd.DataFrame, times: TimeColumn) -> list[str]:
+    """A warning where times that name no zone stand beside a column that names one."""
+    name = find_zone(list(frame.columns)) if times.stamps.local else None
+    if name is None:
+        return []
+    zones = frame[name].dropna().astype(str).str.strip()
+    zones = zones[~zones.str.fullmatch(_NO_OFFSET)]
+    if not len(zones):
+        return []
+    return [
+        f"{times.name!r} names no zone, and {name!r}, which begins with {shown(zones.iloc[0])!r}, "
+        "is not read: data.timezone decides"
+    ]
+
+
+def _far_from_all(times: TimeColumn) -> list[str]:
+    """A warning where very few times lie further from all others than those span."""
+    ns = np.sort(times.stamps.ns[times.stamps.ns != UNREADABLE])
+    if len(ns) < 3:
+        return []
+    steps = np.diff(ns)
+    before = int(np.argmax(steps)) + 1
+    n_few = min(before, len(ns) - before)
+    if steps.max() < max(_YEAR, (ns[-1] - ns[0]) / 2) or n_few > max(1, _VERY_FEW * len(ns)):
+        return []
+    place = 0 if n_few == before else -1
+    return [
+        f"{counted(n_few, 'time')} of {times.name!r} lies {steps.max() // _DAY:,} days from the "
+        f"others: {moment(ns[place])}"
     ]
 
 
