@@ -1,6 +1,5 @@
 """Fixtures shared by all tests."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import Config, DataConfig, ModelConfig
+from tests.warm import Warm, environment_of_a_user
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,15 +60,30 @@ def small_config() -> Config:
 
 
 @pytest.fixture(scope="session")
-def train_cli():
-    """Run `python -m hmm_exp.train` with words in a folder, as a user does."""
+def warm():
+    """A process that forks for each start of the command, its imports loaded."""
+    process = Warm()
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="session")
+def train_cli(warm):
+    """Run `python -m hmm_exp.train` with words in a folder, as a user does.
+
+    A start with an environment of its own, or the first of a test process, is a fresh
+    interpreter; the others are forks of one that has its imports loaded.
+    """
+    started = []
 
     def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        clean = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+        if started and not environment:
+            return warm.run(folder, *words)
+        started.append(words)
         return subprocess.run(
             [sys.executable, "-m", "hmm_exp.train", *words],
             cwd=folder,
-            env=clean | environment,
+            env=environment_of_a_user(**environment),
             capture_output=True,
             text=True,
             timeout=300,

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -22,8 +23,8 @@ from hmm_exp.report.__main__ import main as report
 from hmm_exp.serving.load import load_detector
 from hmm_exp.store import health
 from hmm_exp.store.health import NoAnswerError, check_answer
-from hmm_exp.store.store import connect, open_store
-from tests.small_detector import forget_store
+from hmm_exp.store.store import connect, open_store, patiently
+from tests.small_detector import candidate, forget_store, small_detector
 
 
 def execute(place: Path, *statements: str) -> None:
@@ -274,7 +275,9 @@ def forget_store_keeping_the_environment() -> None:
 
 
 @pytest.mark.slow
-def test_a_server_with_users_takes_the_right_password_and_nothing_keeps_it(tmp_path, train_cli):
+def test_a_server_with_users_takes_the_right_password_and_nothing_keeps_it(
+    tmp_path, empty_store, train_cli
+):
     """A real MLflow server with its own users, in `server`; the work is done in `work`."""
     pytest.importorskip("flask_wtf", reason="mlflow[auth] is not installed")
     from hmm_exp.server.postgres import free_port
@@ -290,6 +293,7 @@ def test_a_server_with_users_takes_the_right_password_and_nothing_keeps_it(tmp_p
     }
     for name in ("server", "work"):
         (tmp_path / name).mkdir()
+    shutil.copy(empty_store, tmp_path / "server" / "mlflow.db")
     server = subprocess.Popen(
         command,
         cwd=tmp_path / "server",
@@ -299,6 +303,8 @@ def test_a_server_with_users_takes_the_right_password_and_nothing_keeps_it(tmp_p
         start_new_session=True,
     )
     try:
+        patiently(lambda: check_answer(f"http://admin:{PASSWORD}@127.0.0.1:{port}"), 120.0)
+        hash_fast(tmp_path / "server" / "basic_auth.db")
         use_server_with_users(f"127.0.0.1:{port}")
         train_on_server_with_users(f"127.0.0.1:{port}", tmp_path / "work", train_cli)
     finally:
@@ -310,6 +316,14 @@ def test_a_server_with_users_takes_the_right_password_and_nothing_keeps_it(tmp_p
 
 
 PASSWORD = "right-password-123"
+
+
+def hash_fast(users: Path) -> None:
+    """Keep the password as a hash of one round: MLflow hashes it at every request."""
+    from werkzeug.security import generate_password_hash
+
+    hashed = generate_password_hash(PASSWORD, method="pbkdf2:sha256:1")
+    execute(users, f"UPDATE users SET password_hash = '{hashed}' WHERE username = 'admin'")
 
 
 def train_on_server_with_users(place: str, folder: Path, train_cli) -> None:
@@ -324,11 +338,7 @@ def train_on_server_with_users(place: str, folder: Path, train_cli) -> None:
 
 
 def use_server_with_users(place: str) -> None:
-    from hmm_exp.store.store import patiently
-    from tests.small_detector import candidate, small_detector
-
     whole = f"http://admin:{PASSWORD}@{place}"
-    patiently(lambda: check_answer(whole), 120.0)
     for login in ("", "admin:wrong-password@", "nobody:right-password-123@"):
         with pytest.raises(TrackingError, match="refuses the login"):
             open_store(TrackingConfig(uri=f"http://{login}{place}"))
