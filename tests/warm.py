@@ -8,6 +8,7 @@ folder, environment, streams and end, and starts its own child processes as fres
 """
 
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -22,6 +23,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MODULE = "hmm_exp.train"
 WITHIN = 300  # seconds for one start
+IMPORTS = (
+    *("mlflow.store.tracking.sqlalchemy_store", "scipy.signal", "sklearn.preprocessing"),
+    *("hmm_exp.callback", "hmm_exp.experiment.run", "hmm_exp.report.collect"),
+    *("hmm_exp.report.page", "hmm_exp.sweep.cell", "hmm_exp.sweep.finish", "hmm_exp.sweep.start"),
+)
 
 
 def environment_of_a_user(**more: str) -> dict[str, str]:
@@ -65,19 +71,8 @@ class Warm:
 
 def load() -> None:
     """Import what a sweep imports before its first cell."""
-    import mlflow.store.tracking.sqlalchemy_store
-    import scipy.signal
-    import scipy.stats
-    import sklearn.preprocessing
-
-    import hmm_exp.callback
-    import hmm_exp.experiment.run
-    import hmm_exp.report.collect
-    import hmm_exp.report.page
-    import hmm_exp.sweep.cell
-    import hmm_exp.sweep.finish
-    import hmm_exp.sweep.start  # noqa: F401
-
+    for name in IMPORTS:
+        importlib.import_module(name)
     sys.modules.pop(MODULE, None)  # runs as the main module
     assert threading.active_count() == 1, "a fork copies one thread"
     gc.freeze()  # collections in a fork leave the pages of its parent alone
