@@ -10,6 +10,8 @@ changelog. Every other module may change at any time.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hmm_exp.version import __version__
+
 if TYPE_CHECKING:
     from hmm_exp import figures
     from hmm_exp.causality import check_causality
@@ -49,7 +51,6 @@ __all__ = [
     "read_bars",
     "run",
 ]
-__version__ = "0.1.0"
 
 # Fetched on first use, so that `--help` and a typo are answered without pandas and numba.
 _HOMES = {

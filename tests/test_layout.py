@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "hmm_exp"
 FLOORS = [
-    {"errors", "compiling", "owner"},
+    {"errors", "version", "compiling", "owner"},
     {"files", "parallel"},
     {"config", "stored"},
     {"hmm", "market"},

@@ -58,7 +58,7 @@ def test_importing_the_package_costs_nothing():
 def test_the_version_is_written_once():
     assert "version" in PROJECT["project"]["dynamic"]
     assert "\nversion:" not in (ROOT / "CITATION.cff").read_text()
-    assert PROJECT["tool"]["hatch"]["version"]["path"] == "hmm_exp/__init__.py"
+    assert PROJECT["tool"]["hatch"]["version"]["path"] == "hmm_exp/version.py"
     assert f"## {hmm_exp.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from hmm_exp import __version__
+from hmm_exp.version import __version__
 
 FOLDER = "cache"  # in the folder of a sweep
 ABOUT = "about.txt"  # JSON, and its checksum on the last line

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
-from hmm_exp import __version__
 from hmm_exp.config import NOT_IN_RESULT, Config, flat
 from hmm_exp.detector.detector import feature_table
 from hmm_exp.errors import DataError, FitError
@@ -29,6 +28,7 @@ from hmm_exp.features.build import FeatureTable, build_features, ways_out, windo
 from hmm_exp.features.recipe import Recipe, select_columns
 from hmm_exp.judge.split import TRAIN, Fold, Split, make_split, train_option
 from hmm_exp.market.bars import OHLCV, timeframe_step
+from hmm_exp.version import __version__
 
 IN_FINGERPRINT_OTHERWISE = {
     "data.path",

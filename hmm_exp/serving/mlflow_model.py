@@ -50,6 +50,7 @@ _INFERENCE = (  # modules of `hmm` without the fitting code
 )
 _SOURCE = (  # parts of this package needed to load and predict
     "__init__.py",
+    "version.py",
     "errors.py",
     "files.py",
     "compiling.py",

@@ -24,7 +24,6 @@ GATE_REASONS = "gate_reasons"
 GATE_NOTES = "gate_notes"  # what the gate measured, whether it refused or not
 GATE = "gate"  # name of the gate that decided
 PARENT_RUN = "mlflow.parentRunId"
-RUN_NAME = "mlflow.runName"
 NOTE = "mlflow.note.content"
 N_CELLS = "n_cells"
 WINNER = "winner"
