@@ -92,11 +92,11 @@ def _fitted_alone(prepared: "Prepared", folder: Path, record: RunRecord) -> "Run
         progress.start(folder, 1)
     try:
         with progress.Line(folder, 1, cell_name(prepared.config)) as line:
-            with ProgressThread(line, line.watched) as pulse:
+            with ProgressThread(line, line.watched) as report:
 
                 def stage(text: str) -> None:
                     _stages.info(text)
-                    pulse(text)
+                    report(text)
 
                 result = run(prepared, stage)
                 stage("recording")

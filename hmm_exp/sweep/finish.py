@@ -19,7 +19,7 @@ from hmm_exp.sweep import leaderboard, luck, terminal
 from hmm_exp.sweep.leaderboard import Choice
 from hmm_exp.sweep.start import close_orphans
 from hmm_exp.tracking import tags, ui
-from hmm_exp.tracking.bundle import LOG_FILE, LONGEST_TAG
+from hmm_exp.tracking.bundle import LOG_FILE
 from hmm_exp.tracking.record import log_files
 from hmm_exp.tracking.runs import called, current_cells, sweep_cells, sweep_parent
 
@@ -147,7 +147,7 @@ class FinishedSweep:
             [*choice.reasons[::-1], *notes],  # the last one decided
             any(item.path == ui.REPORT for item in client.list_artifacts(run_id)),
         )
-        client.set_tag(run_id, tags.NOTE, page[:LONGEST_TAG])
+        client.set_tag(run_id, tags.NOTE, page[: tags.LONGEST])
 
 
 def _close_left(store: Store, sweep_id: str) -> None:
@@ -179,7 +179,7 @@ def _write_parent(
             figure = figures.bic_by_space(criteria, winner=place)
             figures.save(figure, Path(folder) / "plots" / "bic.png")
         log_files(store.client, run_id, Path(folder))
-    store.client.set_tag(run_id, tags.VERDICT, "\n".join(choice.reasons)[:LONGEST_TAG])
+    store.client.set_tag(run_id, tags.VERDICT, "\n".join(choice.reasons)[: tags.LONGEST])
     if choice.run_id:
         store.client.set_tag(run_id, tags.WINNER, choice.run_id)
     status = RunStatus.FINISHED if succeeded else RunStatus.FAILED

@@ -185,16 +185,16 @@ def _edge(best: Run, runs: list[Run]) -> str:
 
 
 def _selection(run: Run) -> SelectionConfig:
-    said = {
+    rule = {
         name.removeprefix("selection."): value
         for name, value in run.data.params.items()
         if name.startswith("selection.")
     }
     return SelectionConfig(
-        within=said["within"],
-        rule=said["rule"],
-        near_tie=float(said["near_tie"]),
-        elbow=float(said["elbow"]),
+        within=rule["within"],
+        rule=rule["rule"],
+        near_tie=float(rule["near_tie"]),
+        elbow=float(rule["elbow"]),
     )
 
 

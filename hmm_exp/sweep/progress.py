@@ -167,10 +167,10 @@ class Display(threading.Thread):
 
     def _draw(self, picture: Callable[[], list[str]]) -> None:
         """Write messages over the old lines, and the new lines below, in one write."""
-        said = self._news()
+        news = self._news()
         lines = picture()
         back = f"\r\x1b[{self._height - 1}A" if self._height > 1 else "\r"
-        text = "".join(f"{line}\n" for line in said) + "\n".join(lines)
+        text = "".join(f"{line}\n" for line in news) + "\n".join(lines)
         self._height = len(lines)
         with suppress(OSError):
             print(f"{back}\x1b[J{text}", end="", file=sys.stderr, flush=True)
@@ -288,7 +288,7 @@ class ProgressThread:
         self._tell, self._watched = tell, watched
         self._stage = ""
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="hmm_exp.pulse", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name="hmm_exp.progress", daemon=True)
 
     def __call__(self, stage: str) -> None:
         """Start a new stage."""

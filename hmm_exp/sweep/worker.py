@@ -79,12 +79,12 @@ class _Server:
     def fit(self, folder: Path, watched: bool = False) -> None:
         """Fit the prepared data and write the bundle into `folder`."""
         assert self.prepared is not None
-        with ProgressThread(lambda text: self.answers.send("progress", text), watched) as pulse:
+        with ProgressThread(lambda text: self.answers.send("progress", text), watched) as report:
 
             def stage(text: str) -> None:
                 with suppress(OSError):  # the disk of the log is full
                     print(text, file=sys.stderr, flush=True)
-                pulse(text)
+                report(text)
 
             result = run(self.prepared, stage)
             stage("writing")

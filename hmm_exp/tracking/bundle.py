@@ -18,7 +18,6 @@ from hmm_exp.tracking import tags
 
 RECORD, DETECTOR, ARTIFACTS = "record.json", "detector.json", "artifacts"
 LOG_FILE = "run.log"
-LONGEST_TAG = tags.LONGEST
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def identity(settings: Config) -> dict[str, str]:
 def params(settings: Config) -> dict[str, str]:
     """Every setting with a value, as MLflow params."""
     return {
-        name: str(value)[:LONGEST_TAG]
+        name: str(value)[: tags.LONGEST]
         for name, value in flat(settings).items()
         if value is not None and not name.startswith("sweep.")
     }

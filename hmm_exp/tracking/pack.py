@@ -12,7 +12,7 @@ from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.result import RunResult
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.bundle import ARTIFACTS, DETECTOR, LOG_FILE, LONGEST_TAG, RECORD, Bundle
+from hmm_exp.tracking.bundle import ARTIFACTS, DETECTOR, LOG_FILE, RECORD, Bundle
 
 MOST_STEPS = 25  # of a convergence series: each is a row in the store
 
@@ -51,7 +51,7 @@ def _write_record(result: RunResult, folder: Path, log_file: Path | None) -> Non
 
 def data_identity(prepared: Prepared) -> dict[str, str]:
     """Tags that are known once the data is read."""
-    warnings = "; ".join(prepared.source.report.get("warnings", []))[:LONGEST_TAG]
+    warnings = "; ".join(prepared.source.report.get("warnings", []))[: tags.LONGEST]
     doubtful = {tags.DATA_WARNINGS: warnings} if warnings else {}
     return doubtful | {
         tags.FINGERPRINT: prepared.fingerprint,
@@ -80,4 +80,4 @@ def _verdict(result: RunResult) -> dict[str, str]:
         tags.CRITERIA_BY_STATES: result.selection.to_json(orient="records"),
         tags.REGIME_NOW: result.regime_now,
     }
-    return {name: text[:LONGEST_TAG] for name, text in verdict.items() if text}
+    return {name: text[: tags.LONGEST] for name, text in verdict.items() if text}

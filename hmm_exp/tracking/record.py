@@ -27,7 +27,7 @@ from hmm_exp.errors import described, refusal
 from hmm_exp.serving.mlflow_model import log_detector
 from hmm_exp.store.store import Store, git_sha, patiently
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.bundle import LOG_FILE, LONGEST_TAG, Bundle, cell_name, identity, params
+from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name, identity, params
 from hmm_exp.tracking.ui import HISTORY
 
 Result = TypeVar("Result")
@@ -166,7 +166,7 @@ def fail_run(store: Store, run_id: str, error: BaseException, log_file: Path | N
     """
     reason = described(error)
     store.client.set_terminated(run_id, status_after(error))
-    store.client.set_tag(run_id, tags.STATUS_REASON, reason[:LONGEST_TAG])
+    store.client.set_tag(run_id, tags.STATUS_REASON, reason[: tags.LONGEST])
     if log_file is not None and log_file.is_file():
         with tempfile.TemporaryDirectory() as folder:
             text = log_file.read_text(errors="replace")

@@ -120,8 +120,10 @@ def all_runs(client: MlflowClient, filter_string: str) -> list[Run]:
 
 def status_of(run: Run) -> str:
     """Status of a run: KILLED for a RUNNING one whose process is gone."""
-    said = run.info.status
-    return "KILLED" if said == "RUNNING" and owner.is_dead(run.data.tags.get(tags.OWNER)) else said
+    status = run.info.status
+    return (
+        "KILLED" if status == "RUNNING" and owner.is_dead(run.data.tags.get(tags.OWNER)) else status
+    )
 
 
 def current_cells(cells: list[Run], attempt: str) -> list[Run]:
