@@ -149,7 +149,7 @@ def test_a_clock_with_a_zone_is_joined_with_its_date(zone):
 
 
 @pytest.mark.parametrize(
-    "column, value",
+    ("column", "value"),
     [("timezone", "Asia/Tokyo"), ("utc_offset", "+09:00"), ("gmtoffset", 32_400), ("tz", "JST")],
 )
 def test_a_column_of_zones_that_is_not_read_is_a_warning(column, value):

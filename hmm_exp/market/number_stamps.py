@@ -203,7 +203,8 @@ def _clock_of(digits: np.ndarray, length: int) -> np.ndarray:
 def _is_another_date(numbers: np.ndarray, ns: np.ndarray) -> bool:
     """Whether numbers are digits of a date in an order that is not read, such as YYMMDDhhmm.
 
-    `ns` are the times of those that fit epochs. A few epochs of steady bars may fit such an order by chance; up to 2038 they stay epochs.
+    `ns` are the times of those that fit epochs. A few epochs of steady bars may fit such an order
+    by chance; up to 2038 they stay epochs.
     """
     numbers = numbers[(numbers >= 0) & (numbers < 1e14)]
     if not len(ns) or len(numbers) < _ENOUGH or (numbers % 1).any():
