@@ -65,6 +65,7 @@ def _run() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     warnings.formatwarning = _warning
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _send_again
     try:
         sys.argv[1:] = hydra_words(sys.argv[1:])
         cell()
@@ -107,6 +108,16 @@ class _TerminatedError(KeyboardInterrupt):
 
 def _terminate(signum: int, frame: object) -> None:
     raise _TerminatedError
+
+
+def _send_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Send a signal again when a callback, such as the compiler's, has swallowed its exception."""
+    error = unraisable.exc_value
+    if isinstance(error, KeyboardInterrupt):
+        stops = isinstance(error, _TerminatedError)
+        os.kill(os.getpid(), signal.SIGTERM if stops else signal.SIGINT)
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _warning(

@@ -6,11 +6,14 @@ import re
 import shlex
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
+from hmm_exp import train
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.registry.promotion import champion
 from hmm_exp.tracking import tags
@@ -320,3 +323,9 @@ def test_cells_of_different_data_are_not_played_against_each_other(train_cli, wo
     assert done.returncode == 1
     assert "no winner: the spaces hold different data" in done.stdout
     assert "nothing to promote" in done.stdout
+
+
+def test_a_signal_that_a_callback_swallows_is_sent_again():
+    with pytest.raises(KeyboardInterrupt):
+        train._send_again(SimpleNamespace(exc_value=KeyboardInterrupt()))
+        time.sleep(5)
