@@ -326,6 +326,9 @@ def test_cells_of_different_data_are_not_played_against_each_other(train_cli, wo
 
 
 def test_a_signal_that_a_callback_swallows_is_sent_again():
-    with pytest.raises(KeyboardInterrupt):
+    def swallowed() -> None:
         train._send_again(SimpleNamespace(exc_value=KeyboardInterrupt()))
         time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        swallowed()
