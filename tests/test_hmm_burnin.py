@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.burnin import burn_in
-from hmm_exp.hmm.inference import filter, log_density
+from hmm_exp.hmm.density import log_density
+from hmm_exp.hmm.inference import filter
 from hmm_exp.hmm.params import GaussianParams
 from tests import reference
 from tests.test_hmm_inference import random_params, random_rows, random_steps

@@ -8,7 +8,8 @@ from hmmlearn.hmm import GaussianHMM
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.criteria import criteria, single_gaussian
-from hmm_exp.hmm.inference import log_density, path_entropy, smooth
+from hmm_exp.hmm.density import log_density
+from hmm_exp.hmm.inference import path_entropy, smooth
 from tests.test_hmm_inference import TYPES, random_params
 
 

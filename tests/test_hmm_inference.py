@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 
 from hmm_exp.errors import FitError
 from hmm_exp.hmm import density
-from hmm_exp.hmm.density import density_of
+from hmm_exp.hmm.density import density_of, log_density
 from hmm_exp.hmm.inference import (
     advance,
     filter,
     filter_rows,
-    log_density,
     path_entropy,
     predict,
     smooth,

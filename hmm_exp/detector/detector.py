@@ -24,6 +24,7 @@ from hmm_exp.errors import DataError, HistoryError, ModelError
 from hmm_exp.features.build import FeatureTable, bars_in_words, build_features
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm import inference
+from hmm_exp.hmm.density import log_density
 from hmm_exp.market.bars import PRICES, Bars, step_in_words
 from hmm_exp.market.clean import bars_from_frame
 from hmm_exp.market.gaps import chain_steps, usual_step
@@ -166,7 +167,7 @@ class Detector(StreamModel):
 
     def log_density(self, table: FeatureTable) -> np.ndarray:
         """Log density of every row under every state, in nats of scaled features, shape (T, K)."""
-        return inference.log_density(self.params, self.scaled(table))
+        return log_density(self.params, self.scaled(table))
 
     def filtered(self, table: FeatureTable) -> inference.Filtered:
         """Filtered probabilities p(z_t | x_1..t) and predictive log-likelihoods of the rows."""

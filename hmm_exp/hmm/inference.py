@@ -23,33 +23,10 @@ import numpy as np
 
 from hmm_exp.compiling import entry
 from hmm_exp.hmm.density import (
-    Density,
-    density_of,
-    log_density,
     log_density_pieces,
-    log_density_row,
 )
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.simd import LANES, exp, load, store
-
-__all__ = [
-    "Decoded",
-    "Density",
-    "Filtered",
-    "Smoothed",
-    "advance",
-    "density_of",
-    "entropy_filtered",
-    "filter",
-    "filter_rows",
-    "log_density",
-    "log_density_row",
-    "path_entropy",
-    "predict",
-    "smooth",
-    "smooth_filtered",
-    "viterbi",
-]
 
 # A reachable state keeps at least this probability, so that later rows can raise it again.
 _FLOOR = 1e-300

@@ -9,12 +9,12 @@ from functools import cached_property
 
 import numpy as np
 
+from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.inference import (
     Decoded,
     Filtered,
     Smoothed,
     filter,
-    log_density,
     smooth_filtered,
     viterbi,
 )

@@ -42,21 +42,21 @@ class EMRunProgress:
 
 
 @dataclass(eq=False)
-class _EMRun:
+class _RunState:
     place: int
     of: int
     counts: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     history: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
-_under_way: list[_EMRun] = []  # append and remove are each one step of the interpreter
-_mine: ContextVar[_EMRun | None] = ContextVar("em_run", default=None)
+_under_way: list[_RunState] = []  # append and remove are each one step of the interpreter
+_mine: ContextVar[_RunState | None] = ContextVar("em_run", default=None)
 
 
 @contextmanager
 def visible_run(place: int, of: int) -> Iterator[None]:
     """Make the EM run of this thread visible in `under_way` until it ends."""
-    run = _EMRun(place, of)
+    run = _RunState(place, of)
     token = _mine.set(run)
     _under_way.append(run)
     try:
@@ -80,7 +80,7 @@ def under_way() -> list[EMRunProgress]:
     return [_seen(run) for run in list(_under_way)]
 
 
-def _seen(run: _EMRun) -> EMRunProgress:
+def _seen(run: _RunState) -> EMRunProgress:
     if not len(run.counts):
         return EMRunProgress(run.place, run.of)
     n_iter = int(run.counts[0])
