@@ -93,7 +93,7 @@ def test_the_command_exits_with_1_when_filtered_changed(files, monkeypatch, caps
 
 def test_bad_input_is_one_line(files, capsys):
     assert main(["--model", str(files), "--bars", "nowhere.csv"]) == 2
-    assert capsys.readouterr().err == "error: no such file: nowhere.csv; set data.path\n"
+    assert capsys.readouterr().err == "error: no such file: nowhere.csv\n"
     assert main(["--model", str(files / "bars.csv"), "--bars", str(files / "bars.csv")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

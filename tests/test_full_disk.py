@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 from hmm_exp import compiling, figures
 from hmm_exp.command_line import Output, exit_status
-from hmm_exp.commands.monitor import _write
 from hmm_exp.detector.files import RegimeFile
 from hmm_exp.detector.pipe import RegimeLines, follow
 from hmm_exp.errors import LONGEST_LINE
@@ -58,6 +57,11 @@ def regimes(path: Path) -> None:
         file.write(pd.DataFrame({"state": range(5000)}))
 
 
+def text(path: Path) -> None:
+    with written_beside(path) as part:
+        part.write_text("0" * 20_000)
+
+
 WRITERS = {
     "table.csv": lambda path: features().write(path),
     "table.parquet": lambda path: features().write(path),
@@ -65,7 +69,7 @@ WRITERS = {
     "regimes.csv": regimes,
     "detector.json": lambda path: small_detector().save(path),
     "state.json": lambda path: small_detector().stream().save(path),
-    "monitor.json": lambda path: _write({"alarm": False, "rows": [0] * 5000}, path),
+    "monitor.json": text,
 }
 
 

@@ -48,7 +48,7 @@ def test_cells_of_a_sweep_that_runs_are_not_cleaned(store, capsys):
     make(store, "cell", mine, "FAILED")
     place = ("--tracking-uri", store.uri)
     assert said(capsys, *place, "clean", "--yes") == (
-        "0 runs, 0 caches\n1 runs stay: their sweep still runs\n"
+        "0 runs, 0 caches\n1 runs are kept: their sweep is still running\n"
     )
     assert len(runs_of(store.client, "cell")) == 1
     store.client.set_tag(parent, tags.OWNER, gone())

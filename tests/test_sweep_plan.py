@@ -218,7 +218,7 @@ def test_a_cell_that_was_given_to_another_worker_counts_once(workdir):
         run = store.client.create_run(store.experiment_id, tags=known)
         if status == "FINISHED":
             store.client.set_terminated(run.info.run_id)
-    finish._close_left(store, settings)
+    finish._close_left(store, str(settings.sweep_id))
     cells = current_cells(sweep_cells(store.client, settings.sweep_id), "1")
     counted = sorted((run.data.tags[tags.FINGERPRINT], run.info.status) for run in cells)
     assert counted == [("a", "FINISHED"), ("b", "KILLED")]
