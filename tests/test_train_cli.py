@@ -302,7 +302,8 @@ def test_an_installed_wheel_carries_conf_and_runs_anywhere(tmp_path):
     subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
     away = tmp_path / "away"
     away.mkdir()
-    installed = os.environ | {"PYTHONPATH": str(target)}
+    compiled = {"NUMBA_OPT": "0", "NUMBA_CACHE_DIR": str(tmp_path / "compiled")}
+    installed = os.environ | {"PYTHONPATH": str(target)} | compiled
     load = "hmm_exp.load_detector('models:/hmm_regime/Production')"
     for words in (
         ["-m", "hmm_exp.train", "-m", "model.n_states=2", *SMALL],
