@@ -1,6 +1,5 @@
 """Fixtures shared by all tests."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -91,8 +90,3 @@ def train_cli(warm):
         )
 
     return run
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """Half as many workers again as cores: end-to-end tests wait for processes and servers."""
-    return max(2, 3 * (os.cpu_count() or 1) // 2)
