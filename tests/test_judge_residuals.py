@@ -252,3 +252,11 @@ def test_shapes_of_too_few_residuals_are_an_empty_table():
     assert residual_shapes({"short": np.zeros(3)}).columns.tolist() == [
         *("series", "kind", "x", "value")
     ]
+
+
+def test_the_quantiles_of_a_figure_reach_as_far_as_the_series():
+    z = np.random.default_rng(3).standard_normal(1000)
+    shapes = residual_shapes({"a": z})
+    x = shapes.loc[shapes["kind"] == "quantile", "x"]
+    reach = stats.norm.isf(0.5 / 1000)
+    assert (x.min(), x.max()) == pytest.approx((-reach, reach))
