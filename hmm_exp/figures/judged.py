@@ -86,7 +86,7 @@ def cumulative_gain(
     figure = new_figure(
         _gain_title({name: gain[judged] for name, gain in gains.items()}, last),
         join(
-            "Gain in log score, from zero in every part",
+            "Log score gain in each part",
             _best_week(time[judged], gains[first][judged], f"{last} gain over {first}"),
             subject,
         ),

@@ -70,7 +70,7 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None, subject: str = "
     band = "band: chosen" if chosen is not None else ""
     figure = new_figure(
         _criteria_title(table, chosen),
-        join("Difference from each criterion's lowest value (ring)", band, _hollow(table), subject),
+        join("Above each criterion's lowest (ring)", band, _hollow(table), subject),
     )
     axes = add_axes(
         figure, right=130, top=72, xlabel="number of states", ylabel="above the lowest (2 × nats)"
@@ -209,7 +209,7 @@ def convergence(
         join(
             "Log-likelihood plus log prior",
             "thick: best start",
-            f"dashed: {_SAME_OPTIMUM} nat, the same optimum",
+            f"dashed: {_SAME_OPTIMUM} nat",
             short,
             subject,
         ),
