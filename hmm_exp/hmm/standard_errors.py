@@ -135,7 +135,7 @@ def standard_errors(
         return without_errors(params, fault, window, level)
     inverse = np.linalg.inv(information)
     meat = outer_products(slopes @ shared, window)
-    natural = _natural(params, free) @ shared
+    natural = _natural(params, free, fixed) @ shared
     robust = _deviations(natural, inverse @ meat @ inverse)
     error = np.full_like(robust, np.nan) if window > 1 else _deviations(natural, inverse)
     reasons = tuple(_bound_reasons(params.transmat, fixed))
@@ -330,13 +330,14 @@ def _shared(params: GaussianParams, n_free: int) -> np.ndarray:
     return block_diag(np.eye(n_free), np.hstack(parts))
 
 
-def _natural(params: GaussianParams, free: np.ndarray) -> np.ndarray:
+def _natural(params: GaussianParams, free: np.ndarray, fixed: np.ndarray) -> np.ndarray:
     """Derivatives of transition probabilities, means and deviations, (K K + 2 K D, F + K Q)."""
     (K, D), bases = params.means.shape, _bases(params)
     probabilities = np.zeros((K, K, len(free)))
     for column, (i, j) in enumerate(free):
         row = params.transmat[i]
         probabilities[i, :, column] = row[j] * ((np.arange(K) == j) - row)
+    probabilities[fixed] = 0.0
     means = np.zeros((K, D, K, D + len(bases)))
     deviations = np.zeros_like(means)
     for k, factor in enumerate(np.linalg.cholesky(params.full_covars())):
