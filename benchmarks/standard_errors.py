@@ -9,6 +9,7 @@ without an interval for a parameter does not count for it.
 
 import argparse
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,13 +17,13 @@ import numpy as np
 from benchmarks.ground_truth import draw, one_sequence, planted_params
 from hmm_exp.hmm.fit import Search, fit
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.hmm.standard_errors import deviations_of, standard_errors
+from hmm_exp.hmm.standard_errors import standard_errors
 from hmm_exp.parallel import run_all
 
 NAMES = ("a_00", "a_01", "a_10", "a_11", "mean_0", "mean_1", "deviation_0", "deviation_1")
 MARKETS = {
-    "visits of 50 and 33 bars": [[0.98, 0.02], [0.03, 0.97]],
-    "visits of 200 and 100 bars": [[0.995, 0.005], [0.01, 0.99]],
+    "50 and 33 bars": [[0.98, 0.02], [0.03, 0.97]],
+    "200 and 100 bars": [[0.995, 0.005], [0.01, 0.99]],
 }
 
 
@@ -33,54 +34,65 @@ def market(transmat) -> GaussianParams:
 
 def values_of(params: GaussianParams) -> np.ndarray:
     """Transition probabilities, means and deviations in the order of `NAMES`."""
-    parts = (params.transmat, params.means, deviations_of(params))
+    parts = (params.transmat, params.means, params.deviations())
     return np.concatenate([part.ravel() for part in parts])
 
 
-def covered(truth: GaussianParams, n_bars: int, n_init: int, seed: int) -> np.ndarray:
-    """Whether each interval holds the truth, and the same for the sandwich; NaN without, (2, 8)."""
+def coverage(truth: GaussianParams, n_bars: int, n_draws: int, n_init: int) -> np.ndarray:
+    """Share of the draws whose interval holds the truth, by parameter, shape (8,)."""
+    found = run_all(partial(_covered, truth, n_bars, n_init), range(n_draws))
+    return np.nanmean(found, axis=0)
+
+
+def _covered(truth: GaussianParams, n_bars: int, n_init: int, seed: int) -> np.ndarray:
+    """Whether each interval of one draw holds the truth; NaN without an interval, shape (8,)."""
     X, _ = draw(truth, n_bars, np.random.default_rng([seed, n_bars]))
     mean, scale = X.mean(axis=0), X.std(axis=0)
-    steps = one_sequence(n_bars)
-    search = Search(n_init=n_init, seed=seed, threads=1)
-    fitted = fit((X - mean) / scale, steps, 2, search).params
+    Z, steps = (X - mean) / scale, one_sequence(n_bars)
+    fitted = fit(Z, steps, 2, Search(n_init=n_init, seed=seed, threads=1)).params
     params = fitted.reordered(np.argsort(fitted.covars[:, 0]))
+    errors = standard_errors(params, Z, steps).in_units(mean, scale)
+    lower, upper = (
+        np.concatenate([getattr(part, end).ravel() for part in errors.parts])
+        for end in ("lower", "upper")
+    )
     values = values_of(truth)
-    found = []
-    for window in (1, round(3 * np.sqrt(n_bars))):
-        errors = standard_errors(params, (X - mean) / scale, steps, window=window)
-        parts = errors.in_units(mean, scale)
-        ends = [
-            np.concatenate([getattr(part, end).ravel() for part in _kinds(parts)])
-            for end in ("lower", "upper")
-        ]
-        inside = (ends[0] <= values) & (values <= ends[1])
-        found.append(np.where(np.isnan(ends[0]), np.nan, inside))
-    return np.array(found)
+    return np.where(np.isnan(lower), np.nan, (lower <= values) & (values <= upper))
 
 
-def _kinds(errors):
-    return errors.transmat, errors.means, errors.deviations
+def seconds(n_bars: int, n_states: int, n_features: int) -> float:
+    """Least time of the errors of a model of this size, of five runs."""
+    rng = np.random.default_rng(0)
+    transmat = np.full((n_states, n_states), 0.01) + (1 - 0.01 * n_states) * np.eye(n_states)
+    means = 2 * rng.normal(size=(n_states, n_features))
+    even = np.full(n_states, 1 / n_states)
+    params = GaussianParams(even, transmat, means, np.ones_like(means))
+    states = draw(replace(params, means=means[:, :1], covars=params.covars[:, :1]), n_bars, rng)[1]
+    X = means[states] + rng.normal(size=(n_bars, n_features))
+    taken = []
+    for _ in range(5):
+        began = time.perf_counter()
+        standard_errors(params, X, one_sequence(n_bars))
+        taken.append(time.perf_counter() - began)
+    return min(taken)
 
 
 def main() -> None:
-    """Print a line per parameter."""
+    """Print coverage and cost as markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--bars", type=int, default=2000)
     parser.add_argument("--n-init", type=int, default=4)
     args = parser.parse_args()
+    print(f"Share of {args.draws} intervals of {args.bars} bars that hold the truth\n")
+    print(f"| visits | {' | '.join(NAMES)} |")
+    print("|---" * (len(NAMES) + 1) + "|")
     for name, transmat in MARKETS.items():
-        began = time.perf_counter()
-        one = partial(covered, market(transmat), args.bars, args.n_init)
-        found = np.array(run_all(one, range(args.draws)))  # (draws, 2, 8)
-        print(f"{name}, {args.draws} draws of {args.bars} bars, {time.perf_counter() - began:.0f} s")
-        print("| parameter | information | sandwich with window | draws with an interval |")
-        print("|---|---|---|---|")
-        for i, parameter in enumerate(NAMES):
-            share = np.nanmean(found[:, :, i], axis=0)
-            n = int(np.isfinite(found[:, 0, i]).sum())
-            print(f"| {parameter} | {share[0]:.3f} | {share[1]:.3f} | {n} |")
+        share = coverage(market(transmat), args.bars, args.draws, args.n_init)
+        print(f"| {name} | {' | '.join(f'{x:.3f}' for x in share)} |", flush=True)
+    print("\n| bars | states | features | seconds |\n|---|---|---|---|")
+    for size in ((28_000, 2, 3), (28_000, 5, 3), (28_000, 5, 9)):
+        print(f"| {' | '.join(map(str, size))} | {seconds(*size):.3f} |")
 
 
 if __name__ == "__main__":

@@ -96,9 +96,7 @@ def differentiate(
         scores = np.empty((len(slopes), LANES))
         turn = turns[block] if block * LANES < len(free) else turns[block][:0]
         _forward(chain, emissions.slopes, own, turn, trail, scores)
-        _backward(
-            chain, emissions.slopes, own, turn, trail, scores, pairs[block], moments[block]
-        )
+        _backward(chain, emissions.slopes, own, turn, trail, scores, pairs[block], moments[block])
         slopes[:, block] = scores
     hessian = np.empty((P, P))
     hessian[:, : len(free)] = _logit_columns(chain, _by_direction(pairs, P), turns, free)
@@ -129,9 +127,7 @@ def _logit_columns(
     """Derivatives of the gradient by the free logits, pairs_ij - a_ij sum_l pairs_il, (P, F)."""
     K, P = len(chain.transmat), len(changes)
     turned = _by_direction(turns, P).reshape(P, K, K)
-    weight = np.divide(
-        chain.pairs, chain.transmat, out=np.zeros((K, K)), where=chain.transmat > 0
-    )
+    weight = np.divide(chain.pairs, chain.transmat, out=np.zeros((K, K)), where=chain.transmat > 0)
     expected = chain.transmat * changes.reshape(P, K, K) + turned * weight
     leaving = expected.sum(axis=2, keepdims=True)
     total = chain.pairs.sum(axis=1, keepdims=True)
