@@ -42,6 +42,13 @@ def test_v1v2_is_v1_followed_by_v2():
     )
 
 
+def test_range_is_one_column_for_each_timeframe_and_complete_from_the_first_bar_on():
+    recipe = Recipe.of_set("range", ["4H", "1H"])
+    assert recipe.columns == ("log_range_current_4H", "log_range_current_1H")
+    assert Recipe.of_set("range", ["1H"]).warmup(HOUR) == 0
+    assert recipe.needs == ("high", "low", "close")
+
+
 def test_rows_are_those_of_the_finest_timeframe():
     assert Recipe.of_set("v1", ["1D", "30min", "4H"]).grid == "30min"
 

@@ -189,8 +189,8 @@ def prepare(config: Config) -> Prepared:
 
 
 def volatility_column(recipe: Recipe) -> int | None:
-    """Column that orders the states: the finest Parkinson, else the finest range."""
-    for stem in ("close_parkinson_", "high_low_range_pct_current_"):
+    """Column that orders the states: the finest log range, else Parkinson, else range."""
+    for stem in ("log_range_current_", "close_parkinson_", "high_low_range_pct_current_"):
         found = [i for i, name in enumerate(recipe.columns) if name.startswith(stem)]
         if found:
             return min(found, key=lambda i: column_step(recipe.columns[i]))

@@ -32,7 +32,7 @@ class Feature:
     template
         Name without the timeframe; `{w}` stands for the window.
     set_name
-        "v1" or "v2".
+        "v1", "v2" or "range".
     lookback
         From the window and the VWAP's window to the number of bars one value is made from.
     uses
@@ -62,12 +62,20 @@ FEATURES = (
     Feature("close_log_ratio_vwap", "v2", lambda w, vwap: vwap, _TYPICAL),
     Feature("high_low_range_pct_current", "v2", lambda w, vwap: 1, _RANGE | {"open"}),
     Feature("close_open_pct_current", "v2", lambda w, vwap: 1, _CLOSE | {"open"}),
+    Feature("log_range_current", "range", lambda w, vwap: 1, _RANGE),
 )
+
+
+def _features_of(*set_names: str) -> tuple[Feature, ...]:
+    return tuple(feature for feature in FEATURES if feature.set_name in set_names)
+
+
 SETS = {
     "returns": FEATURES[:1],
-    "v1": tuple(feature for feature in FEATURES if feature.set_name == "v1"),
-    "v2": tuple(feature for feature in FEATURES if feature.set_name == "v2"),
-    "v1v2": FEATURES,
+    "v1": _features_of("v1"),
+    "v2": _features_of("v2"),
+    "v1v2": _features_of("v1", "v2"),
+    "range": _features_of("range"),
 }
 
 
@@ -106,7 +114,7 @@ class Recipe:
     def of_set(
         cls, name: str, timeframes: Sequence[str], window: int = 20, vwap_hours: float = 720.0
     ) -> "Recipe":
-        """Columns of the set returns, v1, v2 or v1v2: by feature, then by timeframe as listed."""
+        """Columns of the set returns, v1, v2, v1v2 or range: by feature, then by timeframe as listed."""
         if name not in SETS:
             raise ConfigError(
                 f"unknown feature set {name!r}{nearest(name, SETS)}: one of {', '.join(SETS)}"
