@@ -363,7 +363,7 @@ def with_array(stream_file, name, place, value):
 
 
 FOUR = HEADER + 4  # the 4H timeframe's part of the clock
-K, WINDOW_STATE = 3, 3 + 5 + 9  # states; where the windows of 1H begin in the memory
+K, WINDOW_STATE = 3, 3 + 5 + 10  # states; where the windows of 1H begin in the memory
 MEMORY = [
     ("clock", N_BARS, -1, "clock: the number of bars"),
     ("clock", N_BARS, 0, "a stream without bars"),
@@ -426,6 +426,24 @@ def test_every_state_that_a_stream_can_have_is_loaded(tmp_path, gaps):
         stream.save(tmp_path / "stream.json")
         assert Stream.load(tmp_path / "stream.json").to_dict() == stream.to_dict()
         stream.update(bar)
+
+
+def test_a_stream_of_nine_features_goes_on_as_before(detector, bars, tmp_path):
+    """Streams saved before the log range was a feature hold one value fewer a timeframe."""
+    stream = detector.stream(part(bars, slice(302)))
+    content = stream.to_dict()
+    memory = np.frombuffer(base64.b64decode(content["memory"]), np.float64)
+    place, kept = detector.n_states, np.ones(len(memory), bool)
+    for timeframe in detector.recipe.timeframes:
+        windows = 6 * detector.recipe.window + 2 * (detector.recipe.vwap_window(timeframe) + 2)
+        kept[place + 5 + 9] = False
+        place += 5 + 10 + 7 + windows
+    assert place == len(memory)
+    content["memory"] = base64.b64encode(memory[kept].tobytes()).decode()
+    write_document(tmp_path / "stream.json", content)
+    older = Stream.load(tmp_path / "stream.json")
+    for bar in records(part(bars, slice(302, 330))):
+        assert older.update(bar) == stream.update(bar)
 
 
 # --- damage by chance

@@ -74,7 +74,7 @@ def test_help_shows_examples(train_cli, tmp_path):
     [
         (["model.nstates=3"], "unknown setting model.nstates (did you mean model.n_states?)"),
         (["+model.nstates=3"], "model.nstates"),
-        (["features=v9"], "unknown features 'v9': one of columns, returns, v1, v1v2, v2"),
+        (["features=v9"], "unknown features 'v9': one of columns, range, returns, v1, v1v2, v2"),
         (["timeframe=7H"], "unknown timeframe '7H'"),
         (["covariance=round"], "unknown covariance 'round'"),
         (["model.n_states=two"], "must be a whole number"),

@@ -151,6 +151,16 @@ class Prepared:
         return hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
+    def bic_doubt(self) -> str | None:
+        """Why BIC cannot choose a number of states, in words; None where it can."""
+        if self.recipe.repeats == 1:
+            return None
+        return (
+            f"BIC cannot choose the number of states: {self.recipe.repeats} rows repeat one value "
+            "of the coarsest log range; use one timeframe, or selection=next_return"
+        )
+
+    @property
     def timeframe(self) -> str:
         """Timeframes of the features, finest first, such as "1H" or "1H+4H"."""
         return "+".join(self.recipe.timeframes)
@@ -189,8 +199,8 @@ def prepare(config: Config) -> Prepared:
 
 
 def volatility_column(recipe: Recipe) -> int | None:
-    """Column that orders the states: the finest Parkinson, else the finest range."""
-    for stem in ("close_parkinson_", "high_low_range_pct_current_"):
+    """Column that orders the states: the finest log range, else Parkinson, else range."""
+    for stem in ("log_range_current_", "close_parkinson_", "high_low_range_pct_current_"):
         found = [i for i, name in enumerate(recipe.columns) if name.startswith(stem)]
         if found:
             return min(found, key=lambda i: column_step(recipe.columns[i]))

@@ -127,11 +127,11 @@ def build_features(bars: Bars, recipe: Recipe) -> FeatureTable:
 
 
 def timeframe_values(bars: Bars, window: int, vwap_window: int) -> np.ndarray:
-    """Values of the nine features for bars of one timeframe.
+    """Values of the ten features for bars of one timeframe.
 
     Returns
     -------
-    ndarray of shape (T, 9)
+    ndarray of shape (T, 10)
         Columns in the order of `recipe.FEATURES`, NaN where missing.
     """
     values = np.empty((len(bars), N_FEATURES))

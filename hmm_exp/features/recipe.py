@@ -32,7 +32,7 @@ class Feature:
     template
         Name without the timeframe; `{w}` stands for the window.
     set_name
-        "v1" or "v2".
+        "v1", "v2" or "range".
     lookback
         From the window and the VWAP's window to the number of bars one value is made from.
     uses
@@ -62,12 +62,22 @@ FEATURES = (
     Feature("close_log_ratio_vwap", "v2", lambda w, vwap: vwap, _TYPICAL),
     Feature("high_low_range_pct_current", "v2", lambda w, vwap: 1, _RANGE | {"open"}),
     Feature("close_open_pct_current", "v2", lambda w, vwap: 1, _CLOSE | {"open"}),
+    Feature("log_range_current", "range", lambda w, vwap: 1, _RANGE),
 )
+
+_LOG_RANGE = len(FEATURES) - 1
+
+
+def _features_of(*set_names: str) -> tuple[Feature, ...]:
+    return tuple(feature for feature in FEATURES if feature.set_name in set_names)
+
+
 SETS = {
     "returns": FEATURES[:1],
-    "v1": tuple(feature for feature in FEATURES if feature.set_name == "v1"),
-    "v2": tuple(feature for feature in FEATURES if feature.set_name == "v2"),
-    "v1v2": FEATURES,
+    "v1": _features_of("v1"),
+    "v2": _features_of("v2"),
+    "v1v2": _features_of("v1", "v2"),
+    "range": _features_of("range"),
 }
 
 
@@ -106,7 +116,7 @@ class Recipe:
     def of_set(
         cls, name: str, timeframes: Sequence[str], window: int = 20, vwap_hours: float = 720.0
     ) -> "Recipe":
-        """Columns of the set returns, v1, v2 or v1v2: by feature, then by timeframe as listed."""
+        """Columns of one of `SETS`: by feature, then by timeframe as listed."""
         if name not in SETS:
             raise ConfigError(
                 f"unknown feature set {name!r}{nearest(name, SETS)}: one of {', '.join(SETS)}"
@@ -138,6 +148,15 @@ class Recipe:
         """For every column its timeframe and the place of its feature in `FEATURES`."""
         known = _known_columns(self.timeframes, self.window)
         return [known[column] for column in self.columns]
+
+    @property
+    def repeats(self) -> int:
+        """Rows that share one value of the coarsest log range, 1 where none is coarser than rows.
+
+        Repeated values are no new evidence, so BIC cannot choose a number of states there.
+        """
+        steps = [timeframe_step(name) for name, index in self.sources() if index == _LOG_RANGE]
+        return max(steps, default=timeframe_step(self.grid)) // timeframe_step(self.grid)
 
     @property
     def needs(self) -> tuple[str, ...]:
