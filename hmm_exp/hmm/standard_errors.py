@@ -3,8 +3,8 @@
 >>> errors = standard_errors(params, X, steps)
 >>> errors.means.error, errors.means.lower, errors.means.upper      # (K, D) each
 >>> errors.transmat.robust                                          # (K, K), sandwich
->>> errors.reasons
-('the transition from state 0 to 2 has no error: its probability is at 0',)
+>>> errors.reason
+'no error for transitions at probability 0: 0 to 2'
 
 *Observed information.* `error` comes from the inverse of minus the exact Hessian of the
 log-likelihood (Efron & Hinkley 1978, Biometrika 65) on the unconstrained scales of
@@ -20,14 +20,16 @@ standard deviations, transformed back. They come from the observed information; 
 the sandwich alone, and `error` is missing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit, ndtri
 
 from hmm_exp.hmm.gaussian_scores import derivatives
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.stored.fields import Fields
 
 LEVEL = 0.95
 Interval = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -69,8 +71,8 @@ class StandardErrors:
         Coverage of the intervals.
     window
         Rows over which scores count as dependent; 1 for none.
-    reasons
-        Why errors are missing, one sentence each.
+    reason
+        Why errors are missing, in words; empty where none is.
     """
 
     transmat: Estimates
@@ -78,7 +80,7 @@ class StandardErrors:
     deviations: Estimates
     level: float = LEVEL
     window: int = 1
-    reasons: tuple[str, ...] = ()
+    reason: str = ""
 
     @property
     def parts(self) -> tuple[Estimates, Estimates, Estimates]:
@@ -91,6 +93,32 @@ class StandardErrors:
             self,
             means=_moved(self.means, mean, scale),
             deviations=_moved(self.deviations, 0.0, scale),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without the estimates; a missing error is 0."""
+        flat = {
+            name: np.concatenate([getattr(part, name).ravel() for part in self.parts])
+            for name in ("error", "robust")
+        }
+        known = {name: np.nan_to_num(values).tolist() for name, values in flat.items()}
+        return {"level": self.level, "window": self.window, "reason": self.reason, **known}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], params: GaussianParams) -> "StandardErrors":
+        """Inverse of `to_dict` for the model's parameters. Raises ModelError."""
+        stored = Fields(values, "standard_errors")
+        stored.only(["level", "window", "reason", "error", "robust"])
+        level = stored.number("level", above=0.0)
+        if not level < 1:
+            raise stored.fault("level", "must be below 1")
+        return estimates_of(
+            params,
+            _read_errors(stored, "error", params),
+            _read_errors(stored, "robust", params),
+            stored.whole("window", least=1),
+            level,
+            stored.text("reason", longest=10_000),
         )
 
 
@@ -130,8 +158,8 @@ def standard_errors(
     sandwich = inverse @ outer_products(slopes.scores, window) @ inverse
     robust = _deviations(slopes.natural, sandwich)
     error = np.full_like(robust, np.nan) if window > 1 else _deviations(slopes.natural, inverse)
-    reasons = tuple(_bound_reasons(params.transmat, slopes.fixed))
-    return estimates_of(params, error, robust, window, level, reasons)
+    reason = _bounds_in_words(params.transmat, slopes.fixed)
+    return estimates_of(params, error, robust, window, level, reason)
 
 
 def estimates_of(
@@ -140,7 +168,7 @@ def estimates_of(
     robust: np.ndarray,
     window: int = 1,
     level: float = LEVEL,
-    reasons: tuple[str, ...] = (),
+    reason: str = "",
 ) -> StandardErrors:
     """Estimates with intervals, from standard errors on the natural scales.
 
@@ -165,7 +193,7 @@ def estimates_of(
         part(2, params.deviations(), _log),
         level,
         window,
-        reasons,
+        reason,
     )
 
 
@@ -175,7 +203,7 @@ def without_errors(
     """A model's estimates with no errors at all, for one reason."""
     K, D = params.means.shape
     missing = np.full(K * K + 2 * K * D, np.nan)
-    return estimates_of(params, missing, missing, window, level, (f"no errors: {reason}",))
+    return estimates_of(params, missing, missing, window, level, f"no errors: {reason}")
 
 
 def outer_products(slopes: np.ndarray, window: int = 1) -> np.ndarray:
@@ -215,6 +243,14 @@ def _moved(part: Estimates, mean: np.ndarray | float, scale: np.ndarray) -> Esti
     )
 
 
+def _read_errors(stored: Fields, name: str, params: GaussianParams) -> np.ndarray:
+    """Errors as stored: NaN for 0."""
+    errors = stored.array(name, (params.transmat.size + 2 * params.means.size,))
+    if (errors < 0).any():
+        raise stored.fault(name, "must hold no number below 0")
+    return np.where(errors == 0, np.nan, errors)
+
+
 def _n_rows(steps: np.ndarray) -> int:
     """Rows with the missing bars of gaps."""
     return len(steps) + int(np.maximum(steps[1:] - 1, 0).sum())
@@ -238,8 +274,12 @@ def _deviations(natural: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     return np.sqrt(np.where(natural.any(axis=1), variance, np.nan))
 
 
-def _bound_reasons(transmat: np.ndarray, fixed: np.ndarray) -> Iterator[str]:
-    """Why transitions have no error, a sentence for each."""
-    for i, j in np.argwhere(fixed):
-        bound = 1 if transmat[i, j] > 0.5 else 0
-        yield f"the transition from state {i} to {j} has no error: its probability is at {bound}"
+def _bounds_in_words(transmat: np.ndarray, fixed: np.ndarray) -> str:
+    """Which transitions have no error."""
+    sentences = []
+    for bound in (0, 1):
+        at_bound = fixed & ((transmat > 0.5) == bound)
+        if at_bound.any():
+            names = ", ".join(f"{i} to {j}" for i, j in np.argwhere(at_bound))
+            sentences.append(f"no error for transitions at probability {bound}: {names}")
+    return "; ".join(sentences)
