@@ -111,13 +111,22 @@ def test_the_gate_hears_what_it_would_read_of_the_record(result, tmp_path, empty
 
 
 def asked(path: Path, **changes) -> argparse.Namespace:
-    given = {"markets": 1, "harder": 0, "cv": 0, "bars": 1500, "seed": 4, "workers": 1, "out": path}
+    given = {
+        "markets": 1,
+        "sweeps": 1,
+        "harder": 0,
+        "cv": 0,
+        "bars": 1500,
+        "seed": 4,
+        "workers": 1,
+        "out": path,
+    }
     return argparse.Namespace(**given | changes)
 
 
 @pytest.fixture(scope="module")
 def record():
-    return character.examine("planted 2", 1500, 4, cross_validated=False)
+    return character.examine("planted 2", 1500, 4, swept=True, cross_validated=False)
 
 
 def test_a_market_is_judged_in_every_space(record):
@@ -133,9 +142,9 @@ def test_a_market_is_judged_in_every_space(record):
 
 
 def test_a_harder_market_is_judged_in_range_alone():
-    record = character.examine("planted 3, df 5", 1500, 4, cross_validated=False)
+    record = character.examine("planted 3, df 5", 1500, 4, swept=False, cross_validated=False)
     assert set(record["states"]) == {"range"}
-    assert record["truth"] == {}
+    assert (record["truth"], record["winner"]) == ({}, None)
 
 
 def test_markets_that_are_known_are_not_examined_again(record, tmp_path):
@@ -153,8 +162,8 @@ def test_tables_count_what_the_records_say(record):
     records.append(record | {"verdicts": passing, "winner": None})
     gate, states, _ = character.tables(records).split("\n\n")
     cells = [cell.strip() for cell in gate.splitlines()[-1].strip("|").split("|")]
-    assert cells[:4] == ["planted 2", "4", "75.0 %", "50.0 %"]
-    assert cells[5:11] == ["100.0 %", "75.0 %"] * 3
+    assert cells[:4] == ["planted 2", "4", "75.0 % of 4", "50.0 % of 4"]
+    assert cells[5:11] == ["100.0 % of 4", "75.0 % of 4"] * 3
     assert cells[13] == f"{4 * character._is_right(record)} of 4"
     n_states = record["states"]["returns"]["BIC"]
     line = next(line for line in states.splitlines() if "| returns | BIC |" in line)
