@@ -45,17 +45,10 @@ OUTPUTS = ("filtered", "smoothed", "viterbi")
 
 @dataclass(frozen=True)
 class Views:
-    """Filtered, smoothed and Viterbi states of the same rows.
+    """Filtered, smoothed and Viterbi states of the same rows."""
 
-    Attributes
-    ----------
-    available_at
-        Close of each row, int64 nanoseconds, shape (T,).
-    probs
-        State probabilities for each of `OUTPUTS`, shape (T, K); a Viterbi path is one-hot.
-    """
-
-    available_at: np.ndarray
+    available_at: np.ndarray  # close of each row, int64 nanoseconds, shape (T,)
+    # State probabilities for each of `OUTPUTS`, shape (T, K); a Viterbi path is one-hot.
     probs: dict[str, np.ndarray]
 
 

@@ -22,38 +22,20 @@ from hmm_exp.market.bars import timeframe_step
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A fit, states in order, with its measures on train and validation.
+    """A fit, states in order, with its measures on train and validation."""
 
-    Attributes
-    ----------
-    fit
-        Of the train rows, states calm first.
-    log_lik
-        Log-likelihood in nats of scaled features: `train` from the fitted startprob, `val` and
-        `test` conditional on the rows before. A part without rows is left out.
-    n_rows
-        Observed (complete) rows of every part.
-    criteria
-        `aic bic hqc icl` on train.
-    occupancy
-        Smoothed share of every state on train, shape (K,).
-    faults
-        Hard faults in words; an empty list makes the candidate eligible.
-    posterior
-        State probabilities of every row of the table; None where they are no longer needed.
-    note
-        A note about the fit, in words.
-    """
-
-    fit: Fit
+    fit: Fit  # of the train rows, states calm first
+    # Log-likelihood in nats of scaled features: `train` from the fitted startprob, `val` and `test`
+    # conditional on the rows before. A part without rows is left out.
     log_lik: dict[str, float]
-    n_rows: dict[str, int]
-    criteria: dict[str, float]
-    occupancy: np.ndarray
+    n_rows: dict[str, int]  # observed (complete) rows of every part
+    criteria: dict[str, float]  # `aic bic hqc icl` on train
+    occupancy: np.ndarray  # smoothed share of every state on train, shape (K,)
     max_condition_number: float
-    faults: list[str]
+    faults: list[str]  # hard faults in words; an empty list makes the candidate eligible
+    # State probabilities of every row of the table; None where they are no longer needed.
     posterior: Posterior | None
-    note: str | None = None
+    note: str | None = None  # a note about the fit, in words
 
     @property
     def params(self) -> GaussianParams:

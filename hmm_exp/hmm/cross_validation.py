@@ -23,18 +23,10 @@ from hmm_exp.parallel import run_all
 
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
-    """Held-out log-likelihood per observed row, in nats.
+    """Held-out log-likelihood per observed row, in nats."""
 
-    Attributes
-    ----------
-    folds
-        Mean per block, shape (n_blocks,).
-    n_rows
-        Observed rows of every block, shape (n_blocks,).
-    """
-
-    folds: np.ndarray
-    n_rows: np.ndarray
+    folds: np.ndarray  # mean per block, shape (n_blocks,)
+    n_rows: np.ndarray  # observed rows of every block, shape (n_blocks,)
 
     @property
     def mean(self) -> float:

@@ -80,28 +80,14 @@ _STILL = 1e-9  # a smaller deviation is rounding: the cell equals the baseline
 
 @dataclass(frozen=True)
 class GainEstimate:
-    """A mean gain with its uncertainty, in the units of the gain.
+    """A mean gain with its uncertainty, in the units of the gain."""
 
-    Attributes
-    ----------
-    n_bars
-        Scored bars.
-    mean
-        Mean gain per bar; positive is better.
-    error
-        Its standard error under autocorrelation.
-    bound
-        One-sided lower bound; above zero for at most `level` of worthless forecasts.
-    low, high
-        95 % interval of the block bootstrap.
-    """
-
-    n_bars: int
-    mean: float
-    error: float
-    bound: float
-    low: float
-    high: float
+    n_bars: int  # scored bars
+    mean: float  # mean gain per bar; positive is better
+    error: float  # its standard error under autocorrelation
+    bound: float  # one-sided lower bound; above zero for at most `level` of worthless forecasts
+    low: float  # 95 % interval of the block bootstrap
+    high: float  # 95 % interval of the block bootstrap
 
     def metrics(self, name: str) -> dict[str, float]:
         """Metrics `{name}`, `{name}_error`, `_bound`, `_low`, `_high`."""
@@ -190,25 +176,15 @@ def gain_metrics(
 
 @dataclass(frozen=True)
 class RealityCheck:
-    """Test of the best of M cells against luck.
+    """Test of the best of M cells against luck."""
 
-    Attributes
-    ----------
-    best
-        Row of the cell with the highest mean gain.
-    n_cells, n_bars
-        Cells tried, and bars scored by all of them.
-    gain
-        Mean gain of the best.
-    p_white, p_spa
-        P-values of White (2000) and Hansen (2005): probability of such a best gain if all cells
-        are worthless.
-    """
-
-    best: int
+    best: int  # row of the cell with the highest mean gain
+    # `n_cells`, `n_bars`: cells tried, and bars scored by all of them.
     n_cells: int
     n_bars: int
-    gain: float
+    gain: float  # mean gain of the best
+    # `p_white`, `p_spa`: p-values of White (2000) and Hansen (2005): probability of such a best
+    # gain if all cells are worthless.
     p_white: float
     p_spa: float
 

@@ -50,27 +50,13 @@ _LAYOUTS = {  # number of columns: their names, in every order that is known
 
 @dataclass(frozen=True)
 class Header:
-    """Names of the columns of a text table.
+    """Names of the columns of a text table."""
 
-    Attributes
-    ----------
-    names
-        One for each column.
-    delimiter
-        Between two fields; a blank stands for any number of blanks.
-    line
-        Number of lines above the header, or above the rows where there is no header.
-    n_lines
-        Lines of the header; 0 where the file has none.
-    notes
-        What was concluded.
-    """
-
-    names: list[str]
-    delimiter: str
-    line: int = 0
-    n_lines: int = 1
-    notes: list[str] = field(default_factory=list)
+    names: list[str]  # one for each column
+    delimiter: str  # between two fields; a blank stands for any number of blanks
+    line: int = 0  # number of lines above the header, or above the rows where there is no header
+    n_lines: int = 1  # lines of the header; 0 where the file has none
+    notes: list[str] = field(default_factory=list)  # what was concluded
 
     @property
     def rows_from(self) -> int:
@@ -203,24 +189,13 @@ UNREADABLE_PARQUET = (pa.ArrowException, OSError, ValueError, OverflowError, Key
 
 @dataclass(frozen=True)
 class Table:
-    """The table of a file as text or typed columns, with its layout.
+    """The table of a file as text or typed columns, with its layout."""
 
-    Attributes
-    ----------
-    frame
-        The columns under their own names, in the file's order.
-    about
-        File, format, and for text the delimiter, compression and preamble lines.
-    ragged
-        Number and text of every row that has not as many fields as the header, left out of `frame`.
-    notes
-        What was concluded about the header.
-    """
-
-    frame: pd.DataFrame
-    about: dict
+    frame: pd.DataFrame  # the columns under their own names, in the file's order
+    about: dict  # file, format, and for text the delimiter, compression and preamble lines
+    # Number and text of every row that has not as many fields as the header, left out of `frame`.
     ragged: list[tuple[int, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was concluded about the header
 
 
 def read_table(path: str | Path, is_header: Callable[[list[str]], bool]) -> Table:

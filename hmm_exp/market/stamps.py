@@ -28,27 +28,14 @@ _MOST_DIGITS = 19  # of a whole number in int64
 
 @dataclass
 class Stamps:
-    """Times of a column.
+    """Times of a column."""
 
-    Attributes
-    ----------
-    ns
-        Nanoseconds since 1970, UTC, shape (T,), UNREADABLE where there is none.
-    notes
-        What was done to read them.
-    reason
-        Why some cannot be read, where more is known than their text; else empty.
-    needs_all
-        Whether the form was decided by comparing rows, so that fewer rows could tell otherwise.
-    local
-        Whether any of them names no zone.
-    """
-
-    ns: np.ndarray
-    notes: list[str]
-    reason: str = ""
+    ns: np.ndarray  # nanoseconds since 1970, UTC, shape (T,), UNREADABLE where there is none
+    notes: list[str]  # what was done to read them
+    reason: str = ""  # why some cannot be read, where more is known than their text; else empty
+    # Whether the form was decided by comparing rows, so that fewer rows could tell otherwise.
     needs_all: bool = False
-    local: bool = False
+    local: bool = False  # whether any of them names no zone
 
 
 def read_stamps(column: pd.Series, timezone: str = "UTC") -> Stamps:

@@ -65,27 +65,13 @@ def make_market(n_bars: int = 26_280, n_regimes: int = 3, seed: int = 7) -> Bars
 
 @dataclass(frozen=True, eq=False)
 class MarketPlan:
-    """What every bar of a market is made of, T bars.
+    """What every bar of a market is made of, T bars."""
 
-    Attributes
-    ----------
-    states
-        Regime, shape (T,).
-    volatility
-        What is usual now, of a log return, shape (T,); volume follows it.
-    scale
-        Of the bar itself, log return, shape (T,).
-    drift
-        Mean log return, shape (T,).
-    moves
-        Standard normal moves within the bar, from `unit_moves`, shape (T, 24).
-    """
-
-    states: np.ndarray
-    volatility: np.ndarray
-    scale: np.ndarray
-    drift: np.ndarray
-    moves: np.ndarray
+    states: np.ndarray  # regime, shape (T,)
+    volatility: np.ndarray  # what is usual now, of a log return, shape (T,); volume follows it
+    scale: np.ndarray  # of the bar itself, log return, shape (T,)
+    drift: np.ndarray  # mean log return, shape (T,)
+    moves: np.ndarray  # standard normal moves within the bar, from `unit_moves`, shape (T, 24)
 
     @property
     def log_return(self) -> np.ndarray:
@@ -95,22 +81,13 @@ class MarketPlan:
 
 @dataclass(frozen=True, eq=False)
 class TrueModel:
-    """The chain and the Student-t densities of the log returns that `make_market` draws from.
+    """The chain and the Student-t densities of the log returns that `make_market` draws from."""
 
-    Attributes
-    ----------
-    transmat
-        Shape (K, K).
-    loc, scale
-        Log return per bar, shape (K,), calm first.
-    df
-        Degrees of freedom, shared.
-    """
-
-    transmat: np.ndarray
+    transmat: np.ndarray  # shape (K, K)
+    # `loc`, `scale`: log return per bar, shape (K,), calm first.
     loc: np.ndarray
     scale: np.ndarray
-    df: float
+    df: float  # degrees of freedom, shared
 
 
 def true_model(n_regimes: int) -> TrueModel:

@@ -58,24 +58,14 @@ _DAMAGED = 2  # changes of the year that a damaged row makes
 
 @dataclass
 class TextStamps:
-    """Times out of texts.
+    """Times out of texts."""
 
-    Attributes
-    ----------
-    ns
-        Nanoseconds since 1970, shape (T,), UNREADABLE where a text is no time. UTC where the text
-        names a zone.
-    local
-        Where it names none, shape (T,).
-    forms
-        Names of the forms of dates that were found.
-    unknown_zones
-        Texts that stand where a zone would, and are none.
-    """
-
+    # Nanoseconds since 1970, shape (T,), UNREADABLE where a text is no time. UTC where the text
+    # names a zone.
     ns: np.ndarray
-    local: np.ndarray
-    forms: list[str] = field(default_factory=list)
+    local: np.ndarray  # where it names none, shape (T,)
+    forms: list[str] = field(default_factory=list)  # names of the forms of dates that were found
+    # Texts that stand where a zone would, and are none.
     unknown_zones: list[str] = field(default_factory=list)
 
     @property
@@ -219,20 +209,13 @@ def _told_apart(
 
 @dataclass(frozen=True)
 class _DateOrder:
-    """Dates read in one order of their fields.
+    """Dates read in one order of their fields."""
 
-    Attributes
-    ----------
-    day, month, year
-        Shape (T,).
-    n_dates
-        How many of them are dates; -1 where years of two digits change more often from row to
-        row than month and day, as they never do in time.
-    """
-
-    day: np.ndarray
-    month: np.ndarray
-    year: np.ndarray
+    day: np.ndarray  # shape (T,)
+    month: np.ndarray  # shape (T,)
+    year: np.ndarray  # shape (T,)
+    # How many of them are dates; -1 where years of two digits change more often from row to row
+    # than month and day, as they never do in time.
     n_dates: int
 
     @classmethod

@@ -37,24 +37,12 @@ _FEW = 100  # rows that tell whether two columns are one
 
 @dataclass
 class TimeColumn:
-    """The times of a table.
+    """The times of a table."""
 
-    Attributes
-    ----------
-    name
-        The column, or the two that were joined.
-    values
-        As they stand in the table, for messages, shape (T,).
-    stamps
-        As read.
-    warnings
-        What a user should look at.
-    """
-
-    name: str
-    values: pd.Series
-    stamps: Stamps
-    warnings: list[str] = field(default_factory=list)
+    name: str  # the column, or the two that were joined
+    values: pd.Series  # as they stand in the table, for messages, shape (T,)
+    stamps: Stamps  # as read
+    warnings: list[str] = field(default_factory=list)  # what a user should look at
 
 
 def time_column(frame: pd.DataFrame, options: ReadOptions) -> TimeColumn:

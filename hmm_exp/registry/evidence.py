@@ -28,27 +28,16 @@ class NotJudged(Exception):  # noqa: N818  a result, not an error
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """A candidate's results on test.
+    """A candidate's results on test."""
 
-    Attributes
-    ----------
-    run
-        Its MLflow run.
-    detector
-        The model to promote.
-    scores
-        Test bars: index `available_at`; `model_score, static_score, ewma_score`, nats. Empty
-        without base returns.
-    trained_until
-        Close of the last train bar; None if the run has no scores.
-    states, steps
-        Filtered state of every test row and chain steps since the previous row, shape (T,).
-    """
-
-    run: Run
-    detector: Detector
+    run: Run  # its MLflow run
+    detector: Detector  # the model to promote
+    # Test bars: index `available_at`; `model_score, static_score, ewma_score`, nats. Empty without
+    # base returns.
     scores: pd.DataFrame
-    trained_until: pd.Timestamp | None
+    trained_until: pd.Timestamp | None  # close of the last train bar; None if the run has no scores
+    # `states`, `steps`: filtered state of every test row and chain steps since the previous row,
+    # shape (T,).
     states: np.ndarray
     steps: np.ndarray
 
@@ -73,18 +62,10 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class Incumbent:
-    """The champion that a candidate would replace.
+    """The champion that a candidate would replace."""
 
-    Attributes
-    ----------
-    champion
-        Its version.
-    detector
-        The model in Production; None if it fails its smoke test.
-    """
-
-    champion: Champion
-    detector: Detector | None
+    champion: Champion  # its version
+    detector: Detector | None  # the model in Production; None if it fails its smoke test
 
 
 def read_evidence(client: MlflowClient, run: Run) -> Evidence:

@@ -95,24 +95,13 @@ def parameter_lines(old: Detector, new: Detector, names: tuple[str, str]) -> lis
 
 @dataclass(frozen=True, eq=False)
 class RegimeDifference:
-    """Differences between the regimes of two detectors on the same bars.
+    """Differences between the regimes of two detectors on the same bars."""
 
-    Attributes
-    ----------
-    agreement
-        Agreement of their filtered states, at the rows of the coarser detector.
-    same_label
-        Share of those rows with the same label.
-    together
-        Number of rows by pair of labels, one table row per label of the older detector.
-    latest
-        Last row with different labels; None if there is none.
-    """
-
-    agreement: Agreement
-    same_label: float
+    agreement: Agreement  # agreement of their filtered states, at the rows of the coarser detector
+    same_label: float  # share of those rows with the same label
+    # Number of rows by pair of labels, one table row per label of the older detector.
     together: pd.DataFrame
-    latest: pd.Series | None
+    latest: pd.Series | None  # last row with different labels; None if there is none
 
 
 def compare_regimes(

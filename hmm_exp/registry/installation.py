@@ -44,18 +44,11 @@ _COPIED_METRICS = (
 
 @dataclass(frozen=True)
 class Repair:
-    """Repairs after an interrupted command.
+    """Repairs after an interrupted command."""
 
-    Attributes
-    ----------
-    lines
-        For the terminal.
-    undid
-        Whether the repair undid a promotion or completed a rollback: a requested rollback is
-        then already done.
-    """
-
-    lines: list[str]
+    lines: list[str]  # for the terminal
+    # Whether the repair undid a promotion or completed a rollback: a requested rollback is then
+    # already done.
     undid: bool = False
 
 

@@ -40,39 +40,18 @@ _OTHERS_DONE_WITHIN = 120  # seconds
 
 @dataclass(frozen=True)
 class Decision:
-    """The outcome of a promotion.
+    """The outcome of a promotion."""
 
-    Attributes
-    ----------
-    promoted
-        Whether the candidate is in Production now.
-    version
-        The version now in Production, None if there is none.
-    reasons
-        Reasons of a refusal, else empty.
-    warnings
-        Reasons overridden by `force`, and the gate's warnings.
-    notes
-        Measurements of the gate.
-    naming
-        Labels of its states; None if it is not promoted.
-    repaired
-        Repairs after an interrupted command.
-    noop
-        Whether the champion already is this model.
-    dry_run
-        Whether nothing was changed.
-    """
-
-    promoted: bool = False
-    version: str | None = None
-    reasons: list[str] = field(default_factory=list)
+    promoted: bool = False  # whether the candidate is in Production now
+    version: str | None = None  # the version now in Production, None if there is none
+    reasons: list[str] = field(default_factory=list)  # reasons of a refusal, else empty
+    # Reasons overridden by `force`, and the gate's warnings.
     warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    naming: LabelMatch | None = None
-    repaired: list[str] = field(default_factory=list)
-    noop: bool = False
-    dry_run: bool = False
+    notes: list[str] = field(default_factory=list)  # measurements of the gate
+    naming: LabelMatch | None = None  # labels of its states; None if it is not promoted
+    repaired: list[str] = field(default_factory=list)  # repairs after an interrupted command
+    noop: bool = False  # whether the champion already is this model
+    dry_run: bool = False  # whether nothing was changed
 
     @property
     def refused(self) -> bool:
@@ -99,21 +78,11 @@ class Decision:
 
 @dataclass(frozen=True)
 class Rollback:
-    """The outcome of a rollback.
+    """The outcome of a rollback."""
 
-    Attributes
-    ----------
-    champion
-        The version in Production now.
-    left
-        The version that it replaced; None if nothing had to change.
-    repaired
-        Repairs after an interrupted command.
-    """
-
-    champion: Champion
-    left: str | None
-    repaired: list[str]
+    champion: Champion  # the version in Production now
+    left: str | None  # the version that it replaced; None if nothing had to change
+    repaired: list[str]  # repairs after an interrupted command
 
     def lines(self) -> list[str]:
         """Lines for the terminal."""

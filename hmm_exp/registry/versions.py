@@ -20,22 +20,13 @@ ALIAS = "production"
 
 @dataclass(frozen=True)
 class Champion:
-    """The version in Production.
+    """The version in Production."""
 
-    Attributes
-    ----------
-    name, version
-        Registered model and version.
-    run_id
-        The run that logged the model.
-    tags
-        Tags of the version: fingerprint, instrument, data kind, sweep, metrics, and the version
-        it replaced (`replaces`).
-    """
-
-    name: str
+    name: str  # of the registered model
     version: str
-    run_id: str | None
+    run_id: str | None  # the run that logged the model
+    # Tags of the version: fingerprint, instrument, data kind, sweep, metrics, and the version it
+    # replaced (`replaces`).
     tags: dict[str, str]
 
     @property

@@ -34,29 +34,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Summary:
-    """The answers at the top of the page.
+    """The answers at the top of the page."""
 
-    Attributes
-    ----------
-    headline
-        One sentence.
-    model, model_detail
-        The model, and why it was chosen.
-    margin, margin_detail
-        Its gain, and the uncertainty of the gain.
-    belief
-        Yes, in part, or no, with the reason.
-    checks
-        The tests behind it.
-    """
-
-    headline: str
-    model: str
-    model_detail: list[str]
+    headline: str  # one sentence
+    model: str  # the model, and why it was chosen
+    model_detail: list[str]  # the model, and why it was chosen
+    # `margin`, `margin_detail`: its gain, and the uncertainty of the gain.
     margin: str
     margin_detail: list[str]
-    belief: str
-    checks: list[Check]
+    belief: str  # yes, in part, or no, with the reason
+    checks: list[Check]  # the tests behind it
 
 
 def verdict(subject: Subject) -> Summary:

@@ -37,18 +37,10 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True)
 class Kind:
-    """Names of a kind of document for messages.
+    """Names of a kind of document for messages."""
 
-    Attributes
-    ----------
-    name
-        Such as "detector".
-    remedy
-        What to do about a damaged one.
-    """
-
-    name: str
-    remedy: str
+    name: str  # such as "detector"
+    remedy: str  # what to do about a damaged one
 
 
 class OtherFileError(ModelError):

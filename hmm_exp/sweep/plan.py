@@ -36,24 +36,12 @@ _IN_NAME = {"model.n_states", "model.state_grid", "covariance.type"}
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep whose settings are all valid.
+    """A sweep whose settings are all valid."""
 
-    Attributes
-    ----------
-    n_cells
-        Size of the grid.
-    variations
-        One config per variation.
-    varied
-        Swept settings that `cell_name` does not show otherwise.
-    repeated
-        Warnings about values that are named twice and run once.
-    """
-
-    n_cells: int
-    variations: list[Config]
-    varied: list[str]
-    repeated: list[str]
+    n_cells: int  # size of the grid
+    variations: list[Config]  # one config per variation
+    varied: list[str]  # swept settings that `cell_name` does not show otherwise
+    repeated: list[str]  # warnings about values that are named twice and run once
 
 
 def plan_sweep(config: DictConfig) -> SweepPlan:
