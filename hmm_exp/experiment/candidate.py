@@ -66,12 +66,8 @@ def fit_candidate(
 
     With `initial`, parameters close to the optimum, EM starts from them and from
     `split.refit_starts` fresh points instead of `model.n_init`. With `smaller`, a fit of fewer
-    states to the same rows, also from its states split.
-
-    Raises
-    ------
-    FitError
-        When no start leads to a model.
+    states to the same rows, also from its states split. Raises FitError when no start leads to a
+    model.
     """
     rows = prepared.train if rows is None else rows
     X, steps = prepared.X[rows], train_steps(prepared.table.steps, rows)

@@ -257,13 +257,9 @@ def window(n_bars: int) -> int:
 def bound_multiplier(n_bars: int, level: float = LEVEL) -> float:
     """Critical value: errors between the mean of n bars and its one-sided lower bound.
 
-    Linear in 1 / sqrt(n) between the simulated numbers of bars and the normal quantile at
-    infinity; constant below the least simulated number.
-
-    Raises
-    ------
-    ConfigError
-        For a level that was not simulated.
+    Linear in 1 / sqrt(n) between the simulated numbers of bars and the normal quantile at infinity;
+    constant below the least simulated number. Raises ConfigError for a level that was not
+    simulated.
     """
     if level not in MULTIPLIERS:
         raise ConfigError(f"level {level} has no simulated critical values: {list(MULTIPLIERS)}")

@@ -143,10 +143,7 @@ def train_option(config: SplitConfig) -> str:
 def instant(option: str, text: str) -> pd.Timestamp:
     """Read the time given in an option; without a zone it is UTC.
 
-    Raises
-    ------
-    ConfigError
-        If it is no time, or one that depends on the clock, such as "now".
+    Raises ConfigError if it is no time, or one that depends on the clock, such as "now".
     """
     try:
         return pd.Timestamp(read_stamp(text), unit="ns", tz="UTC")

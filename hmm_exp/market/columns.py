@@ -73,10 +73,7 @@ def marked(names: Iterable[str]) -> list[str]:
 def find_prices(names: Sequence[str], needed: Collection[str] = PRICES) -> dict[str, str]:
     """Columns of open, high, low and close, in any case.
 
-    Raises
-    ------
-    DataError
-        When a needed one is missing, or one exists twice.
+    Raises DataError when a needed one is missing, or one exists twice.
     """
     found = _prices(names)
     missing = [price for price in PRICES if price in needed and not found[price]]

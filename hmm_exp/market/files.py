@@ -69,11 +69,8 @@ def find_header(lines: Sequence[str], is_header: Callable[[list[str]], bool]) ->
 
     It is the first line whose names satisfy `is_header`; else the columns are named by a known
     layout without header; else the first line counts, for what is missing to be reported by name.
-
-    Raises
-    ------
-    DataError
-        When the header names several instruments, or columns without names can be read in two ways.
+    Raises DataError when the header names several instruments, or columns without names can be read
+    in two ways.
     """
     for number, line in enumerate(lines):
         for delimiter in _delimiters(line):

@@ -21,15 +21,10 @@ def resample(bars: Bars, timeframe: str) -> Bars:
 
     Bins lie on whole multiples of the timeframe since 1970, UTC. A bin exists once a bar available
     at or after its right edge does; one with missing bars is built from those present and counted
-    in `report["partial_bins"]` (in a session market nothing is missing). A planted state is that
-    of the bin's last bar. The bars' own timeframe returns them unchanged.
-
-    Raises
-    ------
-    ConfigError
-        `timeframe` is unknown, finer than the bars or no whole multiple of them.
-    HistoryError
-        No bin is complete.
+    in `report["partial_bins"]` (in a session market nothing is missing). A planted state is that of
+    the bin's last bar. The bars' own timeframe returns them unchanged. Raises ConfigError if
+    `timeframe` is unknown, finer than the bars or no whole multiple of them; HistoryError if no bin
+    is complete.
     """
     step = timeframe_step(timeframe)
     if step == bars.step:

@@ -68,10 +68,7 @@ def read_stamps(column: pd.Series, timezone: str = "UTC") -> Stamps:
 def read_stamp(value: Any, timezone: str = "UTC") -> int:
     """Read one time as nanoseconds since 1970, UTC; the same that `read_stamps` gives for it.
 
-    Raises
-    ------
-    DataError
-        When it cannot be read.
+    Raises DataError when it cannot be read.
     """
     stamp = _quickly(value, timezone)
     if stamp is None:

@@ -48,10 +48,8 @@ class TimeColumn:
 def time_column(frame: pd.DataFrame, options: ReadOptions) -> TimeColumn:
     """Find and read the times of a frame whose column names are unique texts.
 
-    Raises
-    ------
-    DataError
-        No column holds times, the bar's other end is meant, or times cannot be told apart.
+    Raises DataError if no column holds times, the bar's other end is meant, or times cannot be told
+    apart.
     """
     names = [str(name) for name in frame.columns]
     candidates = find_timestamps(names, options.bar_stamp, options.timestamp_column)

@@ -71,10 +71,7 @@ class Incumbent:
 def read_evidence(client: MlflowClient, run: Run) -> Evidence:
     """Read the test results of a run.
 
-    Raises
-    ------
-    NotJudged
-        The run is not finished, or has no model that passes its smoke test.
+    Raises NotJudged if the run is not finished, or has no model that passes its smoke test.
     """
     detector = _working_detector(run)
     scores = read_scores(client, run.info.run_id)

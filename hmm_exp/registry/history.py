@@ -109,10 +109,7 @@ def compare_regimes(
 ) -> RegimeDifference:
     """Filter the same bars with two detectors and count the differences.
 
-    Raises
-    ------
-    DataError
-        The bars do not fit one of them, or no row has a regime from both.
+    Raises DataError if the bars do not fit one of them, or no row has a regime from both.
     """
     both = _side_by_side(old.filter(bars), new.filter(bars))
     if both.empty:

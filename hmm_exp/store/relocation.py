@@ -75,10 +75,7 @@ def outdated_places(database: Path) -> list[Path]:
 def relocate(database: Path) -> list[str]:
     """Point a moved or copied store at the artifacts in its folder; return lines to print.
 
-    Raises
-    ------
-    TrackingError
-        There are none, or some are only in the old place.
+    Raises TrackingError if there are none, or some are only in the old place.
     """
     from filelock import FileLock  # not needed by stored models, which contain this module
 

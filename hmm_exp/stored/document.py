@@ -66,10 +66,8 @@ def write_document(path: str | Path, content: dict[str, Any]) -> None:
 def read_document(path: str | Path, kind: Kind, parse: Callable[[dict[str, Any]], Read]) -> Read:
     """Read a document and give what `parse` makes of its content, which has no digest any more.
 
-    Raises
-    ------
-    ModelError
-        There is no such file, it is something else, it is damaged, or `parse` refuses a value.
+    Raises ModelError if there is no such file, it is something else, it is damaged, or `parse`
+    refuses a value.
     """
     raw = _content_of(Path(path), kind)
     with _damage_named(path, kind):

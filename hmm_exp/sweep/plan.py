@@ -47,10 +47,8 @@ class SweepPlan:
 def plan_sweep(config: DictConfig) -> SweepPlan:
     """Check the settings of all cells and give Hydra a grid without repeated values.
 
-    Raises
-    ------
-    ConfigError
-        A value that cannot work, or a grid that is too large. Hydra's own errors pass through.
+    Raises ConfigError for a value that cannot work, or a grid that is too large. Hydra's own errors
+    pass through.
     """
     choices = grid(_words(config))
     first = {name: words[0] for name, words in choices.items()}
