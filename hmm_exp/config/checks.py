@@ -113,8 +113,8 @@ def checked(config: "DictConfig | Config") -> Config:
 def to_config(config: DictConfig) -> Config:
     """Read a composed OmegaConf node into plain dataclasses.
 
-    Raises ConfigError for an unknown setting, also one that was forced in with `+`, or a value of the
-    wrong type.
+    Raises ConfigError for an unknown setting, also one that was forced in with `+`, or a value of
+    the wrong type.
     """
     plain = {
         key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

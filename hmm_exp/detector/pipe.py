@@ -222,8 +222,8 @@ class BarLines:
     def bar(self, line: str) -> dict[str, Any] | None:
         """Read a line; None for a blank one and for a header.
 
-        Raises HeaderError if the first line cannot be used, so that no other can; DataError if the line
-        is no bar, or its header lacks a column.
+        Raises HeaderError if the first line cannot be used, so that no other can; DataError if the
+        line is no bar, or its header lacks a column.
         """
         text = line.strip()
         if not text:

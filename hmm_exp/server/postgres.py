@@ -28,8 +28,8 @@ class Postgres:
     """A PostgreSQL with its files in `folder/database`, created at the first start.
 
     Its password is in `folder/pgpass`, readable by the owner only. Clients pass that file to libpq,
-    so that the password is in no address, process list or log. Raises TrackingError: PostgreSQL is
-    not installed or, on entering the context, does not start.
+    so that the password is in no address, process list or log. Raises TrackingError if PostgreSQL
+    is not installed or, on entering the context, does not start.
     """
 
     def __init__(self, folder: Path) -> None:

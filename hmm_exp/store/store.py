@@ -51,8 +51,8 @@ class Store:
 def open_store(tracking: TrackingConfig) -> Store:
     """Open the store and its experiment; create both on first use.
 
-    Many processes may start at once: creation happens under a file lock. Raises TrackingError if the
-    store does not answer, is broken, or its folder cannot be written.
+    Many processes may start at once: creation happens under a file lock. Raises TrackingError if
+    the store does not answer, is broken, or its folder cannot be written.
     """
     uri = resolve_uri(tracking.uri)
     check_store(tracking)
@@ -71,8 +71,8 @@ def open_store(tracking: TrackingConfig) -> Store:
 def check_store(tracking: TrackingConfig) -> None:
     """Check the store once with a short timeout; MLflow would retry for minutes.
 
-    Raises TrackingError if the store does not answer, is unusable, was moved, or its folder cannot be
-    written.
+    Raises TrackingError if the store does not answer, is unusable, was moved, or its folder cannot
+    be written.
     """
     uri = resolve_uri(tracking.uri)
     path = sqlite_path(uri)
