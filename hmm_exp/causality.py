@@ -167,12 +167,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--model", required=True, help="models:/..., runs:/..., a run's id, a folder or a file")
     add("--bars", type=Path, required=True, help="bars: CSV, gzip or Parquet")
     add_read_options(parser)
-    add(
-        "--times",
-        type=whole(1, 100_000),
-        default=20,
-        help="number of random times (default: 20)",
-    )
+    add("--times", type=whole(1, 100_000), default=20, help="number of random times (default: 20)")
     add("--seed", type=whole(0, 2**64), default=0, help="seed of the random times (default: 0)")
     return parser.parse_args(argv)
 

@@ -58,12 +58,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--latest", action="store_true", help="print the newest bar's regime as JSON")
     add("--follow", action="store_true", help="read bars from standard input as they close")
     add("--json", action="store_true", help="with --follow: write JSON lines, not CSV")
-    add(
-        "--state",
-        type=Path,
-        metavar="JSON",
-        help="with --follow: save state, resume from it",
-    )
+    add("--state", type=Path, metavar="JSON", help="with --follow: save state, resume from it")
     add(
         "--missing",
         choices=("error", "gap"),

@@ -16,12 +16,7 @@ from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.hmm.states import labels
 from hmm_exp.judge.split import part_names
 from hmm_exp.market.bars import OHLCV
-from hmm_exp.monitor.expectations import (
-    Observations,
-    Observed,
-    make_expectations,
-    with_gaps,
-)
+from hmm_exp.monitor.expectations import Observations, Observed, make_expectations, with_gaps
 
 
 def build_detector(fits: Fits) -> Detector:

@@ -36,10 +36,7 @@ def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
             summary.states, summary.transmat, summary.labels, steps=summary.steps, subject=subject
         ),
     )
-    yield (
-        "criteria",
-        figures.criteria(result.selection, chosen=result.n_states, subject=subject),
-    )
+    yield ("criteria", figures.criteria(result.selection, chosen=result.n_states, subject=subject))
     if result.walk is not None:
         yield "drift", _drift(result, result.walk, subject)
     starts = [start for start in result.chosen.fit.starts if len(start.history)]

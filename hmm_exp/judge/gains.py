@@ -142,10 +142,7 @@ def estimate_gains(
 
 
 def gain_metrics(
-    gains: Mapping[str, np.ndarray],
-    split: np.ndarray,
-    parts: Sequence[int] = (VAL, TEST),
-    **how,
+    gains: Mapping[str, np.ndarray], split: np.ndarray, parts: Sequence[int] = (VAL, TEST), **how
 ) -> dict[str, float]:
     """Metrics of several gains on several parts: `{gain}_{part}` and its uncertainty.
 

@@ -100,10 +100,7 @@ def monitor_bars(
 
 
 def _start(
-    detector: Detector,
-    time: pd.DatetimeIndex,
-    last: pd.Timestamp,
-    since: pd.Timestamp | None,
+    detector: Detector, time: pd.DatetimeIndex, last: pd.Timestamp, since: pd.Timestamp | None
 ) -> pd.Timestamp:
     """Instant after which bars are judged: not before the filter has settled."""
     wanted = since if since is not None else pd.Timestamp(detector.meta["train_end"])

@@ -206,10 +206,7 @@ class _SweepCell:
 
     def _ask(self, name: str, *arguments: object, progress: progress.Line) -> Any:
         return child.worker().ask(
-            name,
-            *arguments,
-            within=self.settings.sweep.cell_timeout,
-            on_progress=progress,
+            name, *arguments, within=self.settings.sweep.cell_timeout, on_progress=progress
         )
 
     def _is_superseded(self, store: Store) -> bool:
