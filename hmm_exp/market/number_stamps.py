@@ -82,17 +82,8 @@ class NumberStamps:
 def read_numbers(numbers: np.ndarray, exact: np.ndarray | None = None) -> NumberStamps:
     """Read numbers as times.
 
-    Parameters
-    ----------
-    numbers
-        Shape (T,), NaN where there is none.
-    exact
-        The same as int64, where all are whole: 2^53 is too little for nanoseconds.
-
-    Raises
-    ------
-    DataError
-        When the numbers have lost digits.
+    `numbers`, shape (T,), are NaN where there is none; `exact` are the same as int64, where all are
+    whole: 2^53 is too little for nanoseconds. Raises DataError when the numbers have lost digits.
     """
     present = numbers[np.isfinite(numbers)]
     if not len(present):

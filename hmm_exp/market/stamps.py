@@ -41,17 +41,9 @@ class Stamps:
 def read_stamps(column: pd.Series, timezone: str = "UTC") -> Stamps:
     """Read a column of times.
 
-    Parameters
-    ----------
-    column
-        Datetimes, numbers or text, T values.
-    timezone
-        IANA name of the zone of times that name none.
-
-    Raises
-    ------
-    DataError
-        When day and month cannot be told apart, or numbers have lost digits.
+    The column holds datetimes, numbers or text, T values; those that name no zone are of
+    `timezone`, an IANA name. Raises DataError when day and month cannot be told apart, or numbers
+    have lost digits.
     """
     kind = column.dtype.kind
     if isinstance(column.dtype, pd.DatetimeTZDtype):

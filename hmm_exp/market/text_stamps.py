@@ -77,15 +77,8 @@ class TextStamps:
 def read_texts(texts: pa.Array) -> TextStamps:
     """Read texts as times.
 
-    Parameters
-    ----------
-    texts
-        Strings without blanks around them, null where there is none, shape (T,).
-
-    Raises
-    ------
-    DataError
-        When day, month and year cannot be told apart.
+    `texts`, shape (T,), have no blanks around them and are null where there is none. Raises
+    DataError when day, month and year cannot be told apart.
     """
     read = TextStamps(np.full(len(texts), UNREADABLE), np.ones(len(texts), dtype=bool))
     left = np.arange(len(texts))

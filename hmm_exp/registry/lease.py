@@ -81,14 +81,8 @@ class Lease:
 def is_void(void_at: str, now: float, lasts: float = LASTS) -> bool:
     """Whether a flag blocks nobody: it has expired, or its time is impossibly late.
 
-    Parameters
-    ----------
-    void_at
-        Time in the flag, Unix seconds.
-    now
-        Unix seconds.
-    lasts
-        Longest validity of a flag, seconds.
+    `void_at` is the time in the flag, `lasts` the longest validity of a flag; Unix seconds and
+    seconds.
     """
     try:
         left = float(void_at) - now
@@ -103,19 +97,9 @@ def lease(
 ) -> Iterator[Lease]:
     """Hold the lease on a registered model, which is created if it does not exist.
 
-    A model created for the lease is removed again if it gets no version.
-
-    Parameters
-    ----------
-    patience
-        Seconds to wait for others.
-    lasts
-        Validity of the lease, seconds.
-
-    Raises
-    ------
-    TrackingError
-        Others hold it for that long; the message names the holder.
+    A model created for the lease is removed again if it gets no version. Raises TrackingError if
+    others hold the lease for `patience` seconds; the message names the holder. The lease lasts
+    `lasts` seconds.
     """
     mine = Lease(client, name, lasts)
     made = _acquire(mine, time.monotonic() + patience)

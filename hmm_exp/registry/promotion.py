@@ -154,15 +154,9 @@ def rollback(client: MlflowClient, registry_name: str, to: str | None = None) ->
 
     If a promotion or a rollback was interrupted, the repair alone is the rollback.
 
-    Parameters
-    ----------
-    to
-        The version to bring back; by default the one that the champion replaced.
-
-    Raises
-    ------
-    TrackingError
-        There is no champion, no version before it, or that version fails its smoke test.
+    `to` is the version to bring back, by default the one that the champion replaced. Raises
+    TrackingError if there is no champion, no version before it, or that version fails its smoke
+    test.
     """
     with (
         _store_errors(f"rollback of {registry_name}"),

@@ -151,17 +151,9 @@ def connect(
 ) -> MlflowClient:
     """Give a client of an existing store, for reading and promoting.
 
-    Parameters
-    ----------
-    setting
-        Option with which the user names another store.
-    artifacts
-        Whether artifacts are needed; then a moved store is refused.
-
-    Raises
-    ------
-    TrackingError
-        The store does not exist, or `check_store` refuses it.
+    `setting` is the option with which the user names another store. A moved store is refused if
+    `artifacts` are needed. Raises TrackingError if the store does not exist, or `check_store`
+    refuses it.
     """
     resolved = resolve_uri(uri, setting)
     path = sqlite_path(resolved)

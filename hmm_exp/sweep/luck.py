@@ -155,8 +155,8 @@ def shortfalls(cells: list[Run]) -> list[str]:
     More states can never fit worse, so EM stopped at a poor optimum.
     """
     alike: dict[tuple, list[Run]] = defaultdict(list)
-    for run in cells:
-        if run.info.status == "FINISHED" and set(run.data.metrics) >= _LOG_LIK:
+    for run in _finished(cells):
+        if set(run.data.metrics) >= _LOG_LIK:
             rest = {name: v for name, v in run.data.params.items() if name not in _STATES}
             space = run.data.tags.get(tags.OBSERVATION_SPACE)
             alike[(space, *sorted(rest.items()))].append(run)
@@ -169,7 +169,7 @@ def shortfalls(cells: list[Run]) -> list[str]:
 
 def missing_scores(cells: list[Run]) -> list[str]:
     """Reasons why finished cells lack scores, with the cells."""
-    finished = [run for run in cells if run.info.status == "FINISHED"]
+    finished = _finished(cells)
     by_reason: dict[str, list[str]] = defaultdict(list)
     for run in finished:
         for reason in in_words(unscored_of(run)):

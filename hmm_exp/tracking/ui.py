@@ -78,12 +78,7 @@ def sweep_page(
 def version_page(run: Run, about: Mapping[str, str], metrics: Mapping[str, str]) -> str:
     """Description of a model version in Markdown: its run, its figures, the gate's findings.
 
-    Parameters
-    ----------
-    about
-        Tags of the version.
-    metrics
-        Those of its run that a version carries, as text.
+    `about` are tags of the version; `metrics` are those of its run that a version carries.
     """
     source = f"[run {run.info.run_id}]({run_path(run.info.experiment_id, run.info.run_id)})"
     if sweep := about.get(tags.SWEEP_ID):
