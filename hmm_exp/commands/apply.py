@@ -111,7 +111,8 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
         stream = detector.stream(_history(args, detector), missing)
     headed = resumes if args.output is None else rewind(args.output, stream.latest)
     as_json = args.json or (args.output is not None and args.output.suffix == ".jsonl")
-    with _opened(args.output) as out:
+    to: Any = args.output
+    with nullcontext(sys.stdout) if to is None else to.open("a", encoding="utf-8") as out:
         lines = RegimeLines(out, detector.n_states, as_json, headed)
 
         def refuse(error: Exception) -> None:
@@ -233,11 +234,6 @@ def _history(args: argparse.Namespace, detector: Any) -> Any:
     bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
     show_reading(bars.report, detector)
     return bars
-
-
-def _opened(path: Path | None) -> Any:
-    """Output stream: a file that is closed at the end, or standard output."""
-    return nullcontext(sys.stdout) if path is None else path.open("a", encoding="utf-8")
 
 
 def _note(text: str) -> None:

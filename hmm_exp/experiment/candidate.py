@@ -85,7 +85,7 @@ def fit_candidate(
 
 def fit_options(prepared: Prepared, rows: np.ndarray) -> dict[str, Any]:
     """Options of `hmm.fit.fit` for these rows (a mask), as configured."""
-    config = prepared.config
+    config, place = prepared.config, prepared.volatility
     model = config.model
     return {
         "search": Search(
@@ -98,7 +98,7 @@ def fit_options(prepared: Prepared, rows: np.ndarray) -> dict[str, Any]:
             engine=model.engine,
             threads=config.compute.threads,
         ),
-        "volatility": _volatility(prepared, rows),
+        "volatility": None if place is None else prepared.X[rows, place],
     }
 
 
@@ -129,7 +129,8 @@ def _measure(
     posterior = Posterior(params, prepared.X, prepared.table.steps)
     steps = train_steps(prepared.table.steps, rows)
     observed = ~np.isnan(prepared.X).any(axis=1)
-    n_rows = {name: int((mask & observed).sum()) for name, mask in _parts(prepared, rows).items()}
+    parts = {"train": rows, "val": prepared.part == VAL, "test": prepared.part == TEST}
+    n_rows = {name: int((mask & observed).sum()) for name, mask in parts.items()}
     on_train = inference.filter(params.startprob, params.transmat, posterior.density[rows], steps)
     smoothed = inference.smooth_filtered(on_train, params.transmat, steps)
     entropy = inference.entropy_filtered(on_train, params.transmat, steps)
@@ -159,10 +160,6 @@ def _measure(
     )
 
 
-def _parts(prepared: Prepared, rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {"train": rows, "val": prepared.part == VAL, "test": prepared.part == TEST}
-
-
 def _conditional(
     prepared: Prepared, posterior: Posterior, n_rows: dict[str, int]
 ) -> dict[str, float]:
@@ -176,10 +173,6 @@ def _conditional(
         for name, part in (("val", VAL), ("test", TEST))
         if n_rows[name]
     }
-
-
-def _volatility(prepared: Prepared, rows: np.ndarray) -> np.ndarray | None:
-    return None if prepared.volatility is None else prepared.X[rows, prepared.volatility]
 
 
 def _ordered(prepared: Prepared, params: GaussianParams, rows: np.ndarray) -> GaussianParams:

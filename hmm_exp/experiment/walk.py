@@ -183,7 +183,9 @@ class _Walker:
             bar_probs=self.bar_probs,
             residuals=self.residuals,
             bars=pd.DataFrame(self.bars, columns=BAR_COLUMNS) if has_returns else None,
-            unscored=self._unscored(),
+            unscored=in_fits(
+                [(f"{r.fold.split.train_end:%Y-%m-%d %H:%M}", r.unscored) for r in self.refits]
+            ),
         )
         return Walk(self.refits, output, self.refit_of_row, self._candidate(), self.fitted)
 
@@ -230,12 +232,6 @@ class _Walker:
         self.bar_probs[bars] = output.bar_probs[local]
         if output.bars is not None:
             self.bars[bars] = output.bars.to_numpy()[local]
-
-    def _unscored(self) -> Unscored:
-        """Reasons for missing scores of the whole walk."""
-        return in_fits(
-            [(f"{r.fold.split.train_end:%Y-%m-%d %H:%M}", r.unscored) for r in self.refits]
-        )
 
     def _candidate(self) -> Candidate:
         """The last model, its likelihoods out of sample replaced by those of the walk."""

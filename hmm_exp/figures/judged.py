@@ -139,7 +139,8 @@ def residuals(
     """
     limits = limits or ResidualLimits()
     judged = [_judge(name, z, limits) for name, z in series.items()]
-    shown = _worst(judged)
+    kept = sorted(judged[:-1], key=lambda one: -one.size)[: _SERIES - 1]
+    shown = [one for one in judged if one in kept or one is judged[-1]]
     of = f"{len(shown)} of {len(judged)}, the worst" if len(shown) < len(judged) else ""
     height = 520
     figure = style.new_figure(
@@ -180,12 +181,6 @@ def _judge(name: str, z: np.ndarray, limits: ResidualLimits) -> _Series:
     memory = np.array([autocorrelation(x, _LAGS) for x in (z, cut_squares(z))])
     rejected = bool(rejections(name, effects, limits))
     return _Series(name, z, effect, sizes[effect], rejected, memory)
-
-
-def _worst(judged: Sequence[_Series]) -> list[_Series]:
-    """The last series and the five others with the largest effects, in the given order."""
-    kept = sorted(judged[:-1], key=lambda one: -one.size)[: _SERIES - 1]
-    return [one for one in judged if one in kept or one is judged[-1]]
 
 
 def _residual_title(judged: Sequence[_Series]) -> str:

@@ -44,7 +44,8 @@ def monitor(
     style.add_key(figure, ["expected", *labels], [style.ACCENT, *colors])
     sheet = add_sheet(figure)
     box = (style.MARGIN, 44, style.WIDTH - 20, 150 * (len(shown) + 2) + 44)
-    span = _span(rows.index)
+    first, last = style.days(_nanoseconds(rows.index)[[0, -1]])
+    span = (first, last) if last > first else (first - 1 / 24, last + 1 / 24)
     panels = [c.scaled(span, (0, 1)) for c in cut(len(shown) + 2, 1, box, (0, 34))]
     for i, (frame, column, name, ink) in enumerate(shown):
         sheet.draw_title(panels[i], f"{name}, nats per bar")
@@ -78,12 +79,6 @@ def _title(charts: Sequence[pd.Series], labels: Sequence[str], alarm: pd.Timesta
     names = {f"{column}_chart": name for column, name, _ in _PAIR}
     names |= {f"p_state_{k}_chart": f"time in {label}" for k, label in enumerate(labels)}
     return f"Alarm at {alarm:%Y-%m-%d %H:%M} UTC: {names[str(first.name)]} differs from expectation"
-
-
-def _span(time: pd.Index) -> tuple[float, float]:
-    """First and last instant in days; an hour around a single one."""
-    first, last = style.days(_nanoseconds(time)[[0, -1]])
-    return (first, last) if last > first else (first - 1 / 24, last + 1 / 24)
 
 
 def _columns(frame: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -183,7 +183,9 @@ def recovered(
         ylabel="planted",
     )
     style.draw_heat(matrix, shares, [[f"{100 * s:.0f}" for s in row] for row in shares], shares)
-    _name_axes(matrix, truth, labels)
+    turn = 0 if len(labels) <= _UPRIGHT else 90
+    style.set_ticks(matrix, "x", range(len(labels)), labels, rotation=turn)
+    style.set_ticks(matrix, "y", range(len(truth)), truth)
     strip = style.add_axes(figure, left=570, right=20, top=78, bottom=bottom, xlabel="time (UTC)")
     _draw_strips(strip, time, (planted, len(truth)), (states, len(labels)))
     return figure
@@ -207,12 +209,6 @@ def _recovered_title(truth: Sequence[str], labels: Sequence[str], shares: np.nda
         f"Balanced accuracy {style.percent(found.mean())}; hardest to find is "
         f"{truth[worst]}, {style.percent(found[worst])} of its bars"
     )
-
-
-def _name_axes(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
-    turn = 0 if len(columns) <= _UPRIGHT else 90
-    style.set_ticks(axes, "x", range(len(columns)), columns, rotation=turn)
-    style.set_ticks(axes, "y", range(len(rows)), rows)
 
 
 def _draw_strips(axes: Axes, time: np.ndarray, *rows: tuple[np.ndarray, int]) -> None:

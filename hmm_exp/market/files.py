@@ -77,8 +77,10 @@ def find_header(lines: Sequence[str], is_header: Callable[[list[str]], bool]) ->
             names = fields_of(line, delimiter)
             if is_header(names):
                 return _with_lines_below(Header(names, delimiter, number), lines)
-    without = _without_header(lines) if is_header is is_bars_header else None
-    return without or _first_line(lines)
+    if is_header is is_bars_header and (without := _without_header(lines)):
+        return without
+    delimiter = max(_delimiters(lines[0]), key=lambda d: len(fields_of(lines[0], d)))
+    return Header(fields_of(lines[0], delimiter), delimiter)
 
 
 def fields_of(line: str, delimiter: str) -> list[str]:
@@ -89,11 +91,6 @@ def fields_of(line: str, delimiter: str) -> list[str]:
         return [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
     except csv.Error:  # a carriage return in mid-line: no row of a table
         return [line]
-
-
-def _first_line(lines: Sequence[str]) -> Header:
-    delimiter = max(_delimiters(lines[0]), key=lambda d: len(fields_of(lines[0], d)))
-    return Header(fields_of(lines[0], delimiter), delimiter)
 
 
 def _delimiters(line: str) -> Iterable[str]:

@@ -164,7 +164,7 @@ def _of_text(column: pd.Series, timezone: str) -> Stamps:
         read = read_texts(texts.take(pa.array(rows)))
         stamps.ns[rows], local[rows] = read.ns, read.local
         stamps.needs_all |= read.needs_all
-        stamps.notes += _notes_on(read.forms)
+        stamps.notes += ["dates not in ISO form"] if set(read.forms) - {"year first"} else []
         if read.unknown_zones:
             stamps.reason = f"no zone is named {_shown(read.unknown_zones[0])}"
     return _in_zone(stamps, local, timezone)
@@ -181,10 +181,6 @@ def _of_iso(texts: pa.Array, timezone: str) -> Stamps | None:
         ns[(ns < FIRST) | (ns >= LAST)] = UNREADABLE
         return _in_zone(Stamps(ns, []), np.full(len(ns), zone is None), timezone)
     return None
-
-
-def _notes_on(forms: list[str]) -> list[str]:
-    return ["dates not in ISO form"] if set(forms) - {"year first"} else []
 
 
 def _texts(column: pd.Series) -> pa.Array:

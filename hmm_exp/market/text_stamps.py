@@ -40,13 +40,9 @@ _NAMED = r"(?: *\([A-Za-z ]*\))?"  # as in "GMT+0100 (Central European Time)"
 _MARKS = r"(?:[Tt_]|,? +|,)"  # between date and clock
 
 
-def _marks(date: str) -> str:
-    """Marks between a form of date and a clock: a hyphen would be a zone's sign after others."""
-    return rf"(?:{_MARKS}|-)" if date == "digits" else _MARKS
-
-
+_HYPHEN = {"digits": "|-"}  # after another date a hyphen would be a zone's sign
 _PATTERNS = {
-    name: rf"^{_WEEKDAY}{date}(?:{_marks(name)}{_CLOCK})?{_ZONE}{_NAMED}$"
+    name: rf"^{_WEEKDAY}{date}(?:(?:{_MARKS}{_HYPHEN.get(name, '')}){_CLOCK})?{_ZONE}{_NAMED}$"
     for name, date in _DATES.items()
 }
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september",

@@ -75,13 +75,14 @@ def read_evidence(client: MlflowClient, run: Run) -> Evidence:
     """
     detector = _working_detector(run)
     scores = read_scores(client, run.info.run_id)
+    train = None if scores is None else scores.index[scores["split"] == "train"]
     regimes = read_regimes(client, run.info.run_id)
     test = None if regimes is None else regimes[regimes["split"] == "test"].dropna()
     return Evidence(
         run=run,
         detector=detector,
         scores=pd.DataFrame() if scores is None else scores[scores["split"] == "test"],
-        trained_until=None if scores is None else _trained_until(scores),
+        trained_until=None if train is None or train.empty else train[-1],
         states=np.empty(0, np.int64) if test is None else test["state"].to_numpy(np.int64),
         steps=np.empty(0, np.int64) if test is None else _steps(test, detector),
     )
@@ -117,11 +118,6 @@ def _working_detector(run: Run) -> Detector:
         return smoke_test(f"models:/{model_id(run)}")
     except ModelError as error:
         raise NotJudged(str(error)) from None
-
-
-def _trained_until(scores: pd.DataFrame) -> pd.Timestamp | None:
-    train = scores.index[scores["split"] == "train"]
-    return train[-1] if len(train) else None
 
 
 def _steps(rows: pd.DataFrame, detector: Detector) -> np.ndarray:

@@ -19,17 +19,12 @@ from hmm_exp.tracking.ui import in_a_line, plain_table
 _METRICS = ("bic", "return_gain_test", "return_gain_test_bound", "ewma_gain_test")
 
 
-def version_table(versions: Versions) -> pd.DataFrame:
-    """One row per version, oldest first: origin, metrics and status."""
-    return pd.DataFrame([_row(version) for version in versions.all()])
-
-
 def list_lines(versions: Versions) -> list[str]:
     """The versions as a table, followed by the gate's reasons and the labels of each.
 
     Raises TrackingError if there is none.
     """
-    table = version_table(versions)
+    table = pd.DataFrame([_row(version) for version in versions.all()])
     if table.empty:
         raise TrackingError(f"{versions.name} has no versions: promote first")
     reasons = [

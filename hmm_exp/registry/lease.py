@@ -43,7 +43,8 @@ class Lease:
 
     def check(self) -> None:
         """Raise TrackingError if the lease is about to expire or its flag was removed."""
-        if time.monotonic() > self._ends - min(MARGIN, 0.5 * self.lasts) or not self._up():
+        is_late = time.monotonic() > self._ends - min(MARGIN, 0.5 * self.lasts)
+        if is_late or self.tag not in self.client.get_registered_model(self.name).tags:
             raise TrackingError(
                 f"the lease on {self.name} ran out after {self.lasts:g} seconds: stopped; the next "
                 "promotion or rollback completes or undoes this one"
@@ -60,9 +61,6 @@ class Lease:
         """Remove a flag, by default this one, if it exists."""
         with suppress(MlflowException):
             self.client.delete_registered_model_tag(self.name, tag or self.tag)
-
-    def _up(self) -> bool:
-        return self.tag in self.client.get_registered_model(self.name).tags
 
     def _others(self) -> list[str]:
         """Holders of other valid flags; flags of dead or expired holders are removed."""

@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.config import GateConfig
 from hmm_exp.errors import TrackingError, one_line
 from hmm_exp.registry.evidence import NotJudged, model_id, read_evidence, read_incumbent
-from hmm_exp.registry.gate import Verdict, judge
+from hmm_exp.registry.gate import judge
 from hmm_exp.registry.installation import REFUSED, UNCHANGED, install, repair, write_decision
 from hmm_exp.registry.labels import LabelMatch, name_states
 from hmm_exp.registry.lease import lease
@@ -144,7 +144,8 @@ def promote(
         else:
             model = _named_model(run, decision.naming, labels)
             check()
-            version = _install(versions, run, model, decision, gate)
+            about = _findings(decision, gate) | {tags.LABELS: decision.naming.story}
+            version = install(versions, run, model, about, decision.version)
             decision = replace(decision, promoted=True, version=version)
         return replace(decision, repaired=repaired)
 
@@ -199,10 +200,11 @@ def _decide(
     incumbent = read_incumbent(current) if current else None
     verdict = judge(client, evidence, incumbent, gate)
     reasons = verdict.of("final") if force else verdict.of("final", "refuse")
+    forced = [f"forced: {reason}" for reason in verdict.of("refuse")] if force else []
     decision = Decision(
         version=version,
         reasons=reasons,
-        warnings=_warnings(verdict, force),
+        warnings=[*forced, *verdict.of("warn")],
         notes=verdict.of("note"),
         naming=None if reasons else name_states(client, evidence, incumbent),
     )
@@ -213,11 +215,6 @@ def _same_model(run: Run, current: Champion) -> bool:
     fingerprint = run.data.tags.get(tags.FINGERPRINT)
     same = fingerprint is not None and fingerprint == current.tags.get(tags.FINGERPRINT)
     return run.info.run_id == current.run_id or (same and run.info.status == "FINISHED")
-
-
-def _warnings(verdict: Verdict, force: bool) -> list[str]:
-    forced = [f"forced: {reason}" for reason in verdict.of("refuse")] if force else []
-    return forced + verdict.of("warn")
 
 
 def _write_refusal(versions: Versions, run: Run, decision: Decision, gate: GateConfig) -> None:
@@ -238,12 +235,6 @@ def _named_model(run: Run, naming: LabelMatch, labels: tuple[str, ...]) -> str:
     detector = load_detector(f"models:/{model}")
     named = replace(detector, labels=naming.labels)
     return log_detector(run.info.experiment_id, run.info.run_id, named).model_id
-
-
-def _install(versions: Versions, run: Run, model: str, decision: Decision, gate: GateConfig) -> str:
-    assert decision.naming is not None
-    about = _findings(decision, gate) | {tags.LABELS: decision.naming.story}
-    return install(versions, run, model, about, decision.version)
 
 
 def _findings(decision: Decision, gate: GateConfig) -> dict[str, str]:

@@ -105,7 +105,11 @@ class Versions:
     def settle(self, number: str) -> None:
         """Put a version into Production and under the alias, if it is not there yet."""
         if [str(version.version) for version in self.staged()] != [number]:
-            self._move_to_stage(number)
+            with warnings.catch_warnings():  # MLflow deprecates stages but still serves them
+                warnings.simplefilter("ignore", FutureWarning)
+                self.client.transition_model_version_stage(
+                    self.name, number, STAGE, archive_existing_versions=True
+                )
         if self.alias() != number:
             self.client.set_registered_model_alias(self.name, ALIAS, number)
 
@@ -118,17 +122,6 @@ class Versions:
         if self.alias() == number:
             self.client.delete_registered_model_alias(self.name, ALIAS)
         self.client.delete_model_version(self.name, number)
-
-    def _move_to_stage(self, number: str) -> None:
-        """MLflow deprecates stages but still serves them."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            self.client.transition_model_version_stage(
-                self.name,
-                number,
-                STAGE,
-                archive_existing_versions=True,  # in the same transaction
-            )
 
 
 def champion_of(version: ModelVersion) -> Champion:

@@ -69,12 +69,13 @@ def verdict(subject: Subject) -> Summary:
 
 def _no_winner(subject: Subject) -> Summary:
     finished = len(subject.cells) - len(subject.unfinished)
+    n_cells = subject.main.data.tags.get(tags.N_CELLS, str(len(subject.cells)))
     return Summary(
         headline="No model won",
         model="none",
         model_detail=_why(subject) or ["The sweep has no verdict yet."],
         margin="none",
-        margin_detail=[f"{finished} of {_n_cells(subject)} cells finished."],
+        margin_detail=[f"{finished} of {n_cells} cells finished."],
         belief="No: there is no model to judge",
         checks=[],
     )
@@ -226,10 +227,6 @@ def _interval(metrics: dict[str, float], name: str) -> str:
         return ""
     low, high = (signed(metrics[f"{name}_{end}"]) for end in ("low", "high"))
     return f" (95 % interval {low} to {high})"
-
-
-def _n_cells(subject: Subject) -> str:
-    return subject.main.data.tags.get(tags.N_CELLS, str(len(subject.cells)))
 
 
 def signed(value: float) -> str:

@@ -110,7 +110,8 @@ def format_of(content: dict[str, Any], kind: Kind) -> int:
 
 def digest_of(content: dict[str, Any]) -> str:
     """SHA-256 of the content, in hex; the order of keys and blanks between them do not matter."""
-    return hashlib.sha256(_canonical(content).encode()).hexdigest()
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def other_format(path: Path, raw: bytes) -> str | None:
@@ -127,10 +128,6 @@ def other_format(path: Path, raw: bytes) -> str | None:
     if path.name == "MLmodel":
         return "the description of an MLflow model"
     return "text that is no JSON object" if _is_text(raw) else "a binary file"
-
-
-def _canonical(content: dict[str, Any]) -> str:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _is_text(raw: bytes) -> bool:

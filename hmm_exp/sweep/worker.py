@@ -98,7 +98,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OUT_OF_MEMORY_FIRST)
-    _set_up_logging(answers)
+    line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=line)
+    log.setLevel(logging.INFO)
+    log.addHandler(_ParentHandler(answers))
     collect_seldom()
     requests: queue.Queue = queue.Queue()
     threading.Thread(target=_read, args=(channel, requests), daemon=True).start()
@@ -140,13 +143,6 @@ def _print_into(path: Path) -> None:
     os.dup2(target, 1)
     os.dup2(target, 2)
     os.close(target)
-
-
-def _set_up_logging(answers: _Answers) -> None:
-    line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=line)
-    log.setLevel(logging.INFO)
-    log.addHandler(_ParentHandler(answers))
 
 
 if __name__ == "__main__":

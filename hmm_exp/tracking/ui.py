@@ -124,13 +124,11 @@ def _markdown(table: pd.DataFrame, experiment: str) -> str:
     for _, row in table.iterrows():
         link = f"[{plain(row['cell'])}]({run_path(experiment, row['run'])})"
         eligible = plain(str(row["eligible"])[:80])
-        figures = [_figure(row[name], form) for name, form in _FORMS.items()]
+        figures = [
+            "" if pd.isna(row[name]) else format(row[name], form) for name, form in _FORMS.items()
+        ]
         rows.append("| " + " | ".join([link, *figures, eligible]) + " |")
     return "\n".join(rows)
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "" if value is None or pd.isna(value) else format(value, form)
 
 
 TAG = "mlflow.sharedViewState."
