@@ -22,7 +22,7 @@ from hmm_exp.market.columns import (
     find_clock,
     find_prices,
     find_series,
-    find_timestamp,
+    find_timestamps,
     find_volume,
     is_bars_header,
 )
@@ -301,7 +301,7 @@ class BarLines:
         if len(names) > _MOST_COLUMNS:
             raise DataError(f"{len(names):,} columns are more than {_MOST_COLUMNS:,}")
         reading = self._reading
-        time = find_timestamp(names, reading.bar_stamp, reading.timestamp_column)
+        time = find_timestamps(names, reading.bar_stamp, reading.timestamp_column)[0]
         columns = find_prices(names, self._needs)
         if "volume" in self._needs or reading.volume_column is not None:
             columns["volume"] = find_volume(names, reading.volume_column, self._name)

@@ -86,11 +86,6 @@ def find_prices(names: Sequence[str], needed: Collection[str] = PRICES) -> dict[
     return {price: columns[0] for price, columns in found.items() if columns}
 
 
-def find_timestamp(names: Sequence[str], bar_stamp: str, chosen: str | None = None) -> str:
-    """Column of the times: the first of `find_timestamps`."""
-    return find_timestamps(names, bar_stamp, chosen)[0]
-
-
 def find_timestamps(names: Sequence[str], bar_stamp: str, chosen: str | None = None) -> list[str]:
     """Columns that may hold the times, best first; `chosen` (data.timestamp_column) alone.
 

@@ -41,11 +41,6 @@ def resample(bars: Bars, timeframe: str) -> Bars:
     return replace(bars, frame=frame, step=step, report=report, states=states)
 
 
-def new_bin() -> tuple[np.ndarray, np.ndarray]:
-    """An empty bin for `push_bar`: int64 (right edge, bars in it) and float64 OHLCV."""
-    return np.zeros(2, dtype=np.int64), np.zeros(5)
-
-
 @entry
 def push_bar(place, total, step_ns, time_ns, bar, done_edges, done_ohlcv, done_counts):
     """Add a base bar to the open bin and hand out every bin that is complete by now.
@@ -53,7 +48,8 @@ def push_bar(place, total, step_ns, time_ns, bar, done_edges, done_ohlcv, done_c
     Parameters
     ----------
     place, total
-        The open bin, from `new_bin`; changed in place.
+        The open bin, changed in place: int64 (right edge, bars in it; 0 bars if none is open) and
+        float64 OHLCV.
     step_ns, time_ns
         Length of a bin; `available_at` of the bar; nanoseconds.
     bar

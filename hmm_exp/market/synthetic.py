@@ -79,26 +79,6 @@ class MarketPlan:
         return self.scale * self.moves.sum(axis=1) / np.sqrt(_WALK) + self.drift
 
 
-@dataclass(frozen=True, eq=False)
-class TrueModel:
-    """The chain and the Student-t densities of the log returns that `make_market` draws from."""
-
-    transmat: np.ndarray  # shape (K, K)
-    # `loc`, `scale`: log return per bar, shape (K,), calm first.
-    loc: np.ndarray
-    scale: np.ndarray
-    df: float  # degrees of freedom, shared
-
-
-def true_model(n_regimes: int) -> TrueModel:
-    """What `make_market` draws its states and log returns from."""
-    transmat = _leaps(n_regimes) / _spread(_DWELL, n_regimes)[:, None]
-    transmat += np.diag(1.0 - transmat.sum(axis=1))
-    # Chi-square mixing with unit variance makes a Student-t that much narrower than its deviation.
-    scale = _spread(_VOLATILITY, n_regimes) * np.sqrt((_TAIL - 2) / _TAIL)
-    return TrueModel(transmat, _spread(_DRIFT, n_regimes), scale, _TAIL)
-
-
 def tail_factors(rng: np.random.Generator, n_bars: int, df: float) -> np.ndarray:
     """Factors (T,) that make normal moves Student-t with `df` degrees and unit variance."""
     return np.sqrt((df - 2) / rng.chisquare(df, n_bars))
