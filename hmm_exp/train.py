@@ -85,7 +85,7 @@ def _end(error: BaseException) -> None:
         if not _at_work:
             from hmm_exp.store.folders import remove_run_folder
 
-        remove_run_folder()
+            remove_run_folder()
         if isinstance(error, KeyboardInterrupt) or is_from_outside(error):
             print(f"error: {described(error)}", file=sys.stderr)
         elif _at_work:

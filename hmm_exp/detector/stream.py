@@ -82,7 +82,7 @@ def read_bar(
         numbers = _without_unused((opens, high, low, close, volume), needs)
         if fault := _fault(numbers, needs):
             values = ", ".join(f"{name}={x:g}" for name, x in zip(OHLCV, numbers, strict=True))
-        raise DataError(f"the bar of {moment(stamp)} {fault}: {values}")
+            raise DataError(f"the bar of {moment(stamp)} {fault}: {values}")
     return stamp, numbers  # type: ignore[return-value]
 
 
@@ -226,9 +226,8 @@ class Stream:
         K = model.params.n_states
         self._bar = np.empty(1, np.int64), np.empty((1, 5))  # room for one bar and its rows
         self._rows = np.empty(2, np.int64), np.empty((2, K))
-        self._run(
-            np.empty(0, np.int64), np.empty((0, 5)), *self._rows
-        )  # compiles, or reads what was compiled before
+        no_bars = np.empty(0, np.int64), np.empty((0, 5))
+        self._run(*no_bars, *self._rows)  # compiles, or reads what was compiled before
 
     def update(self, bar: Mapping[str, Any]) -> Regime | None:
         """Take a closed bar and give the newest regime that it completes.

@@ -69,7 +69,7 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     n_cells = math.prod(map(len, choices.values()))
     if n_cells > MOST_CELLS:
         raise ConfigError(f"a sweep of {n_cells:,} cells: at most {MOST_CELLS:,}; sweep in parts")
-    with read_write(config), open_dict(config):  # from where Hydra reads the grid
+    with read_write(config), open_dict(config):  # Hydra reads the grid from here
         config.hydra.sweeper.params = None
         config.hydra.overrides.task = [as_word(words) for words in choices.values()]
     return SweepPlan(n_cells, variations, varied, repeated)
