@@ -15,7 +15,7 @@ from hmm_exp.config import Config, DataConfig, ModelConfig, checked
 from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
-from hmm_exp.market.synthetic import make_market, true_model
+from hmm_exp.market.synthetic import make_market
 from hmm_exp.registry.evidence import read_evidence
 from hmm_exp.registry.gate import judge, named_gate
 from hmm_exp.serving.mlflow_model import log_detector
@@ -33,7 +33,7 @@ def correlation(x, lag):
 
 @pytest.mark.parametrize("n_regimes", [2, 3])
 def test_planted_markets_follow_their_true_model(n_regimes):
-    bars, model = make_market(60_000, n_regimes, seed=3), true_model(n_regimes)
+    bars, model = make_market(60_000, n_regimes, seed=3), markets.true_model(n_regimes)
     pairs = bars.states[:-1] * n_regimes + bars.states[1:]
     counts = np.bincount(pairs, minlength=n_regimes**2).reshape(n_regimes, n_regimes)
     found = counts / counts.sum(axis=1, keepdims=True)
@@ -68,7 +68,7 @@ def test_garch_returns_follow_the_recursion():
 
 
 def test_the_true_model_scores_by_the_plain_filter_and_sees_no_future():
-    model = true_model(3)
+    model = markets.true_model(3)
     returns = np.append(returns_of(make_market(400, 3, seed=2)), np.nan)
     probs, expected = np.full(3, 1 / 3), []
     for value in returns:
