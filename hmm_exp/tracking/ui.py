@@ -48,16 +48,8 @@ def sweep_page(
 ) -> str:
     """Description of a sweep in Markdown: the winner and why, the gate, the best cells.
 
-    Parameters
-    ----------
-    winner
-        None where nothing could be chosen.
-    table
-        From `leaderboard`; None without cells.
-    verdict
-        Lines of the terminal: the choice, how much of it is luck, the gate.
-    has_report
-        Whether `REPORT` is among the artifacts.
+    `table` is that of `leaderboard`, `verdict` the lines of the terminal: the choice, how much of
+    it is luck, the gate. `has_report` tells whether `REPORT` is among the artifacts.
     """
     experiment = parent.info.experiment_id
     sweep_id = parent.data.tags[tags.SWEEP_ID]
