@@ -71,14 +71,14 @@ def warm():
 def train_cli(warm):
     """Run `python -m hmm_exp.train` with words in a folder, as a user does.
 
-    A start with an environment of its own, or the first of a test process, is a fresh
-    interpreter; the others are forks of one that has its imports loaded.
+    The first start of a test process is a fresh interpreter; the others are forks of one that has
+    its imports loaded.
     """
     started = []
 
     def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        if started and not environment:
-            return warm.run(folder, *words)
+        if started:
+            return warm.run(folder, *words, **environment)
         started.append(words)
         return subprocess.run(
             [sys.executable, "-m", "hmm_exp.train", *words],
