@@ -164,7 +164,6 @@ def load() -> None:
 
     data = DataConfig(n_bars=1500, bar_stamp="open")
     run(prepare(Config(data=data, model=ModelConfig(n_states=2, n_init=1))), lambda _: None)
-    sys.modules.pop(TRAIN, None)  # runs as the main module
     assert threading.active_count() == 1, "a fork copies one thread"
     gc.freeze()  # collections in a fork leave the pages of its parent alone
 
@@ -181,6 +180,7 @@ def become(request: dict) -> None:
         (2, request["err"], os.O_WRONLY | os.O_CREAT),
     ):
         os.dup2(os.open(place, how), number)
+    sys.modules.pop(request["module"], None)  # it runs as the main module
     sys.argv = [request["module"], *request["words"]]
     sys.orig_argv = [sys.executable, "-m", *sys.argv]
     sys.path[0] = request["folder"]
