@@ -180,7 +180,8 @@ def become(request: dict) -> None:
         (2, request["err"], os.O_WRONLY | os.O_CREAT),
     ):
         os.dup2(os.open(place, how), number)
-    sys.modules.pop(request["module"], None)  # it runs as the main module
+    if not hasattr(sys.modules.get(request["module"]), "__path__"):  # a package's __main__ is new
+        sys.modules.pop(request["module"], None)
     sys.argv = [request["module"], *request["words"]]
     sys.orig_argv = [sys.executable, "-m", *sys.argv]
     sys.path[0] = request["folder"]
