@@ -1,6 +1,7 @@
 """The report of a sweep: content of the page, no outside resources, and its controls."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,9 +76,12 @@ def report_cli(warm):
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory, train_cli) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def swept(
+    tmp_path_factory, empty_store, train_cli
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """Two cells that finish and two whose window is longer than their data."""
     folder = tmp_path_factory.mktemp("report")
+    shutil.copy(empty_store, folder / "mlflow.db")
     words = ("model.n_states=2,3", "features.window=20,2400", "data.n_bars=2500", "gate=off")
     small = ("model.n_init=1", "tracking.figures=false")
     done = train_cli(folder, "-m", *words, *small)
