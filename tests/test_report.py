@@ -1,11 +1,12 @@
 """The report of a sweep: content of the page, no outside resources, and its controls."""
 
-import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -69,21 +70,18 @@ def parsed(html: str) -> Page:
     return page
 
 
-def report_cli(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hmm_exp.report", *words],
-        cwd=folder,
-        env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+@pytest.fixture(scope="session")
+def report_cli(warm):
+    return partial(warm.run, module="hmm_exp.report")
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory, train_cli) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def swept(
+    tmp_path_factory, empty_store, train_cli
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """Two cells that finish and two whose window is longer than their data."""
     folder = tmp_path_factory.mktemp("report")
+    shutil.copy(empty_store, folder / "mlflow.db")
     words = ("model.n_states=2,3", "features.window=20,2400", "data.n_bars=2500", "gate=off")
     small = ("model.n_init=1", "tracking.figures=false")
     done = train_cli(folder, "-m", *words, *small)
@@ -187,7 +185,7 @@ def test_text_of_the_store_is_never_markup(client):
     assert not [attrs for tag, attrs in page.elements if tag == "img" or "onerror" in attrs]
 
 
-def test_the_command_makes_the_same_report_again(swept, subject, page, tmp_path):
+def test_the_command_makes_the_same_report_again(report_cli, swept, subject, page, tmp_path):
     folder, _ = swept
     sweep_id = subject.main.data.tags[tags.SWEEP_ID]
     done = report_cli(folder, "--sweep", sweep_id, "--output", str(tmp_path / "again.html"))
@@ -207,7 +205,7 @@ def test_a_run_has_a_report_of_the_same_make(client, subject):
     assert f"--run {run_id}" in text["reproduce"]
 
 
-def test_bad_input_is_one_line(swept):
+def test_bad_input_is_one_line(report_cli, swept):
     lines = {
         (
             "--sweep",
@@ -233,8 +231,9 @@ def test_what_is_no_finished_run_has_no_report(client, subject):
 
 
 def test_help_has_examples_and_imports_no_charts(tmp_path):
-    done = report_cli(tmp_path, "--help")
-    assert "--sweep latest" in done.stdout
+    command = [sys.executable, "-m", "hmm_exp.report", "--help"]
+    shown = subprocess.check_output(command, cwd=tmp_path, text=True)
+    assert "--sweep latest" in shown
     program = (
         "import sys\nfrom hmm_exp.report.__main__ import parse\nimport hmm_exp.callback\n"
         "sys.exit(' '.join({'bokeh', 'mlflow', 'pandas', 'jinja2'} & set(sys.modules)) or 0)"
