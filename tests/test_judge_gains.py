@@ -11,7 +11,7 @@ from hmm_exp.judge.gains import (
     BARS,
     MIN_BARS,
     MULTIPLIERS,
-    bootstrap_interval,
+    bootstrap_intervals,
     bootstrap_means,
     bound_multiplier,
     estimate_gain,
@@ -183,7 +183,7 @@ def test_a_resample_takes_the_same_bars_of_every_series():
 
 def test_a_far_mean_costs_no_digits():
     x = np.random.default_rng(13).normal(size=500)
-    near, far = bootstrap_interval(x, 20.0), bootstrap_interval(x + 1e6, 20.0)
+    near, far = (bootstrap_intervals([y], 20.0) for y in (x, x + 1e6))
     np.testing.assert_allclose(np.array(far) - 1e6, near, atol=1e-9)
 
 
@@ -191,7 +191,8 @@ def test_a_far_mean_costs_no_digits():
 def test_bootstrap_intervals_cover_the_true_mean(kind):
     rows = made.KINDS[kind](np.random.default_rng(14), 400, 1200)
     ends = [
-        bootstrap_interval(row, window(1200) / 2, seed=i, n_draws=300) for i, row in enumerate(rows)
+        bootstrap_intervals([row], window(1200) / 2, seed=i, n_draws=300)[0]
+        for i, row in enumerate(rows)
     ]
     covered = np.mean([low < 0.0 < high for low, high in ends])
     assert 0.88 <= covered <= 0.98

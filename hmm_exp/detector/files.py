@@ -26,20 +26,11 @@ _OPTIONS = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed"
 
 @dataclass
 class Newest:
-    """The last row of an answer, and since when its state has held.
+    """The last row of an answer, and since when its state has held."""
 
-    Attributes
-    ----------
-    n_rows
-        Rows seen.
-    row
-        The last one, as a mapping; empty before the first.
-    since
-        When the first row of its unbroken visit to the state was known.
-    """
-
-    n_rows: int = 0
-    row: dict[str, Any] | None = None
+    n_rows: int = 0  # rows seen
+    row: dict[str, Any] | None = None  # the last one, as a mapping; empty before the first
+    # When the first row of its unbroken visit to the state was known.
     since: pd.Timestamp | None = None
 
     def see(self, frame: pd.DataFrame) -> None:

@@ -22,7 +22,7 @@ from hmm_exp.market.columns import (
     find_clock,
     find_prices,
     find_series,
-    find_timestamp,
+    find_timestamps,
     find_volume,
     is_bars_header,
 )
@@ -222,12 +222,8 @@ class BarLines:
     def bar(self, line: str) -> dict[str, Any] | None:
         """Read a line; None for a blank one and for a header.
 
-        Raises
-        ------
-        HeaderError
-            The first line cannot be used, so that no other can.
-        DataError
-            The line is no bar, or its header lacks a column.
+        Raises HeaderError if the first line cannot be used, so that no other can; DataError if the
+        line is no bar, or its header lacks a column.
         """
         text = line.strip()
         if not text:
@@ -305,7 +301,7 @@ class BarLines:
         if len(names) > _MOST_COLUMNS:
             raise DataError(f"{len(names):,} columns are more than {_MOST_COLUMNS:,}")
         reading = self._reading
-        time = find_timestamp(names, reading.bar_stamp, reading.timestamp_column)
+        time = find_timestamps(names, reading.bar_stamp, reading.timestamp_column)[0]
         columns = find_prices(names, self._needs)
         if "volume" in self._needs or reading.volume_column is not None:
             columns["volume"] = find_volume(names, reading.volume_column, self._name)

@@ -174,7 +174,8 @@ def prepare(config: Config) -> Prepared:
     ConfigError, DataError, FitError
         For input that no fit should start on.
     """
-    cache = _cache(config)
+    folder = config.sweep.folder
+    cache = Path(folder) / CACHE if config.cache and folder else None
     source = read_source(config.data, cache, needs_of(config))
     started = time.perf_counter()
     table = _features(config, source, cache)
@@ -205,12 +206,6 @@ def volatility_column(recipe: Recipe) -> int | None:
         if found:
             return min(found, key=lambda i: column_step(recipe.columns[i]))
     return None
-
-
-def _cache(config: Config) -> Path | None:
-    """Folder of a sweep's cache; None for a single run."""
-    folder = config.sweep.folder
-    return Path(folder) / CACHE if config.cache and folder else None
 
 
 def needs_of(config: Config) -> tuple[str, ...]:

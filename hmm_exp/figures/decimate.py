@@ -78,10 +78,6 @@ def regime_lines(
             np.maximum.reduceat(np.maximum(y0, y1), starts),
         )
         states = majority(states, n_states, columns)
-    return [_broken(*(v[states == k] for v in (x0, y0, x1, y1))) for k in range(n_states)]
-
-
-def _broken(x0, y0, x1, y1) -> tuple[np.ndarray, np.ndarray]:
-    """Strokes (x0, y0)-(x1, y1) as one line with a NaN after each."""
     nan = np.full(len(x0), np.nan)
-    return np.column_stack([x0, x1, nan]).ravel(), np.column_stack([y0, y1, nan]).ravel()
+    across, along = np.column_stack([x0, x1, nan]), np.column_stack([y0, y1, nan])
+    return [(across[states == k].ravel(), along[states == k].ravel()) for k in range(n_states)]

@@ -25,32 +25,18 @@ from hmm_exp.hmm.health import expected_dwell
 
 @dataclass(frozen=True)
 class StateSummary:
-    """A fitted model and its filtered label path, states in order.
+    """A fitted model and its filtered label path, states in order."""
 
-    Attributes
-    ----------
-    labels
-        Name of every state, unique, K of them.
-    columns
-        Names of the features, D of them.
-    transmat, stationary
-        Transition matrix (K, K) and its stationary distribution (K,).
-    means, covars
-        In raw units, (K, D) and (K, D, D): see `raw_means` and `raw_covars`.
-    states
-        Filtered label of every row, shape (T,).
-    steps
-        Chain steps from the row before, shape (T,).
-    """
-
-    labels: Sequence[str]
-    columns: Sequence[str]
+    labels: Sequence[str]  # name of every state, unique, K of them
+    columns: Sequence[str]  # names of the features, D of them
+    # `transmat`, `stationary`: transition matrix (K, K) and its stationary distribution (K,).
     transmat: np.ndarray
     stationary: np.ndarray
+    # `means`, `covars`: in raw units, (K, D) and (K, D, D): see `raw_means` and `raw_covars`.
     means: np.ndarray
     covars: np.ndarray
-    states: np.ndarray
-    steps: np.ndarray
+    states: np.ndarray  # filtered label of every row, shape (T,)
+    steps: np.ndarray  # chain steps from the row before, shape (T,)
 
 
 def raw_means(means: np.ndarray, scaler_mean: np.ndarray, scaler_scale: np.ndarray) -> np.ndarray:

@@ -126,7 +126,7 @@ def features_from_frame(
     rows.need_cells([("an infinite value", np.isinf(rows.values))])
     rows.need_one_row_a_stamp()
     rows.need(fewest)
-    step_ns = _finest_step(names) or usual_step(rows.stamps)
+    step_ns = min(filter(None, map(_suffix_step, names)), default=0) or usual_step(rows.stamps)
     report = {
         "name": name,
         "rows_read": len(frame),
@@ -200,10 +200,6 @@ def _suffix_step(name: str) -> int:
         return timeframe_step(name.rpartition("_")[2]).as_unit("ns").value
     except ConfigError:
         return 0
-
-
-def _finest_step(names: list[str]) -> int:
-    return min(filter(None, map(_suffix_step, names)), default=0)
 
 
 BLOCK = 16 << 20  # bytes of text in a chunk, about 250,000 bars
