@@ -146,6 +146,23 @@ def test_every_part_is_there(subject, page):
         assert run.info.run_id[:8] in page.sections["board"]
 
 
+def test_parameters_have_their_standard_errors(client, subject, page):
+    text = page.sections["states"]
+    labels = subject.model.labels
+    n_features = len(subject.model.tables["state_means"].columns)
+    missing = subject.model.run.data.tags.get(tags.NO_ERRORS, "")
+    n_parameters = len(labels) * (len(labels) + 2 * n_features) - missing.count(" to ")
+    assert f"Standard errors of {n_parameters} parameters" in text
+    assert f"{labels[0]} → {labels[1]}" in text
+    run_id = subject.model.run.info.run_id
+    client.set_tag(run_id, tags.NO_ERRORS, "no errors: the fit is degenerate")
+    try:
+        again = parsed(render(read_run(client, run_id))).sections["states"]
+    finally:
+        client.set_tag(run_id, tags.NO_ERRORS, missing)
+    assert "Standard errors: no errors: the fit is degenerate." in again
+
+
 def test_failed_cells_are_named_with_their_reason(subject, page):
     assert len(subject.unfinished) == 2
     for run in subject.unfinished:

@@ -20,6 +20,7 @@ from hmm_exp.experiment.candidate import Candidate
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.hmm.criteria import bic_next
 from hmm_exp.hmm.posterior import Posterior
+from hmm_exp.hmm.standard_errors import StandardErrors
 from hmm_exp.hmm.states import labels
 from hmm_exp.judge.gains import gain_metrics
 from hmm_exp.judge.next_bar import detection_delay, named_as_planted, next_bar_table
@@ -215,9 +216,16 @@ def baselines_of(prepared: Prepared) -> Baselines | None:
 
 
 def assess(
-    prepared: Prepared, chosen: Candidate, output: ModelOutput, parts: Sequence[int] = (TRAIN, TEST)
+    prepared: Prepared,
+    chosen: Candidate,
+    output: ModelOutput,
+    parts: Sequence[int] = (TRAIN, TEST),
+    errors: StandardErrors | None = None,
 ) -> Assessment:
-    """Judge a model by its output; the per-state tables of the next bar are those of `parts`."""
+    """Judge a model by its output; the per-state tables of the next bar are those of `parts`.
+
+    `errors` are the standard errors of the model, in units of the scaled features.
+    """
     rows = output.has_probs
     steps = prepared.table.steps[rows]
     summary = _summary(prepared, chosen, output.probs[rows].argmax(axis=1), steps)
@@ -230,6 +238,8 @@ def assess(
     gains = _return_gains(output) | _variance_gains(prepared, output)
     metrics |= gain_metrics(gains, prepared.target_part)
     metrics |= _residual_metrics(residuals, effects, objections) | _delay(prepared, output)
+    scaler = prepared.scaler
+    raw_errors = None if errors is None else errors.in_units(scaler.mean_, scaler.scale_)
     scores, next_bar = None, {}
     if output.scores is not None:
         metrics |= summarise(output.scores, prepared.target_part)
@@ -243,7 +253,7 @@ def assess(
         probs=output.probs,
         scores=scores,
         next_bar=next_bar,
-        diagnostics=diagnostics_table(summary, next_bar),
+        diagnostics=diagnostics_table(summary, next_bar, raw_errors),
         metrics=metrics,
         residuals=residuals,
         unscored=output.unscored,

@@ -21,6 +21,9 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.hmm.health import expected_dwell
+from hmm_exp.hmm.standard_errors import StandardErrors
+
+ESTIMATED = ("transition_matrix", "state_means", "state_deviations")  # tables with errors
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,21 @@ def dwell_table(summary: StateSummary) -> pd.DataFrame:
     )
 
 
+def error_tables(summary: StateSummary, errors: StandardErrors) -> dict[str, pd.DataFrame]:
+    """Wide tables of standard errors, robust ones and ends of intervals, in the errors' units."""
+    ends = {"se": "error", "robust_se": "robust", "lower": "lower", "upper": "upper"}
+    columns = (summary.labels, summary.columns, summary.columns)
+    return {
+        f"{name}_{end}": _frame(summary, getattr(part, field), own)
+        for name, part, own in zip(ESTIMATED, errors.parts, columns, strict=True)
+        for end, field in ends.items()
+    }
+
+
 def diagnostics_table(
-    summary: StateSummary, next_bar: Mapping[str, pd.DataFrame] | None = None
+    summary: StateSummary,
+    next_bar: Mapping[str, pd.DataFrame] | None = None,
+    errors: StandardErrors | None = None,
 ) -> pd.DataFrame:
     """All tables of a model in one tidy frame `table, row, column, value`.
 
@@ -98,11 +114,13 @@ def diagnostics_table(
         The fitted model and its filtered path.
     next_bar
         `next_bar_table` per split, stacked as `next_bar_{split}`.
+    errors
+        In raw units, stacked as `{table}_se`, `_robust_se`, `_lower` and `_upper`.
     """
     tables = state_tables(summary)
     for split, table in (next_bar or {}).items():
         tables[f"next_bar_{split}"] = table.set_axis(list(summary.labels), axis=0)
-    return tidy(tables)
+    return tidy(tables | ({} if errors is None else error_tables(summary, errors)))
 
 
 def tidy(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

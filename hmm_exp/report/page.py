@@ -80,6 +80,8 @@ def _model_parts(model: RecordedRun | None) -> dict[str, Any]:
         "transitions": tables.transitions(model),
         "dwells": tables.dwells(model),
         "moments": tables.moments(model),
+        "estimates": tables.estimates(model),
+        "no_errors": model.run.data.tags.get(tags.NO_ERRORS, ""),
         "next_bars": tables.next_bars(model),
         "effects": tables.effects(model),
         "residuals": [*_residual_charts(model)],
