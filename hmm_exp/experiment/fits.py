@@ -32,8 +32,9 @@ class Fits:
         Every number of states, and the one selected; of a walk its last model.
     fitted
         The rows that the chosen model was fitted on, with their scaler.
-    refit, scaler
-        The fit on train and validation, or None, and the scaler of the served model.
+    refit, scaler, season
+        The fit on train and validation, or None, and the scaler and the means by hour of the
+        served model.
     null
         Criteria of one state.
     selection
@@ -49,6 +50,7 @@ class Fits:
     fitted: Prepared
     refit: Candidate | None
     scaler: StandardScaler
+    season: np.ndarray | None
     null: dict[str, float]
     selection: pd.DataFrame
     warnings: list[str]
@@ -90,10 +92,11 @@ def fit_grid(prepared: Prepared, progress: Progress) -> Fits:
     null, rule = _null(prepared), prepared.config.selection
     chosen = select(candidates, rule, null.get(rule.within))
     candidates = [c if c is chosen else replace(c, posterior=None) for c in candidates]
-    refit, scaler = _refit(prepared, chosen, warnings, progress)
+    refit, served = _refit(prepared, chosen, warnings, progress)
     table = selection_table(candidates, chosen, null)
     warnings += _edge_warning(candidates, chosen)
-    return Fits(candidates, chosen, prepared, refit, scaler, null, table, warnings)
+    scaling = served.scaler, served.season
+    return Fits(candidates, chosen, prepared, refit, *scaling, null, table, warnings)
 
 
 def fit_walks(prepared: Prepared, progress: Progress) -> Fits:
@@ -106,7 +109,8 @@ def fit_walks(prepared: Prepared, progress: Progress) -> Fits:
     table = table.join(scores.set_axis(table.index[-len(walks) :]))
     fitted, chosen = walk.fitted, walk.candidate
     warnings += _edge_warning(candidates, chosen)
-    return Fits(candidates, chosen, fitted, None, fitted.scaler, null, table, warnings, walk)
+    scaling = fitted.scaler, fitted.season
+    return Fits(candidates, chosen, fitted, None, *scaling, null, table, warnings, walk)
 
 
 def _candidates(prepared: Prepared, progress: Progress) -> tuple[list[Candidate], list[str]]:
@@ -138,10 +142,10 @@ def _cross_validated(prepared: Prepared, candidate: Candidate, progress: Progres
 
 def _refit(
     prepared: Prepared, chosen: Candidate, warnings: list[str], progress: Progress
-) -> tuple[Candidate | None, StandardScaler]:
-    """Refit on train and validation when configured; a degenerate refit is not used."""
+) -> tuple[Candidate | None, Prepared]:
+    """Refit on train and validation when configured, with its rows; not used if degenerate."""
     if prepared.config.model.refit == "train":
-        return None, prepared.scaler
+        return None, prepared
     progress(f"refitting {chosen.n_states} states on train and validation")
     rows = prepared.train | (prepared.part == VAL)
     wider = prepared.rescaled(rows)
@@ -149,11 +153,11 @@ def _refit(
         refit = fit_candidate(wider, chosen.n_states, rows)
     except FitError as error:
         warnings.append(f"the refit failed and is not used: {error}")
-        return None, prepared.scaler
+        return None, prepared
     if refit.faults:
         warnings.append(f"the refit is degenerate and not used: {'; '.join(refit.faults)}")
-        return None, prepared.scaler
-    return refit, wider.scaler
+        return None, prepared
+    return refit, wider
 
 
 def _edge_warning(candidates: list[Candidate], chosen: Candidate) -> list[str]:

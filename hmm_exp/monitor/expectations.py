@@ -55,7 +55,7 @@ class Observations:
     Attributes
     ----------
     table
-        Feature rows, T of them.
+        Feature rows as the model observes them, T of them.
     filtered
         State probabilities and predictive log-likelihoods of the rows.
     time
