@@ -1,9 +1,9 @@
-"""Markets with known regimes: two without, two with planted ones.
+"""Markets with known regimes: two without, two with planted ones, and four harder ones.
 
 >>> bars = KINDS["GARCH"](n_bars=8_000, seed=3)
 
-Prices walk within the bar and volume follows volatility in all four, as in `market.synthetic`, so
-that features of range and volume mean the same everywhere.
+Prices walk within the bar and volume follows volatility in all of them, as in `market.synthetic`,
+so that features of range and volume mean the same everywhere.
 """
 
 from collections.abc import Callable
@@ -64,6 +64,15 @@ KINDS: dict[str, Callable[..., Bars]] = {
     "planted 3": partial(make_market, n_regimes=3),
 }
 PLANTED = {"planted 2": 2, "planted 3": 3}
+HARDER: dict[str, Callable[..., Bars]] = {
+    "planted 3, df 5": partial(make_market, n_regimes=3, tail=5.0),
+    "planted 3, df 4": partial(make_market, n_regimes=3, tail=4.0),
+    "planted 3, volatility .004 to .010": partial(
+        make_market, n_regimes=3, volatility=(0.004, 0.010)
+    ),
+    "planted 4": partial(make_market, n_regimes=4),
+}
+RIGHT = {"iid": 1, "planted 2": 2, "planted 3": 3} | dict(zip(HARDER, (3, 3, 3, 4), strict=True))
 
 
 def true_scores(n_regimes: int, next_return: np.ndarray) -> np.ndarray:

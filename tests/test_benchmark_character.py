@@ -111,7 +111,7 @@ def test_the_gate_hears_what_it_would_read_of_the_record(result, tmp_path, empty
 
 
 def asked(path: Path, **changes) -> argparse.Namespace:
-    given = {"markets": 1, "cv": 0, "bars": 1500, "seed": 4, "workers": 1, "out": path}
+    given = {"markets": 1, "harder": 0, "cv": 0, "bars": 1500, "seed": 4, "workers": 1, "out": path}
     return argparse.Namespace(**given | changes)
 
 
@@ -120,13 +120,22 @@ def record():
     return character.examine("planted 2", 1500, 4, cross_validated=False)
 
 
-def test_a_market_is_judged_in_both_spaces(record):
+def test_a_market_is_judged_in_every_space(record):
     json.dumps(record)
     assert record["errors"] == {}
     assert set(record["states"]) == set(record["verdicts"]) == set(character.SPACES)
-    assert set(record["states"]["returns"]) == {"BIC", "ICL"}
+    assert set(record["states"]["returns"]) == {"BIC", "ICL", "next return"}
     assert record["truth"]["ewma_gain"] > 0.0
-    assert record["winner"] in character.SPACES
+    assert record["winner"] in character.SWEEP
+    assert record["doubts"] == {space: space == character.MULTI for space in character.SPACES}
+    assert record["states"]["range"]["BIC"] == 2
+    assert record["accuracy"]["range"] > 0.9
+
+
+def test_a_harder_market_is_judged_in_range_alone():
+    record = character.examine("planted 3, df 5", 1500, 4, cross_validated=False)
+    assert set(record["states"]) == {"range"}
+    assert record["truth"] == {}
 
 
 def test_markets_that_are_known_are_not_examined_again(record, tmp_path):
@@ -142,10 +151,11 @@ def test_tables_count_what_the_records_say(record):
     refused = {space: {"default": [], "strict": ["why"]} for space in character.SPACES}
     records = [record | {"verdicts": verdict} for verdict in (passing, passing, refused)]
     records.append(record | {"verdicts": passing, "winner": None})
-    gate, states = character.tables(records).split("\n\n")
+    gate, states, _ = character.tables(records).split("\n\n")
     cells = [cell.strip() for cell in gate.splitlines()[-1].strip("|").split("|")]
     assert cells[:4] == ["planted 2", "4", "75.0 %", "50.0 %"]
-    assert cells[5:9] == ["100.0 %", "75.0 %"] * 2
+    assert cells[5:11] == ["100.0 %", "75.0 %"] * 3
+    assert cells[13] == f"{4 * character._is_right(record)} of 4"
     n_states = record["states"]["returns"]["BIC"]
     line = next(line for line in states.splitlines() if "| returns | BIC |" in line)
     shares = [cell.strip() for cell in line.strip("|").split("|")][3:]

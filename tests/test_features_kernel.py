@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from hmm_exp.features.kernel import N_FEATURES, advance, advance_all, new_state, slide
 
-(LOGRET, VOLUME_DELTA, PARKINSON, ZSCORE, RVOL, OVER_VWAP, LOG_VWAP, RANGE, BODY, LOG_RANGE) = range(
-    N_FEATURES
+(LOGRET, VOLUME_DELTA, PARKINSON, ZSCORE, RVOL, OVER_VWAP, LOG_VWAP, RANGE, BODY, LOG_RANGE) = (
+    range(N_FEATURES)
 )
 
 

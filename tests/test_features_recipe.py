@@ -49,6 +49,21 @@ def test_range_is_one_column_for_each_timeframe_and_complete_from_the_first_bar_
     assert recipe.needs == ("high", "low", "close")
 
 
+@pytest.mark.parametrize(
+    ("columns", "repeats"),
+    [
+        (("log_range_current_1H",), 1),
+        (("log_range_current_1H", "log_range_current_4H"), 4),
+        (("log_range_current_1H", "log_range_current_4H", "log_range_current_1D"), 24),
+        (("close_logret_current_30min", "log_range_current_4H"), 8),
+        (("log_range_current_1H", "close_logret_current_4H"), 1),
+        (("close_parkinson_20_1H", "close_parkinson_20_4H"), 1),
+    ],
+)
+def test_a_recipe_knows_how_many_rows_repeat_a_coarser_log_range(columns, repeats):
+    assert Recipe.of_columns(columns).repeats == repeats
+
+
 def test_rows_are_those_of_the_finest_timeframe():
     assert Recipe.of_set("v1", ["1D", "30min", "4H"]).grid == "30min"
 

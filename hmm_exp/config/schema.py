@@ -66,7 +66,7 @@ class ModelConfig:
     n_states: int | None = None
     state_grid: list[int] | None = None
     n_init: int = 10
-    n_iter: int = 200
+    n_iter: int = 1000
     tol: float = 1e-3
     min_covar: float = 1e-3
     random_state: int = 42
@@ -301,7 +301,7 @@ RULES: dict[str, OneOf | Range | Text] = {
     "split.window": Range(10),
     "split.refit_starts": Range(0, 10_000),
     "model.engine": OneOf(("native", "hmmlearn")),
-    "selection.within": OneOf(("bic", "aic", "hqc", "icl", "cv")),
+    "selection.within": OneOf(("bic", "aic", "hqc", "icl", "cv", "bic_next")),
     "selection.rule": OneOf(("lowest", "one_se", "elbow")),
     "selection.elbow": Range(0, 1, above=True),
     "selection.cv_blocks": Range(0, 50),

@@ -18,6 +18,7 @@ import pandas as pd
 from hmm_exp.errors import FitError
 from hmm_exp.experiment.candidate import Candidate
 from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.hmm.criteria import bic_next
 from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.hmm.states import labels
 from hmm_exp.judge.gains import gain_metrics
@@ -187,6 +188,18 @@ def model_output(
     )
 
 
+def next_return_criterion(prepared: Prepared, posterior: Posterior) -> float:
+    """`bic_next` of a fit. Raises FitError where the next return cannot be scored on train."""
+    if prepared.source.next_return is None:
+        raise FitError("no next-bar return is known, and bic_next is of its scores")
+    on_train = np.where(prepared.target_part == TRAIN, prepared.source.next_return, np.nan)
+    probs = _known_at_close(prepared, posterior.filtered.probs)
+    densities = fit_return_densities(probs, on_train)
+    found = bic_next(densities.log_score(probs, on_train), posterior.params.n_states)
+    assert found is not None  # a fit has scored bars
+    return found
+
+
 def baselines_of(prepared: Prepared) -> Baselines | None:
     """Forecasts without states, fitted on the train returns; None without base returns.
 
@@ -220,6 +233,9 @@ def assess(
     scores, next_bar = None, {}
     if output.scores is not None:
         metrics |= summarise(output.scores, prepared.target_part)
+        on_train = output.scores["model"].to_numpy()[prepared.target_part == TRAIN]
+        found = bic_next(on_train, output.probs.shape[1])
+        metrics |= {} if found is None else {"bic_next": found}
         scores = _recorded_scores(prepared, output.scores)
         next_bar = _next_bar(prepared, output.bar_probs, parts)
     return Assessment(

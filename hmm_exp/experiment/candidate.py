@@ -158,6 +158,7 @@ def _measure(
     occupancy = smoothed.probs[observed[rows]].mean(axis=0)
     limits = HealthLimits(
         min_occupancy=prepared.config.selection.min_occupancy,
+        min_dwell=HealthLimits.min_dwell * prepared.recipe.repeats,
         min_covar=prepared.config.model.min_covar,
     )
     return Candidate(

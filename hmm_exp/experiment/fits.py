@@ -12,12 +12,14 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.errors import FitError
+from hmm_exp.experiment.assess import next_return_criterion
 from hmm_exp.experiment.candidate import Candidate, fit_candidate, held_out
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.select import select, select_walk, selection_table, validation_scores
 from hmm_exp.experiment.walk import Walk, walk_forward
 from hmm_exp.hmm.criteria import criteria, single_gaussian
 from hmm_exp.judge.split import VAL
+from hmm_exp.market.bars import counted
 
 Progress = Callable[[str], None]
 
@@ -94,7 +96,7 @@ def fit_grid(prepared: Prepared, progress: Progress) -> Fits:
     candidates = [c if c is chosen else replace(c, posterior=None) for c in candidates]
     refit, served = _refit(prepared, chosen, warnings, progress)
     table = selection_table(candidates, chosen, null)
-    warnings += _edge_warning(candidates, chosen)
+    warnings += _edge_warning(candidates, chosen) + _choice_warnings(prepared, candidates, chosen)
     scaling = served.scaler, served.season
     return Fits(candidates, chosen, prepared, refit, *scaling, null, table, warnings)
 
@@ -122,7 +124,8 @@ def _candidates(prepared: Prepared, progress: Progress) -> tuple[list[Candidate]
         smaller = candidates[-1].fit if candidates else None
         try:
             candidate = fit_candidate(prepared, n_states, smaller=smaller)
-            candidates.append(_cross_validated(prepared, candidate, progress))
+            candidate = _cross_validated(prepared, candidate, progress)
+            candidates.append(_with_next_return(prepared, candidate))
         except FitError as error:
             errors.append(f"{n_states} states: {error}")
     if not candidates:
@@ -138,6 +141,21 @@ def _cross_validated(prepared: Prepared, candidate: Candidate, progress: Progres
     progress(f"cross-validating {candidate.n_states} states")
     extra = held_out(prepared, candidate.n_states)
     return replace(candidate, criteria=candidate.criteria | extra)
+
+
+def _with_next_return(prepared: Prepared, candidate: Candidate) -> Candidate:
+    """Add the criterion `bic_next` where several candidates are compared, or it decides."""
+    decides = prepared.config.selection.within == "bic_next"
+    if not decides and len(prepared.config.state_grid) == 1:
+        return candidate
+    assert candidate.posterior is not None
+    try:
+        found = next_return_criterion(prepared, candidate.posterior)
+    except FitError:
+        if decides:
+            raise
+        return candidate
+    return replace(candidate, criteria=candidate.criteria | {"bic_next": found})
 
 
 def _refit(
@@ -164,6 +182,23 @@ def _edge_warning(candidates: list[Candidate], chosen: Candidate) -> list[str]:
     if len(candidates) == 1 or chosen is not candidates[-1]:
         return []
     return [f"the best number of states, {chosen.n_states}, is the largest tried"]
+
+
+def _choice_warnings(
+    prepared: Prepared, candidates: list[Candidate], chosen: Candidate
+) -> list[str]:
+    """Doubts about a number of states that BIC chose."""
+    if len(candidates) == 1 or prepared.config.selection.within == "bic_next":
+        return []
+    doubts = [prepared.bic_doubt] if prepared.bic_doubt else []
+    scored = [c for c in candidates if not c.faults and "bic_next" in c.criteria]
+    other = min(scored, key=lambda c: c.criteria["bic_next"], default=chosen)
+    if other.n_states != chosen.n_states:
+        doubts.append(
+            f"selection=next_return would choose {counted(other.n_states, 'state')}: "
+            f"model.n_states={other.n_states} fits that number"
+        )
+    return doubts
 
 
 def _null(prepared: Prepared) -> dict[str, float]:

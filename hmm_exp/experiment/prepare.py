@@ -159,6 +159,16 @@ class Prepared:
         return hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
+    def bic_doubt(self) -> str | None:
+        """Why BIC cannot choose a number of states, in words; None where it can."""
+        if self.recipe.repeats == 1:
+            return None
+        return (
+            f"BIC cannot choose the number of states: {self.recipe.repeats} rows repeat one value "
+            "of the coarsest log range; use one timeframe, or selection=next_return"
+        )
+
+    @property
     def timeframe(self) -> str:
         """Timeframes of the features, finest first, such as "1H" or "1H+4H"."""
         return "+".join(self.recipe.timeframes)

@@ -17,6 +17,7 @@ from hmm_exp.experiment.assess import assess, model_output
 from hmm_exp.experiment.build import build_detector, regime_table, with_expectations
 from hmm_exp.experiment.fits import Fits, Progress, fit_grid, fit_walks
 from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.experiment.quiet import one_tick_states
 from hmm_exp.experiment.result import RunResult, regime_in_words
 from hmm_exp.experiment.walk import refusals, walk_metrics
 from hmm_exp.judge.split import TEST, TRAIN, VAL, WalkForward
@@ -75,7 +76,12 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
         regimes=regimes,
         metrics={name: float(value) for name, value in metrics.items() if np.isfinite(value)},
         faults=fits.chosen.faults,
-        warnings=fits.warnings + assessment.objections + refusals(fits.walk),
+        warnings=[
+            *fits.warnings,
+            *assessment.objections,
+            *refusals(fits.walk),
+            *one_tick_states(prepared, assessment.states, fits.chosen.n_states),
+        ],
         walk=fits.walk,
     )
 

@@ -70,6 +70,8 @@ FEATURES = (
     Feature("log_range_current", "range", lambda w, vwap: 1, _RANGE, seasonal=True),
 )
 
+_LOG_RANGE = len(FEATURES) - 1
+
 
 def _features_of(*set_names: str) -> tuple[Feature, ...]:
     return tuple(feature for feature in FEATURES if feature.set_name in set_names)
@@ -125,7 +127,7 @@ class Recipe:
     def of_set(
         cls, name: str, timeframes: Sequence[str], window: int = 20, vwap_hours: float = 720.0
     ) -> "Recipe":
-        """Columns of the set returns, v1, v2, v1v2 or range: by feature, then by timeframe as listed."""
+        """Columns of one of `SETS`: by feature, then by timeframe as listed."""
         if name not in SETS:
             raise ConfigError(
                 f"unknown feature set {name!r}{nearest(name, SETS)}: one of {', '.join(SETS)}"
@@ -177,6 +179,15 @@ class Recipe:
         """For every column its timeframe and the place of its feature in `FEATURES`."""
         known = _known_columns(self.timeframes, self.window)
         return [known[column] for column in self.columns]
+
+    @property
+    def repeats(self) -> int:
+        """Rows that share one value of the coarsest log range, 1 where none is coarser than rows.
+
+        Repeated values are no new evidence, so BIC cannot choose a number of states there.
+        """
+        steps = [timeframe_step(name) for name, index in self.sources() if index == _LOG_RANGE]
+        return max(steps, default=timeframe_step(self.grid)) // timeframe_step(self.grid)
 
     @property
     def needs(self) -> tuple[str, ...]:

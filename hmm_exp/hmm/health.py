@@ -27,7 +27,8 @@ class HealthLimits:
     min_occupancy
         Least share of the rows in a state.
     min_dwell
-        Least expected dwell time of a state, in rows.
+        Least expected dwell time of a state, in rows. Rows drawn independently from K states with
+        weights w have expected dwell times 1 / (1 - w), and at least one of them is at most 2.
     rows_per_parameter
         Least rows of a state per parameter of its own (mean, covariance, transition row).
     max_condition_number
@@ -40,7 +41,7 @@ class HealthLimits:
     """
 
     min_occupancy: float = 0.01
-    min_dwell: float = 1.5
+    min_dwell: float = 2.5
     rows_per_parameter: float = 10.0
     max_condition_number: float = 1e6
     min_covar: float = 1e-3

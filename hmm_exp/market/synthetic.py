@@ -34,7 +34,14 @@ _VOLUME_NOISE = 0.1  # hourly shock of the log volume
 _VOLUME_MEMORY = 0.95  # share of the shocks that lasts to the next hour
 
 
-def make_market(n_bars: int = 26_280, n_regimes: int = 3, seed: int = 7) -> Bars:
+def make_market(
+    n_bars: int = 26_280,
+    n_regimes: int = 3,
+    seed: int = 7,
+    *,
+    volatility: tuple[float, float] = _VOLATILITY,
+    tail: float = _TAIL,
+) -> Bars:
     """Hourly bars from 2021-01-01 UTC whose true regimes are known.
 
     Parameters
@@ -45,6 +52,10 @@ def make_market(n_bars: int = 26_280, n_regimes: int = 3, seed: int = 7) -> Bars
         Number of regimes, at least 1. `Bars.states` numbers them by volatility, calm first.
     seed
         The same seed gives the same market.
+    volatility
+        Of an hourly log return in the calmest and the wildest regime.
+    tail
+        Degrees of freedom of the Student-t returns in a regime, above 2.
 
     Raises
     ------
@@ -57,10 +68,10 @@ def make_market(n_bars: int = 26_280, n_regimes: int = 3, seed: int = 7) -> Bars
         )
     rng = np.random.default_rng(seed)
     states = _regimes(rng, n_bars, _spread(_DWELL, n_regimes))
-    volatility = _spread(_VOLATILITY, n_regimes)[states]
-    scale = volatility * tail_factors(rng, n_bars, _TAIL)
+    usual = _spread(volatility, n_regimes)[states]
+    scale = usual * tail_factors(rng, n_bars, tail)
     drift = _spread(_DRIFT, n_regimes)[states]
-    return bars_of(MarketPlan(states, volatility, scale, drift, unit_moves(rng, n_bars)), rng, seed)
+    return bars_of(MarketPlan(states, usual, scale, drift, unit_moves(rng, n_bars)), rng, seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,8 +52,8 @@ def _write_record(result: RunResult, folder: Path, log_file: Path | None) -> Non
 def data_identity(prepared: Prepared) -> dict[str, str]:
     """Tags that are known once the data is read."""
     warnings = "; ".join(prepared.source.report.get("warnings", []))[: tags.LONGEST]
-    doubtful = {tags.DATA_WARNINGS: warnings} if warnings else {}
-    return doubtful | {
+    doubts = {tags.DATA_WARNINGS: warnings, tags.BIC_DOUBT: prepared.bic_doubt}
+    return {name: text for name, text in doubts.items() if text} | {
         tags.FINGERPRINT: prepared.fingerprint,
         tags.OBSERVATION_SPACE: prepared.observation_space,
         tags.TIMEFRAME: prepared.timeframe,

@@ -12,6 +12,7 @@ TIMEFRAME = "timeframe"
 GIT_SHA = "git_sha"
 DATA_DIGEST = "data_digest"
 DATA_WARNINGS = "data_warnings"  # what is doubtful about the data as read, joined by "; "
+BIC_DOUBT = "bic_doubt"  # why BIC cannot choose a number of states in this observation space
 STATUS_REASON = "status_reason"
 INSTRUMENT = "instrument"
 DATA_KIND = "data_kind"
