@@ -37,6 +37,7 @@ class FeaturesConfig:
     name: str = "v1"
     window: int = 20
     vwap_hours: float = 720.0
+    season: str = "none"
     columns: list[str] = field(default_factory=list)
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
@@ -283,6 +284,7 @@ RULES: dict[str, OneOf | Range | Text] = {
     "data.seed": Range(0),
     "features.window": Range(2, 100_000),
     "features.vwap_hours": Range(0, 100_000, above=True),
+    "features.season": OneOf(("none", "hour")),
     "covariance.type": OneOf(("diag", "full", "tied", "spherical")),
     "model.n_states": Range(1, 50),
     "model.n_init": Range(1, 10_000),

@@ -17,6 +17,7 @@ import pyarrow.csv
 
 from hmm_exp.detector.model import StreamModel
 from hmm_exp.errors import ConfigError, DataError
+from hmm_exp.features.season import less_means, row_ends
 from hmm_exp.files import written_beside
 from hmm_exp.hmm import inference
 from hmm_exp.market.gaps import chain_steps
@@ -162,6 +163,8 @@ class RowStream:
         model = self.model
         time = np.concatenate([self._last, available_at.as_unit("ns").asi8])
         steps = chain_steps(time, model.row_step.as_unit("ns").value, model.gaps)
+        now = time[len(self._last) :]
+        X = less_means(X, row_ends(model.recipe, now), model.recipe, model.season)
         scaled = (X - model.scaler_mean) / model.scaler_scale
         filtered = inference.filter_rows(
             model.params, scaled, steps[len(self._last) :], self._startprob, self._probs

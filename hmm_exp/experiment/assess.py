@@ -307,7 +307,7 @@ def _summary(
     params, scaler = chosen.params, prepared.scaler
     return StateSummary(
         labels=labels(params.n_states),
-        columns=prepared.recipe.columns,
+        columns=prepared.recipe.titles,
         transmat=params.transmat,
         stationary=params.stationary(),
         means=raw_means(params.means, scaler.mean_, scaler.scale_),

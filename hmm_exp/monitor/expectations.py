@@ -52,7 +52,7 @@ _SUM_TOLERANCE = 1e-6
 class Observations:
     """Rows and base bars of a market, with the model's filtered probabilities of the rows."""
 
-    table: FeatureTable  # feature rows, T of them
+    table: FeatureTable  # feature rows as the model observes them, T of them
     filtered: Filtered  # state probabilities and predictive log-likelihoods of the rows
     time: pd.DatetimeIndex  # close of every base bar, UTC, N of them
     # Log return after every base bar, shape (N,), NaN where unknown; None without returns.

@@ -92,7 +92,7 @@ def monitor_bars(
     start = _start(detector, time, table.available_at[-1], since)
     steps = chain_steps(bars.time, bars.step.value, bars.gaps)
     returns = next_returns(bars.frame["close"].to_numpy(), steps)
-    seen = Observations(table, detector.filtered(table), time, returns)
+    seen = Observations(table.less(detector.season), detector.filtered(table), time, returns)
     observed = observe(detector.params, seen, expected.densities)
     rows = _rows(expected, observed, table.available_at, start)
     scored = _scored(expected, observed, seen, start)
