@@ -11,9 +11,9 @@ from scipy import optimize, stats
 
 from hmm_exp.errors import FitError
 from hmm_exp.judge import return_forecasts as ys
-from hmm_exp.judge.return_forecasts import Ewma, fit_ewma
 from hmm_exp.judge.split import BEFORE, TEST, TRAIN, VAL
 from hmm_exp.judge.student_t import DF_BOUNDS, fit_mixture, log_mixture, scale_floor
+from hmm_exp.judge.volatility_baselines import BarSeries
 from hmm_exp.stored.fields import Fields
 
 

@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.config import SelectionConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.rule import Option, by_rule
-from hmm_exp.judge.unscored import why_no_gain
+from hmm_exp.judge.unscored import unusual, why_no_gain
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import read_scores, unscored_of
 from hmm_exp.tracking.runs import called, lacks, status_of, sweep_cells, tried
@@ -87,7 +87,7 @@ def _row(run: Run) -> dict[str, object]:
     seconds = sum(value for name, value in metrics.items() if name.startswith("seconds_"))
     why = f"{status}: {reason}" if reason else status
     notes = ["residuals reject"] if metrics.get("residuals_reject") else []
-    notes += [f"no score of {', '.join(missing)}"] if (missing := unscored_of(run)) else []
+    notes += [f"no score of {', '.join(missing)}"] if (missing := unusual(unscored_of(run))) else []
     return {
         "cell": called(run),
         "K": metrics.get("n_states"),
