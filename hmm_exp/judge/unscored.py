@@ -25,7 +25,7 @@ FORECASTS = {
     "ewma_hour": "the EWMA Student-t by hour",
     "range_ewma_hour": "the range EWMA Student-t by hour",
 }
-_USUAL = (RETURN, "model", "static", "ewma")  # the others need highs and lows, or hours
+OTHERS = ("range_ewma", "ewma_hour", "range_ewma_hour")  # need highs and lows, or hours
 
 
 def fitted(
@@ -66,7 +66,7 @@ def why_no_gain(unscored: Mapping[str, str], baseline: str) -> str | None:
 
 def unusual(unscored: Mapping[str, str]) -> list[str]:
     """Names of the missing items that every data set should have."""
-    return [name for name in _USUAL if name in unscored]
+    return [name for name in (RETURN, *FORECASTS) if name in unscored and name not in OTHERS]
 
 
 def in_words(unscored: Mapping[str, str]) -> list[str]:
@@ -82,15 +82,16 @@ def in_fits(fits: Sequence[tuple[str, Unscored]]) -> Unscored:
     Parameters
     ----------
     fits
-        Time as text and reasons of every fit, in time order.
+        Time as text and reasons of every fit, in time order. A reason that all share stands alone.
     """
     unscored: Unscored = {}
     for name in (RETURN, *FORECASTS):
         failed = [(time, missing[name]) for time, missing in fits if name in missing]
         if failed:
             time, last = failed[-1]
-            where = f"in {len(failed)} of {len(fits)} fits, last at {time}: "
-            unscored[name] = last if name == RETURN else where + last
+            always = len(failed) == len(fits) and len({reason for _, reason in failed}) == 1
+            where = "" if always else f"in {len(failed)} of {len(fits)} fits, last at {time}: "
+            unscored[name] = where + last
     return unscored
 
 

@@ -40,6 +40,7 @@ VOLATILITY = ("ewma", "range_ewma", "ewma_hour", "range_ewma_hour")
 HOURS = 24
 LEAST_BARS = 50  # train returns in every hour that has any; fewer give no factor
 DECAY_BOUNDS = (0.5, 0.9999)
+RANGE_DECAY_BOUNDS = (0.05, 0.9999)  # one range tells more than one return
 SCALE_BOUNDS = (0.01, 10.0)
 DECAY_STARTS = (0.85, 0.95, 0.99)
 N_PARAMETERS = 3
@@ -235,12 +236,14 @@ def fit_ewma(next_return_train: np.ndarray, moves: np.ndarray | None = None) -> 
     present = returns[np.isfinite(returns)]
     if len(present) <= N_PARAMETERS:
         raise FitError(f"{len(present)} train returns are too few for an EWMA Student-t")
+    floor = scale_floor(present)
     known = returns if moves is None else moves
     known = known[np.isfinite(known)]
     if not known.any():
         raise FitError(f"none of {len(known)} train bars moves")
-    fixed = (float(np.mean(known**2)), scale_floor(present))
-    bounds = [_logit_pair(DECAY_BOUNDS), _log_pair(SCALE_BOUNDS), _log_pair(DF_BOUNDS)]
+    fixed = (float(np.mean(known**2)), floor)
+    decays = DECAY_BOUNDS if moves is None else RANGE_DECAY_BOUNDS
+    bounds = [_logit_pair(decays), _log_pair(SCALE_BOUNDS), _log_pair(DF_BOUNDS)]
     options = {"ftol": 1e-13, "gtol": 1e-7, "maxiter": 200}
     ends = [
         minimize(

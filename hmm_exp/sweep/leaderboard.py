@@ -22,6 +22,7 @@ from hmm_exp.judge.unscored import unusual, why_no_gain
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import read_scores, unscored_of
 from hmm_exp.tracking.runs import called, lacks, status_of, sweep_cells, tried
+from hmm_exp.tracking.ui import GAIN_COLUMNS
 
 _BASELINES = {"return_gain_val": "static", "ewma_gain_val": "ewma"}  # of `selection.across`
 
@@ -93,8 +94,7 @@ def _row(run: Run) -> dict[str, object]:
         "K": metrics.get("n_states"),
         "bic": metrics.get("bic"),
         "val_ll/bar": metrics.get("log_lik_val_per_bar"),
-        "gain_t": metrics.get("return_gain_val"),
-        "gain_ewma": metrics.get("ewma_gain_val"),
+        **{column: metrics.get(name) for column, name in GAIN_COLUMNS.items()},
         "eligible": why
         if failed
         else lacks(run) or run_tags.get(tags.FAULTS, ", ".join(["yes", *notes])),
