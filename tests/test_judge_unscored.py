@@ -151,10 +151,10 @@ def test_a_promise_without_a_static_density_has_no_gain():
     prepared, detector = result.prepared, result.detector
     source, fitted_on = prepared.source, (prepared.split.train_start, prepared.split.train_end)
     filtered = detector.filtered(prepared.table)
-    rows = Observations(prepared.table, filtered, source.time, source.next_return)
+    rows = Observations(prepared.table, filtered, source.time, prepared.series)
     seen = observe(detector.params, rows)
     on_train = np.where(prepared.target_part == TRAIN, source.next_return, np.nan)
-    densities = (fit_return_densities(seen.known, on_train), None)
+    densities = (fit_return_densities(seen.known, on_train), Baselines(None, {}))
     promise = make_expectations(detector.params, rows, fitted_on, densities)
     stored = replace(detector, expectations=json.loads(json.dumps(promise.to_dict())))
     watched = monitor_bars(stored, source.bars)

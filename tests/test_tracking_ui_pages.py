@@ -109,7 +109,7 @@ def test_names_from_outside_stand_in_pages_as_plain_text():
         assert not re.search(r"javascript:1\)|<|~|[^#]`c|!\[", page)
         assert page.count("](") == page.count("](#/experiments/")
     rows = [line for line in sweep.splitlines() if line.startswith("| ")]
-    assert {row.count("|") for row in rows} == {8}
+    assert {row.count("|") for row in rows} == {11}
     assert in_a_line(version).startswith("[x](javascript:1) **b** <img")
 
 

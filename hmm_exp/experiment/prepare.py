@@ -28,7 +28,7 @@ from hmm_exp.experiment.source import (
 from hmm_exp.features.build import FeatureTable, build_features, ways_out, window_settings
 from hmm_exp.features.recipe import Recipe, select_columns
 from hmm_exp.judge.split import TRAIN, Fold, Split, make_split, train_option
-from hmm_exp.judge.volatility_baselines import BarSeries
+from hmm_exp.judge.volatility_baselines import BarSeries, bar_hours
 from hmm_exp.market.bars import OHLCV, timeframe_step
 from hmm_exp.version import __version__
 
@@ -133,16 +133,14 @@ class Prepared:
     def series(self) -> BarSeries | None:
         """The base bars as the volatility forecasts read them; None without base returns.
 
-        Hours are of `data.timezone`. A bar that ends on a full hour ends in that hour.
+        Hours are of `data.timezone`.
         """
         source = self.source
         if source.next_return is None:
             return None
-        hours: tuple[np.ndarray, ...] = ()
-        if self.base_step < pd.Timedelta(days=1):
-            hour = source.time.tz_convert(self.config.data.timezone).hour.to_numpy(np.int64)
-            hours = (hour, np.append(hour[1:], hour[-1:]))
-        return BarSeries(source.next_return, source.log_range, *hours)
+        log_range = None if source.bars is None else source.bars.log_range
+        hours = bar_hours(source.time, self.base_step, self.config.data.timezone)
+        return BarSeries(source.next_return, log_range, *hours)
 
     @property
     def train(self) -> np.ndarray:

@@ -60,14 +60,6 @@ class Source:
             return None
         return np.append(self.log_return[1:], np.nan)
 
-    @property
-    def log_range(self) -> np.ndarray | None:
-        """ln(H / L) of every base bar, shape (N,), NaN if unknown; None without bars."""
-        if self.bars is None:
-            return None
-        high, low = (self.bars.frame[name].to_numpy() for name in ("high", "low"))
-        return np.where(high >= low, np.log(high / low), np.nan)
-
     def cut(self, bars: slice) -> "Source":
         """The same input, reduced to some of its base bars."""
         log_return = None if self.log_return is None else self.log_return[bars]

@@ -28,6 +28,7 @@ import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import digamma
 
@@ -82,6 +83,26 @@ class BarSeries:
     @property
     def _arrays(self) -> tuple[np.ndarray | None, ...]:
         return self.next_return, self.log_range, self.hour, self.next_hour
+
+
+def bar_hours(
+    time: pd.DatetimeIndex, step: pd.Timedelta, timezone: str
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """`hour` and `next_hour` of a `BarSeries`.
+
+    Parameters
+    ----------
+    time
+        Close of every bar, UTC. A bar that ends on a full hour ends in the hour that begins then.
+    step
+        Length of a bar.
+    timezone
+        IANA name of the zone of the hours.
+    """
+    if step >= pd.Timedelta(days=1):
+        return None, None
+    hour = time.tz_convert(timezone).hour.to_numpy(np.int64)
+    return hour, np.append(hour[1:], hour[-1:])  # the last bar has no next return
 
 
 @dataclass(frozen=True)
