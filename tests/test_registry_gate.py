@@ -23,7 +23,12 @@ from tests.small_detector import (
     store_in,
 )
 
-DEFAULT, STRICT, OFF = (named_gate(name) for name in ("default", "strict", "off"))
+DEFAULT, STRICT, STRICTEST, OFF = map(named_gate, ("default", "strict", "strictest", "off"))
+OTHERS = {  # what the gate calls the baselines that only the strictest asks for
+    "range_ewma": "the range EWMA Student-t",
+    "ewma_hour": "the EWMA Student-t by hour",
+    "range_ewma_hour": "the range EWMA Student-t by hour",
+}
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +89,53 @@ def test_losing_to_the_ewma_is_a_warning_by_default_and_a_reason_under_strict(st
     (warning,) = by_default.of("warn")
     assert "EWMA Student-t on 600 test bars -0.0100" in warning
     assert judge(store.client, weak, None, STRICT).of("refuse") == [warning]
+
+
+def with_others(over_range: float) -> pd.DataFrame:
+    """Scores with every baseline; the gain over that of ranges is given."""
+    scores = shown_scores()
+    own = scores["ewma_score"] + 0.02 - over_range
+    return scores.assign(
+        range_ewma_score=own,
+        ewma_hour_score=scores["ewma_score"],
+        range_ewma_hour_score=scores["ewma_score"],
+    )
+
+
+def test_the_strictest_gate_asks_for_a_gain_over_every_baseline(store, evidence):
+    good = judge(store.client, with_scores(evidence, with_others(0.02)), None, STRICTEST)
+    assert good.of("refuse", "warn") == []
+    texts = good.of("note")
+    for words in OTHERS.values():
+        assert [text.startswith(f"gain over {words} on 600") for text in texts].count(True) == 1
+    weak = with_scores(evidence, with_others(-0.01))
+    (reason,) = judge(store.client, weak, None, STRICTEST).of("refuse")
+    assert reason.startswith("gain over the range EWMA Student-t on 600 test bars -0.0100")
+    for gate in (DEFAULT, STRICT):
+        verdict = judge(store.client, weak, None, gate)
+        assert len(verdict.findings) == 2
+        assert verdict.of("refuse", "warn") == []
+
+
+def test_the_strictest_gate_asks_nothing_of_a_baseline_that_the_data_do_not_allow(store, evidence):
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    why = "bars of a day and more have no hour"
+    reasons = {name: why for name in OTHERS if name.endswith("hour")}
+    store.client.set_tag(run_id, tags.UNSCORED, json.dumps(reasons))
+    scores = with_others(0.02).assign(ewma_hour_score=np.nan, range_ewma_hour_score=np.nan)
+    daily = replace(with_scores(evidence, scores), run=store.client.get_run(run_id))
+    verdict = judge(store.client, daily, None, STRICTEST)
+    assert verdict.of("refuse", "warn") == []
+    for name in reasons:
+        missing = f"no gain over {OTHERS[name]} is shown: {OTHERS[name]} cannot be fitted: {why}"
+        assert missing in verdict.of("note")
+
+
+def test_the_strictest_gate_refuses_a_run_whose_baselines_were_not_measured(store, evidence):
+    refused = judge(store.client, evidence, None, STRICTEST).of("refuse")
+    assert [text.split(" is shown")[0] for text in refused] == [
+        f"no gain over {words}" for words in OTHERS.values()
+    ]
 
 
 def test_without_enough_scored_test_bars_nothing_is_shown(store, evidence):

@@ -17,10 +17,12 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
 from hmm_exp.figures.style import regime_colors
+from hmm_exp.judge.return_forecasts import GAINS
 from hmm_exp.report.charts import UNKNOWN, bars_with_regimes
 from hmm_exp.report.collect import Subject, read_run, read_sweep
 from hmm_exp.report.log import report_line
 from hmm_exp.report.page import TEMPLATES, render
+from hmm_exp.report.tables import baselines
 from hmm_exp.report.words import verdict
 from hmm_exp.store.store import Store
 from hmm_exp.tracking import tags
@@ -305,8 +307,8 @@ def test_the_timeline_shows_at_each_close_what_was_known_then(subject):
 def test_only_what_is_shown_on_test_is_believed(subject):
     metrics = subject.model.run.data.metrics
 
-    def belief(static: float, ewma: float) -> str:
-        changed = {"return_gain_test_bound": static, "ewma_gain_test_bound": ewma}
+    def belief(*bounds: float) -> str:
+        changed = {f"{gain}_test_bound": bound for gain, bound in zip(GAINS, bounds, strict=True)}
         before = {name: metrics[name] for name in changed}
         metrics.update(changed)
         try:
@@ -314,9 +316,29 @@ def test_only_what_is_shown_on_test_is_believed(subject):
         finally:
             metrics.update(before)
 
-    assert belief(0.1, 0.1).startswith("Yes")
-    assert belief(0.1, -0.1).startswith("In part")
-    assert belief(-0.1, 0.1).startswith("No")
+    assert belief(0.1, 0.1, 0.1, 0.1, 0.1).startswith("Yes")
+    assert belief(0.1, -0.1, 0.1, 0.1, 0.1).startswith("In part")
+    assert belief(-0.1, 0.1, 0.1, 0.1, 0.1).startswith("No")
+    assert belief(0.1, 0.1, -0.1, 0.1, -0.1) == (
+        "In part: on test it beats an EWMA volatility, but not the range EWMA Student-t and the "
+        "range EWMA Student-t by hour"
+    )
+
+
+def test_the_gain_over_every_baseline_is_tabled(subject):
+    table = baselines(subject.model)
+    assert [name for name, _ in table.rows] == [
+        "static Student-t",
+        "EWMA Student-t",
+        "range EWMA Student-t",
+        "EWMA Student-t by hour",
+        "range EWMA Student-t by hour",
+    ]
+    metrics = subject.model.metrics
+    for gain, (_, cells) in zip(GAINS, table.rows, strict=True):
+        shown = [f"{metrics[f'{gain}_{end}']:+.4f}" for end in ("val", "test", "test_bound")]
+        assert [cell.text.replace("−", "-") for cell in cells[:3]] == shown
+    assert "range EWMA Student-t by hour" in parsed(render(subject)).sections["baselines"]
 
 
 @pytest.fixture(scope="module")

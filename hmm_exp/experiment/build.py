@@ -61,7 +61,7 @@ def with_expectations(detector: Detector, fits: Fits, output: ModelOutput) -> De
         baselines = baselines_of(prepared)
         assert baselines is not None
         assert output.bars is not None
-        densities = (output.densities, baselines.static)
+        densities = (output.densities, baselines)
         observed = Observed(
             log_lik=with_gaps(output.log_lik, prepared.table.less(prepared.season)),
             expected=output.predicted,
@@ -69,14 +69,13 @@ def with_expectations(detector: Detector, fits: Fits, output: ModelOutput) -> De
             score=output.bars["model"].to_numpy(),
             known=output.bar_probs,
         )
-    source = prepared.source
     expectations = make_expectations(
         detector.params,
         Observations(
             prepared.table.less(detector.season),
             posterior.filtered,
-            source.time,
-            source.next_return,
+            prepared.source.time,
+            prepared.series,
         ),
         (prepared.split.train_start, pd.Timestamp(detector.meta["train_end"])),
         densities,

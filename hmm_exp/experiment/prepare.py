@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from hmm_exp.experiment.source import (
 from hmm_exp.features.build import FeatureTable, build_features, ways_out, window_settings
 from hmm_exp.features.recipe import Recipe, select_columns
 from hmm_exp.judge.split import TRAIN, Fold, Split, make_split, train_option
+from hmm_exp.judge.volatility_baselines import BarSeries, bar_hours
 from hmm_exp.market.bars import OHLCV, timeframe_step
 from hmm_exp.version import __version__
 
@@ -134,6 +136,19 @@ class Prepared:
             return None
         bar_of_row = self.source.time.searchsorted(self.table.available_at, side="right") - 1
         return self.source.log_return[bar_of_row]
+
+    @cached_property
+    def series(self) -> BarSeries | None:
+        """The base bars as the volatility forecasts read them; None without base returns.
+
+        Hours are of `data.timezone`.
+        """
+        source = self.source
+        if source.next_return is None:
+            return None
+        log_range = None if source.bars is None else source.bars.log_range
+        hours = bar_hours(source.time, self.base_step, self.config.data.timezone)
+        return BarSeries(source.next_return, log_range, *hours)
 
     @property
     def train(self) -> np.ndarray:

@@ -270,9 +270,9 @@ def refit_table(walk: Walk, split: WalkForward) -> pd.DataFrame:
 
     `label_agreement` is the share of common rows that both models call the same under the best
     match of their states, `label_margin` its lead over the next best match, `same_label` the share
-    with no state renamed. `return_score, return_gain, ewma_gain` are means over the block in
-    nats per bar. `refused` holds the reasons why the model before stayed in force, `unscored` those
-    for missing scores of the block.
+    with no state renamed. `return_score`, `return_gain` and the gains over the volatility
+    forecasts are means over the block in nats per bar. `refused` holds the reasons why the model
+    before stayed in force, `unscored` those for missing scores of the block.
     """
     rows = [_fit_row(refit) | _block_row(walk, refit) for refit in walk.refits]
     return pd.concat([split.table(), pd.DataFrame(rows)], axis=1)
