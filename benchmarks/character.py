@@ -190,7 +190,7 @@ def _truth(kind: str, prepared: Prepared) -> dict:
     ones = np.ones((len(returns), 1))
     over = {
         "return_gain": true - baselines.static.log_score(ones, returns),
-        "ewma_gain": true - baselines.ewma.log_score(returns),
+        "ewma_gain": true - baselines.volatility["ewma"].log_score(prepared.series),
     }
     shown = {name: estimate_gain(gain[test], level=gate.level) for name, gain in over.items()}
     passes = all(estimate is not None and estimate.bound > 0 for estimate in shown.values())

@@ -23,6 +23,7 @@ from hmm_exp.detector.model import StreamModel, part_names, read_parts
 from hmm_exp.errors import DataError, HistoryError, ModelError
 from hmm_exp.features.build import FeatureTable, bars_in_words, build_features
 from hmm_exp.features.recipe import Recipe
+from hmm_exp.features.season import row_ends
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.standard_errors import StandardErrors
@@ -69,6 +70,8 @@ class Detector(StreamModel):
         How its bars were read in training; `filter` and everything that serves reads alike.
     min_history
         Base bars an answer needs: feature warm-up plus burn-in of the filter.
+    season
+        Train means by hour of the recipe's seasonal columns, shape (24, D); None without a season.
     meta
         Where it comes from: fingerprint, train end and the like. Never used in computing.
     expectations
@@ -167,7 +170,8 @@ class Detector(StreamModel):
 
     def scaled(self, table: FeatureTable) -> np.ndarray:
         """Observations of the model: scaled features, shape (T, D), NaN where missing."""
-        return np.ascontiguousarray((table.X - self.scaler_mean) / self.scaler_scale)
+        X = table.less(self.season).X
+        return np.ascontiguousarray((X - self.scaler_mean) / self.scaler_scale)
 
     def log_density(self, table: FeatureTable) -> np.ndarray:
         """Log density of every row under every state, in nats of scaled features, shape (T, K)."""
@@ -230,7 +234,7 @@ class Detector(StreamModel):
         stored = Fields(values)
         form = format_of(values, DETECTOR)
         names = [*part_names(form), "format", "meta"]
-        optional = ["promise", "standard_errors"]
+        optional = ["promise", "season", "standard_errors"]
         stored.only([*names, "promise"] if form > 1 else names, optional)
         expectations = stored.plain("promise") if "promise" in stored else {}
         _check_meta(stored.part("meta"), needs_end=bool(expectations))
@@ -322,6 +326,7 @@ def feature_table(
         warmup_rows=first,
         n_missing=int((~complete[first:]).sum()),
         recipe=recipe,
+        ends=row_ends(recipe, time),
     )
 
 

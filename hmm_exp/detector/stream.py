@@ -50,22 +50,10 @@ def read_bar(
 ) -> tuple[int, Numbers]:
     """Stamp in nanoseconds since 1970 (UTC) and open, high, low, close, volume.
 
-    Parameters
-    ----------
-    bar
-        A time (datetime, text or epoch), four prices and a volume. A dict is fastest; a row of a
-        DataFrame will do.
-    names
-        Keys of the six, in that order; from `bar_names`.
-    timezone
-        IANA name of the zone of a time that names none.
-    needs
-        Columns that will be used; another one may be absent or bad, and is then NaN.
-
-    Raises
-    ------
-    DataError
-        When a value is not there, cannot be read, or the bar cannot be.
+    A bar is a mapping of `names` (from `bar_names`) to a time (datetime, text or epoch), four
+    prices and a volume; a dict is fastest, a row of a DataFrame will do. A time that names no zone
+    is of `timezone`. A value outside `needs` may be absent or bad, and is then NaN. Raises
+    DataError if another value is absent or unreadable, or the bar is impossible.
     """
     try:
         stamp = read_stamp(bar[names[0]], timezone)

@@ -67,7 +67,7 @@ def data_report(result: RunResult) -> dict[str, Any]:
             "columns": list(table.recipe.columns),
             "rows": len(table),
             "warmup_rows_dropped": table.warmup_rows,
-            "missing_rows": table.n_missing,
+            "missing_rows": table.less(prepared.season).n_missing,
             "sequences": int((table.steps == 0).sum()),
         },
         "split": prepared.split.to_dict(),
@@ -84,7 +84,7 @@ def _write_walk(result: RunResult, walk: Walk, folder: Path) -> None:
     split = result.prepared.split
     assert isinstance(split, WalkForward)
     write_csv(refit_table(walk, split), folder / "refits.csv")
-    write_csv(drift_table(walk, result.prepared.recipe.columns), folder / "drift.csv")
+    write_csv(drift_table(walk, result.prepared.recipe.titles), folder / "drift.csv")
 
 
 def _arrow(frame: pd.DataFrame) -> pa.Table:

@@ -36,6 +36,7 @@ def build_detector(fits: Fits) -> Detector:
         reading=read_options(prepared.config.data),
         name=prepared.source.name,
         min_history=0,
+        season=fits.season,
         meta={
             "fingerprint": prepared.fingerprint,
             "train_end": train_end.isoformat(),
@@ -60,18 +61,22 @@ def with_expectations(detector: Detector, fits: Fits, output: ModelOutput) -> De
         baselines = baselines_of(prepared)
         assert baselines is not None
         assert output.bars is not None
-        densities = (output.densities, baselines.static)
+        densities = (output.densities, baselines)
         observed = Observed(
-            log_lik=with_gaps(output.log_lik, prepared.table),
+            log_lik=with_gaps(output.log_lik, prepared.table.less(prepared.season)),
             expected=output.predicted,
             probs=output.probs,
             score=output.bars["model"].to_numpy(),
             known=output.bar_probs,
         )
-    source = prepared.source
     expectations = make_expectations(
         detector.params,
-        Observations(prepared.table, posterior.filtered, source.time, source.next_return),
+        Observations(
+            prepared.table.less(detector.season),
+            posterior.filtered,
+            prepared.source.time,
+            prepared.series,
+        ),
         (prepared.split.train_start, pd.Timestamp(detector.meta["train_end"])),
         densities,
         observed,

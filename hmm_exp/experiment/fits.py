@@ -37,6 +37,7 @@ class Fits:
     # model.
     refit: Candidate | None
     scaler: StandardScaler
+    season: np.ndarray | None  # means by hour of the served model
     null: dict[str, float]  # criteria of one state
     selection: pd.DataFrame  # rows of `selection.csv`
     # Fits that failed or are not used, and a choice at the edge of the grid, in words.
@@ -79,10 +80,11 @@ def fit_grid(prepared: Prepared, progress: Progress) -> Fits:
     null, rule = _null(prepared), prepared.config.selection
     chosen = select(candidates, rule, null.get(rule.within))
     candidates = [c if c is chosen else replace(c, posterior=None) for c in candidates]
-    refit, scaler = _refit(prepared, chosen, warnings, progress)
+    refit, served = _refit(prepared, chosen, warnings, progress)
     table = selection_table(candidates, chosen, null)
     warnings += _edge_warning(candidates, chosen) + _choice_warnings(prepared, candidates, chosen)
-    return Fits(candidates, chosen, prepared, refit, scaler, null, table, warnings)
+    scaling = served.scaler, served.season
+    return Fits(candidates, chosen, prepared, refit, *scaling, null, table, warnings)
 
 
 def fit_walks(prepared: Prepared, progress: Progress) -> Fits:
@@ -95,7 +97,8 @@ def fit_walks(prepared: Prepared, progress: Progress) -> Fits:
     table = table.join(scores.set_axis(table.index[-len(walks) :]))
     fitted, chosen = walk.fitted, walk.candidate
     warnings += _edge_warning(candidates, chosen)
-    return Fits(candidates, chosen, fitted, None, fitted.scaler, null, table, warnings, walk)
+    scaling = fitted.scaler, fitted.season
+    return Fits(candidates, chosen, fitted, None, *scaling, null, table, warnings, walk)
 
 
 def _candidates(prepared: Prepared, progress: Progress) -> tuple[list[Candidate], list[str]]:
@@ -143,10 +146,10 @@ def _with_next_return(prepared: Prepared, candidate: Candidate) -> Candidate:
 
 def _refit(
     prepared: Prepared, chosen: Candidate, warnings: list[str], progress: Progress
-) -> tuple[Candidate | None, StandardScaler]:
-    """Refit on train and validation when configured; a degenerate refit is not used."""
+) -> tuple[Candidate | None, Prepared]:
+    """Refit on train and validation when configured, with its rows; not used if degenerate."""
     if prepared.config.model.refit == "train":
-        return None, prepared.scaler
+        return None, prepared
     progress(f"refitting {chosen.n_states} states on train and validation")
     rows = prepared.train | (prepared.part == VAL)
     wider = prepared.rescaled(rows)
@@ -154,11 +157,11 @@ def _refit(
         refit = fit_candidate(wider, chosen.n_states, rows)
     except FitError as error:
         warnings.append(f"the refit failed and is not used: {error}")
-        return None, prepared.scaler
+        return None, prepared
     if refit.faults:
         warnings.append(f"the refit is degenerate and not used: {'; '.join(refit.faults)}")
-        return None, prepared.scaler
-    return refit, wider.scaler
+        return None, prepared
+    return refit, wider
 
 
 def _edge_warning(candidates: list[Candidate], chosen: Candidate) -> list[str]:

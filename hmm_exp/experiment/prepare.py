@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from hmm_exp.experiment.source import (
 from hmm_exp.features.build import FeatureTable, build_features, ways_out, window_settings
 from hmm_exp.features.recipe import Recipe, select_columns
 from hmm_exp.judge.split import TRAIN, Fold, Split, make_split, train_option
+from hmm_exp.judge.volatility_baselines import BarSeries, bar_hours
 from hmm_exp.market.bars import OHLCV, timeframe_step
 from hmm_exp.version import __version__
 
@@ -35,6 +37,7 @@ IN_FINGERPRINT_OTHERWISE = {
     "model.n_states",
     "model.state_grid",
 }  # digest; numbers of states
+_ROUNDING = 1e-9  # of means by hour: a log that follows the clock alone is constant without them
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class Prepared:
         BEFORE, TRAIN, VAL or TEST of every row, shape (T,).
     target_part
         The same for the next return of every base bar: the part its return falls in, shape (N,).
+    season
+        Means by hour that are taken off before the scaler, shape (24, D), see `features.season`;
+        None without a season.
     X
         Scaled features, shape (T, D), NaN where missing.
     volatility
@@ -62,6 +68,7 @@ class Prepared:
     part: np.ndarray
     target_part: np.ndarray
     scaler: StandardScaler
+    season: np.ndarray | None
     X: np.ndarray
     volatility: int | None
     row_of_bar: np.ndarray
@@ -79,18 +86,20 @@ class Prepared:
         return timeframe_step(self.recipe.grid) if bars is None else bars.step
 
     def rescaled(self, rows: np.ndarray) -> "Prepared":
-        """Same rows, scaled by a scaler fitted on `rows` (a mask) instead of train."""
-        complete = self.table.frame[rows].dropna().to_numpy()
+        """Same rows, their season and scaler fitted on `rows` (a mask) instead of train."""
+        season = self.table.hour_means(rows)
+        complete = self.table.less(season).frame[rows].dropna().to_numpy()
         if len(complete) < 2:
             grid = self.table.recipe.grid
             raise FitError(
                 f"{len(complete)} complete rows of {grid} to fit on, at least 2 are needed"
             )
-        return self.scaled_by(StandardScaler().fit(complete))
+        return self.scaled_by(StandardScaler().fit(complete), season)
 
-    def scaled_by(self, scaler: StandardScaler) -> "Prepared":
-        """Same rows under another scaler."""
-        return replace(self, scaler=scaler, X=_scaled(self.table, scaler))
+    def scaled_by(self, scaler: StandardScaler, season: np.ndarray | None) -> "Prepared":
+        """Same rows under another scaler and season."""
+        X = _scaled(self.table.less(season), scaler)
+        return replace(self, scaler=scaler, season=season, X=X)
 
     def cut(self, fold: Fold) -> "Prepared":
         """The bars and rows of a fold and no others, scaled by its own past.
@@ -107,6 +116,7 @@ class Prepared:
             timestamp=self.table.timestamp.iloc[rows],
             steps=np.append(0, self.table.steps[rows][1:]),
             n_missing=int(np.isnan(self.X[rows]).any(axis=1).sum()),
+            ends=None if self.table.ends is None else self.table.ends[rows],
         )
         fresh = replace(
             self,
@@ -126,6 +136,19 @@ class Prepared:
             return None
         bar_of_row = self.source.time.searchsorted(self.table.available_at, side="right") - 1
         return self.source.log_return[bar_of_row]
+
+    @cached_property
+    def series(self) -> BarSeries | None:
+        """The base bars as the volatility forecasts read them; None without base returns.
+
+        Hours are of `data.timezone`.
+        """
+        source = self.source
+        if source.next_return is None:
+            return None
+        log_range = None if source.bars is None else source.bars.log_range
+        hours = bar_hours(source.time, self.base_step, self.config.data.timezone)
+        return BarSeries(source.next_return, log_range, *hours)
 
     @property
     def train(self) -> np.ndarray:
@@ -182,7 +205,9 @@ def prepare(config: Config) -> Prepared:
     split = make_split(source.time, config.split)
     part = split.of(table.available_at)
     train = part == TRAIN
-    scaler = _scaler(table, train, config, source)
+    season = table.hour_means(train)
+    adjusted = table.less(season)
+    scaler = _scaler(adjusted, train, config, source)
     row_of_bar = table.available_at.searchsorted(source.time, side="right") - 1
     return Prepared(
         config=config,
@@ -192,7 +217,8 @@ def prepare(config: Config) -> Prepared:
         part=part,
         target_part=_target_part(split, source.time),
         scaler=scaler,
-        X=_scaled(table, scaler),
+        season=season,
+        X=_scaled(adjusted, scaler),
         volatility=volatility_column(table.recipe),
         row_of_bar=row_of_bar,
         seconds=time.perf_counter() - started,
@@ -238,7 +264,8 @@ def recipe_of(config: Config, ready: pd.DataFrame | None = None) -> Recipe:
             f"no column {', '.join(absent)} in {config.data.path}: choose features and timeframe "
             "that its columns are of, or features=columns, which takes all of them"
         )
-    return Recipe.of_columns(names, *windows)
+    recipe = Recipe.of_columns(names, *windows)
+    return recipe.by_hour(config.data.timezone) if features.season == "hour" else recipe
 
 
 def _target_part(split: Split, time: pd.DatetimeIndex) -> np.ndarray:
@@ -263,8 +290,12 @@ def _scaler(
             f"{len(rows)} complete train rows of {table.recipe.grid} after a warm-up of "
             f"{table.warmup_rows} rows, at least 2 are needed: {help_}"
         )
+    seasonal = {table.recipe.columns[column] for column in table.recipe.seasonal}
     constant = [
-        str(name) for name in rows if rows[name].iloc[0] == rows[name].min() == rows[name].max()
+        str(name)
+        for name in rows
+        if rows[name].iloc[0] == rows[name].min() == rows[name].max()
+        or (name in seasonal and np.ptp(rows[name]) < _ROUNDING)
     ]
     if constant:
         help_ = ways_out(constant, table.recipe, source.bars)

@@ -54,7 +54,7 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
 
     progress("evaluating")
     if fits.walk:
-        prepared = prepared.scaled_by(fits.scaler)
+        prepared = prepared.scaled_by(fits.scaler, fits.season)
         output, parts = fits.walk.output, (VAL, TEST)
     else:
         assert fits.chosen.posterior is not None

@@ -243,6 +243,8 @@ def shared_features(
             "steps": table.steps,
             "X": table.X,
         }
+        if table.ends is not None:
+            arrays["ends"] = table.ends
         return arrays, {"warmup_rows": table.warmup_rows, "n_missing": table.n_missing}
 
     arrays, about = entry(folder, "features", [digest, recipe.to_dict()], make)
@@ -254,6 +256,7 @@ def shared_features(
         warmup_rows=about["warmup_rows"],
         n_missing=about["n_missing"],
         recipe=recipe,
+        ends=arrays.get("ends"),
     )
 
 

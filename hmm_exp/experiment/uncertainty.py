@@ -23,10 +23,8 @@ def fit_errors(fits: Fits) -> tuple[StandardErrors, StandardErrors]:
     chosen = _errors(fits.fitted, fits.chosen, train)
     if fits.refit is None:
         return chosen, chosen
-    served = _errors(
-        fits.fitted.scaled_by(fits.scaler), fits.refit, train | (fits.fitted.part == VAL)
-    )
-    return chosen, served
+    refitted = fits.fitted.scaled_by(fits.scaler, fits.season)
+    return chosen, _errors(refitted, fits.refit, train | (fits.fitted.part == VAL))
 
 
 def dependent_rows(recipe: Recipe, n_rows: int) -> int:

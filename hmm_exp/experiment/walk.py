@@ -47,6 +47,7 @@ class Refit:
     # `candidate`, `scaler`: the model from here on, and the scaler of its features.
     candidate: Candidate
     scaler: StandardScaler
+    season: np.ndarray | None  # means by hour of its features
     # Reasons why the new fit is not used and the model before stays; empty when it is used.
     refused: list[str]
     # Agreement of the labels of both models on the new one's train rows; None for the first fit and
@@ -111,14 +112,21 @@ def walk_forward(
 
 
 def carried(
-    params: GaussianParams, before: StandardScaler, after: StandardScaler
+    params: GaussianParams,
+    before: StandardScaler,
+    after: StandardScaler,
+    seasons: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
 ) -> GaussianParams:
     """Parameters of a fit as the start of the next one, in the units of its scaler.
 
-    Exact except for spherical covariances. The initial distribution is uniform, and the transitions
+    Exact except for spherical covariances, and for means by hour (`seasons`, before and after),
+    whose mean change alone is carried. The initial distribution is uniform, and the transitions
     move a little towards uniform.
     """
     factor = before.scale_ / after.scale_
+    means = params.means * before.scale_ + before.mean_ - after.mean_
+    if seasons[0] is not None and seasons[1] is not None:
+        means += _mean_change(seasons[0], seasons[1])
     stretch = {
         "diag": factor**2,
         "full": np.outer(factor, factor),
@@ -130,7 +138,7 @@ def carried(
         params,
         startprob=even[0],
         transmat=(1.0 - _SLACK) * params.transmat + _SLACK * even,
-        means=(params.means * before.scale_ + before.mean_ - after.mean_) / after.scale_,
+        means=means / after.scale_,
         covars=params.covars * stretch[params.covariance_type],
     )
 
@@ -149,6 +157,7 @@ class _Walker:
         self.probs = np.full((n_rows, n_states), np.nan)
         self.predicted, self.smoothed = self.probs.copy(), self.probs.copy()
         self.log_lik = np.full(n_rows, np.nan)
+        self.observed = np.zeros(n_rows, dtype=bool)  # not missing for its model
         self.bar_probs = np.full((n_bars, n_states), np.nan)
         self.residuals = np.full(prepared.X.shape, np.nan)
         self.bars = np.full((n_bars, len(BAR_COLUMNS)), np.nan)
@@ -160,7 +169,7 @@ class _Walker:
         agreed = None
         if output is None:
             assert before is not None
-            known = known.scaled_by(before.scaler)
+            known = known.scaled_by(before.scaler, before.season)
             candidate = before.candidate
             posterior = Posterior(candidate.params, known.X, known.table.steps)
             output = model_output(known, posterior, baselines)
@@ -169,7 +178,8 @@ class _Walker:
             agreed = self._agreement(fold, known, output) if before else None
             self.fitted, self.posterior = known, candidate.posterior
             candidate = replace(candidate, posterior=None)
-        self.refits.append(Refit(fold, candidate, known.scaler, refused, agreed, output.unscored))
+        scaling = known.scaler, known.season
+        self.refits.append(Refit(fold, candidate, *scaling, refused, agreed, output.unscored))
         self._store(fold, known, output)
 
     def walk(self) -> Walk:
@@ -195,7 +205,8 @@ class _Walker:
         """The new fit and its output; or None twice, and the reasons for the refusal."""
         start = None
         if before and self.prepared.config.split.warm:
-            start = carried(before.candidate.params, before.scaler, known.scaler)
+            seasons = before.season, known.season
+            start = carried(before.candidate.params, before.scaler, known.scaler, seasons)
         try:
             candidate = fit_candidate(known, self.n_states, initial=start)
             if before and candidate.faults and not before.candidate.faults:
@@ -228,6 +239,7 @@ class _Walker:
         self.smoothed[block] = output.smoothed[inside]
         self.residuals[block] = output.residuals[inside]
         self.log_lik[block] = output.log_lik[inside] + units
+        self.observed[block] = ~np.isnan(known.X[inside]).any(axis=1)
         bars, local = slice(fold.end - 1, fold.stop), slice(fold.end - 1 - fold.first, None)
         self.bar_probs[bars] = output.bar_probs[local]
         if output.bars is not None:
@@ -236,7 +248,7 @@ class _Walker:
     def _candidate(self) -> Candidate:
         """The last model, its likelihoods out of sample replaced by those of the walk."""
         last = replace(self.refits[-1].candidate, posterior=self.posterior)
-        observed = ~np.isnan(self.prepared.X).any(axis=1) & np.isfinite(self.log_lik)
+        observed = self.observed & np.isfinite(self.log_lik)
         log_lik, n_rows = {"train": last.log_lik["train"]}, {"train": last.n_rows["train"]}
         for part in (VAL, TEST):
             rows = observed & (self.prepared.part == part)
@@ -246,14 +258,21 @@ class _Walker:
         return replace(last, log_lik=log_lik, n_rows=n_rows)
 
 
+def _mean_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Fall of the means by hour (24, D), on average over the hours that both have, shape (D,)."""
+    change = before - after
+    seen = ~np.isnan(change)
+    return np.where(seen, change, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+
+
 def refit_table(walk: Walk, split: WalkForward) -> pd.DataFrame:
     """One row per fold: its bars, fit, label agreement with the fit before, scores of its block.
 
     `label_agreement` is the share of common rows that both models call the same under the best
     match of their states, `label_margin` its lead over the next best match, `same_label` the share
-    with no state renamed. `return_score, return_gain, ewma_gain` are means over the block in
-    nats per bar. `refused` holds the reasons why the model before stayed in force, `unscored` those
-    for missing scores of the block.
+    with no state renamed. `return_score`, `return_gain` and the gains over the volatility
+    forecasts are means over the block in nats per bar. `refused` holds the reasons why the model
+    before stayed in force, `unscored` those for missing scores of the block.
     """
     rows = [_fit_row(refit) | _block_row(walk, refit) for refit in walk.refits]
     return pd.concat([split.table(), pd.DataFrame(rows)], axis=1)

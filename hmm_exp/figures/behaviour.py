@@ -124,12 +124,9 @@ def _runs_title(labels: Sequence[str], runs: Sequence[np.ndarray], dwell: np.nda
 def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str = "") -> Figure:
     """Next-bar return by state: mean with its 95 % interval, and volatility.
 
-    Parameters
-    ----------
-    table
-        One row per state and part of the data. Columns `state` (0..K-1), `split` ("train",
-        "test", ...), `mean`, `mean_error` (its standard error) and `volatility`; log returns per
-        bar. `volatility_error` is optional. Rows with NaN are left out.
+    `table` has one row per state and part of the data: `state` (0..K-1), `split` ("train", "test",
+    ...), `mean`, `mean_error` (its standard error) and `volatility`, log returns per bar, and
+    optionally `volatility_error`. Rows with NaN are left out.
     """
     table = table.dropna(subset=["mean", "volatility"]).fillna({"mean_error": 0.0})
     height = 400

@@ -129,13 +129,8 @@ def residuals(
 ) -> Figure:
     """Forecast pseudo-residuals: quantiles against the normal ones, and autocorrelations.
 
-    Parameters
-    ----------
-    series
-        Residuals (T,) by name, NaN if unknown: the features and, last, the next return. Of
-        more than six series the last and the five worst are drawn.
-    limits
-        Effects beyond which a series rejects the model.
+    `series` are residuals (T,) by name, NaN if unknown: the features and, last, the next return. Of
+    more than six the last and the five worst are drawn. Effects beyond `limits` reject the model.
     """
     limits = limits or ResidualLimits()
     judged = [_judge(name, z, limits) for name, z in series.items()]

@@ -21,10 +21,7 @@ def monitor(
 ) -> Figure:
     """Likelihood and score with their expectations, the regimes, and every control chart.
 
-    Parameters
-    ----------
-    rows, bars
-        As in `monitor.monitor.MonitorResult`.
+    `rows` and `bars` are those of a `monitor.monitor.MonitorResult`.
     """
     colors = style.regime_colors(len(labels))
     lines = [(rows, "log_lik", style.INK), (bars, "score", _PAIR[1][2])]

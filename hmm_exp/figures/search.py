@@ -237,15 +237,9 @@ def bic_by_space(
 ) -> Figure:
     """BIC by number of states, one panel per observation space, one line per covariance type.
 
-    BIC ranks fits in the same space only, so every panel has its own zero.
-
-    Parameters
-    ----------
-    table
-        One row per fit: `space`, `covariance`, `n_states`, `bic`; with a boolean column
-        `eligible`, ineligible fits are drawn hollow.
-    winner
-        Space, covariance and number of states of the sweep's winner.
+    BIC ranks fits in the same space only, so every panel has its own zero. `table` has one row per
+    fit: `space`, `covariance`, `n_states`, `bic`; with a boolean column `eligible`, ineligible fits
+    are drawn hollow. `winner` is the space, covariance and number of states of the sweep's winner.
     """
     spaces = list(dict.fromkeys(table["space"]))
     columns = min(len(spaces), 3)

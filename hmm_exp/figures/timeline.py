@@ -157,12 +157,8 @@ def recovered(
 ) -> Figure:
     """Recovered and planted regimes: share of each that was found, and both over time.
 
-    Parameters
-    ----------
-    planted, states
-        True and recovered state of every bar, calm first, shape (T,); negative if unknown.
-    labels, planted_labels
-        Names of the recovered and of the planted states; the same by default.
+    `planted` and `states` are numbered calm first, shape (T,), and negative if unknown. The planted
+    states have the labels of the recovered ones unless `planted_labels` are given.
     """
     truth = tuple(planted_labels or labels)
     shares = confusion(planted, states, len(truth), len(labels))

@@ -266,16 +266,9 @@ _SHOWN = 4  # values of a column in a message
 def tidy(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Give the frame unique text names, with its index of times or with a name as a column.
 
-    A column that repeats another of its name is left out; one that differs is marked "[2]".
-
-    Returns
-    -------
-    The frame, and notes on what was done.
-
-    Raises
-    ------
-    DataError
-        When two levels of column names hold several instruments.
+    A column that repeats another of its name is left out; one that differs is marked "[2]". Returns
+    the frame, and notes on what was done. Raises DataError when two levels of column names hold
+    several instruments.
     """
     if isinstance(frame.columns, pd.MultiIndex):
         frame = _without_instrument(frame)

@@ -255,9 +255,8 @@ def parse(
 ) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
     """Columns as numbers, dates or text; a column's kind is judged on the whole of it.
 
-    Returns
-    -------
-    The frame, and the line numbers and texts of rows with more or fewer fields than the header.
+    Returns the frame, and the line numbers and texts of rows with more or fewer fields than the
+    header.
     """
     if header.delimiter == " ":
         rows = b"\n".join(_BLANKS.sub(b" ", row.strip()) for row in rows.split(b"\n"))

@@ -219,19 +219,9 @@ def bar_chunks(
 ) -> Iterator[tuple[Bars, float]]:
     """Bars of a file in time order, with the share of the file that has been read.
 
-    Parameters
-    ----------
-    path, options, name, needs
-        As in `read_bars`.
-    step
-        Length of a bar.
-    block
-        Bytes of text that make a chunk.
-
-    Raises
-    ------
-    DataError
-        As `read_bars`, and when a chunk does not come after the one before.
+    Arguments are those of `read_bars`; `step` is the length of a bar, `block` the bytes of text
+    that make a chunk. Raises DataError as `read_bars`, and when a chunk does not come after the one
+    before.
     """
     name = name or instrument_name(path)
 

@@ -13,13 +13,14 @@ all rows. Likelihood and score share half of the chance of a false alarm, the sh
 
 Example
 -------
->>> seen = Observations(table, detector.filtered(table), time, next_return)
+>>> seen = Observations(table, detector.filtered(table), time, BarSeries(next_return))
 >>> expectations = make_expectations(detector.params, seen, (train_start, train_end))
 >>> observed = observe(detector.params, seen, expectations.densities)
 >>> expectations.log_lik.shortfall(observed.log_lik, observed.expected)
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,15 @@ from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.judge.gains import hac_error
 from hmm_exp.judge.residuals import predicted_probs
 from hmm_exp.judge.return_forecasts import (
+    Baselines,
     ReturnDensities,
+    fit_baselines,
     fit_return_densities,
-    fit_static,
     known_at_close,
     mix,
 )
-from hmm_exp.judge.unscored import Unscored, fitted
+from hmm_exp.judge.unscored import fitted
+from hmm_exp.judge.volatility_baselines import VOLATILITY, BarSeries, VolatilityBaseline
 from hmm_exp.monitor.cusum import MIN_BARS, ControlChart, fit_chart, threshold
 from hmm_exp.stored.fields import Fields
 
@@ -52,11 +55,10 @@ _SUM_TOLERANCE = 1e-6
 class Observations:
     """Rows and base bars of a market, with the model's filtered probabilities of the rows."""
 
-    table: FeatureTable  # feature rows, T of them
+    table: FeatureTable  # feature rows as the model observes them, T of them
     filtered: Filtered  # state probabilities and predictive log-likelihoods of the rows
     time: pd.DatetimeIndex  # close of every base bar, UTC, N of them
-    # Log return after every base bar, shape (N,), NaN where unknown; None without returns.
-    next_return: np.ndarray | None
+    series: BarSeries | None  # bars as the volatility forecasts read them; None without returns
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +126,8 @@ class Expectations:
     shares: np.ndarray  # share of time in every regime, shape (K,)
     # Charts of the filtered probability of every regime; empty for one state.
     share_charts: tuple[ControlChart, ...]
+    # The volatility forecasts that have a fit, by name.
+    volatility: Mapping[str, VolatilityBaseline] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the detector's JSON."""
@@ -137,6 +141,7 @@ class Expectations:
             **{name: part.to_dict() for name, part in optional.items() if part is not None},
             "shares": self.shares.tolist(),
             "share_charts": [chart.to_dict() for chart in self.share_charts],
+            "volatility": {name: of.to_dict() for name, of in self.volatility.items()},
         }
 
 
@@ -150,9 +155,8 @@ def expectations_of(detector: Detector) -> Expectations:
     stored, K = Fields(detector.expectations, "promise"), detector.n_states
     has_score, has_static = ("score" in stored or "yardstick" in stored), "static" in stored
     optional = ["score", "yardstick"] * (has_score or has_static) + ["static"] * has_static
-    stored.only(
-        ["first", "last", "n_rows", "held_out", "log_lik", "shares", "share_charts", *optional]
-    )
+    required = ["first", "last", "n_rows", "held_out", "log_lik", "shares", "share_charts"]
+    stored.only([*required, *optional], optional=["volatility"])  # which older models lack
     first, last = (pd.Timestamp(stored.time(name)) for name in ("first", "last"))
     if last < first:
         raise stored.fault("last", "must not be before promise.first")
@@ -173,14 +177,21 @@ def expectations_of(detector: Detector) -> Expectations:
         static=ReturnDensities.from_stored(stored.part("static"), 1) if has_static else None,
         shares=shares,
         share_charts=charts,
+        volatility=_volatility(stored.part("volatility")) if "volatility" in stored else {},
     )
+
+
+def _volatility(stored: Fields) -> dict[str, VolatilityBaseline]:
+    stored.only([], optional=VOLATILITY)
+    names = [name for name in VOLATILITY if name in stored]
+    return {name: VolatilityBaseline.from_stored(stored.part(name)) for name in names}
 
 
 def make_expectations(
     params: GaussianParams,
     seen: Observations,
     fitted_on: tuple[pd.Timestamp, pd.Timestamp],
-    densities: tuple[ReturnDensities, ReturnDensities | None] | None = None,
+    densities: tuple[ReturnDensities, Baselines] | None = None,
     observed: Observed | None = None,
 ) -> Expectations | None:
     """Monitoring baseline of a fitted model from the rows and bars of its run.
@@ -195,7 +206,7 @@ def make_expectations(
         Start (exclusive) and end (inclusive) of the train rows. Densities of returns are fitted on
         the same span; earlier rows do not count.
     densities
-        Densities of returns by regime and for all time, if already fitted.
+        Densities of returns by regime and without regimes, if already fitted.
     observed
         Result of `observe` for these rows and densities, if already computed.
 
@@ -213,13 +224,13 @@ def make_expectations(
     counted = usable & (row_time > since)
     if counted.sum() < MIN_BARS:
         return None
-    if densities is None and seen.next_return is not None:
-        densities = _densities(observed, time, seen.next_return, fitted_on)
+    if densities is None and seen.series is not None:
+        densities = _densities(observed, time, seen.series, fitted_on)
     score = None
-    if densities is not None and seen.next_return is not None:
+    if densities is not None and seen.series is not None:
         scores = observed.score
         if scores is None:
-            scores = densities[0].log_score(observed.known, seen.next_return)
+            scores = densities[0].log_score(observed.known, seen.series.next_return)
         bars = np.isfinite(scores) & (time > start)
         if (bars & (time > since)).sum() >= MIN_BARS:
             score = _expected_series(scores, observed.known, bars, time > since)
@@ -231,7 +242,8 @@ def make_expectations(
         log_lik=_expected_series(observed.log_lik, observed.expected, usable, counted),
         score=score,
         densities=densities[0] if densities and score else None,
-        static=densities[1] if densities and score else None,
+        static=densities[1].static if densities and score else None,
+        volatility=densities[1].volatility if densities and score else {},
         shares=observed.probs[row_time > start].mean(axis=0),
         share_charts=_share_charts(observed.probs[row_time > start], params),
     )
@@ -240,18 +252,17 @@ def make_expectations(
 def _densities(
     observed: Observed,
     time: pd.DatetimeIndex,
-    next_return: np.ndarray,
+    series: BarSeries,
     fitted_on: tuple[pd.Timestamp, pd.Timestamp],
-) -> tuple[ReturnDensities, ReturnDensities | None] | None:
-    """Densities of the train returns by regime and for all time; None without the former."""
+) -> tuple[ReturnDensities, Baselines] | None:
+    """Densities of the train returns by regime and without; None without the former."""
     start, end = fitted_on
-    inside = (time > start) & np.append(time[1:] <= end, False)
-    returns = np.where(inside, next_return, np.nan)
-    unscored: Unscored = {}
-    by_regime = fitted("model", unscored, fit_return_densities, observed.known, returns)
+    inside = np.asarray(time > start) & np.append(time[1:] <= end, False)
+    returns = np.where(inside, series.next_return, np.nan)
+    by_regime = fitted("model", {}, fit_return_densities, observed.known, returns)
     if by_regime is None:
         return None
-    return by_regime, fitted("static", unscored, fit_static, returns)
+    return by_regime, fit_baselines(series.part(inside))
 
 
 def observe(
@@ -262,8 +273,8 @@ def observe(
     row_time = table.available_at.as_unit("ns").asi8
     known = known_at_close(seen.time.as_unit("ns").asi8, row_time, probs)
     score = None
-    if densities is not None and seen.next_return is not None:
-        score = densities.log_score(known, seen.next_return)
+    if densities is not None and seen.series is not None:
+        score = densities.log_score(known, seen.series.next_return)
     return Observed(
         log_lik=with_gaps(seen.filtered.log_lik, table),
         expected=predicted_probs(params, table.steps, probs),

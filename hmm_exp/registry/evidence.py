@@ -32,8 +32,8 @@ class Evidence:
 
     run: Run  # its MLflow run
     detector: Detector  # the model to promote
-    # Test bars: index `available_at`; `model_score, static_score, ewma_score`, nats. Empty without
-    # base returns.
+    # Test bars: index `available_at`; `model_score, static_score, ewma_score` and those of other
+    # baselines, nats. Empty without base returns.
     scores: pd.DataFrame
     trained_until: pd.Timestamp | None  # close of the last train bar; None if the run has no scores
     # `states`, `steps`: filtered state of every test row and chain steps since the previous row,
@@ -42,14 +42,19 @@ class Evidence:
     steps: np.ndarray
 
     def gain(self, baseline: str) -> np.ndarray:
-        """Gain over `static` or `ewma` on every test bar, nats, NaN if not scored."""
-        if self.scores.empty:
+        """Gain over a baseline, such as `static`, on every test bar, nats, NaN if not scored."""
+        if f"{baseline}_score" not in self.scores:  # the run is of an earlier version
             return np.empty(0)
         return (self.scores["model_score"] - self.scores[f"{baseline}_score"]).to_numpy()
 
     def why_no_gain(self, baseline: str) -> str | None:
-        """Why the gain over `static` or `ewma` is unknown; None if it is known."""
+        """Why the gain over a baseline is unknown; None if it is known."""
         return why_no_gain(unscored_of(self.run), baseline)
+
+    def lacks(self, baseline: str) -> bool:
+        """Whether the run's data allow no such baseline on any test bar."""
+        scored = np.isfinite(self.gain(baseline)).any()
+        return baseline in unscored_of(self.run) and not scored
 
     def occupancy(self) -> np.ndarray:
         """Share of test rows in every state, shape (K,)."""

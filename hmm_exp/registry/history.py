@@ -68,7 +68,7 @@ def parameter_table(old: Detector, new: Detector, names: tuple[str, str]) -> pd.
     Means and spreads (raw units) are compared if both have the same columns and number of states.
     """
     mine, theirs = _described(old), _described(new)
-    alike = old.recipe.columns == new.recipe.columns and old.n_states == new.n_states
+    alike = old.recipe.titles == new.recipe.titles and old.n_states == new.n_states
     if alike:
         mine |= _parameters(old)
         theirs |= _parameters(new)
@@ -176,8 +176,9 @@ def _moment(milliseconds: int) -> str:
 def _described(detector: Detector) -> dict[str, str]:
     recipe = detector.recipe
     return {
-        "columns": ", ".join(recipe.columns),
+        "columns": ", ".join(recipe.titles),
         "window": str(recipe.window),
+        "season": f"hour of {recipe.season}" if recipe.season else "none",
         "states": str(detector.n_states),
         "labels": ", ".join(detector.labels),
         "covariance": detector.params.covariance_type,
@@ -197,7 +198,7 @@ def _parameters(detector: Detector) -> dict[str, str]:
     found = {}
     for state, dwell in enumerate(expected_dwell(params.transmat)):
         found[f"state {state} dwell"] = f"{dwell:.4g}"
-        for column, name in enumerate(detector.recipe.columns):
+        for column, name in enumerate(detector.recipe.titles):
             value = f"{means[state, column]:.4g} ± {spread[state, column]:.4g}"
             found[f"state {state} {name}"] = value
     return found

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
+from hmm_exp.judge.return_forecasts import GAINS
 from hmm_exp.registry.versions import STAGE, Versions
 from hmm_exp.serving.mlflow_model import smoke_test_failure
 from hmm_exp.tracking import tags
@@ -35,10 +36,7 @@ _COPIED_METRICS = (
     "n_states",
     "bic",
     "return_gain_val",
-    "return_gain_test",
-    "return_gain_test_bound",
-    "ewma_gain_test",
-    "ewma_gain_test_bound",
+    *(f"{gain}_test{end}" for gain in GAINS for end in ("", "_bound")),
 )
 
 

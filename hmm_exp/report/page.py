@@ -77,6 +77,7 @@ def _model_parts(model: RecordedRun | None) -> dict[str, Any]:
         "regime_now": model.run.data.tags.get(tags.REGIME_NOW, ""),
         "timeline": _json(charts.timeline(model)),
         "gains": [*charts.gains_of(model)],
+        "baselines": tables.baselines(model),
         "transitions": tables.transitions(model),
         "dwells": tables.dwells(model),
         "moments": tables.moments(model),

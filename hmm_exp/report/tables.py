@@ -11,6 +11,8 @@ import pandas as pd
 
 from hmm_exp.figures.style import number, percent, regime_colors
 from hmm_exp.judge.residuals import ResidualLimits
+from hmm_exp.judge.return_forecasts import GAINS, SCORES
+from hmm_exp.judge.unscored import FORECASTS
 from hmm_exp.report.collect import RecordedRun
 
 _EFFECTS = {
@@ -84,6 +86,26 @@ def _next_volatility(model: RecordedRun) -> dict[str, float]:
         ):
             return {str(label): float(value) for label, value in found.items()}
     return {}
+
+
+def baselines(model: RecordedRun) -> DataTable:
+    """Gain over every baseline; with a table `added_gain`, what regimes add to each forecast."""
+    columns, added = ["validation", "test", "lower bound, test"], model.tables.get("added_gain")
+    if added is not None:
+        added = added.reindex(index=[*SCORES], columns=["val", "test", "exponent"])
+        columns += ["added, validation", "added, test", "exponent b"]
+    rows = []
+    for name, gain in zip(SCORES[1:], GAINS, strict=True):
+        figures = [f"{gain}_val", f"{gain}_test", f"{gain}_test_bound"]
+        values = [model.metrics.get(figure, math.nan) for figure in figures]
+        forms = ["{:+.4f}"] * 3
+        if added is not None:
+            values += [*added.loc[name]]
+            forms += ["{:+.4f}", "{:+.4f}", "{:.3g}"]
+        if np.isfinite(values).any():
+            cells = [TableCell(plain(v, form)) for v, form in zip(values, forms, strict=True)]
+            rows.append((FORECASTS[name].removeprefix("the "), cells))
+    return DataTable(columns, rows)
 
 
 def transitions(model: RecordedRun) -> DataTable:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hmm_exp.figures.style import percent
 from hmm_exp.judge.gains import MIN_BARS
-from hmm_exp.judge.unscored import FORECASTS, why_no_gain
+from hmm_exp.judge.unscored import FORECASTS, OTHERS, why_no_gain
 from hmm_exp.report.collect import RecordedRun, Subject
 from hmm_exp.sweep.luck import why_unchecked
 from hmm_exp.tracking import tags
@@ -15,7 +15,7 @@ from hmm_exp.tracking.read import unscored_of
 _COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
 _LUCKY = 0.05  # p-value above which the best of many cells may be luck
 _AGREE = 0.2  # smallest share of starts at the best optimum that supports it
-_BASELINES = {"return": "static", "ewma": "ewma"}  # by the first word of their metrics
+_BASELINES = {"return": "static", "ewma": "ewma", **{name: name for name in OTHERS}}  # of metrics
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ def _margins(subject: Subject, model: RecordedRun) -> Iterator[str]:
 def _belief(model: RecordedRun, checks: list[Check]) -> str:
     """Conclusion, based on test data only."""
     passed = {check.text: check.passed for check in checks}
-    static, ewma = (passed.get(_beats(name)) for name in _BASELINES)
+    static, ewma = (passed.get(_beats(name)) for name in ("return", "ewma"))
+    better = [FORECASTS[name] for name in OTHERS if passed.get(_beats(name)) is False]
     luck = [check.passed for check in checks if check.text.startswith(_LUCK)]
     if len(model.labels) == 1:
         return "No: a model with one state has no regimes"
@@ -137,8 +138,10 @@ def _belief(model: RecordedRun, checks: list[Check]) -> str:
         return "No: on test its regimes do not reliably forecast the next bar"
     if ewma is None:
         return f"In part: its regimes forecast the next bar; {_unmeasured(model, 'ewma')}"
+    if ewma and better:
+        return f"In part: on test it beats an EWMA volatility, but not {_listed(better)}"
     if ewma:
-        return "Yes: on test it beats both baselines, static and EWMA volatility"
+        return "Yes: on test it beats every baseline, static and volatility"
     return "In part: its regimes forecast the next bar, but an EWMA volatility does as well"
 
 
@@ -150,6 +153,12 @@ def _beats(baseline: str) -> str:
     return f"On test it beats {FORECASTS[_BASELINES[baseline]]}"
 
 
+def _listed(names: list[str]) -> str:
+    """Names in a sentence."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def _unmeasured(model: RecordedRun, baseline: str) -> str:
     """Why a gain on test is unknown."""
     why = why_no_gain(unscored_of(model.run), _BASELINES[baseline])
@@ -158,8 +167,10 @@ def _unmeasured(model: RecordedRun, baseline: str) -> str:
 
 def _checks(subject: Subject, model: RecordedRun) -> Iterator[Check]:
     yield from _luck(subject)
+    known = {*unscored_of(model.run), *model.metrics}
     for baseline in _BASELINES:
-        yield _test_gain(model, baseline)
+        if baseline not in OTHERS or known & {baseline, f"{baseline}_gain_test"}:
+            yield _test_gain(model, baseline)
     yield _fit(model)
     yield from _residuals(model)
     yield from _gate(model)

@@ -78,15 +78,8 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
 def check_data(plan: SweepPlan) -> tuple[set[str], list[str]]:
     """Prepare every combination of data, features, timeframe and split that is planned once.
 
-    Returns
-    -------
-    Digests of the data that was read, and warnings about them.
-
-    Raises
-    ------
-    CellError
-        When none can be prepared. One that cannot, beside others that can, is left to fail as a
-        cell of its own.
+    Returns the digests of the data that was read, and warnings about them. Raises CellError when
+    none can be prepared; one that cannot, while others can, is left to fail as a cell of its own.
     """
     spaces = {
         repr((cell.data, cell.features, cell.timeframe, cell.split, max(cell.state_grid))): cell
