@@ -108,9 +108,9 @@ def test_ready_rows_of_several_timeframes_are_refused():
     detector = seasonal_detector(MIXED)
     table = build_features(gappy_bars(500), detector.recipe)
     rows = table.frame.assign(timestamp=table.timestamp)
-    with pytest.raises(DataError, match="features.season=hour needs bars there"):
+    with pytest.raises(DataError, match=r"features\.season=hour needs bars there"):
         RowStream(detector).extend(rows)
-    with pytest.raises(DataError, match="features.season=hour needs bars there"):
+    with pytest.raises(DataError, match=r"features\.season=hour needs bars there"):
         detector.filter(rows.reset_index(drop=True))
 
 
