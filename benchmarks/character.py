@@ -1,6 +1,6 @@
 """Shares of simulated markets that pass the gate, and the numbers of states chosen, in two tables.
 
-    nice python -m benchmarks.character [--markets 200] [--harder 30] [--cv 0] [--seed 0]
+    nice python -m benchmarks.character [--markets 200] [--sweeps 200] [--harder 30] [--seed 0]
 
 Markets without regimes (independent Student-t returns; GARCH(1,1) with Student-t errors) and with
 two and three planted ones: see `markets.py`. Every market goes through `experiment.run` with one to
@@ -8,8 +8,8 @@ five states: in v1, v2 and range, as one sweep, in the return alone, and in rang
 Inside a space the lowest BIC chooses, between v1, v2 and range the return gain on validation; then
 the gate judges the winner, and the best of each space. "true model" is the share of planted markets
 in which the model that made the returns, filtering them with its true parameters, would show the
-two gains that the strict gate asks for: a fit cannot do much better. The harder markets go through
-range alone.
+two gains that the strict gate asks for: a fit cannot do much better. The harder markets, and those
+of a number above --sweeps, go through range alone, and independent returns also through 1H with 4H.
 
 The second table is of the numbers of states that BIC, ICL, the next return and cross-validation
 with one standard error choose; cross-validation, most of the work, is done for the first --cv
@@ -71,22 +71,27 @@ CRITERIA = {
 }
 
 
-def examine(kind: str, n_bars: int, seed: int, cross_validated: bool) -> dict:
-    """One market through the product: what was chosen, and what the gates say."""
+def examine(kind: str, n_bars: int, seed: int, swept: bool, cross_validated: bool) -> dict:
+    """One market through the product: what was chosen, and what the gates say.
+
+    Not `swept`, it goes through range alone.
+    """
     began = time.process_time()
     bars = (KINDS | HARDER)[kind](n_bars=n_bars, seed=seed)
-    spaces = ("range",) if kind in HARDER else tuple(SPACES)
+    alone = ("range", MULTI) if kind == "iid" else ("range",)
+    spaces = tuple(SPACES) if swept else alone
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "market.parquet"
         bars.frame.reset_index(drop=True).to_parquet(path)
         results = {space: _run(path, space, cross_validated) for space in spaces}
     found = {space: r for space, r in results.items() if isinstance(r, RunResult)}
     record: dict = {"kind": kind, "bars": n_bars, "seed": seed}
-    record["cross_validated"] = cross_validated
+    record |= {"swept": swept, "cross_validated": cross_validated}
     record["states"] = {space: _states_chosen(result) for space, result in found.items()}
     record["errors"] = {space: str(r) for space, r in results.items() if space not in found}
     record["doubts"] = {space: bool(result.prepared.bic_doubt) for space, result in found.items()}
-    record["winner"] = _winner({space: found[space] for space in SWEEP if space in found})
+    in_sweep = {space: found[space] for space in SWEEP if space in found}
+    record["winner"] = _winner(in_sweep) if swept else None
     record["accuracy"] = {space: _accuracy(result, bars) for space, result in found.items()}
     record["verdicts"] = {space: _verdicts(result) for space, result in found.items()}
     record["gains"] = {space: _gains(result) for space, result in found.items()}
@@ -185,7 +190,7 @@ def _truth(kind: str, prepared: Prepared) -> dict:
     ones = np.ones((len(returns), 1))
     over = {
         "return_gain": true - baselines.static.log_score(ones, returns),
-        "ewma_gain": true - baselines.ewma.log_score(returns),
+        "ewma_gain": true - baselines.volatility["ewma"].log_score(prepared.series),
     }
     shown = {name: estimate_gain(gain[test], level=gate.level) for name, gain in over.items()}
     passes = all(estimate is not None and estimate.bound > 0 for estimate in shown.values())
@@ -196,15 +201,13 @@ def work(args: argparse.Namespace) -> Iterator[dict]:
     """All records, those of an earlier run first; a new one is written before it is given."""
     numbers = dict.fromkeys(KINDS, args.markets) | dict.fromkeys(HARDER, args.harder)
     wanted = [
-        (kind, args.bars, args.seed + i, i < args.cv)
+        (kind, args.bars, args.seed + i, i < args.sweeps and kind in KINDS, i < args.cv)
         for i in range(max(numbers.values()))
         for kind, number in numbers.items()
         if i < number
     ]
     known = {_market(r): r for r in _read(args.out)}  # the last line of a market counts
-    done = [
-        job for job in wanted if job[:3] in known and known[job[:3]]["cross_validated"] >= job[3]
-    ]
+    done = [job for job in wanted if job[:3] in known and _covers(known[job[:3]], job)]
     yield from (known[job[:3]] for job in done)
     left = [job for job in wanted if job not in done]
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
@@ -212,6 +215,10 @@ def work(args: argparse.Namespace) -> Iterator[dict]:
             with args.out.open("a") as file:
                 file.write(json.dumps(finished.result()) + "\n")
             yield finished.result()
+
+
+def _covers(record: dict, job: tuple) -> bool:
+    return record["swept"] >= job[3] and record["cross_validated"] >= job[4]
 
 
 def _market(record: dict) -> tuple[str, int, int]:
@@ -248,18 +255,19 @@ def _any(of: list[dict], space: str) -> bool:
 
 
 def _gate_line(kind: str, of: list[dict]) -> str:
+    swept = [r for r in of if r["swept"]]
     cells = [
         kind,
         str(len(of)),
-        *(_share(passes(r, r["winner"], gate) for r in of) for gate in GATES),
+        *(_share(passes(r, r["winner"], gate) for r in swept) for gate in GATES),
     ]
     cells.append(_share(r["truth"]["passes"] for r in of) if kind in PLANTED else "")
     cells += [
-        _share(passes(r, space, gate) for r in of) if _any(of, space) else ""
+        _share(passes(r, space, gate) for r in of if space in r["states"])
         for space in ("v1", "range", "returns")
         for gate in GATES
     ]
-    cells.append(_share(r["winner"] == "range" for r in of))
+    cells.append(_share(r["winner"] == "range" for r in swept))
     won = [r["gains"][r["winner"]]["ewma_gain_test"] for r in of if r["winner"]]
     true = [r["truth"]["ewma_gain"] for r in of if r["truth"]]
     gain = f"{np.mean(won):+.4f}" if won else ""
@@ -282,7 +290,7 @@ def _is_right(record: dict) -> bool:
 
 def _share(those: Iterable[bool]) -> str:
     those = list(those)
-    return f"{100 * np.mean(those):.1f} %"
+    return f"{100 * np.mean(those):.1f} % of {len(those)}" if those else ""
 
 
 def _states_line(kind: str, space: str, name: str, of: list[dict]) -> str:
@@ -296,6 +304,7 @@ def main() -> None:
     """Examine all markets, with a line for each, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--markets", type=int, default=200, help="of each kind")
+    parser.add_argument("--sweeps", type=int, default=200, help="of these, through every space")
     parser.add_argument("--harder", type=int, default=30, help="of each harder kind")
     parser.add_argument("--cv", type=int, default=0, help="of these, cross-validated")
     parser.add_argument("--bars", type=int, default=8000)

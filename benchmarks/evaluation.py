@@ -85,7 +85,7 @@ def measured(bars: str | None, refit: str) -> dict:
 @contextmanager
 def counted(count: Callable[[str, int], None], fit: Callable) -> Iterator[None]:
     """Report every recursion over rows to `count`, except those inside `fit`."""
-    from hmm_exp.hmm import inference
+    from hmm_exp.hmm import density, inference
 
     fitting = 0
 
@@ -106,7 +106,8 @@ def counted(count: Callable[[str, int], None], fit: Callable) -> Iterator[None]:
         finally:
             fitting -= 1
 
-    wrapped = {getattr(inference, name): name for name in PASSES}
+    places = {"log_density": density}
+    wrapped = {getattr(places.get(name, inference), name): name for name in PASSES}
     changed = []
     for module in [m for name, m in sys.modules.items() if name.startswith("hmm_exp.")]:
         for attribute, value in list(vars(module).items()):

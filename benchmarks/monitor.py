@@ -20,6 +20,7 @@ from hmm_exp.detector.detector import Detector
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
 from hmm_exp.features.build import FeatureTable
+from hmm_exp.judge.volatility_baselines import BarSeries
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.monitor.cusum import HORIZON
@@ -95,7 +96,8 @@ def from_the_model(detector: Detector, n_markets: int, n_bars: int) -> list[Moni
         end = table.available_at[2 * held_out]
         returns = np.append(np.diff(np.log(bars.frame["close"])), np.nan)
         fitted_on = (table.available_at[0], end)
-        seen = Observations(table, detector.filtered(table), table.available_at, returns)
+        series = BarSeries(returns)
+        seen = Observations(table, detector.filtered(table), table.available_at, series)
         promise = make_expectations(detector.params, seen, fitted_on)
         assert promise is not None
         given = Given(**(vars(detector) | {"expectations": promise.to_dict()}))

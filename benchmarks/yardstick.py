@@ -14,6 +14,7 @@ import numpy as np
 
 from hmm_exp.judge.gains import estimate_gain
 from hmm_exp.judge.return_forecasts import fit_baselines, fit_return_densities, score_bars
+from hmm_exp.judge.volatility_baselines import BarSeries
 
 
 def market(n_bars: int, n_states: int) -> tuple[np.ndarray, np.ndarray]:
@@ -41,17 +42,17 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=4)
     args = parser.parse_args()
     probs, returns = market(args.bars, args.states)
-    yardstick, baselines = fit_return_densities(probs, returns), fit_baselines(returns)
-    scores = score_bars(yardstick, baselines, probs, returns)
+    hour = np.arange(args.bars + 1) % 24
+    series = BarSeries(returns, np.abs(np.roll(returns, 1)), hour[:-1], hour[1:])
+    yardstick, baselines = fit_return_densities(probs, returns), fit_baselines(series)
+    scores = score_bars(yardstick, baselines, probs, series)
     gain = (scores["model"] - scores["ewma"]).to_numpy()
     estimate_gain(gain[:1000])
     works: dict[str, Callable[[], object]] = {
-        "scores of model, static and EWMA": lambda: score_bars(
-            yardstick, baselines, probs, returns
-        ),
+        "scores of model and baselines": lambda: score_bars(yardstick, baselines, probs, series),
         "a gain's error, bound and interval": lambda: estimate_gain(gain),
         f"fit of {args.states} densities": lambda: fit_return_densities(probs, returns),
-        "fit of both baselines": lambda: fit_baselines(returns),
+        "fit of the baselines": lambda: fit_baselines(series),
     }
     for name, work in works.items():
         print(f"{args.bars:,} bars: {name} {seconds(work):.2f} s", flush=True)

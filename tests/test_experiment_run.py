@@ -20,8 +20,9 @@ from hmm_exp.experiment.candidate import train_steps
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import regime_in_words, run
 from hmm_exp.experiment.select import select
-from hmm_exp.judge.return_forecasts import fit_ewma, fit_return_densities, fit_static
+from hmm_exp.judge.return_forecasts import fit_return_densities, fit_static
 from hmm_exp.judge.split import TRAIN
+from hmm_exp.judge.volatility_baselines import fit_ewma
 
 
 @pytest.fixture

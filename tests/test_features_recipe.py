@@ -181,3 +181,16 @@ def test_patterns_select_columns_in_their_order(include, exclude, kept):
 def test_a_pattern_without_effect_and_an_empty_selection_are_refused(include, exclude, message):
     with pytest.raises(ConfigError, match=message):
         select_columns(NAMES, include, exclude)
+
+
+@pytest.mark.parametrize(
+    ("columns", "overlaps"),
+    [
+        (["log_range_current_1H", "close_logret_current_1H"], False),
+        (["log_range_current_4H"], False),
+        (["log_range_current_1H", "log_range_current_4H"], True),
+        (["close_logret_current_1H", "close_parkinson_20_1H"], True),
+    ],
+)
+def test_rows_share_bars_in_windows_and_in_coarser_timeframes(columns, overlaps):
+    assert Recipe.of_columns(columns).overlaps == overlaps

@@ -11,9 +11,9 @@ from scipy import optimize, stats
 
 from hmm_exp.errors import FitError
 from hmm_exp.judge import return_forecasts as ys
-from hmm_exp.judge.return_forecasts import Ewma, fit_ewma
 from hmm_exp.judge.split import BEFORE, TEST, TRAIN, VAL
 from hmm_exp.judge.student_t import DF_BOUNDS, fit_mixture, log_mixture, scale_floor
+from hmm_exp.judge.volatility_baselines import BarSeries
 from hmm_exp.stored.fields import Fields
 
 
@@ -24,15 +24,6 @@ def market(n_bars=3000, n_states=3, seed=0):
     state = (probs.cumsum(axis=1) > rng.random((n_bars, 1))).argmax(axis=1)
     scale = 0.002 * 2.0**state
     return probs, 1e-4 * state + scale * rng.standard_t(4.0, n_bars)
-
-
-def garch_like(n_bars=4000, seed=1):
-    """Returns whose volatility wanders, shape (N,)."""
-    rng = np.random.default_rng(seed)
-    log_volatility = np.zeros(n_bars)
-    for i in range(1, n_bars):
-        log_volatility[i] = 0.98 * log_volatility[i - 1] + 0.15 * rng.standard_normal()
-    return 0.003 * np.exp(log_volatility) * rng.standard_t(5.0, n_bars)
 
 
 def slow_log_mixture(probs, x, loc, scale, df):
@@ -54,16 +45,6 @@ def slow_fit(probs, x):
         start = end.x
     loc, scale = start[:n_states] * unit, np.exp(start[n_states:-1]) * unit
     return loc, scale, np.exp(start[-1]), -end.fun * len(x)
-
-
-def slow_ewma_scores(r, decay, scale, df, initial):
-    """The recursion as it is written."""
-    s, variances = initial, []
-    for value in r:
-        variances.append(s)
-        if np.isfinite(value):
-            s = decay * s + (1.0 - decay) * value**2
-    return stats.t.logpdf(r, df, 0.0, scale * np.sqrt(variances))
 
 
 def test_log_density_is_that_of_scipy():
@@ -188,82 +169,25 @@ def test_what_cannot_be_fitted_says_so(probs, x, message):
         ys.fit_return_densities(probs, x)
 
 
-def test_ewma_scores_are_the_recursion_and_carry_over_gaps():
-    r = garch_like(400)
-    r[[50, 51, 399]] = np.nan
-    ewma = Ewma(decay=0.93, scale=0.7, df=4.0, initial=1e-5, floor=1e-9)
-    expected = slow_ewma_scores(r, 0.93, 0.7, 4.0, 1e-5)
-    np.testing.assert_allclose(ewma.log_score(r), expected, rtol=1e-12)
-    assert np.isnan(ewma.log_score(r)[[50, 51, 399]]).all()
-
-
-def test_ewma_fit_equals_a_generic_optimiser():
-    r = garch_like(1500)
-    r[700:720] = np.nan
-    present = np.isfinite(r)
-    ewma = fit_ewma(r)
-
-    def objective(theta):
-        decay = 1.0 / (1.0 + np.exp(-theta[0]))
-        scores = slow_ewma_scores(r, decay, np.exp(theta[1]), np.exp(theta[2]), ewma.initial)
-        return -scores[present].mean()
-
-    theta = np.array([np.log(ewma.decay / (1 - ewma.decay)), np.log(ewma.scale), np.log(ewma.df)])
-    assert objective(theta) == pytest.approx(-ewma.log_score(r)[present].mean(), abs=1e-12)
-    gradient = optimize.approx_fprime(theta, objective, 1e-6)
-    np.testing.assert_allclose(gradient, 0.0, atol=2e-6)
-    for decay in (0.8, 0.9, 0.97, 0.99):
-        for scale in (0.5, 1.0):
-            elsewhere = np.array([np.log(decay / (1 - decay)), np.log(scale), np.log(5.0)])
-            assert objective(elsewhere) > objective(theta)
-
-
-def test_ewma_beats_the_static_density_where_volatility_wanders():
-    r = garch_like()
-    baselines = ys.fit_baselines(r[:3000])
-    static = baselines.static.log_score(np.ones((1000, 1)), r[3000:])
-    assert (baselines.ewma.log_score(r)[3000:] - static).mean() > 0.05
-
-
-def test_ewma_survives_a_market_that_stands_still():
-    r = np.r_[garch_like(500), np.zeros(5000), garch_like(500)]
-    assert np.isfinite(fit_ewma(r[:500]).log_score(r)).all()
-
-
 def test_scores_ignore_the_future():
     probs, x = market(2000)
     train = np.arange(2000) < 1200
     densities, baselines = (
         ys.fit_return_densities(probs[train], x[train]),
-        ys.fit_baselines(x[train]),
+        ys.fit_baselines(BarSeries(x[train])),
     )
-    scores = ys.score_bars(densities, baselines, probs, x)
+    scores = ys.score_bars(densities, baselines, probs, BarSeries(x))
     rng = np.random.default_rng(6)
     for now in (1200, 1201, 1500, 1998):
         changed_probs, changed = probs.copy(), x.copy()
         changed_probs[now + 1 :] = rng.dirichlet(np.ones(3), 1999 - now)
         changed[now + 1 :] = rng.standard_normal(1999 - now)
-        again = ys.score_bars(densities, baselines, changed_probs, changed)
-        shorter = ys.score_bars(densities, baselines, probs[: now + 1], x[: now + 1])
+        again = ys.score_bars(densities, baselines, changed_probs, BarSeries(changed))
+        known = slice(now + 1)
+        shorter = ys.score_bars(densities, baselines, probs[known], BarSeries(x[known]))
         kept = scores.iloc[: now + 1]
         pd.testing.assert_frame_equal(again.iloc[: now + 1], kept, check_exact=True)
         pd.testing.assert_frame_equal(shorter, kept, check_exact=True)
-
-
-def test_ewma_scale_at_a_bar_does_not_know_its_target():
-    r = garch_like(100)
-    changed = r.copy()
-    changed[60] = 0.5
-    ewma = fit_ewma(r[:50])
-    before, after = ewma.log_score(r), ewma.log_score(changed)
-    s = ewma.initial
-    for value in r[:60]:
-        s = ewma.decay * s + (1.0 - ewma.decay) * value**2
-    width = ewma.scale * np.sqrt(s)
-    assert before[60] == pytest.approx(stats.t.logpdf(r[60], ewma.df, 0.0, width), abs=1e-12)
-    assert after[60] == pytest.approx(stats.t.logpdf(0.5, ewma.df, 0.0, width), abs=1e-12)
-    np.testing.assert_array_equal(before[:60], after[:60])
-    assert before[61] != after[61]
 
 
 def test_the_same_rows_give_the_same_bits():
@@ -271,18 +195,17 @@ def test_the_same_rows_give_the_same_bits():
     assert (
         ys.fit_return_densities(probs, x).to_dict() == ys.fit_return_densities(probs, x).to_dict()
     )
-    assert fit_ewma(x) == fit_ewma(x)
 
 
 def test_true_probabilities_gain_and_constant_ones_do_not():
     probs, x = market(8000)
     train = np.arange(8000) < 6000
     split = np.where(train, TRAIN, TEST)
-    baselines = ys.fit_baselines(x[train])
+    baselines = ys.fit_baselines(BarSeries(x[train]))
     gains = []
     for weights in (probs, np.full_like(probs, 1.0 / 3.0)):
         densities = ys.fit_return_densities(weights[train], x[train])
-        scores = ys.score_bars(densities, baselines, weights, x)
+        scores = ys.score_bars(densities, baselines, weights, BarSeries(x))
         gains.append(ys.summarise(scores, split)["return_gain_test"])
     assert gains[0] > 0.08
     assert abs(gains[1]) < 0.01
@@ -303,6 +226,9 @@ def test_summary_counts_scored_bars_of_the_split_alone():
             "model": [np.nan, 2.0, 4.0, 6.0, 9.0],
             "static": [1.0, 1.0, 1.0, 2.0, 9.0],
             "ewma": [1.0, 1.5, 3.5, 8.0, 9.0],
+            "range_ewma": [np.nan, np.nan, np.nan, 5.0, 9.0],
+            "ewma_hour": np.nan,
+            "range_ewma_hour": np.nan,
         }
     )
     split = np.array([TRAIN, TRAIN, TRAIN, VAL, BEFORE])
@@ -313,6 +239,7 @@ def test_summary_counts_scored_bars_of_the_split_alone():
         "return_score_val": 6.0,
         "return_gain_val": 4.0,
         "ewma_gain_val": -2.0,
+        "range_ewma_gain_val": 1.0,
     }
     common = np.array([True, True, False, False, True])
     only = ys.summarise(scores, split, counted=common)
@@ -322,12 +249,10 @@ def test_summary_counts_scored_bars_of_the_split_alone():
 
 def test_stored_densities_score_the_same_bits():
     probs, x = market(800)
-    densities, baselines = ys.fit_return_densities(probs, x), ys.fit_baselines(x)
+    densities = ys.fit_return_densities(probs, x)
     stored = Fields(json.loads(json.dumps(densities.to_dict())))
     back = ys.ReturnDensities.from_stored(stored, len(densities.loc))
-    ewma = Ewma.from_dict(json.loads(json.dumps(baselines.ewma.to_dict())))
     np.testing.assert_array_equal(back.log_score(probs, x), densities.log_score(probs, x))
-    np.testing.assert_array_equal(ewma.log_score(x), baselines.ewma.log_score(x))
 
 
 def test_next_returns_stop_at_gaps_and_at_the_end():

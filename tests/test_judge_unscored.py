@@ -10,7 +10,6 @@ import pytest
 
 from hmm_exp.config import Config, DataConfig, FeaturesConfig, ModelConfig, SplitConfig, checked
 from hmm_exp.experiment.artifacts import write_artifacts
-from hmm_exp.experiment.assess import SCORES
 from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.experiment.result import RunResult
 from hmm_exp.experiment.run import run
@@ -20,17 +19,18 @@ from hmm_exp.features.build import build_features
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.judge.residuals import return_residuals
 from hmm_exp.judge.return_forecasts import (
+    SCORES,
     Baselines,
     fit_baselines,
-    fit_ewma,
     fit_return_densities,
     fit_static,
     score_bars,
     summarise,
 )
 from hmm_exp.judge.split import TEST, TRAIN
-from hmm_exp.judge.unscored import in_fits, in_words, why_no_gain, why_no_return
+from hmm_exp.judge.unscored import in_fits, in_words, unusual, why_no_gain, why_no_return
 from hmm_exp.judge.variance import variance_gains, variance_losses, variance_shapes
+from hmm_exp.judge.volatility_baselines import BarSeries, fit_volatility
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.monitor.expectations import Observations, expectations_of, make_expectations, observe
 from hmm_exp.monitor.monitor import monitor_bars
@@ -107,7 +107,8 @@ def test_a_run_on_prices_that_stand_still_finishes_without_scores(still):
 
 
 def test_densities_that_lack_returns_leave_the_baselines(few):
-    assert few.assessment.unscored == {"model": TOO_FEW}
+    assert unusual(few.assessment.unscored) == ["model"]
+    assert few.assessment.unscored["model"] == TOO_FEW
     assert f"the state densities cannot be fitted: {TOO_FEW}" in few.warnings
     scored = few.assessment.scores.notna().any()
     assert dict(scored[["model_score", "static_score", "ewma_score"]]) == {
@@ -150,10 +151,10 @@ def test_a_promise_without_a_static_density_has_no_gain():
     prepared, detector = result.prepared, result.detector
     source, fitted_on = prepared.source, (prepared.split.train_start, prepared.split.train_end)
     filtered = detector.filtered(prepared.table)
-    rows = Observations(prepared.table, filtered, source.time, source.next_return)
+    rows = Observations(prepared.table, filtered, source.time, prepared.series)
     seen = observe(detector.params, rows)
     on_train = np.where(prepared.target_part == TRAIN, source.next_return, np.nan)
-    densities = (fit_return_densities(seen.known, on_train), None)
+    densities = (fit_return_densities(seen.known, on_train), Baselines(None, {}))
     promise = make_expectations(detector.params, rows, fitted_on, densities)
     stored = replace(detector, expectations=json.loads(json.dumps(promise.to_dict())))
     watched = monitor_bars(stored, source.bars)
@@ -182,16 +183,16 @@ def walks(walk) -> list[Walk]:
 
 def test_a_fit_of_a_walk_without_densities_leaves_its_block_unscored(walks):
     one, four = walks
-    assert one.output.unscored == {}
-    missing = [refit.unscored for refit in four.refits]
-    assert missing[0] == {"model": TOO_FEW}
-    assert missing[-1] == {}
-    n = sum(map(bool, missing))
-    last = [refit for refit in four.refits if refit.unscored][-1].fold
-    assert four.output.unscored == {
-        "model": f"in {n} of {len(missing)} fits, last at "
-        f"{last.split.train_end:%Y-%m-%d %H:%M}: {TOO_FEW}"
-    }
+    assert unusual(one.output.unscored) == []
+    assert one.output.unscored["range_ewma"] == "the data have no high and low"
+    missing = [refit.unscored.get("model") for refit in four.refits]
+    assert (missing[0], missing[-1]) == (TOO_FEW, None)
+    n = sum(why is not None for why in missing)
+    last = [refit for refit in four.refits if "model" in refit.unscored][-1].fold
+    assert unusual(four.output.unscored) == ["model"]
+    assert four.output.unscored["model"] == (
+        f"in {n} of {len(missing)} fits, last at {last.split.train_end:%Y-%m-%d %H:%M}: {TOO_FEW}"
+    )
     scored = np.isfinite(four.output.scores["model"].to_numpy())
     assert not scored[: last.stop - 1].any()
     assert scored[last.stop : -1].all()
@@ -216,17 +217,18 @@ def test_missing_baselines_leave_what_does_not_need_them():
         np.where(np.arange(600) < 400, TRAIN, TEST),
     )
     names = ("return_score_test", "return_gain_test", "ewma_gain_test")
-    static, ewma = fit_static(returns), fit_ewma(returns)
-    whole = summarise(score_bars(densities, Baselines(static, ewma), probs, returns), split)
+    series, static = BarSeries(returns), fit_static(returns)
+    ewma = {"ewma": fit_volatility("ewma", series)}
+    whole = summarise(score_bars(densities, Baselines(static, ewma), probs, series), split)
     for baselines, left in (
         (Baselines(None, ewma), (names[0], names[2])),
-        (Baselines(static, None), names[:2]),
-        (Baselines(None, None), names[:1]),
+        (Baselines(static, {}), names[:2]),
+        (Baselines(None, {}), names[:1]),
     ):
-        scores = score_bars(densities, baselines, probs, returns)
+        scores = score_bars(densities, baselines, probs, series)
         shown = summarise(scores, split, parts=(TEST,))
         assert shown == {name: whole[name] for name in left}
-    assert summarise(score_bars(None, Baselines(static, ewma), probs, returns), split) == {}
+    assert summarise(score_bars(None, Baselines(static, ewma), probs, series), split) == {}
     assert np.isnan(return_residuals(None, probs, returns)).all()
 
 
@@ -236,28 +238,33 @@ def test_variance_forecasts_do_without_each_other():
     train = np.arange(500) < 300
     densities, baselines = (
         fit_return_densities(probs[train], returns[train]),
-        fit_baselines(returns[train]),
+        fit_baselines(BarSeries(returns[train])),
     )
 
     def gains(model, known):
-        shapes = variance_shapes(model, known, probs, returns)
+        shapes = variance_shapes(model, known, probs, BarSeries(returns))
         return variance_gains(variance_losses(shapes, returns**2, train))
 
     whole = gains(densities, baselines)
-    without = gains(densities, replace(baselines, static=None, ewma=None))
+    without = gains(densities, replace(baselines, static=None, volatility={}))
     np.testing.assert_array_equal(without["variance_gain"], whole["variance_gain"])
     assert np.isnan(without["ewma_variance_gain"]).all()
     assert np.isnan(gains(None, baselines)["variance_gain"]).all()
 
 
 def test_a_baseline_that_cannot_be_fitted_says_why():
-    baselines = fit_baselines(np.array([0.01, np.nan, 0.02, -0.01]))
-    assert (baselines.static, baselines.ewma) == (None, None)
+    few = BarSeries(np.array([0.01, np.nan, 0.02, -0.01]))
+    baselines, no_hour = fit_baselines(few), "bars of a day and more have no hour"
+    assert (baselines.static, baselines.volatility) == (None, {})
     assert baselines.unscored == {
         "static": "3 returns are too few for 3 Student-t parameters",
         "ewma": "3 train returns are too few for an EWMA Student-t",
+        "range_ewma": "the data have no high and low",
+        "ewma_hour": no_hour,
+        "range_ewma_hour": "the data have no high and low",
     }
-    assert fit_baselines(0.01 * np.random.default_rng(0).standard_t(4.0, 50)).unscored == {}
+    enough = BarSeries(0.01 * np.random.default_rng(0).standard_t(4.0, 50))
+    assert unusual(fit_baselines(enough).unscored) == []
 
 
 def test_a_reason_appears_once_and_for_the_gain_that_it_concerns():
@@ -271,7 +278,8 @@ def test_a_reason_appears_once_and_for_the_gain_that_it_concerns():
     assert why_no_gain({"ewma": "a"}, "static") is None
     assert why_no_gain({"return": "r"}, "static") == "r"
     assert in_words({"return": "r"}) == ["r"]
-    assert in_words({}) == []
+    assert in_words({"ewma_hour": "c"}) == []
+    assert why_no_gain({"ewma_hour": "c"}, "ewma_hour").endswith("by hour cannot be fitted: c")
 
 
 def test_reasons_of_fits_are_counted():

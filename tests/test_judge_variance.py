@@ -8,13 +8,14 @@ import pytest
 from scipy import optimize
 
 from hmm_exp.errors import FitError
-from hmm_exp.judge.return_forecasts import Baselines, Ewma, ReturnDensities
+from hmm_exp.judge.return_forecasts import Baselines, ReturnDensities
 from hmm_exp.judge.variance import (
     next_parkinson,
     variance_gains,
     variance_losses,
     variance_shapes,
 )
+from hmm_exp.judge.volatility_baselines import BarSeries, Ewma, VolatilityBaseline
 
 CALM, WILD = 0.002, 0.010
 EWMA = Ewma(decay=0.94, scale=0.7, df=4.0, initial=3e-5, floor=1e-5)
@@ -32,7 +33,8 @@ def market(n=6000, seed=0):
 def forecasts(probs, returns):
     densities = ReturnDensities(np.zeros(2), np.array([CALM, WILD]), 3.0)
     static = ReturnDensities(np.zeros(1), np.array([0.004]), 3.0)
-    return variance_shapes(densities, Baselines(static, EWMA), probs, returns)
+    baselines = Baselines(static, {"ewma": VolatilityBaseline(EWMA)})
+    return variance_shapes(densities, baselines, probs, BarSeries(returns))
 
 
 def test_shapes_are_the_plain_formulas():

@@ -23,7 +23,12 @@ from tests.small_detector import (
     store_in,
 )
 
-DEFAULT, STRICT, OFF = (named_gate(name) for name in ("default", "strict", "off"))
+DEFAULT, STRICT, STRICTEST, OFF = map(named_gate, ("default", "strict", "strictest", "off"))
+OTHERS = {  # what the gate calls the baselines that only the strictest asks for
+    "range_ewma": "the range EWMA Student-t",
+    "ewma_hour": "the EWMA Student-t by hour",
+    "range_ewma_hour": "the range EWMA Student-t by hour",
+}
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +89,53 @@ def test_losing_to_the_ewma_is_a_warning_by_default_and_a_reason_under_strict(st
     (warning,) = by_default.of("warn")
     assert "EWMA Student-t on 600 test bars -0.0100" in warning
     assert judge(store.client, weak, None, STRICT).of("refuse") == [warning]
+
+
+def with_others(over_range: float) -> pd.DataFrame:
+    """Scores with every baseline; the gain over that of ranges is given."""
+    scores = shown_scores()
+    own = scores["ewma_score"] + 0.02 - over_range
+    return scores.assign(
+        range_ewma_score=own,
+        ewma_hour_score=scores["ewma_score"],
+        range_ewma_hour_score=scores["ewma_score"],
+    )
+
+
+def test_the_strictest_gate_asks_for_a_gain_over_every_baseline(store, evidence):
+    good = judge(store.client, with_scores(evidence, with_others(0.02)), None, STRICTEST)
+    assert good.of("refuse", "warn") == []
+    texts = good.of("note")
+    for words in OTHERS.values():
+        assert [text.startswith(f"gain over {words} on 600") for text in texts].count(True) == 1
+    weak = with_scores(evidence, with_others(-0.01))
+    (reason,) = judge(store.client, weak, None, STRICTEST).of("refuse")
+    assert reason.startswith("gain over the range EWMA Student-t on 600 test bars -0.0100")
+    for gate in (DEFAULT, STRICT):
+        verdict = judge(store.client, weak, None, gate)
+        assert len(verdict.findings) == 2
+        assert verdict.of("refuse", "warn") == []
+
+
+def test_the_strictest_gate_asks_nothing_of_a_baseline_that_the_data_do_not_allow(store, evidence):
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    why = "bars of a day and more have no hour"
+    reasons = {name: why for name in OTHERS if name.endswith("hour")}
+    store.client.set_tag(run_id, tags.UNSCORED, json.dumps(reasons))
+    scores = with_others(0.02).assign(ewma_hour_score=np.nan, range_ewma_hour_score=np.nan)
+    daily = replace(with_scores(evidence, scores), run=store.client.get_run(run_id))
+    verdict = judge(store.client, daily, None, STRICTEST)
+    assert verdict.of("refuse", "warn") == []
+    for name in reasons:
+        missing = f"no gain over {OTHERS[name]} is shown: {OTHERS[name]} cannot be fitted: {why}"
+        assert missing in verdict.of("note")
+
+
+def test_the_strictest_gate_refuses_a_run_whose_baselines_were_not_measured(store, evidence):
+    refused = judge(store.client, evidence, None, STRICTEST).of("refuse")
+    assert [text.split(" is shown")[0] for text in refused] == [
+        f"no gain over {words}" for words in OTHERS.values()
+    ]
 
 
 def test_without_enough_scored_test_bars_nothing_is_shown(store, evidence):
@@ -167,6 +219,76 @@ def test_regimes_that_flicker_on_test_are_refused(store, evidence):
         f"state {state} lasts 1.00 rows per visit on test: at least 1.5 are needed"
         for state in (0, 1)
     ]
+
+
+ONLY_USE = replace(OFF, hard_faults=False, champion_bars=0)
+
+
+@pytest.mark.parametrize(
+    ("least", "dwell", "refused"),
+    [(0.0, 0.0, False), (0.01, 0.0, True), (0.0, 1.5, True), (0.01, 1.5, True)],
+)
+def test_a_test_part_without_a_regime_is_refused_by_any_rule_of_use(
+    store, evidence, least, dwell, refused
+):
+    gate = replace(ONLY_USE, min_occupancy=least, min_dwell=dwell)
+    empty = with_states(evidence, np.empty(0, dtype=np.int64))
+    verdict = judge(store.client, empty, None, gate)
+    assert verdict.of("refuse") == (["no test row has a regime"] if refused else [])
+    assert len(verdict.findings) == refused
+
+
+def test_a_share_and_a_dwell_at_the_limit_pass(store, evidence):
+    states = np.repeat([0, 1, 0, 1], [100, 25, 50, 25])  # state 1 holds .25 in visits of 25
+    shown = with_states(evidence, states)
+
+    def findings(share, dwell):
+        gate = replace(ONLY_USE, min_occupancy=share, min_dwell=dwell)
+        return judge(store.client, shown, None, gate).findings
+
+    assert findings(0.25, 25.0) == []
+    above = findings(0.2501, 0.0)
+    assert [finding.weight for finding in above] == ["refuse", "warn"]
+    assert above[0].text.startswith("one state holds 75.0% of 200 test rows")
+    assert above[1].text == "state 1 holds 25.0% of 200 test rows"
+    (short,) = findings(0.25, 25.5)
+    assert (short.weight, short.text) == (
+        "refuse",
+        "state 1 lasts 25.00 rows per visit on test: at least 25.5 are needed",
+    )
+
+
+def test_a_model_of_one_state_is_not_refused_for_its_share(store, evidence):
+    params = small_detector("BTC").params
+    one = replace(
+        params,
+        startprob=np.ones(1),
+        transmat=np.ones((1, 1)),
+        means=np.zeros((1, 3)),
+        covars=np.ones((1, 3)),
+    )
+    single = replace(evidence, detector=replace(evidence.detector, params=one, labels=("a",)))
+    gate = replace(ONLY_USE, min_occupancy=0.01)
+    assert judge(store.client, with_states(single, np.zeros(600, int)), None, gate).findings == []
+
+
+def test_the_bound_of_a_gain_has_the_level_of_the_gate(store, evidence):
+    def bound(level):
+        verdict = judge(store.client, evidence, None, replace(DEFAULT, level=level))
+        return float(verdict.of("note")[0].rsplit(" ", 1)[1])
+
+    assert bound(0.05) > bound(0.025) > bound(0.01) > 0.0
+
+
+def test_one_instrument_replaces_another_where_the_gate_allows_it(store, evidence):
+    identity = {tags.INSTRUMENT: "DAX", tags.DATA_KIND: "bars"}
+    rival = Incumbent(Champion("x", "1", None, identity), None)
+    run_id = candidate(store, small_detector("BTC"))
+    fresh = replace(evidence, run=store.client.get_run(run_id))
+    gate = replace(DEFAULT, champion_bars=0)
+    (reason,) = judge(store.client, fresh, rival, gate).of("refuse", "final")
+    assert reason.startswith("the run is of BTC but version 1 in Production is of DAX")
+    assert judge(store.client, fresh, rival, replace(gate, instrument=False)).of("refuse") == []
 
 
 def test_each_hard_fault_is_a_reason(store, evidence):

@@ -1,11 +1,12 @@
 """The report of a sweep: content of the page, no outside resources, and its controls."""
 
-import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
 from hmm_exp.figures.style import regime_colors
+from hmm_exp.judge.return_forecasts import GAINS
 from hmm_exp.report.charts import UNKNOWN, bars_with_regimes
 from hmm_exp.report.collect import Subject, read_run, read_sweep
 from hmm_exp.report.log import report_line
 from hmm_exp.report.page import TEMPLATES, render
+from hmm_exp.report.tables import baselines
 from hmm_exp.report.words import verdict
 from hmm_exp.store.store import Store
 from hmm_exp.tracking import tags
@@ -69,21 +72,18 @@ def parsed(html: str) -> Page:
     return page
 
 
-def report_cli(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hmm_exp.report", *words],
-        cwd=folder,
-        env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+@pytest.fixture(scope="session")
+def report_cli(warm):
+    return partial(warm.run, module="hmm_exp.report")
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory, train_cli) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def swept(
+    tmp_path_factory, empty_store, train_cli
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """Two cells that finish and two whose window is longer than their data."""
     folder = tmp_path_factory.mktemp("report")
+    shutil.copy(empty_store, folder / "mlflow.db")
     words = ("model.n_states=2,3", "features.window=20,2400", "data.n_bars=2500", "gate=off")
     small = ("model.n_init=1", "tracking.figures=false")
     done = train_cli(folder, "-m", *words, *small)
@@ -148,6 +148,23 @@ def test_every_part_is_there(subject, page):
         assert run.info.run_id[:8] in page.sections["board"]
 
 
+def test_parameters_have_their_standard_errors(client, subject, page):
+    text = page.sections["states"]
+    labels = subject.model.labels
+    n_features = len(subject.model.tables["state_means"].columns)
+    missing = subject.model.run.data.tags.get(tags.NO_ERRORS, "")
+    n_parameters = len(labels) * (len(labels) + 2 * n_features) - missing.count(" to ")
+    assert f"Standard errors of {n_parameters} parameters" in text
+    assert f"{labels[0]} → {labels[1]}" in text
+    run_id = subject.model.run.info.run_id
+    client.set_tag(run_id, tags.NO_ERRORS, "no errors: the fit is degenerate")
+    try:
+        again = parsed(render(read_run(client, run_id))).sections["states"]
+    finally:
+        client.set_tag(run_id, tags.NO_ERRORS, missing)
+    assert "Standard errors: no errors: the fit is degenerate." in again
+
+
 def test_failed_cells_are_named_with_their_reason(subject, page):
     assert len(subject.unfinished) == 2
     for run in subject.unfinished:
@@ -187,7 +204,7 @@ def test_text_of_the_store_is_never_markup(client):
     assert not [attrs for tag, attrs in page.elements if tag == "img" or "onerror" in attrs]
 
 
-def test_the_command_makes_the_same_report_again(swept, subject, page, tmp_path):
+def test_the_command_makes_the_same_report_again(report_cli, swept, subject, page, tmp_path):
     folder, _ = swept
     sweep_id = subject.main.data.tags[tags.SWEEP_ID]
     done = report_cli(folder, "--sweep", sweep_id, "--output", str(tmp_path / "again.html"))
@@ -207,7 +224,7 @@ def test_a_run_has_a_report_of_the_same_make(client, subject):
     assert f"--run {run_id}" in text["reproduce"]
 
 
-def test_bad_input_is_one_line(swept):
+def test_bad_input_is_one_line(report_cli, swept):
     lines = {
         (
             "--sweep",
@@ -233,8 +250,9 @@ def test_what_is_no_finished_run_has_no_report(client, subject):
 
 
 def test_help_has_examples_and_imports_no_charts(tmp_path):
-    done = report_cli(tmp_path, "--help")
-    assert "--sweep latest" in done.stdout
+    command = [sys.executable, "-m", "hmm_exp.report", "--help"]
+    shown = subprocess.check_output(command, cwd=tmp_path, text=True)
+    assert "--sweep latest" in shown
     program = (
         "import sys\nfrom hmm_exp.report.__main__ import parse\nimport hmm_exp.callback\n"
         "sys.exit(' '.join({'bokeh', 'mlflow', 'pandas', 'jinja2'} & set(sys.modules)) or 0)"
@@ -289,8 +307,8 @@ def test_the_timeline_shows_at_each_close_what_was_known_then(subject):
 def test_only_what_is_shown_on_test_is_believed(subject):
     metrics = subject.model.run.data.metrics
 
-    def belief(static: float, ewma: float) -> str:
-        changed = {"return_gain_test_bound": static, "ewma_gain_test_bound": ewma}
+    def belief(*bounds: float) -> str:
+        changed = {f"{gain}_test_bound": bound for gain, bound in zip(GAINS, bounds, strict=True)}
         before = {name: metrics[name] for name in changed}
         metrics.update(changed)
         try:
@@ -298,9 +316,29 @@ def test_only_what_is_shown_on_test_is_believed(subject):
         finally:
             metrics.update(before)
 
-    assert belief(0.1, 0.1).startswith("Yes")
-    assert belief(0.1, -0.1).startswith("In part")
-    assert belief(-0.1, 0.1).startswith("No")
+    assert belief(0.1, 0.1, 0.1, 0.1, 0.1).startswith("Yes")
+    assert belief(0.1, -0.1, 0.1, 0.1, 0.1).startswith("In part")
+    assert belief(-0.1, 0.1, 0.1, 0.1, 0.1).startswith("No")
+    assert belief(0.1, 0.1, -0.1, 0.1, -0.1) == (
+        "In part: on test it beats an EWMA volatility, but not the range EWMA Student-t and the "
+        "range EWMA Student-t by hour"
+    )
+
+
+def test_the_gain_over_every_baseline_is_tabled(subject):
+    table = baselines(subject.model)
+    assert [name for name, _ in table.rows] == [
+        "static Student-t",
+        "EWMA Student-t",
+        "range EWMA Student-t",
+        "EWMA Student-t by hour",
+        "range EWMA Student-t by hour",
+    ]
+    metrics = subject.model.metrics
+    for gain, (_, cells) in zip(GAINS, table.rows, strict=True):
+        shown = [f"{metrics[f'{gain}_{end}']:+.4f}" for end in ("val", "test", "test_bound")]
+        assert [cell.text.replace("−", "-") for cell in cells[:3]] == shown
+    assert "range EWMA Student-t by hour" in parsed(render(subject)).sections["baselines"]
 
 
 @pytest.fixture(scope="module")

@@ -225,6 +225,7 @@ IN_FORMAT_1 = [
     ("stamp", ..., "stamp is missing"),
     ("gaps", ["split"], "gaps is .*: must be a text"),
 ]
+ERRORS = {"level": 0.95, "window": 1, "reason": "", "error": [0.1] * 12, "robust": [0.0] * 12}
 IN_FORMAT_2 = [
     ("reading.bar_stamp", "middle", "data.bar_stamp is 'middle'"),
     ("reading.timezone", "Mars/Olympus", "data.timezone is 'Mars/Olympus'"),
@@ -234,6 +235,12 @@ IN_FORMAT_2 = [
     ("reading.volume_column", ..., "reading.volume_column is missing"),
     ("reading.encoding", "utf-8", "reading.encoding is unknown"),
     ("promise", ..., "promise is missing"),
+    ("standard_errors", [], "standard_errors is .*: must be a JSON object"),
+    ("standard_errors", ERRORS | {"level": 1}, "level is 1: must be below 1"),
+    ("standard_errors", ERRORS | {"window": 0}, "window is 0: must be a whole number"),
+    ("standard_errors", ERRORS | {"error": [0.1]}, "error has 1 numbers: must have 12"),
+    ("standard_errors", ERRORS | {"robust": [-0.1] * 12}, "must hold no number below 0"),
+    ("standard_errors", ERRORS, None),
     ("meta", {}, None),
     ("promise", {"first": 1}, None),
     ("meta.note", "anything", None),

@@ -10,6 +10,7 @@ from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
 
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.ui import (
+    GAIN_COLUMNS,
     HISTORY,
     LONGEST,
     in_a_line,
@@ -20,6 +21,7 @@ from hmm_exp.tracking.ui import (
     version_page,
 )
 
+GAINS = dict.fromkeys(GAIN_COLUMNS)
 PARAMS = {"split.kind": "ratio", "selection.within": "bic", "selection.across": "return_gain_val"}
 
 
@@ -68,13 +70,13 @@ def test_a_view_fits_into_a_tag(cells):
 
 def test_a_sweep_says_who_won_why_and_links_there():
     table = pd.DataFrame(
-        [{"cell": "a", "K": 3.0, "bic": 5.0, "val_ll/bar": 1.0, "gain_t": None, "gain_ewma": 0.1}]
+        [{"cell": "a", "K": 3.0, "bic": 5.0, "val_ll/bar": 1.0, **GAINS, "gain_ewma": 0.1}]
     ).assign(eligible="yes", run="aaaa")
     page = sweep_page(run("p"), run("a"), table, ["a has the lowest BIC", "promoted"], True)
     assert page.startswith(f"**a** wins: [its run]({run_path('7', 'aaaa')})")
     assert "- a has the lowest BIC\n- promoted" in page
     assert "`report.html`" in page
-    assert "| 3 | 5.0 | +1.0000 |  | +0.1000 | yes |" in page
+    assert "| 3 | 5.0 | +1.0000 |  | +0.1000 |  |  |  | yes |" in page
     without = sweep_page(run("p"), None, None, ["none is eligible"], False)
     assert without.startswith("**No winner.**")
     assert "report.html" not in without
@@ -97,7 +99,7 @@ def test_names_from_outside_stand_in_pages_as_plain_text():
     about = {tags.CELL: HOSTILE, tags.INSTRUMENT: HOSTILE, tags.LABELS: HOSTILE}
     about |= {tags.GATE_REASONS: HOSTILE, tags.GATE: "default", tags.SWEEP_ID: "s1"}
     version = version_page(run("a"), about, {"bic": "1.5"})
-    row = {"cell": HOSTILE, "K": 3.0, "bic": 5.0, "val_ll/bar": 1.0, "gain_t": 0.1, "gain_ewma": 0}
+    row = {"cell": HOSTILE, "K": 3.0, "bic": 5.0, "val_ll/bar": 1.0, **GAINS}
     table = pd.DataFrame([row]).assign(eligible=HOSTILE, run="aaaa")
     winner = run("a")
     winner.data.tags.update({tags.CELL: HOSTILE, tags.REGIME_NOW: HOSTILE})
@@ -107,7 +109,7 @@ def test_names_from_outside_stand_in_pages_as_plain_text():
         assert not re.search(r"javascript:1\)|<|~|[^#]`c|!\[", page)
         assert page.count("](") == page.count("](#/experiments/")
     rows = [line for line in sweep.splitlines() if line.startswith("| ")]
-    assert {row.count("|") for row in rows} == {8}
+    assert {row.count("|") for row in rows} == {11}
     assert in_a_line(version).startswith("[x](javascript:1) **b** <img")
 
 

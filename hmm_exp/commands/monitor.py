@@ -48,7 +48,7 @@ ALARM = 1
 
 def report(result: "MonitorResult", expected: "Expectations") -> dict[str, Any]:
     """Summary as plain values for JSON, without the single bars; times are ISO texts, UTC."""
-    alarms, gain = result.alarms, result.bars.get("gain")
+    alarms, gains = result.alarms, result.gains
     return {
         "alarm": bool(alarms),
         "alarm_at": _text(alarms[0].alarm_at) if alarms else None,
@@ -68,7 +68,8 @@ def report(result: "MonitorResult", expected: "Expectations") -> dict[str, Any]:
             asdict(f) | {"alarm_at": _text(f.alarm_at), "drift_since": _text(f.drift_since)}
             for f in result.findings
         ],
-        "gain_over_static": None if gain is None or gain.isna().all() else float(gain.mean()),
+        "gain_over_static": gains.get("static"),
+        "gains": gains,
     }
 
 
@@ -157,6 +158,8 @@ def _table(result: "MonitorResult") -> str:
 
 
 def _verdict(result: "MonitorResult") -> str:
+    from hmm_exp.judge.unscored import FORECASTS
+
     rows = result.rows
     span = f"{rows.index[0]:%Y-%m-%d %H:%M} to {rows.index[-1]:%Y-%m-%d %H:%M}"
     notes = (
@@ -164,6 +167,9 @@ def _verdict(result: "MonitorResult") -> str:
         f"a false alarm is {false_alarm_rate()}\n"
         f"{len(rows):,} rows monitored, {span}"
     )
+    if result.gains:
+        over = [f"{FORECASTS[name]} {gain:+.4f}" for name, gain in result.gains.items()]
+        notes += f"\ngain in nats per bar over {', '.join(over)}"
     if not result.alarms:
         return f"{notes}\nas expected"
     first, *others = result.alarms

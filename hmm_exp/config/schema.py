@@ -111,9 +111,9 @@ class SelectionConfig:
 class GateConfig:
     """What a candidate must pass before it may replace the champion; test bars alone are read.
 
-    `static_gain` and `ewma_gain` say what follows when a gain's lower bound, at `level`, is not
-    above zero: refuse, warn or ignore. `champion_bars` are the fewest on which candidate and
-    champion are compared; 0 leaves that out.
+    `static_gain`, `ewma_gain` and `other_gains` say what follows when a gain's lower bound, at
+    `level`, is not above zero: refuse, warn or ignore. `champion_bars` are the fewest on which
+    candidate and champion are compared; 0 leaves that out.
     """
 
     name: str = "default"
@@ -123,6 +123,7 @@ class GateConfig:
     min_dwell: float = 1.5
     static_gain: str = "refuse"
     ewma_gain: str = "warn"
+    other_gains: str = "ignore"
     level: float = 0.025
     champion_bars: int = 500
 
@@ -312,6 +313,7 @@ RULES: dict[str, OneOf | Range | Text] = {
     "gate.min_dwell": Range(0),
     "gate.static_gain": OneOf(("refuse", "warn", "ignore")),
     "gate.ewma_gain": OneOf(("refuse", "warn", "ignore")),
+    "gate.other_gains": OneOf(("refuse", "warn", "ignore")),
     "gate.level": OneOf((0.05, 0.025, 0.01)),
     "gate.champion_bars": Range(0),
     "compute.threads": Range(1, 4096),

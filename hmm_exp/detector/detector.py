@@ -26,6 +26,7 @@ from hmm_exp.features.recipe import Recipe
 from hmm_exp.features.season import row_ends
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.density import log_density
+from hmm_exp.hmm.standard_errors import StandardErrors
 from hmm_exp.market.bars import PRICES, Bars, step_in_words
 from hmm_exp.market.clean import bars_from_frame
 from hmm_exp.market.gaps import chain_steps, usual_step
@@ -75,10 +76,13 @@ class Detector(StreamModel):
         Where it comes from: fingerprint, train end and the like. Never used in computing.
     expectations
         Baseline for `hmm_exp.monitor`, see `monitor.expectations`; empty in older models.
+    errors
+        Standard errors of `params`, in units of the scaled features; None in older models.
     """
 
     meta: dict[str, Any] = field(default_factory=dict)
     expectations: dict[str, Any] = field(default_factory=dict)
+    errors: StandardErrors | None = None
 
     @property
     def n_states(self) -> int:
@@ -186,6 +190,16 @@ class Detector(StreamModel):
         """Viterbi path, the most likely one given all rows: for looking back only."""
         return self._recurse(inference.viterbi, table)
 
+    def summary(self) -> str:
+        """Table of the estimates with standard errors and intervals, in the features' units.
+
+        `std err` comes from the observed information and `robust` from the sandwich, see
+        `hmm.standard_errors`. Of a model with missing errors the last lines name the reason.
+        """
+        from hmm_exp.detector.summary import summary_text
+
+        return summary_text(self)
+
     @property
     def min_rows(self) -> int:
         """Feature rows an answer needs when the features come ready: the burn-in alone."""
@@ -210,7 +224,9 @@ class Detector(StreamModel):
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON-ready values; floats keep every bit."""
         parts = super().to_dict()
-        return {"format": FORMAT, **parts, "meta": self.meta, "promise": self.expectations}
+        known = {} if self.errors is None else {"standard_errors": self.errors.to_dict()}
+        about = {"meta": self.meta, "promise": self.expectations}
+        return {"format": FORMAT, **parts, **about, **known}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Detector":
@@ -218,10 +234,15 @@ class Detector(StreamModel):
         stored = Fields(values)
         form = format_of(values, DETECTOR)
         names = [*part_names(form), "format", "meta"]
-        stored.only([*names, "promise"] if form > 1 else names, optional=["promise", "season"])
+        optional = ["promise", "season", "standard_errors"]
+        stored.only([*names, "promise"] if form > 1 else names, optional)
         expectations = stored.plain("promise") if "promise" in stored else {}
         _check_meta(stored.part("meta"), needs_end=bool(expectations))
-        return cls(**read_parts(stored, form), meta=stored.plain("meta"), expectations=expectations)
+        parts = read_parts(stored, form)
+        errors = None
+        if "standard_errors" in stored:
+            errors = StandardErrors.from_dict(stored.plain("standard_errors"), parts["params"])
+        return cls(**parts, meta=stored.plain("meta"), expectations=expectations, errors=errors)
 
     def save(self, path: "str | Path") -> None:
         """Write the detector as JSON with a digest, whole or not at all."""

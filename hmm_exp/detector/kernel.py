@@ -29,29 +29,22 @@ from hmm_exp.market.resample import push_bar
 
 
 class BarBuffers(NamedTuple):
-    """Buffers of a call: the bins that one bar closed, and one row.
+    """Buffers of a call: the bins that one bar closed, and one row."""
 
-    Attributes
-    ----------
-    edges, bins
-        Closed bins of every timeframe, at most two each, shapes (F, 2) and (F, 2, 5).
-    counts
-        Bars in a bin, which is not used, shape (2,).
-    n_closed, n_taken
-        How many of them are closed, and how many the features have taken, shape (F,).
-    X, z
-        The observation (1, D) and scratch of its density (D,).
-    log_lik, steps, probs, log_prob
-        What the filter reads and writes, shapes (1, K), (1,), (1, K) and (1,).
-    """
-
+    # `edges`, `bins`: closed bins of every timeframe, at most two each, shapes (F, 2) and (F, 2,
+    # 5).
     edges: np.ndarray
     bins: np.ndarray
-    counts: np.ndarray
+    counts: np.ndarray  # bars in a bin, which is not used, shape (2,)
+    # `n_closed`, `n_taken`: how many of them are closed, and how many the features have taken,
+    # shape (F,).
     n_closed: np.ndarray
     n_taken: np.ndarray
+    # `X`, `z`: the observation (1, D) and scratch of its density (D,).
     X: np.ndarray
     z: np.ndarray
+    # `log_lik`, `steps`, `probs`, `log_prob`: what the filter reads and writes, shapes (1, K),
+    # (1,), (1, K) and (1,).
     log_lik: np.ndarray
     steps: np.ndarray
     probs: np.ndarray
@@ -243,42 +236,25 @@ BIN, VALUES, WINDOWS = 0, 5, 5 + N_FEATURES
 
 
 class Constants(NamedTuple):
-    """Arrays of `constants_of`; F timeframes, D columns, K states.
+    """Arrays of `constants_of`; F timeframes, D columns, K states."""
 
-    Attributes
-    ----------
-    step_ns
-        Length of a bar of every timeframe in nanoseconds, shape (F,).
-    start
-        Where a timeframe's part of the memory begins and where the last one ends, shape (F + 1,).
-    sources
-        Timeframe and feature of every column, shape (D, 2).
-    base_ns, grid, bridge
-        Length of a base bar; which timeframe decides the rows; whether neighbours are neighbours.
-    zone, season
-        `utc_offsets` of the zone, shape (2, M), and means by hour, shape (24, D); both empty
-        without a season.
-    mean, scale
-        Of the scaler, shape (D,).
-    startprob
-        Where a sequence starts: the stationary distribution, shape (K,).
-    transmat, density
-        Of the model.
-    """
-
-    step_ns: np.ndarray
+    step_ns: np.ndarray  # length of a bar of every timeframe in nanoseconds, shape (F,)
+    # Where a timeframe's part of the memory begins and where the last one ends, shape (F + 1,).
     start: np.ndarray
-    sources: np.ndarray
+    sources: np.ndarray  # timeframe and feature of every column, shape (D, 2)
+    # `base_ns`, `grid`, `bridge`: length of a base bar; which timeframe decides the rows; whether
+    # neighbours are neighbours.
     base_ns: int
     grid: int
     bridge: bool
+    # `utc_offsets` of the zone, shape (2, M), and means by hour, shape (24, D); empty without any.
     zone: np.ndarray
     season: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
-    startprob: np.ndarray
-    transmat: np.ndarray
-    density: Density
+    mean: np.ndarray  # of the scaler, shape (D,)
+    scale: np.ndarray  # of the scaler, shape (D,)
+    startprob: np.ndarray  # where a sequence starts: the stationary distribution, shape (K,)
+    transmat: np.ndarray  # of the model
+    density: Density  # of the model
 
 
 def constants_of(model: StreamModel) -> tuple[np.ndarray, np.ndarray]:

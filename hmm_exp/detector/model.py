@@ -22,37 +22,21 @@ class StreamModel:
     """The computing parts of a detector, which adds answers about whole tables.
 
     A saved stream carries them with it.
-
-    Attributes
-    ----------
-    recipe
-        Which feature columns, from which timeframes and windows.
-    scaler_mean, scaler_scale
-        Mean and standard deviation of every column, shape (D,).
-    params
-        The Gaussian HMM over scaled features.
-    labels
-        Name of every state, calm first.
-    step, name
-        Length of a base bar, and the instrument, as in `Bars`.
-    reading
-        How its bars were read in training, and so are read wherever it serves.
-    min_history
-        Base bars before the first answer: windows and the filter's burn-in.
-    season
-        Train means by hour of the recipe's seasonal columns, shape (24, D), taken off before the
-        scaler: NaN for an unseen hour, zero in other columns. None without a season.
     """
 
-    recipe: Recipe
+    recipe: Recipe  # which feature columns, from which timeframes and windows
+    # `scaler_mean`, `scaler_scale`: mean and standard deviation of every column, shape (D,).
     scaler_mean: np.ndarray
     scaler_scale: np.ndarray
-    params: GaussianParams
-    labels: tuple[str, ...]
+    params: GaussianParams  # the Gaussian HMM over scaled features
+    labels: tuple[str, ...]  # name of every state, calm first
+    # `step`, `name`: length of a base bar, and the instrument, as in `Bars`.
     step: pd.Timedelta
-    reading: ReadOptions
+    reading: ReadOptions  # how its bars were read in training, and so are read wherever it serves
     name: str
-    min_history: int
+    min_history: int  # base bars before the first answer: windows and the filter's burn-in
+    # Train means by hour of the seasonal columns, shape (24, D), taken off before the scaler: NaN
+    # for an unseen hour, zero in other columns. None without a season.
     season: np.ndarray | None = None
 
     @property

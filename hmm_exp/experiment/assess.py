@@ -7,7 +7,6 @@ A `ModelOutput` is computed once and holds all that judging needs, of one model 
 refits of a walk forward.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from hmm_exp.experiment.candidate import Candidate
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.hmm.criteria import bic_next
 from hmm_exp.hmm.posterior import Posterior
+from hmm_exp.hmm.standard_errors import StandardErrors
 from hmm_exp.hmm.states import labels
 from hmm_exp.judge.gains import gain_metrics
 from hmm_exp.judge.next_bar import detection_delay, named_as_planted, next_bar_table
@@ -32,6 +32,8 @@ from hmm_exp.judge.residuals import (
     return_residuals,
 )
 from hmm_exp.judge.return_forecasts import (
+    GAINS,
+    SCORES,
     Baselines,
     ReturnDensities,
     fit_baselines,
@@ -52,13 +54,12 @@ from hmm_exp.judge.states import (
 from hmm_exp.judge.unscored import RETURN, Unscored, fitted, in_words, why_no_return
 from hmm_exp.judge.variance import next_parkinson, variance_gains, variance_losses, variance_shapes
 
-SCORES = ["model", "static", "ewma"]
-VARIANCES = [f"{name}_variance" for name in SCORES]
+VARIANCES = [f"{name}_variance" for name in ("model", "static", "ewma")]
 # Log scores in nats, variance forecasts up to a factor, pseudo-residual of the next return.
 BAR_COLUMNS = [*SCORES, *VARIANCES, "return_residual"]
 NEXT_RETURN = "next_return"
 YEAR = pd.Timedelta(days=365.25)
-_BASELINES: dict[bytes, Baselines] = {}  # by the returns they were fitted on
+_BASELINES: dict[bytes, Baselines] = {}  # by the bars they were fitted on
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +102,8 @@ class ModelOutput:
 
     @property
     def scores(self) -> pd.DataFrame | None:
-        """Log predictive densities `model, static, ewma` of the next return, nats."""
-        return None if self.bars is None else self.bars[SCORES]
+        """Log predictive densities of the next return, nats, columns `SCORES`."""
+        return None if self.bars is None else self.bars[[*SCORES]]
 
     @property
     def has_probs(self) -> np.ndarray:
@@ -122,8 +123,8 @@ class Assessment:
         Filtered probabilities of every row, shape (T, K); NaN before the first model.
     scores
         Per base bar `available_at, split` and log predictive densities of its next return,
-        `model_score, static_score, ewma_score` in nats; NaN where a forecast has no fit; with
-        bars also their `close`. None without base returns.
+        `model_score, static_score, ewma_score` and so on in nats; NaN where a forecast has no fit;
+        with bars also their `close`. None without base returns.
     next_bar
         Per-state table of the next bar's return by part; empty without returns.
     diagnostics
@@ -201,23 +202,30 @@ def next_return_criterion(prepared: Prepared, posterior: Posterior) -> float:
 
 
 def baselines_of(prepared: Prepared) -> Baselines | None:
-    """Forecasts without states, fitted on the train returns; None without base returns.
+    """Forecasts without states, fitted on the train bars; None without base returns.
 
-    A process fits the same returns once: the cells of a sweep share them.
+    A process fits the same bars once: the cells of a sweep share them.
     """
-    if prepared.source.next_return is None:
+    if prepared.series is None:
         return None
-    returns = prepared.source.next_return[prepared.target_part == TRAIN]
-    digest = hashlib.sha256(returns.tobytes()).digest()
+    train = prepared.series.part(prepared.target_part == TRAIN)
+    digest = train.digest
     if digest not in _BASELINES:
-        _BASELINES[digest] = fit_baselines(returns)
+        _BASELINES[digest] = fit_baselines(train)
     return _BASELINES[digest]
 
 
 def assess(
-    prepared: Prepared, chosen: Candidate, output: ModelOutput, parts: Sequence[int] = (TRAIN, TEST)
+    prepared: Prepared,
+    chosen: Candidate,
+    output: ModelOutput,
+    parts: Sequence[int] = (TRAIN, TEST),
+    errors: StandardErrors | None = None,
 ) -> Assessment:
-    """Judge a model by its output; the per-state tables of the next bar are those of `parts`."""
+    """Judge a model by its output; the per-state tables of the next bar are those of `parts`.
+
+    `errors` are the standard errors of the model, in units of the scaled features.
+    """
     rows = output.has_probs
     steps = prepared.table.steps[rows]
     summary = _summary(prepared, chosen, output.probs[rows].argmax(axis=1), steps)
@@ -230,6 +238,8 @@ def assess(
     gains = _return_gains(output) | _variance_gains(prepared, output)
     metrics |= gain_metrics(gains, prepared.target_part)
     metrics |= _residual_metrics(residuals, effects, objections) | _delay(prepared, output)
+    scaler = prepared.scaler
+    raw_errors = None if errors is None else errors.in_units(scaler.mean_, scaler.scale_)
     scores, next_bar = None, {}
     if output.scores is not None:
         metrics |= summarise(output.scores, prepared.target_part)
@@ -243,7 +253,7 @@ def assess(
         probs=output.probs,
         scores=scores,
         next_bar=next_bar,
-        diagnostics=diagnostics_table(summary, next_bar),
+        diagnostics=diagnostics_table(summary, next_bar, raw_errors),
         metrics=metrics,
         residuals=residuals,
         unscored=output.unscored,
@@ -271,19 +281,19 @@ def _forecasts(
     prepared: Prepared, bar_probs: np.ndarray, baselines: Baselines | None
 ) -> dict[str, Any]:
     """Fields of a `ModelOutput` about the next return: `bars`, `densities` and `unscored`."""
-    source = prepared.source
-    returns = source.next_return
-    if returns is None:
-        assert source.frame is not None  # bars have returns
-        why = why_no_return(source.frame, prepared.recipe.grid)
+    series = prepared.series
+    if series is None:
+        assert prepared.source.frame is not None  # bars have returns
+        why = why_no_return(prepared.source.frame, prepared.recipe.grid)
         return {"bars": None, "unscored": {RETURN: why}}
+    returns = series.next_return
     known = baselines or baselines_of(prepared)
     assert known is not None
     unscored = dict(known.unscored)
     on_train = np.where(prepared.target_part == TRAIN, returns, np.nan)
     densities = fitted("model", unscored, fit_return_densities, bar_probs, on_train)
-    bars = score_bars(densities, known, bar_probs, returns)
-    bars[VARIANCES] = variance_shapes(densities, known, bar_probs, returns).to_numpy()
+    bars = score_bars(densities, known, bar_probs, series)
+    bars[VARIANCES] = variance_shapes(densities, known, bar_probs, series).to_numpy()
     later = _out_of_sample(prepared.target_part)
     residuals = np.full(len(returns), np.nan)
     residuals[later] = return_residuals(densities, bar_probs[later], returns[later])
@@ -329,11 +339,11 @@ def _residual_metrics(
 
 
 def _return_gains(output: ModelOutput) -> dict[str, np.ndarray]:
-    """Log score gains over both baselines, nats per bar."""
+    """Log score gains over the baselines, nats per bar."""
     if output.bars is None:
         return {}
     values = per_bar(output.bars)
-    return {name: values[name] for name in ("return_gain", "ewma_gain")}
+    return {name: values[name] for name in GAINS}
 
 
 def _variance_gains(prepared: Prepared, output: ModelOutput) -> dict[str, np.ndarray]:
@@ -349,7 +359,7 @@ def _variance_gains(prepared: Prepared, output: ModelOutput) -> dict[str, np.nda
         frame = source.bars.frame
         high, low = frame["high"].to_numpy(), frame["low"].to_numpy()
         proxies["parkinson_"] = next_parkinson(high, low, returns)
-    shapes = output.bars[VARIANCES].set_axis(SCORES, axis=1)
+    shapes = output.bars[VARIANCES].rename(columns=lambda name: name.removesuffix("_variance"))
     train = prepared.target_part == TRAIN
     gains: dict[str, np.ndarray] = {}
     for proxy, values in proxies.items():

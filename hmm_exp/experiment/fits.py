@@ -26,37 +26,23 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class Fits:
-    """All fits of a run and the one that was chosen.
+    """All fits of a run and the one that was chosen."""
 
-    Attributes
-    ----------
-    candidates, chosen
-        Every number of states, and the one selected; of a walk its last model.
-    fitted
-        The rows that the chosen model was fitted on, with their scaler.
-    refit, scaler, season
-        The fit on train and validation, or None, and the scaler and the means by hour of the
-        served model.
-    null
-        Criteria of one state.
-    selection
-        Rows of `selection.csv`.
-    warnings
-        Fits that failed or are not used, and a choice at the edge of the grid, in words.
-    walk
-        The chosen walk forward; None for single fits.
-    """
-
+    # `candidates`, `chosen`: every number of states, and the one selected; of a walk its last
+    # model.
     candidates: list[Candidate]
     chosen: Candidate
-    fitted: Prepared
+    fitted: Prepared  # the rows that the chosen model was fitted on, with their scaler
+    # `refit`, `scaler`: the fit on train and validation, or None, and the scaler of the served
+    # model.
     refit: Candidate | None
     scaler: StandardScaler
-    season: np.ndarray | None
-    null: dict[str, float]
-    selection: pd.DataFrame
+    season: np.ndarray | None  # means by hour of the served model
+    null: dict[str, float]  # criteria of one state
+    selection: pd.DataFrame  # rows of `selection.csv`
+    # Fits that failed or are not used, and a choice at the edge of the grid, in words.
     warnings: list[str]
-    walk: Walk | None = None
+    walk: Walk | None = None  # the chosen walk forward; None for single fits
 
     @property
     def served(self) -> Candidate:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from hmm_exp.experiment.source import (
 from hmm_exp.features.build import FeatureTable, build_features, ways_out, window_settings
 from hmm_exp.features.recipe import Recipe, select_columns
 from hmm_exp.judge.split import TRAIN, Fold, Split, make_split, train_option
+from hmm_exp.judge.volatility_baselines import BarSeries, bar_hours
 from hmm_exp.market.bars import OHLCV, timeframe_step
 from hmm_exp.version import __version__
 
@@ -135,6 +137,19 @@ class Prepared:
         bar_of_row = self.source.time.searchsorted(self.table.available_at, side="right") - 1
         return self.source.log_return[bar_of_row]
 
+    @cached_property
+    def series(self) -> BarSeries | None:
+        """The base bars as the volatility forecasts read them; None without base returns.
+
+        Hours are of `data.timezone`.
+        """
+        source = self.source
+        if source.next_return is None:
+            return None
+        log_range = None if source.bars is None else source.bars.log_range
+        hours = bar_hours(source.time, self.base_step, self.config.data.timezone)
+        return BarSeries(source.next_return, log_range, *hours)
+
     @property
     def train(self) -> np.ndarray:
         """Mask of train rows, shape (T,)."""
@@ -182,7 +197,8 @@ def prepare(config: Config) -> Prepared:
     ConfigError, DataError, FitError
         For input that no fit should start on.
     """
-    cache = _cache(config)
+    folder = config.sweep.folder
+    cache = Path(folder) / CACHE if config.cache and folder else None
     source = read_source(config.data, cache, needs_of(config))
     started = time.perf_counter()
     table = _features(config, source, cache)
@@ -216,12 +232,6 @@ def volatility_column(recipe: Recipe) -> int | None:
         if found:
             return min(found, key=lambda i: column_step(recipe.columns[i]))
     return None
-
-
-def _cache(config: Config) -> Path | None:
-    """Folder of a sweep's cache; None for a single run."""
-    folder = config.sweep.folder
-    return Path(folder) / CACHE if config.cache and folder else None
 
 
 def needs_of(config: Config) -> tuple[str, ...]:

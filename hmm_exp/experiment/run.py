@@ -8,6 +8,7 @@ the bars up to val_end choose and the later ones judge, all of them out of sampl
 """
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from hmm_exp.experiment.fits import Fits, Progress, fit_grid, fit_walks
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.quiet import one_tick_states
 from hmm_exp.experiment.result import RunResult, regime_in_words
+from hmm_exp.experiment.uncertainty import fit_errors
 from hmm_exp.experiment.walk import refusals, walk_metrics
 from hmm_exp.judge.split import TEST, TRAIN, VAL, WalkForward
 from hmm_exp.judge.states import switches_per_1000
@@ -57,8 +59,9 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
     else:
         assert fits.chosen.posterior is not None
         output, parts = model_output(prepared, fits.chosen.posterior), (TRAIN, TEST)
-    assessment = assess(prepared, fits.chosen, output, parts)
-    detector = with_expectations(detector, fits, output)
+    errors, served_errors = fit_errors(fits)
+    assessment = assess(prepared, fits.chosen, output, parts, errors)
+    detector = replace(with_expectations(detector, fits, output), errors=served_errors)
     regimes = regime_table(prepared, detector, fits)
 
     metrics = fits.metrics() | assessment.metrics | _path_metrics(prepared, fits, regimes)
@@ -83,6 +86,7 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
             *one_tick_states(prepared, assessment.states, fits.chosen.n_states),
         ],
         walk=fits.walk,
+        no_errors=errors.reason,
     )
 
 

@@ -34,23 +34,16 @@ SCORES_FILE = "scores.parquet"  # of a run: the log scores of every base bar
 
 @dataclass(frozen=True)
 class Source:
-    """The input as read: bars, or a ready feature frame when there are none.
-
-    Attributes
-    ----------
-    time
-        When each base bar (or ready row) is complete, UTC.
-    log_return
-        Log return per base bar, shape (N,), NaN where the bar before is missing; None when a
-        ready table has no raw log return of its rows' timeframe.
-    """
+    """The input as read: bars, or a ready feature frame when there are none."""
 
     bars: Bars | None
     frame: pd.DataFrame | None
     name: str
     digest: str
     report: dict[str, Any]
-    time: pd.DatetimeIndex
+    time: pd.DatetimeIndex  # when each base bar (or ready row) is complete, UTC
+    # Log return per base bar, shape (N,), NaN where the bar before is missing; None when a ready
+    # table has no raw log return of its rows' timeframe.
     log_return: np.ndarray | None
 
     @property

@@ -41,54 +41,33 @@ _SLACK = 1e-3  # weight of the uniform chain in a warm start: EM never leaves a 
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """One fold: the model in force and how it came about.
-
-    Attributes
-    ----------
-    candidate, scaler, season
-        The model from here on, and the scaler and the means by hour of its features.
-    refused
-        Reasons why the new fit is not used and the model before stays; empty when it is used.
-    agreement
-        Agreement of the labels of both models on the new one's train rows; None for the first fit
-        and after a refusal.
-    unscored
-        Reasons for missing scores of the fold's block.
-    """
+    """One fold: the model in force and how it came about."""
 
     fold: Fold
+    # `candidate`, `scaler`: the model from here on, and the scaler of its features.
     candidate: Candidate
     scaler: StandardScaler
-    season: np.ndarray | None
+    season: np.ndarray | None  # means by hour of its features
+    # Reasons why the new fit is not used and the model before stays; empty when it is used.
     refused: list[str]
+    # Agreement of the labels of both models on the new one's train rows; None for the first fit and
+    # after a refusal.
     agreement: Agreement | None
-    unscored: Unscored
+    unscored: Unscored  # reasons for missing scores of the fold's block
 
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """All fits of one number of states, and their output out of sample.
+    """All fits of one number of states, and their output out of sample."""
 
-    Attributes
-    ----------
-    refits
-        One per fold, in time order.
-    output
-        Output for all rows and bars; NaN before the first block.
-    refit_of_row
-        Fold whose model answers for every row, shape (T,); -1 before the first block.
-    candidate
-        The last model. Its `val` and `test` likelihoods are those of the whole walk, of features
-        scaled as by the first fit.
-    fitted
-        The fold that the last model was fitted on.
-    """
-
-    refits: list[Refit]
-    output: ModelOutput
+    refits: list[Refit]  # one per fold, in time order
+    output: ModelOutput  # output for all rows and bars; NaN before the first block
+    # Fold whose model answers for every row, shape (T,); -1 before the first block.
     refit_of_row: np.ndarray
+    # The last model. Its `val` and `test` likelihoods are those of the whole walk, of features
+    # scaled as by the first fit.
     candidate: Candidate
-    fitted: Prepared
+    fitted: Prepared  # the fold that the last model was fitted on
 
     @property
     def n_states(self) -> int:
@@ -214,7 +193,9 @@ class _Walker:
             bar_probs=self.bar_probs,
             residuals=self.residuals,
             bars=pd.DataFrame(self.bars, columns=BAR_COLUMNS) if has_returns else None,
-            unscored=self._unscored(),
+            unscored=in_fits(
+                [(f"{r.fold.split.train_end:%Y-%m-%d %H:%M}", r.unscored) for r in self.refits]
+            ),
         )
         return Walk(self.refits, output, self.refit_of_row, self._candidate(), self.fitted)
 
@@ -264,12 +245,6 @@ class _Walker:
         if output.bars is not None:
             self.bars[bars] = output.bars.to_numpy()[local]
 
-    def _unscored(self) -> Unscored:
-        """Reasons for missing scores of the whole walk."""
-        return in_fits(
-            [(f"{r.fold.split.train_end:%Y-%m-%d %H:%M}", r.unscored) for r in self.refits]
-        )
-
     def _candidate(self) -> Candidate:
         """The last model, its likelihoods out of sample replaced by those of the walk."""
         last = replace(self.refits[-1].candidate, posterior=self.posterior)
@@ -295,9 +270,9 @@ def refit_table(walk: Walk, split: WalkForward) -> pd.DataFrame:
 
     `label_agreement` is the share of common rows that both models call the same under the best
     match of their states, `label_margin` its lead over the next best match, `same_label` the share
-    with no state renamed. `return_score, return_gain, ewma_gain` are means over the block in
-    nats per bar. `refused` holds the reasons why the model before stayed in force, `unscored` those
-    for missing scores of the block.
+    with no state renamed. `return_score`, `return_gain` and the gains over the volatility
+    forecasts are means over the block in nats per bar. `refused` holds the reasons why the model
+    before stayed in force, `unscored` those for missing scores of the block.
     """
     rows = [_fit_row(refit) | _block_row(walk, refit) for refit in walk.refits]
     return pd.concat([split.table(), pd.DataFrame(rows)], axis=1)

@@ -190,6 +190,14 @@ class Recipe:
         return max(steps, default=timeframe_step(self.grid)) // timeframe_step(self.grid)
 
     @property
+    def overlaps(self) -> bool:
+        """Whether rows share bars: a column of windows, or of a coarser timeframe than the rows."""
+        return any(
+            timeframe != self.grid or not FEATURES[index].template.endswith("_current")
+            for timeframe, index in self.sources()
+        )
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Columns of bars that the features use, and the close, by which they are judged."""
         used = {"close"}.union(*(FEATURES[index].uses for _, index in self.sources()))

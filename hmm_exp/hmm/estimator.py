@@ -291,11 +291,7 @@ class GaussianHMM(BaseEstimator):
             covars_weight=self.covars_weight,
         )
         return Search(
-            n_iter=self.n_iter,
-            tol=self.tol,
-            threads=self.n_jobs,
-            priors=priors,
-            params=self.params,
+            n_iter=self.n_iter, tol=self.tol, threads=self.n_jobs, priors=priors, params=self.params
         )
 
     def _progress(self) -> Any:

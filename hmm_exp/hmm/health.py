@@ -20,32 +20,19 @@ _AT_FLOOR = 1e-4  # relative; a Cholesky pivot at a floor of 1e-8 is no more acc
 
 @dataclass(frozen=True)
 class HealthLimits:
-    """Limits beyond which a number is a fault.
+    """Limits beyond which a number is a fault."""
 
-    Attributes
-    ----------
-    min_occupancy
-        Least share of the rows in a state.
-    min_dwell
-        Least expected dwell time of a state, in rows. Rows drawn independently from K states with
-        weights w have expected dwell times 1 / (1 - w), and at least one of them is at most 2.
-    rows_per_parameter
-        Least rows of a state per parameter of its own (mean, covariance, transition row).
-    max_condition_number
-        Largest ratio of a covariance's extreme eigenvalues.
-    min_covar
-        Least variance of a feature in a state, in squared units of the scaled observations. A
-        smaller one describes a few nearly equal rows.
-    min_distance
-        Least Bhattacharyya distance between two states, in nats.
-    """
-
-    min_occupancy: float = 0.01
+    min_occupancy: float = 0.01  # least share of the rows in a state
+    # Least expected dwell time of a state, in rows. Rows drawn independently from K states with
+    # weights w have expected dwell times 1 / (1 - w), and at least one of them is at most 2.
     min_dwell: float = 2.5
+    # Least rows of a state per parameter of its own (mean, covariance, transition row).
     rows_per_parameter: float = 10.0
-    max_condition_number: float = 1e6
+    max_condition_number: float = 1e6  # largest ratio of a covariance's extreme eigenvalues
+    # Least variance of a feature in a state, in squared units of the scaled observations. A smaller
+    # one describes a few nearly equal rows.
     min_covar: float = 1e-3
-    min_distance: float = 0.02
+    min_distance: float = 0.02  # least Bhattacharyya distance between two states, in nats
 
 
 def hard_faults(

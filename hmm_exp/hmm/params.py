@@ -100,6 +100,10 @@ class GaussianParams:
         variances = self.covars if self.covariance_type == "diag" else self.covars[:, None]
         return np.eye(D) * np.broadcast_to(variances, (K, D))[:, None, :]
 
+    def deviations(self) -> np.ndarray:
+        """Standard deviation of every feature in every state, shape (K, D)."""
+        return np.sqrt(np.diagonal(self.full_covars(), axis1=1, axis2=2))
+
     def stationary(self) -> np.ndarray:
         """The distribution pi with pi A = pi, shape (K,).
 

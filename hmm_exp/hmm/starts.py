@@ -99,9 +99,7 @@ def starting_points(
 
 
 def starts_from(
-    solutions: GaussianParams | Sequence[GaussianParams] | None,
-    n_states: int,
-    apart: float = APART,
+    solutions: GaussianParams | Sequence[GaussianParams] | None, n_states: int, apart: float = APART
 ) -> list[StartingPoint]:
     """Make starting points of `n_states` states from earlier solutions.
 

@@ -42,27 +42,13 @@ _TINY = 1e-300  # smallest tail, at 37 deviations
 
 @dataclass(frozen=True)
 class ResidualEffects:
-    """Deviations of residuals from independent standard normal ones.
+    """Deviations of residuals from independent standard normal ones."""
 
-    Attributes
-    ----------
-    n
-        Number of residuals.
-    ks
-        Kolmogorov-Smirnov distance from the normal distribution, 0 to 1.
-    tail_share
-        Share beyond three deviations; .0027 if normal.
-    memory
-        Largest absolute autocorrelation of z in the first `LAGS` lags.
-    square_memory
-        The same for z^2, see `cut_squares`.
-    """
-
-    n: int
-    ks: float
-    tail_share: float
-    memory: float
-    square_memory: float
+    n: int  # number of residuals
+    ks: float  # Kolmogorov-Smirnov distance from the normal distribution, 0 to 1
+    tail_share: float  # share beyond three deviations; .0027 if normal
+    memory: float  # largest absolute autocorrelation of z in the first `LAGS` lags
+    square_memory: float  # the same for z^2, see `cut_squares`
 
     def metrics(self, name: str) -> dict[str, float]:
         """Metrics `residual_{effect}_{name}`."""

@@ -21,7 +21,11 @@ FORECASTS = {
     "model": "the state densities",
     "static": "the static Student-t",
     "ewma": "the EWMA Student-t",
+    "range_ewma": "the range EWMA Student-t",
+    "ewma_hour": "the EWMA Student-t by hour",
+    "range_ewma_hour": "the range EWMA Student-t by hour",
 }
+OTHERS = ("range_ewma", "ewma_hour", "range_ewma_hour")  # need highs and lows, or hours
 
 
 def fitted(
@@ -55,14 +59,19 @@ def why_no_return(frame: pd.DataFrame, timeframe: str) -> str:
 
 
 def why_no_gain(unscored: Mapping[str, str], baseline: str) -> str | None:
-    """Reason why the gain over a baseline ("static" or "ewma") is unknown; None if it is known."""
+    """Reason why the gain over a baseline, such as "static", is unknown; None if it is known."""
     missing = next((name for name in (RETURN, "model", baseline) if name in unscored), None)
     return None if missing is None else _sentence([missing], unscored[missing])
 
 
+def unusual(unscored: Mapping[str, str]) -> list[str]:
+    """Names of the missing items that every data set should have."""
+    return [name for name in (RETURN, *FORECASTS) if name in unscored and name not in OTHERS]
+
+
 def in_words(unscored: Mapping[str, str]) -> list[str]:
-    """One line per reason, naming all items it affects."""
-    names = [name for name in (RETURN, *FORECASTS) if name in unscored]
+    """One line per reason, naming all items it affects; of the unusual ones alone."""
+    names = unusual(unscored)
     reasons = dict.fromkeys(unscored[name] for name in names)
     return [_sentence([n for n in names if unscored[n] == why], why) for why in reasons]
 
@@ -73,15 +82,16 @@ def in_fits(fits: Sequence[tuple[str, Unscored]]) -> Unscored:
     Parameters
     ----------
     fits
-        Time as text and reasons of every fit, in time order.
+        Time as text and reasons of every fit, in time order. A reason that all share stands alone.
     """
     unscored: Unscored = {}
     for name in (RETURN, *FORECASTS):
         failed = [(time, missing[name]) for time, missing in fits if name in missing]
         if failed:
             time, last = failed[-1]
-            where = f"in {len(failed)} of {len(fits)} fits, last at {time}: "
-            unscored[name] = last if name == RETURN else where + last
+            always = len(failed) == len(fits) and len({reason for _, reason in failed}) == 1
+            where = "" if always else f"in {len(failed)} of {len(fits)} fits, last at {time}: "
+            unscored[name] = where + last
     return unscored
 
 

@@ -1,6 +1,6 @@
 r"""QLIKE of variance forecasts of the next bar: model, static and EWMA.
 
->>> shapes = variance_shapes(densities, baselines, probs, next_return)
+>>> shapes = variance_shapes(densities, baselines, probs, series)
 >>> losses = variance_losses(shapes, next_parkinson(high, low, next_return), train)
 >>> variance_gains(losses)["variance_gain"]         # positive: better than the static forecast
 
@@ -8,7 +8,7 @@ The forecasts are, up to one factor each,
 
     model     sum_k p_ik scale_k^2          static    1          ewma    s_i
 
-with s_i the EWMA variance of `return_forecasts`. The factor, the level, is the train mean of
+with s_i the EWMA variance of `volatility_baselines`. The factor, the level, is the train mean of
 proxy / shape for each forecast and proxy; it minimises QLIKE. The variance of the fitted densities
 would not do as a level: its df / (df - 2) explodes for fat tails (df is 3 on hourly BTC, and may be
 2.05). Moments weighted by soft probabilities would pull all states towards the middle. Locations
@@ -32,13 +32,14 @@ import pandas as pd
 
 from hmm_exp.errors import FitError
 from hmm_exp.judge.return_forecasts import Baselines, ReturnDensities, mix
+from hmm_exp.judge.volatility_baselines import BarSeries
 
 
 def variance_shapes(
     densities: ReturnDensities | None,
     baselines: Baselines,
     probs: np.ndarray,
-    next_return: np.ndarray,
+    series: BarSeries,
 ) -> pd.DataFrame:
     """Forecasts of every bar's next variance, each up to one factor.
 
@@ -46,8 +47,8 @@ def variance_shapes(
     ----------
     probs
         Filtered state probabilities known at the bar's close, shape (N, K), NaN if unknown.
-    next_return
-        ln(C_{i+1} / C_i) of consecutive bars, shape (N,), NaN if unknown.
+    series
+        The base bars.
 
     Returns
     -------
@@ -55,12 +56,13 @@ def variance_shapes(
         Columns `model, static, ewma`, N rows; row i depends on bars up to i alone. A forecast
         without a fit is NaN; `static` needs no fit.
     """
-    none, ewma = np.full(len(next_return), np.nan), baselines.ewma
+    n_bars, ewma = len(series.next_return), baselines.volatility.get("ewma")
+    none = np.full(n_bars, np.nan)
     return pd.DataFrame(
         {
             "model": none if densities is None else mix(probs, densities.scale**2),
-            "static": np.ones(len(next_return)),
-            "ewma": none if ewma is None else ewma.variance(next_return),
+            "static": np.ones(n_bars),
+            "ewma": none if ewma is None else ewma.variance(series),
         }
     )
 

@@ -56,6 +56,13 @@ class Bars:
         return pd.DatetimeIndex(self.frame.index).as_unit("ns").asi8
 
     @property
+    def log_range(self) -> np.ndarray | None:
+        """ln(H / L) of every bar, shape (T,), NaN if unknown; None if it is of all bars."""
+        high, low = (self.frame[name].to_numpy() for name in ("high", "low"))
+        log_range = np.where(high >= low, np.log(high / low), np.nan)
+        return log_range if np.isfinite(log_range).any() else None
+
+    @property
     def ohlcv(self) -> np.ndarray:
         """Open, high, low, close, volume as a C-ordered float64 array, shape (T, 5)."""
         return np.ascontiguousarray(self.frame[list(OHLCV)].to_numpy(dtype=np.float64))

@@ -76,61 +76,18 @@ def make_market(
 
 @dataclass(frozen=True, eq=False)
 class MarketPlan:
-    """What every bar of a market is made of, T bars.
+    """What every bar of a market is made of, T bars."""
 
-    Attributes
-    ----------
-    states
-        Regime, shape (T,).
-    volatility
-        What is usual now, of a log return, shape (T,); volume follows it.
-    scale
-        Of the bar itself, log return, shape (T,).
-    drift
-        Mean log return, shape (T,).
-    moves
-        Standard normal moves within the bar, from `unit_moves`, shape (T, 24).
-    """
-
-    states: np.ndarray
-    volatility: np.ndarray
-    scale: np.ndarray
-    drift: np.ndarray
-    moves: np.ndarray
+    states: np.ndarray  # regime, shape (T,)
+    volatility: np.ndarray  # what is usual now, of a log return, shape (T,); volume follows it
+    scale: np.ndarray  # of the bar itself, log return, shape (T,)
+    drift: np.ndarray  # mean log return, shape (T,)
+    moves: np.ndarray  # standard normal moves within the bar, from `unit_moves`, shape (T, 24)
 
     @property
     def log_return(self) -> np.ndarray:
         """Log return of every bar, shape (T,)."""
         return self.scale * self.moves.sum(axis=1) / np.sqrt(_WALK) + self.drift
-
-
-@dataclass(frozen=True, eq=False)
-class TrueModel:
-    """The chain and the Student-t densities of the log returns that `make_market` draws from.
-
-    Attributes
-    ----------
-    transmat
-        Shape (K, K).
-    loc, scale
-        Log return per bar, shape (K,), calm first.
-    df
-        Degrees of freedom, shared.
-    """
-
-    transmat: np.ndarray
-    loc: np.ndarray
-    scale: np.ndarray
-    df: float
-
-
-def true_model(n_regimes: int) -> TrueModel:
-    """What `make_market` draws its states and log returns from."""
-    transmat = _leaps(n_regimes) / _spread(_DWELL, n_regimes)[:, None]
-    transmat += np.diag(1.0 - transmat.sum(axis=1))
-    # Chi-square mixing with unit variance makes a Student-t that much narrower than its deviation.
-    scale = _spread(_VOLATILITY, n_regimes) * np.sqrt((_TAIL - 2) / _TAIL)
-    return TrueModel(transmat, _spread(_DRIFT, n_regimes), scale, _TAIL)
 
 
 def tail_factors(rng: np.random.Generator, n_bars: int, df: float) -> np.ndarray:

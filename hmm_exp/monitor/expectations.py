@@ -13,13 +13,14 @@ all rows. Likelihood and score share half of the chance of a false alarm, the sh
 
 Example
 -------
->>> seen = Observations(table, detector.filtered(table), time, next_return)
+>>> seen = Observations(table, detector.filtered(table), time, BarSeries(next_return))
 >>> expectations = make_expectations(detector.params, seen, (train_start, train_end))
 >>> observed = observe(detector.params, seen, expectations.densities)
 >>> expectations.log_lik.shortfall(observed.log_lik, observed.expected)
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,15 @@ from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.judge.gains import hac_error
 from hmm_exp.judge.residuals import predicted_probs
 from hmm_exp.judge.return_forecasts import (
+    Baselines,
     ReturnDensities,
+    fit_baselines,
     fit_return_densities,
-    fit_static,
     known_at_close,
     mix,
 )
-from hmm_exp.judge.unscored import Unscored, fitted
+from hmm_exp.judge.unscored import fitted
+from hmm_exp.judge.volatility_baselines import VOLATILITY, BarSeries, VolatilityBaseline
 from hmm_exp.monitor.cusum import MIN_BARS, ControlChart, fit_chart, threshold
 from hmm_exp.stored.fields import Fields
 
@@ -50,68 +53,35 @@ _SUM_TOLERANCE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Rows and base bars of a market, with the model's filtered probabilities of the rows.
+    """Rows and base bars of a market, with the model's filtered probabilities of the rows."""
 
-    Attributes
-    ----------
-    table
-        Feature rows as the model observes them, T of them.
-    filtered
-        State probabilities and predictive log-likelihoods of the rows.
-    time
-        Close of every base bar, UTC, N of them.
-    next_return
-        Log return after every base bar, shape (N,), NaN where unknown; None without returns.
-    """
-
-    table: FeatureTable
-    filtered: Filtered
-    time: pd.DatetimeIndex
-    next_return: np.ndarray | None
+    table: FeatureTable  # feature rows as the model observes them, T of them
+    filtered: Filtered  # state probabilities and predictive log-likelihoods of the rows
+    time: pd.DatetimeIndex  # close of every base bar, UTC, N of them
+    series: BarSeries | None  # bars as the volatility forecasts read them; None without returns
 
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """Series that the charts follow; row and bar t depend on bars closed by t alone.
+    """Series that the charts follow; row and bar t depend on bars closed by t alone."""
 
-    Attributes
-    ----------
-    log_lik
-        ln p(x_t | x_1..t-1) of every row, nats, shape (T,); NaN where the row is missing.
-    expected
-        State probabilities before each row, shape (T, K).
-    probs
-        Filtered probabilities, shape (T, K).
-    score
-        Log score of every base bar's next return, nats, shape (N,); None without returns.
-    known
-        Filtered probabilities known at every bar's close, shape (N, K), NaN before the first.
-    """
-
+    # ln p(x_t | x_1..t-1) of every row, nats, shape (T,); NaN where the row is missing.
     log_lik: np.ndarray
-    expected: np.ndarray
-    probs: np.ndarray
+    expected: np.ndarray  # state probabilities before each row, shape (T, K)
+    probs: np.ndarray  # filtered probabilities, shape (T, K)
+    # Log score of every base bar's next return, nats, shape (N,); None without returns.
     score: np.ndarray | None
+    # Filtered probabilities known at every bar's close, shape (N, K), NaN before the first.
     known: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class ExpectedSeries:
-    """A series with an expected value for each regime.
+    """A series with an expected value for each regime."""
 
-    Attributes
-    ----------
-    mean
-        Mean of the series on the bars that the chart rests on.
-    by_state
-        Its mean on the bars on which each regime was expected, shape (K,).
-    chart
-        Chart of `shortfall`.
-    """
-
-    mean: float
-    by_state: np.ndarray
-    chart: ControlChart
+    mean: float  # mean of the series on the bars that the chart rests on
+    by_state: np.ndarray  # its mean on the bars on which each regime was expected, shape (K,)
+    chart: ControlChart  # chart of `shortfall`
 
     def of(self, weights: np.ndarray) -> np.ndarray:
         """Expected value of every bar, from the state probabilities expected of it (T, K)."""
@@ -139,39 +109,25 @@ class ExpectedSeries:
 
 @dataclass(frozen=True, eq=False)
 class Expectations:
-    """Monitoring baseline of a detector.
+    """Monitoring baseline of a detector."""
 
-    Attributes
-    ----------
-    first, last
-        Close of the first and the last row that the charts rest on.
-    n_rows
-        Number of those rows.
-    held_out
-        Whether the model was fitted on none of them.
-    log_lik
-        Log-likelihood per row.
-    score
-        Log score per bar; None without returns or without densities by regime.
-    densities, static
-        Densities of the next return by regime, and one for all time; None without a score, and
-        `static` also where it has no fit.
-    shares
-        Share of time in every regime, shape (K,).
-    share_charts
-        Charts of the filtered probability of every regime; empty for one state.
-    """
-
+    # `first`, `last`: close of the first and the last row that the charts rest on.
     first: pd.Timestamp
     last: pd.Timestamp
-    n_rows: int
-    held_out: bool
-    log_lik: ExpectedSeries
+    n_rows: int  # number of those rows
+    held_out: bool  # whether the model was fitted on none of them
+    log_lik: ExpectedSeries  # log-likelihood per row
+    # Log score per bar; None without returns or without densities by regime.
     score: ExpectedSeries | None
+    # `densities`, `static`: densities of the next return by regime, and one for all time; None
+    # without a score, and `static` also where it has no fit.
     densities: ReturnDensities | None
     static: ReturnDensities | None
-    shares: np.ndarray
+    shares: np.ndarray  # share of time in every regime, shape (K,)
+    # Charts of the filtered probability of every regime; empty for one state.
     share_charts: tuple[ControlChart, ...]
+    # The volatility forecasts that have a fit, by name.
+    volatility: Mapping[str, VolatilityBaseline] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the detector's JSON."""
@@ -185,6 +141,7 @@ class Expectations:
             **{name: part.to_dict() for name, part in optional.items() if part is not None},
             "shares": self.shares.tolist(),
             "share_charts": [chart.to_dict() for chart in self.share_charts],
+            "volatility": {name: of.to_dict() for name, of in self.volatility.items()},
         }
 
 
@@ -198,9 +155,8 @@ def expectations_of(detector: Detector) -> Expectations:
     stored, K = Fields(detector.expectations, "promise"), detector.n_states
     has_score, has_static = ("score" in stored or "yardstick" in stored), "static" in stored
     optional = ["score", "yardstick"] * (has_score or has_static) + ["static"] * has_static
-    stored.only(
-        ["first", "last", "n_rows", "held_out", "log_lik", "shares", "share_charts", *optional]
-    )
+    required = ["first", "last", "n_rows", "held_out", "log_lik", "shares", "share_charts"]
+    stored.only([*required, *optional], optional=["volatility"])  # which older models lack
     first, last = (pd.Timestamp(stored.time(name)) for name in ("first", "last"))
     if last < first:
         raise stored.fault("last", "must not be before promise.first")
@@ -221,14 +177,21 @@ def expectations_of(detector: Detector) -> Expectations:
         static=ReturnDensities.from_stored(stored.part("static"), 1) if has_static else None,
         shares=shares,
         share_charts=charts,
+        volatility=_volatility(stored.part("volatility")) if "volatility" in stored else {},
     )
+
+
+def _volatility(stored: Fields) -> dict[str, VolatilityBaseline]:
+    stored.only([], optional=VOLATILITY)
+    names = [name for name in VOLATILITY if name in stored]
+    return {name: VolatilityBaseline.from_stored(stored.part(name)) for name in names}
 
 
 def make_expectations(
     params: GaussianParams,
     seen: Observations,
     fitted_on: tuple[pd.Timestamp, pd.Timestamp],
-    densities: tuple[ReturnDensities, ReturnDensities | None] | None = None,
+    densities: tuple[ReturnDensities, Baselines] | None = None,
     observed: Observed | None = None,
 ) -> Expectations | None:
     """Monitoring baseline of a fitted model from the rows and bars of its run.
@@ -243,7 +206,7 @@ def make_expectations(
         Start (exclusive) and end (inclusive) of the train rows. Densities of returns are fitted on
         the same span; earlier rows do not count.
     densities
-        Densities of returns by regime and for all time, if already fitted.
+        Densities of returns by regime and without regimes, if already fitted.
     observed
         Result of `observe` for these rows and densities, if already computed.
 
@@ -261,13 +224,13 @@ def make_expectations(
     counted = usable & (row_time > since)
     if counted.sum() < MIN_BARS:
         return None
-    if densities is None and seen.next_return is not None:
-        densities = _densities(observed, time, seen.next_return, fitted_on)
+    if densities is None and seen.series is not None:
+        densities = _densities(observed, time, seen.series, fitted_on)
     score = None
-    if densities is not None and seen.next_return is not None:
+    if densities is not None and seen.series is not None:
         scores = observed.score
         if scores is None:
-            scores = densities[0].log_score(observed.known, seen.next_return)
+            scores = densities[0].log_score(observed.known, seen.series.next_return)
         bars = np.isfinite(scores) & (time > start)
         if (bars & (time > since)).sum() >= MIN_BARS:
             score = _expected_series(scores, observed.known, bars, time > since)
@@ -279,7 +242,8 @@ def make_expectations(
         log_lik=_expected_series(observed.log_lik, observed.expected, usable, counted),
         score=score,
         densities=densities[0] if densities and score else None,
-        static=densities[1] if densities and score else None,
+        static=densities[1].static if densities and score else None,
+        volatility=densities[1].volatility if densities and score else {},
         shares=observed.probs[row_time > start].mean(axis=0),
         share_charts=_share_charts(observed.probs[row_time > start], params),
     )
@@ -288,18 +252,17 @@ def make_expectations(
 def _densities(
     observed: Observed,
     time: pd.DatetimeIndex,
-    next_return: np.ndarray,
+    series: BarSeries,
     fitted_on: tuple[pd.Timestamp, pd.Timestamp],
-) -> tuple[ReturnDensities, ReturnDensities | None] | None:
-    """Densities of the train returns by regime and for all time; None without the former."""
+) -> tuple[ReturnDensities, Baselines] | None:
+    """Densities of the train returns by regime and without; None without the former."""
     start, end = fitted_on
-    inside = (time > start) & np.append(time[1:] <= end, False)
-    returns = np.where(inside, next_return, np.nan)
-    unscored: Unscored = {}
-    by_regime = fitted("model", unscored, fit_return_densities, observed.known, returns)
+    inside = np.asarray(time > start) & np.append(time[1:] <= end, False)
+    returns = np.where(inside, series.next_return, np.nan)
+    by_regime = fitted("model", {}, fit_return_densities, observed.known, returns)
     if by_regime is None:
         return None
-    return by_regime, fitted("static", unscored, fit_static, returns)
+    return by_regime, fit_baselines(series.part(inside))
 
 
 def observe(
@@ -310,8 +273,8 @@ def observe(
     row_time = table.available_at.as_unit("ns").asi8
     known = known_at_close(seen.time.as_unit("ns").asi8, row_time, probs)
     score = None
-    if densities is not None and seen.next_return is not None:
-        score = densities.log_score(known, seen.next_return)
+    if densities is not None and seen.series is not None:
+        score = densities.log_score(known, seen.series.next_return)
     return Observed(
         log_lik=with_gaps(seen.filtered.log_lik, table),
         expected=predicted_probs(params, table.steps, probs),

@@ -20,6 +20,7 @@ import pandas as pd
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import DataError
 from hmm_exp.judge.return_forecasts import next_returns
+from hmm_exp.judge.volatility_baselines import VOLATILITY, BarSeries, bar_hours
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.monitor.cusum import ControlChart
@@ -34,59 +35,44 @@ from hmm_exp.monitor.expectations import (
 
 @dataclass(frozen=True)
 class ChartResult:
-    """One chart over the judged bars.
+    """One chart over the judged bars."""
 
-    Attributes
-    ----------
-    name
-        Name of the series.
-    promised, seen
-        Expected and observed mean per bar: nats, or a share of time.
-    highest
-        Largest sum of the chart, as a share of its threshold; beyond 1 is an alarm.
-    now
-        The sum after the last bar.
-    alarm_at
-        Close of the first bar beyond the threshold, None without.
-    drift_since
-        Bar at which the sum that crossed, or else the last sum, started to grow; None at zero.
-    """
-
-    name: str
+    name: str  # name of the series
+    # `promised`, `seen`: expected and observed mean per bar: nats, or a share of time.
     promised: float
     seen: float
-    highest: float
-    now: float
-    alarm_at: pd.Timestamp | None
+    highest: float  # largest sum of the chart, as a share of its threshold; beyond 1 is an alarm
+    now: float  # the sum after the last bar
+    alarm_at: pd.Timestamp | None  # close of the first bar beyond the threshold, None without
+    # Bar at which the sum that crossed, or else the last sum, started to grow; None at zero.
     drift_since: pd.Timestamp | None
 
 
 @dataclass(frozen=True, eq=False)
 class MonitorResult:
-    """Series and charts over the judged bars.
+    """Series and charts over the judged bars."""
 
-    Attributes
-    ----------
-    rows
-        Index `available_at`; `log_lik, log_lik_promised, log_lik_chart`, nats and the chart's sum
-        as a share of its threshold; for every state `p_state_k` and `p_state_k_chart`.
-    bars
-        The same for the return that a base bar closes: `score, score_promised, score_chart`, and
-        its `gain` over a Student-t for all time where that has a fit. Empty without expected
-        scores.
-    findings
-        One per chart.
-    """
-
+    # Index `available_at`; `log_lik, log_lik_promised, log_lik_chart`, nats and the chart's sum as
+    # a share of its threshold; for every state `p_state_k` and `p_state_k_chart`.
     rows: pd.DataFrame
+    # The same for the return that a base bar closes: `score, score_promised, score_chart`, and its
+    # `gain` over a Student-t for all time and `ewma_gain` ... over the volatility forecasts that
+    # have a fit. Empty without expected scores.
     bars: pd.DataFrame
-    findings: tuple[ChartResult, ...]
+    findings: tuple[ChartResult, ...]  # one per chart
 
     @property
     def alarms(self) -> list[ChartResult]:
         """Charts that crossed their threshold, by time."""
         crossed = [finding for finding in self.findings if finding.alarm_at is not None]
         return sorted(crossed, key=lambda finding: str(finding.alarm_at))
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """Mean gain over every baseline that scores these bars, nats per bar, by its name."""
+        columns = {"static": "gain", **{name: f"{name}_gain" for name in VOLATILITY}}
+        known = {name: self.bars[column] for name, column in columns.items() if column in self.bars}
+        return {name: float(gain.mean()) for name, gain in known.items() if gain.notna().any()}
 
 
 def monitor_bars(
@@ -115,7 +101,9 @@ def monitor_bars(
     start = _start(detector, time, table.available_at[-1], since)
     steps = chain_steps(bars.time, bars.step.value, bars.gaps)
     returns = next_returns(bars.frame["close"].to_numpy(), steps)
-    seen = Observations(table.less(detector.season), detector.filtered(table), time, returns)
+    hours = bar_hours(time, bars.step, detector.reading.timezone)
+    series = BarSeries(returns, bars.log_range, *hours)
+    seen = Observations(table.less(detector.season), detector.filtered(table), time, series)
     observed = observe(detector.params, seen, expected.densities)
     rows = _rows(expected, observed, table.available_at, start)
     scored = _scored(expected, observed, seen, start)
@@ -123,10 +111,7 @@ def monitor_bars(
 
 
 def _start(
-    detector: Detector,
-    time: pd.DatetimeIndex,
-    last: pd.Timestamp,
-    since: pd.Timestamp | None,
+    detector: Detector, time: pd.DatetimeIndex, last: pd.Timestamp, since: pd.Timestamp | None
 ) -> pd.Timestamp:
     """Instant after which bars are judged: not before the filter has settled."""
     wanted = since if since is not None else pd.Timestamp(detector.meta["train_end"])
@@ -168,7 +153,7 @@ def _scored(
 ) -> pd.DataFrame:
     """Scores of the judged returns at the close of the bar that makes them known."""
     time = seen.time
-    if expected.score is None or observed.score is None or seen.next_return is None:
+    if expected.score is None or observed.score is None or seen.series is None:
         return pd.DataFrame(index=time[:0])
     kept = np.append(time[1:] > start, False)
     score, known = observed.score[kept], observed.known[kept]
@@ -179,8 +164,11 @@ def _scored(
     }
     if expected.static is not None:
         ones = np.ones((len(score), 1))
-        static = expected.static.log_score(ones, seen.next_return[kept])
+        static = expected.static.log_score(ones, seen.series.next_return[kept])
         columns["gain"] = score - static
+    for name, baseline in expected.volatility.items():
+        if seen.series.log_range is not None or not baseline.of_range:
+            columns[f"{name}_gain"] = score - baseline.log_score(seen.series)[kept]
     return pd.DataFrame(columns, index=time[1:][kept[:-1]])
 
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from hmm_exp.config import RULES, GateConfig, conf_dir, nearest
 from hmm_exp.errors import ConfigError
 from hmm_exp.judge.gains import MIN_BARS, estimate_gain
-from hmm_exp.judge.unscored import FORECASTS
+from hmm_exp.judge.unscored import FORECASTS, OTHERS
 from hmm_exp.registry.comparison import NotCompared, compare
 from hmm_exp.registry.evidence import Evidence, Incumbent
 from hmm_exp.registry.versions import STAGE, Champion
@@ -75,6 +75,7 @@ def judge(
             *_use(evidence, gate),
             *_gain(evidence, "static", gate.static_gain, gate.level),
             *_gain(evidence, "ewma", gate.ewma_gain, gate.level),
+            *_other_gains(evidence, gate),
             *_comparison(client, evidence, incumbent, gate),
         ]
     )
@@ -143,6 +144,15 @@ def _gain(evidence: Evidence, baseline: str, weight: str, level: float) -> Itera
         yield Finding("note", f"{shown}, {bound}")
     else:
         yield Finding(weight, f"{shown}: its {bound} is not above zero")
+
+
+def _other_gains(evidence: Evidence, gate: GateConfig) -> Iterator[Finding]:
+    """The gains over the other volatility forecasts; one that the data do not allow is a note."""
+    for baseline in OTHERS:
+        weight = gate.other_gains
+        if weight != "ignore" and evidence.lacks(baseline):
+            weight = "note"
+        yield from _gain(evidence, baseline, weight, gate.level)
 
 
 def _comparison(

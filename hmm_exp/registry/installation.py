@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
+from hmm_exp.judge.return_forecasts import GAINS
 from hmm_exp.registry.versions import STAGE, Versions
 from hmm_exp.serving.mlflow_model import smoke_test_failure
 from hmm_exp.tracking import tags
@@ -35,27 +36,17 @@ _COPIED_METRICS = (
     "n_states",
     "bic",
     "return_gain_val",
-    "return_gain_test",
-    "return_gain_test_bound",
-    "ewma_gain_test",
-    "ewma_gain_test_bound",
+    *(f"{gain}_test{end}" for gain in GAINS for end in ("", "_bound")),
 )
 
 
 @dataclass(frozen=True)
 class Repair:
-    """Repairs after an interrupted command.
+    """Repairs after an interrupted command."""
 
-    Attributes
-    ----------
-    lines
-        For the terminal.
-    undid
-        Whether the repair undid a promotion or completed a rollback: a requested rollback is
-        then already done.
-    """
-
-    lines: list[str]
+    lines: list[str]  # for the terminal
+    # Whether the repair undid a promotion or completed a rollback: a requested rollback is then
+    # already done.
     undid: bool = False
 
 
@@ -64,17 +55,9 @@ def install(
 ) -> str:
     """Put a run's model into Production, smoke-test it there, and return the version.
 
-    Parameters
-    ----------
-    about
-        Tags of the version: the gate's findings and the labels. Others are copied from the run.
-    replaces
-        The version in Production now.
-
-    Raises
-    ------
-    TrackingError
-        The smoke test fails; the previous champion is back.
+    `about` are tags of the version, the gate's findings and the labels; others are copied from the
+    run. `replaces` is the version in Production now. Raises TrackingError if the smoke test fails;
+    the previous champion is back.
     """
     recorded = _copied(run) | about | {tags.PROMOTION: tags.STARTED}
     recorded |= {tags.REPLACES: replaces} if replaces else {}

@@ -12,6 +12,7 @@ from hmm_exp.report.tables import DataTable, TableCell, plain
 from hmm_exp.report.words import signed
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.runs import called
+from hmm_exp.tracking.ui import GAIN_COLUMNS
 
 _COVARIANCES = ("spherical", "diag", "tied", "full")
 
@@ -39,8 +40,8 @@ def _spaces_in_order(subject: Subject, runs: dict[str, Run]) -> pd.DataFrame:
 def _board_row(row: pd.Series, run: Run, winner: str | None, best: float) -> dict[str, Any]:
     finished = run.info.status == "FINISHED"
     test = run.data.metrics.get("return_gain_test", math.nan)
-    values = [row["bic"], row["val_ll/bar"], row["gain_t"], row["gain_ewma"], test, row["s"]]
-    forms = ["{:,.1f}", "{:.4f}", "{:+.4f}", "{:+.4f}", "{:+.4f}", "{:.1f}"]
+    values = [row["bic"], row["val_ll/bar"], *(row[name] for name in GAIN_COLUMNS), test, row["s"]]
+    forms = ["{:,.1f}", "{:.4f}", *["{:+.4f}"] * (len(GAIN_COLUMNS) + 1), "{:.1f}"]
     values = [math.nan if value is None else float(value) for value in values]
     k = math.nan if row["K"] is None else row["K"]
     eligible = row["eligible"].startswith("yes")

@@ -4,12 +4,15 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from hmm_exp.figures.style import number, percent, regime_colors
 from hmm_exp.judge.residuals import ResidualLimits
+from hmm_exp.judge.return_forecasts import GAINS, SCORES
+from hmm_exp.judge.unscored import FORECASTS
 from hmm_exp.report.collect import RecordedRun
 
 _EFFECTS = {
@@ -17,6 +20,11 @@ _EFFECTS = {
     "tail_share": "share beyond 3 σ",
     "memory": "autocorrelation",
     "square_memory": "autocorrelation of squares",
+}
+_ESTIMATED = {
+    "transition_matrix": "{row} → {column}",
+    "state_means": "{row}: mean of {column}",
+    "state_deviations": "{row}: deviation of {column}",
 }
 
 
@@ -80,6 +88,26 @@ def _next_volatility(model: RecordedRun) -> dict[str, float]:
     return {}
 
 
+def baselines(model: RecordedRun) -> DataTable:
+    """Gain over every baseline; with a table `added_gain`, what regimes add to each forecast."""
+    columns, added = ["validation", "test", "lower bound, test"], model.tables.get("added_gain")
+    if added is not None:
+        added = added.reindex(index=[*SCORES], columns=["val", "test", "exponent"])
+        columns += ["added, validation", "added, test", "exponent b"]
+    rows = []
+    for name, gain in zip(SCORES[1:], GAINS, strict=True):
+        figures = [f"{gain}_val", f"{gain}_test", f"{gain}_test_bound"]
+        values = [model.metrics.get(figure, math.nan) for figure in figures]
+        forms = ["{:+.4f}"] * 3
+        if added is not None:
+            values += [*added.loc[name]]
+            forms += ["{:+.4f}", "{:+.4f}", "{:.3g}"]
+        if np.isfinite(values).any():
+            cells = [TableCell(plain(v, form)) for v, form in zip(values, forms, strict=True)]
+            rows.append((FORECASTS[name].removeprefix("the "), cells))
+    return DataTable(columns, rows)
+
+
 def transitions(model: RecordedRun) -> DataTable:
     """Transition matrix, percent."""
     matrix = model.tables["transition_matrix"].loc[model.labels, model.labels]
@@ -132,6 +160,33 @@ def moments(model: RecordedRun) -> DataTable:
         ]
         rows.append((str(feature), cells))
     return DataTable(model.labels, rows)
+
+
+def estimates(model: RecordedRun) -> DataTable:
+    """Transition probabilities, means and deviations with standard errors and intervals.
+
+    Empty where the run has none: a degenerate fit, or an earlier version.
+    """
+    rows = [
+        (name.format(row=row, column=column), cells)
+        for table, name in _ESTIMATED.items()
+        for row, column, cells in _with_errors(model, table)
+    ]
+    return DataTable(["estimate", "std err", "robust std err", "from", "to"] if rows else [], rows)
+
+
+def _with_errors(model: RecordedRun, name: str) -> Iterator[tuple[str, str, list[TableCell]]]:
+    """Row, column and cells of every parameter of a table that has an error."""
+    values = model.tables[name]
+    ends = [
+        model.tables.get(f"{name}_{end}", pd.DataFrame()).reindex_like(values)
+        for end in ("se", "robust_se", "lower", "upper")
+    ]
+    for row, column in product(values.index, values.columns):
+        numbers = [float(table.loc[row, column]) for table in (values, *ends)]
+        if np.isfinite(numbers[1:]).any():
+            cells = [TableCell(_four_digits(number)) for number in numbers]
+            yield str(row), str(column), cells
 
 
 def next_bars(model: RecordedRun) -> DataTable:
@@ -249,6 +304,11 @@ def _chance(p: float) -> str:
 def _compact(value: float) -> str:
     """Three significant digits."""
     return "" if not np.isfinite(value) else number(float(f"{value:.3g}"))
+
+
+def _four_digits(value: float) -> str:
+    """Four significant digits; empty if it is not finite."""
+    return plain(value, "{:.4g}")
 
 
 def _digits(form: str) -> int:

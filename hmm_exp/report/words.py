@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hmm_exp.figures.style import percent
 from hmm_exp.judge.gains import MIN_BARS
-from hmm_exp.judge.unscored import FORECASTS, why_no_gain
+from hmm_exp.judge.unscored import FORECASTS, OTHERS, why_no_gain
 from hmm_exp.report.collect import RecordedRun, Subject
 from hmm_exp.sweep.luck import why_unchecked
 from hmm_exp.tracking import tags
@@ -15,7 +15,7 @@ from hmm_exp.tracking.read import unscored_of
 _COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
 _LUCKY = 0.05  # p-value above which the best of many cells may be luck
 _AGREE = 0.2  # smallest share of starts at the best optimum that supports it
-_BASELINES = {"return": "static", "ewma": "ewma"}  # by the first word of their metrics
+_BASELINES = {"return": "static", "ewma": "ewma", **{name: name for name in OTHERS}}  # of metrics
 
 
 @dataclass(frozen=True)
@@ -34,29 +34,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Summary:
-    """The answers at the top of the page.
+    """The answers at the top of the page."""
 
-    Attributes
-    ----------
-    headline
-        One sentence.
-    model, model_detail
-        The model, and why it was chosen.
-    margin, margin_detail
-        Its gain, and the uncertainty of the gain.
-    belief
-        Yes, in part, or no, with the reason.
-    checks
-        The tests behind it.
-    """
-
-    headline: str
-    model: str
-    model_detail: list[str]
+    headline: str  # one sentence
+    model: str  # the model, and why it was chosen
+    model_detail: list[str]  # the model, and why it was chosen
+    # `margin`, `margin_detail`: its gain, and the uncertainty of the gain.
     margin: str
     margin_detail: list[str]
-    belief: str
-    checks: list[Check]
+    belief: str  # yes, in part, or no, with the reason
+    checks: list[Check]  # the tests behind it
 
 
 def verdict(subject: Subject) -> Summary:
@@ -82,12 +69,13 @@ def verdict(subject: Subject) -> Summary:
 
 def _no_winner(subject: Subject) -> Summary:
     finished = len(subject.cells) - len(subject.unfinished)
+    n_cells = subject.main.data.tags.get(tags.N_CELLS, str(len(subject.cells)))
     return Summary(
         headline="No model won",
         model="none",
         model_detail=_why(subject) or ["The sweep has no verdict yet."],
         margin="none",
-        margin_detail=[f"{finished} of {_n_cells(subject)} cells finished."],
+        margin_detail=[f"{finished} of {n_cells} cells finished."],
         belief="No: there is no model to judge",
         checks=[],
     )
@@ -137,7 +125,8 @@ def _margins(subject: Subject, model: RecordedRun) -> Iterator[str]:
 def _belief(model: RecordedRun, checks: list[Check]) -> str:
     """Conclusion, based on test data only."""
     passed = {check.text: check.passed for check in checks}
-    static, ewma = (passed.get(_beats(name)) for name in _BASELINES)
+    static, ewma = (passed.get(_beats(name)) for name in ("return", "ewma"))
+    better = [FORECASTS[name] for name in OTHERS if passed.get(_beats(name)) is False]
     luck = [check.passed for check in checks if check.text.startswith(_LUCK)]
     if len(model.labels) == 1:
         return "No: a model with one state has no regimes"
@@ -149,8 +138,10 @@ def _belief(model: RecordedRun, checks: list[Check]) -> str:
         return "No: on test its regimes do not reliably forecast the next bar"
     if ewma is None:
         return f"In part: its regimes forecast the next bar; {_unmeasured(model, 'ewma')}"
+    if ewma and better:
+        return f"In part: on test it beats an EWMA volatility, but not {_listed(better)}"
     if ewma:
-        return "Yes: on test it beats both baselines, static and EWMA volatility"
+        return "Yes: on test it beats every baseline, static and volatility"
     return "In part: its regimes forecast the next bar, but an EWMA volatility does as well"
 
 
@@ -162,6 +153,12 @@ def _beats(baseline: str) -> str:
     return f"On test it beats {FORECASTS[_BASELINES[baseline]]}"
 
 
+def _listed(names: list[str]) -> str:
+    """Names in a sentence."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def _unmeasured(model: RecordedRun, baseline: str) -> str:
     """Why a gain on test is unknown."""
     why = why_no_gain(unscored_of(model.run), _BASELINES[baseline])
@@ -170,8 +167,10 @@ def _unmeasured(model: RecordedRun, baseline: str) -> str:
 
 def _checks(subject: Subject, model: RecordedRun) -> Iterator[Check]:
     yield from _luck(subject)
+    known = {*unscored_of(model.run), *model.metrics}
     for baseline in _BASELINES:
-        yield _test_gain(model, baseline)
+        if baseline not in OTHERS or known & {baseline, f"{baseline}_gain_test"}:
+            yield _test_gain(model, baseline)
     yield _fit(model)
     yield from _residuals(model)
     yield from _gate(model)
@@ -239,10 +238,6 @@ def _interval(metrics: dict[str, float], name: str) -> str:
         return ""
     low, high = (signed(metrics[f"{name}_{end}"]) for end in ("low", "high"))
     return f" (95 % interval {low} to {high})"
-
-
-def _n_cells(subject: Subject) -> str:
-    return subject.main.data.tags.get(tags.N_CELLS, str(len(subject.cells)))
 
 
 def signed(value: float) -> str:

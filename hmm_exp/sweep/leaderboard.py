@@ -18,10 +18,11 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.config import SelectionConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.rule import Option, by_rule
-from hmm_exp.judge.unscored import why_no_gain
+from hmm_exp.judge.unscored import unusual, why_no_gain
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import read_scores, unscored_of
 from hmm_exp.tracking.runs import called, lacks, status_of, sweep_cells, tried
+from hmm_exp.tracking.ui import GAIN_COLUMNS
 
 _BASELINES = {"return_gain_val": "static", "ewma_gain_val": "ewma"}  # of `selection.across`
 
@@ -87,14 +88,13 @@ def _row(run: Run) -> dict[str, object]:
     seconds = sum(value for name, value in metrics.items() if name.startswith("seconds_"))
     why = f"{status}: {reason}" if reason else status
     notes = ["residuals reject"] if metrics.get("residuals_reject") else []
-    notes += [f"no score of {', '.join(missing)}"] if (missing := unscored_of(run)) else []
+    notes += [f"no score of {', '.join(missing)}"] if (missing := unusual(unscored_of(run))) else []
     return {
         "cell": called(run),
         "K": metrics.get("n_states"),
         "bic": metrics.get("bic"),
         "val_ll/bar": metrics.get("log_lik_val_per_bar"),
-        "gain_t": metrics.get("return_gain_val"),
-        "gain_ewma": metrics.get("ewma_gain_val"),
+        **{column: metrics.get(name) for column, name in GAIN_COLUMNS.items()},
         "eligible": why
         if failed
         else lacks(run) or run_tags.get(tags.FAULTS, ", ".join(["yes", *notes])),

@@ -7,12 +7,12 @@ import pandas as pd
 
 from hmm_exp.judge.unscored import why_no_gain
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.ui import plain_table
+from hmm_exp.tracking.ui import GAIN_COLUMNS, plain_table
 
 if TYPE_CHECKING:
     from hmm_exp.experiment.result import RunResult
 
-WIDTH = 100
+WIDTH = 120
 _MOST_FAULTS = 5
 
 
@@ -52,7 +52,7 @@ def leaderboard_table(table: pd.DataFrame) -> str:
         s=table["s"].map("{:.1f}".format, na_action="ignore"),
         **{
             name: table[name].map("{:+.4f}".format, na_action="ignore")
-            for name in ("val_ll/bar", "gain_t", "gain_ewma")
+            for name in ("val_ll/bar", *GAIN_COLUMNS)
         },
     ).fillna("")
     narrow = shown.drop(columns="eligible").to_string(index=False).splitlines()

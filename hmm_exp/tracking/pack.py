@@ -77,6 +77,7 @@ def _verdict(result: RunResult) -> dict[str, str]:
         tags.FAULTS: "; ".join(result.faults),
         tags.STATUS_REASON: "; ".join([*result.faults, *result.warnings]),
         tags.UNSCORED: json.dumps(result.assessment.unscored) if result.assessment.unscored else "",
+        tags.NO_ERRORS: result.no_errors,
         tags.CRITERIA_BY_STATES: result.selection.to_json(orient="records"),
         tags.REGIME_NOW: result.regime_now,
     }

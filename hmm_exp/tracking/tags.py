@@ -17,6 +17,7 @@ STATUS_REASON = "status_reason"
 INSTRUMENT = "instrument"
 DATA_KIND = "data_kind"
 UNSCORED = "unscored"  # JSON: why scores are missing, by what is missing; absent when none is
+NO_ERRORS = "no_errors"  # why standard errors are missing; absent when none is
 FAULTS = "faults"  # hard faults joined by "; ", absent when there are none
 CRITERIA_BY_STATES = "criteria_by_states"  # JSON of a run's selection table
 REGIME_NOW = "regime_now"

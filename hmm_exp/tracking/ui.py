@@ -24,7 +24,14 @@ from hmm_exp.tracking import tags
 REPORT = "report.html"  # the sweep's report among the parent's artifacts
 _ROWS = 12  # cells of a description; the linked table has all
 _FOUND = (tags.GATE_REASONS, tags.GATE_NOTES)
-_FORMS = {"K": ".0f", "bic": ".1f", "val_ll/bar": "+.4f", "gain_t": "+.4f", "gain_ewma": "+.4f"}
+GAIN_COLUMNS = {  # columns of a leaderboard, gains on validation
+    "gain_t": "return_gain_val",
+    "gain_ewma": "ewma_gain_val",
+    "gain_range": "range_ewma_gain_val",
+    "gain_hour": "ewma_hour_gain_val",
+    "gain_both": "range_ewma_hour_gain_val",
+}
+_FORMS = {"K": ".0f", "bic": ".1f", "val_ll/bar": "+.4f", **dict.fromkeys(GAIN_COLUMNS, "+.4f")}
 _MARKS = re.compile(r"[&<>\[\]()*_`~|\\#!{}$]")
 _MODE = "workflowType=machine_learning"  # else the UI opens in its GenAI mode
 
@@ -48,16 +55,8 @@ def sweep_page(
 ) -> str:
     """Description of a sweep in Markdown: the winner and why, the gate, the best cells.
 
-    Parameters
-    ----------
-    winner
-        None where nothing could be chosen.
-    table
-        From `leaderboard`; None without cells.
-    verdict
-        Lines of the terminal: the choice, how much of it is luck, the gate.
-    has_report
-        Whether `REPORT` is among the artifacts.
+    `table` is that of `leaderboard`, `verdict` the lines of the terminal: the choice, how much of
+    it is luck, the gate. `has_report` tells whether `REPORT` is among the artifacts.
     """
     experiment = parent.info.experiment_id
     sweep_id = parent.data.tags[tags.SWEEP_ID]
@@ -78,12 +77,7 @@ def sweep_page(
 def version_page(run: Run, about: Mapping[str, str], metrics: Mapping[str, str]) -> str:
     """Description of a model version in Markdown: its run, its figures, the gate's findings.
 
-    Parameters
-    ----------
-    about
-        Tags of the version.
-    metrics
-        Those of its run that a version carries, as text.
+    `about` are tags of the version; `metrics` are those of its run that a version carries.
     """
     source = f"[run {run.info.run_id}]({run_path(run.info.experiment_id, run.info.run_id)})"
     if sweep := about.get(tags.SWEEP_ID):
@@ -124,18 +118,16 @@ def _bullets(lines: Sequence[str]) -> str:
 
 def _markdown(table: pd.DataFrame, experiment: str) -> str:
     """The leaderboard in Markdown, each cell a link to its run."""
-    columns = ["cell", "K", "bic", "val_ll/bar", "gain_t", "gain_ewma", "eligible"]
+    columns = ["cell", *_FORMS, "eligible"]
     rows = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for _, row in table.iterrows():
         link = f"[{plain(row['cell'])}]({run_path(experiment, row['run'])})"
         eligible = plain(str(row["eligible"])[:80])
-        figures = [_figure(row[name], form) for name, form in _FORMS.items()]
+        figures = [
+            "" if pd.isna(row[name]) else format(row[name], form) for name, form in _FORMS.items()
+        ]
         rows.append("| " + " | ".join([link, *figures, eligible]) + " |")
     return "\n".join(rows)
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "" if value is None or pd.isna(value) else format(value, form)
 
 
 TAG = "mlflow.sharedViewState."
@@ -145,8 +137,7 @@ _METRICS = {  # in the order shown, with widths in pixels
     "n_states": 80,
     "bic": 100,
     "log_lik_val_per_bar": 140,
-    "return_gain_val": 125,
-    "ewma_gain_val": 120,
+    **dict.fromkeys(GAIN_COLUMNS.values(), 125),
     "restart_agreement": 135,
     "min_occupancy": 120,
 }
