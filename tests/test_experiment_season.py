@@ -27,6 +27,7 @@ from hmm_exp.experiment.run import run
 from hmm_exp.experiment.walk import carried, drift_table
 from hmm_exp.judge.split import TRAIN, VAL
 from hmm_exp.market.synthetic import make_market
+from hmm_exp.monitor.monitor import monitor_bars
 from hmm_exp.registry.history import parameter_table
 from hmm_exp.serving.load import find_detector
 from hmm_exp.tracking import tags
@@ -181,6 +182,10 @@ def test_an_hour_without_a_train_bar_is_missing_later(folder):
     ours = outcome.regimes["p_state_0"].to_numpy()
     assert answer["p_state_0"].to_numpy().tobytes() == ours.tobytes()
     assert np.isfinite(ours).all()
+    followed = monitor_bars(outcome.detector, prepared.source.bars).rows["log_lik"]
+    later = followed.index.tz_convert(ZONE).hour == 9
+    assert later.any()
+    np.testing.assert_array_equal(np.isnan(followed), later)
 
 
 def test_a_log_range_that_follows_the_clock_alone_is_constant(folder):
@@ -249,6 +254,7 @@ def test_tables_of_means_name_what_the_means_are_of(result, walk):
     np.testing.assert_allclose(summary.means, params.means * scaler.scale_ + scaler.mean_)
     named = result.assessment.diagnostics.query("table == 'state_means'")["column"]
     assert title in set(named)
+    assert f" {title} " in result.detector.summary()
     assert f"mean_{title}" in drift_table(walk.walk, walk.prepared.recipe.titles)
 
 
