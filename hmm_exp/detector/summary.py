@@ -38,7 +38,7 @@ def _title(detector: "Detector") -> Iterator[str]:
 
 def _rows(detector: "Detector", errors: StandardErrors) -> Iterator[tuple[str, list[str]]]:
     """Name and numbers of every parameter, under a heading for each kind."""
-    labels, columns = detector.labels, detector.recipe.columns
+    labels, columns = detector.labels, detector.recipe.titles
     kinds = ("transition probabilities", "means", "standard deviations")
     for kind, part, names in zip(kinds, errors.parts, (labels, columns, columns), strict=True):
         yield kind, []
