@@ -102,7 +102,9 @@ def dwell_table(summary: StateSummary) -> pd.DataFrame:
 
 
 def diagnostics_table(
-    summary: StateSummary, next_bar: Mapping[str, pd.DataFrame] | None = None
+    summary: StateSummary,
+    next_bar: Mapping[str, pd.DataFrame] | None = None,
+    more: Mapping[str, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """All tables of a model in one tidy frame `table, row, column, value`.
 
@@ -112,8 +114,10 @@ def diagnostics_table(
         The fitted model and its filtered path.
     next_bar
         `next_bar_table` per split, stacked as `next_bar_{split}`.
+    more
+        Further tables by name.
     """
-    tables = state_tables(summary)
+    tables = state_tables(summary) | dict(more or {})
     for split, table in (next_bar or {}).items():
         tables[f"next_bar_{split}"] = table.set_axis(list(summary.labels), axis=0)
     return tidy(tables)
