@@ -22,11 +22,12 @@ def summary_text(detector: "Detector") -> str:
     heads = ("estimate", "std err", "robust", f"[{tail:.3f}", f"{1 - tail:.3f}]")
     rows = [*_rows(detector, errors)]
     first = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{first}}{''.join(f'{text:>12}' for text in texts)}" for name, texts in rows]
-    head = f"{'':<{first}}{''.join(f'{text:>12}' for text in heads)}"
-    width = len(head)
-    title = [*_title(detector)]
-    return "\n".join([*title, "=" * width, head, "-" * width, *lines, "=" * width, *_notes(errors)])
+    head, *lines = (
+        f"{name:<{first}}{''.join(f'{text:>12}' for text in texts)}".rstrip()
+        for name, texts in [("", heads), *rows]
+    )
+    double, single = "=" * len(head), "-" * len(head)
+    return "\n".join([*_title(detector), double, head, single, *lines, double, *_notes(errors)])
 
 
 def _title(detector: "Detector") -> Iterator[str]:
