@@ -17,8 +17,8 @@ def detector() -> Detector:
     plain = small_detector()
     error = np.linspace(0.01, 0.02, N_ERRORS)
     error[1] = np.nan
-    errors = estimates_of(plain.params, error, 2 * error, level=0.9, reason="one is missing")
-    return replace(plain, errors=errors)
+    errors = estimates_of(plain.params, error, 2 * error, level=0.9)
+    return replace(plain, errors=replace(errors, reason="one is missing"))
 
 
 def line(detector: Detector, name: str) -> list[str]:

@@ -21,6 +21,7 @@ from hmm_exp.hmm.criteria import bic_next
 from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.hmm.standard_errors import StandardErrors
 from hmm_exp.hmm.states import labels
+from hmm_exp.judge.added_gain import AddedGains, added_gains
 from hmm_exp.judge.gains import gain_metrics
 from hmm_exp.judge.next_bar import detection_delay, named_as_planted, next_bar_table
 from hmm_exp.judge.residuals import (
@@ -38,6 +39,7 @@ from hmm_exp.judge.return_forecasts import (
     ReturnDensities,
     fit_baselines,
     fit_return_densities,
+    part_means,
     per_bar,
     score_bars,
     summarise,
@@ -236,7 +238,9 @@ def assess(
     objections = rejections(NEXT_RETURN, effects[NEXT_RETURN]) if NEXT_RETURN in effects else []
     metrics = persistence_metrics(output.probs[rows], output.smoothed[rows], steps)
     gains = _return_gains(output) | _variance_gains(prepared, output)
-    metrics |= gain_metrics(gains, prepared.target_part)
+    added = _added_gains(prepared, output)
+    metrics |= gain_metrics(gains | added.of_strongest, prepared.target_part)
+    metrics |= part_means(added.of_strongest, prepared.target_part)
     metrics |= _residual_metrics(residuals, effects, objections) | _delay(prepared, output)
     scaler = prepared.scaler
     raw_errors = None if errors is None else errors.in_units(scaler.mean_, scaler.scale_)
@@ -253,11 +257,13 @@ def assess(
         probs=output.probs,
         scores=scores,
         next_bar=next_bar,
-        diagnostics=diagnostics_table(summary, next_bar, raw_errors),
+        diagnostics=diagnostics_table(
+            summary, next_bar, raw_errors, {"added_gain": added.table(prepared.target_part)}
+        ),
         metrics=metrics,
         residuals=residuals,
         unscored=output.unscored,
-        objections=in_words(output.unscored) + objections,
+        objections=in_words(output.unscored) + objections + added.objections,
     )
 
 
@@ -344,6 +350,15 @@ def _return_gains(output: ModelOutput) -> dict[str, np.ndarray]:
         return {}
     values = per_bar(output.bars)
     return {name: values[name] for name in GAINS}
+
+
+def _added_gains(prepared: Prepared, output: ModelOutput) -> AddedGains:
+    """Gains of the model with a volatility forecast; none for a walk and without densities."""
+    baselines = baselines_of(prepared)
+    if output.densities is None or prepared.series is None or baselines is None:
+        return AddedGains({}, {}, None, {})
+    train = prepared.target_part == TRAIN
+    return added_gains(output.densities, baselines, output.bar_probs, prepared.series, train)
 
 
 def _variance_gains(prepared: Prepared, output: ModelOutput) -> dict[str, np.ndarray]:

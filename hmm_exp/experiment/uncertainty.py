@@ -11,7 +11,7 @@ from hmm_exp.experiment.candidate import Candidate, train_steps
 from hmm_exp.experiment.fits import Fits
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.features.recipe import Recipe
-from hmm_exp.hmm.standard_errors import StandardErrors, standard_errors
+from hmm_exp.hmm.standard_errors import StandardErrors, standard_errors, without_errors
 from hmm_exp.judge import gains
 from hmm_exp.judge.split import VAL
 from hmm_exp.market.bars import timeframe_step
@@ -36,10 +36,9 @@ def dependent_rows(recipe: Recipe, n_rows: int) -> int:
 
 
 def _errors(prepared: Prepared, candidate: Candidate, rows: np.ndarray) -> StandardErrors:
-    return standard_errors(
-        candidate.params,
-        prepared.X[rows],
-        train_steps(prepared.table.steps, rows),
-        faults=candidate.faults,
-        window=dependent_rows(prepared.recipe, int(rows.sum())),
-    )
+    if candidate.faults:
+        reason = f"the fit is degenerate: {'; '.join(candidate.faults)}"
+        return without_errors(candidate.params, reason)
+    steps = train_steps(prepared.table.steps, rows)
+    window = dependent_rows(prepared.recipe, int(rows.sum()))
+    return standard_errors(candidate.params, prepared.X[rows], steps, window)

@@ -23,6 +23,7 @@ from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.inference import filter, smooth_filtered
 from hmm_exp.hmm.params import GaussianParams
 
+_LARGEST_LOG = 700.0  # of a number; it is beyond only where the start rules the state out
 _FEWEST_STEPS = 0.01  # expected; a transition with fewer has its probability at 0
 
 
@@ -66,7 +67,7 @@ def derivatives(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> Der
     density = log_density(params, X)
     filtered = filter(params.startprob, params.transmat, density, steps)
     smoothed = smooth_filtered(filtered, params.transmat, steps)
-    ratio = np.exp(density - filtered.log_lik[:, None])
+    ratio = np.exp(np.minimum(density - filtered.log_lik[:, None], _LARGEST_LOG))
     chain = Chain(params.transmat, filtered.probs, ratio, smoothed.pairs, steps == 0)
     fixed = at_bounds(params.transmat, smoothed.pairs)
     free = _free_logits(params.transmat, fixed)

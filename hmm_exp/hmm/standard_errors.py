@@ -20,7 +20,7 @@ standard deviations, transformed back. They come from the observed information; 
 the sandwich alone, and `error` is missing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,26 +112,19 @@ class StandardErrors:
         level = stored.number("level", above=0.0)
         if not level < 1:
             raise stored.fault("level", "must be below 1")
-        return estimates_of(
-            params,
-            _read_errors(stored, "error", params),
-            _read_errors(stored, "robust", params),
-            stored.whole("window", least=1),
-            level,
-            stored.text("reason", longest=10_000),
-        )
+        error, robust = (_read_errors(stored, name, params) for name in ("error", "robust"))
+        estimates = estimates_of(params, error, robust, stored.whole("window", least=1), level)
+        return replace(estimates, reason=stored.text("reason", longest=10_000))
 
 
 def standard_errors(
     params: GaussianParams,
     X: np.ndarray,
     steps: np.ndarray,
-    *,
-    faults: Sequence[str] = (),
     window: int = 1,
     level: float = LEVEL,
 ) -> StandardErrors:
-    """Errors of a model fitted to these rows.
+    """Errors of a sound model fitted to these rows.
 
     Parameters
     ----------
@@ -139,27 +132,24 @@ def standard_errors(
         Scaled observations that the model was fitted to, shape (T, D); a row with a NaN is missing.
     steps
         Chain steps from the row before, shape (T,), as in `inference`.
-    faults
-        Hard faults of the fit, in words; with any there are no errors.
     window
         Rows over which scores depend on each other, at least as long as the windows of the
         features; 1 for independent rows.
     level
         Coverage of the intervals.
     """
-    if faults:
-        return without_errors(params, f"the fit is degenerate: {'; '.join(faults)}", window, level)
     if (n_scores := _n_rows(steps) * params.n_parameters()) > _MOST_SCORES:
-        return without_errors(params, f"{n_scores:,} scores need too much memory", window, level)
-    slopes = derivatives(params, X, steps)
+        return without_errors(params, f"{n_scores:,} scores need too much memory")
+    with np.errstate(over="ignore", invalid="ignore"):  # no derivative of an impossible row
+        slopes = derivatives(params, X, steps)
     if (fault := _fault(-slopes.hessian)) is not None:
-        return without_errors(params, fault, window, level)
+        return without_errors(params, fault)
     inverse = np.linalg.inv(-slopes.hessian)
     sandwich = inverse @ outer_products(slopes.scores, window) @ inverse
     robust = _deviations(slopes.natural, sandwich)
     error = np.full_like(robust, np.nan) if window > 1 else _deviations(slopes.natural, inverse)
-    reason = _bounds_in_words(params.transmat, slopes.fixed)
-    return estimates_of(params, error, robust, window, level, reason)
+    estimates = estimates_of(params, error, robust, window, level)
+    return replace(estimates, reason=_bounds_in_words(params.transmat, slopes.fixed))
 
 
 def estimates_of(
@@ -168,7 +158,6 @@ def estimates_of(
     robust: np.ndarray,
     window: int = 1,
     level: float = LEVEL,
-    reason: str = "",
 ) -> StandardErrors:
     """Estimates with intervals, from standard errors on the natural scales.
 
@@ -193,17 +182,14 @@ def estimates_of(
         part(2, params.deviations(), _log),
         level,
         window,
-        reason,
     )
 
 
-def without_errors(
-    params: GaussianParams, reason: str, window: int = 1, level: float = LEVEL
-) -> StandardErrors:
+def without_errors(params: GaussianParams, reason: str) -> StandardErrors:
     """A model's estimates with no errors at all, for one reason."""
     K, D = params.means.shape
     missing = np.full(K * K + 2 * K * D, np.nan)
-    return estimates_of(params, missing, missing, window, level, f"no errors: {reason}")
+    return replace(estimates_of(params, missing, missing), reason=f"no errors: {reason}")
 
 
 def outer_products(slopes: np.ndarray, window: int = 1) -> np.ndarray:

@@ -179,14 +179,24 @@ def summarise(
         over each volatility forecast, such as `ewma_gain_{split}`; metrics without a scored bar
         are left out.
     """
-    metrics: dict[str, float] = {}
-    for name, values in per_bar(scores).items():
-        scored = np.isfinite(values) if counted is None else np.isfinite(values) & counted
+    return part_means(per_bar(scores), split, counted, parts)
+
+
+def part_means(
+    values: Mapping[str, np.ndarray],
+    split: np.ndarray,
+    counted: np.ndarray | None = None,
+    parts: Sequence[int] = (TRAIN, VAL, TEST),
+) -> dict[str, float]:
+    """Means `{name}_{split}` of series (N,) over their known bars; arguments as in `summarise`."""
+    means: dict[str, float] = {}
+    for name, series in values.items():
+        known = np.isfinite(series) if counted is None else np.isfinite(series) & counted
         for part in parts:
-            rows = scored & (split == part)
+            rows = known & (split == part)
             if rows.any():
-                metrics[f"{name}_{SPLIT_NAMES[part]}"] = float(values[rows].mean())
-    return metrics
+                means[f"{name}_{SPLIT_NAMES[part]}"] = float(series[rows].mean())
+    return means
 
 
 def per_bar(scores: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -105,6 +105,7 @@ def diagnostics_table(
     summary: StateSummary,
     next_bar: Mapping[str, pd.DataFrame] | None = None,
     errors: StandardErrors | None = None,
+    more: Mapping[str, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """All tables of a model in one tidy frame `table, row, column, value`.
 
@@ -116,8 +117,10 @@ def diagnostics_table(
         `next_bar_table` per split, stacked as `next_bar_{split}`.
     errors
         In raw units, stacked as `{table}_se`, `_robust_se`, `_lower` and `_upper`.
+    more
+        Further tables by name.
     """
-    tables = state_tables(summary)
+    tables = state_tables(summary) | dict(more or {})
     for split, table in (next_bar or {}).items():
         tables[f"next_bar_{split}"] = table.set_axis(list(summary.labels), axis=0)
     return tidy(tables | ({} if errors is None else error_tables(summary, errors)))

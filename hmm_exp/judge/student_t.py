@@ -30,7 +30,7 @@ Example
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import digamma, polygamma
@@ -109,6 +109,14 @@ def fit_mixture(probs: np.ndarray, x: np.ndarray) -> MixtureFit:
     return _maximise(problem, _start(problem))
 
 
+def fit_from(problem: Any, start: MixtureFit) -> MixtureFit:
+    """Fit from given parameters; `problem` has the attributes and the E-step of `_Problem`.
+
+    Raises FitError without convergence.
+    """
+    return _maximise(problem, _evaluate(problem, start.loc, start.scale, start.df))
+
+
 class _Problem(NamedTuple):
     """The data of a fit."""
 
@@ -116,6 +124,15 @@ class _Problem(NamedTuple):
     x: np.ndarray  # (T,)
     floor: float  # of the scales
     unit: float  # mean absolute deviation of x
+
+    @property
+    def tolerance(self) -> float:
+        """Largest change by a map at which the fit ends."""
+        return TOLERANCE
+
+    def expectation(self, *arguments: Any) -> tuple[float, float, float]:
+        """The E-step, see `_expectation`."""
+        return _expectation(self.probs, self.x, *arguments)
 
 
 class _Point(NamedTuple):
@@ -143,7 +160,7 @@ def _maximise(problem: _Problem, point: _Point) -> MixtureFit:
         df = _newton_df(halfway)
         points.append(_vector(problem, point))
         changes.append(_vector(problem, halfway._replace(df=df)) - points[-1])
-        if np.abs(changes[-1]).max() < TOLERANCE:
+        if np.abs(changes[-1]).max() < problem.tolerance:
             history.append(halfway.log_lik)
             return MixtureFit(halfway.loc, halfway.scale, halfway.df, np.array(history))
         before, point = point, _evaluate(problem, *_extrapolated(problem, points, changes))
@@ -198,9 +215,7 @@ def _evaluate(problem: _Problem, loc: np.ndarray, scale: np.ndarray, df: float) 
     slope_constant = float(digamma(more) - digamma(half)) - 1.0 / df
     bend_constant = 0.5 * float(polygamma(1, more) - polygamma(1, half)) + 1.0 / df**2
     moments = np.zeros((4, len(loc)))
-    log_lik, slope, curvature = _expectation(
-        problem.probs, problem.x, loc, scale, df, slope_constant, moments
-    )
+    log_lik, slope, curvature = problem.expectation(loc, scale, df, slope_constant, moments)
     curvature += 0.5 * bend_constant * len(problem.x)
     return _Point(loc, scale, df, log_lik, moments, slope, curvature)
 

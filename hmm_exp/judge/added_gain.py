@@ -1,0 +1,317 @@
+r"""What regimes add to a volatility forecast: state densities scaled by that forecast.
+
+>>> found = added_gains(densities, baselines, probs, series, train)
+>>> found.gains[found.strongest]           # over the baseline that is best on train, nats per bar
+
+A volatility forecast often beats the regimes, and somebody who has it asks what they add to it.
+With s_i a baseline's forecast of the next volatility, divided by its geometric mean on train, the
+model
+
+    r_{i+1} ~ sum_k p_ik St(loc_k s_i^b, c_k s_i^b, df)
+
+is that of `return_forecasts` for b = 0 and scales every state by the whole forecast for b = 1. The
+exponent is the one of `EXPONENTS` with the highest likelihood on train. It is found by a climb from
+b = 1/2 to the next exponent as long as that is likelier, since the likelihood has one peak in b.
+For each exponent y_i = r_{i+1} / s_i^b has the mixture of `student_t.py`, whose fit starts from
+that of the exponent before. Its E-step is computed here for eight rows at a time, as each baseline
+takes several fits.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hmm_exp.compiling import entry
+from hmm_exp.hmm.simd import LANES, exp, fma, lane_sum, largest, load, log, splat, store
+from hmm_exp.judge.return_forecasts import Baselines, ReturnDensities, part_means
+from hmm_exp.judge.student_t import (
+    SCALE_FLOOR,
+    MixtureFit,
+    fit_from,
+    log_constant,
+    scale_floor,
+)
+from hmm_exp.judge.unscored import FORECASTS, Unscored, fitted
+from hmm_exp.judge.volatility_baselines import BarSeries
+
+EXPONENTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
+TOLERANCE = 1e-4  # largest change by a map: an error of the log-likelihood below .001 nats
+_LOG_ZERO = -1e5  # log probability of an impossible state: exp of it is zero
+
+
+@dataclass(frozen=True, eq=False)
+class AddedGains:
+    """Gains of the model with each volatility forecast over that forecast.
+
+    Attributes
+    ----------
+    gains
+        Nats per bar, shape (N,), NaN where not scored, by name of the baseline.
+    exponents
+        b, by name.
+    strongest
+        The baseline with the highest mean score on the model's train bars; None without a fit.
+    unfitted
+        Reasons for missing gains, by name.
+    """
+
+    gains: dict[str, np.ndarray]
+    exponents: dict[str, float]
+    strongest: str | None
+    unfitted: Unscored
+
+    @property
+    def objections(self) -> list[str]:
+        """Sentences about missing gains."""
+        return [
+            f"no added gain over {FORECASTS[name]}: {why}" for name, why in self.unfitted.items()
+        ]
+
+    @property
+    def of_strongest(self) -> dict[str, np.ndarray]:
+        """`added_gain`, the gain over the strongest baseline; empty without one."""
+        return {"added_gain": self.gains[self.strongest]} if self.strongest else {}
+
+    def table(self, split: np.ndarray) -> pd.DataFrame:
+        """One row per baseline: `exponent`, mean gain by part, 1 for the `strongest`.
+
+        `split` is the code of the part of every bar's target, shape (N,).
+        """
+        rows = {
+            name: {
+                "exponent": self.exponents[name],
+                **{part.removeprefix("_"): x for part, x in part_means({"": gain}, split).items()},
+                "strongest": float(name == self.strongest),
+            }
+            for name, gain in self.gains.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def added_gains(
+    densities: ReturnDensities,
+    baselines: Baselines,
+    probs: np.ndarray,
+    series: BarSeries,
+    train: np.ndarray,
+) -> AddedGains:
+    """Fit the model with every volatility forecast on train and score all bars.
+
+    Parameters
+    ----------
+    densities
+        Densities of the next return by state, fitted on the same train bars.
+    probs
+        Filtered state probabilities known at the bar's close, shape (N, K), NaN if unknown.
+    train
+        Mask of the bars whose target is in train, shape (N,).
+    """
+    returns, unfitted = series.next_return, Unscored()
+    used = train & np.isfinite(returns) & np.isfinite(probs).all(axis=1)
+    rows = TrainRows(probs[used], returns[used], densities)
+    gains, exponents, on_train = {}, {}, {}
+    for name, baseline in baselines.volatility.items():
+        volatility, score = np.sqrt(baseline.variance(series)), baseline.log_score(series)
+        on_train[name] = float(score[used].mean())
+        added = fitted(name, unfitted, fit_added, rows, volatility[used])
+        if added is not None:
+            gains[name] = added.log_score(probs, returns, volatility) - score
+            exponents[name] = added.exponent
+    strongest = max(on_train, key=on_train.__getitem__, default=None)
+    return AddedGains(gains, exponents, strongest if strongest in gains else None, unfitted)
+
+
+@dataclass(frozen=True)
+class Added:
+    """Densities by state that follow a volatility forecast.
+
+    Attributes
+    ----------
+    exponent
+        b.
+    densities
+        loc_k, c_k and df.
+    level
+        Geometric mean of the volatility on train, log return per bar.
+    """
+
+    exponent: float
+    densities: ReturnDensities
+    level: float
+
+    def log_score(
+        self, probs: np.ndarray, next_return: np.ndarray, volatility: np.ndarray
+    ) -> np.ndarray:
+        """Log predictive density of every bar's next return, nats, shape (N,).
+
+        Parameters
+        ----------
+        probs
+            Filtered state probabilities known at the bar's close, shape (N, K), NaN if unknown.
+        next_return
+            ln(C_{i+1} / C_i), shape (N,), NaN if unknown.
+        volatility
+            Forecast of a baseline known at the bar's close, log return per bar, shape (N,). A
+            row's score depends on that row alone.
+        """
+        shift = self.exponent * (np.log(volatility) - math.log(self.level))
+        return self.densities.log_score(probs, next_return * np.exp(-shift)) - shift
+
+
+class TrainRows:
+    """Train rows of a model, laid out once for many fits.
+
+    Parameters
+    ----------
+    probs
+        Filtered state probabilities, shape (T, K), complete, rows summing to one.
+    next_return
+        Next returns, shape (T,), complete.
+    densities
+        The model's densities of these returns, as fitted.
+    """
+
+    def __init__(
+        self, probs: np.ndarray, next_return: np.ndarray, densities: ReturnDensities
+    ) -> None:
+        logs = np.where(probs > 0.0, np.log(np.maximum(probs, 1e-300)), _LOG_ZERO)
+        self.probs, self.next_return, self.densities = probs, next_return, densities
+        self.log_probs = np.ascontiguousarray(_in_lanes(logs).transpose(0, 2, 1))
+        self.present = _in_lanes(np.ones((len(probs), 1)))[:, :, 0].copy()
+        self.floor = scale_floor(next_return)
+        self.log_lik = float(densities.log_score(probs, next_return).sum())
+
+    def fit(self, x: np.ndarray, start: MixtureFit) -> MixtureFit:
+        """Fit densities of observations x (T,) from given parameters. Raises FitError."""
+        return fit_from(_Problem(self, x, _in_lanes(x[:, None])[:, :, 0].copy()), start)
+
+
+def fit_added(rows: TrainRows, volatility: np.ndarray) -> Added:
+    """Fit the densities and the exponent by maximum likelihood on train.
+
+    Parameters
+    ----------
+    volatility
+        A baseline's forecast of the next volatility at every row, log return per bar, shape (T,).
+
+    Raises
+    ------
+    FitError
+        A fit does not converge.
+    """
+    logs = np.log(volatility)
+    shift = logs - logs.mean()  # of sum zero, so that the fits have the likelihood of the returns
+    of = rows.densities
+    fits = {0: MixtureFit(of.loc, of.scale, of.df, np.array([rows.log_lik]))}
+
+    def log_lik(place: int) -> float:
+        if place not in fits:
+            nearest = min(fits, key=lambda other: abs(other - place))
+            x = rows.next_return * np.exp(-EXPONENTS[place] * shift)
+            fits[place] = rows.fit(x, fits[nearest])
+        return float(fits[place].history[-1])
+
+    best = _climb(log_lik, EXPONENTS.index(0.5), len(EXPONENTS))
+    densities = ReturnDensities(fits[best].loc, fits[best].scale, fits[best].df)
+    return Added(EXPONENTS[best], densities, level=math.exp(logs.mean()))
+
+
+def _climb(height: Callable[[int], float], start: int, n_places: int) -> int:
+    """The peak among places 0, 1, ... that is reached from `start` step by step."""
+    place = start
+    for step in (1, -1):
+        while 0 <= place + step < n_places and height(place + step) > height(place):
+            place += step
+    return place
+
+
+def _in_lanes(rows: np.ndarray) -> np.ndarray:
+    """Rows (T, K) in blocks (blocks, 8, K), the last filled with zeros."""
+    n_blocks = -(-len(rows) // LANES)
+    blocks = np.zeros((n_blocks * LANES, rows.shape[1]))
+    blocks[: len(rows)] = rows
+    return blocks.reshape(n_blocks, LANES, rows.shape[1])
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The data of a fit, in lanes; the counterpart of `student_t._Problem`."""
+
+    rows: TrainRows
+    x: np.ndarray
+    lanes: np.ndarray  # x in blocks of eight
+    tolerance: float = TOLERANCE
+
+    @property
+    def probs(self) -> np.ndarray:
+        return self.rows.probs
+
+    @property
+    def floor(self) -> float:
+        return self.rows.floor
+
+    @property
+    def unit(self) -> float:
+        return self.rows.floor / SCALE_FLOOR
+
+    def expectation(self, *arguments: Any) -> tuple[float, float, float]:
+        log_probs = self.rows.log_probs.reshape(-1, LANES)
+        return _expectation(log_probs, self.rows.present, self.lanes, *arguments)
+
+
+@entry
+def _expectation(log_probs, present, x, loc, scale, df, slope_constant, moments):
+    """`student_t._expectation` for eight rows at a time, up to rounding.
+
+    `log_probs` (blocks * K, 8), `present` and `x` (blocks, 8); `present` is 0 for filled rows.
+    """
+    n_blocks, K = len(x), len(loc)
+    peak, per_scale = log_constant(df) - np.log(scale), 1.0 / scale  # (K,)
+    per_df, power = 1.0 / df, 0.5 * (df + 1.0)
+    z_of, log_of, density_of = np.empty((K, 8)), np.empty((K, 8)), np.empty((K, 8))
+    sums = np.zeros((4 * K, 8))
+    log_lik, slope, curvature = splat(0.0), splat(0.0), splat(0.0)
+    for block in range(n_blocks):
+        x_now, here, top = load(x, block), load(present, block), splat(-1e300)
+        for k in range(K):
+            z = (x_now - loc[k]) * per_scale[k]
+            z = z * z
+            log_term = log(fma(z, per_df, 1.0))
+            density = load(log_probs, block * K + k) + (peak[k] - power * log_term)
+            store(z_of, k, z)
+            store(log_of, k, log_term)
+            store(density_of, k, density)
+            top = largest(density, top)
+        total = splat(0.0)
+        for k in range(K):
+            density = exp(load(density_of, k) - top)
+            store(density_of, k, density)
+            total = total + density
+        log_lik = fma(here, top + log(total), log_lik)
+        share = here / total
+        row_slope, row_bend = splat(0.0), splat(0.0)
+        for k in range(K):
+            q, z = load(density_of, k) * share, load(z_of, k)
+            v = 1.0 / (z + df)
+            u = v * (df + 1.0)
+            qu = q * u
+            offset = x_now - loc[k]
+            store(sums, k, load(sums, k) + q)
+            store(sums, K + k, load(sums, K + k) + qu)
+            store(sums, 2 * K + k, fma(qu, offset, load(sums, 2 * K + k)))
+            store(sums, 3 * K + k, fma(qu * offset, offset, load(sums, 3 * K + k)))
+            uz = u * z * per_df
+            d1 = (uz - load(log_of, k) + slope_constant) * 0.5
+            d2 = z * per_df * 0.5 * (v * 2.0 - u * v - u * per_df)
+            row_slope = fma(q, d1, row_slope)
+            row_bend = fma(q, fma(d1, d1, d2), row_bend)
+        slope = slope + row_slope
+        curvature = curvature + (row_bend - row_slope * row_slope)
+    for moment in range(4):
+        for k in range(K):
+            moments[moment, k] = lane_sum(load(sums, moment * K + k))
+    return lane_sum(log_lik), lane_sum(slope), lane_sum(curvature)
