@@ -11,7 +11,7 @@ import pytest
 from hmmlearn.hmm import GaussianHMM
 from scipy import stats
 
-from hmm_exp.config import Config, SelectionConfig, checked
+from hmm_exp.config import Config, SelectionConfig, TimeframeConfig, checked
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import ConfigError, DataError, FitError, HmmExpError
 from hmm_exp.experiment import fits
@@ -22,7 +22,7 @@ from hmm_exp.experiment.run import regime_in_words, run
 from hmm_exp.experiment.select import select
 from hmm_exp.judge.return_forecasts import fit_return_densities, fit_static
 from hmm_exp.judge.split import TRAIN
-from hmm_exp.judge.volatility_baselines import fit_ewma
+from hmm_exp.judge.volatility_baselines import VOLATILITY, fit_ewma
 
 
 @pytest.fixture
@@ -78,7 +78,8 @@ def test_fit_and_choice_do_not_see_test_bars(small_config, bars_csv):
     after = run(prepare(edited(small_config, bars_csv)))
     assert before.n_states == after.n_states
     np.testing.assert_array_equal(before.detector.params.means, after.detector.params.means)
-    for name in ("bic", "log_lik_val", "return_gain_val", "ewma_gain_val"):
+    gains = ("return_gain", *(f"{name}_gain" for name in VOLATILITY), "added_gain")
+    for name in ("bic", "log_lik_val", *(f"{gain}_val" for gain in gains)):
         assert before.metrics[name] == after.metrics[name]
 
 
@@ -110,6 +111,45 @@ def test_a_naive_scorer_of_the_files_agrees_with_the_metrics(small_config, resul
     over_static, over_ewma = np.mean(gains, axis=0)
     assert result.metrics["return_gain_test"] == pytest.approx(over_static, rel=1e-6)
     assert result.metrics["ewma_gain_test"] == pytest.approx(over_ewma, rel=1e-6)
+
+
+@pytest.mark.parametrize("timezone", ["UTC", "America/New_York"])
+def test_baselines_read_ranges_and_the_hours_of_the_timezone(small_config, timezone):
+    small_config.data.timezone = timezone
+    prepared = prepare(checked(small_config))
+    series, bars = prepared.series, prepared.source.bars.frame
+    local = [time.tz_convert(timezone).hour for time in bars.index]
+    np.testing.assert_array_equal(series.hour, local)
+    np.testing.assert_array_equal(series.next_hour[:-1], local[1:])
+    np.testing.assert_allclose(series.log_range, np.log(bars["high"] / bars["low"]), rtol=1e-12)
+    np.testing.assert_array_equal(series.next_return, prepared.source.next_return)
+
+
+def test_bars_of_a_day_have_no_hour(small_config, tmp_path):
+    bars = prepare(small_config).source.bars.frame.set_index("timestamp")
+    how = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
+    path = tmp_path / "daily.csv"
+    bars.tz_localize(None).resample("4h").agg(how).iloc[:500].set_axis(
+        pd.date_range("2021-01-01", periods=500, freq="D", name="timestamp")
+    ).to_csv(path)
+    small_config.timeframe = TimeframeConfig("1D", ["1D"])
+    small_config.model.n_states = 2
+    result = run(prepare(checked(edited(small_config, path))))
+    assert result.assessment.unscored == dict.fromkeys(
+        ["ewma_hour", "range_ewma_hour"], "bars of a day and more have no hour"
+    )
+    assert not [text for text in result.warnings if "hour" in text]
+    assert {"ewma_gain_val", "range_ewma_gain_val"} <= set(result.metrics)
+    assert "ewma_hour_gain_val" not in result.metrics
+
+
+def test_what_regimes_add_is_in_the_diagnostics(result):
+    rows = result.assessment.diagnostics.query("table == 'added_gain'")
+    table = rows.pivot(index="row", columns="column", values="value")
+    (strongest,) = table.index[table["strongest"] == 1.0]
+    for part in ("train", "val", "test"):
+        assert result.metrics[f"added_gain_{part}"] == table.loc[strongest, part]
+    assert set(table.index) == set(VOLATILITY)
 
 
 def test_same_seed_same_bits(small_config, result):
@@ -302,6 +342,8 @@ def test_metrics_are_finite_and_named_as_promised(result):
     promised = (
         "bic aic hqc icl bic_null n_params n_rows_train log_lik_train log_lik_val log_lik_test "
         "log_lik_val_per_bar return_score_val return_gain_val return_gain_test ewma_gain_val "
+        "range_ewma_gain_val ewma_hour_gain_test range_ewma_hour_gain_test_bound "
+        "added_gain_train added_gain_val added_gain_test added_gain_test_bound "
         "n_states n_features n_iter n_polished converged restart_agreement min_occupancy "
         "max_condition_number switches_per_1000 mean_dwell_bars revision_rate "
         "return_gain_test_error return_gain_test_bound return_gain_test_low return_gain_test_high "

@@ -319,7 +319,9 @@ def test_artifacts_hold_the_fits_and_their_drift(result, tmp_path):
     refits = pd.read_csv(tmp_path / "refits.csv")
     assert list(refits["refit"]) == [0, 1, 2, 3]
     assert refits["label_agreement"].notna().sum() == 3
-    assert np.isfinite(refits[["return_score", "return_gain", "ewma_gain"]]).all(axis=None)
+    gains = ["return_gain", "ewma_gain", "range_ewma_gain"]
+    assert np.isfinite(refits[["return_score", *gains]]).all(axis=None)
+    assert "added_gain_val" not in result.metrics  # every refit would have its own
     drift = pd.read_csv(tmp_path / "drift.csv")
     assert len(drift) == 4 * 2
     summary = result.assessment.summary

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
+from hmm_exp.compiling import entry
+from hmm_exp.hmm.simd import load, log, store
 from hmm_exp.judge.added_gain import (
     EXPONENTS,
     Added,
@@ -64,6 +66,19 @@ def test_without_an_exponent_the_model_is_that_of_today():
     added = Added(0.0, densities, level=0.01)
     expected = densities.log_score(probs, returns)
     np.testing.assert_allclose(added.log_score(probs, returns, volatility), expected, atol=1e-12)
+
+
+@entry
+def logs(x, out):
+    for row in range(len(x)):
+        store(out, row, log(load(x, row)))
+
+
+def test_the_logarithm_of_eight_numbers_is_that_of_numpy():
+    x = np.r_[np.linspace(1.0, 2.0, 999), np.geomspace(1e-300, 1e300, 1001)].reshape(-1, 8)
+    out = np.empty_like(x)
+    logs(x, out)
+    np.testing.assert_allclose(out, np.log(x), rtol=4e-16, atol=4e-16)
 
 
 @pytest.mark.parametrize("n_bars", [8, 500, 503])

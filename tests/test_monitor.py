@@ -15,6 +15,7 @@ from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import DataError, ModelError
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
+from hmm_exp.judge.volatility_baselines import VOLATILITY, BarSeries
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.monitor.expectations import expectations_of
 from hmm_exp.monitor.monitor import monitor_bars
@@ -122,6 +123,8 @@ def test_a_model_of_an_earlier_version_loads_and_has_no_baseline(detector, quiet
         ({"shares": [0.9, 0.9]}, "promise.shares"),
         ({"share_charts": []}, "one for each of several states"),
         ({"surprise": 1}, "promise.surprise is unknown"),
+        ({"volatility": {"best": {}}}, "promise.volatility.best is unknown"),
+        ({"volatility": {"ewma": {"of_range": True}}}, "promise.volatility.ewma.ewma is missing"),
     ],
 )
 def test_a_damaged_promise_names_the_field_and_the_rule(detector, change, message):
@@ -154,6 +157,40 @@ def test_a_quiet_market_is_as_promised(detector, quiet):
         "next-bar score",
         *(f"time in {label}" for label in detector.labels),
     }
+
+
+def test_gains_over_every_baseline_are_those_of_the_formulas(detector, quiet):
+    watched, expected = monitor_bars(detector, quiet), expectations_of(detector)
+    assert set(watched.gains) == {"static", *VOLATILITY}
+    time, close = quiet.frame.index, quiet.frame["close"].to_numpy()
+    next_return = np.append(np.diff(np.log(close)), np.nan)
+    hour = time.hour.to_numpy()
+    log_range = np.log(quiet.frame["high"] / quiet.frame["low"]).to_numpy()
+    series = BarSeries(next_return, log_range, hour, np.append(hour[1:], 0))
+    judged = time[:-1][time[1:].isin(watched.bars.index)]
+    assert len(judged) == len(watched.bars) > 2000
+    for name, baseline in expected.volatility.items():
+        own = baseline.log_score(series)[time.isin(judged)]
+        gain = watched.bars["score"].to_numpy() - own
+        np.testing.assert_array_equal(watched.bars[f"{name}_gain"], gain)
+        assert watched.gains[name] == pytest.approx(gain.mean(), rel=1e-12)
+
+
+def test_a_promise_of_an_earlier_version_has_the_static_gain_alone(detector, quiet):
+    kept = {name: part for name, part in detector.expectations.items() if name != "volatility"}
+    watched = monitor_bars(replace(detector, expectations=kept), quiet)
+    assert set(watched.gains) == {"static"}
+    assert watched.findings == monitor_bars(detector, quiet).findings
+
+
+def test_without_highs_and_lows_the_ranges_have_no_gain(detector, quiet):
+    frame = quiet.frame.assign(high=np.nan)
+    assert replace(quiet, frame=frame).log_range is None
+    crossed = quiet.frame.assign(high=quiet.frame["low"] / 2)
+    assert replace(quiet, frame=crossed).log_range is None
+    np.testing.assert_allclose(
+        quiet.log_range, np.log(quiet.frame["high"]) - np.log(quiet.frame["low"]), atol=1e-12
+    )
 
 
 def test_a_moved_market_is_an_alarm_after_it_moved(detector, moved):

@@ -398,5 +398,7 @@ def test_a_run_that_did_not_finish_cannot_be_judged(store, status):
 def test_gates_are_found_by_name():
     assert named_gate("default") == GateConfig()
     assert named_gate("strict") == replace(GateConfig(), name="strict", ewma_gain="refuse")
+    strict = {"ewma_gain": "refuse", "other_gains": "refuse"}
+    assert named_gate("strictest") == replace(GateConfig(), name="strictest", **strict)
     with pytest.raises(ConfigError, match=r"unknown gate 'strickt' \(did you mean strict\?\)"):
         named_gate("strickt")

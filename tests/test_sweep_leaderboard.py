@@ -208,6 +208,14 @@ def test_near_ties_go_by_validation_and_never_by_test(store):
     assert "BIC within 2 of the lowest of 2 cells, and a higher validation" in choice.reasons[0]
 
 
+def test_the_choice_reads_no_baseline_but_its_own(store):
+    sweep = Sweep(store, "baselines")
+    best = sweep.add(2, 700.0)
+    stronger = ("range_ewma_gain", "ewma_hour_gain", "range_ewma_hour_gain", "added_gain")
+    sweep.add(3, 710.0, **{f"{name}_val": 9.0 for name in stronger})
+    assert sweep.choice().run_id == best
+
+
 def test_the_rule_of_a_sweep_is_that_of_a_run(store):
     sweep = Sweep(store, "one_se", within="cv", rule="one_se")
     best = sweep.add(2, 0.0, cv=305.0, cv_error=9.0)

@@ -158,8 +158,6 @@ def _table(result: "MonitorResult") -> str:
 
 
 def _verdict(result: "MonitorResult") -> str:
-    from hmm_exp.judge.unscored import FORECASTS
-
     rows = result.rows
     span = f"{rows.index[0]:%Y-%m-%d %H:%M} to {rows.index[-1]:%Y-%m-%d %H:%M}"
     notes = (
@@ -168,8 +166,8 @@ def _verdict(result: "MonitorResult") -> str:
         f"{len(rows):,} rows monitored, {span}"
     )
     if result.gains:
-        over = [f"{FORECASTS[name]} {gain:+.4f}" for name, gain in result.gains.items()]
-        notes += f"\ngain in nats per bar over {', '.join(over)}"
+        over = [f"{name} {gain:+.4f}" for name, gain in result.gains.items()]
+        notes += f"\ngain, nats per bar: {', '.join(over)}"
     if not result.alarms:
         return f"{notes}\nas expected"
     first, *others = result.alarms
