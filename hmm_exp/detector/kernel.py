@@ -292,7 +292,7 @@ def constants_of(model: StreamModel) -> tuple[np.ndarray, np.ndarray]:
         *(number for name, feature in recipe.sources() for number in (place[name], feature)),
     ]
     chain = params.stationary(), params.transmat
-    numbers = (model.scaler_mean, model.scaler_scale, *chain, *density[:3])
+    numbers = (model.scaler_mean, model.scaler_scale, *chain, *density[:4])
     return np.array(settings, dtype=np.int64), np.concatenate([part.ravel() for part in numbers])
 
 
@@ -313,7 +313,8 @@ def unpacked(settings, numbers):
     F, D, K = settings[0], settings[1], settings[2]
     timeframes, rest = settings[7 : 7 + F], settings[7 + F :]
     scaler, chain = numbers[: 2 * D], numbers[2 * D :]
-    gaussians = chain[K + K * K :]
+    densities = chain[K + K * K :]
+    factors = K * D + K * D * D
     return Constants(
         timeframes,
         rest[: F + 1],
@@ -326,9 +327,10 @@ def unpacked(settings, numbers):
         chain[:K],
         chain[K : K + K * K].reshape((K, K)),
         Density(
-            gaussians[: K * D].reshape((K, D)),
-            gaussians[K * D : K * D + K * D * D].reshape((K, D, D)),
-            gaussians[K * D + K * D * D :],
+            densities[: K * D].reshape((K, D)),
+            densities[K * D : factors].reshape((K, D, D)),
+            densities[factors : factors + K],
+            densities[factors + K :],
             settings[6] == 1,
         ),
     )

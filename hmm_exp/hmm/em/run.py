@@ -1,4 +1,4 @@
-"""One EM run for a Gaussian hidden Markov model, compiled.
+"""One EM run for a hidden Markov model with Gaussian or Student-t states, compiled.
 
 >>> result = em(X, steps, start, n_iter=500, tol=1e-2)
 >>> result.status, result.log_lik, result.params.means
@@ -27,6 +27,7 @@ from hmm_exp.errors import FitError
 from hmm_exp.hmm.em import e_step, e_step_log
 from hmm_exp.hmm.em.progress import follow
 from hmm_exp.hmm.em.rows import PaddedRows, aligned_zeros, lay_out
+from hmm_exp.hmm.em.student_t import norm_tails, update_tails
 from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats, copy, log_prior, update, whiten
 from hmm_exp.hmm.params import GaussianParams
 
@@ -140,7 +141,8 @@ def em(
     priors
         hmmlearn's defaults if None.
     params
-        Parameters to update, by hmmlearn's letters: (s)tartprob, (t)ransmat, (m)eans, (c)ovars.
+        Parameters to update, by hmmlearn's letters: (s)tartprob, (t)ransmat, (m)eans, (c)ovars,
+        which include `df`.
     log_domain
         Run every E step in the log domain: slow, for tests.
 
@@ -219,6 +221,9 @@ def _run(rows, model, best, prior, floor, tol, buffers, log_domain, resumed):
     while True:
         if not resumed:
             whiten(model, floor, buffers.hits)
+            if i > 0:
+                update_tails(model, buffers.stats, prior, buffers.hits)
+            norm_tails(model)
             exact = False
             if not log_domain:
                 buffers.history[i], exact = e_step.e_step(
@@ -254,6 +259,7 @@ def _keep(model, best, buffers):
     copy(model.transmat.ravel(), best.transmat.ravel())
     copy(model.means.ravel(), best.means.ravel())
     copy(model.covars.ravel(), best.covars.ravel())
+    copy(model.df, best.df)
     copy(buffers.hits.ravel(), buffers.best_hits.ravel())
     copy(buffers.stats.mass, buffers.best_mass)
 
@@ -269,6 +275,7 @@ def _steps(X: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
 def _model(params: GaussianParams, centre: np.ndarray) -> EMParams:
     """A copy of the parameters in the kernels' shapes."""
     K, D = params.means.shape
+    df = np.zeros(0) if params.df is None else params.df.copy()
     return EMParams(
         startprob=params.startprob.copy(),
         transmat=params.transmat.copy(),
@@ -278,6 +285,9 @@ def _model(params: GaussianParams, centre: np.ndarray) -> EMParams:
         shift=np.zeros((K, D)),
         log_norm=np.zeros(K),
         kind=np.array([KINDS.index(params.covariance_type)]),
+        df=df,
+        log_tail=np.zeros_like(df),
+        heavy_tailed=None if params.df is None else True,
     )
 
 
@@ -306,7 +316,15 @@ def _floats(values: ArrayLike) -> np.ndarray:
 def _buffers(rows: PaddedRows, K: int, n_iter: int, full: bool) -> _EMBuffers:
     D = rows.centre.size
     n = rows.code.shape[0] - 1
-    stats = Stats(np.zeros(K), np.zeros((K, K)), np.zeros(K), np.zeros((K, D)), np.zeros((K, D, D)))
+    stats = Stats(
+        start=np.zeros(K),
+        pairs=np.zeros((K, K)),
+        mass=np.zeros(K),
+        weight=np.zeros(K),
+        first=np.zeros((K, D)),
+        second=np.zeros((K, D, D)),
+        log_tail=np.zeros(K),
+    )
     return _EMBuffers(
         forward=aligned_zeros((n + 1) * K),
         scratch=e_step.make_scratch(K, D, full),
@@ -330,5 +348,10 @@ def _params(model: EMParams, centre: np.ndarray, covariance_type: str) -> Gaussi
         "spherical": diagonal[:, 0],
     }[covariance_type]
     return GaussianParams(
-        model.startprob, model.transmat, model.means + centre, covars.copy(), covariance_type
+        startprob=model.startprob,
+        transmat=model.transmat,
+        means=model.means + centre,
+        covars=covars.copy(),
+        covariance_type=covariance_type,
+        df=model.df if model.df.size else None,
     )
