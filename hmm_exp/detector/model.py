@@ -29,7 +29,7 @@ class StreamModel:
     scaler_mean, scaler_scale
         Mean and standard deviation of every column, shape (D,).
     params
-        The Gaussian HMM over scaled features.
+        The HMM over scaled features.
     labels
         Name of every state, calm first.
     step, name

@@ -43,7 +43,9 @@ _CRITERIA = {  # column: colour, dashes, width
 }
 _COVARIANCES = {  # colour, dashes, marker
     "full": (INK, "-", "s"),
+    "full-t": ("#8e5ea2", "-", "s"),
     "diag": (INK, (0, (5, 2)), "o"),
+    "diag-t": ("#8e5ea2", (0, (5, 2)), "o"),
     "tied": ("#8a8a8a", "-", "^"),
     "spherical": ("#8a8a8a", (0, (1, 1.4)), "v"),
 }

@@ -1,4 +1,4 @@
-"""The parameters of a hidden Markov model with Gaussian or Student-t states, as one immutable value.
+"""The parameters of a hidden Markov model, as one immutable value.
 
 Shapes and names are hmmlearn's, and a Gaussian model converts to a plain
 `hmmlearn.hmm.GaussianHMM`:
@@ -32,7 +32,7 @@ _SINGULAR = 1e-10  # second singular value of I - A below which the chain counts
 
 @dataclass(frozen=True, eq=False)
 class GaussianParams:
-    """Initial distribution, transitions and state densities of an HMM.
+    """Initial distribution, transitions and state densities, Gaussian or Student-t.
 
     Attributes
     ----------

@@ -41,6 +41,8 @@ class StateSummary:
         Filtered label of every row, shape (T,).
     steps
         Chain steps from the row before, shape (T,).
+    df
+        Degrees of freedom of Student-t states, shape (K,); None for Gaussian states.
     """
 
     labels: Sequence[str]
@@ -51,6 +53,7 @@ class StateSummary:
     covars: np.ndarray
     states: np.ndarray
     steps: np.ndarray
+    df: np.ndarray | None = None
 
 
 def raw_means(means: np.ndarray, scaler_mean: np.ndarray, scaler_scale: np.ndarray) -> np.ndarray:
@@ -64,9 +67,10 @@ def raw_covars(covars: np.ndarray, scaler_scale: np.ndarray) -> np.ndarray:
 
 
 def state_tables(summary: StateSummary) -> dict[str, pd.DataFrame]:
-    """Wide tables by state: transitions, long-run shares, dwell times and moments."""
+    """Wide tables by state: transitions, long-run shares, dwell times, moments and df."""
     deviations = np.sqrt(np.diagonal(summary.covars, axis1=1, axis2=2))
     shares = occupancy(summary.states, len(summary.labels))
+    tails = {} if summary.df is None else {"tails": _frame(summary, summary.df[:, None], ["df"])}
     return {
         "transition_matrix": _frame(summary, summary.transmat, summary.labels),
         "stationary": _frame(summary, summary.stationary[:, None], ["share"]),
@@ -75,6 +79,7 @@ def state_tables(summary: StateSummary) -> dict[str, pd.DataFrame]:
         "state_means": _frame(summary, summary.means, summary.columns),
         "state_deviations": _frame(summary, deviations, summary.columns),
         "state_covariances": _covariances(summary),
+        **tails,
     }
 
 
