@@ -27,7 +27,7 @@ from hmm_exp.errors import FitError
 from hmm_exp.hmm.em import e_step, e_step_log
 from hmm_exp.hmm.em.progress import follow
 from hmm_exp.hmm.em.rows import PaddedRows, aligned_zeros, lay_out
-from hmm_exp.hmm.em.student_t import norm_tails, update_tails
+from hmm_exp.hmm.em.student_t import TailSteps, norm_tails, update_tails, withdraw
 from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats, copy, log_prior, update, whiten
 from hmm_exp.hmm.params import GaussianParams
 
@@ -209,6 +209,7 @@ class _EMBuffers(NamedTuple):
     hits: np.ndarray  # (K, D), of the current model
     best_hits: np.ndarray  # (K, D)
     best_mass: np.ndarray  # (K,)
+    tail_steps: TailSteps
     history: np.ndarray  # (n_iter + 1,)
     objective: np.ndarray  # (n_iter + 1,)
     progress: np.ndarray  # updates, successive gains below `tol`, E steps in logs
@@ -218,12 +219,11 @@ class _EMBuffers(NamedTuple):
 def _run(rows, model, best, prior, floor, tol, buffers, log_domain, resumed):
     """Iterate until `best` is final; return a status, or `_IN_LOGS` to ask for that E step."""
     i = buffers.progress[0]
+    if not resumed:
+        whiten(model, floor, buffers.hits)
+        norm_tails(model)
     while True:
         if not resumed:
-            whiten(model, floor, buffers.hits)
-            if i > 0:
-                update_tails(model, buffers.stats, prior, buffers.hits)
-            norm_tails(model)
             exact = False
             if not log_domain:
                 buffers.history[i], exact = e_step.e_step(
@@ -240,6 +240,8 @@ def _run(rows, model, best, prior, floor, tol, buffers, log_domain, resumed):
         if i > 0:
             gain = objective - buffers.objective[i - 1]
             if gain < -_ROUNDING * abs(objective):
+                if withdraw(model, buffers.tail_steps):
+                    continue
                 return _FALL
             buffers.progress[1] = buffers.progress[1] + 1 if gain < tol else 0
         _keep(model, best, buffers)
@@ -248,6 +250,8 @@ def _run(rows, model, best, prior, floor, tol, buffers, log_domain, resumed):
         if i == buffers.history.size - 1:
             return _CAP
         update(model, buffers.stats, prior)
+        whiten(model, floor, buffers.hits)
+        update_tails(model, buffers.stats, prior, buffers.hits, buffers.tail_steps)
         i += 1
         buffers.progress[0] = i
 
@@ -332,6 +336,7 @@ def _buffers(rows: PaddedRows, K: int, n_iter: int, full: bool) -> _EMBuffers:
         hits=np.zeros((K, D), dtype=np.bool_),
         best_hits=np.zeros((K, D), dtype=np.bool_),
         best_mass=np.zeros(K),
+        tail_steps=TailSteps(np.zeros(K), np.ones(1)),
         history=np.zeros(n_iter + 1),
         objective=np.zeros(n_iter + 1),
         progress=np.zeros(3, dtype=np.int64),
