@@ -267,8 +267,8 @@ def test_every_state_counts_one_parameter_more():
     heavy = two_states("diag")
     light = replace(heavy, df=None)
     assert heavy.n_parameters() == light.n_parameters() + 2
-    assert hard_faults(heavy, np.array([0.5, 0.5]), 130, "tolerance") != []
-    assert hard_faults(light, np.array([0.5, 0.5]), 130, "tolerance") == []
+    assert hard_faults(heavy, np.array([0.5, 0.5]), 110, "tolerance") != []
+    assert hard_faults(light, np.array([0.5, 0.5]), 110, "tolerance") == []
 
 
 def test_covariances_are_those_of_the_rows():
