@@ -3,10 +3,10 @@
 `update` sets S* = (P + scatter) / mass with rows weighted by their expected precisions u (see
 `densities`). Then, in every state and with the moments of the same E step,
 
-- the precisions get a free scale a (parameter expansion: Liu, Rubin & Wu 1998, Biometrika 85,
-  section 4.2), which maximises the penalised expected log-likelihood, and S = S* / a. Without
+- the precisions get a free scale a (parameter expansion: Liu, Rubin & Wu 1998, Biometrika 85),
+  which maximises the penalised expected log-likelihood, and S = S* / a. Without
   priors a = sum u / mass. It is the same optimum in far fewer iterations;
-- df becomes the root of (Peel & McLachlan 2000, equation 33, with a = 1)
+- df becomes the root of (Peel & McLachlan 2000, Statistics and Computing 10, with a = 1)
 
     ln(df/2) - psi(df/2) + 1 - ln a - (sum u / mass) / a
         + (sum ln u) / mass + psi((old + D)/2) - ln((old + D)/2) = 0,
