@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import expm
 from scipy.special import logsumexp, softmax
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, multivariate_t
 
 from hmm_exp.hmm.params import GaussianParams
 
@@ -93,8 +93,12 @@ def log_density(params: GaussianParams, X: np.ndarray) -> np.ndarray:
     """ln p(x | k) by scipy, zeros for a row with NaN, shape (T, K)."""
     out = np.zeros((len(X), params.n_states))
     seen = ~np.isnan(X).any(axis=1)
-    for k, covariance in enumerate(params.full_covars()):
-        out[seen, k] = multivariate_normal(params.means[k], covariance).logpdf(X[seen])
+    for k, scale in enumerate(params.full_covars()):
+        if params.df is None:
+            density = multivariate_normal(params.means[k], scale)
+        else:
+            density = multivariate_t(params.means[k], scale, df=params.df[k])
+        out[seen, k] = density.logpdf(X[seen])
     return out
 
 

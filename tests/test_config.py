@@ -58,6 +58,18 @@ def test_ratios_that_do_not_sum_to_one_are_refused():
         checked(with_setting("split.test", 0.25))
 
 
+@pytest.mark.parametrize(
+    ("dotted", "value"),
+    [("covariance.type", "tied"), ("covariance.type", "spherical"), ("model.engine", "hmmlearn")],
+)
+def test_student_t_states_are_refused_where_there_are_none(dotted, value):
+    config = with_setting(dotted, value)
+    checked(config)
+    config.model.emission = "student_t"
+    with pytest.raises(ConfigError, match=rf"^model.emission=student_t with \S+={value}: must be"):
+        checked(config)
+
+
 def test_dates_without_an_end_are_refused():
     with pytest.raises(ConfigError, match=r"split.train_end=... and split.val_end="):
         checked(with_setting("split.kind", "dates"))

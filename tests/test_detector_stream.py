@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmm_exp.detector import Stream
+from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import ConfigError, DataError, HistoryError, ModelError
 from hmm_exp.features.recipe import Recipe
 from tests.live_detector import SHORT, gappy_bars, live_detector, part, records
@@ -88,6 +89,16 @@ def test_bars_without_a_range_are_missing_observations():
     rows = np.flatnonzero(is_quiet & passed)
     assert len(rows) > 50
     np.testing.assert_allclose(probs[rows], probs[rows - 1] @ detector.params.transmat, atol=1e-12)
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "full"])
+def test_equals_the_batch_filter_for_student_t_states_also_when_stored(covariance_type):
+    recipe = Recipe.of_set("v1", ["1H", "4H"], **SHORT)
+    detector = live_detector(recipe, covariance_type=covariance_type, heavy_tailed=True)
+    bars = gappy_bars(800)
+    assert_streams_as_it_filters(detector, bars, 300)
+    again = Detector.from_dict(json.loads(json.dumps(detector.to_dict())))
+    pd.testing.assert_frame_equal(again.filter(bars), detector.filter(bars), check_exact=True)
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,6 +1,7 @@
 """Pseudo-residuals: against plain formulas, normal under the truth, blind to the future."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from scipy import stats
 
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.density import log_density
-from hmm_exp.hmm.params import COVARIANCE_TYPES, GaussianParams
+from hmm_exp.hmm.params import COVARIANCE_TYPES, HEAVY_TAILED, GaussianParams
 from hmm_exp.judge.residuals import (
     LAGS,
     ResidualEffects,
@@ -60,8 +61,13 @@ def filtered(params, X, steps):
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_residuals_are_quantiles_of_the_plain_forecast(covariance_type):
+@pytest.mark.parametrize("df", [None, np.array([2.5, 6.0, 80.0])], ids=["gaussian", "student_t"])
+def test_residuals_are_quantiles_of_the_plain_forecast(covariance_type, df):
     params = model(covariance_type)
+    if df is not None:
+        if covariance_type not in HEAVY_TAILED:
+            pytest.skip("no Student-t states with these covariances")
+        params = replace(params, df=df)
     X, steps = sample(params, 60)
     steps[[20, 40]] = 3, 0
     X[30, 1] = np.nan
@@ -73,8 +79,8 @@ def test_residuals_are_quantiles_of_the_plain_forecast(covariance_type):
         if steps[t]:
             weights = probs[t - 1] @ np.linalg.matrix_power(params.transmat, steps[t])
         for d in range(2):
-            spread = np.sqrt(params.full_covars()[:, d, d])
-            u = weights @ stats.norm.cdf(X[t, d], params.means[:, d], spread)
+            z = (X[t, d] - params.means[:, d]) / np.sqrt(params.full_covars()[:, d, d])
+            u = weights @ (stats.norm.cdf(z) if df is None else stats.t.cdf(z, df))
             assert residuals[t, d] == pytest.approx(stats.norm.ppf(u), abs=1e-9)
 
 

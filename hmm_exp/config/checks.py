@@ -103,6 +103,7 @@ def checked(config: "DictConfig | Config") -> Config:
     _check_texts(settings)
     _check_ranges(settings)
     _check_states(settings)
+    _check_emission(settings)
     _check_data(settings)
     _check_features(settings)
     _check_split(settings)
@@ -199,6 +200,21 @@ def _check_states(settings: Config) -> None:
         )
     if model.state_grid is not None and not model.state_grid:
         raise ConfigError("model.state_grid=[]: name at least one number of states")
+
+
+def _check_emission(settings: Config) -> None:
+    """Refuse Student-t states where they do not exist."""
+    if settings.model.emission != "student_t":
+        return
+    if settings.covariance.type not in ("diag", "full"):
+        raise ConfigError(
+            f"model.emission=student_t with covariance={settings.covariance.type}: must be diag "
+            "or full"
+        )
+    if settings.model.engine != "native":
+        raise ConfigError(
+            f"model.emission=student_t with model.engine={settings.model.engine}: must be native"
+        )
 
 
 def _check_data(settings: Config) -> None:

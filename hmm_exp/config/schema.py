@@ -62,6 +62,7 @@ class CovarianceConfig:
 class ModelConfig:
     """The hidden Markov model and how it is fitted."""
 
+    emission: str = "gaussian"
     engine: str = "native"
     n_states: int | None = None
     state_grid: list[int] | None = None
@@ -301,6 +302,7 @@ RULES: dict[str, OneOf | Range | Text] = {
     "split.refit_every": Range(1),
     "split.window": Range(10),
     "split.refit_starts": Range(0, 10_000),
+    "model.emission": OneOf(("gaussian", "student_t")),
     "model.engine": OneOf(("native", "hmmlearn")),
     "selection.within": OneOf(("bic", "aic", "hqc", "icl", "cv", "bic_next")),
     "selection.rule": OneOf(("lowest", "one_se", "elbow")),

@@ -61,7 +61,7 @@ class Detector(StreamModel):
     scaler_mean, scaler_scale
         Mean and standard deviation of every column on train rows, shape (D,).
     params
-        The Gaussian HMM over scaled features; state 0 is the calmest.
+        The HMM over scaled features; state 0 is the calmest.
     labels
         Name of every state, calm first.
     step, name

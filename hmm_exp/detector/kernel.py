@@ -280,7 +280,7 @@ def constants_of(model: StreamModel) -> tuple[np.ndarray, np.ndarray]:
     ]
     chain = params.stationary(), params.transmat
     season = np.empty(0) if model.season is None else model.season
-    numbers = (season, model.scaler_mean, model.scaler_scale, *chain, *density[:3])
+    numbers = (season, model.scaler_mean, model.scaler_scale, *chain, *density[:4])
     return np.array(settings, dtype=np.int64), np.concatenate([part.ravel() for part in numbers])
 
 
@@ -303,7 +303,8 @@ def unpacked(settings, numbers):
     zone = rest[F + 1 + 2 * D :]
     H = HOURS if len(zone) else 0
     scaler, chain = numbers[H * D : (H + 2) * D], numbers[(H + 2) * D :]
-    gaussians = chain[K + K * K :]
+    densities = chain[K + K * K :]
+    factors = K * D + K * D * D
     return Constants(
         timeframes,
         rest[: F + 1],
@@ -318,9 +319,10 @@ def unpacked(settings, numbers):
         chain[:K],
         chain[K : K + K * K].reshape((K, K)),
         Density(
-            gaussians[: K * D].reshape((K, D)),
-            gaussians[K * D : K * D + K * D * D].reshape((K, D, D)),
-            gaussians[K * D + K * D * D :],
+            densities[: K * D].reshape((K, D)),
+            densities[K * D : factors].reshape((K, D, D)),
+            densities[factors : factors + K],
+            densities[factors + K :],
             settings[6] == 1,
         ),
     )

@@ -28,7 +28,7 @@ class StreamModel:
     # `scaler_mean`, `scaler_scale`: mean and standard deviation of every column, shape (D,).
     scaler_mean: np.ndarray
     scaler_scale: np.ndarray
-    params: GaussianParams  # the Gaussian HMM over scaled features
+    params: GaussianParams  # the HMM over scaled features
     labels: tuple[str, ...]  # name of every state, calm first
     # `step`, `name`: length of a base bar, and the instrument, as in `Bars`.
     step: pd.Timedelta

@@ -16,6 +16,7 @@ from hmm_exp.config import flat
 from hmm_exp.experiment.result import RunResult
 from hmm_exp.experiment.source import SCORES_FILE
 from hmm_exp.experiment.walk import Walk, drift_table, refit_table
+from hmm_exp.hmm.estimator import plain_estimator
 from hmm_exp.judge.residuals import residual_shapes
 from hmm_exp.judge.split import SPLIT_NAMES, WalkForward
 
@@ -28,7 +29,7 @@ def write_artifacts(result: RunResult, folder: Path) -> float:
     float
         Seconds that the figures took.
     """
-    joblib.dump(result.detector.params.to_hmmlearn(), folder / "model.joblib")
+    joblib.dump(plain_estimator(result.detector.params), folder / "model.joblib")
     joblib.dump(result.scaler, folder / "scaler.joblib")
     _write_json(flat(result.config), folder / "config.json")
     (folder / "config.yaml").write_text(result.config_yaml)

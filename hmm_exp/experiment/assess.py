@@ -317,7 +317,8 @@ def _summary(
         transmat=params.transmat,
         stationary=params.stationary(),
         means=raw_means(params.means, scaler.mean_, scaler.scale_),
-        covars=raw_covars(params.full_covars(), scaler.scale_),
+        covars=raw_covars(params.covariances(), scaler.scale_),
+        df=params.df,
         states=states,
         steps=steps,
     )

@@ -90,6 +90,7 @@ def fit_options(prepared: Prepared, rows: np.ndarray) -> dict[str, Any]:
     return {
         "search": Search(
             covariance_type=config.covariance.type,
+            emission=model.emission,
             n_init=model.n_init,
             n_iter=model.n_iter,
             tol=model.tol,

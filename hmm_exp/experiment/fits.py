@@ -13,11 +13,18 @@ from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.errors import FitError
 from hmm_exp.experiment.assess import next_return_criterion
-from hmm_exp.experiment.candidate import Candidate, fit_candidate, held_out
+from hmm_exp.experiment.candidate import (
+    Candidate,
+    fit_candidate,
+    fit_options,
+    held_out,
+    train_steps,
+)
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.select import select, select_walk, selection_table, validation_scores
 from hmm_exp.experiment.walk import Walk, walk_forward
 from hmm_exp.hmm.criteria import criteria, single_gaussian
+from hmm_exp.hmm.fit import fit
 from hmm_exp.judge.split import VAL
 from hmm_exp.market.bars import counted
 
@@ -191,7 +198,12 @@ def _null(prepared: Prepared) -> dict[str, float]:
     """Criteria of the one-state model."""
     config = prepared.config
     X = prepared.X[prepared.train]
-    log_lik, n_params = single_gaussian(X, config.covariance.type, config.model.min_covar)
+    if config.model.emission == "student_t":
+        steps = train_steps(prepared.table.steps, prepared.train)
+        one = fit(X, steps, n_states=1, **fit_options(prepared, prepared.train))
+        log_lik, n_params = one.log_lik, one.params.n_parameters()
+    else:
+        log_lik, n_params = single_gaussian(X, config.covariance.type, config.model.min_covar)
     n_rows = int((~np.isnan(X).any(axis=1)).sum())
     return {
         "log_lik_train": log_lik,

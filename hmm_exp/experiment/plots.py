@@ -27,7 +27,7 @@ def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
         figures.transition_matrix(summary.transmat, summary.labels, bar=timeframe, subject=subject),
     )
     params = result.chosen.params
-    spread = np.sqrt(np.diagonal(params.full_covars(), axis1=1, axis2=2))
+    spread = np.sqrt(np.diagonal(params.covariances(), axis1=1, axis2=2))
     yield (
         "state_means",
         figures.state_means(params.means, spread, summary.columns, summary.labels, subject=subject),

@@ -19,7 +19,9 @@ _CRITERIA = {  # column: colour, dashes, width
 }
 _COVARIANCES = {  # colour, dashes, marker
     "full": (style.INK, "-", "s"),
+    "full-t": ("#8e5ea2", "-", "s"),
     "diag": (style.INK, (0, (5, 2)), "o"),
+    "diag-t": ("#8e5ea2", (0, (5, 2)), "o"),
     "tied": ("#8a8a8a", "-", "^"),
     "spherical": ("#8a8a8a", (0, (1, 1.4)), "v"),
 }

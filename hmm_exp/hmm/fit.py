@@ -1,4 +1,4 @@
-"""Maximum-likelihood fits of Gaussian hidden Markov models from many starts.
+"""Maximum-likelihood fits of hidden Markov models from many starts.
 
 >>> fitted = fit(X, steps, 3, Search(covariance_type="diag", n_init=10, seed=42))
 >>> fitted.status, fitted.restart_agreement
@@ -30,12 +30,15 @@ from hmm_exp.hmm.restarts import EMRun, Progress, RunStart, Start, run_all_start
 from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, starting_points, starts_from
 
 ENGINES = ("native", "hmmlearn")
+EMISSIONS = ("gaussian", "student_t")
 AGREEMENT = 0.1  # nats
 _BARELY = 0.02  # splits so narrow start at the likelihood of the smaller model
 _OTHER_SEED = 1_000_003
+_START_DF = 8.0  # of the drawn Student-t states
 
 __all__ = [
     "AGREEMENT",
+    "EMISSIONS",
     "ENGINES",
     "Fit",
     "Search",
@@ -54,6 +57,8 @@ class Search:
     """Settings of a fit: the starts and the EM runs from them."""
 
     covariance_type: str = "diag"  # "diag", "full", "tied" or "spherical"
+    # "gaussian" or "student_t" ("native", diag and full only): the densities of the drawn states.
+    emission: str = "gaussian"
     n_init: int = 10  # number of drawn starts
     seed: int = 0  # seed of the starts
     # Added to the variances of the starts, in units of the feature's variance.
@@ -120,7 +125,7 @@ def fit(
     initial: GaussianParams | Sequence[GaussianParams] | None = None,
     progress: Progress | None = None,
 ) -> Fit:
-    """Fit a Gaussian HMM by EM from many starts and keep the best.
+    """Fit an HMM by EM from many starts and keep the best.
 
     Parameters
     ----------
@@ -154,8 +159,16 @@ def fit(
         seed=search.seed,
         kinds=search.kinds,
     )
+    if search.emission == "student_t":
+        points = [heavy_tailed(point) for point in points]
     points += starts_from(initial, n_states)
     return fit_from(points, X, steps, search, progress)
+
+
+def heavy_tailed(point: StartingPoint) -> StartingPoint:
+    """A Gaussian start as one of Student-t states with the same scale matrices."""
+    df = np.full(point.params.n_states, _START_DF)
+    return point._replace(params=replace(point.params, df=df))
 
 
 def fit_larger(
@@ -209,6 +222,8 @@ def fit_from(
     if not points:
         raise FitError("no start: n_init is 0 and there is no initial solution")
     native = search.engine == "native"
+    if not native and points[0].params.df is not None:
+        raise FitError(f"engine {search.engine!r} has no Student-t states: native has")
     run, floor = (_native if native else _hmmlearn)(X, steps, search, points[0].params)
     runs = run_all_starts(
         points,

@@ -97,6 +97,7 @@ def floor_hits(params: GaussianParams, covar_floor: np.ndarray) -> np.ndarray:
 def bhattacharyya(params: GaussianParams) -> np.ndarray:
     """Bhattacharyya distance between the densities of all pairs of states, in nats, (K, K).
 
+    Of Student-t states that of Gaussians with their scale matrices, whatever their df:
     d'S^-1 d / 8 + ln(det S / sqrt(det S_i det S_j)) / 2, with S the mean of the two covariances
     and d the difference of the means (Bhattacharyya 1943; Kailath 1967).
     """
@@ -138,11 +139,11 @@ def _occupancy_faults(
 
 
 def _own_parameters(params: GaussianParams) -> int:
-    """Parameters estimated from the rows of one state: mean, own covariance, transition row."""
+    """Parameters estimated from the rows of one state: mean, own covariance, df, transitions."""
     K, D = params.means.shape
     kind = params.covariance_type
     covariance = 0 if kind == "tied" else n_covariance_parameters(kind, 1, D)
-    return D + covariance + K - 1
+    return D + covariance + (params.df is not None) + K - 1
 
 
 def _chain_faults(params: GaussianParams, limits: HealthLimits) -> list[str]:

@@ -40,6 +40,8 @@ class StateSummary:
     covars: np.ndarray
     states: np.ndarray  # filtered label of every row, shape (T,)
     steps: np.ndarray  # chain steps from the row before, shape (T,)
+    # Degrees of freedom of Student-t states, shape (K,); None for Gaussian states.
+    df: np.ndarray | None = None
 
 
 def raw_means(means: np.ndarray, scaler_mean: np.ndarray, scaler_scale: np.ndarray) -> np.ndarray:
@@ -53,9 +55,10 @@ def raw_covars(covars: np.ndarray, scaler_scale: np.ndarray) -> np.ndarray:
 
 
 def state_tables(summary: StateSummary) -> dict[str, pd.DataFrame]:
-    """Wide tables by state: transitions, long-run shares, dwell times and moments."""
+    """Wide tables by state: transitions, long-run shares, dwell times, moments and df."""
     deviations = np.sqrt(np.diagonal(summary.covars, axis1=1, axis2=2))
     shares = occupancy(summary.states, len(summary.labels))
+    tails = {} if summary.df is None else {"tails": _frame(summary, summary.df[:, None], ["df"])}
     return {
         "transition_matrix": _frame(summary, summary.transmat, summary.labels),
         "stationary": _frame(summary, summary.stationary[:, None], ["share"]),
@@ -64,6 +67,7 @@ def state_tables(summary: StateSummary) -> dict[str, pd.DataFrame]:
         "state_means": _frame(summary, summary.means, summary.columns),
         "state_deviations": _frame(summary, deviations, summary.columns),
         "state_covariances": _covariances(summary),
+        **tails,
     }
 
 

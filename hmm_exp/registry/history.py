@@ -194,10 +194,12 @@ def _parameters(detector: Detector) -> dict[str, str]:
     """Dwell time, means and spreads of every state, raw units, four digits."""
     params, scale = detector.params, detector.scaler_scale
     means = params.means * scale + detector.scaler_mean
-    spread = np.sqrt(np.diagonal(params.full_covars(), axis1=1, axis2=2)) * scale
+    spread = np.sqrt(np.diagonal(params.covariances(), axis1=1, axis2=2)) * scale
     found = {}
     for state, dwell in enumerate(expected_dwell(params.transmat)):
         found[f"state {state} dwell"] = f"{dwell:.4g}"
+        if params.df is not None:
+            found[f"state {state} df"] = f"{params.df[state]:.4g}"
         for column, name in enumerate(detector.recipe.titles):
             value = f"{means[state, column]:.4g} ± {spread[state, column]:.4g}"
             found[f"state {state} {name}"] = value

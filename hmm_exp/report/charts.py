@@ -44,7 +44,14 @@ _COURSE = 1_500  # points of the cumulative gain per part
 _LOG_FROM = 3.0  # ratio of highest to lowest price from which the axis is logarithmic
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
 GAINS = {"static": "ink", "ewma": "grey"}
-_DASHES = {"full": "solid", "diag": "dashed", "tied": "dotted", "spherical": "dotdash"}
+_DASHES = {
+    "full": "solid",
+    "full-t": "10 2",
+    "diag": "dashed",
+    "diag-t": "dashdot",
+    "tied": "dotted",
+    "spherical": "dotdash",
+}
 CRITERIA = ("bic", "aic", "hqc", "icl", "cv")
 
 

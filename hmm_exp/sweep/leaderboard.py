@@ -20,7 +20,7 @@ from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.rule import Option, by_rule
 from hmm_exp.judge.unscored import unusual, why_no_gain
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.read import read_scores, unscored_of
+from hmm_exp.tracking.read import densities_of, read_scores, unscored_of
 from hmm_exp.tracking.runs import called, lacks, status_of, sweep_cells, tried
 from hmm_exp.tracking.ui import GAIN_COLUMNS
 
@@ -327,7 +327,7 @@ def criteria_by_states(cells: list[Run]) -> pd.DataFrame:
     rows = []
     for run in cells:
         space = run.data.tags.get(tags.OBSERVATION_SPACE, "").split("#")[0]
-        covariance = run.data.params.get("covariance.type")
+        covariance = densities_of(run)
         if space and covariance:
             rows += [{"space": space, "covariance": covariance, **row} for row in tried(run)]
     return pd.DataFrame(rows)
@@ -338,5 +338,5 @@ def won_place(cells: list[Run], choice: Choice) -> tuple[str, str, int] | None:
     for run in cells:
         if run.info.run_id == choice.run_id:
             space = run.data.tags[tags.OBSERVATION_SPACE].split("#")[0]
-            return space, run.data.params["covariance.type"], int(run.data.metrics["n_states"])
+            return space, densities_of(run) or "", int(run.data.metrics["n_states"])
     return None
