@@ -113,20 +113,17 @@ class Fork:
 class ForkedWorker:
     """The child process of a sweep, with the part of `subprocess.Popen` that the sweep uses."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: list[str], pass_fds: list[int], **_) -> None:
         self.returncode: int | None = None
-        theirs_in, ours_in = os.pipe()
-        ours_out, theirs_out = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
+            (channel,) = pass_fds
             os.setpgid(0, 0)
-            os.dup2(theirs_in, 0)
-            os.dup2(theirs_out, 1)
-            os.closerange(3, theirs_out + 1)
+            os.dup2(2, 1)
+            os.closerange(3, channel)
+            os.closerange(channel + 1, 256)
+            sys.argv = command[2:]
             importlib.import_module("hmm_exp.sweep.worker").main()
-        os.close(theirs_in)
-        os.close(theirs_out)
-        self.stdin, self.stdout = os.fdopen(ours_in, "wb"), os.fdopen(ours_out, "rb")
 
     def poll(self, how: int = os.WNOHANG) -> int | None:
         if self.returncode is None:
@@ -146,13 +143,9 @@ def start_worker_early() -> None:
     """Fork the sweep's first child now, as long as this process has one thread and no store."""
     from hmm_exp.sweep import child
 
-    forked = ForkedWorker()
-
-    def first(*_, **__) -> ForkedWorker:
-        child.subprocess = subprocess
-        return forked
-
-    child.subprocess = SimpleNamespace(Popen=first, PIPE=subprocess.PIPE)
+    child.subprocess = SimpleNamespace(Popen=ForkedWorker, DEVNULL=subprocess.DEVNULL)
+    child.worker()
+    child.subprocess = subprocess
 
 
 def load() -> None:
