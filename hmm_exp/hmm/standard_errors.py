@@ -143,8 +143,6 @@ def standard_errors(
     level
         Coverage of the intervals.
     """
-    if params.df is not None:
-        return without_errors(params, "not available for Student-t states")
     if (n_scores := _n_rows(steps) * params.n_parameters()) > _MOST_SCORES:
         return without_errors(params, f"{n_scores:,} scores need too much memory")
     with np.errstate(over="ignore", invalid="ignore"):  # no derivative of an impossible row
