@@ -75,11 +75,11 @@ def test_intervals_of_the_dax_are_those_of_fhmm(shared_data):
     errors = standard_errors(params, X, steps).in_units(np.array([mean]), np.array([scale]))
     scales, df = errors.tails
     np.testing.assert_allclose(
-        [scales.lower[0, 0], scales.upper[0, 0]], [0.02354, 0.02840], rtol=0.02
+        [scales.lower[0, 0], scales.upper[0, 0]], [0.02354, 0.02840], rtol=0.005
     )
     means = errors.means
     np.testing.assert_allclose(
-        [means.lower[2, 0], means.upper[2, 0]], [0.000964, 0.001579], rtol=0.02
+        [means.lower[2, 0], means.upper[2, 0]], [0.000964, 0.001579], rtol=0.005
     )
     assert (df.lower < [10.8, 48.7, 5.2]).all()
     assert (df.upper > [10.8, 48.7, 5.2]).all()
