@@ -141,19 +141,20 @@ def log_likelihood(params: GaussianParams, X, steps) -> float:
     return float(total + logsumexp(forward))
 
 
-def moved(params: GaussianParams, logits, shifts, logs) -> GaussianParams:
+def moved(params: GaussianParams, logits, shifts, logs, log_df=0.0) -> GaussianParams:
     """A model moved on unconstrained scales.
 
     Logits (K, K) are added to the logarithms of the transition rows; with L the Cholesky factor of
     a state's covariance, its mean moves by L times its shift (K, D) and the covariance becomes
-    L exp(M) L' with the symmetric M of `logs` (K, D, D).
+    L exp(M) L' with the symmetric M of `logs` (K, D, D). The logarithm of df moves by `log_df`.
     """
     with np.errstate(divide="ignore"):
         transmat = softmax(np.log(params.transmat) + logits, axis=1)
     factors = np.linalg.cholesky(params.full_covars())
     means = params.means + np.einsum("kij,kj->ki", factors, shifts)
     covars = np.stack([L @ expm(M) @ L.T for L, M in zip(factors, logs, strict=True)])
-    return GaussianParams(params.startprob, transmat, means, covars, "full")
+    df = None if params.df is None else params.df * np.exp(log_df)
+    return GaussianParams(params.startprob, transmat, means, covars, "full", df)
 
 
 def gradient(function, n_parameters: int, step: float = 1e-3) -> np.ndarray:

@@ -30,7 +30,7 @@ def line(detector: Detector, name: str) -> list[str]:
 def test_every_parameter_has_its_numbers_in_raw_units(detector):
     assert line(detector, "calm -> calm") == ["0.95", "0.01", "0.02", "0.9307", "0.9641"]
     mean = detector.params.means[0, 2] * 0.001 + 0.004
-    name = "calm   close_parkinson_20_1H"
+    name = "calm close_parkinson_20_1H"
     error = np.linspace(0.01, 0.02, N_ERRORS)[6] * 0.001
     ends = [mean - 1.644854 * error, mean + 1.644854 * error]
     expected = [f"{number:.4g}" for number in (mean, error, 2 * error, *ends)]
@@ -66,3 +66,22 @@ def test_a_degenerate_fit_keeps_its_reason_in_the_file(tmp_path):
     errors = without_errors(plain.params, "the fit is degenerate: two states are one")
     replace(plain, errors=errors).save(tmp_path / "detector.json")
     assert "two states are one" in Detector.load(tmp_path).summary()
+
+
+def test_student_t_states_have_scales_and_degrees_of_freedom(tmp_path):
+    plain = small_detector()
+    params = replace(plain.params, df=np.array([5.0, 30.0]))
+    error = np.linspace(0.01, 0.02, N_ERRORS + 6 + 2)
+    detector = replace(plain, params=params, errors=estimates_of(params, error, error))
+    detector.save(tmp_path / "detector.json")
+    loaded = Detector.load(tmp_path)
+    assert loaded.summary() == detector.summary()
+    assert loaded.summary().startswith("Student-t hidden Markov model of synthetic: 2 states")
+    rows = loaded.summary().splitlines()
+    first = rows.index("degrees of freedom") + 1
+    assert [row.split()[:2] for row in rows[first : first + 2]] == [
+        ["calm", "5"],
+        ["turbulent", "30"],
+    ]
+    scale = np.sqrt(plain.params.covars[0, 2]) * 0.001
+    assert rows[rows.index("scales") + 3].split()[2] == f"{scale:.4g}"

@@ -84,3 +84,20 @@ def test_one_state_has_errors_without_transitions(small_config):
     assert len(table(result, "transition_matrix_se")) == 0
     sigma, n = table(result, "state_deviations").iloc[0], result.metrics["n_rows_train"]
     assert table(result, "state_means_se").iloc[0] == pytest.approx(sigma / np.sqrt(n), rel=1e-3)
+
+
+def test_student_t_states_have_errors_of_scales_and_df(small_config):
+    small_config.model = replace(small_config.model, emission="student_t")
+    result = result_of(small_config, "returns")
+    assert not result.faults
+    df, scales = table(result, "tails"), table(result, "state_scales")
+    for name, value in (("tails", df), ("state_scales", scales)):
+        ends = table(result, f"{name}_lower"), table(result, f"{name}_upper")
+        free = ends[0].index  # a df at its bound has none
+        assert (ends[0] < value[free]).all()
+        assert (value[free] < ends[1]).all()
+    missing = int((df >= 199).sum())
+    assert len(table(result, "tails_se")) == 2 - missing
+    assert ("df at its bound" in result.no_errors) == (missing > 0)
+    # The standard deviation of a Student-t density is above its scale.
+    assert (table(result, "state_deviations") > scales).all()

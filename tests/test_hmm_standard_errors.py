@@ -12,8 +12,8 @@ from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
 from benchmarks.ground_truth import draw, one_sequence
 from benchmarks.standard_errors import NAMES, coverage, market
+from hmm_exp.hmm.derivatives import at_bounds
 from hmm_exp.hmm.fit import Search, fit
-from hmm_exp.hmm.gaussian_scores import at_bounds
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.standard_errors import outer_products, standard_errors
 
@@ -61,6 +61,28 @@ def test_errors_of_the_federal_funds_rate_are_those_of_statsmodels(federal_funds
         expected = np.sqrt(np.diagonal(getattr(theirs, f"cov_params_{covariance}")))
         found = [*transmat[:, 0], *means[:, 0], of_variance]
         np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_intervals_of_the_dax_are_those_of_fhmm(shared_data):
+    """Three Student-t states; fHMM starts from the stationary distribution, here as above."""
+    returns = np.loadtxt(shared_data / "dax_log_returns.csv", skiprows=1, delimiter=",", usecols=-1)
+    mean, scale = returns.mean(), returns.std()
+    X = np.append(np.nan, (returns - mean) / scale)[:, None]
+    steps = np.r_[0, 500, np.ones(len(X) - 2, dtype=np.int64)]
+    search = Search(emission="student_t", n_init=4, n_iter=2000, tol=1e-5)
+    params = fit(X, steps, 3, search).params
+    params = params.reordered(np.argsort(-params.covars[:, 0]))  # fHMM's: turbulent first
+    errors = standard_errors(params, X, steps).in_units(np.array([mean]), np.array([scale]))
+    scales, df = errors.tails
+    np.testing.assert_allclose(
+        [scales.lower[0, 0], scales.upper[0, 0]], [0.02354, 0.02840], rtol=0.005
+    )
+    means = errors.means
+    np.testing.assert_allclose(
+        [means.lower[2, 0], means.upper[2, 0]], [0.000964, 0.001579], rtol=0.005
+    )
+    assert (df.lower < [10.8, 48.7, 5.2]).all()
+    assert (df.upper > [10.8, 48.7, 5.2]).all()
 
 
 def test_intervals_of_two_states_cover_the_truth():

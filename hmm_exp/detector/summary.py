@@ -33,20 +33,27 @@ def summary_text(detector: "Detector") -> str:
 def _title(detector: "Detector") -> Iterator[str]:
     kind, end = detector.params.covariance_type, detector.meta.get("train_end")
     states = f"{detector.n_states} state{'s' if detector.n_states > 1 else ''}"
-    yield f"Gaussian hidden Markov model of {detector.name}: {states}, {kind} covariance"
+    density = "Gaussian" if detector.params.df is None else "Student-t"
+    yield f"{density} hidden Markov model of {detector.name}: {states}, {kind} covariance"
     yield f"Rows of {detector.recipe.grid}" + (f", fitted up to {end}" if end else "")
 
 
 def _rows(detector: "Detector", errors: StandardErrors) -> Iterator[tuple[str, list[str]]]:
     """Name and numbers of every parameter, under a heading for each kind."""
-    labels, columns = detector.labels, detector.recipe.titles
-    kinds = ("transition probabilities", "means", "standard deviations")
-    for kind, part, names in zip(kinds, errors.parts, (labels, columns, columns), strict=True):
+    labels, columns = detector.labels, detector.recipe.columns
+    kinds = {
+        "transition probabilities": [f"-> {label}" for label in labels],
+        "means": columns,
+        "standard deviations": columns,
+        "scales": columns,
+        "degrees of freedom": [""],
+    }
+    for (kind, names), part in zip(kinds.items(), errors.parts, strict=False):
         yield kind, []
-        arrow = "->" if names is labels else " "
+        numbers = (part.value, part.error, part.robust, part.lower, part.upper)
+        cells = np.stack(numbers).reshape(len(numbers), len(labels), len(names))
         for (k, label), (d, name) in product(enumerate(labels), enumerate(names)):
-            numbers = (part.value, part.error, part.robust, part.lower, part.upper)
-            yield f"  {label} {arrow} {name}", [_text(values[k, d]) for values in numbers]
+            yield f"  {label} {name}".rstrip(), [_text(number) for number in cells[:, k, d]]
 
 
 def _text(number: float) -> str:

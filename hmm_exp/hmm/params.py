@@ -118,6 +118,10 @@ class GaussianParams:
 
     def deviations(self) -> np.ndarray:
         """Standard deviation of every feature in every state, shape (K, D)."""
+        return np.sqrt(np.diagonal(self.covariances(), axis1=1, axis2=2))
+
+    def scales(self) -> np.ndarray:
+        """Root of the diagonal of `covars`, shape (K, D); of Gaussian states `deviations`."""
         return np.sqrt(np.diagonal(self.full_covars(), axis1=1, axis2=2))
 
     def stationary(self) -> np.ndarray:

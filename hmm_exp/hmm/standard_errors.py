@@ -1,4 +1,4 @@
-"""Standard errors and intervals of a fitted Gaussian hidden Markov model.
+"""Standard errors and intervals of a fitted hidden Markov model.
 
 >>> errors = standard_errors(params, X, steps)
 >>> errors.means.error, errors.means.lower, errors.means.upper      # (K, D) each
@@ -8,7 +8,7 @@
 
 *Observed information.* `error` comes from the inverse of minus the exact Hessian of the
 log-likelihood (Efron & Hinkley 1978, Biometrika 65) on the unconstrained scales of
-`gaussian_scores`, and by the delta method. The initial distribution is fixed.
+`derivatives`, and by the delta method. The initial distribution is fixed.
 
 *Sandwich.* `robust` also holds where the model is not the truth (Huber 1967; White 1982,
 Econometrica 50): H^-1 S H^-1 with H the Hessian and S the sum of the outer products of the rows'
@@ -16,8 +16,8 @@ scores. If the rows' scores depend on each other, as for features of overlapping
 weights 1 - j / window of Newey & West (1987, Econometrica 55) for scores j rows apart.
 
 *Intervals* are symmetric for means, on the logit scale for probabilities and on the log scale for
-standard deviations, transformed back. They come from the observed information; with a window, from
-the sandwich alone, and `error` is missing.
+standard deviations, scales and df, transformed back. They come from the observed information; with
+a window, from the sandwich alone, and `error` is missing.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit, ndtri
 
-from hmm_exp.hmm.gaussian_scores import derivatives
+from hmm_exp.hmm.derivatives import Derivatives, derivatives
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.stored.fields import Fields
 
@@ -67,6 +67,9 @@ class StandardErrors:
     transmat, means, deviations
         Transition probabilities (K, K), means (K, D) and standard deviations (K, D), in the units
         of the observations.
+    tails
+        Of Student-t states the roots of the scale matrices' diagonals (K, D) and the df (K,); empty
+        for Gaussian states.
     level
         Coverage of the intervals.
     window
@@ -78,14 +81,15 @@ class StandardErrors:
     transmat: Estimates
     means: Estimates
     deviations: Estimates
+    tails: tuple[Estimates, ...] = ()
     level: float = LEVEL
     window: int = 1
     reason: str = ""
 
     @property
-    def parts(self) -> tuple[Estimates, Estimates, Estimates]:
-        """Transition probabilities, means and deviations."""
-        return self.transmat, self.means, self.deviations
+    def parts(self) -> tuple[Estimates, ...]:
+        """Transition probabilities, means, deviations, and of Student-t states scales and df."""
+        return self.transmat, self.means, self.deviations, *self.tails
 
     def in_units(self, mean: np.ndarray, scale: np.ndarray) -> "StandardErrors":
         """The same errors for features times `scale` plus `mean`, shapes (D,)."""
@@ -93,6 +97,7 @@ class StandardErrors:
             self,
             means=_moved(self.means, mean, scale),
             deviations=_moved(self.deviations, 0.0, scale),
+            tails=tuple(_moved(part, 0.0, scale) for part in self.tails[:1]) + self.tails[1:],
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,8 +143,6 @@ def standard_errors(
     level
         Coverage of the intervals.
     """
-    if params.df is not None:
-        return without_errors(params, "not available for Student-t states")
     if (n_scores := _n_rows(steps) * params.n_parameters()) > _MOST_SCORES:
         return without_errors(params, f"{n_scores:,} scores need too much memory")
     with np.errstate(over="ignore", invalid="ignore"):  # no derivative of an impossible row
@@ -151,7 +154,7 @@ def standard_errors(
     robust = _deviations(slopes.natural, sandwich)
     error = np.full_like(robust, np.nan) if window > 1 else _deviations(slopes.natural, inverse)
     estimates = estimates_of(params, error, robust, window, level)
-    return replace(estimates, reason=_bounds_in_words(params.transmat, slopes.fixed))
+    return replace(estimates, reason=_bounds_in_words(params, slopes))
 
 
 def estimates_of(
@@ -166,31 +169,24 @@ def estimates_of(
     Parameters
     ----------
     error, robust
-        Of K K transition probabilities, K D means and K D deviations, one after the other; NaN
-        where missing.
+        One after the other in the order of `StandardErrors.parts`; NaN where missing.
     """
-    K, D = params.means.shape
-    ends = [K * K, K * K + K * D]
-    errors, robusts = np.split(error, ends), np.split(robust, ends)
-
-    def part(place: int, value: np.ndarray, interval: Interval) -> Estimates:
-        pair = (errors[place].reshape(value.shape), robusts[place].reshape(value.shape))
-        used = np.where(np.isnan(pair[0]), pair[1], pair[0])
-        return Estimates(value, *pair, *interval(value, used * ndtri(0.5 + level / 2)))
-
-    return StandardErrors(
-        part(0, params.transmat, _logit),
-        part(1, params.means, _identity),
-        part(2, params.deviations(), _log),
-        level,
-        window,
-    )
+    kinds = _kinds(params)
+    ends = np.cumsum([value.size for value, _ in kinds])[:-1]
+    quantile, parts = ndtri(0.5 + level / 2), []
+    for (value, interval), *pair in zip(
+        kinds, np.split(error, ends), np.split(robust, ends), strict=True
+    ):
+        own, sandwich = (part.reshape(value.shape) for part in pair)
+        used = np.where(np.isnan(own), sandwich, own)
+        parts.append(Estimates(value, own, sandwich, *interval(value, used * quantile)))
+    transmat, means, deviations, *tails = parts
+    return StandardErrors(transmat, means, deviations, tuple(tails), level, window)
 
 
 def without_errors(params: GaussianParams, reason: str) -> StandardErrors:
     """A model's estimates with no errors at all, for one reason."""
-    K, D = params.means.shape
-    missing = np.full(K * K + 2 * K * D, np.nan)
+    missing = np.full(_n_natural(params), np.nan)
     return replace(estimates_of(params, missing, missing), reason=f"no errors: {reason}")
 
 
@@ -204,6 +200,22 @@ def outer_products(slopes: np.ndarray, window: int = 1) -> np.ndarray:
     padded = np.pad(slopes, ((window, window - 1), (0, 0))).cumsum(axis=0)
     sums = padded[window:] - padded[:-window]
     return sums.T @ sums / window
+
+
+def _kinds(params: GaussianParams) -> list[tuple[np.ndarray, Interval]]:
+    """Values of every kind of parameter, and the scale of its intervals."""
+    kinds: list[tuple[np.ndarray, Interval]] = [
+        (params.transmat, _logit),
+        (params.means, _identity),
+        (params.deviations(), _log),
+    ]
+    if params.df is not None:
+        kinds += [(params.scales(), _log), (params.df, _log)]
+    return kinds
+
+
+def _n_natural(params: GaussianParams) -> int:
+    return sum(value.size for value, _ in _kinds(params))
 
 
 def _identity(value: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -233,7 +245,7 @@ def _moved(part: Estimates, mean: np.ndarray | float, scale: np.ndarray) -> Esti
 
 def _read_errors(stored: Fields, name: str, params: GaussianParams) -> np.ndarray:
     """Errors as stored: NaN for 0."""
-    errors = stored.array(name, (params.transmat.size + 2 * params.means.size,))
+    errors = stored.array(name, (_n_natural(params),))
     if (errors < 0).any():
         raise stored.fault(name, "must hold no number below 0")
     return np.where(errors == 0, np.nan, errors)
@@ -262,12 +274,15 @@ def _deviations(natural: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     return np.sqrt(np.where(natural.any(axis=1), variance, np.nan))
 
 
-def _bounds_in_words(transmat: np.ndarray, fixed: np.ndarray) -> str:
-    """Which transitions have no error."""
+def _bounds_in_words(params: GaussianParams, slopes: Derivatives) -> str:
+    """Which transitions and df have no error."""
     sentences = []
     for bound in (0, 1):
-        at_bound = fixed & ((transmat > 0.5) == bound)
+        at_bound = slopes.fixed & ((params.transmat > 0.5) == bound)
         if at_bound.any():
             names = ", ".join(f"{i} to {j}" for i, j in np.argwhere(at_bound))
             sentences.append(f"no error for transitions at probability {bound}: {names}")
+    if slopes.fixed_df.any():
+        names = ", ".join(map(str, np.flatnonzero(slopes.fixed_df)))
+        sentences.append(f"no error for df at its bound: state {names}")
     return "; ".join(sentences)

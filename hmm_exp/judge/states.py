@@ -23,7 +23,8 @@ import pandas as pd
 from hmm_exp.hmm.health import expected_dwell
 from hmm_exp.hmm.standard_errors import StandardErrors
 
-ESTIMATED = ("transition_matrix", "state_means", "state_deviations")  # tables with errors
+# Tables with errors; the last two of Student-t states.
+ESTIMATED = ("transition_matrix", "state_means", "state_deviations", "state_scales", "tails")
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,20 @@ def dwell_table(summary: StateSummary) -> pd.DataFrame:
 
 
 def error_tables(summary: StateSummary, errors: StandardErrors) -> dict[str, pd.DataFrame]:
-    """Wide tables of standard errors, robust ones and ends of intervals, in the errors' units."""
+    """Wide tables of standard errors, robust ones and ends of intervals, in the errors' units.
+
+    Those of Student-t states have scales and df too.
+    """
     ends = {"se": "error", "robust_se": "robust", "lower": "lower", "upper": "upper"}
-    columns = (summary.labels, summary.columns, summary.columns)
-    return {
-        f"{name}_{end}": _frame(summary, getattr(part, field), own)
-        for name, part, own in zip(ESTIMATED, errors.parts, columns, strict=True)
-        for end, field in ends.items()
-    }
+    columns = (summary.labels, summary.columns, summary.columns, summary.columns, ["df"])
+    tables = {}
+    for name, own, part in zip(ESTIMATED, columns, errors.parts, strict=False):
+        shape = (len(summary.labels), len(own))
+        for end, field in ends.items():
+            tables[f"{name}_{end}"] = _frame(summary, getattr(part, field).reshape(shape), own)
+    for part in errors.tails[:1]:
+        tables["state_scales"] = _frame(summary, part.value, summary.columns)
+    return tables
 
 
 def diagnostics_table(

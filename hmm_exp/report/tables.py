@@ -25,6 +25,8 @@ _ESTIMATED = {
     "transition_matrix": "{row} → {column}",
     "state_means": "{row}: mean of {column}",
     "state_deviations": "{row}: deviation of {column}",
+    "state_scales": "{row}: scale of {column}",
+    "tails": "{row}: {column}",
 }
 
 
@@ -177,7 +179,7 @@ def estimates(model: RecordedRun) -> DataTable:
 
 def _with_errors(model: RecordedRun, name: str) -> Iterator[tuple[str, str, list[TableCell]]]:
     """Row, column and cells of every parameter of a table that has an error."""
-    values = model.tables[name]
+    values = model.tables.get(name, pd.DataFrame())
     ends = [
         model.tables.get(f"{name}_{end}", pd.DataFrame()).reindex_like(values)
         for end in ("se", "robust_se", "lower", "upper")
