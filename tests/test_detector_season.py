@@ -15,8 +15,9 @@ from hmm_exp.errors import DataError, ModelError
 from hmm_exp.features.build import build_features
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.features.season import clock_hours
+from hmm_exp.serving.answering import RegimeModel, RequestError
 from hmm_exp.stored.document import digest_of
-from tests.live_detector import SHORT, gappy_bars, live_detector, part, records
+from tests.live_detector import BAR, SHORT, gappy_bars, live_detector, part, records
 
 RANGE = Recipe.of_set("range", ["1H"])
 MIXED = Recipe.of_columns(
@@ -112,6 +113,19 @@ def test_ready_rows_of_several_timeframes_are_refused():
         RowStream(detector).extend(rows)
     with pytest.raises(DataError, match=r"features\.season=hour needs bars there"):
         detector.filter(rows.reset_index(drop=True))
+
+
+def test_a_request_is_answered_with_the_bits_of_the_batch_or_refused():
+    detector, bars = seasonal_detector(MIXED, unseen=(3,)), gappy_bars(500)
+    frame = bars.frame[BAR].reset_index(drop=True)
+    body = json.dumps({"dataframe_split": frame.astype({"timestamp": str}).to_dict("split")})
+    answer = json.loads(RegimeModel(detector).answer(body.encode(), "application/json"))
+    ours, theirs = pd.DataFrame(answer["predictions"]), detector.filter(bars)
+    assert probabilities(ours).tobytes() == probabilities(theirs).tobytes()
+    table = build_features(bars, detector.recipe)
+    rows = table.frame.dropna().assign(timestamp=table.timestamp)
+    with pytest.raises(RequestError, match="ready rows of 1H do not show in which hour"):
+        RegimeModel(detector).predict(rows.reset_index(drop=True))
 
 
 def test_the_future_changes_no_filtered_probability():
