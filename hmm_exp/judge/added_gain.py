@@ -113,15 +113,17 @@ def added_gains(
     returns, unfitted = series.next_return, Unscored()
     used = train & np.isfinite(returns) & np.isfinite(probs).all(axis=1)
     rows = TrainRows(probs[used], returns[used], densities)
-    gains, exponents, on_train, added = {}, {}, {}, None
+    gains, on_train, found = {}, {}, dict[str, Added]()
     for name, baseline in baselines.volatility.items():
         volatility, score = np.sqrt(baseline.variance(series)), baseline.log_score(series)
         on_train[name] = float(score[used].mean())
-        added = fitted(name, unfitted, fit_added, rows, volatility[used], added)
+        similar = found.get(name.removesuffix("_hour"))
+        added = fitted(name, unfitted, fit_added, rows, volatility[used], similar)
         if added is not None:
+            found[name] = added
             gains[name] = added.log_score(probs, returns, volatility) - score
-            exponents[name] = added.exponent
     strongest = max(on_train, key=on_train.__getitem__, default=None)
+    exponents = {name: added.exponent for name, added in found.items()}
     return AddedGains(gains, exponents, strongest if strongest in gains else None, unfitted)
 
 
