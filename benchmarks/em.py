@@ -2,6 +2,7 @@
 
     python benchmarks/em.py --bars bars.csv [--states 2,3,5,8] [--repeats 5]
     python benchmarks/em.py --bars bars.csv --whole [--n-init 10]
+    python benchmarks/em.py --bars bars.csv --tails [--states 2,3,5,8] [--repeats 5]
     python benchmarks/em.py --long 10000000
 
 The first form: for v1 and v2, "diag" and "full", and every number of states, all engines start from
@@ -11,6 +12,9 @@ log-likelihood histories, and E steps in the log domain.
 
 `--whole`: the best of ten starts, as `hmm_exp.hmm.fit` makes it on all cores, against ten hmmlearn
 fits in a loop with the same limits, and the likelihoods that both reach.
+
+`--tails`: an iteration with Student-t states over one with Gaussian states, and the iterations of
+both until convergence from the same start.
 
 `--long`: rows per second and peak memory of one fit as the series grows to that many rows.
 """
@@ -23,6 +27,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from em_limit import limit
@@ -48,6 +54,7 @@ def main() -> None:
     parser.add_argument("--states", default="2,3,5,8")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--whole", action="store_true", help="time whole fits")
+    parser.add_argument("--tails", action="store_true", help="time Student-t states")
     parser.add_argument("--n-init", type=int, default=10, help="starts of a whole fit")
     parser.add_argument("--long", type=int, help="most rows of a growing series")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
@@ -62,6 +69,8 @@ def main() -> None:
         parser.error("--bars is needed")
     elif args.whole:
         whole_fits(args.bars, states, args.n_init)
+    elif args.tails:
+        tails(args.bars, states, args.repeats)
     else:
         with threadpool_limits(1):
             iterations(args.bars, states, args.repeats)
@@ -106,15 +115,7 @@ def iterations(bars: str, states: list[int], repeats: int) -> None:
         "    apart  in logs"
     )
     for name, covariance_type, K, X, steps, volatility in cells(bars, states):
-        start = starting_points(
-            X,
-            volatility,
-            n_states=K,
-            covariance_type=covariance_type,
-            n_init=1,
-            min_covar=1e-3,
-            seed=0,
-        )[0].params
+        start = first_start(X, volatility, K, covariance_type)
         m = measure(X, lay_out(X, steps), start, repeats)
         least = sum(limit(len(X), K))
         ratios.append((m["log"] / m["own"], m["scaling"] / m["own"], m["own"] / least))
@@ -165,6 +166,45 @@ def milliseconds(run: Callable[[], object]) -> float:
     begin = time.process_time()
     run()
     return 1e3 * (time.process_time() - begin)
+
+
+def tails(bars: str, states: list[int], repeats: int) -> None:
+    """Milliseconds per iteration of Gaussian and Student-t states, in turns, and their ratio."""
+    ratios = []
+    print("set  type  K  gaussian ms  student_t ms  ratio  iterations: gaussian  student_t")
+    for name, covariance_type, K, X, steps, volatility in cells(bars, states):
+        start = first_start(X, volatility, K, covariance_type)
+        starts = [start, replace(start, df=np.full(K, 8.0))]
+        rows, times = lay_out(X, steps), np.empty((repeats, 2))
+        ends = [em(rows, None, params, n_iter=1000, tol=1e-3) for params in starts]
+        for turn in range(repeats):
+            for i, params in enumerate(starts):
+                run = partial(em, rows, None, params, n_iter=OWN_ITERATIONS, tol=-np.inf)
+                times[turn, i] = milliseconds(run) / (OWN_ITERATIONS + 1)
+        gaussian, student_t = np.median(times, axis=0)
+        ratios.append(student_t / gaussian)
+        print(
+            f"{name:4s} {covariance_type:4s} {K:2d} {gaussian:12.3f} {student_t:13.3f}"
+            f" {ratios[-1]:6.2f} {ends[0].n_iter:21d} {ends[1].n_iter:10d}",
+            flush=True,
+        )
+    print(f"geometric mean: {np.exp(np.mean(np.log(ratios))):.2f}, largest {max(ratios):.2f}")
+
+
+def first_start(
+    X: np.ndarray, volatility: np.ndarray | None, n_states: int, covariance_type: str
+) -> GaussianParams:
+    """The start by quantiles of volatility."""
+    points = starting_points(
+        X,
+        volatility,
+        n_states=n_states,
+        covariance_type=covariance_type,
+        n_init=1,
+        min_covar=1e-3,
+        seed=0,
+    )
+    return points[0].params
 
 
 def whole_fits(bars: str, states: list[int], n_init: int) -> None:

@@ -1,28 +1,22 @@
-"""Markets with known regimes: two without, two with planted ones.
+"""Markets with known regimes: two without, two with planted ones, and four harder ones.
 
 >>> bars = KINDS["GARCH"](n_bars=8_000, seed=3)
 
-Prices walk within the bar and volume follows volatility in all four, as in `market.synthetic`, so
-that features of range and volume mean the same everywhere.
+Prices walk within the bar and volume follows volatility in all of them, as in `market.synthetic`,
+so that features of range and volume mean the same everywhere.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from hmm_exp.hmm import inference
 from hmm_exp.judge.student_t import log_mixture
+from hmm_exp.market import synthetic
 from hmm_exp.market.bars import Bars
-from hmm_exp.market.synthetic import (
-    MarketPlan,
-    TrueModel,
-    bars_of,
-    make_market,
-    tail_factors,
-    true_model,
-    unit_moves,
-)
+from hmm_exp.market.synthetic import MarketPlan, bars_of, make_market, tail_factors, unit_moves
 
 VOLATILITY = 0.006  # of an hourly log return
 IID_DF = 4.0
@@ -64,6 +58,37 @@ KINDS: dict[str, Callable[..., Bars]] = {
     "planted 3": partial(make_market, n_regimes=3),
 }
 PLANTED = {"planted 2": 2, "planted 3": 3}
+HARDER: dict[str, Callable[..., Bars]] = {
+    "planted 3, df 5": partial(make_market, n_regimes=3, tail=5.0),
+    "planted 3, df 4": partial(make_market, n_regimes=3, tail=4.0),
+    "planted 3, volatility .004 to .010": partial(
+        make_market, n_regimes=3, volatility=(0.004, 0.010)
+    ),
+    "planted 4": partial(make_market, n_regimes=4),
+}
+RIGHT = {"iid": 1, "planted 2": 2, "planted 3": 3} | dict(zip(HARDER, (3, 3, 3, 4), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class TrueModel:
+    """The chain and the Student-t densities of the log returns that `make_market` draws from."""
+
+    transmat: np.ndarray  # shape (K, K)
+    # `loc`, `scale`: log return per bar, shape (K,), calm first.
+    loc: np.ndarray
+    scale: np.ndarray
+    df: float  # degrees of freedom, shared
+
+
+def true_model(n_regimes: int) -> TrueModel:
+    """What `make_market` draws its states and log returns from."""
+    spread = partial(synthetic._spread, n_regimes=n_regimes)
+    transmat = synthetic._leaps(n_regimes) / spread(synthetic._DWELL)[:, None]
+    transmat += np.diag(1.0 - transmat.sum(axis=1))
+    # Chi-square mixing with unit variance makes a Student-t that much narrower than its deviation.
+    df = synthetic._TAIL
+    scale = spread(synthetic._VOLATILITY) * np.sqrt((df - 2) / df)
+    return TrueModel(transmat, spread(synthetic._DRIFT), scale, df)
 
 
 def true_scores(n_regimes: int, next_return: np.ndarray) -> np.ndarray:

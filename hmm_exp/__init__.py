@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hmm_exp.features.build import build_features
     from hmm_exp.features.lookbacks import build_lookbacks, latest_observation
     from hmm_exp.features.recipe import Recipe
-    from hmm_exp.hmm.estimator import GaussianHMM
+    from hmm_exp.hmm.estimator import GaussianHMM, StudentTHMM
     from hmm_exp.market.bars import Bars
     from hmm_exp.market.load import read_bars
     from hmm_exp.market.synthetic import make_market
@@ -38,6 +38,7 @@ __all__ = [
     "HmmExpError",
     "Recipe",
     "Stream",
+    "StudentTHMM",
     "__version__",
     "build_features",
     "build_lookbacks",
@@ -58,6 +59,7 @@ _HOMES = {
     "Config": "config",
     "Detector": "detector.detector",
     "GaussianHMM": "hmm.estimator",
+    "StudentTHMM": "hmm.estimator",
     "HmmExpError": "errors",
     "Recipe": "features.recipe",
     "Stream": "detector.stream",

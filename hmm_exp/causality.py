@@ -45,17 +45,10 @@ OUTPUTS = ("filtered", "smoothed", "viterbi")
 
 @dataclass(frozen=True)
 class Views:
-    """Filtered, smoothed and Viterbi states of the same rows.
+    """Filtered, smoothed and Viterbi states of the same rows."""
 
-    Attributes
-    ----------
-    available_at
-        Close of each row, int64 nanoseconds, shape (T,).
-    probs
-        State probabilities for each of `OUTPUTS`, shape (T, K); a Viterbi path is one-hot.
-    """
-
-    available_at: np.ndarray
+    available_at: np.ndarray  # close of each row, int64 nanoseconds, shape (T,)
+    # State probabilities for each of `OUTPUTS`, shape (T, K); a Viterbi path is one-hot.
     probs: dict[str, np.ndarray]
 
 
@@ -174,12 +167,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--model", required=True, help="models:/..., runs:/..., a run's id, a folder or a file")
     add("--bars", type=Path, required=True, help="bars: CSV, gzip or Parquet")
     add_read_options(parser)
-    add(
-        "--times",
-        type=whole(1, 100_000),
-        default=20,
-        help="number of random times (default: 20)",
-    )
+    add("--times", type=whole(1, 100_000), default=20, help="number of random times (default: 20)")
     add("--seed", type=whole(0, 2**64), default=0, help="seed of the random times (default: 0)")
     return parser.parse_args(argv)
 

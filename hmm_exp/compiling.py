@@ -17,6 +17,7 @@ in the user's cache folder, so a read-only installation is cached too.
 import hashlib
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -102,7 +103,7 @@ def when_compiling(notify: Callable[[bool], None]) -> None:
 def prune(base: Path) -> None:
     """Remove all but the newest folders of compiled code in `base`."""
     with suppress(OSError):
-        folders = [path for path in base.iterdir() if _is_ours(path.name)]
+        folders = [path for path in base.iterdir() if re.fullmatch("[0-9a-f]{16}", path.name)]
         for old in sorted(folders, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -145,7 +146,3 @@ def _is_said() -> bool:
     except OSError:  # no place to write to, or another was quicker with the old mark
         return False
     return False
-
-
-def _is_ours(name: str) -> bool:
-    return len(name) == 16 and set(name) <= set("0123456789abcdef")

@@ -17,12 +17,8 @@ from hmm_exp.errors import refusal
 def written_beside(path: str | Path) -> Iterator[Path]:
     """Give a hidden path in the same folder, and rename it to `path` at the end.
 
-    On an error, the hidden file is removed and `path` is unchanged.
-
-    Raises
-    ------
-    OSError
-        The file cannot be written, for example on a full disk; names `path`.
+    On an error, the hidden file is removed and `path` is unchanged. Raises OSError if the file
+    cannot be written, for example on a full disk; names `path`.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -83,7 +83,9 @@ def _end(error: BaseException) -> None:
 
     if not abandon(error):
         if not _at_work:
-            _clean_up()
+            from hmm_exp.store.folders import remove_run_folder
+
+            remove_run_folder()
         if isinstance(error, KeyboardInterrupt) or is_from_outside(error):
             print(f"error: {described(error)}", file=sys.stderr)
         elif _at_work:
@@ -93,13 +95,6 @@ def _end(error: BaseException) -> None:
             _refuse(f"Hydra cannot start with {words}: {described(error)}")
     exec("")  # after an interrupt inside an exec, `python -m` ends by SIGINT unless one follows
     sys.exit(_exit_status(error))
-
-
-def _clean_up() -> None:
-    """Remove the folders that Hydra made for a run that did not start."""
-    from hmm_exp.store.folders import remove_run_folder
-
-    remove_run_folder()
 
 
 class _TerminatedError(KeyboardInterrupt):

@@ -20,10 +20,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's backgr
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start must hear it
 
 
+LONGEST = ("sweep", "readme", "server_server", "sweep_plan", "tracking_ui", "train_cli", "report")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with end-to-end tests first, so that no process is left alone with a long one."""
+    """Put files with end-to-end tests first, so that no process is left alone with a long one."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    first = {f"test_{name}.py": -1000 + place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path.name, -slow[item.path]))
 
 
 @pytest.fixture(scope="session")
@@ -71,14 +75,14 @@ def warm():
 def train_cli(warm):
     """Run `python -m hmm_exp.train` with words in a folder, as a user does.
 
-    A start with an environment of its own, or the first of a test process, is a fresh
-    interpreter; the others are forks of one that has its imports loaded.
+    The first start of a test process is a fresh interpreter; the others are forks of one that has
+    its imports loaded.
     """
     started = []
 
     def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        if started and not environment:
-            return warm.run(folder, *words)
+        if started:
+            return warm.run(folder, *words, **environment)
         started.append(words)
         return subprocess.run(
             [sys.executable, "-m", "hmm_exp.train", *words],

@@ -22,6 +22,7 @@ def live_detector(
     step: str = "1h",
     n_states: int = 3,
     covariance_type: str = "diag",
+    heavy_tailed: bool = False,
     gaps: str = "split",
     stamp: str = "open",
     seed: int = 0,
@@ -44,6 +45,7 @@ def live_detector(
         means=random.normal(size=(K, D)),
         covars=covars[covariance_type],
         covariance_type=covariance_type,
+        df=np.linspace(2.5, 30.0, K) if heavy_tailed else None,
     )
     base = pd.Timedelta(step)
     return Detector(

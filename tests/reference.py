@@ -4,8 +4,9 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
-from scipy.stats import multivariate_normal
+from scipy.linalg import expm
+from scipy.special import logsumexp, softmax
+from scipy.stats import multivariate_normal, multivariate_t
 
 from hmm_exp.hmm.params import GaussianParams
 
@@ -92,8 +93,12 @@ def log_density(params: GaussianParams, X: np.ndarray) -> np.ndarray:
     """ln p(x | k) by scipy, zeros for a row with NaN, shape (T, K)."""
     out = np.zeros((len(X), params.n_states))
     seen = ~np.isnan(X).any(axis=1)
-    for k, covariance in enumerate(params.full_covars()):
-        out[seen, k] = multivariate_normal(params.means[k], covariance).logpdf(X[seen])
+    for k, scale in enumerate(params.full_covars()):
+        if params.df is None:
+            density = multivariate_normal(params.means[k], scale)
+        else:
+            density = multivariate_t(params.means[k], scale, df=params.df[k])
+        out[seen, k] = density.logpdf(X[seen])
     return out
 
 
@@ -119,3 +124,54 @@ def bars_to_agreement(params: GaussianParams, log_lik, steps, tolerance) -> int 
             return None
         worst = max(worst, last_apart - first + 2)
     return worst
+
+
+def log_likelihood(params: GaussianParams, X, steps) -> float:
+    """ln p(x_1..T) in nats by the forward recursion in logs."""
+    log_lik = log_density(params, X)
+    total, forward = 0.0, np.zeros(params.n_states)
+    with np.errstate(divide="ignore"):
+        for t in range(len(X)):
+            if t == 0 or steps[t] == 0:
+                total += logsumexp(forward) if t else 0.0
+                forward = np.log(params.startprob) + log_lik[t]
+            else:
+                power = np.linalg.matrix_power(params.transmat, steps[t])
+                forward = logsumexp(forward[:, None] + np.log(power), axis=0) + log_lik[t]
+    return float(total + logsumexp(forward))
+
+
+def moved(params: GaussianParams, logits, shifts, logs) -> GaussianParams:
+    """A model moved on unconstrained scales.
+
+    Logits (K, K) are added to the logarithms of the transition rows; with L the Cholesky factor of
+    a state's covariance, its mean moves by L times its shift (K, D) and the covariance becomes
+    L exp(M) L' with the symmetric M of `logs` (K, D, D).
+    """
+    with np.errstate(divide="ignore"):
+        transmat = softmax(np.log(params.transmat) + logits, axis=1)
+    factors = np.linalg.cholesky(params.full_covars())
+    means = params.means + np.einsum("kij,kj->ki", factors, shifts)
+    covars = np.stack([L @ expm(M) @ L.T for L, M in zip(factors, logs, strict=True)])
+    return GaussianParams(params.startprob, transmat, means, covars, "full")
+
+
+def gradient(function, n_parameters: int, step: float = 1e-3) -> np.ndarray:
+    """First derivatives at zero by differences of fourth order, shape of the values + (P,)."""
+    unit = step * np.eye(n_parameters)
+    columns = [
+        8 * (function(e) - function(-e)) - (function(2 * e) - function(-2 * e)) for e in unit
+    ]
+    return np.stack(columns, axis=-1) / (12 * step)
+
+
+def hessian(function, n_parameters: int, step: float = 1e-3) -> np.ndarray:
+    """Second derivatives at zero by differences of second order, shape (P, P)."""
+    unit = step * np.eye(n_parameters)
+    result = np.empty((n_parameters, n_parameters))
+    for i in range(n_parameters):
+        for j in range(i + 1):
+            along, across = unit[i] + unit[j], unit[i] - unit[j]
+            same = function(along) + function(-along)
+            result[i, j] = result[j, i] = (same - function(across) - function(-across)) / 4
+    return result / step**2

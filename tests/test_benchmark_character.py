@@ -15,7 +15,7 @@ from hmm_exp.config import Config, DataConfig, ModelConfig, checked
 from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
-from hmm_exp.market.synthetic import make_market, true_model
+from hmm_exp.market.synthetic import make_market
 from hmm_exp.registry.evidence import read_evidence
 from hmm_exp.registry.gate import judge, named_gate
 from hmm_exp.serving.mlflow_model import log_detector
@@ -33,7 +33,7 @@ def correlation(x, lag):
 
 @pytest.mark.parametrize("n_regimes", [2, 3])
 def test_planted_markets_follow_their_true_model(n_regimes):
-    bars, model = make_market(60_000, n_regimes, seed=3), true_model(n_regimes)
+    bars, model = make_market(60_000, n_regimes, seed=3), markets.true_model(n_regimes)
     pairs = bars.states[:-1] * n_regimes + bars.states[1:]
     counts = np.bincount(pairs, minlength=n_regimes**2).reshape(n_regimes, n_regimes)
     found = counts / counts.sum(axis=1, keepdims=True)
@@ -68,7 +68,7 @@ def test_garch_returns_follow_the_recursion():
 
 
 def test_the_true_model_scores_by_the_plain_filter_and_sees_no_future():
-    model = true_model(3)
+    model = markets.true_model(3)
     returns = np.append(returns_of(make_market(400, 3, seed=2)), np.nan)
     probs, expected = np.full(3, 1 / 3), []
     for value in returns:
@@ -111,22 +111,40 @@ def test_the_gate_hears_what_it_would_read_of_the_record(result, tmp_path, empty
 
 
 def asked(path: Path, **changes) -> argparse.Namespace:
-    given = {"markets": 1, "cv": 0, "bars": 1500, "seed": 4, "workers": 1, "out": path}
+    given = {
+        "markets": 1,
+        "sweeps": 1,
+        "harder": 0,
+        "cv": 0,
+        "bars": 1500,
+        "seed": 4,
+        "workers": 1,
+        "out": path,
+    }
     return argparse.Namespace(**given | changes)
 
 
 @pytest.fixture(scope="module")
 def record():
-    return character.examine("planted 2", 1500, 4, cross_validated=False)
+    return character.examine("planted 2", 1500, 4, swept=True, cross_validated=False)
 
 
-def test_a_market_is_judged_in_both_spaces(record):
+def test_a_market_is_judged_in_every_space(record):
     json.dumps(record)
     assert record["errors"] == {}
     assert set(record["states"]) == set(record["verdicts"]) == set(character.SPACES)
-    assert set(record["states"]["returns"]) == {"BIC", "ICL"}
+    assert set(record["states"]["returns"]) == {"BIC", "ICL", "next return"}
     assert record["truth"]["ewma_gain"] > 0.0
-    assert record["winner"] in character.SPACES
+    assert record["winner"] in character.SWEEP
+    assert record["doubts"] == {space: space == character.MULTI for space in character.SPACES}
+    assert record["states"]["range"]["BIC"] == 2
+    assert record["accuracy"]["range"] > 0.9
+
+
+def test_a_harder_market_is_judged_in_range_alone():
+    record = character.examine("planted 3, df 5", 1500, 4, swept=False, cross_validated=False)
+    assert set(record["states"]) == {"range"}
+    assert (record["truth"], record["winner"]) == ({}, None)
 
 
 def test_markets_that_are_known_are_not_examined_again(record, tmp_path):
@@ -142,10 +160,11 @@ def test_tables_count_what_the_records_say(record):
     refused = {space: {"default": [], "strict": ["why"]} for space in character.SPACES}
     records = [record | {"verdicts": verdict} for verdict in (passing, passing, refused)]
     records.append(record | {"verdicts": passing, "winner": None})
-    gate, states = character.tables(records).split("\n\n")
+    gate, states, _ = character.tables(records).split("\n\n")
     cells = [cell.strip() for cell in gate.splitlines()[-1].strip("|").split("|")]
-    assert cells[:4] == ["planted 2", "4", "75.0 %", "50.0 %"]
-    assert cells[5:9] == ["100.0 %", "75.0 %"] * 2
+    assert cells[:4] == ["planted 2", "4", "75.0 % of 4", "50.0 % of 4"]
+    assert cells[5:11] == ["100.0 % of 4", "75.0 % of 4"] * 3
+    assert cells[13] == f"{4 * character._is_right(record)} of 4"
     n_states = record["states"]["returns"]["BIC"]
     line = next(line for line in states.splitlines() if "| returns | BIC |" in line)
     shares = [cell.strip() for cell in line.strip("|").split("|")][3:]

@@ -53,12 +53,17 @@ def folder(detector, bars, tmp_path):
     return tmp_path
 
 
-def run(folder, *words, **options):
-    """Run the script in a folder."""
-    command = [sys.executable, str(SCRIPT), "--model", ".", *words]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300, **options
-    )
+@pytest.fixture
+def followed(folder, monkeypatch, capsys):
+    """Status, output and complaints of a pipe, in this process."""
+
+    def follow(text: str, *words) -> tuple[int, str, str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        status = main(["--model", ".", "--follow", *words])
+        return status, *capsys.readouterr()
+
+    return follow
 
 
 def read(path) -> pd.DataFrame:
@@ -74,7 +79,9 @@ def assert_same(ours: pd.DataFrame, theirs: pd.DataFrame):
 
 
 def test_bars_in_regimes_out(folder, expected):
-    done = run(folder, "--bars", "new.csv", "--output", "regimes.csv", "--latest")
+    command = [sys.executable, str(SCRIPT), "--model", ".", "--bars", "new.csv"]
+    command += ["--output", "regimes.csv", "--latest"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert_same(read(folder / "regimes.csv"), expected)
     newest = json.loads(done.stdout)
@@ -168,11 +175,12 @@ def test_a_file_that_is_newest_first_is_read_whole_wherever_its_blocks_end(folde
     assert read[0].frame.equals(bars.frame)
 
 
-def test_a_chunk_out_of_order_is_refused(folder, bars):
+def test_a_chunk_out_of_order_is_refused(folder, bars, monkeypatch):
     frame = bars.frame
     pd.concat([frame.iloc[700:], frame.iloc[:700]]).to_csv(folder / "mixed.csv", index=False)
-    done = run(folder, "--bars", "mixed.csv", "--output", "regimes.csv")
-    assert done.returncode == 0  # one chunk is sorted
+    monkeypatch.chdir(folder)
+    words = ("--bars", "mixed.csv", "--output", "regimes.csv")
+    assert main(["--model", ".", *words]) == 0  # one chunk is sorted
     read = bar_chunks(folder / "mixed.csv", ReadOptions("open"), step=bars.step, block=10_000)
     with pytest.raises(Exception, match="not in time order"):
         list(read)
@@ -232,19 +240,18 @@ def lines_of(frame: pd.DataFrame, form: str) -> list[str]:
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_follow_writes_a_regime_for_each_closed_bar(folder, bars, expected, form):
+def test_follow_writes_a_regime_for_each_closed_bar(folder, followed, bars, expected, form):
     history = part(bars, slice(1300))
     history.frame.to_csv(folder / "history.csv", index=False)
     news = part(bars, slice(1290, None)).frame  # ten bars of it are known already
-    words = ["--follow", "--bars", "history.csv", "--missing", "gap"]
-    words += ["--json"] if form == "json" else []
-    done = run(folder, *words, input="".join(lines_of(news, form)))
-    assert done.returncode == 0, done.stderr
+    words = ["--bars", "history.csv", "--missing", "gap", *(["--json"] if form == "json" else [])]
+    status, out, error = followed("".join(lines_of(news, form)), *words)
+    assert status == 0, error
     if form == "csv":
-        (folder / "out.csv").write_text(done.stdout)
+        (folder / "out.csv").write_text(out)
         rows = read(folder / "out.csv")
     else:
-        rows = pd.DataFrame([json.loads(line) for line in done.stdout.splitlines()])
+        rows = pd.DataFrame([json.loads(line) for line in out.splitlines()])
     assert len(rows) == len(bars) - 1300
     assert rows["p_state_1"].tolist() == expected["p_state_1"].tolist()[-len(rows) :]
 
@@ -284,54 +291,45 @@ def test_follow_goes_on_after_kill_9_with_each_row_once(folder, bars, expected):
     assert len(ours) == len(lines)
 
 
-def test_follow_without_a_state_that_it_knows_does_not_write_behind_other_rows(folder, capsys):
+def test_follow_without_a_state_that_it_knows_does_not_write_behind_other_rows(folder, followed):
     (folder / "regimes.csv").write_text("timestamp,available_at\n")
-    done = run(folder, "--follow", "--output", "regimes.csv", input="")
-    assert done.returncode == 2
-    assert "holds rows already" in done.stderr
+    status, _, error = followed("", "--output", "regimes.csv")
+    assert status == 2
+    assert "holds rows already" in error
 
 
-def test_follow_refuses_the_state_of_another_model(folder):
+def test_follow_refuses_the_state_of_another_model(folder, followed):
     other = live_detector(RECIPE, seed=1)
     other.stream().save(folder / "stream.json")
-    done = run(folder, "--follow", "--state", "stream.json", input="")
-    assert done.returncode == 2
-    assert "was saved with another model" in done.stderr
+    status, _, error = followed("", "--state", "stream.json")
+    assert status == 2
+    assert "was saved with another model" in error
 
 
 @pytest.mark.parametrize("drop", [False, True])
-def test_follow_stops_at_a_bad_bar_or_leaves_it_out(folder, bars, drop):
+def test_follow_stops_at_a_bad_bar_or_leaves_it_out(folder, followed, bars, drop):
     header, *lines = lines_of(bars.frame.iloc[:400], "csv")
     bad = [*lines[:300], "2021-06-01,1,0.5,2,1,5\n", "what\n", *lines[300:]]
     words = ["--bad-rows", "drop"] if drop else ["--missing", "gap"]
-    words += ["--follow", "--state", "s.json"]
-    done = run(folder, *words, input=header + "".join(bad))
-    answered = done.stdout.count("\n") - 1
+    status, out, error = followed(header + "".join(bad), *words, "--state", "s.json")
+    answered = out.count("\n") - 1
     settled = 400 - live_detector(RECIPE).min_history + 1
-    assert done.returncode == (0 if drop else 2)
+    assert status == (0 if drop else 2)
     assert answered == (settled if drop else settled - 100)
-    assert "high below its low" in done.stderr
-    assert done.stderr.count("skipped") == (2 if drop else 0)
+    assert "high below its low" in error
+    assert error.count("skipped") == (2 if drop else 0)
     assert json.loads((folder / "s.json").read_text())["last_bar"] == str(
         bars.frame.index[399 if drop else 299]
     )
 
 
-def followed(folder, monkeypatch, capsys, text: bytes, *words) -> tuple[int, str, str]:
-    """Status, output and complaints of a pipe, in this process."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
-    status = main(["--model", ".", "--follow", *words])
-    return status, *capsys.readouterr()
-
-
-def test_dropped_bars_leave_gaps_as_they_do_in_a_file(folder, bars, detector, monkeypatch, capsys):
+def test_dropped_bars_leave_gaps_as_they_do_in_a_file(folder, followed, bars, detector):
     """With no word about missing bars a pipe that drops bad ones goes on behind them."""
     header, *lines = lines_of(part(bars, slice(400)).frame, "csv")
     lines[350] = "\r".join(lines[350].split(","))
-    text = (header + "".join(lines)).encode()
-    (folder / "bad.csv").write_bytes(text)
-    status, out, error = followed(folder, monkeypatch, capsys, text, "--bad-rows", "drop")
+    text = header + "".join(lines)
+    (folder / "bad.csv").write_bytes(text.encode())
+    status, out, error = followed(text, "--bad-rows", "drop")
     assert status == 0
     assert error.count("skipped: ") == error.count("\n") == 1
     frame = bars.frame.iloc[:400].drop(bars.frame.index[350])
@@ -342,34 +340,34 @@ def test_dropped_bars_leave_gaps_as_they_do_in_a_file(folder, bars, detector, mo
 
 @pytest.mark.parametrize("words", [[], ["--bad-rows", "drop"]])
 def test_a_pipe_without_the_chosen_column_is_refused_with_the_option(
-    folder, bars, detector, monkeypatch, capsys, words
+    folder, followed, bars, detector, words
 ):
     reading = replace(detector.reading, volume_column="tradecount")
     replace(detector, reading=reading).save(folder / "detector.json")
-    text = "".join(lines_of(part(bars, slice(300)).frame, "csv")).encode()
-    status, _, error = followed(folder, monkeypatch, capsys, text, *words)
+    text = "".join(lines_of(part(bars, slice(300)).frame, "csv"))
+    status, _, error = followed(text, *words)
     assert status == 2
     assert error.startswith("error: --volume-column tradecount: no column of that name; there are")
     assert error.count("\n") == 1
     words += ["--volume-column", "volume", "--missing", "gap"]
-    status, out, error = followed(folder, monkeypatch, capsys, text, *words)
+    status, out, error = followed(text, *words)
     assert (status, error) == (0, "")
     assert out.count("\n") > 100
 
 
-def test_a_damaged_state_is_one_line_with_the_remedy(folder, bars, monkeypatch, capsys):
+def test_a_damaged_state_is_one_line_with_the_remedy(folder, followed):
     (folder / "s.json").write_text('{"format": 2}')
-    status, out, error = followed(folder, monkeypatch, capsys, b"", "--state", "s.json")
+    status, out, error = followed("", "--state", "s.json")
     assert (status, out) == (2, "")
     assert error.startswith("error: s.json is a damaged saved stream: ")
     assert error.endswith("give another --state, or move it away to begin anew\n")
     assert (folder / "s.json").read_text() == '{"format": 2}'
 
 
-def test_follow_does_not_take_a_line_that_was_cut_off(folder, bars):
+def test_follow_does_not_take_a_line_that_was_cut_off(folder, followed, bars):
     text = "".join(lines_of(bars.frame.iloc[:200], "csv"))
-    done = run(folder, "--follow", "--missing", "gap", "--state", "s.json", input=text[:-3])
-    assert done.returncode == 2
-    assert "has no end" in done.stderr
+    status, _, error = followed(text[:-3], "--missing", "gap", "--state", "s.json")
+    assert status == 2
+    assert "has no end" in error
     stored = json.loads((folder / "s.json").read_text())
     assert stored["last_bar"] == str(bars.frame.index[198])

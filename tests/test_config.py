@@ -58,6 +58,18 @@ def test_ratios_that_do_not_sum_to_one_are_refused():
         checked(with_setting("split.test", 0.25))
 
 
+@pytest.mark.parametrize(
+    ("dotted", "value"),
+    [("covariance.type", "tied"), ("covariance.type", "spherical"), ("model.engine", "hmmlearn")],
+)
+def test_student_t_states_are_refused_where_there_are_none(dotted, value):
+    config = with_setting(dotted, value)
+    checked(config)
+    config.model.emission = "student_t"
+    with pytest.raises(ConfigError, match=rf"^model.emission=student_t with \S+={value}: must be"):
+        checked(config)
+
+
 def test_dates_without_an_end_are_refused():
     with pytest.raises(ConfigError, match=r"split.train_end=... and split.val_end="):
         checked(with_setting("split.kind", "dates"))
@@ -188,8 +200,8 @@ def composed(*words: str) -> Config:
         ("quiet=null", "quiet=null: must be true or false"),
         ("registry=5", "registry=5: registry holds settings, such as registry.name"),
         ("++sweep=null", "++sweep=null: sweep holds settings"),
-        ("features=", "unknown features '': one of columns, returns"),
-        ("features=a/b", "unknown features 'a/b': one of columns, returns"),
+        ("features=", "unknown features '': one of columns, range, returns"),
+        ("features=a/b", "unknown features 'a/b': one of columns, range, returns"),
         ("hydra/launcher=nope", "unknown hydra/launcher 'nope': one of basic"),
         ("data/path=x", "unknown setting data/path (did you mean data.path?)"),
         ("data.name=${nope}", "data.name: Interpolation key 'nope' not found"),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmm_exp.detector import Stream
+from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import ConfigError, DataError, HistoryError, ModelError
 from hmm_exp.features.recipe import Recipe
 from tests.live_detector import SHORT, gappy_bars, live_detector, part, records
@@ -53,7 +54,7 @@ def assert_streams_as_it_filters(detector, bars, n_history):
 
 
 @both_gaps
-@pytest.mark.parametrize("features", ["returns", "v1", "v2", "v1v2"])
+@pytest.mark.parametrize("features", ["returns", "v1", "v2", "v1v2", "range"])
 @pytest.mark.parametrize("timeframes", HOURS, ids="+".join)
 def test_equals_the_batch_filter_at_every_bar(timeframes, features, gaps):
     detector = live_detector(Recipe.of_set(features, timeframes, **SHORT), gaps=gaps)
@@ -73,6 +74,31 @@ def test_equals_the_batch_filter_for_every_covariance(covariance_type):
     recipe = Recipe.of_set("v1", ["1H", "4H"], **SHORT)
     detector = live_detector(recipe, covariance_type=covariance_type)
     assert_streams_as_it_filters(detector, gappy_bars(800), 300)
+
+
+def test_bars_without_a_range_are_missing_observations():
+    bars = gappy_bars(900)
+    quiet = np.random.default_rng(1).random(len(bars)) < 0.2
+    for price in ("open", "high", "low"):
+        bars.frame.loc[quiet, price] = bars.frame.loc[quiet, "close"]
+    detector = live_detector(Recipe.of_set("range", ["1H"]))
+    assert_streams_as_it_filters(detector, bars, 300)
+    regimes, probs = detector.filter(bars), probabilities(detector.filter(bars))
+    passed = regimes["available_at"].diff() == pd.Timedelta(hours=1)
+    is_quiet = np.isin(regimes["available_at"], bars.frame.index[quiet])
+    rows = np.flatnonzero(is_quiet & passed)
+    assert len(rows) > 50
+    np.testing.assert_allclose(probs[rows], probs[rows - 1] @ detector.params.transmat, atol=1e-12)
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "full"])
+def test_equals_the_batch_filter_for_student_t_states_also_when_stored(covariance_type):
+    recipe = Recipe.of_set("v1", ["1H", "4H"], **SHORT)
+    detector = live_detector(recipe, covariance_type=covariance_type, heavy_tailed=True)
+    bars = gappy_bars(800)
+    assert_streams_as_it_filters(detector, bars, 300)
+    again = Detector.from_dict(json.loads(json.dumps(detector.to_dict())))
+    pd.testing.assert_frame_equal(again.filter(bars), detector.filter(bars), check_exact=True)
 
 
 @settings(max_examples=30, deadline=None)

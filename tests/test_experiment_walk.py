@@ -1,7 +1,6 @@
 """A walk forward: its folds, that no row looks ahead, what is chosen, what comes out."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.config import Config, DataConfig, ModelConfig, SplitConfig, checked
 from hmm_exp.detector.detector import Detector
-from hmm_exp.errors import ConfigError, DataError, FitError
+from hmm_exp.errors import ConfigError, FitError
 from hmm_exp.experiment import walk as walk_module
 from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.prepare import prepare
@@ -18,7 +17,6 @@ from hmm_exp.experiment.run import run
 from hmm_exp.experiment.walk import carried
 from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.judge.split import TEST, VAL, make_split
 from hmm_exp.market.synthetic import make_market
 
 HOURS = pd.date_range("2024-01-01", periods=1000, freq="h", tz="UTC")
@@ -98,47 +96,6 @@ def assert_same_before(one, other, n_bars):
         assert a.agreement == b.agreement
 
 
-def test_blocks_follow_each_other_up_to_the_last_bar():
-    split = make_split(
-        HOURS, SplitConfig(kind="walk_forward", train=0.4, val=0.3, test=0.3, refit_every=70)
-    )
-    folds = split.folds
-    assert (folds[0].end, folds[-1].stop) == (400, 1000)
-    assert all(a.stop == b.end for a, b in pairwise(folds))
-    assert {fold.stop - fold.end for fold in folds[:-1]} == {70}
-    assert {fold.first for fold in folds} == {0}
-    part = split.of(HOURS)
-    assert [int((part == p).sum()) for p in (VAL, TEST)] == [300, 300]
-
-
-def test_a_rolling_window_holds_as_many_bars_and_no_earlier_row():
-    config = SplitConfig(
-        kind="walk_forward", train=0.4, val=0.3, test=0.3, refit_every=70, window=150
-    )
-    split = make_split(HOURS, config)
-    assert {fold.end - fold.first for fold in split.folds} == {150}
-    for fold in split.folds:
-        rows = HOURS[fold.rows(HOURS)]
-        assert (rows[0], rows[-1]) == (HOURS[fold.first], HOURS[fold.stop - 1])
-
-
-def test_a_splitter_prints_its_splits():
-    config = SplitConfig(kind="walk_forward", train=0.4, val=0.3, test=0.3, refit_every=200)
-    lines = str(make_split(HOURS, config)).splitlines()
-    assert len(lines) == 1 + 3
-    assert "2024-01-17 15:00" in lines[1]  # the last bar of the first train
-    assert lines[2].endswith("val+test")
-
-
-def test_instants_stay_where_they_are_when_bars_come():
-    config = SplitConfig(
-        kind="walk_forward", refit_every=100, train_end="2024-01-15", val_end="2024-01-25"
-    )
-    few, many = make_split(HOURS[:800], config), make_split(HOURS, config)
-    assert few.folds[:-1] == many.folds[: len(few.folds) - 1]
-    assert few.folds[-1].end == many.folds[len(few.folds) - 1].end
-
-
 @pytest.mark.parametrize(
     ("split", "says"),
     [
@@ -160,11 +117,6 @@ def test_a_refit_on_validation_beside_a_walk_is_refused():
     config.model.refit = "train_val"
     with pytest.raises(ConfigError, match="last refit is the model"):
         checked(config)
-
-
-def test_a_walk_without_bars_after_train_is_refused():
-    with pytest.raises(DataError, match=r"all 1000 bars are train.*split.train decides"):
-        make_split(HOURS, SplitConfig(kind="walk_forward", train=1.0, val=0.0, test=0.0))
 
 
 def test_rewriting_the_future_changes_no_row(result, folder):

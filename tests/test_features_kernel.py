@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from hmm_exp.features.kernel import N_FEATURES, advance, advance_all, new_state, slide
 
-LOGRET, VOLUME_DELTA, PARKINSON, ZSCORE, RVOL, OVER_VWAP, LOG_VWAP, RANGE, BODY = range(N_FEATURES)
+(LOGRET, VOLUME_DELTA, PARKINSON, ZSCORE, RVOL, OVER_VWAP, LOG_VWAP, RANGE, BODY, LOG_RANGE) = (
+    range(N_FEATURES)
+)
 
 
 def random_bars(n, seed=0):
@@ -23,7 +25,7 @@ def random_bars(n, seed=0):
 
 
 def computed(ohlcv, window=5, vwap_window=12, linked=None):
-    """Values of bars that follow one another, unless `linked` says otherwise, shape (T, 9)."""
+    """Values of bars that follow one another, unless `linked` says otherwise, shape (T, 10)."""
     if linked is None:
         linked = np.arange(len(ohlcv)) > 0
     values = np.empty((len(ohlcv), N_FEATURES))
@@ -32,7 +34,7 @@ def computed(ohlcv, window=5, vwap_window=12, linked=None):
 
 
 def by_formula(ohlcv, w, vwap_w):
-    """The nine features of the last bar, straight from their definitions."""
+    """The ten features of the last bar, straight from their definitions."""
     o, h, l, c, v = ohlcv[-max(w, vwap_w) - 1 :].T  # noqa: E741
     r = np.diff(np.log(c))
     typical = (h + l + c) / 3
@@ -47,6 +49,7 @@ def by_formula(ohlcv, w, vwap_w):
         np.log(c[-1] / vwap),
         (h[-1] - l[-1]) / o[-1],
         (c[-1] - o[-1]) / o[-1],
+        np.log(np.log(h[-1] / l[-1])),
     ]
 
 
@@ -59,9 +62,23 @@ def test_every_feature_follows_its_formula(window, vwap_window):
         np.testing.assert_allclose(values[t], expected, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (1.0, math.e, 0.0),
+        (100.0, 100.0 * math.exp(math.exp(-5.0)), -5.0),
+        (50.0, 50.0, math.nan),
+        (1.0, math.nextafter(1.0, 2.0), math.log(2.0**-52)),
+    ],
+)
+def test_log_range_is_that_of_one_bar_and_missing_where_high_equals_low(low, high, expected):
+    found = computed(np.array([[low, high, low, high, 1.0]]))[0, LOG_RANGE]
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_a_feature_appears_with_the_first_full_window():
     first = np.isfinite(computed(random_bars(40), window=5, vwap_window=12)).argmax(axis=0)
-    assert first.tolist() == [1, 1, 4, 5, 4, 11, 11, 0, 0]
+    assert first.tolist() == [1, 1, 4, 5, 4, 11, 11, 0, 0, 0]
 
 
 def test_one_bar_at_a_time_gives_the_bits_of_the_batch():
@@ -74,7 +91,7 @@ def test_one_bar_at_a_time_gives_the_bits_of_the_batch():
 
 def test_values_of_short_windows_depend_on_their_bars_alone():
     ohlcv = random_bars(100)
-    short = [LOGRET, VOLUME_DELTA, PARKINSON, ZSCORE, RVOL, RANGE, BODY]
+    short = [LOGRET, VOLUME_DELTA, PARKINSON, ZSCORE, RVOL, RANGE, BODY, LOG_RANGE]
     late = computed(ohlcv[61:], window=5)
     assert late[5:, short].tobytes() == computed(ohlcv, window=5)[66:, short].tobytes()
 

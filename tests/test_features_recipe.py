@@ -42,6 +42,28 @@ def test_v1v2_is_v1_followed_by_v2():
     )
 
 
+def test_range_is_one_column_for_each_timeframe_and_complete_from_the_first_bar_on():
+    recipe = Recipe.of_set("range", ["4H", "1H"])
+    assert recipe.columns == ("log_range_current_4H", "log_range_current_1H")
+    assert Recipe.of_set("range", ["1H"]).warmup(HOUR) == 0
+    assert recipe.needs == ("high", "low", "close")
+
+
+@pytest.mark.parametrize(
+    ("columns", "repeats"),
+    [
+        (("log_range_current_1H",), 1),
+        (("log_range_current_1H", "log_range_current_4H"), 4),
+        (("log_range_current_1H", "log_range_current_4H", "log_range_current_1D"), 24),
+        (("close_logret_current_30min", "log_range_current_4H"), 8),
+        (("log_range_current_1H", "close_logret_current_4H"), 1),
+        (("close_parkinson_20_1H", "close_parkinson_20_4H"), 1),
+    ],
+)
+def test_a_recipe_knows_how_many_rows_repeat_a_coarser_log_range(columns, repeats):
+    assert Recipe.of_columns(columns).repeats == repeats
+
+
 def test_rows_are_those_of_the_finest_timeframe():
     assert Recipe.of_set("v1", ["1D", "30min", "4H"]).grid == "30min"
 
@@ -159,3 +181,16 @@ def test_patterns_select_columns_in_their_order(include, exclude, kept):
 def test_a_pattern_without_effect_and_an_empty_selection_are_refused(include, exclude, message):
     with pytest.raises(ConfigError, match=message):
         select_columns(NAMES, include, exclude)
+
+
+@pytest.mark.parametrize(
+    ("columns", "overlaps"),
+    [
+        (["log_range_current_1H", "close_logret_current_1H"], False),
+        (["log_range_current_4H"], False),
+        (["log_range_current_1H", "log_range_current_4H"], True),
+        (["close_logret_current_1H", "close_parkinson_20_1H"], True),
+    ],
+)
+def test_rows_share_bars_in_windows_and_in_coarser_timeframes(columns, overlaps):
+    assert Recipe.of_columns(columns).overlaps == overlaps

@@ -7,7 +7,7 @@ import pytest
 from hmmlearn.hmm import GaussianHMM
 
 from hmm_exp.errors import FitError
-from hmm_exp.hmm.criteria import criteria, single_gaussian
+from hmm_exp.hmm.criteria import bic_next, criteria, single_gaussian
 from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.inference import path_entropy, smooth
 from tests.test_hmm_inference import TYPES, random_params
@@ -20,6 +20,13 @@ def test_criteria_by_hand():
         "hqc": pytest.approx(200 + 14 * math.log(math.log(50))),
         "icl": pytest.approx(200 + 7 * math.log(50) + 6.0),
     }
+
+
+def test_bic_of_the_next_return_by_hand():
+    scores = np.array([-1.0, np.nan, -2.0, 0.5, np.nan])
+    assert bic_next(scores, 1) == pytest.approx(5.0 + 3 * math.log(3))
+    assert bic_next(scores, 3) == pytest.approx(5.0 + 13 * math.log(3))
+    assert bic_next(np.full(4, np.nan), 2) is None
 
 
 @pytest.mark.parametrize("covariance_type", TYPES)

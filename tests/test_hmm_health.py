@@ -45,7 +45,7 @@ THIN = np.stack([np.eye(2), [[1.0, 0.9999999], [0.9999999, 1.0]]])
         ({"n_rows": 100}, "state 1 rests on 40 rows for its 5 parameters (least 50)"),
         (
             {"transmat": [[0.9, 0.1], [0.9, 0.1]]},
-            "state 1 is expected to last 1.11 rows (least 1.5)",
+            "state 1 is expected to last 1.11 rows (least 2.5)",
         ),
         (
             {"transmat": np.eye(2)},
@@ -77,7 +77,13 @@ def test_a_fault_names_the_feature_by_its_name():
 
 
 def test_a_short_stay_above_the_limit_is_no_fault():
-    assert faults(transmat=[[0.9, 0.1], [0.6, 0.4]]) == []
+    assert faults(transmat=[[0.9, 0.1], [0.39, 0.61]]) == []
+
+
+@pytest.mark.parametrize("weights", [[0.5, 0.5], [0.9, 0.1], [0.4, 0.35, 0.25], [0.25] * 4])
+def test_independent_draws_always_have_a_state_that_lasts_too_short(weights):
+    dwell = expected_dwell(np.tile(weights, (len(weights), 1)))
+    assert dwell.min() < HealthLimits().min_dwell - 0.4
 
 
 def test_limits_are_the_callers():

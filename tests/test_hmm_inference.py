@@ -17,6 +17,7 @@ from hmm_exp.hmm.inference import (
     path_entropy,
     predict,
     smooth,
+    smooth_filtered,
     viterbi,
 )
 from hmm_exp.hmm.params import GaussianParams
@@ -286,6 +287,67 @@ def test_a_state_ruled_out_for_a_long_time_comes_back():
     assert filtered.probs[199, 0] == 1.0
     assert filtered.probs[-1, 1] == pytest.approx(1.0)
     assert np.isfinite(filtered.log_lik).all()
+
+
+def plain_log_forward(startprob, transmat, log_lik):
+    """Filtered probabilities and predictive log densities, all in logarithms."""
+    log_probs, evidence = [], []
+    predicted = np.log(startprob)
+    for row in log_lik:
+        joint = predicted + row
+        evidence.append(np.logaddexp.reduce(joint))
+        log_probs.append(joint - evidence[-1])
+        predicted = np.logaddexp.reduce(log_probs[-1][:, None] + np.log(transmat), axis=0)
+    return np.exp(log_probs), np.array(evidence)
+
+
+@pytest.mark.parametrize("rare", [1e-250, 1e-199, 1e-120])
+def test_rows_against_all_odds_have_the_probabilities_of_a_filter_in_logarithms(rare):
+    rng = np.random.default_rng(12)
+    log_lik = rng.normal(size=(60, 3))
+    log_lik[:20] += [0.0, -900.0, -950.0]
+    log_lik[20:40] += [-900.0, 0.0, -2.0]
+    log_lik[40:] += [-900.0, -950.0, 0.0]
+    transmat = np.full((3, 3), rare) + np.eye(3)
+    startprob = np.full(3, 1.0 / 3.0)
+    filtered = filter(startprob, transmat, log_lik, np.ones(60, dtype=int))
+    probs, evidence = plain_log_forward(startprob, transmat, log_lik)
+    np.testing.assert_allclose(filtered.probs, probs, rtol=1e-9, atol=1e-150)
+    np.testing.assert_allclose(filtered.log_lik, evidence, rtol=1e-12, atol=1e-12)
+
+
+def test_no_rows_have_no_likelihood():
+    none, steps = np.empty((0, 2)), np.empty(0, dtype=int)
+    chain = (np.array([0.5, 0.5]), np.array([[0.9, 0.1], [0.2, 0.8]]), none, steps)
+    assert filter(*chain).probs.shape == (0, 2)
+    assert smooth(*chain).log_lik == 0.0
+    assert not smooth(*chain).pairs.any()
+    assert path_entropy(*chain) == 0.0
+    assert (viterbi(*chain).states.shape, viterbi(*chain).log_prob) == ((0,), 0.0)
+
+
+def test_equally_probable_paths_end_in_the_lowest_state():
+    transmat = np.full((2, 2), 0.5)
+    decoded = viterbi(np.array([0.5, 0.5]), transmat, np.zeros((4, 2)), np.array([0, 1, 0, 1]))
+    assert decoded.states.tolist() == [0, 0, 0, 0]
+    assert decoded.log_prob == pytest.approx(4.0 * np.log(0.5))
+
+
+def test_smoothing_leaves_the_filtered_probabilities_and_keeps_sequences_apart():
+    rng = np.random.default_rng(13)
+    params = random_params(rng)
+    log_lik, steps = rng.normal(size=(12, 3)), np.array([0, 1, 1, 0, 1, 3, 1, 0, 0, 1, 2, 1])
+    chain = params.startprob, params.transmat
+    filtered = filter(*chain, log_lik, steps)
+    kept = filtered.probs.copy()
+    whole = smooth_filtered(filtered, params.transmat, steps)
+    assert filtered.probs.tobytes() == kept.tobytes()
+    parts = [
+        smooth(*chain, log_lik[rows], steps[rows])
+        for rows in (slice(0, 3), slice(3, 7), slice(7, 8), slice(8, 12))
+    ]
+    np.testing.assert_array_equal(whole.probs, np.concatenate([part.probs for part in parts]))
+    np.testing.assert_allclose(whole.pairs, sum(part.pairs for part in parts), rtol=1e-12)
 
 
 def test_an_impossible_row_is_minus_infinity_and_leaves_the_prediction():

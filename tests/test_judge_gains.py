@@ -7,17 +7,20 @@ import pytest
 
 from benchmarks import critical_values as made
 from hmm_exp.errors import ConfigError
+from hmm_exp.judge import gains as gains_module
 from hmm_exp.judge.gains import (
     BARS,
     MIN_BARS,
     MULTIPLIERS,
-    bootstrap_interval,
+    bootstrap_intervals,
     bootstrap_means,
     bound_multiplier,
     estimate_gain,
+    estimate_gains,
     gain_metrics,
     hac_error,
     reality_check,
+    resampled,
     window,
 )
 from hmm_exp.judge.split import TEST, TRAIN, VAL
@@ -183,7 +186,7 @@ def test_a_resample_takes_the_same_bars_of_every_series():
 
 def test_a_far_mean_costs_no_digits():
     x = np.random.default_rng(13).normal(size=500)
-    near, far = bootstrap_interval(x, 20.0), bootstrap_interval(x + 1e6, 20.0)
+    near, far = (bootstrap_intervals([y], 20.0) for y in (x, x + 1e6))
     np.testing.assert_allclose(np.array(far) - 1e6, near, atol=1e-9)
 
 
@@ -191,7 +194,8 @@ def test_a_far_mean_costs_no_digits():
 def test_bootstrap_intervals_cover_the_true_mean(kind):
     rows = made.KINDS[kind](np.random.default_rng(14), 400, 1200)
     ends = [
-        bootstrap_interval(row, window(1200) / 2, seed=i, n_draws=300) for i, row in enumerate(rows)
+        bootstrap_intervals([row], window(1200) / 2, seed=i, n_draws=300)[0]
+        for i, row in enumerate(rows)
     ]
     covered = np.mean([low < 0.0 < high for low, high in ends])
     assert 0.88 <= covered <= 0.98
@@ -267,3 +271,51 @@ def test_only_bars_that_every_cell_scores_count():
 def test_a_sweep_of_copies_of_the_baseline_finds_nothing():
     check = reality_check(np.zeros((3, 500)))
     assert check.p_white == check.p_spa == 1.0
+
+
+def test_a_stretch_takes_the_next_bar_or_jumps_once_in_a_block():
+    x, rng, draws = np.arange(50.0), np.random.default_rng(5), []
+    for _ in range(20):
+        at, draw = int(rng.random() * 50), []
+        for _ in range(80):
+            draw.append(x[at])
+            jumps = rng.random() < 1.0 / 7.0
+            at = int(rng.random() * 50) if jumps else (at + 1) % 50
+        draws.append(draw)
+    np.testing.assert_array_equal(resampled(x, 7.0, 80, seed=5, n_draws=20), draws)
+
+
+def test_the_window_is_three_roots_and_at_most_the_series():
+    assert [window(n) for n in (1, 4, 9, 100, 101, 10_000)] == [1, 4, 9, 30, 31, 300]
+
+
+def test_an_interval_holds_its_share_of_the_draws_about_the_mean():
+    x = np.random.default_rng(21).normal(0.3, 1.0, size=200)
+    estimate = estimate_gain(x, seed=3, n_draws=80)
+    draws = plain_stationary_means(x, window(200) / 2, seed=3, n_draws=80)
+    errors = (draws - x.mean()) / math.sqrt(1.0 - window(200) / 200)
+    low, high = x.mean() + np.quantile(errors, [0.025, 0.975])
+    assert estimate.metrics("gain") == {
+        "gain": estimate.mean,
+        "gain_error": estimate.error,
+        "gain_bound": estimate.bound,
+        "gain_low": pytest.approx(low, abs=1e-12),
+        "gain_high": pytest.approx(high, abs=1e-12),
+    }
+
+
+def test_gains_of_one_length_share_their_draws_and_keep_their_order():
+    rng = np.random.default_rng(22)
+    gains = [rng.normal(size=n) for n in (150, 300, MIN_BARS - 1, 150)]
+    together = estimate_gains(gains, n_draws=30)
+    assert together == [estimate_gain(gain, n_draws=30) for gain in gains]
+    assert together[2] is None
+
+
+def test_blocks_too_long_for_the_series_widen_errors_by_two_at_most():
+    x = np.random.default_rng(23).normal(size=(60, 1))
+    centre = x.mean(axis=0)
+    for block, kept in ((15.0, 0.5), (29.0, 0.25)):
+        draws = bootstrap_means(x, block, seed=1, n_draws=10) - centre
+        found = gains_module._errors(x, centre, block, 1, 10)
+        np.testing.assert_allclose(found, draws / math.sqrt(kept), rtol=1e-12)

@@ -1,6 +1,7 @@
 """Pseudo-residuals: against plain formulas, normal under the truth, blind to the future."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from scipy import stats
 
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.density import log_density
-from hmm_exp.hmm.params import COVARIANCE_TYPES, GaussianParams
+from hmm_exp.hmm.params import COVARIANCE_TYPES, HEAVY_TAILED, GaussianParams
 from hmm_exp.judge.residuals import (
     LAGS,
     ResidualEffects,
@@ -60,8 +61,13 @@ def filtered(params, X, steps):
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-def test_residuals_are_quantiles_of_the_plain_forecast(covariance_type):
+@pytest.mark.parametrize("df", [None, np.array([2.5, 6.0, 80.0])], ids=["gaussian", "student_t"])
+def test_residuals_are_quantiles_of_the_plain_forecast(covariance_type, df):
     params = model(covariance_type)
+    if df is not None:
+        if covariance_type not in HEAVY_TAILED:
+            pytest.skip("no Student-t states with these covariances")
+        params = replace(params, df=df)
     X, steps = sample(params, 60)
     steps[[20, 40]] = 3, 0
     X[30, 1] = np.nan
@@ -73,8 +79,8 @@ def test_residuals_are_quantiles_of_the_plain_forecast(covariance_type):
         if steps[t]:
             weights = probs[t - 1] @ np.linalg.matrix_power(params.transmat, steps[t])
         for d in range(2):
-            spread = np.sqrt(params.full_covars()[:, d, d])
-            u = weights @ stats.norm.cdf(X[t, d], params.means[:, d], spread)
+            z = (X[t, d] - params.means[:, d]) / np.sqrt(params.full_covars()[:, d, d])
+            u = weights @ (stats.norm.cdf(z) if df is None else stats.t.cdf(z, df))
             assert residuals[t, d] == pytest.approx(stats.norm.ppf(u), abs=1e-9)
 
 
@@ -260,3 +266,39 @@ def test_the_quantiles_of_a_figure_reach_as_far_as_the_series():
     x = shapes.loc[shapes["kind"] == "quantile", "x"]
     reach = stats.norm.isf(0.5 / 1000)
     assert (x.min(), x.max()) == pytest.approx((-reach, reach))
+
+
+def test_shapes_reach_four_deviations_at_most_and_cut_squares():
+    z = np.random.default_rng(6).standard_normal(40_000)
+    shapes = residual_shapes({"a": z}, lags=3).set_index("kind")
+    assert (shapes.loc["quantile", "x"].min(), shapes.loc["quantile", "x"].max()) == (-4.0, 4.0)
+    squares = shapes.loc["square_memory", "value"]
+    np.testing.assert_array_equal(squares, autocorrelation(np.minimum(z**2, 9.0), 3))
+
+
+@pytest.mark.parametrize("name", ["ks", "tail_share", "memory", "square_memory"])
+def test_every_limit_has_three_standard_errors_of_room(name):
+    quiet = {"ks": 0.0, "tail_share": 0.0, "memory": 0.0, "square_memory": 0.0}
+    room = {"ks": 0.05 + 0.075, "tail_share": 0.02 + 3.0 * math.sqrt(0.02 / 400)}
+    limit = room.get(name, 0.20 + 0.15)
+    below, above = (
+        rejections("x", ResidualEffects(n=400, **(quiet | {name: limit + change})))
+        for change in (-1e-6, 1e-6)
+    )
+    assert below == []
+    (reason,) = above
+    assert reason.startswith("x: ")
+    assert f"{limit:.3g} (limit {getattr(ResidualLimits(), name):g})" in reason
+
+
+def test_fifty_residuals_are_enough_and_have_shapes():
+    z = np.random.default_rng(7).standard_normal(50)
+    assert residual_effects(z).n == 50
+    assert set(residual_shapes({"a": z, "b": z[:49]})["series"]) == {"a"}
+
+
+def test_autocorrelation_ends_with_the_last_pair():
+    x = np.array([3.0, -1.0, 2.0, 0.0])
+    d = x - x.mean()
+    expected = [d[k:] @ d[:-k] / (4 - k) / np.mean(d**2) for k in (1, 2, 3)]
+    np.testing.assert_allclose(autocorrelation(x, 5), [*expected, 0.0, 0.0])

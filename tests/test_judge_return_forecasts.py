@@ -128,6 +128,26 @@ def test_a_fit_ends_where_rounding_hides_what_df_could_gain(seed):
         assert stats.t.logpdf(x, df, fit.loc, fit.scale).sum() <= ours + 1e-6
 
 
+@pytest.mark.parametrize(
+    ("seed", "n_rows", "n_states"), [(11, 5575, 1), (1, 2000, 2), (2, 5575, 3)]
+)
+def test_gaussian_returns_of_several_widths_settle(seed, n_rows, n_states):
+    """Tails end at a large df, with a likelihood within a nat of the Gaussian one."""
+    rng = np.random.default_rng(seed)
+    x = 0.1 * rng.standard_normal(n_rows)
+    probs = rng.dirichlet(np.full(n_states, 0.3), n_rows)
+    x *= 1.0 + (rng.random((n_rows, 1)) > probs.cumsum(axis=1)).sum(axis=1)
+    fit = ys.fit_return_densities(probs, x)
+    assert 20.0 < fit.df <= DF_BOUNDS[1]
+    normal = np.log((probs * stats.norm.pdf(x[:, None], fit.loc, fit.scale)).sum(axis=1)).sum()
+    assert fit.log_score(probs, x).sum() >= normal - 1.0
+
+
+def test_an_ewma_of_gaussian_returns_settles_at_the_bound_of_df():
+    x = 0.1 * np.random.default_rng(11).standard_normal(5575)
+    assert ys.fit_ewma(x).df > 50.0
+
+
 def test_a_state_of_equal_returns_keeps_a_width():
     rng = np.random.default_rng(5)
     still = rng.random(2000) < 0.5

@@ -46,6 +46,18 @@ def test_what_was_normalised_is_reported(frame):
     assert (bars.report["rows_read"], bars.report["rows_used"]) == (12, 10)
 
 
+@pytest.mark.parametrize(("n_quiet", "share"), [(0, None), (5, None), (6, "6.0%"), (40, "40.0%")])
+def test_many_bars_without_a_range_are_a_warning(n_quiet, share):
+    frame = make_market(n_bars=100, seed=1).frame.reset_index(drop=True)
+    for price in ("open", "high", "low"):
+        frame.loc[: n_quiet - 1, price] = frame.loc[: n_quiet - 1, "close"]
+    warnings = bars_from_frame(frame, ReadOptions("open")).report["warnings"]
+    expected = [f"high equals low on {n_quiet} of 100 bars ({share})"] if share else []
+    assert [warning.split(":")[0] for warning in warnings] == expected
+    needs = ("close", "volume")
+    assert bars_from_frame(frame, ReadOptions("open"), needs=needs).report["warnings"] == []
+
+
 BAD = [
     ("open", "abc", r"1 row with text instead of a number, first open=abc at 2024-03-31 02:00"),
     ("close", None, r"1 row with a missing or infinite number, first close=.* at 2024-03-31 02:00"),

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from hmm_exp.errors import DataError
-from hmm_exp.market.columns import find_prices, find_timestamp, find_volume
+from hmm_exp.market.columns import find_prices, find_timestamps, find_volume
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.stamps import read_stamps
 from hmm_exp.market.time_column import time_column
@@ -47,7 +47,7 @@ def test_a_chosen_column_that_is_not_there_is_named():
     with pytest.raises(DataError, match=r"data.volume_column=v: no column of that name; there are"):
         find_volume(["Volume"], chosen="v")
     with pytest.raises(DataError, match=r"data.timestamp_column=t: no column of that name"):
-        find_timestamp(["time"], "open", chosen="t")
+        find_timestamps(["time"], "open", chosen="t")
 
 
 def test_two_columns_of_one_price_are_refused():
@@ -70,13 +70,13 @@ def test_an_adjusted_close_is_not_the_close():
     ],
 )
 def test_the_column_of_stamps_is_found(names, stamp, expected):
-    assert find_timestamp(names, stamp) == expected
+    assert find_timestamps(names, stamp)[0] == expected
 
 
 def test_open_times_are_not_taken_for_closing_times():
     with pytest.raises(DataError, match=r"the only time is 'open_time' but data.bar_stamp=close"):
-        find_timestamp(["open_time", "open"], "close")
-    assert find_timestamp(["open_time"], "close", chosen="open_time") == "open_time"
+        find_timestamps(["open_time", "open"], "close")
+    assert find_timestamps(["open_time"], "close", chosen="open_time") == ["open_time"]
 
 
 NOON = pd.Timestamp("2024-01-31 12:00", tz="UTC").value

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hmm_exp.errors import ConfigError, HistoryError
 from hmm_exp.market.clean import bars_from_frame
 from hmm_exp.market.options import ReadOptions
-from hmm_exp.market.resample import new_bin, push_bar, resample
+from hmm_exp.market.resample import push_bar, resample
 from hmm_exp.market.synthetic import make_market
 
 MARKET = make_market(400)
@@ -65,7 +65,7 @@ def test_a_stream_of_bars_gives_the_bits_of_the_batch(timeframe, seed):
     keep[:30] = True
     bars = without(MARKET, keep)
     batch = resample(bars, timeframe)
-    place, total = new_bin()
+    place, total = np.zeros(2, np.int64), np.empty(5)
     edges, bins, counts = np.empty(2, np.int64), np.empty((2, 5)), np.empty(2, np.int64)
     seen = []
     for time, bar in zip(bars.time, bars.ohlcv, strict=True):

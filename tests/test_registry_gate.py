@@ -221,6 +221,76 @@ def test_regimes_that_flicker_on_test_are_refused(store, evidence):
     ]
 
 
+ONLY_USE = replace(OFF, hard_faults=False, champion_bars=0)
+
+
+@pytest.mark.parametrize(
+    ("least", "dwell", "refused"),
+    [(0.0, 0.0, False), (0.01, 0.0, True), (0.0, 1.5, True), (0.01, 1.5, True)],
+)
+def test_a_test_part_without_a_regime_is_refused_by_any_rule_of_use(
+    store, evidence, least, dwell, refused
+):
+    gate = replace(ONLY_USE, min_occupancy=least, min_dwell=dwell)
+    empty = with_states(evidence, np.empty(0, dtype=np.int64))
+    verdict = judge(store.client, empty, None, gate)
+    assert verdict.of("refuse") == (["no test row has a regime"] if refused else [])
+    assert len(verdict.findings) == refused
+
+
+def test_a_share_and_a_dwell_at_the_limit_pass(store, evidence):
+    states = np.repeat([0, 1, 0, 1], [100, 25, 50, 25])  # state 1 holds .25 in visits of 25
+    shown = with_states(evidence, states)
+
+    def findings(share, dwell):
+        gate = replace(ONLY_USE, min_occupancy=share, min_dwell=dwell)
+        return judge(store.client, shown, None, gate).findings
+
+    assert findings(0.25, 25.0) == []
+    above = findings(0.2501, 0.0)
+    assert [finding.weight for finding in above] == ["refuse", "warn"]
+    assert above[0].text.startswith("one state holds 75.0% of 200 test rows")
+    assert above[1].text == "state 1 holds 25.0% of 200 test rows"
+    (short,) = findings(0.25, 25.5)
+    assert (short.weight, short.text) == (
+        "refuse",
+        "state 1 lasts 25.00 rows per visit on test: at least 25.5 are needed",
+    )
+
+
+def test_a_model_of_one_state_is_not_refused_for_its_share(store, evidence):
+    params = small_detector("BTC").params
+    one = replace(
+        params,
+        startprob=np.ones(1),
+        transmat=np.ones((1, 1)),
+        means=np.zeros((1, 3)),
+        covars=np.ones((1, 3)),
+    )
+    single = replace(evidence, detector=replace(evidence.detector, params=one, labels=("a",)))
+    gate = replace(ONLY_USE, min_occupancy=0.01)
+    assert judge(store.client, with_states(single, np.zeros(600, int)), None, gate).findings == []
+
+
+def test_the_bound_of_a_gain_has_the_level_of_the_gate(store, evidence):
+    def bound(level):
+        verdict = judge(store.client, evidence, None, replace(DEFAULT, level=level))
+        return float(verdict.of("note")[0].rsplit(" ", 1)[1])
+
+    assert bound(0.05) > bound(0.025) > bound(0.01) > 0.0
+
+
+def test_one_instrument_replaces_another_where_the_gate_allows_it(store, evidence):
+    identity = {tags.INSTRUMENT: "DAX", tags.DATA_KIND: "bars"}
+    rival = Incumbent(Champion("x", "1", None, identity), None)
+    run_id = candidate(store, small_detector("BTC"))
+    fresh = replace(evidence, run=store.client.get_run(run_id))
+    gate = replace(DEFAULT, champion_bars=0)
+    (reason,) = judge(store.client, fresh, rival, gate).of("refuse", "final")
+    assert reason.startswith("the run is of BTC but version 1 in Production is of DAX")
+    assert judge(store.client, fresh, rival, replace(gate, instrument=False)).of("refuse") == []
+
+
 def test_each_hard_fault_is_a_reason(store, evidence):
     run_id = candidate(store, small_detector("BTC"), faults="not converged; state 2 is empty")
     faulty = replace(evidence, run=store.client.get_run(run_id))

@@ -1,11 +1,12 @@
 """The report of a sweep: content of the page, no outside resources, and its controls."""
 
-import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -71,21 +72,18 @@ def parsed(html: str) -> Page:
     return page
 
 
-def report_cli(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hmm_exp.report", *words],
-        cwd=folder,
-        env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+@pytest.fixture(scope="session")
+def report_cli(warm):
+    return partial(warm.run, module="hmm_exp.report")
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory, train_cli) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def swept(
+    tmp_path_factory, empty_store, train_cli
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """Two cells that finish and two whose window is longer than their data."""
     folder = tmp_path_factory.mktemp("report")
+    shutil.copy(empty_store, folder / "mlflow.db")
     words = ("model.n_states=2,3", "features.window=20,2400", "data.n_bars=2500", "gate=off")
     small = ("model.n_init=1", "tracking.figures=false")
     done = train_cli(folder, "-m", *words, *small)
@@ -150,6 +148,23 @@ def test_every_part_is_there(subject, page):
         assert run.info.run_id[:8] in page.sections["board"]
 
 
+def test_parameters_have_their_standard_errors(client, subject, page):
+    text = page.sections["states"]
+    labels = subject.model.labels
+    n_features = len(subject.model.tables["state_means"].columns)
+    missing = subject.model.run.data.tags.get(tags.NO_ERRORS, "")
+    n_parameters = len(labels) * (len(labels) + 2 * n_features) - missing.count(" to ")
+    assert f"Standard errors of {n_parameters} parameters" in text
+    assert f"{labels[0]} → {labels[1]}" in text
+    run_id = subject.model.run.info.run_id
+    client.set_tag(run_id, tags.NO_ERRORS, "no errors: the fit is degenerate")
+    try:
+        again = parsed(render(read_run(client, run_id))).sections["states"]
+    finally:
+        client.set_tag(run_id, tags.NO_ERRORS, missing)
+    assert "Standard errors: no errors: the fit is degenerate." in again
+
+
 def test_failed_cells_are_named_with_their_reason(subject, page):
     assert len(subject.unfinished) == 2
     for run in subject.unfinished:
@@ -189,7 +204,7 @@ def test_text_of_the_store_is_never_markup(client):
     assert not [attrs for tag, attrs in page.elements if tag == "img" or "onerror" in attrs]
 
 
-def test_the_command_makes_the_same_report_again(swept, subject, page, tmp_path):
+def test_the_command_makes_the_same_report_again(report_cli, swept, subject, page, tmp_path):
     folder, _ = swept
     sweep_id = subject.main.data.tags[tags.SWEEP_ID]
     done = report_cli(folder, "--sweep", sweep_id, "--output", str(tmp_path / "again.html"))
@@ -209,7 +224,7 @@ def test_a_run_has_a_report_of_the_same_make(client, subject):
     assert f"--run {run_id}" in text["reproduce"]
 
 
-def test_bad_input_is_one_line(swept):
+def test_bad_input_is_one_line(report_cli, swept):
     lines = {
         (
             "--sweep",
@@ -235,8 +250,9 @@ def test_what_is_no_finished_run_has_no_report(client, subject):
 
 
 def test_help_has_examples_and_imports_no_charts(tmp_path):
-    done = report_cli(tmp_path, "--help")
-    assert "--sweep latest" in done.stdout
+    command = [sys.executable, "-m", "hmm_exp.report", "--help"]
+    shown = subprocess.check_output(command, cwd=tmp_path, text=True)
+    assert "--sweep latest" in shown
     program = (
         "import sys\nfrom hmm_exp.report.__main__ import parse\nimport hmm_exp.callback\n"
         "sys.exit(' '.join({'bokeh', 'mlflow', 'pandas', 'jinja2'} & set(sys.modules)) or 0)"

@@ -30,8 +30,9 @@ from hmm_exp.sweep import housekeeping
 from hmm_exp.tracking import tags
 from tests.conftest import ROOT
 from tests.small_detector import forget_store
-from tests.test_sweep import FAULTS, finished, until
+from tests.test_sweep import finished, until
 from tests.test_train_cli import SMALL, runs_of
+from tests.warm import FAULTS
 
 SCRIPT = str(ROOT / "scripts" / "server.py")
 
@@ -100,42 +101,30 @@ def served():
 
 
 @pytest.fixture(scope="module")
-def swept(served, tmp_path_factory):
+def swept(served, warm, tmp_path_factory):
     """A sweep that loses its server, database and all, when its second cell is fitted.
 
     The server comes back while the sweep is patient.
     """
     folder = tmp_path_factory.mktemp("client")
-    words = ["model.n_states=2,3", *SMALL]
     lost = folder / "lost"
-    environment = clean_environment() | {
+    environment = {
         "MLFLOW_TRACKING_URI": served.uri,
         "PYTHONPATH": FAULTS,
         "KILL_AT": "written",
         "KILL_ONCE": str(lost),
         "KILL_PID": str(-served.mlflow_pid()),  # the group: the server and its workers
     }
-    sweep = subprocess.Popen(
-        [sys.executable, "-m", "hmm_exp.train", "-m", *words],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    sweep = warm.start(folder, "-m", "model.n_states=2,3", *SMALL, **environment)
     try:
-        until(lambda: lost.exists() or sweep.poll() is not None)
+        until(lost.exists)
         _, shown = served.process.communicate(timeout=60)
         gone = served.process.returncode, shown
         served.start()
-        output, errors = sweep.communicate(timeout=180)
+        done = sweep.wait()
     finally:
-        sweep.kill()
-    return folder, gone, subprocess.CompletedProcess(words, sweep.returncode, output, errors)
-
-
-def clean_environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "PG"))}
+        sweep.send_signal(signal.SIGKILL)
+    return folder, gone, done
 
 
 @pytest.mark.slow
@@ -189,27 +178,16 @@ def test_the_winner_is_promoted_and_answers_wherever_the_address_is_known(
 
 
 @pytest.mark.slow
-def test_two_sweeps_at_once_on_one_server_leave_one_production(served, swept, tmp_path):
+def test_two_sweeps_at_once_on_one_server_leave_one_production(served, swept, warm, tmp_path):
     words = ("tracking.experiment=both", "registry.name=both", "model.n_states=2", *SMALL)
     mains = []
     for seed in (1, 2):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        command = [sys.executable, "-m", "hmm_exp.train", "-m", f"model.random_state={seed}"]
-        environment = clean_environment() | {"MLFLOW_TRACKING_URI": served.uri}
-        mains.append(
-            subprocess.Popen(
-                [*command, *words],
-                cwd=folder,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    for main in mains:
-        output, _ = main.communicate(timeout=180)
-        assert main.returncode == 0, output
+        seeded = ("-m", f"model.random_state={seed}", *words)
+        mains.append(warm.start(folder, *seeded, MLFLOW_TRACKING_URI=served.uri))
+    for ended in [main.wait() for main in mains]:
+        assert ended.returncode == 0, ended.stderr
     client = MlflowClient(served.uri)
     experiment = client.get_experiment_by_name("both")
     runs = client.search_runs([experiment.experiment_id])

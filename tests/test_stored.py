@@ -225,6 +225,7 @@ IN_FORMAT_1 = [
     ("stamp", ..., "stamp is missing"),
     ("gaps", ["split"], "gaps is .*: must be a text"),
 ]
+ERRORS = {"level": 0.95, "window": 1, "reason": "", "error": [0.1] * 12, "robust": [0.0] * 12}
 IN_FORMAT_2 = [
     ("reading.bar_stamp", "middle", "data.bar_stamp is 'middle'"),
     ("reading.timezone", "Mars/Olympus", "data.timezone is 'Mars/Olympus'"),
@@ -234,6 +235,12 @@ IN_FORMAT_2 = [
     ("reading.volume_column", ..., "reading.volume_column is missing"),
     ("reading.encoding", "utf-8", "reading.encoding is unknown"),
     ("promise", ..., "promise is missing"),
+    ("standard_errors", [], "standard_errors is .*: must be a JSON object"),
+    ("standard_errors", ERRORS | {"level": 1}, "level is 1: must be below 1"),
+    ("standard_errors", ERRORS | {"window": 0}, "window is 0: must be a whole number"),
+    ("standard_errors", ERRORS | {"error": [0.1]}, "error has 1 numbers: must have 12"),
+    ("standard_errors", ERRORS | {"robust": [-0.1] * 12}, "must hold no number below 0"),
+    ("standard_errors", ERRORS, None),
     ("meta", {}, None),
     ("promise", {"first": 1}, None),
     ("meta.note", "anything", None),
@@ -363,7 +370,7 @@ def with_array(stream_file, name, place, value):
 
 
 FOUR = HEADER + 4  # the 4H timeframe's part of the clock
-K, WINDOW_STATE = 3, 3 + 5 + 9  # states; where the windows of 1H begin in the memory
+K, WINDOW_STATE = 3, 3 + 5 + 10  # states; where the windows of 1H begin in the memory
 MEMORY = [
     ("clock", N_BARS, -1, "clock: the number of bars"),
     ("clock", N_BARS, 0, "a stream without bars"),
@@ -426,6 +433,24 @@ def test_every_state_that_a_stream_can_have_is_loaded(tmp_path, gaps):
         stream.save(tmp_path / "stream.json")
         assert Stream.load(tmp_path / "stream.json").to_dict() == stream.to_dict()
         stream.update(bar)
+
+
+def test_a_stream_of_nine_features_goes_on_as_before(detector, bars, tmp_path):
+    """Streams saved before the log range was a feature hold one value fewer a timeframe."""
+    stream = detector.stream(part(bars, slice(302)))
+    content = stream.to_dict()
+    memory = np.frombuffer(base64.b64decode(content["memory"]), np.float64)
+    place, kept = detector.n_states, np.ones(len(memory), bool)
+    for timeframe in detector.recipe.timeframes:
+        windows = 6 * detector.recipe.window + 2 * (detector.recipe.vwap_window(timeframe) + 2)
+        kept[place + 5 + 9] = False
+        place += 5 + 10 + 7 + windows
+    assert place == len(memory)
+    content["memory"] = base64.b64encode(memory[kept].tobytes()).decode()
+    write_document(tmp_path / "stream.json", content)
+    older = Stream.load(tmp_path / "stream.json")
+    for bar in records(part(bars, slice(302, 330))):
+        assert older.update(bar) == stream.update(bar)
 
 
 # --- damage by chance

@@ -125,6 +125,62 @@ def test_the_lowest_criterion_wins_and_says_by_how_much(store):
     ]
 
 
+def test_larger_cells_that_were_refused_are_named_with_their_distance(store):
+    sweep = Sweep(store, "refused")
+    sweep.add(2, 900.0)
+    sweep.add(3, 700.0)
+    sweep.add(4, 763.2, faults="not converged: the cap was reached; state 1 is small")
+    sweep.add(5, 650.0, faults="state 0 is expected to last 1.07 rows (least 2.5)")
+    sweep.add(6, 100.0, faults="a fault", space="v2")
+    assert (
+        sweep.choice()
+        .reasons[0]
+        .endswith(
+            "200.0 below the next; K=4: BIC 63 higher, not converged, "
+            "K=5: BIC 50 lower, state 0 is expected to last 1.07 rows (least 2.5)"
+        )
+    )
+
+
+def test_a_refused_cell_with_fewer_states_is_no_edge(store):
+    sweep = Sweep(store, "smaller")
+    sweep.add(2, 500.0, faults="not converged: the cap was reached")
+    sweep.add(3, 700.0)
+    assert sweep.choice().reasons == ["v1 K=3 is the only eligible cell of space v1"]
+
+
+def test_another_choice_by_the_next_return_is_named_with_its_command(store):
+    sweep = Sweep(store, "doubt")
+    smaller = sweep.add(2, 900.0, bic_next=-50.0)
+    sweep.add(3, 700.0, bic_next=-40.0)
+    sweep.add(4, 800.0, bic_next=-90.0, faults="a fault")
+    assert (
+        sweep.choice()
+        .reasons[0]
+        .endswith(
+            f"; selection=next_return would choose K=2, which hmm-promote --run {smaller} promotes"
+        )
+    )
+
+
+def test_the_next_return_decides_where_it_is_asked_to(store):
+    sweep = Sweep(store, "by the next return", within="bic_next")
+    best = sweep.add(2, 900.0, bic_next=-50.0)
+    sweep.add(3, 700.0, bic_next=-40.0)
+    assert sweep.choice().run_id == best
+    assert (
+        sweep.choice().reasons[0].endswith("lowest BIC_NEXT of 2 cells, -50.0, 10.0 below the next")
+    )
+
+
+def test_a_space_of_repeated_values_says_that_bic_cannot_choose(store):
+    sweep = Sweep(store, "repeats")
+    for n_states in (2, 3):
+        run_id = sweep.add(n_states, 900.0 - n_states)
+        store.client.set_tag(run_id, tags.BIC_DOUBT, "BIC cannot choose here")
+    assert "; BIC cannot choose here" in sweep.choice().reasons[0]
+
+
 def test_a_winner_at_the_edge_of_the_grid_is_named_as_such(store):
     sweep = Sweep(store, "edge")
     sweep.add(2, 900.0)

@@ -1,5 +1,6 @@
 """Runs without scores, as a user sees them: terminal, gate, leaderboard, report."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +26,10 @@ SETTINGS = ("data=features_csv", "data.bar_stamp=open", "features=v2", "model.n_
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory, empty_store) -> Path:
     """A folder with two ready tables: `few.csv` with eight train returns, `none.csv` without."""
     folder = tmp_path_factory.mktemp("unscored")
+    shutil.copy(empty_store, folder / "mlflow.db")
     few = table_with_few_returns(folder / "few.csv", 8, 1700)
     pd.read_csv(few).drop(columns=COLUMN).to_csv(folder / "none.csv", index=False)
     return folder

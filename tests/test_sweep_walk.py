@@ -13,10 +13,10 @@ WORDS = (
 )
 
 
-def test_walks_are_ranked_by_validation_bars_out_of_sample(train_cli, tmp_path):
-    done = train_cli(tmp_path, "-m", *WORDS)
+def test_walks_are_ranked_by_validation_bars_out_of_sample(train_cli, workdir):
+    done = train_cli(workdir, "-m", *WORDS)
     assert done.returncode == 0, done.stderr
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{workdir}/mlflow.db")
     (experiment,) = client.search_experiments(filter_string="name = 'hmm_exp'")
     (parent,) = client.search_runs([experiment.experiment_id], f"tags.{tags.KIND} = 'sweep'")
     sweep_id = parent.data.tags[tags.SWEEP_ID]
@@ -29,6 +29,6 @@ def test_walks_are_ranked_by_validation_bars_out_of_sample(train_cli, tmp_path):
     assert leaderboard(cells)["run"].iloc[0] == best.info.run_id
     names = {item.path for item in client.list_artifacts(best.info.run_id)}
     assert {"refits.csv", "drift.csv", "regimes.csv", "scores.parquet"} <= names
-    regimes = pd.read_csv(client.download_artifacts(best.info.run_id, "regimes.csv", str(tmp_path)))
+    regimes = pd.read_csv(client.download_artifacts(best.info.run_id, "regimes.csv", str(workdir)))
     assert len(regimes) == 1500
     assert best.data.metrics["n_refits"] == 3

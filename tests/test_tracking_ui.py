@@ -65,7 +65,8 @@ def address(swept):
     server = subprocess.Popen(
         [*command, "--port", str(port), "--workers", "1"],
         cwd=folder,
-        env=clean | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        env=clean
+        | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

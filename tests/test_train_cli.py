@@ -7,6 +7,8 @@ import shlex
 import subprocess
 import sys
 import time
+import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -74,7 +76,7 @@ def test_help_shows_examples(train_cli, tmp_path):
     [
         (["model.nstates=3"], "unknown setting model.nstates (did you mean model.n_states?)"),
         (["+model.nstates=3"], "model.nstates"),
-        (["features=v9"], "unknown features 'v9': one of columns, returns, v1, v1v2, v2"),
+        (["features=v9"], "unknown features 'v9': one of columns, range, returns, v1, v1v2, v2"),
         (["timeframe=7H"], "unknown timeframe '7H'"),
         (["covariance=round"], "unknown covariance 'round'"),
         (["model.n_states=two"], "must be a whole number"),
@@ -293,30 +295,40 @@ def test_a_single_run_has_no_parent_and_is_promoted_only_when_asked(train_cli, w
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_carries_conf_and_runs_anywhere(tmp_path):
+def test_an_installed_wheel_is_the_checkout_with_its_conf_and_starts_anywhere(tmp_path):
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(tmp_path)]
     subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     target = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(target)]
-    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
-    away = tmp_path / "away"
-    away.mkdir()
-    compiled = {"NUMBA_OPT": "0", "NUMBA_CACHE_DIR": str(tmp_path / "compiled")}
-    installed = os.environ | {"PYTHONPATH": str(target)} | compiled
-    load = "hmm_exp.load_detector('models:/hmm_regime/Production')"
-    for words in (
-        ["-m", "hmm_exp.train", "-m", "model.n_states=2", *SMALL],
-        ["-W", "ignore", "-c", f"import hmm_exp; {load}; print(hmm_exp.__file__)"],
-    ):
-        done = subprocess.run(
-            [sys.executable, *words], cwd=away, env=installed, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-    assert str(target) in done.stdout
-    assert {path.suffix for path in target.glob("hmm_exp/report/templates/*")} == {
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(target)
+    installed = files_of(target / "hmm_exp")
+    assert installed == files_of(ROOT / "hmm_exp") | {
+        Path("conf") / name: content for name, content in files_of(ROOT / "conf").items()
+    }
+    assert {path.suffix for path in installed if path.match("report/templates/*")} == {
         *(".html", ".css", ".js")
     }
+    away = tmp_path / "away"
+    away.mkdir()
+    place = "import hmm_exp; print(hmm_exp.__file__); from hmm_exp.train import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", place, "-m", "features=v1,v2", "model.n_states=2,0"],
+        cwd=away,
+        env=os.environ | {"PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+    )
+    assert str(target) in done.stdout
+    assert done.stderr.startswith("error: model.n_states=0: must be at least 1 and at most ")
+    assert done.stderr.count("\n") == 1
+    assert done.returncode == 2
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    """The files of a package by their place in it, without what Python makes."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def test_cells_of_different_data_are_not_played_against_each_other(train_cli, workdir):

@@ -26,7 +26,7 @@ from hmm_exp.figures.style import days, set_time_axis
 DOCS = Path(__file__).resolve().parents[1]
 GALLERY = DOCS / "images" / "gallery"
 NOTEBOOK = DOCS / "notebooks" / "quickstart.ipynb"
-SWEEP = "-m model.n_states=2,3,4,5 features=v1,v2"
+SWEEP = "-m model.n_states=2,3,4,5 features=v1,v2,range"
 WALK = "split=walk_forward model.n_states=3 split.refit_every=1440"
 GRID = "model.state_grid=[2,3,4,5] selection=cv"
 BARS_SHOWN = 144

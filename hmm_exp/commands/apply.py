@@ -58,12 +58,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--latest", action="store_true", help="print the newest bar's regime as JSON")
     add("--follow", action="store_true", help="read bars from standard input as they close")
     add("--json", action="store_true", help="with --follow: write JSON lines, not CSV")
-    add(
-        "--state",
-        type=Path,
-        metavar="JSON",
-        help="with --follow: save state, resume from it",
-    )
+    add("--state", type=Path, metavar="JSON", help="with --follow: save state, resume from it")
     add(
         "--missing",
         choices=("error", "gap"),
@@ -116,7 +111,8 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
         stream = detector.stream(_history(args, detector), missing)
     headed = resumes if args.output is None else rewind(args.output, stream.latest)
     as_json = args.json or (args.output is not None and args.output.suffix == ".jsonl")
-    with _opened(args.output) as out:
+    to: Any = args.output
+    with nullcontext(sys.stdout) if to is None else to.open("a", encoding="utf-8") as out:
         lines = RegimeLines(out, detector.n_states, as_json, headed)
 
         def refuse(error: Exception) -> None:
@@ -238,11 +234,6 @@ def _history(args: argparse.Namespace, detector: Any) -> Any:
     bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
     show_reading(bars.report, detector)
     return bars
-
-
-def _opened(path: Path | None) -> Any:
-    """Output stream: a file that is closed at the end, or standard output."""
-    return nullcontext(sys.stdout) if path is None else path.open("a", encoding="utf-8")
 
 
 def _note(text: str) -> None:

@@ -32,7 +32,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--input", type=Path, required=True, help="bars: CSV, gzip or Parquet")
     add("--output", type=Path, required=True, help="table to write: .csv or .parquet")
-    add("--features", default="v1", metavar="SET", help="returns, v1, v2 or v1v2 (default: v1)")
+    add(
+        "--features",
+        default="v1",
+        metavar="SET",
+        help="returns, v1, v2, v1v2 or range (default: v1)",
+    )
     add(
         "--timeframes",
         nargs="+",

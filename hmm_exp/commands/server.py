@@ -39,10 +39,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--port", type=whole(1, 65_535), default=5000, help="port on 127.0.0.1 (default: 5000)"
     )
     parser.add_argument(
-        "--workers",
-        type=whole(1, 1000),
-        default=2,
-        help="worker processes of MLflow (default: 2)",
+        "--workers", type=whole(1, 1000), default=2, help="worker processes of MLflow (default: 2)"
     )
     parser.add_argument(
         "--stop-leftover",

@@ -103,6 +103,7 @@ def checked(config: "DictConfig | Config") -> Config:
     _check_texts(settings)
     _check_ranges(settings)
     _check_states(settings)
+    _check_emission(settings)
     _check_data(settings)
     _check_features(settings)
     _check_split(settings)
@@ -113,10 +114,8 @@ def checked(config: "DictConfig | Config") -> Config:
 def to_config(config: DictConfig) -> Config:
     """Read a composed OmegaConf node into plain dataclasses.
 
-    Raises
-    ------
-    ConfigError
-        An unknown setting, also one that was forced in with `+`, or a value of the wrong type.
+    Raises ConfigError for an unknown setting, also one that was forced in with `+`, or a value of
+    the wrong type.
     """
     plain = {
         key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
@@ -125,11 +124,17 @@ def to_config(config: DictConfig) -> Config:
     }
     for name, _ in walk(plain):
         if not is_setting(name):
-            raise ConfigError(_misplaced(name))
+            if name in vars(Config()):  # null instead of a group
+                raise ConfigError(
+                    f"{name}=null: {name} holds settings; leave the word out for the defaults"
+                )
+            raise ConfigError(unknown_setting(name))
     try:
         settings = OmegaConf.to_object(OmegaConf.merge(_schema(), _literal(plain)))
     except OmegaConfBaseException as error:
-        raise ConfigError(_wrong_kind(error)) from None
+        name, reason = error.full_key or "", str(error).splitlines()[0]
+        kind = f"{name}: must be {kind_in_words(name)}: " if is_setting(name) else ""
+        raise ConfigError(kind + reason) from None
     assert isinstance(settings, Config)
     for name, value in flat(settings).items():
         if isinstance(value, list) and any(isinstance(part, (list, dict)) for part in value):
@@ -164,18 +169,6 @@ def _schema() -> DictConfig:
     return OmegaConf.structured(Config)
 
 
-def _misplaced(name: str) -> str:
-    """Complain about a leaf that is no setting: an unknown name, or null instead of a group."""
-    if name in vars(Config()):
-        return f"{name}=null: {name} holds settings; leave the word out for the defaults"
-    return unknown_setting(name)
-
-
-def _wrong_kind(error: OmegaConfBaseException) -> str:
-    name, reason = error.full_key or "", str(error).splitlines()[0]
-    return f"{name}: must be {kind_in_words(name)}: {reason}" if is_setting(name) else reason
-
-
 def _check_texts(settings: Config) -> None:
     """Refuse characters that break terminals, tables and stores."""
     for name, value in flat(settings).items():
@@ -207,6 +200,21 @@ def _check_states(settings: Config) -> None:
         )
     if model.state_grid is not None and not model.state_grid:
         raise ConfigError("model.state_grid=[]: name at least one number of states")
+
+
+def _check_emission(settings: Config) -> None:
+    """Refuse Student-t states where they do not exist."""
+    if settings.model.emission != "student_t":
+        return
+    if settings.covariance.type not in ("diag", "full"):
+        raise ConfigError(
+            f"model.emission=student_t with covariance={settings.covariance.type}: must be diag "
+            "or full"
+        )
+    if settings.model.engine != "native":
+        raise ConfigError(
+            f"model.emission=student_t with model.engine={settings.model.engine}: must be native"
+        )
 
 
 def _check_data(settings: Config) -> None:

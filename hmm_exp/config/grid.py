@@ -26,10 +26,7 @@ MOST_CELLS = 10_000  # Hydra composes each before the first runs
 def grid(words: list[str]) -> dict[str, list[str]]:
     """Write out sweeps; a later word of a setting takes the place of an earlier one.
 
-    Raises
-    ------
-    ConfigError
-        A sweep without values, with too many, or with none that can be listed.
+    Raises ConfigError for a sweep without values, with too many, or with none that can be listed.
     """
     hydra = GlobalHydra.instance()
     loader = hydra.config_loader() if hydra.is_initialized() else None

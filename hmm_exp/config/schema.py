@@ -37,6 +37,7 @@ class FeaturesConfig:
     name: str = "v1"
     window: int = 20
     vwap_hours: float = 720.0
+    season: str = "none"
     columns: list[str] = field(default_factory=list)
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
@@ -61,11 +62,12 @@ class CovarianceConfig:
 class ModelConfig:
     """The hidden Markov model and how it is fitted."""
 
+    emission: str = "gaussian"
     engine: str = "native"
     n_states: int | None = None
     state_grid: list[int] | None = None
     n_init: int = 10
-    n_iter: int = 200
+    n_iter: int = 1000
     tol: float = 1e-3
     min_covar: float = 1e-3
     random_state: int = 42
@@ -284,6 +286,7 @@ RULES: dict[str, OneOf | Range | Text] = {
     "data.seed": Range(0),
     "features.window": Range(2, 100_000),
     "features.vwap_hours": Range(0, 100_000, above=True),
+    "features.season": OneOf(("none", "hour")),
     "covariance.type": OneOf(("diag", "full", "tied", "spherical")),
     "model.n_states": Range(1, 50),
     "model.n_init": Range(1, 10_000),
@@ -299,8 +302,9 @@ RULES: dict[str, OneOf | Range | Text] = {
     "split.refit_every": Range(1),
     "split.window": Range(10),
     "split.refit_starts": Range(0, 10_000),
+    "model.emission": OneOf(("gaussian", "student_t")),
     "model.engine": OneOf(("native", "hmmlearn")),
-    "selection.within": OneOf(("bic", "aic", "hqc", "icl", "cv")),
+    "selection.within": OneOf(("bic", "aic", "hqc", "icl", "cv", "bic_next")),
     "selection.rule": OneOf(("lowest", "one_se", "elbow")),
     "selection.elbow": Range(0, 1, above=True),
     "selection.cv_blocks": Range(0, 50),

@@ -23,8 +23,10 @@ from hmm_exp.detector.model import StreamModel, part_names, read_parts
 from hmm_exp.errors import DataError, HistoryError, ModelError
 from hmm_exp.features.build import FeatureTable, bars_in_words, build_features
 from hmm_exp.features.recipe import Recipe
+from hmm_exp.features.season import row_ends
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.density import log_density
+from hmm_exp.hmm.standard_errors import StandardErrors
 from hmm_exp.market.bars import PRICES, Bars, step_in_words
 from hmm_exp.market.clean import bars_from_frame
 from hmm_exp.market.gaps import chain_steps, usual_step
@@ -59,7 +61,7 @@ class Detector(StreamModel):
     scaler_mean, scaler_scale
         Mean and standard deviation of every column on train rows, shape (D,).
     params
-        The Gaussian HMM over scaled features; state 0 is the calmest.
+        The HMM over scaled features; state 0 is the calmest.
     labels
         Name of every state, calm first.
     step, name
@@ -68,14 +70,19 @@ class Detector(StreamModel):
         How its bars were read in training; `filter` and everything that serves reads alike.
     min_history
         Base bars an answer needs: feature warm-up plus burn-in of the filter.
+    season
+        Train means by hour of the recipe's seasonal columns, shape (24, D); None without a season.
     meta
         Where it comes from: fingerprint, train end and the like. Never used in computing.
     expectations
         Baseline for `hmm_exp.monitor`, see `monitor.expectations`; empty in older models.
+    errors
+        Standard errors of `params`, in units of the scaled features; None in older models.
     """
 
     meta: dict[str, Any] = field(default_factory=dict)
     expectations: dict[str, Any] = field(default_factory=dict)
+    errors: StandardErrors | None = None
 
     @property
     def n_states(self) -> int:
@@ -163,7 +170,8 @@ class Detector(StreamModel):
 
     def scaled(self, table: FeatureTable) -> np.ndarray:
         """Observations of the model: scaled features, shape (T, D), NaN where missing."""
-        return np.ascontiguousarray((table.X - self.scaler_mean) / self.scaler_scale)
+        X = table.less(self.season).X
+        return np.ascontiguousarray((X - self.scaler_mean) / self.scaler_scale)
 
     def log_density(self, table: FeatureTable) -> np.ndarray:
         """Log density of every row under every state, in nats of scaled features, shape (T, K)."""
@@ -181,6 +189,16 @@ class Detector(StreamModel):
     def decoded(self, table: FeatureTable) -> inference.Decoded:
         """Viterbi path, the most likely one given all rows: for looking back only."""
         return self._recurse(inference.viterbi, table)
+
+    def summary(self) -> str:
+        """Table of the estimates with standard errors and intervals, in the features' units.
+
+        `std err` comes from the observed information and `robust` from the sandwich, see
+        `hmm.standard_errors`. Of a model with missing errors the last lines name the reason.
+        """
+        from hmm_exp.detector.summary import summary_text
+
+        return summary_text(self)
 
     @property
     def min_rows(self) -> int:
@@ -206,7 +224,9 @@ class Detector(StreamModel):
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON-ready values; floats keep every bit."""
         parts = super().to_dict()
-        return {"format": FORMAT, **parts, "meta": self.meta, "promise": self.expectations}
+        known = {} if self.errors is None else {"standard_errors": self.errors.to_dict()}
+        about = {"meta": self.meta, "promise": self.expectations}
+        return {"format": FORMAT, **parts, **about, **known}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Detector":
@@ -214,10 +234,15 @@ class Detector(StreamModel):
         stored = Fields(values)
         form = format_of(values, DETECTOR)
         names = [*part_names(form), "format", "meta"]
-        stored.only([*names, "promise"] if form > 1 else names, optional=["promise"])
+        optional = ["promise", "season", "standard_errors"]
+        stored.only([*names, "promise"] if form > 1 else names, optional)
         expectations = stored.plain("promise") if "promise" in stored else {}
         _check_meta(stored.part("meta"), needs_end=bool(expectations))
-        return cls(**read_parts(stored, form), meta=stored.plain("meta"), expectations=expectations)
+        parts = read_parts(stored, form)
+        errors = None
+        if "standard_errors" in stored:
+            errors = StandardErrors.from_dict(stored.plain("standard_errors"), parts["params"])
+        return cls(**parts, meta=stored.plain("meta"), expectations=expectations, errors=errors)
 
     def save(self, path: "str | Path") -> None:
         """Write the detector as JSON with a digest, whole or not at all."""
@@ -301,6 +326,7 @@ def feature_table(
         warmup_rows=first,
         n_missing=int((~complete[first:]).sum()),
         recipe=recipe,
+        ends=row_ends(recipe, time),
     )
 
 

@@ -17,6 +17,7 @@ import pyarrow.csv
 
 from hmm_exp.detector.model import StreamModel
 from hmm_exp.errors import ConfigError, DataError
+from hmm_exp.features.season import less_means, row_ends
 from hmm_exp.files import written_beside
 from hmm_exp.hmm import inference
 from hmm_exp.market.gaps import chain_steps
@@ -26,20 +27,11 @@ _OPTIONS = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed"
 
 @dataclass
 class Newest:
-    """The last row of an answer, and since when its state has held.
+    """The last row of an answer, and since when its state has held."""
 
-    Attributes
-    ----------
-    n_rows
-        Rows seen.
-    row
-        The last one, as a mapping; empty before the first.
-    since
-        When the first row of its unbroken visit to the state was known.
-    """
-
-    n_rows: int = 0
-    row: dict[str, Any] | None = None
+    n_rows: int = 0  # rows seen
+    row: dict[str, Any] | None = None  # the last one, as a mapping; empty before the first
+    # When the first row of its unbroken visit to the state was known.
     since: pd.Timestamp | None = None
 
     def see(self, frame: pd.DataFrame) -> None:
@@ -69,20 +61,9 @@ def apply(
 ) -> tuple[Newest, int]:
     """Pass chunks through a stream and write what comes out.
 
-    Parameters
-    ----------
-    extend
-        Of a `Stream` or a `RowStream`.
-    chunks
-        Bars or feature rows, each with the share of the whole that has been read.
-    write
-        Takes frames of regimes.
-    progress
-        Told the rows read so far and the share after every chunk.
-
-    Returns
-    -------
-    The newest regime, and the number of rows read.
+    `extend` is that of a `Stream` or a `RowStream`; each chunk of bars or feature rows comes with
+    the share of the whole that has been read; `progress` takes the rows read so far and the share.
+    Returns the newest regime and the number of rows read.
     """
     newest, n_read = Newest(), 0
     for rows, share in chunks:
@@ -97,10 +78,7 @@ def apply(
 class RegimeFile:
     """A CSV of regimes, written beside and renamed when it is whole.
 
-    Parameters
-    ----------
-    path
-        Ends in `.csv`. Raises ConfigError otherwise, or when its folder does not exist.
+    Raises ConfigError if the path does not end in `.csv` or its folder does not exist.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -149,13 +127,7 @@ def _plain(value: Any) -> Any:
 
 
 class RowStream:
-    """A filter over feature rows that remembers where it was.
-
-    Parameters
-    ----------
-    model
-        What turns rows into regimes.
-    """
+    """A filter over feature rows that remembers where it was."""
 
     def __init__(self, model: StreamModel) -> None:
         self.model = model
@@ -166,16 +138,8 @@ class RowStream:
     def extend(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Take rows and give their regimes; those before the first complete one are dropped.
 
-        Parameters
-        ----------
-        rows
-            Index `available_at`, increasing and later than all before; `timestamp` and the
-            columns of the recipe.
-
-        Raises
-        ------
-        DataError
-            When a column is missing.
+        The index is `available_at`, increasing and later than all before; the columns are
+        `timestamp` and those of the recipe. Raises DataError when one is missing.
         """
         columns = list(self.model.recipe.columns)
         missing = [name for name in columns if name not in rows]
@@ -199,6 +163,8 @@ class RowStream:
         model = self.model
         time = np.concatenate([self._last, available_at.as_unit("ns").asi8])
         steps = chain_steps(time, model.row_step.as_unit("ns").value, model.gaps)
+        now = time[len(self._last) :]
+        X = less_means(X, row_ends(model.recipe, now), model.recipe, model.season)
         scaled = (X - model.scaler_mean) / model.scaler_scale
         filtered = inference.filter_rows(
             model.params, scaled, steps[len(self._last) :], self._startprob, self._probs

@@ -20,6 +20,7 @@ from hmm_exp.errors import ConfigError
 from hmm_exp.features.kernel import N_FEATURES
 from hmm_exp.features.kernel import advance as advance_features
 from hmm_exp.features.kernel import new_state as new_windows
+from hmm_exp.features.season import HOURS, hour_of, utc_offsets
 from hmm_exp.hmm.density import Density, density_of, log_density_row
 from hmm_exp.hmm.inference import advance as advance_filter
 from hmm_exp.market.bars import timeframe_step
@@ -28,29 +29,22 @@ from hmm_exp.market.resample import push_bar
 
 
 class BarBuffers(NamedTuple):
-    """Buffers of a call: the bins that one bar closed, and one row.
+    """Buffers of a call: the bins that one bar closed, and one row."""
 
-    Attributes
-    ----------
-    edges, bins
-        Closed bins of every timeframe, at most two each, shapes (F, 2) and (F, 2, 5).
-    counts
-        Bars in a bin, which is not used, shape (2,).
-    n_closed, n_taken
-        How many of them are closed, and how many the features have taken, shape (F,).
-    X, z
-        The observation (1, D) and scratch of its density (D,).
-    log_lik, steps, probs, log_prob
-        What the filter reads and writes, shapes (1, K), (1,), (1, K) and (1,).
-    """
-
+    # `edges`, `bins`: closed bins of every timeframe, at most two each, shapes (F, 2) and (F, 2,
+    # 5).
     edges: np.ndarray
     bins: np.ndarray
-    counts: np.ndarray
+    counts: np.ndarray  # bars in a bin, which is not used, shape (2,)
+    # `n_closed`, `n_taken`: how many of them are closed, and how many the features have taken,
+    # shape (F,).
     n_closed: np.ndarray
     n_taken: np.ndarray
+    # `X`, `z`: the observation (1, D) and scratch of its density (D,).
     X: np.ndarray
     z: np.ndarray
+    # `log_lik`, `steps`, `probs`, `log_prob`: what the filter reads and writes, shapes (1, K),
+    # (1,), (1, K) and (1,).
     log_lik: np.ndarray
     steps: np.ndarray
     probs: np.ndarray
@@ -182,7 +176,7 @@ def _advance_timeframe(constants, clock, memory, f, edge, bar):
 @entry(error_model="numpy", inline="always")
 def _filter_row(constants, clock, memory, work, time_ns):
     """One row from the latest values of all timeframes; False while windows still fill."""
-    missing = _scaled_row(constants, memory, work.X)
+    missing = _scaled_row(constants, clock, memory, work.X)
     before = clock[LAST_ROW]
     if before == NEVER and missing:
         return False
@@ -204,13 +198,17 @@ def _filter_row(constants, clock, memory, work, time_ns):
 
 
 @entry(error_model="numpy", inline="always")
-def _scaled_row(constants, memory, X):
+def _scaled_row(constants, clock, memory, X):
     """Write the model's observation into X[0]; True where it lacks a feature."""
     missing = False
     for d in range(len(constants.mean)):
-        place = constants.start[constants.sources[d, 0]] + VALUES + constants.sources[d, 1]
-        X[0, d] = (memory[place] - constants.mean[d]) / constants.scale[d]
-        missing |= np.isnan(X[0, d])
+        f = constants.sources[d, 0]
+        x = memory[constants.start[f] + VALUES + constants.sources[d, 1]]
+        missing |= np.isnan(x)
+        if len(constants.season):
+            end = clock[HEADER + PER_TIMEFRAME * f + LAST_EDGE]
+            x -= constants.season[hour_of(end, constants.zone[0], constants.zone[1]), d]
+        X[0, d] = (x - constants.mean[d]) / constants.scale[d]
     return missing
 
 
@@ -238,37 +236,25 @@ BIN, VALUES, WINDOWS = 0, 5, 5 + N_FEATURES
 
 
 class Constants(NamedTuple):
-    """Arrays of `constants_of`; F timeframes, D columns, K states.
+    """Arrays of `constants_of`; F timeframes, D columns, K states."""
 
-    Attributes
-    ----------
-    step_ns
-        Length of a bar of every timeframe in nanoseconds, shape (F,).
-    start
-        Where a timeframe's part of the memory begins and where the last one ends, shape (F + 1,).
-    sources
-        Timeframe and feature of every column, shape (D, 2).
-    base_ns, grid, bridge
-        Length of a base bar; which timeframe decides the rows; whether neighbours are neighbours.
-    mean, scale
-        Of the scaler, shape (D,).
-    startprob
-        Where a sequence starts: the stationary distribution, shape (K,).
-    transmat, density
-        Of the model.
-    """
-
-    step_ns: np.ndarray
+    step_ns: np.ndarray  # length of a bar of every timeframe in nanoseconds, shape (F,)
+    # Where a timeframe's part of the memory begins and where the last one ends, shape (F + 1,).
     start: np.ndarray
-    sources: np.ndarray
+    sources: np.ndarray  # timeframe and feature of every column, shape (D, 2)
+    # `base_ns`, `grid`, `bridge`: length of a base bar; which timeframe decides the rows; whether
+    # neighbours are neighbours.
     base_ns: int
     grid: int
     bridge: bool
-    mean: np.ndarray
-    scale: np.ndarray
-    startprob: np.ndarray
-    transmat: np.ndarray
-    density: Density
+    # `utc_offsets` of the zone, shape (2, M), and means by hour, shape (24, D); empty without any.
+    zone: np.ndarray
+    season: np.ndarray
+    mean: np.ndarray  # of the scaler, shape (D,)
+    scale: np.ndarray  # of the scaler, shape (D,)
+    startprob: np.ndarray  # where a sequence starts: the stationary distribution, shape (K,)
+    transmat: np.ndarray  # of the model
+    density: Density  # of the model
 
 
 def constants_of(model: StreamModel) -> tuple[np.ndarray, np.ndarray]:
@@ -290,9 +276,11 @@ def constants_of(model: StreamModel) -> tuple[np.ndarray, np.ndarray]:
         *(timeframe_step(name).as_unit("ns").value for name in recipe.timeframes),
         *start.tolist(),
         *(number for name, feature in recipe.sources() for number in (place[name], feature)),
+        *(() if model.season is None else np.concatenate(utc_offsets(str(recipe.season)))),
     ]
     chain = params.stationary(), params.transmat
-    numbers = (model.scaler_mean, model.scaler_scale, *chain, *density[:3])
+    season = np.empty(0) if model.season is None else model.season
+    numbers = (season, model.scaler_mean, model.scaler_scale, *chain, *density[:4])
     return np.array(settings, dtype=np.int64), np.concatenate([part.ravel() for part in numbers])
 
 
@@ -312,23 +300,29 @@ def unpacked(settings, numbers):
     """Views of the parts, by name."""
     F, D, K = settings[0], settings[1], settings[2]
     timeframes, rest = settings[7 : 7 + F], settings[7 + F :]
-    scaler, chain = numbers[: 2 * D], numbers[2 * D :]
-    gaussians = chain[K + K * K :]
+    zone = rest[F + 1 + 2 * D :]
+    H = HOURS if len(zone) else 0
+    scaler, chain = numbers[H * D : (H + 2) * D], numbers[(H + 2) * D :]
+    densities = chain[K + K * K :]
+    factors = K * D + K * D * D
     return Constants(
         timeframes,
         rest[: F + 1],
-        rest[F + 1 :].reshape((D, 2)),
+        rest[F + 1 : F + 1 + 2 * D].reshape((D, 2)),
         settings[3],
         settings[4],
         settings[5] == 1,
+        zone.reshape((2, len(zone) // 2)),
+        numbers[: H * D].reshape((H, D)),
         scaler[:D],
         scaler[D:],
         chain[:K],
         chain[K : K + K * K].reshape((K, K)),
         Density(
-            gaussians[: K * D].reshape((K, D)),
-            gaussians[K * D : K * D + K * D * D].reshape((K, D, D)),
-            gaussians[K * D + K * D * D :],
+            densities[: K * D].reshape((K, D)),
+            densities[K * D : factors].reshape((K, D, D)),
+            densities[factors : factors + K],
+            densities[factors + K :],
             settings[6] == 1,
         ),
     )

@@ -8,6 +8,7 @@ import pandas as pd
 
 from hmm_exp.errors import ConfigError, ModelError
 from hmm_exp.features.recipe import Recipe
+from hmm_exp.features.season import HOURS
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.bars import timeframe_step
 from hmm_exp.market.options import ReadOptions
@@ -21,34 +22,22 @@ class StreamModel:
     """The computing parts of a detector, which adds answers about whole tables.
 
     A saved stream carries them with it.
-
-    Attributes
-    ----------
-    recipe
-        Which feature columns, from which timeframes and windows.
-    scaler_mean, scaler_scale
-        Mean and standard deviation of every column, shape (D,).
-    params
-        The Gaussian HMM over scaled features.
-    labels
-        Name of every state, calm first.
-    step, name
-        Length of a base bar, and the instrument, as in `Bars`.
-    reading
-        How its bars were read in training, and so are read wherever it serves.
-    min_history
-        Base bars before the first answer: windows and the filter's burn-in.
     """
 
-    recipe: Recipe
+    recipe: Recipe  # which feature columns, from which timeframes and windows
+    # `scaler_mean`, `scaler_scale`: mean and standard deviation of every column, shape (D,).
     scaler_mean: np.ndarray
     scaler_scale: np.ndarray
-    params: GaussianParams
-    labels: tuple[str, ...]
+    params: GaussianParams  # the HMM over scaled features
+    labels: tuple[str, ...]  # name of every state, calm first
+    # `step`, `name`: length of a base bar, and the instrument, as in `Bars`.
     step: pd.Timedelta
-    reading: ReadOptions
+    reading: ReadOptions  # how its bars were read in training, and so are read wherever it serves
     name: str
-    min_history: int
+    min_history: int  # base bars before the first answer: windows and the filter's burn-in
+    # Train means by hour of the seasonal columns, shape (24, D), taken off before the scaler: NaN
+    # for an unseen hour, zero in other columns. None without a season.
+    season: np.ndarray | None = None
 
     @property
     def stamp(self) -> str:
@@ -87,6 +76,7 @@ class StreamModel:
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON; floats keep every bit."""
+        season = {} if self.season is None else {"season": _by_column(self.season, self.recipe)}
         return {
             "recipe": self.recipe.to_dict(),
             "scaler_mean": self.scaler_mean.tolist(),
@@ -97,13 +87,14 @@ class StreamModel:
             "reading": self.reading.to_dict(),
             "name": self.name,
             "min_history": self.min_history,
+            **season,
         }
 
 
 def read_model(values: dict[str, Any], form: int) -> StreamModel:
     """Read what `StreamModel.to_dict` gave, or gave in the format `form`. Raises ModelError."""
     stored = Fields(values, "model")
-    stored.only(part_names(form))
+    stored.only(part_names(form), optional=["season"])
     return StreamModel(**read_parts(stored, form))
 
 
@@ -137,7 +128,30 @@ def read_parts(stored: Fields, form: int) -> dict[str, Any]:
         "reading": _read_reading(stored, form),
         "name": stored.text("name"),
         "min_history": stored.whole("min_history", least=max(1, recipe.warmup(step))),
+        "season": _read_season(stored, recipe),
     }
+
+
+def _by_column(means: np.ndarray, recipe: Recipe) -> dict[str, list[float | None]]:
+    """Means by the hour of every seasonal column, None for an unseen hour."""
+    return {
+        recipe.columns[place]: [None if np.isnan(x) else x for x in means[:, place].tolist()]
+        for place in recipe.seasonal
+    }
+
+
+def _read_season(stored: Fields, recipe: Recipe) -> np.ndarray | None:
+    """Means by hour from what `_by_column` gave, where the recipe has a season."""
+    if recipe.season is None:
+        if "season" in stored:
+            raise stored.fault("season", "the recipe has no season")
+        return None
+    by_column, names = stored.part("season"), [recipe.columns[place] for place in recipe.seasonal]
+    by_column.only(names)
+    means = np.zeros((HOURS, len(recipe.columns)))
+    for place, name in zip(recipe.seasonal, names, strict=True):
+        means[:, place] = by_column.numbers_or_null(name, HOURS)
+    return means
 
 
 def _read_step(stored: Fields, recipe: Recipe) -> pd.Timedelta:

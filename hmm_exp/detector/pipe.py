@@ -22,7 +22,7 @@ from hmm_exp.market.columns import (
     find_clock,
     find_prices,
     find_series,
-    find_timestamp,
+    find_timestamps,
     find_volume,
     is_bars_header,
 )
@@ -42,26 +42,12 @@ def follow(
 ) -> None:
     """Feed a stream from a pipe until it ends.
 
-    Bars that the stream has taken before are left out until the first newer one comes.
-
-    Parameters
-    ----------
-    stream
-        Takes the bars.
-    source
-        Lines of CSV under a header, or JSON objects; column names as in files of bars.
-    write
-        Takes the regimes of one bar, oldest first.
-    pause
-        Called before the first line, whenever all lines that have come were taken, and on the way
-        out of an error, but for one of writing.
-    refuse
-        Takes the error of a line that is no bar or of a bar that may not follow; raises to stop.
-
-    Raises
-    ------
-    HeaderError
-        The first line cannot be used, so that no other can; `refuse` is not asked.
+    Bars that the stream has taken before are left out until the first newer one comes. `source`
+    gives lines of CSV under a header, or JSON objects. `write` takes the regimes of one bar, oldest
+    first. `pause` is called before the first line, whenever all lines that have come were taken,
+    and on the way out of an error, except one of writing. `refuse` takes the error of a line that
+    is no bar or of a bar that may not follow, and raises to stop. Raises HeaderError, without
+    asking `refuse`, if the first line cannot be used.
     """
     model = stream.model
     lines = BarLines(model.reading, model.name, model.recipe.needs)
@@ -191,21 +177,10 @@ class HeaderError(DataError):
 class BarLines:
     """Bars out of lines of text, CSV or JSON as the first line shows.
 
-    Later lines may be headers too, of the same or of other columns.
-
-    Parameters
-    ----------
-    reading
-        Which columns hold the times and the volume.
-    name
-        The instrument, to tell the base asset's volume from another.
-    needs
-        Columns that will be used; another one may be absent.
-
-    Attributes
-    ----------
-    names
-        Keys of the bars: those that a stream with this reading takes.
+    Later lines may be headers too, of the same or of other columns. `reading` names the columns of
+    the times and the volume; the instrument's `name` tells the base asset's volume from another;
+    columns outside `needs` may be absent. `names` are the keys of the bars, those that a stream
+    with this reading takes.
     """
 
     def __init__(self, reading: ReadOptions, name: str, needs: Collection[str] = OHLCV) -> None:
@@ -222,12 +197,8 @@ class BarLines:
     def bar(self, line: str) -> dict[str, Any] | None:
         """Read a line; None for a blank one and for a header.
 
-        Raises
-        ------
-        HeaderError
-            The first line cannot be used, so that no other can.
-        DataError
-            The line is no bar, or its header lacks a column.
+        Raises HeaderError if the first line cannot be used, so that no other can; DataError if the
+        line is no bar, or its header lacks a column.
         """
         text = line.strip()
         if not text:
@@ -305,7 +276,7 @@ class BarLines:
         if len(names) > _MOST_COLUMNS:
             raise DataError(f"{len(names):,} columns are more than {_MOST_COLUMNS:,}")
         reading = self._reading
-        time = find_timestamp(names, reading.bar_stamp, reading.timestamp_column)
+        time = find_timestamps(names, reading.bar_stamp, reading.timestamp_column)[0]
         columns = find_prices(names, self._needs)
         if "volume" in self._needs or reading.volume_column is not None:
             columns["volume"] = find_volume(names, reading.volume_column, self._name)
@@ -332,16 +303,7 @@ class BarLines:
 class RegimeLines:
     """Regimes as lines of text: CSV under a header, or JSON objects.
 
-    Parameters
-    ----------
-    file
-        Where lines go; `pause` flushes it.
-    n_states
-        For the header.
-    as_json
-        JSON objects in place of CSV.
-    headed
-        Whether the header is there already.
+    The header is written unless the file is `headed` already.
     """
 
     def __init__(self, file: IO[str], n_states: int, as_json: bool, headed: bool) -> None:

@@ -24,6 +24,7 @@ from hmm_exp.detector.kernel import (
     NEVER,
     PER_TIMEFRAME,
     SKIPPED,
+    VALUES,
     WINDOWS,
     new_state,
 )
@@ -52,22 +53,43 @@ def read_state(clock: str, memory: str, model: StreamModel) -> tuple[np.ndarray,
         A text does not fit the model, or its numbers cannot be those of a stream.
     """
     fresh = new_state(model)
-    state = _array_of("clock", clock, fresh[0]), _array_of("memory", memory, fresh[1])
+    state = _array_of("clock", clock, fresh[0]), _memory(memory, fresh[1], model)
     for part, holds in _rules(*state, fresh, model):
         if not holds:
             raise ModelError(f"{part} cannot be what a stream remembers")
     return state
 
 
-def _array_of(name: str, text: str, like: np.ndarray) -> np.ndarray:
-    """Array of the size and type of another. Raises ModelError."""
+def _memory(text: str, like: np.ndarray, model: StreamModel) -> np.ndarray:
+    """Memory from its text; one from before the log range became a feature lacks its values."""
+    added = _places_of_values(model)[:, -1]
+    older = _array_of("memory", text, np.delete(like, added), like)
+    if len(older) == len(like):
+        return older
+    return np.insert(older, added - np.arange(len(added)), np.nan)
+
+
+def _places_of_values(model: StreamModel) -> np.ndarray:
+    """Places in the memory of the last values of every feature, shape (F, features)."""
+    recipe = model.recipe
+    windows = [
+        len(features.new_state(recipe.window, recipe.vwap_window(name)))
+        for name in recipe.timeframes
+    ]
+    starts = model.params.n_states + np.cumsum([0, *(WINDOWS + size for size in windows[:-1])])
+    return starts[:, None] + VALUES + np.arange(features.N_FEATURES)
+
+
+def _array_of(name: str, text: str, *like: np.ndarray) -> np.ndarray:
+    """Array of the size and type of one of the others. Raises ModelError."""
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError as error:
         raise ModelError(f"{name} is no base64: {error}") from None
-    if len(raw) != like.nbytes:
-        raise ModelError(f"{name} does not fit its model: {len(raw)} bytes, not {like.nbytes}")
-    return np.frombuffer(raw, dtype=like.dtype.newbyteorder("<")).astype(like.dtype)
+    newest = like[-1]
+    if len(raw) not in {array.nbytes for array in like}:
+        raise ModelError(f"{name} does not fit its model: {len(raw)} bytes, not {newest.nbytes}")
+    return np.frombuffer(raw, dtype=newest.dtype.newbyteorder("<")).astype(newest.dtype)
 
 
 def _rules(

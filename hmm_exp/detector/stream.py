@@ -50,22 +50,10 @@ def read_bar(
 ) -> tuple[int, Numbers]:
     """Stamp in nanoseconds since 1970 (UTC) and open, high, low, close, volume.
 
-    Parameters
-    ----------
-    bar
-        A time (datetime, text or epoch), four prices and a volume. A dict is fastest; a row of a
-        DataFrame will do.
-    names
-        Keys of the six, in that order; from `bar_names`.
-    timezone
-        IANA name of the zone of a time that names none.
-    needs
-        Columns that will be used; another one may be absent or bad, and is then NaN.
-
-    Raises
-    ------
-    DataError
-        When a value is not there, cannot be read, or the bar cannot be.
+    A bar is a mapping of `names` (from `bar_names`) to a time (datetime, text or epoch), four
+    prices and a volume; a dict is fastest, a row of a DataFrame will do. A time that names no zone
+    is of `timezone`. A value outside `needs` may be absent or bad, and is then NaN. Raises
+    DataError if another value is absent or unreadable, or the bar is impossible.
     """
     try:
         stamp = read_stamp(bar[names[0]], timezone)
@@ -81,7 +69,8 @@ def read_bar(
     ):
         numbers = _without_unused((opens, high, low, close, volume), needs)
         if fault := _fault(numbers, needs):
-            raise DataError(f"the bar of {moment(stamp)} {fault}: {_in_words(numbers)}")
+            values = ", ".join(f"{name}={x:g}" for name, x in zip(OHLCV, numbers, strict=True))
+            raise DataError(f"the bar of {moment(stamp)} {fault}: {values}")
     return stamp, numbers  # type: ignore[return-value]
 
 
@@ -165,10 +154,6 @@ def _fault(numbers: Numbers, needs: Collection[str]) -> str:
     return ""
 
 
-def _in_words(numbers: Numbers) -> str:
-    return ", ".join(f"{name}={value:g}" for name, value in zip(OHLCV, numbers, strict=True))
-
-
 MISSING = ("error", "gap")
 
 
@@ -229,7 +214,8 @@ class Stream:
         K = model.params.n_states
         self._bar = np.empty(1, np.int64), np.empty((1, 5))  # room for one bar and its rows
         self._rows = np.empty(2, np.int64), np.empty((2, K))
-        self._run(*_no_bars(), *self._rows)  # compiles, or reads what was compiled before
+        no_bars = np.empty(0, np.int64), np.empty((0, 5))
+        self._run(*no_bars, *self._rows)  # compiles, or reads what was compiled before
 
     def update(self, bar: Mapping[str, Any]) -> Regime | None:
         """Take a closed bar and give the newest regime that it completes.
@@ -400,7 +386,3 @@ class Stream:
 
 def _utc(time_ns: np.ndarray) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(time_ns.view("M8[ns]"), tz="UTC")
-
-
-def _no_bars() -> tuple[np.ndarray, np.ndarray]:
-    return np.empty(0, np.int64), np.empty((0, 5))

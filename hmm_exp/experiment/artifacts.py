@@ -16,6 +16,7 @@ from hmm_exp.config import flat
 from hmm_exp.experiment.result import RunResult
 from hmm_exp.experiment.source import SCORES_FILE
 from hmm_exp.experiment.walk import Walk, drift_table, refit_table
+from hmm_exp.hmm.estimator import plain_estimator
 from hmm_exp.judge.residuals import residual_shapes
 from hmm_exp.judge.split import SPLIT_NAMES, WalkForward
 
@@ -28,7 +29,7 @@ def write_artifacts(result: RunResult, folder: Path) -> float:
     float
         Seconds that the figures took.
     """
-    joblib.dump(result.detector.params.to_hmmlearn(), folder / "model.joblib")
+    joblib.dump(plain_estimator(result.detector.params), folder / "model.joblib")
     joblib.dump(result.scaler, folder / "scaler.joblib")
     _write_json(flat(result.config), folder / "config.json")
     (folder / "config.yaml").write_text(result.config_yaml)
@@ -67,7 +68,7 @@ def data_report(result: RunResult) -> dict[str, Any]:
             "columns": list(table.recipe.columns),
             "rows": len(table),
             "warmup_rows_dropped": table.warmup_rows,
-            "missing_rows": table.n_missing,
+            "missing_rows": table.less(prepared.season).n_missing,
             "sequences": int((table.steps == 0).sum()),
         },
         "split": prepared.split.to_dict(),
@@ -84,7 +85,7 @@ def _write_walk(result: RunResult, walk: Walk, folder: Path) -> None:
     split = result.prepared.split
     assert isinstance(split, WalkForward)
     write_csv(refit_table(walk, split), folder / "refits.csv")
-    write_csv(drift_table(walk, result.prepared.recipe.columns), folder / "drift.csv")
+    write_csv(drift_table(walk, result.prepared.recipe.titles), folder / "drift.csv")
 
 
 def _arrow(frame: pd.DataFrame) -> pa.Table:

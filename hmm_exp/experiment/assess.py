@@ -17,7 +17,9 @@ import pandas as pd
 from hmm_exp.errors import FitError
 from hmm_exp.experiment.candidate import Candidate
 from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.hmm.criteria import bic_next
 from hmm_exp.hmm.posterior import Posterior
+from hmm_exp.hmm.standard_errors import StandardErrors
 from hmm_exp.hmm.states import labels
 from hmm_exp.judge.added_gain import AddedGains, added_gains
 from hmm_exp.judge.gains import gain_metrics
@@ -189,6 +191,18 @@ def model_output(
     )
 
 
+def next_return_criterion(prepared: Prepared, posterior: Posterior) -> float:
+    """`bic_next` of a fit. Raises FitError where the next return cannot be scored on train."""
+    if prepared.source.next_return is None:
+        raise FitError("no next-bar return is known, and bic_next is of its scores")
+    on_train = np.where(prepared.target_part == TRAIN, prepared.source.next_return, np.nan)
+    probs = _known_at_close(prepared, posterior.filtered.probs)
+    densities = fit_return_densities(probs, on_train)
+    found = bic_next(densities.log_score(probs, on_train), posterior.params.n_states)
+    assert found is not None  # a fit has scored bars
+    return found
+
+
 def baselines_of(prepared: Prepared) -> Baselines | None:
     """Forecasts without states, fitted on the train bars; None without base returns.
 
@@ -204,9 +218,16 @@ def baselines_of(prepared: Prepared) -> Baselines | None:
 
 
 def assess(
-    prepared: Prepared, chosen: Candidate, output: ModelOutput, parts: Sequence[int] = (TRAIN, TEST)
+    prepared: Prepared,
+    chosen: Candidate,
+    output: ModelOutput,
+    parts: Sequence[int] = (TRAIN, TEST),
+    errors: StandardErrors | None = None,
 ) -> Assessment:
-    """Judge a model by its output; the per-state tables of the next bar are those of `parts`."""
+    """Judge a model by its output; the per-state tables of the next bar are those of `parts`.
+
+    `errors` are the standard errors of the model, in units of the scaled features.
+    """
     rows = output.has_probs
     steps = prepared.table.steps[rows]
     summary = _summary(prepared, chosen, output.probs[rows].argmax(axis=1), steps)
@@ -221,9 +242,14 @@ def assess(
     metrics |= gain_metrics(gains | added.of_strongest, prepared.target_part)
     metrics |= part_means(added.of_strongest, prepared.target_part)
     metrics |= _residual_metrics(residuals, effects, objections) | _delay(prepared, output)
+    scaler = prepared.scaler
+    raw_errors = None if errors is None else errors.in_units(scaler.mean_, scaler.scale_)
     scores, next_bar = None, {}
     if output.scores is not None:
         metrics |= summarise(output.scores, prepared.target_part)
+        on_train = output.scores["model"].to_numpy()[prepared.target_part == TRAIN]
+        found = bic_next(on_train, output.probs.shape[1])
+        metrics |= {} if found is None else {"bic_next": found}
         scores = _recorded_scores(prepared, output.scores)
         next_bar = _next_bar(prepared, output.bar_probs, parts)
     return Assessment(
@@ -232,7 +258,7 @@ def assess(
         scores=scores,
         next_bar=next_bar,
         diagnostics=diagnostics_table(
-            summary, next_bar, {"added_gain": added.table(prepared.target_part)}
+            summary, next_bar, raw_errors, {"added_gain": added.table(prepared.target_part)}
         ),
         metrics=metrics,
         residuals=residuals,
@@ -287,11 +313,12 @@ def _summary(
     params, scaler = chosen.params, prepared.scaler
     return StateSummary(
         labels=labels(params.n_states),
-        columns=prepared.recipe.columns,
+        columns=prepared.recipe.titles,
         transmat=params.transmat,
         stationary=params.stationary(),
         means=raw_means(params.means, scaler.mean_, scaler.scale_),
-        covars=raw_covars(params.full_covars(), scaler.scale_),
+        covars=raw_covars(params.covariances(), scaler.scale_),
+        df=params.df,
         states=states,
         steps=steps,
     )

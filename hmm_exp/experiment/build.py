@@ -16,18 +16,15 @@ from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.hmm.states import labels
 from hmm_exp.judge.split import part_names
 from hmm_exp.market.bars import OHLCV
-from hmm_exp.monitor.expectations import (
-    Observations,
-    Observed,
-    make_expectations,
-    with_gaps,
-)
+from hmm_exp.monitor.expectations import Observations, Observed, make_expectations, with_gaps
 
 
 def build_detector(fits: Fits) -> Detector:
     """Detector of the served model, without a monitoring baseline."""
     prepared, served = fits.fitted, fits.served
     refitted = fits.refit is not None
+    # Columns of the file that were read as times, prices and volume; of features the times.
+    read = prepared.source.report.get("columns", {})
     train_end = prepared.split.val_end if refitted else prepared.split.train_end
     detector = Detector(
         recipe=prepared.recipe,
@@ -39,11 +36,12 @@ def build_detector(fits: Fits) -> Detector:
         reading=read_options(prepared.config.data),
         name=prepared.source.name,
         min_history=0,
+        season=fits.season,
         meta={
             "fingerprint": prepared.fingerprint,
             "train_end": train_end.isoformat(),
             "refit": refitted,
-            "columns": _columns_read(prepared),
+            "columns": {role: read[role] for role in ("timestamp", *OHLCV) if role in read},
         },
     )
     assert served.posterior is not None
@@ -65,7 +63,7 @@ def with_expectations(detector: Detector, fits: Fits, output: ModelOutput) -> De
         assert output.bars is not None
         densities = (output.densities, baselines)
         observed = Observed(
-            log_lik=with_gaps(output.log_lik, prepared.table),
+            log_lik=with_gaps(output.log_lik, prepared.table.less(prepared.season)),
             expected=output.predicted,
             probs=output.probs,
             score=output.bars["model"].to_numpy(),
@@ -73,7 +71,12 @@ def with_expectations(detector: Detector, fits: Fits, output: ModelOutput) -> De
         )
     expectations = make_expectations(
         detector.params,
-        Observations(prepared.table, posterior.filtered, prepared.source.time, prepared.series),
+        Observations(
+            prepared.table.less(detector.season),
+            posterior.filtered,
+            prepared.source.time,
+            prepared.series,
+        ),
         (prepared.split.train_start, pd.Timestamp(detector.meta["train_end"])),
         densities,
         observed,
@@ -98,12 +101,6 @@ def regime_table(prepared: Prepared, detector: Detector, fits: Fits) -> pd.DataF
     regimes["state_smoothed"] = posterior.smoothed.probs.argmax(axis=1)
     regimes["state_viterbi"] = posterior.decoded.states
     return regimes
-
-
-def _columns_read(prepared: Prepared) -> dict[str, str]:
-    """Columns of the file that were read as times, prices and volume; of features the times."""
-    columns = prepared.source.report.get("columns", {})
-    return {role: columns[role] for role in ("timestamp", *OHLCV) if role in columns}
 
 
 def _min_history(prepared: Prepared, detector: Detector, posterior: Posterior) -> int:

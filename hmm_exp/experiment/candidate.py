@@ -22,38 +22,20 @@ from hmm_exp.market.bars import timeframe_step
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A fit, states in order, with its measures on train and validation.
+    """A fit, states in order, with its measures on train and validation."""
 
-    Attributes
-    ----------
-    fit
-        Of the train rows, states calm first.
-    log_lik
-        Log-likelihood in nats of scaled features: `train` from the fitted startprob, `val` and
-        `test` conditional on the rows before. A part without rows is left out.
-    n_rows
-        Observed (complete) rows of every part.
-    criteria
-        `aic bic hqc icl` on train.
-    occupancy
-        Smoothed share of every state on train, shape (K,).
-    faults
-        Hard faults in words; an empty list makes the candidate eligible.
-    posterior
-        State probabilities of every row of the table; None where they are no longer needed.
-    note
-        A note about the fit, in words.
-    """
-
-    fit: Fit
+    fit: Fit  # of the train rows, states calm first
+    # Log-likelihood in nats of scaled features: `train` from the fitted startprob, `val` and `test`
+    # conditional on the rows before. A part without rows is left out.
     log_lik: dict[str, float]
-    n_rows: dict[str, int]
-    criteria: dict[str, float]
-    occupancy: np.ndarray
+    n_rows: dict[str, int]  # observed (complete) rows of every part
+    criteria: dict[str, float]  # `aic bic hqc icl` on train
+    occupancy: np.ndarray  # smoothed share of every state on train, shape (K,)
     max_condition_number: float
-    faults: list[str]
+    faults: list[str]  # hard faults in words; an empty list makes the candidate eligible
+    # State probabilities of every row of the table; None where they are no longer needed.
     posterior: Posterior | None
-    note: str | None = None
+    note: str | None = None  # a note about the fit, in words
 
     @property
     def params(self) -> GaussianParams:
@@ -84,12 +66,8 @@ def fit_candidate(
 
     With `initial`, parameters close to the optimum, EM starts from them and from
     `split.refit_starts` fresh points instead of `model.n_init`. With `smaller`, a fit of fewer
-    states to the same rows, also from its states split.
-
-    Raises
-    ------
-    FitError
-        When no start leads to a model.
+    states to the same rows, also from its states split. Raises FitError when no start leads to a
+    model.
     """
     rows = prepared.train if rows is None else rows
     X, steps = prepared.X[rows], train_steps(prepared.table.steps, rows)
@@ -107,11 +85,12 @@ def fit_candidate(
 
 def fit_options(prepared: Prepared, rows: np.ndarray) -> dict[str, Any]:
     """Options of `hmm.fit.fit` for these rows (a mask), as configured."""
-    config = prepared.config
+    config, place = prepared.config, prepared.volatility
     model = config.model
     return {
         "search": Search(
             covariance_type=config.covariance.type,
+            emission=model.emission,
             n_init=model.n_init,
             n_iter=model.n_iter,
             tol=model.tol,
@@ -120,7 +99,7 @@ def fit_options(prepared: Prepared, rows: np.ndarray) -> dict[str, Any]:
             engine=model.engine,
             threads=config.compute.threads,
         ),
-        "volatility": _volatility(prepared, rows),
+        "volatility": None if place is None else prepared.X[rows, place],
     }
 
 
@@ -151,13 +130,15 @@ def _measure(
     posterior = Posterior(params, prepared.X, prepared.table.steps)
     steps = train_steps(prepared.table.steps, rows)
     observed = ~np.isnan(prepared.X).any(axis=1)
-    n_rows = {name: int((mask & observed).sum()) for name, mask in _parts(prepared, rows).items()}
+    parts = {"train": rows, "val": prepared.part == VAL, "test": prepared.part == TEST}
+    n_rows = {name: int((mask & observed).sum()) for name, mask in parts.items()}
     on_train = inference.filter(params.startprob, params.transmat, posterior.density[rows], steps)
     smoothed = inference.smooth_filtered(on_train, params.transmat, steps)
     entropy = inference.entropy_filtered(on_train, params.transmat, steps)
     occupancy = smoothed.probs[observed[rows]].mean(axis=0)
     limits = HealthLimits(
         min_occupancy=prepared.config.selection.min_occupancy,
+        min_dwell=HealthLimits.min_dwell * prepared.recipe.repeats,
         min_covar=prepared.config.model.min_covar,
     )
     return Candidate(
@@ -181,10 +162,6 @@ def _measure(
     )
 
 
-def _parts(prepared: Prepared, rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {"train": rows, "val": prepared.part == VAL, "test": prepared.part == TEST}
-
-
 def _conditional(
     prepared: Prepared, posterior: Posterior, n_rows: dict[str, int]
 ) -> dict[str, float]:
@@ -198,10 +175,6 @@ def _conditional(
         for name, part in (("val", VAL), ("test", TEST))
         if n_rows[name]
     }
-
-
-def _volatility(prepared: Prepared, rows: np.ndarray) -> np.ndarray | None:
-    return None if prepared.volatility is None else prepared.X[rows, prepared.volatility]
 
 
 def _ordered(prepared: Prepared, params: GaussianParams, rows: np.ndarray) -> GaussianParams:

@@ -12,47 +12,44 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.errors import FitError
-from hmm_exp.experiment.candidate import Candidate, fit_candidate, held_out
+from hmm_exp.experiment.assess import next_return_criterion
+from hmm_exp.experiment.candidate import (
+    Candidate,
+    fit_candidate,
+    fit_options,
+    held_out,
+    train_steps,
+)
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.select import select, select_walk, selection_table, validation_scores
 from hmm_exp.experiment.walk import Walk, walk_forward
 from hmm_exp.hmm.criteria import criteria, single_gaussian
+from hmm_exp.hmm.fit import fit
 from hmm_exp.judge.split import VAL
+from hmm_exp.market.bars import counted
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Fits:
-    """All fits of a run and the one that was chosen.
+    """All fits of a run and the one that was chosen."""
 
-    Attributes
-    ----------
-    candidates, chosen
-        Every number of states, and the one selected; of a walk its last model.
-    fitted
-        The rows that the chosen model was fitted on, with their scaler.
-    refit, scaler
-        The fit on train and validation, or None, and the scaler of the served model.
-    null
-        Criteria of one state.
-    selection
-        Rows of `selection.csv`.
-    warnings
-        Fits that failed or are not used, and a choice at the edge of the grid, in words.
-    walk
-        The chosen walk forward; None for single fits.
-    """
-
+    # `candidates`, `chosen`: every number of states, and the one selected; of a walk its last
+    # model.
     candidates: list[Candidate]
     chosen: Candidate
-    fitted: Prepared
+    fitted: Prepared  # the rows that the chosen model was fitted on, with their scaler
+    # `refit`, `scaler`: the fit on train and validation, or None, and the scaler of the served
+    # model.
     refit: Candidate | None
     scaler: StandardScaler
-    null: dict[str, float]
-    selection: pd.DataFrame
+    season: np.ndarray | None  # means by hour of the served model
+    null: dict[str, float]  # criteria of one state
+    selection: pd.DataFrame  # rows of `selection.csv`
+    # Fits that failed or are not used, and a choice at the edge of the grid, in words.
     warnings: list[str]
-    walk: Walk | None = None
+    walk: Walk | None = None  # the chosen walk forward; None for single fits
 
     @property
     def served(self) -> Candidate:
@@ -90,10 +87,11 @@ def fit_grid(prepared: Prepared, progress: Progress) -> Fits:
     null, rule = _null(prepared), prepared.config.selection
     chosen = select(candidates, rule, null.get(rule.within))
     candidates = [c if c is chosen else replace(c, posterior=None) for c in candidates]
-    refit, scaler = _refit(prepared, chosen, warnings, progress)
+    refit, served = _refit(prepared, chosen, warnings, progress)
     table = selection_table(candidates, chosen, null)
-    warnings += _edge_warning(candidates, chosen)
-    return Fits(candidates, chosen, prepared, refit, scaler, null, table, warnings)
+    warnings += _edge_warning(candidates, chosen) + _choice_warnings(prepared, candidates, chosen)
+    scaling = served.scaler, served.season
+    return Fits(candidates, chosen, prepared, refit, *scaling, null, table, warnings)
 
 
 def fit_walks(prepared: Prepared, progress: Progress) -> Fits:
@@ -106,7 +104,8 @@ def fit_walks(prepared: Prepared, progress: Progress) -> Fits:
     table = table.join(scores.set_axis(table.index[-len(walks) :]))
     fitted, chosen = walk.fitted, walk.candidate
     warnings += _edge_warning(candidates, chosen)
-    return Fits(candidates, chosen, fitted, None, fitted.scaler, null, table, warnings, walk)
+    scaling = fitted.scaler, fitted.season
+    return Fits(candidates, chosen, fitted, None, *scaling, null, table, warnings, walk)
 
 
 def _candidates(prepared: Prepared, progress: Progress) -> tuple[list[Candidate], list[str]]:
@@ -118,7 +117,8 @@ def _candidates(prepared: Prepared, progress: Progress) -> tuple[list[Candidate]
         smaller = candidates[-1].fit if candidates else None
         try:
             candidate = fit_candidate(prepared, n_states, smaller=smaller)
-            candidates.append(_cross_validated(prepared, candidate, progress))
+            candidate = _cross_validated(prepared, candidate, progress)
+            candidates.append(_with_next_return(prepared, candidate))
         except FitError as error:
             errors.append(f"{n_states} states: {error}")
     if not candidates:
@@ -136,12 +136,27 @@ def _cross_validated(prepared: Prepared, candidate: Candidate, progress: Progres
     return replace(candidate, criteria=candidate.criteria | extra)
 
 
+def _with_next_return(prepared: Prepared, candidate: Candidate) -> Candidate:
+    """Add the criterion `bic_next` where several candidates are compared, or it decides."""
+    decides = prepared.config.selection.within == "bic_next"
+    if not decides and len(prepared.config.state_grid) == 1:
+        return candidate
+    assert candidate.posterior is not None
+    try:
+        found = next_return_criterion(prepared, candidate.posterior)
+    except FitError:
+        if decides:
+            raise
+        return candidate
+    return replace(candidate, criteria=candidate.criteria | {"bic_next": found})
+
+
 def _refit(
     prepared: Prepared, chosen: Candidate, warnings: list[str], progress: Progress
-) -> tuple[Candidate | None, StandardScaler]:
-    """Refit on train and validation when configured; a degenerate refit is not used."""
+) -> tuple[Candidate | None, Prepared]:
+    """Refit on train and validation when configured, with its rows; not used if degenerate."""
     if prepared.config.model.refit == "train":
-        return None, prepared.scaler
+        return None, prepared
     progress(f"refitting {chosen.n_states} states on train and validation")
     rows = prepared.train | (prepared.part == VAL)
     wider = prepared.rescaled(rows)
@@ -149,11 +164,11 @@ def _refit(
         refit = fit_candidate(wider, chosen.n_states, rows)
     except FitError as error:
         warnings.append(f"the refit failed and is not used: {error}")
-        return None, prepared.scaler
+        return None, prepared
     if refit.faults:
         warnings.append(f"the refit is degenerate and not used: {'; '.join(refit.faults)}")
-        return None, prepared.scaler
-    return refit, wider.scaler
+        return None, prepared
+    return refit, wider
 
 
 def _edge_warning(candidates: list[Candidate], chosen: Candidate) -> list[str]:
@@ -162,11 +177,33 @@ def _edge_warning(candidates: list[Candidate], chosen: Candidate) -> list[str]:
     return [f"the best number of states, {chosen.n_states}, is the largest tried"]
 
 
+def _choice_warnings(
+    prepared: Prepared, candidates: list[Candidate], chosen: Candidate
+) -> list[str]:
+    """Doubts about a number of states that BIC chose."""
+    if len(candidates) == 1 or prepared.config.selection.within == "bic_next":
+        return []
+    doubts = [prepared.bic_doubt] if prepared.bic_doubt else []
+    scored = [c for c in candidates if not c.faults and "bic_next" in c.criteria]
+    other = min(scored, key=lambda c: c.criteria["bic_next"], default=chosen)
+    if other.n_states != chosen.n_states:
+        doubts.append(
+            f"selection=next_return would choose {counted(other.n_states, 'state')}: "
+            f"model.n_states={other.n_states} fits that number"
+        )
+    return doubts
+
+
 def _null(prepared: Prepared) -> dict[str, float]:
     """Criteria of the one-state model."""
     config = prepared.config
     X = prepared.X[prepared.train]
-    log_lik, n_params = single_gaussian(X, config.covariance.type, config.model.min_covar)
+    if config.model.emission == "student_t":
+        steps = train_steps(prepared.table.steps, prepared.train)
+        one = fit(X, steps, n_states=1, **fit_options(prepared, prepared.train))
+        log_lik, n_params = one.log_lik, one.params.n_parameters()
+    else:
+        log_lik, n_params = single_gaussian(X, config.covariance.type, config.model.min_covar)
     n_rows = int((~np.isnan(X).any(axis=1)).sum())
     return {
         "log_lik_train": log_lik,

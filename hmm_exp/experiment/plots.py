@@ -16,7 +16,9 @@ from hmm_exp.judge.split import BEFORE, SPLIT_NAMES, TRAIN
 
 def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
     """Every figure of a run by name, one at a time so that only one is in memory."""
-    subject = _subject(result)
+    config, prepared = result.config, result.prepared
+    space = f"{config.features.name} {config.covariance.type}"
+    subject = f"{prepared.source.name} {prepared.timeframe} {space}"
     yield from _timelines(result, subject)
     summary = result.assessment.summary
     timeframe = result.prepared.recipe.grid
@@ -25,7 +27,7 @@ def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
         figures.transition_matrix(summary.transmat, summary.labels, bar=timeframe, subject=subject),
     )
     params = result.chosen.params
-    spread = np.sqrt(np.diagonal(params.full_covars(), axis1=1, axis2=2))
+    spread = np.sqrt(np.diagonal(params.covariances(), axis1=1, axis2=2))
     yield (
         "state_means",
         figures.state_means(params.means, spread, summary.columns, summary.labels, subject=subject),
@@ -36,10 +38,7 @@ def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
             summary.states, summary.transmat, summary.labels, steps=summary.steps, subject=subject
         ),
     )
-    yield (
-        "criteria",
-        figures.criteria(result.selection, chosen=result.n_states, subject=subject),
-    )
+    yield ("criteria", figures.criteria(result.selection, chosen=result.n_states, subject=subject))
     if result.walk is not None:
         yield "drift", _drift(result, result.walk, subject)
     starts = [start for start in result.chosen.fit.starts if len(start.history)]
@@ -130,12 +129,6 @@ def _drift(result: RunResult, walk: Walk, subject: str) -> Figure:
 def planted_labels(states: np.ndarray) -> tuple[str, ...]:
     """Names of the planted regimes of a synthetic market."""
     return labels(int(states.max()) + 1)
-
-
-def _subject(result: RunResult) -> str:
-    config, prepared = result.config, result.prepared
-    name = prepared.source.name
-    return f"{name} {prepared.timeframe} {config.features.name} {config.covariance.type}"
 
 
 def _split_starts(result: RunResult) -> dict[str, int]:

@@ -37,6 +37,7 @@ IN_FINGERPRINT_OTHERWISE = {
     "model.n_states",
     "model.state_grid",
 }  # digest; numbers of states
+_ROUNDING = 1e-9  # of means by hour: a log that follows the clock alone is constant without them
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class Prepared:
         BEFORE, TRAIN, VAL or TEST of every row, shape (T,).
     target_part
         The same for the next return of every base bar: the part its return falls in, shape (N,).
+    season
+        Means by hour that are taken off before the scaler, shape (24, D), see `features.season`;
+        None without a season.
     X
         Scaled features, shape (T, D), NaN where missing.
     volatility
@@ -64,6 +68,7 @@ class Prepared:
     part: np.ndarray
     target_part: np.ndarray
     scaler: StandardScaler
+    season: np.ndarray | None
     X: np.ndarray
     volatility: int | None
     row_of_bar: np.ndarray
@@ -81,18 +86,20 @@ class Prepared:
         return timeframe_step(self.recipe.grid) if bars is None else bars.step
 
     def rescaled(self, rows: np.ndarray) -> "Prepared":
-        """Same rows, scaled by a scaler fitted on `rows` (a mask) instead of train."""
-        complete = self.table.frame[rows].dropna().to_numpy()
+        """Same rows, their season and scaler fitted on `rows` (a mask) instead of train."""
+        season = self.table.hour_means(rows)
+        complete = self.table.less(season).frame[rows].dropna().to_numpy()
         if len(complete) < 2:
             grid = self.table.recipe.grid
             raise FitError(
                 f"{len(complete)} complete rows of {grid} to fit on, at least 2 are needed"
             )
-        return self.scaled_by(StandardScaler().fit(complete))
+        return self.scaled_by(StandardScaler().fit(complete), season)
 
-    def scaled_by(self, scaler: StandardScaler) -> "Prepared":
-        """Same rows under another scaler."""
-        return replace(self, scaler=scaler, X=_scaled(self.table, scaler))
+    def scaled_by(self, scaler: StandardScaler, season: np.ndarray | None) -> "Prepared":
+        """Same rows under another scaler and season."""
+        X = _scaled(self.table.less(season), scaler)
+        return replace(self, scaler=scaler, season=season, X=X)
 
     def cut(self, fold: Fold) -> "Prepared":
         """The bars and rows of a fold and no others, scaled by its own past.
@@ -109,6 +116,7 @@ class Prepared:
             timestamp=self.table.timestamp.iloc[rows],
             steps=np.append(0, self.table.steps[rows][1:]),
             n_missing=int(np.isnan(self.X[rows]).any(axis=1).sum()),
+            ends=None if self.table.ends is None else self.table.ends[rows],
         )
         fresh = replace(
             self,
@@ -166,6 +174,16 @@ class Prepared:
         return hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
+    def bic_doubt(self) -> str | None:
+        """Why BIC cannot choose a number of states, in words; None where it can."""
+        if self.recipe.repeats == 1:
+            return None
+        return (
+            f"BIC cannot choose the number of states: {self.recipe.repeats} rows repeat one value "
+            "of the coarsest log range; use one timeframe, or selection=next_return"
+        )
+
+    @property
     def timeframe(self) -> str:
         """Timeframes of the features, finest first, such as "1H" or "1H+4H"."""
         return "+".join(self.recipe.timeframes)
@@ -179,14 +197,17 @@ def prepare(config: Config) -> Prepared:
     ConfigError, DataError, FitError
         For input that no fit should start on.
     """
-    cache = _cache(config)
+    folder = config.sweep.folder
+    cache = Path(folder) / CACHE if config.cache and folder else None
     source = read_source(config.data, cache, needs_of(config))
     started = time.perf_counter()
     table = _features(config, source, cache)
     split = make_split(source.time, config.split)
     part = split.of(table.available_at)
     train = part == TRAIN
-    scaler = _scaler(table, train, config, source)
+    season = table.hour_means(train)
+    adjusted = table.less(season)
+    scaler = _scaler(adjusted, train, config, source)
     row_of_bar = table.available_at.searchsorted(source.time, side="right") - 1
     return Prepared(
         config=config,
@@ -196,7 +217,8 @@ def prepare(config: Config) -> Prepared:
         part=part,
         target_part=_target_part(split, source.time),
         scaler=scaler,
-        X=_scaled(table, scaler),
+        season=season,
+        X=_scaled(adjusted, scaler),
         volatility=volatility_column(table.recipe),
         row_of_bar=row_of_bar,
         seconds=time.perf_counter() - started,
@@ -204,18 +226,12 @@ def prepare(config: Config) -> Prepared:
 
 
 def volatility_column(recipe: Recipe) -> int | None:
-    """Column that orders the states: the finest Parkinson, else the finest range."""
-    for stem in ("close_parkinson_", "high_low_range_pct_current_"):
+    """Column that orders the states: the finest log range, else Parkinson, else range."""
+    for stem in ("log_range_current_", "close_parkinson_", "high_low_range_pct_current_"):
         found = [i for i, name in enumerate(recipe.columns) if name.startswith(stem)]
         if found:
             return min(found, key=lambda i: column_step(recipe.columns[i]))
     return None
-
-
-def _cache(config: Config) -> Path | None:
-    """Folder of a sweep's cache; None for a single run."""
-    folder = config.sweep.folder
-    return Path(folder) / CACHE if config.cache and folder else None
 
 
 def needs_of(config: Config) -> tuple[str, ...]:
@@ -248,7 +264,8 @@ def recipe_of(config: Config, ready: pd.DataFrame | None = None) -> Recipe:
             f"no column {', '.join(absent)} in {config.data.path}: choose features and timeframe "
             "that its columns are of, or features=columns, which takes all of them"
         )
-    return Recipe.of_columns(names, *windows)
+    recipe = Recipe.of_columns(names, *windows)
+    return recipe.by_hour(config.data.timezone) if features.season == "hour" else recipe
 
 
 def _target_part(split: Split, time: pd.DatetimeIndex) -> np.ndarray:
@@ -273,8 +290,12 @@ def _scaler(
             f"{len(rows)} complete train rows of {table.recipe.grid} after a warm-up of "
             f"{table.warmup_rows} rows, at least 2 are needed: {help_}"
         )
+    seasonal = {table.recipe.columns[column] for column in table.recipe.seasonal}
     constant = [
-        str(name) for name in rows if rows[name].iloc[0] == rows[name].min() == rows[name].max()
+        str(name)
+        for name in rows
+        if rows[name].iloc[0] == rows[name].min() == rows[name].max()
+        or (name in seasonal and np.ptp(rows[name]) < _ROUNDING)
     ]
     if constant:
         help_ = ways_out(constant, table.recipe, source.bars)

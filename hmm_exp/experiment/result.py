@@ -45,6 +45,8 @@ class RunResult:
         Sentences for the reader; the choice does not depend on them.
     walk
         The walk forward; None for a single fit.
+    no_errors
+        Why standard errors of the chosen fit are missing, in words; empty where none is.
     """
 
     prepared: Prepared
@@ -60,6 +62,7 @@ class RunResult:
     faults: list[str]
     warnings: list[str]
     walk: Walk | None = None
+    no_errors: str = ""
 
     @property
     def config(self) -> Config:

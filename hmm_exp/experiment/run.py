@@ -8,6 +8,7 @@ the bars up to val_end choose and the later ones judge, all of them out of sampl
 """
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,9 @@ from hmm_exp.experiment.assess import assess, model_output
 from hmm_exp.experiment.build import build_detector, regime_table, with_expectations
 from hmm_exp.experiment.fits import Fits, Progress, fit_grid, fit_walks
 from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.experiment.quiet import one_tick_states
 from hmm_exp.experiment.result import RunResult, regime_in_words
+from hmm_exp.experiment.uncertainty import fit_errors
 from hmm_exp.experiment.walk import refusals, walk_metrics
 from hmm_exp.judge.split import TEST, TRAIN, VAL, WalkForward
 from hmm_exp.judge.states import switches_per_1000
@@ -51,13 +54,14 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
 
     progress("evaluating")
     if fits.walk:
-        prepared = prepared.scaled_by(fits.scaler)
+        prepared = prepared.scaled_by(fits.scaler, fits.season)
         output, parts = fits.walk.output, (VAL, TEST)
     else:
         assert fits.chosen.posterior is not None
         output, parts = model_output(prepared, fits.chosen.posterior), (TRAIN, TEST)
-    assessment = assess(prepared, fits.chosen, output, parts)
-    detector = with_expectations(detector, fits, output)
+    errors, served_errors = fit_errors(fits)
+    assessment = assess(prepared, fits.chosen, output, parts, errors)
+    detector = replace(with_expectations(detector, fits, output), errors=served_errors)
     regimes = regime_table(prepared, detector, fits)
 
     metrics = fits.metrics() | assessment.metrics | _path_metrics(prepared, fits, regimes)
@@ -75,8 +79,14 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
         regimes=regimes,
         metrics={name: float(value) for name, value in metrics.items() if np.isfinite(value)},
         faults=fits.chosen.faults,
-        warnings=fits.warnings + assessment.objections + refusals(fits.walk),
+        warnings=[
+            *fits.warnings,
+            *assessment.objections,
+            *refusals(fits.walk),
+            *one_tick_states(prepared, assessment.states, fits.chosen.n_states),
+        ],
         walk=fits.walk,
+        no_errors=errors.reason,
     )
 
 

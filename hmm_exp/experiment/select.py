@@ -22,10 +22,7 @@ def select(
     Candidates with a hard fault are left out unless all have one; the faults of the returned one
     then explain why it is not eligible.
 
-    Parameters
-    ----------
-    null
-        The criterion of one state; see `by_rule`.
+    `null` is the criterion of one state; see `by_rule`.
     """
     pool = [candidate for candidate in candidates if not candidate.faults] or list(candidates)
     options = [

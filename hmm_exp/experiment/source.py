@@ -34,23 +34,16 @@ SCORES_FILE = "scores.parquet"  # of a run: the log scores of every base bar
 
 @dataclass(frozen=True)
 class Source:
-    """The input as read: bars, or a ready feature frame when there are none.
-
-    Attributes
-    ----------
-    time
-        When each base bar (or ready row) is complete, UTC.
-    log_return
-        Log return per base bar, shape (N,), NaN where the bar before is missing; None when a
-        ready table has no raw log return of its rows' timeframe.
-    """
+    """The input as read: bars, or a ready feature frame when there are none."""
 
     bars: Bars | None
     frame: pd.DataFrame | None
     name: str
     digest: str
     report: dict[str, Any]
-    time: pd.DatetimeIndex
+    time: pd.DatetimeIndex  # when each base bar (or ready row) is complete, UTC
+    # Log return per base bar, shape (N,), NaN where the bar before is missing; None when a ready
+    # table has no raw log return of its rows' timeframe.
     log_return: np.ndarray | None
 
     @property
@@ -250,6 +243,8 @@ def shared_features(
             "steps": table.steps,
             "X": table.X,
         }
+        if table.ends is not None:
+            arrays["ends"] = table.ends
         return arrays, {"warmup_rows": table.warmup_rows, "n_missing": table.n_missing}
 
     arrays, about = entry(folder, "features", [digest, recipe.to_dict()], make)
@@ -261,6 +256,7 @@ def shared_features(
         warmup_rows=about["warmup_rows"],
         n_missing=about["n_missing"],
         recipe=recipe,
+        ends=arrays.get("ends"),
     )
 
 

@@ -41,53 +41,33 @@ _SLACK = 1e-3  # weight of the uniform chain in a warm start: EM never leaves a 
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """One fold: the model in force and how it came about.
-
-    Attributes
-    ----------
-    candidate, scaler
-        The model from here on, and the scaler of its features.
-    refused
-        Reasons why the new fit is not used and the model before stays; empty when it is used.
-    agreement
-        Agreement of the labels of both models on the new one's train rows; None for the first fit
-        and after a refusal.
-    unscored
-        Reasons for missing scores of the fold's block.
-    """
+    """One fold: the model in force and how it came about."""
 
     fold: Fold
+    # `candidate`, `scaler`: the model from here on, and the scaler of its features.
     candidate: Candidate
     scaler: StandardScaler
+    season: np.ndarray | None  # means by hour of its features
+    # Reasons why the new fit is not used and the model before stays; empty when it is used.
     refused: list[str]
+    # Agreement of the labels of both models on the new one's train rows; None for the first fit and
+    # after a refusal.
     agreement: Agreement | None
-    unscored: Unscored
+    unscored: Unscored  # reasons for missing scores of the fold's block
 
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """All fits of one number of states, and their output out of sample.
+    """All fits of one number of states, and their output out of sample."""
 
-    Attributes
-    ----------
-    refits
-        One per fold, in time order.
-    output
-        Output for all rows and bars; NaN before the first block.
-    refit_of_row
-        Fold whose model answers for every row, shape (T,); -1 before the first block.
-    candidate
-        The last model. Its `val` and `test` likelihoods are those of the whole walk, of features
-        scaled as by the first fit.
-    fitted
-        The fold that the last model was fitted on.
-    """
-
-    refits: list[Refit]
-    output: ModelOutput
+    refits: list[Refit]  # one per fold, in time order
+    output: ModelOutput  # output for all rows and bars; NaN before the first block
+    # Fold whose model answers for every row, shape (T,); -1 before the first block.
     refit_of_row: np.ndarray
+    # The last model. Its `val` and `test` likelihoods are those of the whole walk, of features
+    # scaled as by the first fit.
     candidate: Candidate
-    fitted: Prepared
+    fitted: Prepared  # the fold that the last model was fitted on
 
     @property
     def n_states(self) -> int:
@@ -132,14 +112,21 @@ def walk_forward(
 
 
 def carried(
-    params: GaussianParams, before: StandardScaler, after: StandardScaler
+    params: GaussianParams,
+    before: StandardScaler,
+    after: StandardScaler,
+    seasons: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
 ) -> GaussianParams:
     """Parameters of a fit as the start of the next one, in the units of its scaler.
 
-    Exact except for spherical covariances. The initial distribution is uniform, and the transitions
+    Exact except for spherical covariances, and for means by hour (`seasons`, before and after),
+    whose mean change alone is carried. The initial distribution is uniform, and the transitions
     move a little towards uniform.
     """
     factor = before.scale_ / after.scale_
+    means = params.means * before.scale_ + before.mean_ - after.mean_
+    if seasons[0] is not None and seasons[1] is not None:
+        means += _mean_change(seasons[0], seasons[1])
     stretch = {
         "diag": factor**2,
         "full": np.outer(factor, factor),
@@ -151,7 +138,7 @@ def carried(
         params,
         startprob=even[0],
         transmat=(1.0 - _SLACK) * params.transmat + _SLACK * even,
-        means=(params.means * before.scale_ + before.mean_ - after.mean_) / after.scale_,
+        means=means / after.scale_,
         covars=params.covars * stretch[params.covariance_type],
     )
 
@@ -170,6 +157,7 @@ class _Walker:
         self.probs = np.full((n_rows, n_states), np.nan)
         self.predicted, self.smoothed = self.probs.copy(), self.probs.copy()
         self.log_lik = np.full(n_rows, np.nan)
+        self.observed = np.zeros(n_rows, dtype=bool)  # not missing for its model
         self.bar_probs = np.full((n_bars, n_states), np.nan)
         self.residuals = np.full(prepared.X.shape, np.nan)
         self.bars = np.full((n_bars, len(BAR_COLUMNS)), np.nan)
@@ -181,7 +169,7 @@ class _Walker:
         agreed = None
         if output is None:
             assert before is not None
-            known = known.scaled_by(before.scaler)
+            known = known.scaled_by(before.scaler, before.season)
             candidate = before.candidate
             posterior = Posterior(candidate.params, known.X, known.table.steps)
             output = model_output(known, posterior, baselines)
@@ -190,7 +178,8 @@ class _Walker:
             agreed = self._agreement(fold, known, output) if before else None
             self.fitted, self.posterior = known, candidate.posterior
             candidate = replace(candidate, posterior=None)
-        self.refits.append(Refit(fold, candidate, known.scaler, refused, agreed, output.unscored))
+        scaling = known.scaler, known.season
+        self.refits.append(Refit(fold, candidate, *scaling, refused, agreed, output.unscored))
         self._store(fold, known, output)
 
     def walk(self) -> Walk:
@@ -204,7 +193,9 @@ class _Walker:
             bar_probs=self.bar_probs,
             residuals=self.residuals,
             bars=pd.DataFrame(self.bars, columns=BAR_COLUMNS) if has_returns else None,
-            unscored=self._unscored(),
+            unscored=in_fits(
+                [(f"{r.fold.split.train_end:%Y-%m-%d %H:%M}", r.unscored) for r in self.refits]
+            ),
         )
         return Walk(self.refits, output, self.refit_of_row, self._candidate(), self.fitted)
 
@@ -214,7 +205,8 @@ class _Walker:
         """The new fit and its output; or None twice, and the reasons for the refusal."""
         start = None
         if before and self.prepared.config.split.warm:
-            start = carried(before.candidate.params, before.scaler, known.scaler)
+            seasons = before.season, known.season
+            start = carried(before.candidate.params, before.scaler, known.scaler, seasons)
         try:
             candidate = fit_candidate(known, self.n_states, initial=start)
             if before and candidate.faults and not before.candidate.faults:
@@ -247,21 +239,16 @@ class _Walker:
         self.smoothed[block] = output.smoothed[inside]
         self.residuals[block] = output.residuals[inside]
         self.log_lik[block] = output.log_lik[inside] + units
+        self.observed[block] = ~np.isnan(known.X[inside]).any(axis=1)
         bars, local = slice(fold.end - 1, fold.stop), slice(fold.end - 1 - fold.first, None)
         self.bar_probs[bars] = output.bar_probs[local]
         if output.bars is not None:
             self.bars[bars] = output.bars.to_numpy()[local]
 
-    def _unscored(self) -> Unscored:
-        """Reasons for missing scores of the whole walk."""
-        return in_fits(
-            [(f"{r.fold.split.train_end:%Y-%m-%d %H:%M}", r.unscored) for r in self.refits]
-        )
-
     def _candidate(self) -> Candidate:
         """The last model, its likelihoods out of sample replaced by those of the walk."""
         last = replace(self.refits[-1].candidate, posterior=self.posterior)
-        observed = ~np.isnan(self.prepared.X).any(axis=1) & np.isfinite(self.log_lik)
+        observed = self.observed & np.isfinite(self.log_lik)
         log_lik, n_rows = {"train": last.log_lik["train"]}, {"train": last.n_rows["train"]}
         for part in (VAL, TEST):
             rows = observed & (self.prepared.part == part)
@@ -269,6 +256,13 @@ class _Walker:
             if rows.any():
                 log_lik[SPLIT_NAMES[part]] = float(self.log_lik[rows].sum())
         return replace(last, log_lik=log_lik, n_rows=n_rows)
+
+
+def _mean_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Fall of the means by hour (24, D), on average over the hours that both have, shape (D,)."""
+    change = before - after
+    seen = ~np.isnan(change)
+    return np.where(seen, change, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
 
 
 def refit_table(walk: Walk, split: WalkForward) -> pd.DataFrame:

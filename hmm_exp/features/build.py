@@ -18,6 +18,7 @@ import pyarrow.parquet
 from hmm_exp.errors import ConfigError, DataError, HistoryError
 from hmm_exp.features.kernel import N_FEATURES, advance_all, find_missing, join_as_of, new_state
 from hmm_exp.features.recipe import FEATURES, Recipe
+from hmm_exp.features.season import bar_ends, hour_means, less_means
 from hmm_exp.files import written_beside
 from hmm_exp.market.bars import Bars, step_in_words, timeframe_step
 from hmm_exp.market.gaps import chain_steps
@@ -47,6 +48,9 @@ class FeatureTable:
         Rows of the table that lack a feature.
     recipe
         What was computed.
+    ends
+        When the bars of its seasonal columns ended, shape (T, S), see `season.bar_ends`; None
+        without a season.
     """
 
     frame: pd.DataFrame
@@ -55,6 +59,7 @@ class FeatureTable:
     warmup_rows: int
     n_missing: int
     recipe: Recipe
+    ends: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -68,6 +73,20 @@ class FeatureTable:
     def X(self) -> np.ndarray:  # noqa: N802
         """Observations, C-ordered float64, shape (T, D); NaN where missing."""
         return np.ascontiguousarray(self.frame.to_numpy(dtype=np.float64))
+
+    def hour_means(self, rows: np.ndarray) -> np.ndarray | None:
+        """Means of the seasonal columns by hour over some rows (a mask); None without a season."""
+        if self.ends is None:
+            return None
+        return hour_means(self.X[rows], self.ends[rows], self.recipe)
+
+    def less(self, means: np.ndarray | None) -> "FeatureTable":
+        """The table less means by hour, as a model observes it; see `season.less_means`."""
+        if means is None:
+            return self
+        X = less_means(self.X, self.ends, self.recipe, means)
+        frame = pd.DataFrame(X, self.frame.index, self.frame.columns, copy=False)
+        return replace(self, frame=frame, n_missing=int(np.isnan(X).any(axis=1).sum()))
 
     def write(self, path: str | Path) -> None:
         """Write `timestamp` and the columns as CSV or Parquet, by the extension of `path`.
@@ -123,15 +142,16 @@ def build_features(bars: Bars, recipe: Recipe) -> FeatureTable:
         warmup_rows=first,
         n_missing=int(missing[first:].sum()),
         recipe=recipe,
+        ends=bar_ends(recipe, bins[recipe.grid].time[first:], {k: b.time for k, b in bins.items()}),
     )
 
 
 def timeframe_values(bars: Bars, window: int, vwap_window: int) -> np.ndarray:
-    """Values of the nine features for bars of one timeframe.
+    """Values of the ten features for bars of one timeframe.
 
     Returns
     -------
-    ndarray of shape (T, 9)
+    ndarray of shape (T, 10)
         Columns in the order of `recipe.FEATURES`, NaN where missing.
     """
     values = np.empty((len(bars), N_FEATURES))

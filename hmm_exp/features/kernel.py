@@ -1,4 +1,4 @@
-"""Values of the nine features, bar by bar, from a state of fixed size.
+"""Values of the ten features, bar by bar, from a state of fixed size.
 
 `advance` takes one closed bar of one timeframe and writes its features; a batch is the same call
 in a loop, so batch and stream give the same bits. A stream of finer bars puts
@@ -21,7 +21,7 @@ import numpy as np
 
 from hmm_exp.compiling import entry
 
-N_FEATURES = 9
+N_FEATURES = 10
 MISSING = math.nan
 
 # Places in the state's header.
@@ -107,6 +107,17 @@ def close_open_pct(open_: float, close: float) -> float:
 
 
 @entry
+def log_range(high: float, low: float) -> float:
+    """ln ln(H / L), the log of a single bar's log range; missing when H = L.
+
+    Within a regime its distribution is close to Gaussian (Alizadeh, Brandt & Diebold 2002,
+    Journal of Finance 57, section II).
+    """
+    width = math.log(high / low)
+    return math.log(width) if width > 0.0 else MISSING
+
+
+@entry
 def total(values: np.ndarray) -> float:
     """Sum in order; the compiler may not reorder it."""
     result = 0.0
@@ -170,7 +181,7 @@ def advance(
         Whether the previous bar is its neighbour. False for the first bar and after a gap, where
         differences over one bar are missing.
     values
-        Shape (9,), written in the order of `recipe.FEATURES`; NaN where missing.
+        Shape (10,), written in the order of `recipe.FEATURES`; NaN where missing.
     """
     w, vwap_w = int(state[WINDOW]), int(state[VWAP_WINDOW])
     n_bars, slot = int(state[N_BARS]), int(state[SLOT])
@@ -197,6 +208,7 @@ def advance(
         values[6] = math.log(values[5])
     values[7] = range_pct(open_, high, low)
     values[8] = close_open_pct(open_, close)
+    values[9] = log_range(high, low)
 
     state[N_BARS] = n_bars + 1
     state[SLOT] = slot + 1 if slot + 1 < vwap_w else 0
@@ -217,7 +229,7 @@ def _pushed_zscore(state: np.ndarray, ring: np.ndarray, value: float) -> float:
 def advance_all(
     state: np.ndarray, ohlcv: np.ndarray, linked: np.ndarray, values: np.ndarray
 ) -> None:
-    """`advance` over bars (T, 5) in time order, with `linked` (T,), into `values` (T, 9)."""
+    """`advance` over bars (T, 5) in time order, with `linked` (T,), into `values` (T, 10)."""
     for t in range(len(ohlcv)):
         o, h, l, c, v = ohlcv[t, 0], ohlcv[t, 1], ohlcv[t, 2], ohlcv[t, 3], ohlcv[t, 4]  # noqa: E741
         advance(state, o, h, l, c, v, linked[t], values[t])
@@ -239,7 +251,7 @@ def join_as_of(
     row_time, bar_time
         Increasing `available_at` in nanoseconds, shapes (T,) and (B,).
     values
-        Features of the bars, shape (B, 9).
+        Features of the bars, shape (B, 10).
     features, columns
         Pairs: which feature goes to which column, shapes (P,).
     X

@@ -18,6 +18,7 @@ from hmm_exp.errors import ConfigError, DataError, HistoryError
 from hmm_exp.features.build import FeatureTable, bars_in_words, timeframe_values
 from hmm_exp.features.kernel import join_as_of
 from hmm_exp.features.recipe import FEATURES, Recipe
+from hmm_exp.features.season import bar_ends
 from hmm_exp.files import written_beside
 from hmm_exp.market.bars import Bars, timeframe_step
 from hmm_exp.market.gaps import chain_steps
@@ -103,6 +104,7 @@ def lookback_table(lookbacks: Lookbacks, recipe: Recipe) -> FeatureTable:
         warmup_rows=first,
         n_missing=int((~complete[first:]).sum()),
         recipe=recipe,
+        ends=bar_ends(recipe, bars.time[first:], {k: b.time for k, b in lookbacks.items()}),
     )
 
 

@@ -7,7 +7,7 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,9 +16,11 @@ import pandas as pd
 from hmm_exp.config import RULES, nearest
 from hmm_exp.errors import ConfigError, ModelError
 from hmm_exp.market.bars import OHLCV, timeframe_step
+from hmm_exp.market.options import check_timezone
 from hmm_exp.stored.fields import Fields
 
 HOUR = pd.Timedelta(hours=1)
+_DAY = pd.Timedelta(days=1)
 LONGEST_WINDOW = 1_000_000  # bars; a stream keeps two numbers for each
 _MOST_DIGITS = 5  # of a timeframe: more days than pandas can count in nanoseconds are not far
 
@@ -32,17 +34,20 @@ class Feature:
     template
         Name without the timeframe; `{w}` stands for the window.
     set_name
-        "v1" or "v2".
+        "v1", "v2" or "range".
     lookback
         From the window and the VWAP's window to the number of bars one value is made from.
     uses
         The columns of a bar that it is made from.
+    seasonal
+        Whether `features.season` takes the mean of the hour from it.
     """
 
     template: str
     set_name: str
     lookback: Callable[[int, int], int]
     uses: frozenset[str]
+    seasonal: bool = False
 
     def column(self, window: int, timeframe: str) -> str:
         """Full column name, such as `close_parkinson_20_4H`."""
@@ -54,7 +59,7 @@ _CLOSE, _VOLUME, _RANGE = frozenset({"close"}), frozenset({"volume"}), frozenset
 _TYPICAL = _RANGE | _CLOSE | _VOLUME  # what a VWAP is made from
 FEATURES = (
     Feature("close_logret_current", "v1", lambda w, vwap: 2, _CLOSE),
-    Feature("log_volume_delta_current", "v1", lambda w, vwap: 2, _VOLUME),
+    Feature("log_volume_delta_current", "v1", lambda w, vwap: 2, _VOLUME, seasonal=True),
     Feature("close_parkinson_{w}", "v1", lambda w, vwap: w, _RANGE),
     Feature("close_ret_zscore_{w}", "v2", lambda w, vwap: w + 1, _CLOSE),
     Feature("volume_rvol_{w}", "v2", lambda w, vwap: w, _VOLUME),
@@ -62,12 +67,22 @@ FEATURES = (
     Feature("close_log_ratio_vwap", "v2", lambda w, vwap: vwap, _TYPICAL),
     Feature("high_low_range_pct_current", "v2", lambda w, vwap: 1, _RANGE | {"open"}),
     Feature("close_open_pct_current", "v2", lambda w, vwap: 1, _CLOSE | {"open"}),
+    Feature("log_range_current", "range", lambda w, vwap: 1, _RANGE, seasonal=True),
 )
+
+_LOG_RANGE = len(FEATURES) - 1
+
+
+def _features_of(*set_names: str) -> tuple[Feature, ...]:
+    return tuple(feature for feature in FEATURES if feature.set_name in set_names)
+
+
 SETS = {
     "returns": FEATURES[:1],
-    "v1": tuple(feature for feature in FEATURES if feature.set_name == "v1"),
-    "v2": tuple(feature for feature in FEATURES if feature.set_name == "v2"),
-    "v1v2": FEATURES,
+    "v1": _features_of("v1"),
+    "v2": _features_of("v2"),
+    "v1v2": _features_of("v1", "v2"),
+    "range": _features_of("range"),
 }
 
 
@@ -85,28 +100,34 @@ class Recipe:
         Bars in the windows of Parkinson volatility, z-score and relative volume.
     vwap_hours
         Length of the VWAP's window; in bars of a timeframe the whole ones that fit.
+    season
+        Zone in whose hours the bars of `seasonal` columns are grouped, see `season`; None for
+        columns as they are.
 
     Raises
     ------
     ConfigError
-        On an unknown column or timeframe, one given twice, or a window that holds too few bars.
+        On an unknown column or timeframe, one given twice, a window that holds too few bars, or a
+        season of columns that have none.
     """
 
     columns: tuple[str, ...]
     timeframes: tuple[str, ...]
     window: int = 20
     vwap_hours: float = 720.0
+    season: str | None = None
 
     def __post_init__(self) -> None:
         _check_timeframes(self.timeframes)
         _check_windows(self)
         _check_columns(self)
+        _check_season(self)
 
     @classmethod
     def of_set(
         cls, name: str, timeframes: Sequence[str], window: int = 20, vwap_hours: float = 720.0
     ) -> "Recipe":
-        """Columns of the set returns, v1, v2 or v1v2: by feature, then by timeframe as listed."""
+        """Columns of one of `SETS`: by feature, then by timeframe as listed."""
         if name not in SETS:
             raise ConfigError(
                 f"unknown feature set {name!r}{nearest(name, SETS)}: one of {', '.join(SETS)}"
@@ -125,6 +146,26 @@ class Recipe:
         # With no timeframe to be read at all, any will do to name the nearest column.
         return cls(tuple(columns), tuple(timeframes) or ("1H",), window, vwap_hours)
 
+    def by_hour(self, zone: str) -> "Recipe":
+        """The same columns with a season by the hours of a zone, where one of them can have it."""
+        seasonal = any(FEATURES[index].seasonal for _, index in self.sources())
+        return replace(self, season=zone) if seasonal else self
+
+    @property
+    def seasonal(self) -> list[int]:
+        """Places of the columns that are used less the mean of their hour."""
+        places = [index for _, index in self.sources()] if self.season else []
+        return [column for column, index in enumerate(places) if FEATURES[index].seasonal]
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """Names of the columns as the model uses them, for tables and figures."""
+        seasonal = set(self.seasonal)
+        return tuple(
+            f"{name} less hour mean" if column in seasonal else name
+            for column, name in enumerate(self.columns)
+        )
+
     @property
     def grid(self) -> str:
         """The finest timeframe: one row for each of its bars."""
@@ -138,6 +179,23 @@ class Recipe:
         """For every column its timeframe and the place of its feature in `FEATURES`."""
         known = _known_columns(self.timeframes, self.window)
         return [known[column] for column in self.columns]
+
+    @property
+    def repeats(self) -> int:
+        """Rows that share one value of the coarsest log range, 1 where none is coarser than rows.
+
+        Repeated values are no new evidence, so BIC cannot choose a number of states there.
+        """
+        steps = [timeframe_step(name) for name, index in self.sources() if index == _LOG_RANGE]
+        return max(steps, default=timeframe_step(self.grid)) // timeframe_step(self.grid)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether rows share bars: a column of windows, or of a coarser timeframe than the rows."""
+        return any(
+            timeframe != self.grid or not FEATURES[index].template.endswith("_current")
+            for timeframe, index in self.sources()
+        )
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -169,20 +227,22 @@ class Recipe:
         return max((FEATURES[index].lookback(self.window, vwap) for index in used), default=1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
+        """Plain values for JSON; a recipe without a season does not name it."""
+        values = {key: _plain(value) for key, value in asdict(self).items()}
+        return {key: value for key, value in values.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
         """Inverse of `to_dict`. Raises ModelError when `values` is not its work."""
         stored = Fields(values, "recipe")
-        stored.only([field.name for field in fields(cls)])
+        stored.only([field.name for field in fields(cls) if field.name != "season"], ["season"])
         try:
             return cls(
                 stored.texts("columns"),
                 stored.texts("timeframes"),
                 stored.whole("window", least=2),
                 stored.number("vwap_hours", above=0.0),
+                stored.text("season") if "season" in stored else None,
             )
         except (ConfigError, ValueError, OverflowError) as error:  # a timeframe of 10^12 days
             raise ModelError(f"recipe: {error}") from None
@@ -296,3 +356,19 @@ def _check_columns(recipe: Recipe) -> None:
             )
         if recipe.columns.count(column) > 1:
             raise ConfigError(f"feature column {column!r} is given twice")
+
+
+def _check_season(recipe: Recipe) -> None:
+    if recipe.season is None:
+        return
+    check_timezone(recipe.season)
+    if not recipe.seasonal:
+        raise ConfigError("features.season=hour: no column is a log range or a log volume")
+    sources = recipe.sources()
+    for column in recipe.seasonal:
+        if timeframe_step(sources[column][0]) >= _DAY:
+            name = recipe.columns[column]
+            raise ConfigError(
+                f"features.season=hour: {name} is of bars of a day or longer, which have no hour: "
+                f"features.exclude=[{name}] or features.season=none"
+            )

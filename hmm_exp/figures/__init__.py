@@ -3,6 +3,11 @@
     figure = price(bars.time, bars.frame["close"], states, ("calm", "turbulent"), subject="BTC 1H")
     save(figure, "plots/price.png")
 
+Arguments that mean the same in all figures: `time` is `available_at` in nanoseconds since 1970 UTC,
+increasing, shape (T,). `labels` name the K states, calm first. `splits` maps the parts of the data
+("train", "val", "test") to their first instants in nanoseconds. `kind` says how the states were
+found: filtered, smoothed or viterbi. `subject` names the data in the subtitle.
+
 A regime has the same colour in all figures, from light blue (calm) to dark red (turbulent). The
 colours darken, so their order is visible in grey print and to the colour-blind. Everything else is
 grey or black. Titles are computed from the data. Figures do not use pyplot or lasting rcParams, so

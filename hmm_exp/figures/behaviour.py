@@ -4,32 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hmm_exp.figures import style
 from hmm_exp.figures.model import bars_text
-from hmm_exp.figures.panels import (
-    Panel,
-    add_sheet,
-    cut,
-    draw_frames,
-    draw_title,
-    draw_xticks,
-    draw_yticks,
-    write,
-)
-from hmm_exp.figures.style import (
-    GREY,
-    INK,
-    MARGIN,
-    WIDTH,
-    draw_lines,
-    join,
-    new_figure,
-    padded,
-    regime_colors,
-    round_ticks,
-)
+from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
 from hmm_exp.hmm.health import expected_dwell
 
 _BASIS_POINT = 1e-4
@@ -55,41 +34,36 @@ def dwell_times(
         State of every row, shape (T,); negative if unknown.
     transmat
         Shape (K, K).
-    labels
-        Names of the states, calm first.
     steps
         Chain steps from the previous row, shape (T,); a visit ends where they are not 1.
-    subject
-        Name of the data, for the subtitle.
-    kind
-        Kind of the states: filtered, smoothed or viterbi.
     """
     n_states = len(labels)
     runs = run_lengths(states, n_states, steps)
     dwell = expected_dwell(transmat)
     columns = n_states if n_states <= 4 else -(-n_states // 2)
     height = 400 if n_states <= 4 else 520
-    figure = new_figure(
+    figure = style.new_figure(
         _runs_title(labels, runs, dwell),
-        join(f"Share of {kind} visits of at least n bars: dots seen, line expected", subject),
+        f"Share of {kind} visits of at least n bars: dots seen, line expected",
+        subject,
         height=height,
     )
     sheet = add_sheet(figure)
     least = np.log10(0.5 / max(10, *(len(lengths) for lengths in runs)))
-    panels = cut(n_states, columns, (MARGIN, 50, WIDTH, height - 56), (26, 48))
+    panels = cut(n_states, columns, (style.MARGIN, 50, style.WIDTH, height - 56), (26, 48))
     for k, panel in enumerate(panels):
         panels[k] = panel = panel.scaled((1.0, _longest(runs[k], dwell[k])), (least, 0.0))
-        _draw_survival(sheet, panel, runs[k], transmat[k, k], regime_colors(n_states)[k])
-        draw_title(
-            sheet, panel, f"{labels[k]}: mean {_mean(runs[k])}, expected {bars_text(dwell[k])}"
+        _draw_survival(sheet, panel, runs[k], transmat[k, k], style.regime_colors(n_states)[k])
+        sheet.draw_title(
+            panel, f"{labels[k]}: mean {_mean(runs[k])}, expected {bars_text(dwell[k])}"
         )
-        draw_xticks(sheet, panel, [1.0, *round_ticks(0.3 * panel.xlim[1], panel.xlim[1], 3)])
+        sheet.draw_xticks(panel, [1.0, *style.round_ticks(0.3 * panel.xlim[1], panel.xlim[1], 3)])
         if k % columns == 0:
             decades = np.arange(0, least, -1 if least > -4 else -2)
-            draw_yticks(sheet, panel, decades, [f"{10.0**d:g}" for d in decades])
-    draw_frames(sheet, panels)
-    write(sheet, WIDTH / 2, 22, "length of visit n (bars)", ha="center", va="top", fontsize=9)
-    write(sheet, 16, height / 2, "share of visits", rotation=90, va="center", fontsize=9)
+            sheet.draw_yticks(panel, decades, [f"{10.0**d:g}" for d in decades])
+    sheet.draw_frames(panels)
+    sheet.write(style.WIDTH / 2, 22, "length of visit n (bars)", ha="center", va="top", fontsize=9)
+    sheet.write(16, height / 2, "share of visits", rotation=90, va="center", fontsize=9)
     return figure
 
 
@@ -116,23 +90,22 @@ def survival(runs: np.ndarray, most: int = 300) -> tuple[np.ndarray, np.ndarray]
 
 def _longest(runs: np.ndarray, dwell: float) -> float:
     """Right end of a panel: the longest visit, or three expected dwell times without visits."""
-    if len(runs):
-        return float(max(runs.max(), 4))
-    return float(max(3 * dwell, 4)) if np.isfinite(dwell) else 10.0
+    longest = runs.max() if len(runs) else 3 * dwell
+    return float(max(longest, 4)) if np.isfinite(longest) else 10.0
 
 
 def _mean(runs: np.ndarray) -> str:
     return bars_text(runs.mean()) if len(runs) else "none"
 
 
-def _draw_survival(sheet: Axes, panel: Panel, runs: np.ndarray, stay: float, color: str) -> None:
+def _draw_survival(sheet: Sheet, panel: Panel, runs: np.ndarray, stay: float, color: str) -> None:
     """Dots of the data under the line of the geometric law."""
     lengths, share = survival(runs)
     sheet.plot(*panel.at(lengths, np.log10(share)), "o", color=color, markersize=4.5, mew=0)
     if stay > 0:
         slope = np.log10(min(stay, 1.0))
         end = min(panel.xlim[1], 1 + panel.ylim[0] / slope) if slope < 0 else panel.xlim[1]
-        sheet.plot(*panel.at([1, end], [0, slope * (end - 1)]), color=INK, linewidth=1)
+        sheet.plot(*panel.at([1, end], [0, slope * (end - 1)]), color=style.INK, linewidth=1)
 
 
 def _runs_title(labels: Sequence[str], runs: Sequence[np.ndarray], dwell: np.ndarray) -> str:
@@ -151,36 +124,32 @@ def _runs_title(labels: Sequence[str], runs: Sequence[np.ndarray], dwell: np.nda
 def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str = "") -> Figure:
     """Next-bar return by state: mean with its 95 % interval, and volatility.
 
-    Parameters
-    ----------
-    table
-        One row per state and part of the data. Columns `state` (0..K-1), `split` ("train",
-        "test", ...), `mean`, `mean_error` (its standard error) and `volatility`; log returns per
-        bar. `volatility_error` is optional. Rows with NaN are left out.
-    labels
-        Names of the states, calm first.
-    subject
-        Name of the data, for the subtitle.
+    `table` has one row per state and part of the data: `state` (0..K-1), `split` ("train", "test",
+    ...), `mean`, `mean_error` (its standard error) and `volatility`, log returns per bar, and
+    optionally `volatility_error`. Rows with NaN are left out.
     """
     table = table.dropna(subset=["mean", "volatility"]).fillna({"mean_error": 0.0})
     height = 400
-    figure = new_figure(
+    splits = enumerate(dict.fromkeys(table["split"]))
+    fills = ", ".join(f"{'hollow' if i else 'filled'} {name}" for i, name in splits)
+    figure = style.new_figure(
         _return_title(table, labels),
-        join(f"Next bar by state, 95 % intervals: {_fills(table)}", subject),
+        f"Next bar by state, 95 % intervals: {fills}",
+        subject,
         height=height,
     )
     sheet = add_sheet(figure)
-    panels = cut(2, 2, (MARGIN, 36, WIDTH + 36, height - 54), (62, 36))
+    panels = cut(2, 2, (style.MARGIN, 36, style.WIDTH + 36, height - 54), (62, 36))
     for i, name in enumerate(("mean", "volatility")):
         middle, half = _in_basis_points(table, name)
-        low, high = padded(min(0, (middle - half).min()), max(0, (middle + half).max()))
+        low, high = style.padded(min(0, (middle - half).min()), max(0, (middle + half).max()))
         low = low if name == "mean" else 0.0
         panel = panels[i] = panels[i].scaled((-0.5, len(labels) - 0.5), (low, high))
-        _draw_intervals(sheet, panel, table, middle, half, regime_colors(len(labels)))
-        draw_title(sheet, panel, f"{name} of the log return per bar (basis points)")
-        draw_yticks(sheet, panel, round_ticks(*panel.ylim, 5))
-        draw_xticks(sheet, panel, range(len(labels)), labels)
-    draw_frames(sheet, panels)
+        _draw_intervals(sheet, panel, table, middle, half, style.regime_colors(len(labels)))
+        sheet.draw_title(panel, f"{name} of the log return per bar (basis points)")
+        sheet.draw_yticks(panel, style.round_ticks(*panel.ylim, 5))
+        sheet.draw_xticks(panel, range(len(labels)), labels)
+    sheet.draw_frames(panels)
     return figure
 
 
@@ -192,23 +161,18 @@ def _in_basis_points(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.nda
     return table[name].to_numpy() / _BASIS_POINT, half / _BASIS_POINT
 
 
-def _draw_intervals(sheet: Axes, panel: Panel, table: pd.DataFrame, middle, half, palette) -> None:
+def _draw_intervals(sheet: Sheet, panel: Panel, table: pd.DataFrame, middle, half, palette) -> None:
     """Neighbouring dots for the parts of the data: the first filled, the others hollow."""
     part = pd.factorize(table["split"])[0]
     x = table["state"].to_numpy() + 0.24 * (part - part.max() / 2)
     colors = [palette[k] for k in table["state"]]
     if panel.ylim[0] < 0:
-        draw_lines(sheet, [panel.at(panel.xlim, [0, 0])], GREY, linewidths=0.8)
+        style.draw_lines(sheet, [panel.at(panel.xlim, [0, 0])], style.GREY, linewidths=0.8)
     bars = [panel.at([at] * 2, [m - h, m + h]) for at, m, h in zip(x, middle, half, strict=True)]
-    draw_lines(sheet, bars, colors, linewidths=2)
+    style.draw_lines(sheet, bars, colors, linewidths=2)
     faces = [color if p == 0 else "white" for color, p in zip(colors, part, strict=True)]
     x, y = panel.at(x, middle)
     sheet.scatter(x, y, s=52, c=faces, edgecolors=colors, linewidths=1.8, zorder=3)
-
-
-def _fills(table: pd.DataFrame) -> str:
-    splits = dict.fromkeys(table["split"])
-    return ", ".join(f"{'hollow' if i else 'filled'} {name}" for i, name in enumerate(splits))
 
 
 def _return_title(table: pd.DataFrame, labels: Sequence[str]) -> str:

@@ -54,16 +54,10 @@ def regime_lines(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Cut a curve into one NaN-broken line per state, at most 3 `columns` points in total.
 
-    The stroke from row t-1 to row t has the state of row t. If there are more rows than columns,
-    a column is drawn as a vertical from its lowest to its highest point, which keeps all extremes,
-    with the state that is most frequent in it.
-
-    Parameters
-    ----------
-    x, y, states
-        The curve, shape (T,); rows with a state outside 0..`n_states`-1 are not drawn.
-    breaks
-        Rows without a stroke from the row before, boolean (T,).
+    The stroke from row t-1 to row t has the state of row t. If there are more rows than columns, a
+    column is drawn as a vertical from its lowest to its highest point, which keeps all extremes,
+    with the state that is most frequent in it. Rows (T,) with a state outside 0..`n_states`-1 are
+    not drawn; rows in the mask `breaks` (T,) have no stroke from the row before.
     """
     before = np.maximum(np.arange(len(y)) - 1, 0)
     if breaks is not None:
@@ -78,10 +72,6 @@ def regime_lines(
             np.maximum.reduceat(np.maximum(y0, y1), starts),
         )
         states = majority(states, n_states, columns)
-    return [_broken(*(v[states == k] for v in (x0, y0, x1, y1))) for k in range(n_states)]
-
-
-def _broken(x0, y0, x1, y1) -> tuple[np.ndarray, np.ndarray]:
-    """Strokes (x0, y0)-(x1, y1) as one line with a NaN after each."""
     nan = np.full(len(x0), np.nan)
-    return np.column_stack([x0, x1, nan]).ravel(), np.column_stack([y0, y1, nan]).ravel()
+    across, along = np.column_stack([x0, x1, nan]), np.column_stack([y0, y1, nan])
+    return [(across[states == k].ravel(), along[states == k].ravel()) for k in range(n_states)]

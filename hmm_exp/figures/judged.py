@@ -5,41 +5,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import ndtr, ndtri
 
+from hmm_exp.figures import style
 from hmm_exp.figures.decimate import group_size
-from hmm_exp.figures.panels import (
-    Panel,
-    add_sheet,
-    cut,
-    draw_frames,
-    draw_title,
-    draw_xticks,
-    draw_yticks,
-    write,
-)
-from hmm_exp.figures.style import (
-    FAINT,
-    GREY,
-    INK,
-    MARGIN,
-    WIDTH,
-    add_axes,
-    add_key,
-    days,
-    draw_lines,
-    join,
-    mark_splits,
-    new_figure,
-    number,
-    padded,
-    percent,
-    round_ticks,
-    set_ticks,
-    set_time_axis,
-)
+from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
 from hmm_exp.judge.residuals import (
     ResidualLimits,
     autocorrelation,
@@ -49,7 +20,7 @@ from hmm_exp.judge.residuals import (
 )
 
 _WEEK = 7 * 86_400_000_000_000  # ns
-_LINES = (INK, "#9a9a9a", "#8e5ea2")  # far from the regimes' colours
+_LINES = (style.INK, "#9a9a9a", "#8e5ea2")  # far from the regimes' colours
 _SERIES = 6  # in one row
 _LAGS = 20
 _REACH = 4.5  # range of a QQ plot, in deviations
@@ -77,34 +48,30 @@ def cumulative_gain(
     splits
         First instant (nanoseconds) of every part: {"train": ..., "val": ..., "test": ...}. The
         title is about the last part.
-    subject
-        Name of the data, for the subtitle.
     """
     last = max(splits, key=lambda name: splits[name])
     judged = time >= splits[last]
     first = next(iter(gains))
-    figure = new_figure(
+    figure = style.new_figure(
         _gain_title({name: gain[judged] for name, gain in gains.items()}, last),
-        join(
-            "Log score gain in each part",
-            _best_week(time[judged], gains[first][judged], f"{last} gain over {first}"),
-            subject,
-        ),
+        "Log score gain in each part",
+        _best_week(time[judged], gains[first][judged], f"{last} gain over {first}"),
+        subject,
     )
-    axes = add_axes(figure, xlabel="time (UTC)", ylabel="cumulative gain (nats)")
+    axes = style.add_axes(figure, xlabel="time (UTC)", ylabel="cumulative gain (nats)")
     starts = np.searchsorted(time, sorted(splits.values()))
     low, high = 0.0, 0.0
     for gain, color in zip(gains.values(), _LINES, strict=False):
         x, y = _courses(time, gain, starts)
         axes.plot(x, y, color=color, linewidth=1.6)
         low, high = np.nanmin([low, *y]), np.nanmax([high, *y])
-    axes.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
-    set_time_axis(axes, time)
-    axes.set_ylim(*padded(low, high, 0.05))
-    ticks = round_ticks(*axes.get_ylim(), 5)
-    set_ticks(axes, "y", ticks, map(number, ticks))
-    mark_splits(axes, splits)
-    add_key(figure, [f"over {name}" for name in gains], _LINES[: len(gains)])
+    axes.axhline(0, color=style.FAINT, linewidth=0.8, zorder=0)
+    style.set_time_axis(axes, time)
+    axes.set_ylim(*style.padded(low, high, 0.05))
+    ticks = style.round_ticks(*axes.get_ylim(), 5)
+    style.set_ticks(axes, "y", ticks, map(style.number, ticks))
+    style.mark_splits(axes, splits)
+    style.add_key(figure, [f"over {name}" for name in gains], _LINES[: len(gains)])
     return figure
 
 
@@ -121,7 +88,7 @@ def _courses(
             continue
         course = np.cumsum(np.nan_to_num(gain[start:end]))
         shown = np.append(np.arange(0, end - start - 1, size), end - start - 1)
-        xs += [days(time[start:end][shown]), days(time[end - 1 : end])]
+        xs += [style.days(time[start:end][shown]), style.days(time[end - 1 : end])]
         ys += [course[shown], np.array([np.nan])]
     return np.concatenate(xs), np.concatenate(ys)
 
@@ -130,7 +97,8 @@ def _gain_title(gains: Mapping[str, np.ndarray], part: str) -> str:
     texts = []
     for name, gain in gains.items():
         seen = gain[np.isfinite(gain)]
-        texts.append(f"{_signed(seen.mean())} over {name}" if len(seen) else f"none over {name}")
+        mean = f"{seen.mean():+.4f}".replace("-", "−") if len(seen) else "none"
+        texts.append(f"{mean} over {name}")
     return f"Gain on {part}, nats per bar: {', '.join(texts)}"
 
 
@@ -141,11 +109,7 @@ def _best_week(time: np.ndarray, gain: np.ndarray, what: str) -> str:
     course = np.concatenate([[0.0], np.cumsum(np.nan_to_num(gain))])
     after = np.searchsorted(time, time + _WEEK)
     best = (course[after] - course[:-1]).max()
-    return f"best week: {percent(best / course[-1])} of the {what}" if course[-1] > 0 else ""
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "−")
+    return f"best week: {style.percent(best / course[-1])} of the {what}" if course[-1] > 0 else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,45 +125,41 @@ class _Series:
 
 
 def residuals(
-    series: Mapping[str, np.ndarray],
-    *,
-    limits: ResidualLimits | None = None,
-    subject: str = "",
+    series: Mapping[str, np.ndarray], *, limits: ResidualLimits | None = None, subject: str = ""
 ) -> Figure:
     """Forecast pseudo-residuals: quantiles against the normal ones, and autocorrelations.
 
-    Parameters
-    ----------
-    series
-        Residuals (T,) by name, NaN if unknown: the features and, last, the next return. Of
-        more than six series the last and the five worst are drawn.
-    limits
-        Effects beyond which a series rejects the model.
-    subject
-        Name of the data, for the subtitle.
+    `series` are residuals (T,) by name, NaN if unknown: the features and, last, the next return. Of
+    more than six the last and the five worst are drawn. Effects beyond `limits` reject the model.
     """
     limits = limits or ResidualLimits()
     judged = [_judge(name, z, limits) for name, z in series.items()]
-    shown = _worst(judged)
+    kept = sorted(judged[:-1], key=lambda one: -one.size)[: _SERIES - 1]
+    shown = [one for one in judged if one in kept or one is judged[-1]]
     of = f"{len(shown)} of {len(judged)}, the worst" if len(shown) < len(judged) else ""
     height = 520
-    figure = new_figure(
+    figure = style.new_figure(
         _residual_title(judged),
-        join("Forecast pseudo-residuals: a correct model follows the lines", of, subject),
+        "Forecast pseudo-residuals: a correct model follows the lines",
+        of,
+        subject,
         height=height,
     )
     sheet = add_sheet(figure)
-    panels = cut(2 * len(shown), len(shown), (MARGIN, 46, WIDTH + 14, height - 56), (34, 50))
-    reach, room = (-_REACH, _REACH), _memory_range(shown)
+    panels = cut(
+        2 * len(shown), len(shown), (style.MARGIN, 46, style.WIDTH + 14, height - 56), (34, 50)
+    )
+    every = np.concatenate([[-0.25, 0.25], *(one.memory.ravel() for one in shown)])
+    reach, room = (-_REACH, _REACH), style.padded(float(every.min()), float(every.max()), 0.05)
     quantiles = [panel.scaled(reach, reach) for panel in panels[: len(shown)]]
     memories = [panel.scaled((0.5, _LAGS + 0.5), room) for panel in panels[len(shown) :]]
     for one, above, below in zip(shown, quantiles, memories, strict=True):
-        draw_title(sheet, above, one.name)
-        draw_title(sheet, below, "rejected" if one.rejected else "within limits")
+        sheet.draw_title(above, one.name)
+        sheet.draw_title(below, "rejected" if one.rejected else "within limits")
         _draw_quantiles(sheet, above, one.z)
         _draw_memory(sheet, below, one.memory, limits.memory)
     _label(sheet, quantiles, memories)
-    add_key(figure, ["residuals", "their squares"], [INK, _SQUARES])
+    style.add_key(figure, ["residuals", "their squares"], [style.INK, _SQUARES])
     return figure
 
 
@@ -218,12 +178,6 @@ def _judge(name: str, z: np.ndarray, limits: ResidualLimits) -> _Series:
     return _Series(name, z, effect, sizes[effect], rejected, memory)
 
 
-def _worst(judged: Sequence[_Series]) -> list[_Series]:
-    """The last series and the five others with the largest effects, in the given order."""
-    kept = sorted(judged[:-1], key=lambda one: -one.size)[: _SERIES - 1]
-    return [one for one in judged if one in kept or one is judged[-1]]
-
-
 def _residual_title(judged: Sequence[_Series]) -> str:
     rejected = [one for one in judged if one.rejected]
     if not rejected:
@@ -233,46 +187,40 @@ def _residual_title(judged: Sequence[_Series]) -> str:
     return f"{text}, worst is {worst.name}: {worst.effect} {worst.size:.2f}"
 
 
-def _draw_quantiles(sheet: Axes, panel: Panel, z: np.ndarray) -> None:
+def _draw_quantiles(sheet: Sheet, panel: Panel, z: np.ndarray) -> None:
     """Sample quantiles at evenly spaced normal quantiles, clipped to the panel."""
     ends = [-_REACH, _REACH]
-    draw_lines(sheet, [panel.at(ends, ends)], GREY, linewidths=0.8)
+    style.draw_lines(sheet, [panel.at(ends, ends)], style.GREY, linewidths=0.8)
     z = z[np.isfinite(z)]
     if len(z) == 0:
         return
     reach = min(-float(ndtri(0.5 / len(z))), _REACH)
     normal = np.linspace(-reach, reach, 161)
     sample = np.clip(np.quantile(z, ndtr(normal)), -_REACH, _REACH)
-    sheet.plot(*panel.at(normal, sample), "o", color=INK, markersize=2.2, mew=0)
+    sheet.plot(*panel.at(normal, sample), "o", color=style.INK, markersize=2.2, mew=0)
 
 
-def _draw_memory(sheet: Axes, panel: Panel, memory: np.ndarray, limit: float) -> None:
+def _draw_memory(sheet: Sheet, panel: Panel, memory: np.ndarray, limit: float) -> None:
     """Autocorrelations as stems; dashed lines at the rejection limit."""
-    draw_lines(sheet, [panel.at(panel.xlim, [0, 0])], GREY, linewidths=0.8)
+    style.draw_lines(sheet, [panel.at(panel.xlim, [0, 0])], style.GREY, linewidths=0.8)
     edges = [panel.at(panel.xlim, [sign * limit] * 2) for sign in (-1, 1)]
-    draw_lines(sheet, edges, FAINT, linewidths=0.8, linestyles=[(0, (4, 3))])
-    for heights, color, shift in zip(memory, (INK, _SQUARES), (-0.2, 0.2), strict=True):
+    style.draw_lines(sheet, edges, style.FAINT, linewidths=0.8, linestyles=[(0, (4, 3))])
+    for heights, color, shift in zip(memory, (style.INK, _SQUARES), (-0.2, 0.2), strict=True):
         stems = [panel.at([lag + shift] * 2, [0, h]) for lag, h in enumerate(heights, start=1)]
-        draw_lines(sheet, stems, color, linewidths=1.6)
+        style.draw_lines(sheet, stems, color, linewidths=1.6)
 
 
-def _memory_range(shown: Sequence[_Series]) -> tuple[float, float]:
-    """Common range of all panels, including every autocorrelation and the limits."""
-    every = np.concatenate([[-0.25, 0.25], *(one.memory.ravel() for one in shown)])
-    return padded(float(every.min()), float(every.max()), 0.05)
-
-
-def _label(sheet: Axes, quantiles: Sequence[Panel], memories: Sequence[Panel]) -> None:
+def _label(sheet: Sheet, quantiles: Sequence[Panel], memories: Sequence[Panel]) -> None:
     """Draw ticks (y ticks on the first column only) and axis labels."""
     for above, below in zip(quantiles, memories, strict=True):
-        draw_xticks(sheet, above, (-3, 0, 3))
-        draw_xticks(sheet, below, (1, 5, 10, 15, 20))
-    draw_yticks(sheet, quantiles[0], (-3, 0, 3))
-    draw_yticks(sheet, memories[0], round_ticks(*memories[0].ylim, 4))
-    draw_frames(sheet, [*quantiles, *memories])
+        sheet.draw_xticks(above, (-3, 0, 3))
+        sheet.draw_xticks(below, (1, 5, 10, 15, 20))
+    sheet.draw_yticks(quantiles[0], (-3, 0, 3))
+    sheet.draw_yticks(memories[0], style.round_ticks(*memories[0].ylim, 4))
+    sheet.draw_frames([*quantiles, *memories])
     for panels, name in ((quantiles, "quantile of residuals"), (memories, "autocorrelation")):
         middle = panels[0].bottom + panels[0].height / 2
-        write(sheet, 20, middle, name, rotation=90, ha="center", va="center", fontsize=9)
-    write(sheet, WIDTH / 2, 20, "lag (rows)", ha="center", va="top", fontsize=9)
+        sheet.write(20, middle, name, rotation=90, ha="center", va="center", fontsize=9)
+    sheet.write(style.WIDTH / 2, 20, "lag (rows)", ha="center", va="top", fontsize=9)
     beneath = quantiles[0].bottom - 18
-    write(sheet, WIDTH / 2, beneath, "normal quantile", ha="center", va="top", fontsize=9)
+    sheet.write(style.WIDTH / 2, beneath, "normal quantile", ha="center", va="top", fontsize=9)

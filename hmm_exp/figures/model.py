@@ -6,31 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hmm_exp.figures.panels import (
-    Panel,
-    add_sheet,
-    cut,
-    draw_frames,
-    draw_title,
-    draw_yticks,
-    write,
-)
-from hmm_exp.figures.style import (
-    FAINT,
-    INK,
-    MARGIN,
-    WIDTH,
-    add_axes,
-    add_key,
-    draw_heat,
-    draw_lines,
-    join,
-    new_figure,
-    padded,
-    regime_colors,
-    round_ticks,
-    set_ticks,
-)
+from hmm_exp.figures import style
+from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
 from hmm_exp.hmm.health import expected_dwell
 
 _LEAST_SHOWN = 5e-5  # smaller transitions are left blank
@@ -45,32 +22,30 @@ def transition_matrix(
     ----------
     transmat
         Row k: from state k, shape (K, K).
-    labels
-        Names of the states, calm first.
     bar
         Name of one bar, such as "1H", for the unit of the dwell times.
-    subject
-        Name of the data, for the subtitle.
     """
     n_states = len(labels)
     dwell = expected_dwell(transmat)
     blank = "blank: below 0.00005" if (transmat < _LEAST_SHOWN).any() else ""
-    figure = new_figure(
+    figure = style.new_figure(
         _dwell_title(labels, dwell),
-        join("Probability of the next state, shaded on a log scale", blank, subject),
+        "Probability of the next state, shaded on a log scale",
+        blank,
+        subject,
         height=360 if n_states <= 5 else 440,
     )
-    matrix = add_axes(
+    matrix = style.add_axes(
         figure, left=110, right=440, top=74, bottom=52, xlabel="to state", ylabel="from state"
     )
     with np.errstate(divide="ignore"):
         shade = np.clip(1 + np.log10(transmat) / 4, 0, 1)
     names = [[_probability(p) for p in row] for row in transmat]
-    draw_heat(matrix, transmat, names, shade)
-    set_ticks(matrix, "x", range(n_states), labels)
-    set_ticks(matrix, "y", range(n_states), labels)
+    style.draw_heat(matrix, transmat, names, shade)
+    style.set_ticks(matrix, "x", range(n_states), labels)
+    style.set_ticks(matrix, "y", range(n_states), labels)
     unit = f"expected dwell (bars of {bar})" if bar else "expected dwell (bars)"
-    bars = add_axes(figure, left=600, right=100, top=74, bottom=52, xlabel=unit)
+    bars = style.add_axes(figure, left=600, right=100, top=74, bottom=52, xlabel=unit)
     _draw_dwell_bars(bars, dwell)
     return figure
 
@@ -79,10 +54,12 @@ def _draw_dwell_bars(axes: Axes, dwell: np.ndarray) -> None:
     """One bar per state, aligned with its row of the matrix."""
     n_states, finite = len(dwell), np.isfinite(dwell)
     longest = dwell[finite].max() if finite.any() else 1.0
-    axes.barh(range(n_states), np.where(finite, dwell, longest), 0.5, color=regime_colors(n_states))
+    axes.barh(
+        range(n_states), np.where(finite, dwell, longest), 0.5, color=style.regime_colors(n_states)
+    )
     for k, bars in enumerate(dwell):
         at = min(bars, longest) + 0.02 * longest
-        axes.text(at, k, bars_text(bars), va="center", fontsize=9, color=INK)
+        axes.text(at, k, bars_text(bars), va="center", fontsize=9, color=style.INK)
     axes.set_xlim(0, longest)
     axes.set_ylim(n_states - 0.5, -0.5)
 
@@ -132,44 +109,43 @@ def state_means(
         Names of the D features and of the K states, calm first.
     unit
         "z": standard deviations on train, with a common scale. "raw": a scale per panel.
-    subject
-        Name of the data, for the subtitle.
     """
     columns = min(len(features), 3 if 4 < len(features) <= 9 else 4)
     rows = -(-len(features) // columns)
     height = max(110 * rows, 240) + 100
     units = "in standard deviations of train" if unit == "z" else "in the feature's own unit"
-    figure = new_figure(
+    figure = style.new_figure(
         _means_title(means, sds, features, labels),
-        join(f"Mean ± 1 standard deviation per state, {units}", subject),
+        f"Mean ± 1 standard deviation per state, {units}",
+        subject,
         height=height,
     )
-    box = (MARGIN - 8, 14, WIDTH, height - 84)
+    box = (style.MARGIN - 8, 14, style.WIDTH, height - 84)
     panels = cut(len(features), columns, box, (54 if unit == "raw" else 24, 34))
     low, high = (means - sds), (means + sds)
     sheet = add_sheet(figure)
-    shared = padded(low.min(), high.max())
+    shared = style.padded(low.min(), high.max())
     panels = [
-        panel.scaled((-0.6, len(labels) - 0.4), shared if unit == "z" else padded(*ends))
+        panel.scaled((-0.6, len(labels) - 0.4), shared if unit == "z" else style.padded(*ends))
         for panel, *ends in zip(panels, low.min(axis=0), high.max(axis=0), strict=True)
     ]
-    draw_frames(sheet, panels)
+    sheet.draw_frames(panels)
     _draw_means(sheet, panels, means, sds)
     for i, (panel, name) in enumerate(zip(panels, features, strict=True)):
-        draw_title(sheet, panel, name, room=(WIDTH - MARGIN) / columns - 8)
+        sheet.draw_title(panel, name, room=(style.WIDTH - style.MARGIN) / columns - 8)
         if unit == "raw" or i % columns == 0:
-            draw_yticks(sheet, panel, round_ticks(*panel.ylim, 3))
-    add_key(figure, labels, regime_colors(len(labels)))
+            sheet.draw_yticks(panel, style.round_ticks(*panel.ylim, 3))
+    style.add_key(figure, labels, style.regime_colors(len(labels)))
     if unit == "z":
         middle = (height - 84) / 2
-        write(sheet, 18, middle, "train deviations", rotation=90, va="center", fontsize=9)
+        sheet.write(18, middle, "train deviations", rotation=90, va="center", fontsize=9)
     return figure
 
 
-def _draw_means(sheet: Axes, panels: Sequence[Panel], means: np.ndarray, sds: np.ndarray) -> None:
+def _draw_means(sheet: Sheet, panels: Sequence[Panel], means: np.ndarray, sds: np.ndarray) -> None:
     """Draw all whiskers, dots and zero lines as three artists."""
     n_states, n_features = means.shape
-    colors = regime_colors(n_states) * n_features
+    colors = style.regime_colors(n_states) * n_features
     at = np.arange(n_states)
     dots = [panel.at(at, means[:, d]) for d, panel in enumerate(panels)]
     whiskers = [
@@ -178,8 +154,8 @@ def _draw_means(sheet: Axes, panels: Sequence[Panel], means: np.ndarray, sds: np
         for k in at
     ]
     zeros = [c.at(c.xlim, [0, 0]) for c in panels if c.ylim[0] < 0 < c.ylim[1]]
-    draw_lines(sheet, zeros, FAINT, linewidths=0.8, linestyles="dashed", zorder=0)
-    draw_lines(sheet, whiskers, colors, linewidths=2)
+    style.draw_lines(sheet, zeros, style.FAINT, linewidths=0.8, linestyles="dashed", zorder=0)
+    style.draw_lines(sheet, whiskers, colors, linewidths=2)
     x, y = np.hstack(dots)
     sheet.scatter(x, y, s=34, c=list(colors), linewidths=0, zorder=3)
 

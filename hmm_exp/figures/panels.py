@@ -50,10 +50,45 @@ class Panel:
         return np.stack(np.broadcast_arrays(self.x(x), self.y(y)))
 
 
-def add_sheet(figure: Figure) -> Axes:
+class Sheet(Axes):
     """An invisible Axes over the whole figure whose data coordinates are pixels."""
+
+    def draw_frames(self, panels: Sequence[Panel]) -> None:
+        """Draw the left and bottom edges of all panels as one artist."""
+        edges = [
+            panel.at(np.array([0, 0, 1]), np.array([1, 0, 0]))
+            for panel in (panel.scaled((0, 1), (0, 1)) for panel in panels)
+        ]
+        draw_lines(self, edges, FAINT, linewidths=0.8, zorder=0)
+
+    def draw_title(self, panel: Panel, text: str, room: float = 0) -> None:
+        """Write a line above the panel, shortened to the wider of `room` and the panel."""
+        short = shorten(text, _POINTS, max(room, panel.width))
+        self.write(panel.left, panel.bottom + panel.height + 5, short, color=INK)
+
+    def draw_yticks(
+        self, panel: Panel, ticks: Iterable[float], names: Sequence[str] | None = None
+    ) -> None:
+        """Write tick labels left of the panel."""
+        for tick, name in zip(ticks, names or [number(t) for t in ticks], strict=True):
+            self.write(panel.left - 4, float(panel.y(tick)), name, ha="right", va="center")
+
+    def draw_xticks(
+        self, panel: Panel, ticks: Iterable[float], names: Sequence[str] | None = None
+    ) -> None:
+        """Write tick labels below the panel."""
+        for tick, name in zip(ticks, names or [number(t) for t in ticks], strict=True):
+            self.write(float(panel.x(tick)), panel.bottom - 4, name, ha="center", va="top")
+
+    def write(self, x: float, y: float, text: str, *, color: str = GREY, **style) -> None:
+        """Write small text at a position in pixels."""
+        self.text(x, y, text, color=color, **{"fontsize": _POINTS, "parse_math": False, **style})
+
+
+def add_sheet(figure: Figure) -> Sheet:
+    """Cover the figure by a sheet."""
     width, height = figure.get_size_inches() * DPI
-    sheet = figure.add_axes((0, 0, 1, 1))
+    figure.add_axes(sheet := Sheet(figure, (0, 0, 1, 1)))
     sheet.set_axis_off()
     sheet.set(xlim=(0, width), ylim=(0, height))
     return sheet
@@ -78,50 +113,3 @@ def cut(
         )
         for i in range(n)
     ]
-
-
-def draw_frames(sheet: Axes, panels: Sequence[Panel]) -> None:
-    """Draw the left and bottom edges of all panels as one artist."""
-    edges = [
-        np.array(
-            [
-                [c.left, c.left, c.left + c.width],
-                [c.bottom + c.height, c.bottom, c.bottom],
-            ]
-        )
-        for c in panels
-    ]
-    draw_lines(sheet, edges, FAINT, linewidths=0.8, zorder=0)
-
-
-def draw_title(sheet: Axes, panel: Panel, text: str, room: float = 0) -> None:
-    """Write a line above the panel, shortened to `room` pixels or the panel's width if wider."""
-    short = shorten(text, _POINTS, max(room, panel.width))
-    write(sheet, panel.left, panel.bottom + panel.height + 5, short, color=INK)
-
-
-def draw_yticks(
-    sheet: Axes,
-    panel: Panel,
-    ticks: Iterable[float],
-    names: Sequence[str] | None = None,
-) -> None:
-    """Write tick labels left of the panel."""
-    for tick, name in zip(ticks, names or [number(t) for t in ticks], strict=True):
-        write(sheet, panel.left - 4, float(panel.y(tick)), name, ha="right", va="center")
-
-
-def draw_xticks(
-    sheet: Axes,
-    panel: Panel,
-    ticks: Iterable[float],
-    names: Sequence[str] | None = None,
-) -> None:
-    """Write tick labels below the panel."""
-    for tick, name in zip(ticks, names or [number(t) for t in ticks], strict=True):
-        write(sheet, float(panel.x(tick)), panel.bottom - 4, name, ha="center", va="top")
-
-
-def write(sheet: Axes, x: float, y: float, text: str, *, color: str = GREY, **style) -> None:
-    """Write small text at a position in pixels."""
-    sheet.text(x, y, text, color=color, **{"fontsize": _POINTS, "parse_math": False, **style})

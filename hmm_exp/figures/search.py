@@ -7,43 +7,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hmm_exp.figures.panels import (
-    Panel,
-    add_sheet,
-    cut,
-    draw_frames,
-    draw_title,
-    draw_xticks,
-    draw_yticks,
-    write,
-)
-from hmm_exp.figures.style import (
-    ACCENT,
-    GREY,
-    INK,
-    MARGIN,
-    WIDTH,
-    add_axes,
-    capitalize,
-    join,
-    new_figure,
-    number,
-    padded,
-    round_ticks,
-    set_ticks,
-    text_width,
-)
+from hmm_exp.figures import style
+from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
 
 _CRITERIA = {  # column: colour, dashes, width
-    "bic": (INK, "-", 2.2),
-    "icl": (INK, (0, (1, 1.4)), 1.6),
-    "hqc": (GREY, (0, (5, 2)), 1.4),
+    "bic": (style.INK, "-", 2.2),
+    "icl": (style.INK, (0, (1, 1.4)), 1.6),
+    "hqc": (style.GREY, (0, (5, 2)), 1.4),
     "aic": ("#9a9a9a", "-", 1.4),
     "cv": ("#8e5ea2", (0, (3, 1, 1, 1)), 1.8),
 }
 _COVARIANCES = {  # colour, dashes, marker
-    "full": (INK, "-", "s"),
-    "diag": (INK, (0, (5, 2)), "o"),
+    "full": (style.INK, "-", "s"),
+    "full-t": ("#8e5ea2", "-", "s"),
+    "diag": (style.INK, (0, (5, 2)), "o"),
+    "diag-t": ("#8e5ea2", (0, (5, 2)), "o"),
     "tied": ("#8a8a8a", "-", "^"),
     "spherical": ("#8a8a8a", (0, (1, 1.4)), "v"),
 }
@@ -63,16 +41,17 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None, subject: str = "
         one state is the null. With a boolean column `eligible`, ineligible fits are drawn hollow.
     chosen
         Number of states of the chosen model.
-    subject
-        Name of the data, for the subtitle.
     """
     table = table.sort_values("n_states").reset_index(drop=True)
     band = "band: chosen" if chosen is not None else ""
-    figure = new_figure(
+    figure = style.new_figure(
         _criteria_title(table, chosen),
-        join("Above each criterion's lowest (ring)", band, _hollow(table), subject),
+        "Above each criterion's lowest (ring)",
+        band,
+        _hollow(table),
+        subject,
     )
-    axes = add_axes(
+    axes = style.add_axes(
         figure, right=130, top=72, xlabel="number of states", ylabel="above the lowest (2 × nats)"
     )
     states = table["n_states"].to_numpy()
@@ -80,14 +59,14 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None, subject: str = "
     excess = {name: (table[name] - table[name].min()).to_numpy(float) for name in names}
     top = _axis_top(states, excess)
     if chosen is not None:
-        axes.axvline(chosen, color=ACCENT, linewidth=8, alpha=0.15)
+        axes.axvline(chosen, color=style.ACCENT, linewidth=8, alpha=0.15)
     for name in reversed(names):
         _draw_criterion(axes, table, name, excess[name])
     axes.set_ylim(-0.05 * top, top)
     axes.set_xlim(states.min() - 0.4, states.max() + 0.4)
-    set_ticks(axes, "x", states, map(str, states))
-    ticks = round_ticks(0, top, 5) if len(table) > 1 else np.zeros(1)
-    set_ticks(axes, "y", ticks, map(number, ticks))
+    style.set_ticks(axes, "x", states, map(str, states))
+    ticks = style.round_ticks(0, top, 5) if len(table) > 1 else np.zeros(1)
+    style.set_ticks(axes, "y", ticks, map(style.number, ticks))
     _name_lines(axes, names, excess, top)
     _note_null(axes, states, excess, top)
     return figure
@@ -112,7 +91,7 @@ def _draw_criterion(axes: Axes, table: pd.DataFrame, name: str, excess: np.ndarr
         if rows.any():
             axes.plot(states[rows], excess[rows], "o", color=color, mfc=face, markersize=5)
     best = int(np.nanargmin(excess))
-    axes.plot(states[best], 0, "o", color=ACCENT, markersize=13, mfc="none", mew=1.8)
+    axes.plot(states[best], 0, "o", color=style.ACCENT, markersize=13, mfc="none", mew=1.8)
 
 
 def _name_lines(axes: Axes, names: Sequence[str], excess: dict, top: float) -> None:
@@ -137,7 +116,7 @@ def _name_lines(axes: Axes, names: Sequence[str], excess: dict, top: float) -> N
             transform=axes.transAxes,
             va="center",
             fontsize=9,
-            color=INK,
+            color=style.INK,
         )
 
 
@@ -146,18 +125,20 @@ def _note_null(axes: Axes, states: np.ndarray, excess: dict, top: float) -> None
     name = next(iter(excess))
     if 1 not in states or not excess[name][states == 1][0] > top:
         return
-    text = f"↑ one state: {name.upper()} {number(excess[name][states == 1][0])} above"
-    axes.text(0.75, 0.97 * top, text, va="top", fontsize=9, color=GREY)
+    text = f"↑ one state: {name.upper()} {style.number(excess[name][states == 1][0])} above"
+    axes.text(0.75, 0.97 * top, text, va="top", fontsize=9, color=style.GREY)
 
 
 def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
     if len(table) == 1:
-        return f"{capitalize(_states(int(table['n_states'].iloc[0])))}, nothing to compare with"
+        return (
+            f"{style.capitalize(_states(int(table['n_states'].iloc[0])))}, nothing to compare with"
+        )
     bic = table.set_index("n_states")["bic"].dropna().sort_values()
     best = int(bic.index[0])
     text = f"BIC is lowest at {_states(best)}"
     if len(bic) > 1:
-        ahead = number(round(bic.iloc[1] - bic.iloc[0], 1))
+        ahead = style.number(round(bic.iloc[1] - bic.iloc[0], 1))
         text += f", {ahead} below {_states(int(bic.index[1]))}"
     if not _eligible(table)[(table["n_states"] == best).to_numpy()].all():
         text += ", but ineligible"
@@ -165,7 +146,7 @@ def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
         text = f"{_states(chosen)} chosen; {text}"
     elif best == bic.index.max() and (bic.index > 1).sum() > 1:
         text += "; the grid ends there"
-    return capitalize(text)
+    return style.capitalize(text)
 
 
 def _states(n: int) -> str:
@@ -183,10 +164,7 @@ def _hollow(table: pd.DataFrame) -> str:
 
 
 def convergence(
-    histories: Sequence[np.ndarray],
-    *,
-    polished: Sequence[bool] | None = None,
-    subject: str = "",
+    histories: Sequence[np.ndarray], *, polished: Sequence[bool] | None = None, subject: str = ""
 ) -> Figure:
     """Difference of every start from the best objective, by iteration, on a log axis.
 
@@ -196,31 +174,27 @@ def convergence(
         Objective (log-likelihood plus log prior, nats) after every iteration of each start.
     polished
         Whether each start ran to its end; short ones are drawn faint. By default all did.
-    subject
-        Name of the data, for the subtitle.
     """
     full = np.ones(len(histories), dtype=bool) if polished is None else np.asarray(polished, bool)
     finals = np.array([h[-1] if len(h) else -np.inf for h in histories])
     best = int(np.argmax(np.where(full, finals, -np.inf)))
     gaps = [np.maximum(finals[best] - np.asarray(h, dtype=float), _FLOOR) for h in histories]
     short = "" if full.all() else "faint: short starts"
-    figure = new_figure(
+    figure = style.new_figure(
         _convergence_title(finals, full, best, len(histories[best])),
-        join(
-            "Log-likelihood plus log prior",
-            "thick: best start",
-            f"dashed: {_SAME_OPTIMUM} nat",
-            short,
-            subject,
-        ),
+        "Log-likelihood plus log prior",
+        "thick: best start",
+        f"dashed: {_SAME_OPTIMUM} nat",
+        short,
+        subject,
     )
-    axes = add_axes(
+    axes = style.add_axes(
         figure, right=40, top=76, xlabel="iteration", ylabel="nats below the best final value"
     )
     rest = full & (np.arange(len(full)) != best)
     _draw_starts(axes, [gaps[i] for i in np.flatnonzero(~full)], _FAINT_INK, 1.0)
-    _draw_starts(axes, [gaps[i] for i in np.flatnonzero(rest)], GREY, 1.2)
-    _draw_starts(axes, [gaps[best]], ACCENT, 2.6)
+    _draw_starts(axes, [gaps[i] for i in np.flatnonzero(rest)], style.GREY, 1.2)
+    _draw_starts(axes, [gaps[best]], style.ACCENT, 2.6)
     _set_gap_axes(axes, gaps)
     return figure
 
@@ -243,12 +217,12 @@ def _set_gap_axes(axes: Axes, gaps: Sequence[np.ndarray]) -> None:
     axes.set_yscale("log")
     axes.set_ylim(_FLOOR / 1.6, 10.0 ** decades[-1])
     axes.set_xlim(1 - 0.02 * longest, 1.02 * longest + 1)
-    names = ["≤ 0.001", *(number(10.0**d) for d in decades[1:])]
-    set_ticks(axes, "y", 10.0**decades, names)
-    ticks = round_ticks(1, longest, 6)
+    names = ["≤ 0.001", *(style.number(10.0**d) for d in decades[1:])]
+    style.set_ticks(axes, "y", 10.0**decades, names)
+    ticks = style.round_ticks(1, longest, 6)
     whole = ticks[ticks == ticks.round()]
-    set_ticks(axes, "x", whole, map(number, whole))
-    axes.axhline(_SAME_OPTIMUM, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    style.set_ticks(axes, "x", whole, map(style.number, whole))
+    axes.axhline(_SAME_OPTIMUM, color=style.GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
 
 
 def _convergence_title(finals: np.ndarray, full: np.ndarray, best: int, n_iter: int) -> str:
@@ -261,51 +235,38 @@ def _convergence_title(finals: np.ndarray, full: np.ndarray, best: int, n_iter: 
 
 
 def bic_by_space(
-    table: pd.DataFrame,
-    *,
-    winner: tuple[str, str, int] | None = None,
-    subject: str = "",
+    table: pd.DataFrame, *, winner: tuple[str, str, int] | None = None, subject: str = ""
 ) -> Figure:
     """BIC by number of states, one panel per observation space, one line per covariance type.
 
-    BIC ranks fits in the same space only, so every panel has its own zero.
-
-    Parameters
-    ----------
-    table
-        One row per fit: `space`, `covariance`, `n_states`, `bic`; with a boolean column
-        `eligible`, ineligible fits are drawn hollow.
-    winner
-        Space, covariance and number of states of the sweep's winner.
-    subject
-        Name of the sweep, for the subtitle.
+    BIC ranks fits in the same space only, so every panel has its own zero. `table` has one row per
+    fit: `space`, `covariance`, `n_states`, `bic`; with a boolean column `eligible`, ineligible fits
+    are drawn hollow. `winner` is the space, covariance and number of states of the sweep's winner.
     """
     spaces = list(dict.fromkeys(table["space"]))
     columns = min(len(spaces), 3)
     rows = -(-len(spaces) // columns)
     height = rows * (290 if rows == 1 else 220) + 130
-    figure = new_figure(
+    figure = style.new_figure(
         _sweep_title(table, winner),
-        join(
-            "BIC above the lowest of its observation space (2 × nats)",
-            "ringed: the winner" if winner else "",
-            _hollow(table),
-            subject,
-        ),
+        "BIC above the lowest of its observation space (2 × nats)",
+        "ringed: the winner" if winner else "",
+        _hollow(table),
+        subject,
         height=height,
     )
     sheet = add_sheet(figure)
-    panels = cut(len(spaces), columns, (MARGIN, 40, WIDTH + 30, height - 90), (62, 46))
+    panels = cut(len(spaces), columns, (style.MARGIN, 40, style.WIDTH + 30, height - 90), (62, 46))
     for i, (panel, space) in enumerate(zip(panels, spaces, strict=True)):
         part = table[table["space"] == space]
         panels[i] = _draw_space(sheet, panel, part, space, winner)
-    draw_frames(sheet, panels)
-    write(sheet, WIDTH / 2, 16, "number of states", ha="center", va="top", fontsize=9)
+    sheet.draw_frames(panels)
+    sheet.write(style.WIDTH / 2, 16, "number of states", ha="center", va="top", fontsize=9)
     _name_covariances(sheet, list(dict.fromkeys(table["covariance"])), height - 70)
     return figure
 
 
-def _draw_space(sheet: Axes, panel: Panel, part: pd.DataFrame, space: str, winner) -> Panel:
+def _draw_space(sheet: Sheet, panel: Panel, part: pd.DataFrame, space: str, winner) -> Panel:
     """Draw the lines of one observation space; return the panel with its scale."""
     shown = part.assign(excess=part["bic"] - part["bic"].min()).sort_values("n_states")
     several = shown[shown["n_states"] > 1]
@@ -313,31 +274,31 @@ def _draw_space(sheet: Axes, panel: Panel, part: pd.DataFrame, space: str, winne
         shown = several
     states = np.unique(shown["n_states"])
     panel = panel.scaled(
-        (states[0] - 0.5, states[-1] + 0.5), padded(0, float(shown["excess"].max()) or 1.0)
+        (states[0] - 0.5, states[-1] + 0.5), style.padded(0, float(shown["excess"].max()) or 1.0)
     )
     for covariance, line in shown.groupby("covariance", sort=False):
-        color, dashes, marker = _COVARIANCES.get(str(covariance), (GREY, "-", "D"))
+        color, dashes, marker = _COVARIANCES.get(str(covariance), (style.GREY, "-", "D"))
         x, y = panel.at(line["n_states"], line["excess"])
         sheet.plot(x, y, color=color, linestyle=dashes, linewidth=1.5)
         for rows, face in ((_eligible(line), color), (~_eligible(line), "white")):
             sheet.plot(x[rows], y[rows], marker, color=color, mfc=face, markersize=6)
         if winner is not None and winner[:2] == (space, covariance):
             won = (line["n_states"] == winner[2]).to_numpy()
-            sheet.plot(x[won], y[won], "o", color=ACCENT, markersize=15, mfc="none", mew=2)
-    draw_title(sheet, panel, space)
-    draw_yticks(sheet, panel, round_ticks(0, panel.ylim[1], 4))
-    draw_xticks(sheet, panel, states, [str(k) for k in states])
+            sheet.plot(x[won], y[won], "o", color=style.ACCENT, markersize=15, mfc="none", mew=2)
+    sheet.draw_title(panel, space)
+    sheet.draw_yticks(panel, style.round_ticks(0, panel.ylim[1], 4))
+    sheet.draw_xticks(panel, states, [str(k) for k in states])
     return panel
 
 
-def _name_covariances(sheet: Axes, names: Sequence[str], y: float) -> None:
+def _name_covariances(sheet: Sheet, names: Sequence[str], y: float) -> None:
     left = 26.0
     for name in names:
-        color, dashes, marker = _COVARIANCES.get(name, (GREY, "-", "D"))
+        color, dashes, marker = _COVARIANCES.get(name, (style.GREY, "-", "D"))
         sheet.plot([left, left + 30], [y, y], color=color, linestyle=dashes, linewidth=1.5)
         sheet.plot(left + 15, y, marker, color=color, markersize=6)
-        write(sheet, left + 38, y, name, color=INK, va="center_baseline", fontsize=9)
-        left += 38 + text_width(name) + 18
+        sheet.write(left + 38, y, name, color=style.INK, va="center_baseline", fontsize=9)
+        left += 38 + style.text_width(name) + 18
 
 
 def _sweep_title(table: pd.DataFrame, winner: tuple[str, str, int] | None) -> str:

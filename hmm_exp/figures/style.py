@@ -35,16 +35,7 @@ _ONE_AT_A_TIME = threading.Lock()  # hinting is a global setting of matplotlib
 
 # Calm to turbulent: CIE lightness 75 falling to 32, and at least 13 Delta E apart pairwise in
 # normal, protan, deutan and tritan sight (simulated after Machado et al. 2009).
-_RAMP = (
-    "#66c1ff",
-    "#89b2ce",
-    "#92a4a9",
-    "#b18f55",
-    "#c37500",
-    "#ba561b",
-    "#af3327",
-    "#8d2428",
-)
+_RAMP = ("#66c1ff", "#89b2ce", "#92a4a9", "#b18f55", "#c37500", "#ba561b", "#af3327", "#8d2428")
 
 
 def regime_colors(n_states: int) -> tuple[str, ...]:
@@ -59,11 +50,14 @@ def regime_colors(n_states: int) -> tuple[str, ...]:
     return tuple(to_hex((r, g, b)) for r, g, b in mixed)
 
 
-def new_figure(title: str, subtitle: str, height: int = 440) -> Figure:
-    """Create a figure of `WIDTH` by `height` pixels with a title and a subtitle."""
+def new_figure(title: str, *subtitle: str, height: int = 440) -> Figure:
+    """Create a figure of `WIDTH` by `height` pixels; empty parts of the subtitle are left out."""
     figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    for text, points, below, color in ((title, _TITLE, 10, INK), (subtitle, _TEXT, 34, GREY)):
+    for text, points, below, color in (
+        (title, _TITLE, 10, INK),
+        ("  ·  ".join(filter(None, subtitle)), _TEXT, 34, GREY),
+    ):
         figure.text(
             20 / WIDTH,
             1 - below / height,
@@ -166,11 +160,6 @@ def capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def join(*parts: str) -> str:
-    """Join the non-empty parts of a subtitle with dots."""
-    return "  ·  ".join(part for part in parts if part)
-
-
 def number(value: float) -> str:
     """Format a number with at most five significant digits: 1.2M, 70,000, 0.00005, −0.5."""
     if 1e-7 < abs(value) < 1e-4:
@@ -194,6 +183,17 @@ def round_ticks(low: float, high: float, n: int) -> np.ndarray:
     ticks = np.asarray(MaxNLocator(nbins=n, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
     ticks[np.abs(ticks) < 1e-9 * (high - low)] = 0.0
     return ticks[(ticks >= low) & (ticks <= high)]
+
+
+def log_ticks(low: float, high: float, most: int) -> np.ndarray:
+    """At most `most` round values, a factor of 1.4 or more apart, inside [low, high]."""
+    tens = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        ticks = np.outer(tens, digits).ravel()
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if len(ticks) <= most:
+            return ticks
+    return ticks[:: -(-len(ticks) // most)]
 
 
 def padded(low: float, high: float, share: float = 0.08) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from hmm_exp.figures import style
 from hmm_exp.figures.decimate import (
     COLUMNS,
     column_means,
@@ -14,23 +15,6 @@ from hmm_exp.figures.decimate import (
     group_size,
     majority,
     regime_lines,
-)
-from hmm_exp.figures.style import (
-    FAINT,
-    add_axes,
-    add_key,
-    days,
-    draw_heat,
-    join,
-    mark_splits,
-    new_figure,
-    number,
-    padded,
-    percent,
-    regime_colors,
-    round_ticks,
-    set_ticks,
-    set_time_axis,
 )
 from hmm_exp.judge.states import occupancy
 
@@ -55,20 +39,10 @@ def price(
 
     Parameters
     ----------
-    time
-        `available_at` in nanoseconds since 1970 UTC, increasing, shape (T,).
     close
         Closing prices, shape (T,).
     states
         State of every bar, calm first, shape (T,); negative if unknown.
-    labels
-        Names of the states, calm first.
-    splits
-        First instant (nanoseconds) of every part: {"train": ..., "val": ..., "test": ...}.
-    subject
-        Name of the data, such as "BTCUSDT 1H, v1, diag", for the subtitle.
-    kind
-        Kind of the states: filtered, smoothed or viterbi.
     unit
         Unit of the price.
     """
@@ -77,26 +51,26 @@ def price(
     scale = "log scale" if logarithmic else ""
     size = group_size(len(time))
     most = f"most frequent of {size} bars per pixel" if size > 1 else ""
-    figure = new_figure(
-        occupancy_title(labels, shares), join(f"Close by {kind} regime", most, scale, subject)
+    figure = style.new_figure(
+        occupancy_title(labels, shares), f"Close by {kind} regime", most, scale, subject
     )
-    colors = regime_colors(len(labels))
-    names = [f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True)]
-    axes = add_axes(figure, xlabel="time (UTC)", ylabel=f"close ({unit})")
+    colors = style.regime_colors(len(labels))
+    names = [f"{n} {style.percent(s)}" for n, s in zip(labels, shares, strict=True)]
+    axes = style.add_axes(figure, xlabel="time (UTC)", ylabel=f"close ({unit})")
     _draw_price(axes, time, close, states, colors)
     _set_price_axis(axes, close, logarithmic)
-    set_time_axis(axes, time)
-    mark_splits(axes, splits or {})
+    style.set_time_axis(axes, time)
+    style.mark_splits(axes, splits or {})
     unknown = bool((states < 0).any())
-    add_key(figure, names + ["unknown"] * unknown, [*colors, *[FAINT] * unknown])
+    style.add_key(figure, names + ["unknown"] * unknown, [*colors, *[style.FAINT] * unknown])
     return figure
 
 
 def _draw_price(axes: Axes, time, close, states, colors) -> None:
     n_states = len(colors)
     known = np.where(states < 0, n_states, states)
-    lines = regime_lines(days(time), close, known, n_states + 1, breaks=_gaps(time))
-    for (x, y), color in zip(lines, (*colors, FAINT), strict=True):
+    lines = regime_lines(style.days(time), close, known, n_states + 1, breaks=_gaps(time))
+    for (x, y), color in zip(lines, (*colors, style.FAINT), strict=True):
         if len(x):
             axes.plot(x, y, color=color, linewidth=1.3, solid_capstyle="projecting")
 
@@ -111,24 +85,13 @@ def _gaps(time: np.ndarray) -> np.ndarray:
 def _set_price_axis(axes: Axes, close: np.ndarray, logarithmic: bool) -> None:
     low, high = float(np.nanmin(close)), float(np.nanmax(close))
     if logarithmic:
-        ticks = _log_ticks(low, high)
+        ticks = style.log_ticks(low, high, 7)
         axes.set_yscale("log")
         axes.set_ylim(low / 1.05, high * (high / low) ** 0.05)
     else:
-        ticks = round_ticks(low, high, 5)
-        axes.set_ylim(*padded(low, high, 0.05))
-    set_ticks(axes, "y", ticks, map(number, ticks))
-
-
-def _log_ticks(low: float, high: float) -> np.ndarray:
-    """Round prices a factor of 1.4 to 10 apart, at most seven of them."""
-    tens = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
-        ticks = np.outer(tens, digits).ravel()
-        ticks = ticks[(ticks >= low) & (ticks <= high)]
-        if len(ticks) <= 7:
-            return ticks
-    return ticks[:: -(-len(ticks) // 7)]
+        ticks = style.round_ticks(low, high, 5)
+        axes.set_ylim(*style.padded(low, high, 0.05))
+    style.set_ticks(axes, "y", ticks, map(style.number, ticks))
 
 
 def probabilities(
@@ -144,33 +107,30 @@ def probabilities(
 
     Parameters
     ----------
-    time
-        `available_at` in nanoseconds since 1970 UTC, increasing, shape (T,).
     probs
         Probabilities, shape (T, K); NaN rows are left blank.
-    labels, splits, subject, kind
-        As in `price`.
     """
     with np.errstate(invalid="ignore"):
         certain = (probs.max(axis=1) > _CERTAIN).sum() / max(np.isfinite(probs[:, 0]).sum(), 1)
-    title = f"One regime is more than {percent(_CERTAIN)} probable in {percent(certain)} of bars"
+    share = style.percent(certain)
+    title = f"One regime is more than {style.percent(_CERTAIN)} probable in {share} of bars"
     size = group_size(len(time), _AREAS)
     averaged = f"mean of {size} bars per column" if size > 1 else ""
-    figure = new_figure(title, join(f"{kind.capitalize()} probabilities", averaged, subject))
-    axes = add_axes(figure, xlabel="time (UTC)", ylabel="probability")
-    colors = regime_colors(len(labels))
+    figure = style.new_figure(title, f"{kind.capitalize()} probabilities", averaged, subject)
+    axes = style.add_axes(figure, xlabel="time (UTC)", ylabel="probability")
+    colors = style.regime_colors(len(labels))
     _draw_stack(axes, time, probs, colors)
-    set_time_axis(axes, time)
+    style.set_time_axis(axes, time)
     axes.set_ylim(0, 1)
-    set_ticks(axes, "y", (0, 0.5, 1), ("0", "0.5", "1"))
-    mark_splits(axes, splits or {})
-    add_key(figure, labels, colors)
+    style.set_ticks(axes, "y", (0, 0.5, 1), ("0", "0.5", "1"))
+    style.mark_splits(axes, splits or {})
+    style.add_key(figure, labels, colors)
     return figure
 
 
 def _draw_stack(axes: Axes, time: np.ndarray, probs: np.ndarray, colors: Sequence[str]) -> None:
     """Draw overlapping areas down to zero, turbulent first, without seams between neighbours."""
-    x = np.append(days(column_times(time, _AREAS)), days(time[-1:]))
+    x = np.append(style.days(column_times(time, _AREAS)), style.days(time[-1:]))
     heights = np.cumsum(column_means(probs, _AREAS), axis=1)
     heights[:, -1] = np.where(np.isfinite(heights[:, -1]), 1.0, np.nan)
     heights = np.vstack([heights, heights[-1:]])
@@ -197,26 +157,19 @@ def recovered(
 ) -> Figure:
     """Recovered and planted regimes: share of each that was found, and both over time.
 
-    Parameters
-    ----------
-    time
-        `available_at` in nanoseconds since 1970 UTC, increasing, shape (T,).
-    planted, states
-        True and recovered state of every bar, calm first, shape (T,); negative if unknown.
-    labels, planted_labels
-        Names of the recovered and of the planted states; the same by default.
-    subject, kind
-        As in `price`.
+    `planted` and `states` are numbered calm first, shape (T,), and negative if unknown. The planted
+    states have the labels of the recovered ones unless `planted_labels` are given.
     """
     truth = tuple(planted_labels or labels)
     shares = confusion(planted, states, len(truth), len(labels))
-    figure = new_figure(
+    figure = style.new_figure(
         _recovered_title(truth, labels, shares),
-        join(f"Planted and {kind} regimes of the synthetic market", subject),
+        f"Planted and {kind} regimes of the synthetic market",
+        subject,
         height=400,
     )
     bottom = 52 if len(labels) <= _UPRIGHT else 76
-    matrix = add_axes(
+    matrix = style.add_axes(
         figure,
         left=110,
         right=540,
@@ -225,9 +178,11 @@ def recovered(
         xlabel="recovered as (% of the planted bars)",
         ylabel="planted",
     )
-    draw_heat(matrix, shares, [[f"{100 * s:.0f}" for s in row] for row in shares], shares)
-    _name_axes(matrix, truth, labels)
-    strip = add_axes(figure, left=570, right=20, top=78, bottom=bottom, xlabel="time (UTC)")
+    style.draw_heat(matrix, shares, [[f"{100 * s:.0f}" for s in row] for row in shares], shares)
+    turn = 0 if len(labels) <= _UPRIGHT else 90
+    style.set_ticks(matrix, "x", range(len(labels)), labels, rotation=turn)
+    style.set_ticks(matrix, "y", range(len(truth)), truth)
+    strip = style.add_axes(figure, left=570, right=20, top=78, bottom=bottom, xlabel="time (UTC)")
     _draw_strips(strip, time, (planted, len(truth)), (states, len(labels)))
     return figure
 
@@ -247,27 +202,21 @@ def _recovered_title(truth: Sequence[str], labels: Sequence[str], shares: np.nda
     found = np.diag(shares)
     worst = int(found.argmin())
     return (
-        f"Balanced accuracy {percent(found.mean())}; hardest to find is "
-        f"{truth[worst]}, {percent(found[worst])} of its bars"
+        f"Balanced accuracy {style.percent(found.mean())}; hardest to find is "
+        f"{truth[worst]}, {style.percent(found[worst])} of its bars"
     )
-
-
-def _name_axes(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
-    turn = 0 if len(columns) <= _UPRIGHT else 90
-    set_ticks(axes, "x", range(len(columns)), columns, rotation=turn)
-    set_ticks(axes, "y", range(len(rows)), rows)
 
 
 def _draw_strips(axes: Axes, time: np.ndarray, *rows: tuple[np.ndarray, int]) -> None:
     """One band per series of states, with the most frequent state of every pixel column."""
     for height, (states, n_states) in zip((1, 0), rows, strict=True):
-        palette = np.array([to_rgb(c) for c in (*regime_colors(n_states), FAINT)])
+        palette = np.array([to_rgb(c) for c in (*style.regime_colors(n_states), style.FAINT)])
         band = palette[majority(states, n_states, _AREAS)][None]
-        extent = (*days(time[[0, -1]]), height + 0.08, height + 0.92)
+        extent = (*style.days(time[[0, -1]]), height + 0.08, height + 0.92)
         axes.imshow(band, extent=extent, aspect="auto", interpolation="nearest")
-    set_time_axis(axes, time)
+    style.set_time_axis(axes, time)
     axes.set_ylim(0, 2)
-    set_ticks(axes, "y", (0.5, 1.5), ("recovered", "planted"))
+    style.set_ticks(axes, "y", (0.5, 1.5), ("recovered", "planted"))
 
 
 def occupancy_title(labels: Sequence[str], shares: np.ndarray) -> str:
@@ -275,15 +224,13 @@ def occupancy_title(labels: Sequence[str], shares: np.ndarray) -> str:
     if len(labels) == 1:
         return f"One regime, {labels[0]}, holds every bar"
     if len(labels) <= 3:
-        return ", ".join(f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True)) + (
-            " of bars"
-        )
+        parts = (f"{n} {style.percent(s)}" for n, s in zip(labels, shares, strict=True))
+        return f"{', '.join(parts)} of bars"
     most = int(np.argmax(shares))
+    share = style.percent(shares[most])
     if most == len(labels) - 1:
-        return (
-            f"Most frequent regime is the most turbulent, {labels[most]}: {percent(shares[most])}"
-        )
+        return f"Most frequent regime is the most turbulent, {labels[most]}: {share}"
     return (
-        f"Most frequent regime is {labels[most]}, {percent(shares[most])} of bars; "
-        f"the most turbulent, {labels[-1]}, holds {percent(shares[-1])}"
+        f"Most frequent regime is {labels[most]}, {share} of bars; "
+        f"the most turbulent, {labels[-1]}, holds {style.percent(shares[-1])}"
     )

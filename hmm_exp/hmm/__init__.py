@@ -1,4 +1,4 @@
-"""Hidden Markov models with Gaussian states: fitting, inference, health.
+"""Hidden Markov models with Gaussian or Student-t states: fitting, inference, health.
 
 >>> from hmm_exp.hmm import GaussianHMM
 """

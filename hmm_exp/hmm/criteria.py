@@ -42,6 +42,27 @@ def criteria(
     }
 
 
+def bic_next(scores: np.ndarray, n_states: int) -> float | None:
+    """BIC of the next return: -2 sum of its log scores + p ln n.
+
+    Neighbouring returns share no window, so n counts independent evidence. p = 2K + 1 + K(K - 1):
+    location and scale of every state, the degrees of freedom, and the transitions.
+
+    Parameters
+    ----------
+    scores
+        Log predictive density of the next return on train, nats, NaN where not scored.
+
+    Returns
+    -------
+    float or None
+        None without a scored bar.
+    """
+    scored = scores[np.isfinite(scores)]
+    p = 2 * n_states + 1 + n_states * (n_states - 1)
+    return float(-2.0 * scored.sum() + p * math.log(len(scored))) if len(scored) else None
+
+
 def single_gaussian(
     X: np.ndarray, covariance_type: str = "diag", min_covar: float = 1e-3
 ) -> tuple[float, int]:

@@ -23,18 +23,10 @@ from hmm_exp.parallel import run_all
 
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
-    """Held-out log-likelihood per observed row, in nats.
+    """Held-out log-likelihood per observed row, in nats."""
 
-    Attributes
-    ----------
-    folds
-        Mean per block, shape (n_blocks,).
-    n_rows
-        Observed rows of every block, shape (n_blocks,).
-    """
-
-    folds: np.ndarray
-    n_rows: np.ndarray
+    folds: np.ndarray  # mean per block, shape (n_blocks,)
+    n_rows: np.ndarray  # observed rows of every block, shape (n_blocks,)
 
     @property
     def mean(self) -> float:
@@ -86,7 +78,8 @@ def cross_validate(
     alone = replace(search, threads=1)
 
     def held_out(i: int) -> float:
-        known = _without(X, blocks[i], embargo)
+        known = X.copy()
+        known[max(blocks[i][0] - embargo, 0) : blocks[i][-1] + embargo + 1] = np.nan
         try:
             fitted = fit(known, steps, n_states, alone, volatility=volatility)
         except FitError as error:
@@ -96,13 +89,6 @@ def cross_validate(
     native = search.engine == "native"  # hmmlearn's warnings are global to the process
     folds = run_all(held_out, range(n_blocks), search.threads if native else 1)
     return CrossValidation(np.array(folds), np.array([len(block) for block in blocks]))
-
-
-def _without(X: np.ndarray, block: np.ndarray, embargo: int) -> np.ndarray:
-    """A copy with missing rows in and around the block."""
-    known = X.copy()
-    known[max(block[0] - embargo, 0) : block[-1] + embargo + 1] = np.nan
-    return known
 
 
 def _predictive(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""`GaussianHMM`: the fitting engine with hmmlearn's interface, for use outside of the harness.
+"""`GaussianHMM` and `StudentTHMM`: the fitting engine with hmmlearn's interface, for use outside of
+the harness.
 
 >>> model = GaussianHMM(3, covariance_type="full", n_init=10, random_state=0).fit(X, lengths)
 >>> model.filter(X)         # p(z_t | x_1..t), known at the time
@@ -26,7 +27,7 @@ from hmm_exp.errors import FitError
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.em.run import Priors
-from hmm_exp.hmm.fit import Fit, Search, fit_from
+from hmm_exp.hmm.fit import Fit, Search, fit_from, heavy_tailed
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.starts import StartingPoint, starting_points
 
@@ -291,11 +292,7 @@ class GaussianHMM(BaseEstimator):
             covars_weight=self.covars_weight,
         )
         return Search(
-            n_iter=self.n_iter,
-            tol=self.tol,
-            threads=self.n_jobs,
-            priors=priors,
-            params=self.params,
+            n_iter=self.n_iter, tol=self.tol, threads=self.n_jobs, priors=priors, params=self.params
         )
 
     def _progress(self) -> Any:
@@ -304,6 +301,43 @@ class GaussianHMM(BaseEstimator):
         return lambda i, n, log_lik: print(
             f"start {i + 1} of {n}: log-likelihood {log_lik:.4f}", file=sys.stderr
         )
+
+
+class StudentTHMM(GaussianHMM):
+    """Hidden Markov model with Student-t states, fitted from many starts.
+
+    Parameters are those of `GaussianHMM`; `covariance_type` is "diag" or "full", and the letter (c)
+    of `params` includes `df_`. hmmlearn has no such model.
+
+    Attributes
+    ----------
+    covars_
+        Scale matrices, shape (K, D, D): the covariance is df / (df - 2) times as large.
+    df_
+        Degrees of freedom, shape (K,), from 2.05 to 200, where a state is nearly Gaussian.
+    """
+
+    def _take(self, params: GaussianParams) -> "StudentTHMM":
+        if params.df is None:
+            raise FitError("a model of Gaussian states has no df")
+        self.df_ = params.df
+        super()._take(params)
+        return self
+
+    def _model(self) -> GaussianParams:
+        check_is_fitted(self, ["df_"])
+        return replace(super()._model(), df=self.df_)
+
+    def _points(self, X: np.ndarray) -> list[StartingPoint]:
+        points = super()._points(X)
+        return [point if point.kind == "given" else heavy_tailed(point) for point in points]
+
+
+def plain_estimator(params: GaussianParams) -> Any:
+    """An estimator with these parameters: hmmlearn's `GaussianHMM`, or `StudentTHMM`."""
+    if params.df is None:
+        return params.to_hmmlearn()
+    return StudentTHMM(params.n_states, covariance_type=params.covariance_type)._take(params)
 
 
 def _rows(X: Any, lengths: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:

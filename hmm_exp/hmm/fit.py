@@ -1,4 +1,4 @@
-"""Maximum-likelihood fits of Gaussian hidden Markov models from many starts.
+"""Maximum-likelihood fits of hidden Markov models from many starts.
 
 >>> fitted = fit(X, steps, 3, Search(covariance_type="diag", n_init=10, seed=42))
 >>> fitted.status, fitted.restart_agreement
@@ -30,12 +30,15 @@ from hmm_exp.hmm.restarts import EMRun, Progress, RunStart, Start, run_all_start
 from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, starting_points, starts_from
 
 ENGINES = ("native", "hmmlearn")
+EMISSIONS = ("gaussian", "student_t")
 AGREEMENT = 0.1  # nats
 _BARELY = 0.02  # splits so narrow start at the likelihood of the smaller model
 _OTHER_SEED = 1_000_003
+_START_DF = 8.0  # of the drawn Student-t states
 
 __all__ = [
     "AGREEMENT",
+    "EMISSIONS",
     "ENGINES",
     "Fit",
     "Search",
@@ -51,84 +54,49 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Search:
-    """Settings of a fit: the starts and the EM runs from them.
+    """Settings of a fit: the starts and the EM runs from them."""
 
-    Attributes
-    ----------
-    covariance_type
-        "diag", "full", "tied" or "spherical".
-    n_init
-        Number of drawn starts.
-    seed
-        Seed of the starts.
-    min_covar
-        Added to the variances of the starts, in units of the feature's variance.
-    kinds
-        Kinds of drawn starts, taken in turn: see `starts.starting_points`.
-    n_iter
-        Most iterations of one start.
-    tol
-        Gain of the objective in nats below which EM stops.
-    engine
-        One of `ENGINES`.
-    threads
-        Most starts at a time; None takes all cores. Changes no bit. "hmmlearn" uses one.
-    covar_floor
-        Least variance of a feature given the features before it, relative to its variance in the
-        data ("native" only).
-    priors
-        hmmlearn's defaults if None ("native" only).
-    params
-        Parameters that EM updates, by hmmlearn's letters ("native" only).
-    """
-
-    covariance_type: str = "diag"
-    n_init: int = 10
-    seed: int = 0
+    covariance_type: str = "diag"  # "diag", "full", "tied" or "spherical"
+    # "gaussian" or "student_t" ("native", diag and full only): the densities of the drawn states.
+    emission: str = "gaussian"
+    n_init: int = 10  # number of drawn starts
+    seed: int = 0  # seed of the starts
+    # Added to the variances of the starts, in units of the feature's variance.
     min_covar: float = 1e-3
+    # Kinds of drawn starts, taken in turn: see `starts.starting_points`.
     kinds: Sequence[str] = DEFAULT_KINDS
-    n_iter: int = 200
-    tol: float = 1e-3
-    engine: str = "native"
+    n_iter: int = 200  # most iterations of one start
+    tol: float = 1e-3  # gain of the objective in nats below which EM stops
+    engine: str = "native"  # one of `ENGINES`
+    # Most starts at a time; None takes all cores. Changes no bit. "hmmlearn" uses one.
     threads: int | None = None
+    # Least variance of a feature given the features before it, relative to its variance in the data
+    # ("native" only).
     covar_floor: float = COVAR_FLOOR
-    priors: Priors | None = None
-    params: str = "stmc"
+    priors: Priors | None = None  # hmmlearn's defaults if None ("native" only)
+    params: str = "stmc"  # parameters that EM updates, by hmmlearn's letters ("native" only)
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """The best of all starts, with the record of every start.
+    """The best of all starts, with the record of every start."""
 
-    Attributes
-    ----------
-    params
-        States in no particular order.
-    log_lik, objective
-        Log-likelihood of all rows in nats, gaps and missing rows bridged, from `startprob`; and the
-        same plus the log prior.
-    history
-        Objective of the best start after 0, 1, 2, ... iterations, shape (n_iter + 1,).
-    status
-        Why the best start ended. "tolerance": its gains were in [0, tol), three in a row with the
-        native engine, one with hmmlearn's; "cap": it reached `n_iter` iterations; "fall": the
-        objective fell.
-    starts
-        Every start, in drawing order.
-    restart_agreement
-        Share of the polished starts whose objective is within 0.1 nat of the best one's.
-    covar_floor
-        Least variance of every feature given the features before it, shape (D,); None if the
-        engine has no floor.
-    """
-
-    params: GaussianParams
+    params: GaussianParams  # states in no particular order
+    # `log_lik`, `objective`: log-likelihood of all rows in nats, gaps and missing rows bridged,
+    # from `startprob`; and the same plus the log prior.
     log_lik: float
     objective: float
+    # Objective of the best start after 0, 1, 2, ... iterations, shape (n_iter + 1,).
     history: np.ndarray
+    # Why the best start ended. "tolerance": its gains were in [0, tol), three in a row with the
+    # native engine, one with hmmlearn's; "cap": it reached `n_iter` iterations; "fall": the
+    # objective fell.
     status: str
-    starts: list[Start]
+    starts: list[Start]  # every start, in drawing order
+    # Share of the polished starts whose objective is within 0.1 nat of the best one's.
     restart_agreement: float
+    # Least variance of every feature given the features before it, shape (D,); None if the engine
+    # has no floor.
     covar_floor: np.ndarray | None = None
 
     @property
@@ -157,7 +125,7 @@ def fit(
     initial: GaussianParams | Sequence[GaussianParams] | None = None,
     progress: Progress | None = None,
 ) -> Fit:
-    """Fit a Gaussian HMM by EM from many starts and keep the best.
+    """Fit an HMM by EM from many starts and keep the best.
 
     Parameters
     ----------
@@ -191,8 +159,16 @@ def fit(
         seed=search.seed,
         kinds=search.kinds,
     )
+    if search.emission == "student_t":
+        points = [heavy_tailed(point) for point in points]
     points += starts_from(initial, n_states)
     return fit_from(points, X, steps, search, progress)
+
+
+def heavy_tailed(point: StartingPoint) -> StartingPoint:
+    """A Gaussian start as one of Student-t states with the same scale matrices."""
+    df = np.full(point.params.n_states, _START_DF)
+    return point._replace(params=replace(point.params, df=df))
 
 
 def fit_larger(
@@ -246,6 +222,8 @@ def fit_from(
     if not points:
         raise FitError("no start: n_init is 0 and there is no initial solution")
     native = search.engine == "native"
+    if not native and points[0].params.df is not None:
+        raise FitError(f"engine {search.engine!r} has no Student-t states: native has")
     run, floor = (_native if native else _hmmlearn)(X, steps, search, points[0].params)
     runs = run_all_starts(
         points,

@@ -20,31 +20,19 @@ _AT_FLOOR = 1e-4  # relative; a Cholesky pivot at a floor of 1e-8 is no more acc
 
 @dataclass(frozen=True)
 class HealthLimits:
-    """Limits beyond which a number is a fault.
+    """Limits beyond which a number is a fault."""
 
-    Attributes
-    ----------
-    min_occupancy
-        Least share of the rows in a state.
-    min_dwell
-        Least expected dwell time of a state, in rows.
-    rows_per_parameter
-        Least rows of a state per parameter of its own (mean, covariance, transition row).
-    max_condition_number
-        Largest ratio of a covariance's extreme eigenvalues.
-    min_covar
-        Least variance of a feature in a state, in squared units of the scaled observations. A
-        smaller one describes a few nearly equal rows.
-    min_distance
-        Least Bhattacharyya distance between two states, in nats.
-    """
-
-    min_occupancy: float = 0.01
-    min_dwell: float = 1.5
+    min_occupancy: float = 0.01  # least share of the rows in a state
+    # Least expected dwell time of a state, in rows. Rows drawn independently from K states with
+    # weights w have expected dwell times 1 / (1 - w), and at least one of them is at most 2.
+    min_dwell: float = 2.5
+    # Least rows of a state per parameter of its own (mean, covariance, transition row).
     rows_per_parameter: float = 10.0
-    max_condition_number: float = 1e6
+    max_condition_number: float = 1e6  # largest ratio of a covariance's extreme eigenvalues
+    # Least variance of a feature in a state, in squared units of the scaled observations. A smaller
+    # one describes a few nearly equal rows.
     min_covar: float = 1e-3
-    min_distance: float = 0.02
+    min_distance: float = 0.02  # least Bhattacharyya distance between two states, in nats
 
 
 def hard_faults(
@@ -109,6 +97,7 @@ def floor_hits(params: GaussianParams, covar_floor: np.ndarray) -> np.ndarray:
 def bhattacharyya(params: GaussianParams) -> np.ndarray:
     """Bhattacharyya distance between the densities of all pairs of states, in nats, (K, K).
 
+    Of Student-t states that of Gaussians with their scale matrices, whatever their df:
     d'S^-1 d / 8 + ln(det S / sqrt(det S_i det S_j)) / 2, with S the mean of the two covariances
     and d the difference of the means (Bhattacharyya 1943; Kailath 1967).
     """
@@ -150,11 +139,11 @@ def _occupancy_faults(
 
 
 def _own_parameters(params: GaussianParams) -> int:
-    """Parameters estimated from the rows of one state: mean, own covariance, transition row."""
+    """Parameters estimated from the rows of one state: mean, own covariance, df, transitions."""
     K, D = params.means.shape
     kind = params.covariance_type
     covariance = 0 if kind == "tied" else n_covariance_parameters(kind, 1, D)
-    return D + covariance + K - 1
+    return D + covariance + (params.df is not None) + K - 1
 
 
 def _chain_faults(params: GaussianParams, limits: HealthLimits) -> list[str]:

@@ -22,9 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hmm_exp.compiling import entry
-from hmm_exp.hmm.density import (
-    log_density_pieces,
-)
+from hmm_exp.hmm.density import log_density_pieces
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.simd import LANES, exp, load, store
 

@@ -1,6 +1,7 @@
-"""The parameters of a Gaussian hidden Markov model, as one immutable value.
+"""The parameters of a hidden Markov model, as one immutable value.
 
-Shapes and names are hmmlearn's, and a model converts to a plain `hmmlearn.hmm.GaussianHMM`:
+Shapes and names are hmmlearn's, and a Gaussian model converts to a plain
+`hmmlearn.hmm.GaussianHMM`:
 
 >>> model = params.to_hmmlearn()
 >>> GaussianParams.from_hmmlearn(model).covars.shape == params.covars.shape
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from hmmlearn.hmm import GaussianHMM
 
 COVARIANCE_TYPES = ("diag", "full", "tied", "spherical")
+HEAVY_TAILED = ("diag", "full")  # covariance types of Student-t states
+DF_BOUNDS = (2.05, 200.0)  # below 2 there is no variance; above 200 it is a Gaussian
 COVARS_PRIOR = 1e-2  # hmmlearn's default `covars_prior`, with `covars_weight=1`
 
 _ARRAYS = ("startprob", "transmat", "means", "covars")
@@ -29,7 +32,7 @@ _SINGULAR = 1e-10  # second singular value of I - A below which the chain counts
 
 @dataclass(frozen=True, eq=False)
 class GaussianParams:
-    """Initial distribution, transitions and state densities of a Gaussian HMM.
+    """Initial distribution, transitions and state densities, Gaussian or Student-t.
 
     Attributes
     ----------
@@ -41,14 +44,19 @@ class GaussianParams:
         Shape (K, D), in the units of the (scaled) observations.
     covars
         Shape (K, D) for "diag", (K, D, D) for "full", (D, D) for "tied", (K,) for "spherical".
+        Of Student-t states the scale matrices S: the covariance is df / (df - 2) S.
     covariance_type
         One of `COVARIANCE_TYPES`.
+    df
+        Degrees of freedom of Student-t states, above 2, shape (K,), for `HEAVY_TAILED` covariances
+        only; None for Gaussian states. A "diag" state is a multivariate t with a diagonal scale
+        matrix: its features are uncorrelated, but share their large deviations.
 
     Raises
     ------
     FitError
         Inconsistent shapes, a number that is not finite, a distribution that does not sum to one,
-        or a variance that is not positive.
+        a variance that is not positive, or a df of 2 or less.
     """
 
     startprob: np.ndarray
@@ -56,9 +64,10 @@ class GaussianParams:
     means: np.ndarray
     covars: np.ndarray
     covariance_type: str = "diag"
+    df: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name in _ARRAYS:
+        for name in self._arrays():
             value = np.ascontiguousarray(getattr(self, name), dtype=np.float64)
             object.__setattr__(self, name, value)
         _check_shapes(self)
@@ -75,9 +84,10 @@ class GaussianParams:
         return self.means.shape[1]
 
     def n_parameters(self) -> int:
-        """Free parameters p as hmmlearn counts them: K-1 + K(K-1) + KD + covariances."""
+        """Free parameters p as hmmlearn counts them: K-1 + K(K-1) + KD + covariances (+ K df)."""
         K, D = self.means.shape
-        return K - 1 + K * (K - 1) + K * D + n_covariance_parameters(self.covariance_type, K, D)
+        covariances = n_covariance_parameters(self.covariance_type, K, D)
+        return K - 1 + K * (K - 1) + K * D + covariances + (0 if self.df is None else K)
 
     def reordered(self, order: np.ndarray) -> "GaussianParams":
         """The same model with the old state `order[k]` as state k."""
@@ -88,10 +98,16 @@ class GaussianParams:
             transmat=self.transmat[np.ix_(order, order)],
             means=self.means[order],
             covars=self.covars if self.covariance_type == "tied" else self.covars[order],
+            df=None if self.df is None else self.df[order],
         )
 
-    def full_covars(self) -> np.ndarray:
+    def covariances(self) -> np.ndarray:
         """Covariance matrix of every state, shape (K, D, D)."""
+        scales = self.full_covars()
+        return scales if self.df is None else scales * (self.df / (self.df - 2.0))[:, None, None]
+
+    def full_covars(self) -> np.ndarray:
+        """`covars` as matrices, shape (K, D, D)."""
         K, D = self.means.shape
         if self.covariance_type == "full":
             return self.covars.copy()
@@ -99,6 +115,10 @@ class GaussianParams:
             return np.tile(self.covars, (K, 1, 1))
         variances = self.covars if self.covariance_type == "diag" else self.covars[:, None]
         return np.eye(D) * np.broadcast_to(variances, (K, D))[:, None, :]
+
+    def deviations(self) -> np.ndarray:
+        """Standard deviation of every feature in every state, shape (K, D)."""
+        return np.sqrt(np.diagonal(self.full_covars(), axis1=1, axis2=2))
 
     def stationary(self) -> np.ndarray:
         """The distribution pi with pi A = pi, shape (K,).
@@ -119,9 +139,11 @@ class GaussianParams:
         return solution / solution.sum()
 
     def to_hmmlearn(self) -> "GaussianHMM":
-        """A plain `hmmlearn.hmm.GaussianHMM` with these parameters."""
+        """A plain `hmmlearn.hmm.GaussianHMM`. Raises FitError for Student-t states."""
         from hmmlearn.hmm import GaussianHMM
 
+        if self.df is not None:
+            raise FitError("hmmlearn has no Student-t states")
         model = GaussianHMM(self.n_states, covariance_type=self.covariance_type)
         model.n_features = self.n_features
         model.startprob_ = self.startprob.copy()
@@ -142,7 +164,7 @@ class GaussianParams:
         """Plain lists and numbers, exact to the bit when written as JSON."""
         return {
             "covariance_type": self.covariance_type,
-            **{name: getattr(self, name).tolist() for name in _ARRAYS},
+            **{name: getattr(self, name).tolist() for name in self._arrays()},
         }
 
     @classmethod
@@ -156,8 +178,9 @@ class GaussianParams:
             not positive definite, or the chain has no unique stationary distribution.
         """
         fields = Fields(data, "params")
-        fields.only(["covariance_type", *_ARRAYS])
-        arrays = {name: fields.array(name) for name in _ARRAYS}
+        names = [*_ARRAYS, "df"] if "df" in data else _ARRAYS
+        fields.only(["covariance_type", *names])
+        arrays = {name: fields.array(name) for name in names}
         try:
             params = cls(**arrays, covariance_type=fields.text("covariance_type"))
             _check_definite(params)
@@ -166,6 +189,9 @@ class GaussianParams:
             raise ModelError(f"params: {error}") from None
         return params
 
+    def _arrays(self) -> tuple[str, ...]:
+        return _ARRAYS if self.df is None else (*_ARRAYS, "df")
+
 
 def n_covariance_parameters(covariance_type: str, n_states: int, n_features: int) -> int:
     """Number of free parameters of all covariances."""
@@ -173,6 +199,14 @@ def n_covariance_parameters(covariance_type: str, n_states: int, n_features: int
     triangle = D * (D + 1) // 2
     counts = {"diag": K * D, "full": K * triangle, "tied": triangle, "spherical": K}
     return counts[covariance_type]
+
+
+def check_heavy_tailed(covariance_type: str) -> None:
+    """Raise FitError for covariances that Student-t states do not have."""
+    if covariance_type not in HEAVY_TAILED:
+        raise FitError(
+            f"Student-t states with {covariance_type} covariances: one of {', '.join(HEAVY_TAILED)}"
+        )
 
 
 def log_prior(params: GaussianParams) -> float:
@@ -202,6 +236,9 @@ def _check_shapes(params: GaussianParams) -> None:
     K, D = params.means.shape
     covars = {"diag": (K, D), "full": (K, D, D), "tied": (D, D), "spherical": (K,)}
     wanted = {"startprob": (K,), "transmat": (K, K), "covars": covars[params.covariance_type]}
+    if params.df is not None:
+        check_heavy_tailed(params.covariance_type)
+        wanted["df"] = (K,)
     for name, shape in wanted.items():
         if getattr(params, name).shape != shape:
             raise FitError(f"{name} has shape {getattr(params, name).shape}, not {shape}")
@@ -209,7 +246,7 @@ def _check_shapes(params: GaussianParams) -> None:
 
 def _check_values(params: GaussianParams) -> None:
     """Raise FitError unless distributions sum to one and variances are positive."""
-    for name in _ARRAYS:
+    for name in params._arrays():
         if not np.isfinite(getattr(params, name)).all():
             raise FitError(f"{name} holds a number that is not finite")
     for name in ("startprob", "transmat"):
@@ -221,6 +258,8 @@ def _check_values(params: GaussianParams) -> None:
     variances = np.diagonal(params.covars, axis1=-2, axis2=-1) if matrix else params.covars
     if (variances <= 0).any():
         raise FitError(f"a variance is not positive: {float(variances.min()):.3g}")
+    if params.df is not None and (params.df <= 2.0).any():
+        raise FitError(f"df is {float(params.df.min()):.3g}: must be above 2")
 
 
 def _check_definite(params: GaussianParams) -> None:

@@ -10,14 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from hmm_exp.hmm.density import log_density
-from hmm_exp.hmm.inference import (
-    Decoded,
-    Filtered,
-    Smoothed,
-    filter,
-    smooth_filtered,
-    viterbi,
-)
+from hmm_exp.hmm.inference import Decoded, Filtered, Smoothed, filter, smooth_filtered, viterbi
 from hmm_exp.hmm.params import GaussianParams
 
 

@@ -24,34 +24,19 @@ Progress = Callable[[int, int, float], None]
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Record of the EM run from one start.
+    """Record of the EM run from one start."""
 
-    Attributes
-    ----------
-    kind
-        Kind of start: see `starts.starting_points`; "given", "split" or "merged" if it comes from
-        another solution.
-    log_lik
-        Log-likelihood in nats where EM ended; -inf if it failed.
-    objective
-        The same plus the log prior, which EM maximises.
-    history
-        Objective after 0, 1, 2, ... iterations, shape (n_iter + 1,); empty if it failed.
-    log_lik_history
-        Log-likelihood after the same iterations.
-    status
-        "tolerance", "cap" or "fall" (see `fit.Fit`), "short" after a short run only, or "failed".
-    reason
-        Why it failed, else empty.
-    """
-
+    # Kind of start: see `starts.starting_points`; "given", "split" or "merged" if it comes from
+    # another solution.
     kind: str
-    log_lik: float
-    objective: float
+    log_lik: float  # log-likelihood in nats where EM ended; -inf if it failed
+    objective: float  # the same plus the log prior, which EM maximises
+    # Objective after 0, 1, 2, ... iterations, shape (n_iter + 1,); empty if it failed.
     history: np.ndarray
-    log_lik_history: np.ndarray
+    log_lik_history: np.ndarray  # log-likelihood after the same iterations
+    # "tolerance", "cap" or "fall" (see `fit.Fit`), "short" after a short run only, or "failed".
     status: str
-    reason: str = ""
+    reason: str = ""  # why it failed, else empty
 
     @property
     def converged(self) -> bool:

@@ -260,6 +260,28 @@ def exponent(value):
 
 
 @kernel
+def log(x):
+    """ln x of a positive normal number, with an absolute error of 3e-16 plus half a last digit.
+
+    x = 2^(n + 1/2) r with r in [2^-1/2, 2^1/2) and ln r = 2 artanh((r - 1) / (r + 1)), the Taylor
+    polynomial of degree 19.
+    """
+    m = mantissa(x)
+    s = (m - 1.4142135623730951) / (m + 1.4142135623730951)
+    r = s * s
+    p = fma(r, 1.0 / 19.0, 1.0 / 17.0)
+    p = fma(p, r, 1.0 / 15.0)
+    p = fma(p, r, 1.0 / 13.0)
+    p = fma(p, r, 1.0 / 11.0)
+    p = fma(p, r, 1.0 / 9.0)
+    p = fma(p, r, 1.0 / 7.0)
+    p = fma(p, r, 1.0 / 5.0)
+    p = fma(p, r, 1.0 / 3.0)
+    p = fma(p, r, 1.0)
+    return fma(exponent(x) + 0.5, 0.6931471805599453, (s + s) * p)
+
+
+@kernel
 def exp(x):
     """e**x for x <= 700 with a relative error of 3.5e-16; zero below -708.
 
@@ -283,27 +305,3 @@ def exp(x):
     p = fma(p, r, 1.0)
     p = fma(p, r, 1.0)
     return _times_power_of_two(p, shifted, x, -708.0)
-
-
-@kernel
-def log(x):
-    """Natural logarithm of positive normal numbers, with an absolute error of 4e-16 near one.
-
-    With x = m 2**e and f = (m - sqrt 2) / (m + sqrt 2), |f| < .172, it is (e + 1/2) ln 2 plus
-    2 artanh f (Cody & Waite 1980), here by the series of artanh up to f**23.
-    """
-    m = mantissa(x)
-    f = (m - 1.4142135623730951) / (m + 1.4142135623730951)
-    t = f * f
-    p = fma(t, 1.0 / 23.0, 1.0 / 21.0)
-    p = fma(p, t, 1.0 / 19.0)
-    p = fma(p, t, 1.0 / 17.0)
-    p = fma(p, t, 1.0 / 15.0)
-    p = fma(p, t, 1.0 / 13.0)
-    p = fma(p, t, 1.0 / 11.0)
-    p = fma(p, t, 1.0 / 9.0)
-    p = fma(p, t, 1.0 / 7.0)
-    p = fma(p, t, 1.0 / 5.0)
-    p = fma(p, t, 1.0 / 3.0)
-    p = fma(p, t, 1.0)
-    return fma(exponent(x) + 0.5, 0.6931471805599453, 2.0 * f * p)

@@ -99,9 +99,7 @@ def starting_points(
 
 
 def starts_from(
-    solutions: GaussianParams | Sequence[GaussianParams] | None,
-    n_states: int,
-    apart: float = APART,
+    solutions: GaussianParams | Sequence[GaussianParams] | None, n_states: int, apart: float = APART
 ) -> list[StartingPoint]:
     """Make starting points of `n_states` states from earlier solutions.
 
@@ -161,7 +159,14 @@ def split(params: GaussianParams, k: int, apart: float = APART) -> GaussianParam
     else:
         covars = covars[origin]
         covars[k], covars[K] = covars[k] * (1 - apart), covars[K] * (1 + apart)
-    return replace(params, startprob=startprob, transmat=transmat, means=means, covars=covars)
+    return replace(
+        params,
+        startprob=startprob,
+        transmat=transmat,
+        means=means,
+        covars=covars,
+        df=None if params.df is None else params.df[origin],
+    )
 
 
 def merge(params: GaussianParams, i: int, j: int) -> GaussianParams:
@@ -181,7 +186,12 @@ def merge(params: GaussianParams, i: int, j: int) -> GaussianParams:
     startprob[i] += startprob[j]
     kind = params.covariance_type
     shaped = params.covars if kind == "tied" else shape_covars(covars[kept], kind)
-    return GaussianParams(startprob[kept], transmat[np.ix_(kept, kept)], means, shaped, kind)
+    df = params.df
+    if df is not None:
+        df = df.copy()
+        df[i] = share @ df[[i, j]]
+        df = df[kept]
+    return GaussianParams(startprob[kept], transmat[np.ix_(kept, kept)], means, shaped, kind, df)
 
 
 def nearest_pair(params: GaussianParams) -> tuple[int, int]:

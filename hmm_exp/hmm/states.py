@@ -52,27 +52,14 @@ def labels(n_states: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of two label paths, A and B, over their common rows.
+    """Agreement of two label paths, A and B, over their common rows."""
 
-    Attributes
-    ----------
-    n_rows
-        Rows with a label in both.
-    match
-        State of B matched with every state of A; -1 for an unmatched state if A has more.
-    share
-        Share of the rows with matched labels.
-    margin
-        Difference of `share` from the next best matching; `share` if there is no other.
-    same_share
-        Share of the rows with the same label, without matching.
-    """
-
-    n_rows: int
+    n_rows: int  # rows with a label in both
+    # State of B matched with every state of A; -1 for an unmatched state if A has more.
     match: tuple[int, ...]
-    share: float
-    margin: float
-    same_share: float
+    share: float  # share of the rows with matched labels
+    margin: float  # difference of `share` from the next best matching; `share` if there is no other
+    same_share: float  # share of the rows with the same label, without matching
 
     @property
     def renamed(self) -> bool:

@@ -80,28 +80,14 @@ _STILL = 1e-9  # a smaller deviation is rounding: the cell equals the baseline
 
 @dataclass(frozen=True)
 class GainEstimate:
-    """A mean gain with its uncertainty, in the units of the gain.
+    """A mean gain with its uncertainty, in the units of the gain."""
 
-    Attributes
-    ----------
-    n_bars
-        Scored bars.
-    mean
-        Mean gain per bar; positive is better.
-    error
-        Its standard error under autocorrelation.
-    bound
-        One-sided lower bound; above zero for at most `level` of worthless forecasts.
-    low, high
-        95 % interval of the block bootstrap.
-    """
-
-    n_bars: int
-    mean: float
-    error: float
-    bound: float
-    low: float
-    high: float
+    n_bars: int  # scored bars
+    mean: float  # mean gain per bar; positive is better
+    error: float  # its standard error under autocorrelation
+    bound: float  # one-sided lower bound; above zero for at most `level` of worthless forecasts
+    low: float  # 95 % interval of the block bootstrap
+    high: float  # 95 % interval of the block bootstrap
 
     def metrics(self, name: str) -> dict[str, float]:
         """Metrics `{name}`, `{name}_error`, `_bound`, `_low`, `_high`."""
@@ -147,7 +133,7 @@ def estimate_gains(
     for n in {len(gain) for gain in scored if len(gain) >= MIN_BARS}:
         places = [i for i, gain in enumerate(scored) if len(gain) == n]
         series = [scored[i] for i in places]
-        intervals = _intervals(series, window(n) / 2, seed=seed, n_draws=n_draws)
+        intervals = bootstrap_intervals(series, window(n) / 2, seed=seed, n_draws=n_draws)
         for i, gain, (low, high) in zip(places, series, intervals, strict=True):
             mean, error = float(gain.mean()), hac_error(gain)
             bound = mean - bound_multiplier(n, level) * error
@@ -156,10 +142,7 @@ def estimate_gains(
 
 
 def gain_metrics(
-    gains: Mapping[str, np.ndarray],
-    split: np.ndarray,
-    parts: Sequence[int] = (VAL, TEST),
-    **how,
+    gains: Mapping[str, np.ndarray], split: np.ndarray, parts: Sequence[int] = (VAL, TEST), **how
 ) -> dict[str, float]:
     """Metrics of several gains on several parts: `{gain}_{part}` and its uncertainty.
 
@@ -190,25 +173,15 @@ def gain_metrics(
 
 @dataclass(frozen=True)
 class RealityCheck:
-    """Test of the best of M cells against luck.
+    """Test of the best of M cells against luck."""
 
-    Attributes
-    ----------
-    best
-        Row of the cell with the highest mean gain.
-    n_cells, n_bars
-        Cells tried, and bars scored by all of them.
-    gain
-        Mean gain of the best.
-    p_white, p_spa
-        P-values of White (2000) and Hansen (2005): probability of such a best gain if all cells
-        are worthless.
-    """
-
-    best: int
+    best: int  # row of the cell with the highest mean gain
+    # `n_cells`, `n_bars`: cells tried, and bars scored by all of them.
     n_cells: int
     n_bars: int
-    gain: float
+    gain: float  # mean gain of the best
+    # `p_white`, `p_spa`: p-values of White (2000) and Hansen (2005): probability of such a best
+    # gain if all cells are worthless.
     p_white: float
     p_spa: float
 
@@ -233,7 +206,7 @@ def reality_check(gains: np.ndarray, *, seed: int = 0, n_draws: int = 1000) -> R
     if n_cells == 0 or n_bars < MIN_BARS:
         return None
     means = common.mean(axis=0)
-    errors = mean_errors(common, window(n_bars) / 2, seed=seed, n_draws=n_draws)
+    errors = _errors(common, means, window(n_bars) / 2, seed, n_draws)
     best = int(means.argmax())
     return RealityCheck(
         best=best,
@@ -281,13 +254,9 @@ def window(n_bars: int) -> int:
 def bound_multiplier(n_bars: int, level: float = LEVEL) -> float:
     """Critical value: errors between the mean of n bars and its one-sided lower bound.
 
-    Linear in 1 / sqrt(n) between the simulated numbers of bars and the normal quantile at
-    infinity; constant below the least simulated number.
-
-    Raises
-    ------
-    ConfigError
-        For a level that was not simulated.
+    Linear in 1 / sqrt(n) between the simulated numbers of bars and the normal quantile at infinity;
+    constant below the least simulated number. Raises ConfigError for a level that was not
+    simulated.
     """
     if level not in MULTIPLIERS:
         raise ConfigError(f"level {level} has no simulated critical values: {list(MULTIPLIERS)}")
@@ -310,27 +279,25 @@ def _squared_window_sums(x, width):
     return total
 
 
-def bootstrap_interval(
-    x: np.ndarray, block: float, *, share: float = 0.95, seed: int = 0, n_draws: int = 1000
-) -> tuple[float, float]:
-    """Bootstrap interval of the mean of a complete series (n,).
+def bootstrap_intervals(
+    series: Sequence[np.ndarray],
+    block: float,
+    *,
+    share: float = 0.95,
+    seed: int = 0,
+    n_draws: int = 1000,
+) -> list[tuple[float, float]]:
+    """Bootstrap intervals of the means of complete series (n,), with the same resampled bars.
 
     Parameters
     ----------
-    x
-        In time order, complete.
+    series
+        Each in time order, complete, of one length.
     block
         Mean block length, bars, at least 1.
     share
         Of the draws inside the interval.
     """
-    return _intervals([x], block, share=share, seed=seed, n_draws=n_draws)[0]
-
-
-def _intervals(
-    series: Sequence[np.ndarray], block: float, *, share: float = 0.95, seed: int, n_draws: int
-) -> list[tuple[float, float]]:
-    """`bootstrap_interval` of several series of one length, with the same resampled bars."""
     means = np.array([x.mean() for x in series])
     errors = _errors(np.column_stack(series), means, block, seed, n_draws)
     tails = [0.5 * (1.0 - share), 0.5 * (1.0 + share)]
@@ -338,23 +305,24 @@ def _intervals(
     return [(float(low), float(high)) for low, high in ends]
 
 
-def mean_errors(x: np.ndarray, block: float, *, seed: int = 0, n_draws: int = 1000) -> np.ndarray:
-    """Errors of resampled means, (n_draws, M); arguments as in `bootstrap_means`.
+def _errors(x: np.ndarray, centre: np.ndarray, block: float, seed: int, n_draws: int) -> np.ndarray:
+    """Errors of resampled means, (n_draws, M).
 
     Widened by 1 / sqrt(1 - 2 block / n), since blocks vary less about the sample mean than about
     the true mean.
     """
-    return _errors(x, x.mean(axis=0), block, seed, n_draws)
-
-
-def _errors(x: np.ndarray, centre: np.ndarray, block: float, seed: int, n_draws: int) -> np.ndarray:
-    draws = _draws(x, centre, block, seed, n_draws)
+    draws = bootstrap_means(x, block, centre=centre, seed=seed, n_draws=n_draws)
     kept = max(1.0 - 2.0 * block / len(x), LEAST_KEPT)
     return (draws - centre) / np.sqrt(kept)
 
 
 def bootstrap_means(
-    x: np.ndarray, block: float, *, seed: int = 0, n_draws: int = 1000
+    x: np.ndarray,
+    block: float,
+    *,
+    centre: np.ndarray | None = None,
+    seed: int = 0,
+    n_draws: int = 1000,
 ) -> np.ndarray:
     """Means of `n_draws` joint resamples of M series, shape (n_draws, M).
 
@@ -364,11 +332,10 @@ def bootstrap_means(
         Series in time order, complete, shape (n, M).
     block
         Mean block length, bars, at least 1.
+    centre
+        Means of the series, shape (M,): only deviations from it are summed.
     """
-    return _draws(x, x.mean(axis=0), block, seed, n_draws)
-
-
-def _draws(x: np.ndarray, centre: np.ndarray, block: float, seed: int, n_draws: int) -> np.ndarray:
+    centre = x.mean(axis=0) if centre is None else centre
     sums = np.zeros((len(x) + 1, x.shape[1]))
     np.cumsum(x - centre, axis=0, out=sums[1:])
     means = np.empty((n_draws, x.shape[1]))

@@ -112,20 +112,11 @@ def _sharpe(sharpe: float, n: int, bars_per_year: float | None) -> dict[str, flo
 
 @dataclass(frozen=True)
 class DetectionDelay:
-    """Delays of all planted switches.
+    """Delays of all planted switches."""
 
-    Attributes
-    ----------
-    n_switches
-        Switches detected or missed.
-    missed_share
-        Share of missed switches; None without a switch.
-    median_bars, mean_bars
-        Delay of the detected switches; None if all are missed.
-    """
-
-    n_switches: int
-    missed_share: float | None
+    n_switches: int  # switches detected or missed
+    missed_share: float | None  # share of missed switches; None without a switch
+    # `median_bars`, `mean_bars`: delay of the detected switches; None if all are missed.
     median_bars: float | None
     mean_bars: float | None
 

@@ -10,8 +10,8 @@ quantile is the pseudo-residual (Zucchini, MacDonald & Langrock 2016, section 6.
 
     u_t = P(X_t <= x_t | x_1..t-1),      z_t = Phi^-1(u_t).
 
-For feature d of row t the forecast is the mixture of the states' Gaussian marginals, weighted with
-the *predicted* probabilities p(z_t | x_1..t-1). For the next base return it is the mixture of the
+For feature d of row t the forecast is the mixture of the states' marginals, weighted with the
+*predicted* probabilities p(z_t | x_1..t-1). For the next base return it is the mixture of the
 return densities with the probabilities known at the bar's close. The smaller tail of u is computed,
 so residuals are exact far beyond eight deviations.
 
@@ -42,27 +42,13 @@ _TINY = 1e-300  # smallest tail, at 37 deviations
 
 @dataclass(frozen=True)
 class ResidualEffects:
-    """Deviations of residuals from independent standard normal ones.
+    """Deviations of residuals from independent standard normal ones."""
 
-    Attributes
-    ----------
-    n
-        Number of residuals.
-    ks
-        Kolmogorov-Smirnov distance from the normal distribution, 0 to 1.
-    tail_share
-        Share beyond three deviations; .0027 if normal.
-    memory
-        Largest absolute autocorrelation of z in the first `LAGS` lags.
-    square_memory
-        The same for z^2, see `cut_squares`.
-    """
-
-    n: int
-    ks: float
-    tail_share: float
-    memory: float
-    square_memory: float
+    n: int  # number of residuals
+    ks: float  # Kolmogorov-Smirnov distance from the normal distribution, 0 to 1
+    tail_share: float  # share beyond three deviations; .0027 if normal
+    memory: float  # largest absolute autocorrelation of z in the first `LAGS` lags
+    square_memory: float  # the same for z^2, see `cut_squares`
 
     def metrics(self, name: str) -> dict[str, float]:
         """Metrics `residual_{effect}_{name}`."""
@@ -112,12 +98,14 @@ def feature_residuals(
 
 def forecast_residuals(params: GaussianParams, X: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """`feature_residuals` from `predicted_probs`, shape (T, K); each row depends on itself only."""
-    deviation = np.sqrt(np.diagonal(params.full_covars(), axis1=1, axis2=2))  # (K, D)
+    scale = np.sqrt(np.diagonal(params.full_covars(), axis1=1, axis2=2))  # (K, D)
     observed = ~np.isnan(X).any(axis=1)
     residuals = np.full(X.shape, np.nan)
     for d in range(X.shape[1]):
-        z = (X[observed, d, None] - params.means[:, d]) / deviation[:, d]  # (n, K)
-        residuals[observed, d] = _normal_quantile(weights[observed], *_tails(z, ndtr(-np.abs(z))))
+        z = (X[observed, d, None] - params.means[:, d]) / scale[:, d]  # (n, K)
+        far = -np.abs(z)
+        smaller = ndtr(far) if params.df is None else stdtr(params.df, far)
+        residuals[observed, d] = _normal_quantile(weights[observed], *_tails(z, smaller))
     return residuals
 
 

@@ -50,23 +50,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Fold:
-    """One refit of a walk forward: its train bars and its out-of-sample block.
+    """One refit of a walk forward: its train bars and its out-of-sample block."""
 
-    Attributes
-    ----------
-    number
-        0 for the first fit.
-    first, end, stop
-        Base bars [first, end) are train, [end, stop) the out-of-sample block.
-    split
-        The same as instants: train, the block as validation, and all later bars as test.
-    """
-
-    number: int
+    number: int  # 0 for the first fit
+    # `first`, `end`, `stop`: base bars [first, end) are train, [end, stop) the out-of-sample block.
     first: int
     end: int
     stop: int
-    split: Split
+    split: Split  # the same as instants: train, the block as validation, and all later bars as test
 
     def rows(self, available_at: pd.DatetimeIndex) -> slice:
         """Rows that lie in the fold, given the time when each is complete."""
@@ -80,22 +71,12 @@ class WalkForward(Split):
 
     No fold holds a bar after its block, so a fold cannot look ahead. A fold is fitted at the close
     of bar `end - 1` and forecasts the returns of bars end..stop-1.
-
-    Attributes
-    ----------
-    refit_every
-        Base bars of a block; the last block may be shorter.
-    window
-        Most base bars of a fit; None takes all past bars.
-    folds
-        In time order; their blocks are contiguous up to the last bar.
-    time
-        When each base bar is complete (UTC).
     """
 
-    refit_every: int
-    window: int | None
-    folds: tuple[Fold, ...]
+    refit_every: int  # base bars of a block; the last block may be shorter
+    window: int | None  # most base bars of a fit; None takes all past bars
+    folds: tuple[Fold, ...]  # in time order; their blocks are contiguous up to the last bar
+    # When each base bar is complete (UTC).
     time: pd.DatetimeIndex = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -162,10 +143,7 @@ def train_option(config: SplitConfig) -> str:
 def instant(option: str, text: str) -> pd.Timestamp:
     """Read the time given in an option; without a zone it is UTC.
 
-    Raises
-    ------
-    ConfigError
-        If it is no time, or one that depends on the clock, such as "now".
+    Raises ConfigError if it is no time, or one that depends on the clock, such as "now".
     """
     try:
         return pd.Timestamp(read_stamp(text), unit="ns", tz="UTC")

@@ -21,36 +21,27 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.hmm.health import expected_dwell
+from hmm_exp.hmm.standard_errors import StandardErrors
+
+ESTIMATED = ("transition_matrix", "state_means", "state_deviations")  # tables with errors
 
 
 @dataclass(frozen=True)
 class StateSummary:
-    """A fitted model and its filtered label path, states in order.
+    """A fitted model and its filtered label path, states in order."""
 
-    Attributes
-    ----------
-    labels
-        Name of every state, unique, K of them.
-    columns
-        Names of the features, D of them.
-    transmat, stationary
-        Transition matrix (K, K) and its stationary distribution (K,).
-    means, covars
-        In raw units, (K, D) and (K, D, D): see `raw_means` and `raw_covars`.
-    states
-        Filtered label of every row, shape (T,).
-    steps
-        Chain steps from the row before, shape (T,).
-    """
-
-    labels: Sequence[str]
-    columns: Sequence[str]
+    labels: Sequence[str]  # name of every state, unique, K of them
+    columns: Sequence[str]  # names of the features, D of them
+    # `transmat`, `stationary`: transition matrix (K, K) and its stationary distribution (K,).
     transmat: np.ndarray
     stationary: np.ndarray
+    # `means`, `covars`: in raw units, (K, D) and (K, D, D): see `raw_means` and `raw_covars`.
     means: np.ndarray
     covars: np.ndarray
-    states: np.ndarray
-    steps: np.ndarray
+    states: np.ndarray  # filtered label of every row, shape (T,)
+    steps: np.ndarray  # chain steps from the row before, shape (T,)
+    # Degrees of freedom of Student-t states, shape (K,); None for Gaussian states.
+    df: np.ndarray | None = None
 
 
 def raw_means(means: np.ndarray, scaler_mean: np.ndarray, scaler_scale: np.ndarray) -> np.ndarray:
@@ -64,9 +55,10 @@ def raw_covars(covars: np.ndarray, scaler_scale: np.ndarray) -> np.ndarray:
 
 
 def state_tables(summary: StateSummary) -> dict[str, pd.DataFrame]:
-    """Wide tables by state: transitions, long-run shares, dwell times and moments."""
+    """Wide tables by state: transitions, long-run shares, dwell times, moments and df."""
     deviations = np.sqrt(np.diagonal(summary.covars, axis1=1, axis2=2))
     shares = occupancy(summary.states, len(summary.labels))
+    tails = {} if summary.df is None else {"tails": _frame(summary, summary.df[:, None], ["df"])}
     return {
         "transition_matrix": _frame(summary, summary.transmat, summary.labels),
         "stationary": _frame(summary, summary.stationary[:, None], ["share"]),
@@ -75,6 +67,7 @@ def state_tables(summary: StateSummary) -> dict[str, pd.DataFrame]:
         "state_means": _frame(summary, summary.means, summary.columns),
         "state_deviations": _frame(summary, deviations, summary.columns),
         "state_covariances": _covariances(summary),
+        **tails,
     }
 
 
@@ -101,9 +94,21 @@ def dwell_table(summary: StateSummary) -> pd.DataFrame:
     )
 
 
+def error_tables(summary: StateSummary, errors: StandardErrors) -> dict[str, pd.DataFrame]:
+    """Wide tables of standard errors, robust ones and ends of intervals, in the errors' units."""
+    ends = {"se": "error", "robust_se": "robust", "lower": "lower", "upper": "upper"}
+    columns = (summary.labels, summary.columns, summary.columns)
+    return {
+        f"{name}_{end}": _frame(summary, getattr(part, field), own)
+        for name, part, own in zip(ESTIMATED, errors.parts, columns, strict=True)
+        for end, field in ends.items()
+    }
+
+
 def diagnostics_table(
     summary: StateSummary,
     next_bar: Mapping[str, pd.DataFrame] | None = None,
+    errors: StandardErrors | None = None,
     more: Mapping[str, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """All tables of a model in one tidy frame `table, row, column, value`.
@@ -114,13 +119,15 @@ def diagnostics_table(
         The fitted model and its filtered path.
     next_bar
         `next_bar_table` per split, stacked as `next_bar_{split}`.
+    errors
+        In raw units, stacked as `{table}_se`, `_robust_se`, `_lower` and `_upper`.
     more
         Further tables by name.
     """
     tables = state_tables(summary) | dict(more or {})
     for split, table in (next_bar or {}).items():
         tables[f"next_bar_{split}"] = table.set_axis(list(summary.labels), axis=0)
-    return tidy(tables)
+    return tidy(tables | ({} if errors is None else error_tables(summary, errors)))
 
 
 def tidy(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -37,8 +37,8 @@ from scipy.special import digamma, polygamma
 
 from hmm_exp.compiling import entry
 from hmm_exp.errors import FitError
+from hmm_exp.hmm.params import DF_BOUNDS
 
-DF_BOUNDS = (2.05, 200.0)  # below 2 there is no variance; above 200 it is a Gaussian
 SCALE_FLOOR = 1e-2  # of the mean absolute deviation: no density collapses onto repeated values
 TOLERANCE = 1e-6  # largest change by a map, loc in mean absolute deviations, ln scale, ln df
 MAX_MAPS = 500

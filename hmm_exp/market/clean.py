@@ -29,6 +29,8 @@ from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.time_column import TimeColumn, time_column
 from hmm_exp.market.zones import UNREADABLE
 
+QUIET_SHARE = 0.05  # of bars without a range; more of them are worth a warning
+
 
 class StampedRows:
     """Stamps and values of the same rows, narrowed and ordered step by step.
@@ -252,6 +254,7 @@ def bars_from_frame(
             *times.warnings,
             *_volume_warnings(rows, columns, others, needs),
             *_unused_warnings(unused, absent),
+            *_quiet_warnings(rows, needs),
         ],
         "dropped": rows.dropped,
         "needs": [name for name in OHLCV if name in needs],
@@ -334,6 +337,17 @@ def _unused_warnings(unused: dict[str, int], absent: Collection[str]) -> list[st
         f"{counted(count, 'bad value')} of {name}, which no feature uses"
         for name, count in unused.items()
         if name not in absent
+    ]
+
+
+def _quiet_warnings(rows: StampedRows, needs: Collection[str]) -> list[str]:
+    """A warning where many bars have no range."""
+    n_quiet = int((rows.values[:, 1] == rows.values[:, 2]).sum())
+    if not {"high", "low"} <= set(needs) or n_quiet <= QUIET_SHARE * len(rows):
+        return []
+    return [
+        f"high equals low on {n_quiet:,} of {len(rows):,} bars ({n_quiet / len(rows):.1%}): "
+        "the log range is missing there, other features of the range are 0"
     ]
 
 

@@ -73,10 +73,7 @@ def marked(names: Iterable[str]) -> list[str]:
 def find_prices(names: Sequence[str], needed: Collection[str] = PRICES) -> dict[str, str]:
     """Columns of open, high, low and close, in any case.
 
-    Raises
-    ------
-    DataError
-        When a needed one is missing, or one exists twice.
+    Raises DataError when a needed one is missing, or one exists twice.
     """
     found = _prices(names)
     missing = [price for price in PRICES if price in needed and not found[price]]
@@ -87,11 +84,6 @@ def find_prices(names: Sequence[str], needed: Collection[str] = PRICES) -> dict[
             shown = ", ".join(map(_printable, columns))
             raise DataError(f"{len(columns)} columns are named {price}: {shown}; rename one")
     return {price: columns[0] for price, columns in found.items() if columns}
-
-
-def find_timestamp(names: Sequence[str], bar_stamp: str, chosen: str | None = None) -> str:
-    """Column of the times: the first of `find_timestamps`."""
-    return find_timestamps(names, bar_stamp, chosen)[0]
 
 
 def find_timestamps(names: Sequence[str], bar_stamp: str, chosen: str | None = None) -> list[str]:
@@ -274,16 +266,9 @@ _SHOWN = 4  # values of a column in a message
 def tidy(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Give the frame unique text names, with its index of times or with a name as a column.
 
-    A column that repeats another of its name is left out; one that differs is marked "[2]".
-
-    Returns
-    -------
-    The frame, and notes on what was done.
-
-    Raises
-    ------
-    DataError
-        When two levels of column names hold several instruments.
+    A column that repeats another of its name is left out; one that differs is marked "[2]". Returns
+    the frame, and notes on what was done. Raises DataError when two levels of column names hold
+    several instruments.
     """
     if isinstance(frame.columns, pd.MultiIndex):
         frame = _without_instrument(frame)

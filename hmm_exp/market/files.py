@@ -50,27 +50,13 @@ _LAYOUTS = {  # number of columns: their names, in every order that is known
 
 @dataclass(frozen=True)
 class Header:
-    """Names of the columns of a text table.
+    """Names of the columns of a text table."""
 
-    Attributes
-    ----------
-    names
-        One for each column.
-    delimiter
-        Between two fields; a blank stands for any number of blanks.
-    line
-        Number of lines above the header, or above the rows where there is no header.
-    n_lines
-        Lines of the header; 0 where the file has none.
-    notes
-        What was concluded.
-    """
-
-    names: list[str]
-    delimiter: str
-    line: int = 0
-    n_lines: int = 1
-    notes: list[str] = field(default_factory=list)
+    names: list[str]  # one for each column
+    delimiter: str  # between two fields; a blank stands for any number of blanks
+    line: int = 0  # number of lines above the header, or above the rows where there is no header
+    n_lines: int = 1  # lines of the header; 0 where the file has none
+    notes: list[str] = field(default_factory=list)  # what was concluded
 
     @property
     def rows_from(self) -> int:
@@ -83,19 +69,18 @@ def find_header(lines: Sequence[str], is_header: Callable[[list[str]], bool]) ->
 
     It is the first line whose names satisfy `is_header`; else the columns are named by a known
     layout without header; else the first line counts, for what is missing to be reported by name.
-
-    Raises
-    ------
-    DataError
-        When the header names several instruments, or columns without names can be read in two ways.
+    Raises DataError when the header names several instruments, or columns without names can be read
+    in two ways.
     """
     for number, line in enumerate(lines):
         for delimiter in _delimiters(line):
             names = fields_of(line, delimiter)
             if is_header(names):
                 return _with_lines_below(Header(names, delimiter, number), lines)
-    without = _without_header(lines) if is_header is is_bars_header else None
-    return without or _first_line(lines)
+    if is_header is is_bars_header and (without := _without_header(lines)):
+        return without
+    delimiter = max(_delimiters(lines[0]), key=lambda d: len(fields_of(lines[0], d)))
+    return Header(fields_of(lines[0], delimiter), delimiter)
 
 
 def fields_of(line: str, delimiter: str) -> list[str]:
@@ -106,11 +91,6 @@ def fields_of(line: str, delimiter: str) -> list[str]:
         return [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
     except csv.Error:  # a carriage return in mid-line: no row of a table
         return [line]
-
-
-def _first_line(lines: Sequence[str]) -> Header:
-    delimiter = max(_delimiters(lines[0]), key=lambda d: len(fields_of(lines[0], d)))
-    return Header(fields_of(lines[0], delimiter), delimiter)
 
 
 def _delimiters(line: str) -> Iterable[str]:
@@ -203,24 +183,13 @@ UNREADABLE_PARQUET = (pa.ArrowException, OSError, ValueError, OverflowError, Key
 
 @dataclass(frozen=True)
 class Table:
-    """The table of a file as text or typed columns, with its layout.
+    """The table of a file as text or typed columns, with its layout."""
 
-    Attributes
-    ----------
-    frame
-        The columns under their own names, in the file's order.
-    about
-        File, format, and for text the delimiter, compression and preamble lines.
-    ragged
-        Number and text of every row that has not as many fields as the header, left out of `frame`.
-    notes
-        What was concluded about the header.
-    """
-
-    frame: pd.DataFrame
-    about: dict
+    frame: pd.DataFrame  # the columns under their own names, in the file's order
+    about: dict  # file, format, and for text the delimiter, compression and preamble lines
+    # Number and text of every row that has not as many fields as the header, left out of `frame`.
     ragged: list[tuple[int, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was concluded about the header
 
 
 def read_table(path: str | Path, is_header: Callable[[list[str]], bool]) -> Table:
@@ -286,9 +255,8 @@ def parse(
 ) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
     """Columns as numbers, dates or text; a column's kind is judged on the whole of it.
 
-    Returns
-    -------
-    The frame, and the line numbers and texts of rows with more or fewer fields than the header.
+    Returns the frame, and the line numbers and texts of rows with more or fewer fields than the
+    header.
     """
     if header.delimiter == " ":
         rows = b"\n".join(_BLANKS.sub(b" ", row.strip()) for row in rows.split(b"\n"))

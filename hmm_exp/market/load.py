@@ -126,7 +126,7 @@ def features_from_frame(
     rows.need_cells([("an infinite value", np.isinf(rows.values))])
     rows.need_one_row_a_stamp()
     rows.need(fewest)
-    step_ns = _finest_step(names) or usual_step(rows.stamps)
+    step_ns = min(filter(None, map(_suffix_step, names)), default=0) or usual_step(rows.stamps)
     report = {
         "name": name,
         "rows_read": len(frame),
@@ -202,10 +202,6 @@ def _suffix_step(name: str) -> int:
         return 0
 
 
-def _finest_step(names: list[str]) -> int:
-    return min(filter(None, map(_suffix_step, names)), default=0)
-
-
 BLOCK = 16 << 20  # bytes of text in a chunk, about 250,000 bars
 _PARQUET_ROWS = 250_000
 Chunk = TypeVar("Chunk", Bars, pd.DataFrame)
@@ -223,19 +219,9 @@ def bar_chunks(
 ) -> Iterator[tuple[Bars, float]]:
     """Bars of a file in time order, with the share of the file that has been read.
 
-    Parameters
-    ----------
-    path, options, name, needs
-        As in `read_bars`.
-    step
-        Length of a bar.
-    block
-        Bytes of text that make a chunk.
-
-    Raises
-    ------
-    DataError
-        As `read_bars`, and when a chunk does not come after the one before.
+    Arguments are those of `read_bars`; `step` is the length of a bar, `block` the bytes of text
+    that make a chunk. Raises DataError as `read_bars`, and when a chunk does not come after the one
+    before.
     """
     name = name or instrument_name(path)
 

@@ -29,24 +29,14 @@ _DIGITS = {8: 0, 10: 2, 12: 4, 14: 6, 17: 9}
 
 @dataclass(frozen=True)
 class EpochUnit:
-    """Numbers that count units since an origin.
+    """Numbers that count units since an origin."""
 
-    Attributes
-    ----------
-    name
-        In words.
-    unit_ns, origin_ns
-        Length of a unit, and the time of number 0 since 1970, in nanoseconds.
-    local
-        Whether it counts by a local clock; the others count in UTC.
-    first_ns, end_ns
-        The times that are believed, from the first up to the end.
-    """
-
-    name: str
+    name: str  # in words
+    # `unit_ns`, `origin_ns`: length of a unit, and the time of number 0 since 1970, in nanoseconds.
     unit_ns: float
     origin_ns: int
-    local: bool = False
+    local: bool = False  # whether it counts by a local clock; the others count in UTC
+    # `first_ns`, `end_ns`: the times that are believed, from the first up to the end.
     first_ns: int = EPOCH_FIRST
     end_ns: int = LAST
 
@@ -80,40 +70,20 @@ _OTHER_CLOCKS = (
 
 @dataclass(frozen=True)
 class NumberStamps:
-    """Times read from numbers.
+    """Times read from numbers."""
 
-    Attributes
-    ----------
-    ns
-        Nanoseconds since 1970, shape (T,), UNREADABLE where a number is no time.
-    local
-        Whether they are times of a local clock; else they are UTC.
-    notes
-        What was done.
-    needs_all
-        Whether the form was decided by comparing rows, so that fewer rows could tell otherwise.
-    """
-
-    ns: np.ndarray
-    local: bool = False
-    notes: tuple[str, ...] = ()
+    ns: np.ndarray  # nanoseconds since 1970, shape (T,), UNREADABLE where a number is no time
+    local: bool = False  # whether they are times of a local clock; else they are UTC
+    notes: tuple[str, ...] = ()  # what was done
+    # Whether the form was decided by comparing rows, so that fewer rows could tell otherwise.
     needs_all: bool = False
 
 
 def read_numbers(numbers: np.ndarray, exact: np.ndarray | None = None) -> NumberStamps:
     """Read numbers as times.
 
-    Parameters
-    ----------
-    numbers
-        Shape (T,), NaN where there is none.
-    exact
-        The same as int64, where all are whole: 2^53 is too little for nanoseconds.
-
-    Raises
-    ------
-    DataError
-        When the numbers have lost digits.
+    `numbers`, shape (T,), are NaN where there is none; `exact` are the same as int64, where all are
+    whole: 2^53 is too little for nanoseconds. Raises DataError when the numbers have lost digits.
     """
     present = numbers[np.isfinite(numbers)]
     if not len(present):

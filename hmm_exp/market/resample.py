@@ -21,15 +21,10 @@ def resample(bars: Bars, timeframe: str) -> Bars:
 
     Bins lie on whole multiples of the timeframe since 1970, UTC. A bin exists once a bar available
     at or after its right edge does; one with missing bars is built from those present and counted
-    in `report["partial_bins"]` (in a session market nothing is missing). A planted state is that
-    of the bin's last bar. The bars' own timeframe returns them unchanged.
-
-    Raises
-    ------
-    ConfigError
-        `timeframe` is unknown, finer than the bars or no whole multiple of them.
-    HistoryError
-        No bin is complete.
+    in `report["partial_bins"]` (in a session market nothing is missing). A planted state is that of
+    the bin's last bar. The bars' own timeframe returns them unchanged. Raises ConfigError if
+    `timeframe` is unknown, finer than the bars or no whole multiple of them; HistoryError if no bin
+    is complete.
     """
     step = timeframe_step(timeframe)
     if step == bars.step:
@@ -46,11 +41,6 @@ def resample(bars: Bars, timeframe: str) -> Bars:
     return replace(bars, frame=frame, step=step, report=report, states=states)
 
 
-def new_bin() -> tuple[np.ndarray, np.ndarray]:
-    """An empty bin for `push_bar`: int64 (right edge, bars in it) and float64 OHLCV."""
-    return np.zeros(2, dtype=np.int64), np.zeros(5)
-
-
 @entry
 def push_bar(place, total, step_ns, time_ns, bar, done_edges, done_ohlcv, done_counts):
     """Add a base bar to the open bin and hand out every bin that is complete by now.
@@ -58,7 +48,8 @@ def push_bar(place, total, step_ns, time_ns, bar, done_edges, done_ohlcv, done_c
     Parameters
     ----------
     place, total
-        The open bin, from `new_bin`; changed in place.
+        The open bin, changed in place: int64 (right edge, bars in it; 0 bars if none is open) and
+        float64 OHLCV.
     step_ns, time_ns
         Length of a bin; `available_at` of the bar; nanoseconds.
     bar

@@ -28,43 +28,22 @@ _MOST_DIGITS = 19  # of a whole number in int64
 
 @dataclass
 class Stamps:
-    """Times of a column.
+    """Times of a column."""
 
-    Attributes
-    ----------
-    ns
-        Nanoseconds since 1970, UTC, shape (T,), UNREADABLE where there is none.
-    notes
-        What was done to read them.
-    reason
-        Why some cannot be read, where more is known than their text; else empty.
-    needs_all
-        Whether the form was decided by comparing rows, so that fewer rows could tell otherwise.
-    local
-        Whether any of them names no zone.
-    """
-
-    ns: np.ndarray
-    notes: list[str]
-    reason: str = ""
+    ns: np.ndarray  # nanoseconds since 1970, UTC, shape (T,), UNREADABLE where there is none
+    notes: list[str]  # what was done to read them
+    reason: str = ""  # why some cannot be read, where more is known than their text; else empty
+    # Whether the form was decided by comparing rows, so that fewer rows could tell otherwise.
     needs_all: bool = False
-    local: bool = False
+    local: bool = False  # whether any of them names no zone
 
 
 def read_stamps(column: pd.Series, timezone: str = "UTC") -> Stamps:
     """Read a column of times.
 
-    Parameters
-    ----------
-    column
-        Datetimes, numbers or text, T values.
-    timezone
-        IANA name of the zone of times that name none.
-
-    Raises
-    ------
-    DataError
-        When day and month cannot be told apart, or numbers have lost digits.
+    The column holds datetimes, numbers or text, T values; those that name no zone are of
+    `timezone`, an IANA name. Raises DataError when day and month cannot be told apart, or numbers
+    have lost digits.
     """
     kind = column.dtype.kind
     if isinstance(column.dtype, pd.DatetimeTZDtype):
@@ -81,10 +60,7 @@ def read_stamps(column: pd.Series, timezone: str = "UTC") -> Stamps:
 def read_stamp(value: Any, timezone: str = "UTC") -> int:
     """Read one time as nanoseconds since 1970, UTC; the same that `read_stamps` gives for it.
 
-    Raises
-    ------
-    DataError
-        When it cannot be read.
+    Raises DataError when it cannot be read.
     """
     stamp = _quickly(value, timezone)
     if stamp is None:
@@ -188,7 +164,7 @@ def _of_text(column: pd.Series, timezone: str) -> Stamps:
         read = read_texts(texts.take(pa.array(rows)))
         stamps.ns[rows], local[rows] = read.ns, read.local
         stamps.needs_all |= read.needs_all
-        stamps.notes += _notes_on(read.forms)
+        stamps.notes += ["dates not in ISO form"] if set(read.forms) - {"year first"} else []
         if read.unknown_zones:
             stamps.reason = f"no zone is named {_shown(read.unknown_zones[0])}"
     return _in_zone(stamps, local, timezone)
@@ -205,10 +181,6 @@ def _of_iso(texts: pa.Array, timezone: str) -> Stamps | None:
         ns[(ns < FIRST) | (ns >= LAST)] = UNREADABLE
         return _in_zone(Stamps(ns, []), np.full(len(ns), zone is None), timezone)
     return None
-
-
-def _notes_on(forms: list[str]) -> list[str]:
-    return ["dates not in ISO form"] if set(forms) - {"year first"} else []
 
 
 def _texts(column: pd.Series) -> pa.Array:

@@ -34,7 +34,14 @@ _VOLUME_NOISE = 0.1  # hourly shock of the log volume
 _VOLUME_MEMORY = 0.95  # share of the shocks that lasts to the next hour
 
 
-def make_market(n_bars: int = 26_280, n_regimes: int = 3, seed: int = 7) -> Bars:
+def make_market(
+    n_bars: int = 26_280,
+    n_regimes: int = 3,
+    seed: int = 7,
+    *,
+    volatility: tuple[float, float] = _VOLATILITY,
+    tail: float = _TAIL,
+) -> Bars:
     """Hourly bars from 2021-01-01 UTC whose true regimes are known.
 
     Parameters
@@ -45,6 +52,10 @@ def make_market(n_bars: int = 26_280, n_regimes: int = 3, seed: int = 7) -> Bars
         Number of regimes, at least 1. `Bars.states` numbers them by volatility, calm first.
     seed
         The same seed gives the same market.
+    volatility
+        Of an hourly log return in the calmest and the wildest regime.
+    tail
+        Degrees of freedom of the Student-t returns in a regime, above 2.
 
     Raises
     ------
@@ -57,69 +68,26 @@ def make_market(n_bars: int = 26_280, n_regimes: int = 3, seed: int = 7) -> Bars
         )
     rng = np.random.default_rng(seed)
     states = _regimes(rng, n_bars, _spread(_DWELL, n_regimes))
-    volatility = _spread(_VOLATILITY, n_regimes)[states]
-    scale = volatility * tail_factors(rng, n_bars, _TAIL)
+    usual = _spread(volatility, n_regimes)[states]
+    scale = usual * tail_factors(rng, n_bars, tail)
     drift = _spread(_DRIFT, n_regimes)[states]
-    return bars_of(MarketPlan(states, volatility, scale, drift, unit_moves(rng, n_bars)), rng, seed)
+    return bars_of(MarketPlan(states, usual, scale, drift, unit_moves(rng, n_bars)), rng, seed)
 
 
 @dataclass(frozen=True, eq=False)
 class MarketPlan:
-    """What every bar of a market is made of, T bars.
+    """What every bar of a market is made of, T bars."""
 
-    Attributes
-    ----------
-    states
-        Regime, shape (T,).
-    volatility
-        What is usual now, of a log return, shape (T,); volume follows it.
-    scale
-        Of the bar itself, log return, shape (T,).
-    drift
-        Mean log return, shape (T,).
-    moves
-        Standard normal moves within the bar, from `unit_moves`, shape (T, 24).
-    """
-
-    states: np.ndarray
-    volatility: np.ndarray
-    scale: np.ndarray
-    drift: np.ndarray
-    moves: np.ndarray
+    states: np.ndarray  # regime, shape (T,)
+    volatility: np.ndarray  # what is usual now, of a log return, shape (T,); volume follows it
+    scale: np.ndarray  # of the bar itself, log return, shape (T,)
+    drift: np.ndarray  # mean log return, shape (T,)
+    moves: np.ndarray  # standard normal moves within the bar, from `unit_moves`, shape (T, 24)
 
     @property
     def log_return(self) -> np.ndarray:
         """Log return of every bar, shape (T,)."""
         return self.scale * self.moves.sum(axis=1) / np.sqrt(_WALK) + self.drift
-
-
-@dataclass(frozen=True, eq=False)
-class TrueModel:
-    """The chain and the Student-t densities of the log returns that `make_market` draws from.
-
-    Attributes
-    ----------
-    transmat
-        Shape (K, K).
-    loc, scale
-        Log return per bar, shape (K,), calm first.
-    df
-        Degrees of freedom, shared.
-    """
-
-    transmat: np.ndarray
-    loc: np.ndarray
-    scale: np.ndarray
-    df: float
-
-
-def true_model(n_regimes: int) -> TrueModel:
-    """What `make_market` draws its states and log returns from."""
-    transmat = _leaps(n_regimes) / _spread(_DWELL, n_regimes)[:, None]
-    transmat += np.diag(1.0 - transmat.sum(axis=1))
-    # Chi-square mixing with unit variance makes a Student-t that much narrower than its deviation.
-    scale = _spread(_VOLATILITY, n_regimes) * np.sqrt((_TAIL - 2) / _TAIL)
-    return TrueModel(transmat, _spread(_DRIFT, n_regimes), scale, _TAIL)
 
 
 def tail_factors(rng: np.random.Generator, n_bars: int, df: float) -> np.ndarray:

@@ -40,13 +40,9 @@ _NAMED = r"(?: *\([A-Za-z ]*\))?"  # as in "GMT+0100 (Central European Time)"
 _MARKS = r"(?:[Tt_]|,? +|,)"  # between date and clock
 
 
-def _marks(date: str) -> str:
-    """Marks between a form of date and a clock: a hyphen would be a zone's sign after others."""
-    return rf"(?:{_MARKS}|-)" if date == "digits" else _MARKS
-
-
+_HYPHEN = {"digits": "|-"}  # after another date a hyphen would be a zone's sign
 _PATTERNS = {
-    name: rf"^{_WEEKDAY}{date}(?:{_marks(name)}{_CLOCK})?{_ZONE}{_NAMED}$"
+    name: rf"^{_WEEKDAY}{date}(?:(?:{_MARKS}{_HYPHEN.get(name, '')}){_CLOCK})?{_ZONE}{_NAMED}$"
     for name, date in _DATES.items()
 }
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september",
@@ -58,24 +54,14 @@ _DAMAGED = 2  # changes of the year that a damaged row makes
 
 @dataclass
 class TextStamps:
-    """Times out of texts.
+    """Times out of texts."""
 
-    Attributes
-    ----------
-    ns
-        Nanoseconds since 1970, shape (T,), UNREADABLE where a text is no time. UTC where the text
-        names a zone.
-    local
-        Where it names none, shape (T,).
-    forms
-        Names of the forms of dates that were found.
-    unknown_zones
-        Texts that stand where a zone would, and are none.
-    """
-
+    # Nanoseconds since 1970, shape (T,), UNREADABLE where a text is no time. UTC where the text
+    # names a zone.
     ns: np.ndarray
-    local: np.ndarray
-    forms: list[str] = field(default_factory=list)
+    local: np.ndarray  # where it names none, shape (T,)
+    forms: list[str] = field(default_factory=list)  # names of the forms of dates that were found
+    # Texts that stand where a zone would, and are none.
     unknown_zones: list[str] = field(default_factory=list)
 
     @property
@@ -87,15 +73,8 @@ class TextStamps:
 def read_texts(texts: pa.Array) -> TextStamps:
     """Read texts as times.
 
-    Parameters
-    ----------
-    texts
-        Strings without blanks around them, null where there is none, shape (T,).
-
-    Raises
-    ------
-    DataError
-        When day, month and year cannot be told apart.
+    `texts`, shape (T,), have no blanks around them and are null where there is none. Raises
+    DataError when day, month and year cannot be told apart.
     """
     read = TextStamps(np.full(len(texts), UNREADABLE), np.ones(len(texts), dtype=bool))
     left = np.arange(len(texts))
@@ -219,20 +198,13 @@ def _told_apart(
 
 @dataclass(frozen=True)
 class _DateOrder:
-    """Dates read in one order of their fields.
+    """Dates read in one order of their fields."""
 
-    Attributes
-    ----------
-    day, month, year
-        Shape (T,).
-    n_dates
-        How many of them are dates; -1 where years of two digits change more often from row to
-        row than month and day, as they never do in time.
-    """
-
-    day: np.ndarray
-    month: np.ndarray
-    year: np.ndarray
+    day: np.ndarray  # shape (T,)
+    month: np.ndarray  # shape (T,)
+    year: np.ndarray  # shape (T,)
+    # How many of them are dates; -1 where years of two digits change more often from row to row
+    # than month and day, as they never do in time.
     n_dates: int
 
     @classmethod

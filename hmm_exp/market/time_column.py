@@ -37,33 +37,19 @@ _FEW = 100  # rows that tell whether two columns are one
 
 @dataclass
 class TimeColumn:
-    """The times of a table.
+    """The times of a table."""
 
-    Attributes
-    ----------
-    name
-        The column, or the two that were joined.
-    values
-        As they stand in the table, for messages, shape (T,).
-    stamps
-        As read.
-    warnings
-        What a user should look at.
-    """
-
-    name: str
-    values: pd.Series
-    stamps: Stamps
-    warnings: list[str] = field(default_factory=list)
+    name: str  # the column, or the two that were joined
+    values: pd.Series  # as they stand in the table, for messages, shape (T,)
+    stamps: Stamps  # as read
+    warnings: list[str] = field(default_factory=list)  # what a user should look at
 
 
 def time_column(frame: pd.DataFrame, options: ReadOptions) -> TimeColumn:
     """Find and read the times of a frame whose column names are unique texts.
 
-    Raises
-    ------
-    DataError
-        No column holds times, the bar's other end is meant, or times cannot be told apart.
+    Raises DataError if no column holds times, the bar's other end is meant, or times cannot be told
+    apart.
     """
     names = [str(name) for name in frame.columns]
     candidates = find_timestamps(names, options.bar_stamp, options.timestamp_column)

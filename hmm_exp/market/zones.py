@@ -41,18 +41,9 @@ def zone_offset(text: str) -> int | None:
 def in_utc(local_ns: np.ndarray, zones: Sequence[str], of_row: np.ndarray) -> np.ndarray:
     """Times of clocks in several zones as UTC.
 
-    Parameters
-    ----------
-    local_ns
-        Clock times in nanoseconds since 1970, shape (T,).
-    zones
-        Texts of zones: offsets, or IANA names.
-    of_row
-        Place in `zones` of each row, shape (T,).
-
-    Returns
-    -------
-    int64, shape (T,); UNREADABLE where a zone is unknown or its clocks skip the time.
+    `local_ns` (T,) are clock times in nanoseconds since 1970; `zones` are offsets or IANA names,
+    and `of_row` (T,) is the place of each row's zone. Returns int64 (T,), UNREADABLE where a zone
+    is unknown or its clocks skip the time.
     """
     result = local_ns.copy()
     for place, zone in enumerate(zones):

@@ -41,24 +41,12 @@ _AT_ONCE = 50  # draws in memory: they stay in the cache
 
 @dataclass(frozen=True)
 class ControlChart:
-    """A CUSUM chart of one series: its mean, its spread and the threshold of an alarm.
+    """A CUSUM chart of one series: its mean, its spread and the threshold of an alarm."""
 
-    Attributes
-    ----------
-    mean
-        Expected mean per bar, of bars cut to `LARGEST`.
-    spread
-        Long-run deviation of a bar.
-    allowance
-        Fall of the mean per bar that does not count, in `spread`.
-    threshold
-        Height of the path beyond which is an alarm, in `spread`.
-    """
-
-    mean: float
-    spread: float
-    allowance: float
-    threshold: float
+    mean: float  # expected mean per bar, of bars cut to `LARGEST`
+    spread: float  # long-run deviation of a bar
+    allowance: float  # fall of the mean per bar that does not count, in `spread`
+    threshold: float  # height of the path beyond which is an alarm, in `spread`
 
     def path(self, y: np.ndarray) -> np.ndarray:
         """The sum C after every bar, shape (N,); a NaN leaves it unchanged.

@@ -53,68 +53,35 @@ _SUM_TOLERANCE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Rows and base bars of a market, with the model's filtered probabilities of the rows.
+    """Rows and base bars of a market, with the model's filtered probabilities of the rows."""
 
-    Attributes
-    ----------
-    table
-        Feature rows, T of them.
-    filtered
-        State probabilities and predictive log-likelihoods of the rows.
-    time
-        Close of every base bar, UTC, N of them.
-    series
-        The base bars as the volatility forecasts read them; None without returns.
-    """
-
-    table: FeatureTable
-    filtered: Filtered
-    time: pd.DatetimeIndex
-    series: BarSeries | None
+    table: FeatureTable  # feature rows as the model observes them, T of them
+    filtered: Filtered  # state probabilities and predictive log-likelihoods of the rows
+    time: pd.DatetimeIndex  # close of every base bar, UTC, N of them
+    series: BarSeries | None  # bars as the volatility forecasts read them; None without returns
 
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """Series that the charts follow; row and bar t depend on bars closed by t alone.
+    """Series that the charts follow; row and bar t depend on bars closed by t alone."""
 
-    Attributes
-    ----------
-    log_lik
-        ln p(x_t | x_1..t-1) of every row, nats, shape (T,); NaN where the row is missing.
-    expected
-        State probabilities before each row, shape (T, K).
-    probs
-        Filtered probabilities, shape (T, K).
-    score
-        Log score of every base bar's next return, nats, shape (N,); None without returns.
-    known
-        Filtered probabilities known at every bar's close, shape (N, K), NaN before the first.
-    """
-
+    # ln p(x_t | x_1..t-1) of every row, nats, shape (T,); NaN where the row is missing.
     log_lik: np.ndarray
-    expected: np.ndarray
-    probs: np.ndarray
+    expected: np.ndarray  # state probabilities before each row, shape (T, K)
+    probs: np.ndarray  # filtered probabilities, shape (T, K)
+    # Log score of every base bar's next return, nats, shape (N,); None without returns.
     score: np.ndarray | None
+    # Filtered probabilities known at every bar's close, shape (N, K), NaN before the first.
     known: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class ExpectedSeries:
-    """A series with an expected value for each regime.
+    """A series with an expected value for each regime."""
 
-    Attributes
-    ----------
-    mean
-        Mean of the series on the bars that the chart rests on.
-    by_state
-        Its mean on the bars on which each regime was expected, shape (K,).
-    chart
-        Chart of `shortfall`.
-    """
-
-    mean: float
-    by_state: np.ndarray
-    chart: ControlChart
+    mean: float  # mean of the series on the bars that the chart rests on
+    by_state: np.ndarray  # its mean on the bars on which each regime was expected, shape (K,)
+    chart: ControlChart  # chart of `shortfall`
 
     def of(self, weights: np.ndarray) -> np.ndarray:
         """Expected value of every bar, from the state probabilities expected of it (T, K)."""
@@ -142,41 +109,24 @@ class ExpectedSeries:
 
 @dataclass(frozen=True, eq=False)
 class Expectations:
-    """Monitoring baseline of a detector.
+    """Monitoring baseline of a detector."""
 
-    Attributes
-    ----------
-    first, last
-        Close of the first and the last row that the charts rest on.
-    n_rows
-        Number of those rows.
-    held_out
-        Whether the model was fitted on none of them.
-    log_lik
-        Log-likelihood per row.
-    score
-        Log score per bar; None without returns or without densities by regime.
-    densities, static
-        Densities of the next return by regime, and one for all time; None without a score, and
-        `static` also where it has no fit.
-    volatility
-        The volatility forecasts that have a fit, by name.
-    shares
-        Share of time in every regime, shape (K,).
-    share_charts
-        Charts of the filtered probability of every regime; empty for one state.
-    """
-
+    # `first`, `last`: close of the first and the last row that the charts rest on.
     first: pd.Timestamp
     last: pd.Timestamp
-    n_rows: int
-    held_out: bool
-    log_lik: ExpectedSeries
+    n_rows: int  # number of those rows
+    held_out: bool  # whether the model was fitted on none of them
+    log_lik: ExpectedSeries  # log-likelihood per row
+    # Log score per bar; None without returns or without densities by regime.
     score: ExpectedSeries | None
+    # `densities`, `static`: densities of the next return by regime, and one for all time; None
+    # without a score, and `static` also where it has no fit.
     densities: ReturnDensities | None
     static: ReturnDensities | None
-    shares: np.ndarray
+    shares: np.ndarray  # share of time in every regime, shape (K,)
+    # Charts of the filtered probability of every regime; empty for one state.
     share_charts: tuple[ControlChart, ...]
+    # The volatility forecasts that have a fit, by name.
     volatility: Mapping[str, VolatilityBaseline] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

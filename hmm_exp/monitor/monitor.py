@@ -35,53 +35,31 @@ from hmm_exp.monitor.expectations import (
 
 @dataclass(frozen=True)
 class ChartResult:
-    """One chart over the judged bars.
+    """One chart over the judged bars."""
 
-    Attributes
-    ----------
-    name
-        Name of the series.
-    promised, seen
-        Expected and observed mean per bar: nats, or a share of time.
-    highest
-        Largest sum of the chart, as a share of its threshold; beyond 1 is an alarm.
-    now
-        The sum after the last bar.
-    alarm_at
-        Close of the first bar beyond the threshold, None without.
-    drift_since
-        Bar at which the sum that crossed, or else the last sum, started to grow; None at zero.
-    """
-
-    name: str
+    name: str  # name of the series
+    # `promised`, `seen`: expected and observed mean per bar: nats, or a share of time.
     promised: float
     seen: float
-    highest: float
-    now: float
-    alarm_at: pd.Timestamp | None
+    highest: float  # largest sum of the chart, as a share of its threshold; beyond 1 is an alarm
+    now: float  # the sum after the last bar
+    alarm_at: pd.Timestamp | None  # close of the first bar beyond the threshold, None without
+    # Bar at which the sum that crossed, or else the last sum, started to grow; None at zero.
     drift_since: pd.Timestamp | None
 
 
 @dataclass(frozen=True, eq=False)
 class MonitorResult:
-    """Series and charts over the judged bars.
+    """Series and charts over the judged bars."""
 
-    Attributes
-    ----------
-    rows
-        Index `available_at`; `log_lik, log_lik_promised, log_lik_chart`, nats and the chart's sum
-        as a share of its threshold; for every state `p_state_k` and `p_state_k_chart`.
-    bars
-        The same for the return that a base bar closes: `score, score_promised, score_chart`, and
-        its `gain` over a Student-t for all time and `ewma_gain` ... over the volatility forecasts
-        that have a fit. Empty without expected scores.
-    findings
-        One per chart.
-    """
-
+    # Index `available_at`; `log_lik, log_lik_promised, log_lik_chart`, nats and the chart's sum as
+    # a share of its threshold; for every state `p_state_k` and `p_state_k_chart`.
     rows: pd.DataFrame
+    # The same for the return that a base bar closes: `score, score_promised, score_chart`, and its
+    # `gain` over a Student-t for all time and `ewma_gain` ... over the volatility forecasts that
+    # have a fit. Empty without expected scores.
     bars: pd.DataFrame
-    findings: tuple[ChartResult, ...]
+    findings: tuple[ChartResult, ...]  # one per chart
 
     @property
     def alarms(self) -> list[ChartResult]:
@@ -125,7 +103,7 @@ def monitor_bars(
     returns = next_returns(bars.frame["close"].to_numpy(), steps)
     hours = bar_hours(time, bars.step, detector.reading.timezone)
     series = BarSeries(returns, bars.log_range, *hours)
-    seen = Observations(table, detector.filtered(table), time, series)
+    seen = Observations(table.less(detector.season), detector.filtered(table), time, series)
     observed = observe(detector.params, seen, expected.densities)
     rows = _rows(expected, observed, table.available_at, start)
     scored = _scored(expected, observed, seen, start)
@@ -133,10 +111,7 @@ def monitor_bars(
 
 
 def _start(
-    detector: Detector,
-    time: pd.DatetimeIndex,
-    last: pd.Timestamp,
-    since: pd.Timestamp | None,
+    detector: Detector, time: pd.DatetimeIndex, last: pd.Timestamp, since: pd.Timestamp | None
 ) -> pd.Timestamp:
     """Instant after which bars are judged: not before the filter has settled."""
     wanted = since if since is not None else pd.Timestamp(detector.meta["train_end"])

@@ -46,15 +46,7 @@ def compare(
 ) -> Comparison:
     """Compare the candidate's test scores with the champion's.
 
-    Parameters
-    ----------
-    fewest
-        Smallest number of common bars.
-
-    Raises
-    ------
-    NotCompared
-        Another market, no scores, or too few common bars.
+    Raises NotCompared for another market, without scores, or with fewer than `fewest` common bars.
     """
     rival = _rival(evidence, incumbent)
     needed, most, failed = max(fewest, MIN_BARS), 0, ""

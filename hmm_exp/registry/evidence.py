@@ -28,27 +28,16 @@ class NotJudged(Exception):  # noqa: N818  a result, not an error
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """A candidate's results on test.
+    """A candidate's results on test."""
 
-    Attributes
-    ----------
-    run
-        Its MLflow run.
-    detector
-        The model to promote.
-    scores
-        Test bars: index `available_at`; `model_score, static_score, ewma_score` and those of the
-        other baselines, nats. Empty without base returns.
-    trained_until
-        Close of the last train bar; None if the run has no scores.
-    states, steps
-        Filtered state of every test row and chain steps since the previous row, shape (T,).
-    """
-
-    run: Run
-    detector: Detector
+    run: Run  # its MLflow run
+    detector: Detector  # the model to promote
+    # Test bars: index `available_at`; `model_score, static_score, ewma_score` and those of other
+    # baselines, nats. Empty without base returns.
     scores: pd.DataFrame
-    trained_until: pd.Timestamp | None
+    trained_until: pd.Timestamp | None  # close of the last train bar; None if the run has no scores
+    # `states`, `steps`: filtered state of every test row and chain steps since the previous row,
+    # shape (T,).
     states: np.ndarray
     steps: np.ndarray
 
@@ -78,37 +67,27 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class Incumbent:
-    """The champion that a candidate would replace.
+    """The champion that a candidate would replace."""
 
-    Attributes
-    ----------
-    champion
-        Its version.
-    detector
-        The model in Production; None if it fails its smoke test.
-    """
-
-    champion: Champion
-    detector: Detector | None
+    champion: Champion  # its version
+    detector: Detector | None  # the model in Production; None if it fails its smoke test
 
 
 def read_evidence(client: MlflowClient, run: Run) -> Evidence:
     """Read the test results of a run.
 
-    Raises
-    ------
-    NotJudged
-        The run is not finished, or has no model that passes its smoke test.
+    Raises NotJudged if the run is not finished, or has no model that passes its smoke test.
     """
     detector = _working_detector(run)
     scores = read_scores(client, run.info.run_id)
+    train = None if scores is None else scores.index[scores["split"] == "train"]
     regimes = read_regimes(client, run.info.run_id)
     test = None if regimes is None else regimes[regimes["split"] == "test"].dropna()
     return Evidence(
         run=run,
         detector=detector,
         scores=pd.DataFrame() if scores is None else scores[scores["split"] == "test"],
-        trained_until=None if scores is None else _trained_until(scores),
+        trained_until=None if train is None or train.empty else train[-1],
         states=np.empty(0, np.int64) if test is None else test["state"].to_numpy(np.int64),
         steps=np.empty(0, np.int64) if test is None else _steps(test, detector),
     )
@@ -144,11 +123,6 @@ def _working_detector(run: Run) -> Detector:
         return smoke_test(f"models:/{model_id(run)}")
     except ModelError as error:
         raise NotJudged(str(error)) from None
-
-
-def _trained_until(scores: pd.DataFrame) -> pd.Timestamp | None:
-    train = scores.index[scores["split"] == "train"]
-    return train[-1] if len(train) else None
 
 
 def _steps(rows: pd.DataFrame, detector: Detector) -> np.ndarray:

@@ -19,17 +19,12 @@ from hmm_exp.tracking.ui import in_a_line, plain_table
 _METRICS = ("bic", "return_gain_test", "return_gain_test_bound", "ewma_gain_test")
 
 
-def version_table(versions: Versions) -> pd.DataFrame:
-    """One row per version, oldest first: origin, metrics and status."""
-    return pd.DataFrame([_row(version) for version in versions.all()])
-
-
 def list_lines(versions: Versions) -> list[str]:
     """The versions as a table, followed by the gate's reasons and the labels of each.
 
     Raises TrackingError if there is none.
     """
-    table = version_table(versions)
+    table = pd.DataFrame([_row(version) for version in versions.all()])
     if table.empty:
         raise TrackingError(f"{versions.name} has no versions: promote first")
     reasons = [
@@ -73,7 +68,7 @@ def parameter_table(old: Detector, new: Detector, names: tuple[str, str]) -> pd.
     Means and spreads (raw units) are compared if both have the same columns and number of states.
     """
     mine, theirs = _described(old), _described(new)
-    alike = old.recipe.columns == new.recipe.columns and old.n_states == new.n_states
+    alike = old.recipe.titles == new.recipe.titles and old.n_states == new.n_states
     if alike:
         mine |= _parameters(old)
         theirs |= _parameters(new)
@@ -95,24 +90,13 @@ def parameter_lines(old: Detector, new: Detector, names: tuple[str, str]) -> lis
 
 @dataclass(frozen=True, eq=False)
 class RegimeDifference:
-    """Differences between the regimes of two detectors on the same bars.
+    """Differences between the regimes of two detectors on the same bars."""
 
-    Attributes
-    ----------
-    agreement
-        Agreement of their filtered states, at the rows of the coarser detector.
-    same_label
-        Share of those rows with the same label.
-    together
-        Number of rows by pair of labels, one table row per label of the older detector.
-    latest
-        Last row with different labels; None if there is none.
-    """
-
-    agreement: Agreement
-    same_label: float
+    agreement: Agreement  # agreement of their filtered states, at the rows of the coarser detector
+    same_label: float  # share of those rows with the same label
+    # Number of rows by pair of labels, one table row per label of the older detector.
     together: pd.DataFrame
-    latest: pd.Series | None
+    latest: pd.Series | None  # last row with different labels; None if there is none
 
 
 def compare_regimes(
@@ -120,10 +104,7 @@ def compare_regimes(
 ) -> RegimeDifference:
     """Filter the same bars with two detectors and count the differences.
 
-    Raises
-    ------
-    DataError
-        The bars do not fit one of them, or no row has a regime from both.
+    Raises DataError if the bars do not fit one of them, or no row has a regime from both.
     """
     both = _side_by_side(old.filter(bars), new.filter(bars))
     if both.empty:
@@ -195,8 +176,9 @@ def _moment(milliseconds: int) -> str:
 def _described(detector: Detector) -> dict[str, str]:
     recipe = detector.recipe
     return {
-        "columns": ", ".join(recipe.columns),
+        "columns": ", ".join(recipe.titles),
         "window": str(recipe.window),
+        "season": f"hour of {recipe.season}" if recipe.season else "none",
         "states": str(detector.n_states),
         "labels": ", ".join(detector.labels),
         "covariance": detector.params.covariance_type,
@@ -212,11 +194,13 @@ def _parameters(detector: Detector) -> dict[str, str]:
     """Dwell time, means and spreads of every state, raw units, four digits."""
     params, scale = detector.params, detector.scaler_scale
     means = params.means * scale + detector.scaler_mean
-    spread = np.sqrt(np.diagonal(params.full_covars(), axis1=1, axis2=2)) * scale
+    spread = np.sqrt(np.diagonal(params.covariances(), axis1=1, axis2=2)) * scale
     found = {}
     for state, dwell in enumerate(expected_dwell(params.transmat)):
         found[f"state {state} dwell"] = f"{dwell:.4g}"
-        for column, name in enumerate(detector.recipe.columns):
+        if params.df is not None:
+            found[f"state {state} df"] = f"{params.df[state]:.4g}"
+        for column, name in enumerate(detector.recipe.titles):
             value = f"{means[state, column]:.4g} ± {spread[state, column]:.4g}"
             found[f"state {state} {name}"] = value
     return found

@@ -42,18 +42,11 @@ _COPIED_METRICS = (
 
 @dataclass(frozen=True)
 class Repair:
-    """Repairs after an interrupted command.
+    """Repairs after an interrupted command."""
 
-    Attributes
-    ----------
-    lines
-        For the terminal.
-    undid
-        Whether the repair undid a promotion or completed a rollback: a requested rollback is
-        then already done.
-    """
-
-    lines: list[str]
+    lines: list[str]  # for the terminal
+    # Whether the repair undid a promotion or completed a rollback: a requested rollback is then
+    # already done.
     undid: bool = False
 
 
@@ -62,17 +55,9 @@ def install(
 ) -> str:
     """Put a run's model into Production, smoke-test it there, and return the version.
 
-    Parameters
-    ----------
-    about
-        Tags of the version: the gate's findings and the labels. Others are copied from the run.
-    replaces
-        The version in Production now.
-
-    Raises
-    ------
-    TrackingError
-        The smoke test fails; the previous champion is back.
+    `about` are tags of the version, the gate's findings and the labels; others are copied from the
+    run. `replaces` is the version in Production now. Raises TrackingError if the smoke test fails;
+    the previous champion is back.
     """
     recorded = _copied(run) | about | {tags.PROMOTION: tags.STARTED}
     recorded |= {tags.REPLACES: replaces} if replaces else {}

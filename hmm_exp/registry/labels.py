@@ -23,20 +23,11 @@ LEAST_ROWS = 100
 
 @dataclass(frozen=True)
 class LabelMatch:
-    """Labels of a candidate's states, and where they come from.
+    """Labels of a candidate's states, and where they come from."""
 
-    Attributes
-    ----------
-    labels
-        One per state, calm to turbulent.
-    story
-        "kept from version 3: ..." or "fresh: ...", with the reason.
-    flagged
-        Whether labels of an existing champion were lost, which users of labels must know.
-    """
-
-    labels: tuple[str, ...]
-    story: str
+    labels: tuple[str, ...]  # one per state, calm to turbulent
+    story: str  # "kept from version 3: ..." or "fresh: ...", with the reason
+    # Whether labels of an existing champion were lost, which users of labels must know.
     flagged: bool
 
 

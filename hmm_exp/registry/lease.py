@@ -43,7 +43,8 @@ class Lease:
 
     def check(self) -> None:
         """Raise TrackingError if the lease is about to expire or its flag was removed."""
-        if time.monotonic() > self._ends - min(MARGIN, 0.5 * self.lasts) or not self._up():
+        is_late = time.monotonic() > self._ends - min(MARGIN, 0.5 * self.lasts)
+        if is_late or self.tag not in self.client.get_registered_model(self.name).tags:
             raise TrackingError(
                 f"the lease on {self.name} ran out after {self.lasts:g} seconds: stopped; the next "
                 "promotion or rollback completes or undoes this one"
@@ -60,9 +61,6 @@ class Lease:
         """Remove a flag, by default this one, if it exists."""
         with suppress(MlflowException):
             self.client.delete_registered_model_tag(self.name, tag or self.tag)
-
-    def _up(self) -> bool:
-        return self.tag in self.client.get_registered_model(self.name).tags
 
     def _others(self) -> list[str]:
         """Holders of other valid flags; flags of dead or expired holders are removed."""
@@ -81,14 +79,8 @@ class Lease:
 def is_void(void_at: str, now: float, lasts: float = LASTS) -> bool:
     """Whether a flag blocks nobody: it has expired, or its time is impossibly late.
 
-    Parameters
-    ----------
-    void_at
-        Time in the flag, Unix seconds.
-    now
-        Unix seconds.
-    lasts
-        Longest validity of a flag, seconds.
+    `void_at` is the time in the flag, `lasts` the longest validity of a flag; Unix seconds and
+    seconds.
     """
     try:
         left = float(void_at) - now
@@ -103,19 +95,9 @@ def lease(
 ) -> Iterator[Lease]:
     """Hold the lease on a registered model, which is created if it does not exist.
 
-    A model created for the lease is removed again if it gets no version.
-
-    Parameters
-    ----------
-    patience
-        Seconds to wait for others.
-    lasts
-        Validity of the lease, seconds.
-
-    Raises
-    ------
-    TrackingError
-        Others hold it for that long; the message names the holder.
+    A model created for the lease is removed again if it gets no version. Raises TrackingError if
+    others hold the lease for `patience` seconds; the message names the holder. The lease lasts
+    `lasts` seconds.
     """
     mine = Lease(client, name, lasts)
     made = _acquire(mine, time.monotonic() + patience)

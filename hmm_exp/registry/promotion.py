@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.config import GateConfig
 from hmm_exp.errors import TrackingError, one_line
 from hmm_exp.registry.evidence import NotJudged, model_id, read_evidence, read_incumbent
-from hmm_exp.registry.gate import Verdict, judge
+from hmm_exp.registry.gate import judge
 from hmm_exp.registry.installation import REFUSED, UNCHANGED, install, repair, write_decision
 from hmm_exp.registry.labels import LabelMatch, name_states
 from hmm_exp.registry.lease import lease
@@ -40,39 +40,18 @@ _OTHERS_DONE_WITHIN = 120  # seconds
 
 @dataclass(frozen=True)
 class Decision:
-    """The outcome of a promotion.
+    """The outcome of a promotion."""
 
-    Attributes
-    ----------
-    promoted
-        Whether the candidate is in Production now.
-    version
-        The version now in Production, None if there is none.
-    reasons
-        Reasons of a refusal, else empty.
-    warnings
-        Reasons overridden by `force`, and the gate's warnings.
-    notes
-        Measurements of the gate.
-    naming
-        Labels of its states; None if it is not promoted.
-    repaired
-        Repairs after an interrupted command.
-    noop
-        Whether the champion already is this model.
-    dry_run
-        Whether nothing was changed.
-    """
-
-    promoted: bool = False
-    version: str | None = None
-    reasons: list[str] = field(default_factory=list)
+    promoted: bool = False  # whether the candidate is in Production now
+    version: str | None = None  # the version now in Production, None if there is none
+    reasons: list[str] = field(default_factory=list)  # reasons of a refusal, else empty
+    # Reasons overridden by `force`, and the gate's warnings.
     warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    naming: LabelMatch | None = None
-    repaired: list[str] = field(default_factory=list)
-    noop: bool = False
-    dry_run: bool = False
+    notes: list[str] = field(default_factory=list)  # measurements of the gate
+    naming: LabelMatch | None = None  # labels of its states; None if it is not promoted
+    repaired: list[str] = field(default_factory=list)  # repairs after an interrupted command
+    noop: bool = False  # whether the champion already is this model
+    dry_run: bool = False  # whether nothing was changed
 
     @property
     def refused(self) -> bool:
@@ -99,21 +78,11 @@ class Decision:
 
 @dataclass(frozen=True)
 class Rollback:
-    """The outcome of a rollback.
+    """The outcome of a rollback."""
 
-    Attributes
-    ----------
-    champion
-        The version in Production now.
-    left
-        The version that it replaced; None if nothing had to change.
-    repaired
-        Repairs after an interrupted command.
-    """
-
-    champion: Champion
-    left: str | None
-    repaired: list[str]
+    champion: Champion  # the version in Production now
+    left: str | None  # the version that it replaced; None if nothing had to change
+    repaired: list[str]  # repairs after an interrupted command
 
     def lines(self) -> list[str]:
         """Lines for the terminal."""
@@ -175,7 +144,8 @@ def promote(
         else:
             model = _named_model(run, decision.naming, labels)
             check()
-            version = _install(versions, run, model, decision, gate)
+            about = _findings(decision, gate) | {tags.LABELS: decision.naming.story}
+            version = install(versions, run, model, about, decision.version)
             decision = replace(decision, promoted=True, version=version)
         return replace(decision, repaired=repaired)
 
@@ -185,15 +155,9 @@ def rollback(client: MlflowClient, registry_name: str, to: str | None = None) ->
 
     If a promotion or a rollback was interrupted, the repair alone is the rollback.
 
-    Parameters
-    ----------
-    to
-        The version to bring back; by default the one that the champion replaced.
-
-    Raises
-    ------
-    TrackingError
-        There is no champion, no version before it, or that version fails its smoke test.
+    `to` is the version to bring back, by default the one that the champion replaced. Raises
+    TrackingError if there is no champion, no version before it, or that version fails its smoke
+    test.
     """
     with (
         _store_errors(f"rollback of {registry_name}"),
@@ -236,10 +200,11 @@ def _decide(
     incumbent = read_incumbent(current) if current else None
     verdict = judge(client, evidence, incumbent, gate)
     reasons = verdict.of("final") if force else verdict.of("final", "refuse")
+    forced = [f"forced: {reason}" for reason in verdict.of("refuse")] if force else []
     decision = Decision(
         version=version,
         reasons=reasons,
-        warnings=_warnings(verdict, force),
+        warnings=[*forced, *verdict.of("warn")],
         notes=verdict.of("note"),
         naming=None if reasons else name_states(client, evidence, incumbent),
     )
@@ -250,11 +215,6 @@ def _same_model(run: Run, current: Champion) -> bool:
     fingerprint = run.data.tags.get(tags.FINGERPRINT)
     same = fingerprint is not None and fingerprint == current.tags.get(tags.FINGERPRINT)
     return run.info.run_id == current.run_id or (same and run.info.status == "FINISHED")
-
-
-def _warnings(verdict: Verdict, force: bool) -> list[str]:
-    forced = [f"forced: {reason}" for reason in verdict.of("refuse")] if force else []
-    return forced + verdict.of("warn")
 
 
 def _write_refusal(versions: Versions, run: Run, decision: Decision, gate: GateConfig) -> None:
@@ -275,12 +235,6 @@ def _named_model(run: Run, naming: LabelMatch, labels: tuple[str, ...]) -> str:
     detector = load_detector(f"models:/{model}")
     named = replace(detector, labels=naming.labels)
     return log_detector(run.info.experiment_id, run.info.run_id, named).model_id
-
-
-def _install(versions: Versions, run: Run, model: str, decision: Decision, gate: GateConfig) -> str:
-    assert decision.naming is not None
-    about = _findings(decision, gate) | {tags.LABELS: decision.naming.story}
-    return install(versions, run, model, about, decision.version)
 
 
 def _findings(decision: Decision, gate: GateConfig) -> dict[str, str]:

@@ -20,22 +20,13 @@ ALIAS = "production"
 
 @dataclass(frozen=True)
 class Champion:
-    """The version in Production.
+    """The version in Production."""
 
-    Attributes
-    ----------
-    name, version
-        Registered model and version.
-    run_id
-        The run that logged the model.
-    tags
-        Tags of the version: fingerprint, instrument, data kind, sweep, metrics, and the version
-        it replaced (`replaces`).
-    """
-
-    name: str
+    name: str  # of the registered model
     version: str
-    run_id: str | None
+    run_id: str | None  # the run that logged the model
+    # Tags of the version: fingerprint, instrument, data kind, sweep, metrics, and the version it
+    # replaced (`replaces`).
     tags: dict[str, str]
 
     @property
@@ -114,7 +105,11 @@ class Versions:
     def settle(self, number: str) -> None:
         """Put a version into Production and under the alias, if it is not there yet."""
         if [str(version.version) for version in self.staged()] != [number]:
-            self._move_to_stage(number)
+            with warnings.catch_warnings():  # MLflow deprecates stages but still serves them
+                warnings.simplefilter("ignore", FutureWarning)
+                self.client.transition_model_version_stage(
+                    self.name, number, STAGE, archive_existing_versions=True
+                )
         if self.alias() != number:
             self.client.set_registered_model_alias(self.name, ALIAS, number)
 
@@ -127,17 +122,6 @@ class Versions:
         if self.alias() == number:
             self.client.delete_registered_model_alias(self.name, ALIAS)
         self.client.delete_model_version(self.name, number)
-
-    def _move_to_stage(self, number: str) -> None:
-        """MLflow deprecates stages but still serves them."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            self.client.transition_model_version_stage(
-                self.name,
-                number,
-                STAGE,
-                archive_existing_versions=True,  # in the same transaction
-            )
 
 
 def champion_of(version: ModelVersion) -> Champion:

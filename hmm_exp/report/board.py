@@ -11,10 +11,11 @@ from hmm_exp.report.collect import Subject
 from hmm_exp.report.tables import DataTable, TableCell, plain
 from hmm_exp.report.words import signed
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.read import densities_of
 from hmm_exp.tracking.runs import called
 from hmm_exp.tracking.ui import GAIN_COLUMNS
 
-_COVARIANCES = ("spherical", "diag", "tied", "full")
+_DENSITIES = ("spherical", "diag", "diag-t", "tied", "full", "full-t")
 
 
 def rows(subject: Subject) -> list[dict[str, Any]]:
@@ -88,12 +89,12 @@ def heatmap(subject: Subject, metric: str) -> DataTable:
 
 def _place(run: Run) -> tuple[str, str] | None:
     """Row and column of a cell; None if the run lacks the tags or params that decide them."""
-    known, covariance = run.data.tags, run.data.params.get("covariance.type")
+    known, densities = run.data.tags, densities_of(run)
     n_states = run.data.metrics.get("n_states")
-    if covariance is None or n_states is None or not {tags.FEATURE_SET, tags.TIMEFRAME} <= {*known}:
+    if densities is None or n_states is None or not {tags.FEATURE_SET, tags.TIMEFRAME} <= {*known}:
         return None
     space = f"{known[tags.FEATURE_SET]} · {known[tags.TIMEFRAME]}"
-    return space, f"{covariance} {n_states:.0f}"
+    return space, f"{densities} {n_states:.0f}"
 
 
 def _heat(runs: list[Run], metric: str, scale: float, winner: str | None) -> TableCell:
@@ -111,7 +112,7 @@ def _heat(runs: list[Run], metric: str, scale: float, winner: str | None) -> Tab
 
 def _column_order(column: str) -> tuple[int, int]:
     kind, states = column.split()
-    return _COVARIANCES.index(kind), int(states)
+    return _DENSITIES.index(kind), int(states)
 
 
 def failures(subject: Subject) -> list[tuple[str, list[Run]]]:

@@ -44,7 +44,14 @@ _COURSE = 1_500  # points of the cumulative gain per part
 _LOG_FROM = 3.0  # ratio of highest to lowest price from which the axis is logarithmic
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
 GAINS = {"static": "ink", "ewma": "grey"}
-_DASHES = {"full": "solid", "diag": "dashed", "tied": "dotted", "spherical": "dotdash"}
+_DASHES = {
+    "full": "solid",
+    "full-t": "10 2",
+    "diag": "dashed",
+    "diag-t": "dashdot",
+    "tied": "dotted",
+    "spherical": "dotdash",
+}
 CRITERIA = ("bic", "aic", "hqc", "icl", "cv")
 
 
@@ -68,7 +75,8 @@ def timeline(model: RecordedRun) -> PageChart:
     end = start + 1000 * float(seconds[-1])
     colors = regime_colors(len(model.labels))
     panels = _panels(model, bars, Range1d(start, end, name="time"), colors)
-    starts = _part_starts(model)
+    first = model.regimes["split"].drop_duplicates()  # row of every part, in time order
+    starts = dict(zip(first.astype(str), pd.DatetimeIndex(first.index), strict=True))
     _link(panels, list(starts.values())[1:])
     _name_parts(panels[0], starts, end)
     root = column(panels, sizing_mode="stretch_width")
@@ -102,7 +110,10 @@ def _link(panels: list[figure], boundaries: list[pd.Timestamp]) -> None:
     shared = Span(dimension="height", line_width=1)
     _follow(shared, line_color="grey")
     for panel in panels:
-        _mark(panel, boundaries)
+        for at in boundaries:
+            edge = Span(dimension="height", location=at.value / 1e6, line_dash=[4, 3], line_width=1)
+            _follow(edge, line_color="grey")
+            panel.add_layout(edge)
         panel.add_tools(CrosshairTool(overlay=shared))
         panel.js_on_event("mousemove", _dispatch("at"))
         panel.js_on_event("mouseleave", _dispatch("gone"))
@@ -197,20 +208,6 @@ def _gain_panel(course: pd.DataFrame, x_range: Range1d) -> figure:
     _follow(zero, line_color="faint")
     panel.add_layout(zero)
     return panel
-
-
-def _part_starts(model: RecordedRun) -> dict[str, pd.Timestamp]:
-    """First row of every part, in time order."""
-    parts = model.regimes["split"]
-    first = parts[~parts.duplicated()]
-    return dict(zip(first.astype(str), pd.DatetimeIndex(first.index), strict=True))
-
-
-def _mark(panel: figure, starts: Iterable[pd.Timestamp]) -> None:
-    for at in starts:
-        line = Span(dimension="height", location=at.value / 1e6, line_width=1, line_dash=[4, 3])
-        _follow(line, line_color="grey")
-        panel.add_layout(line)
 
 
 def _name_parts(panel: figure, starts: dict[str, pd.Timestamp], end: float) -> None:

@@ -28,28 +28,14 @@ from hmm_exp.tracking.runs import (
 
 @dataclass(frozen=True, eq=False)
 class RecordedRun:
-    """A finished run with the tables of its artifacts.
-
-    Attributes
-    ----------
-    regimes
-        Rows of `regimes.csv`, index `available_at`.
-    scores
-        Output of `read_scores`, None without base returns.
-    tables
-        The wide tables of `diagnostics.csv` by name, states in order.
-    residuals
-        Rows of `residuals.csv`, None if the run has none.
-    data
-        The run's data report.
-    """
+    """A finished run with the tables of its artifacts."""
 
     run: Run
-    regimes: pd.DataFrame
-    scores: pd.DataFrame | None
-    tables: dict[str, pd.DataFrame]
-    residuals: pd.DataFrame | None
-    data: dict[str, Any]
+    regimes: pd.DataFrame  # rows of `regimes.csv`, index `available_at`
+    scores: pd.DataFrame | None  # output of `read_scores`, None without base returns
+    tables: dict[str, pd.DataFrame]  # the wide tables of `diagnostics.csv` by name, states in order
+    residuals: pd.DataFrame | None  # rows of `residuals.csv`, None if the run has none
+    data: dict[str, Any]  # the run's data report
 
     @property
     def name(self) -> str:
@@ -82,24 +68,12 @@ class RunnerUp:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The subject of a report: a sweep or a run.
+    """The subject of a report: a sweep or a run."""
 
-    Attributes
-    ----------
-    main
-        The sweep's parent run, or the run.
-    cells
-        Current cells of the sweep, or the run itself.
-    model
-        The winner, or the run; None without a winner.
-    rival
-        None without another eligible cell, or without scores of both.
-    """
-
-    main: Run
-    cells: list[Run]
-    model: RecordedRun | None
-    rival: RunnerUp | None = None
+    main: Run  # the sweep's parent run, or the run
+    cells: list[Run]  # current cells of the sweep, or the run itself
+    model: RecordedRun | None  # the winner, or the run; None without a winner
+    rival: RunnerUp | None = None  # none without another eligible cell, or without scores of both
     environment: str = ""
     command: str = ""
     table: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -33,6 +33,7 @@ def render(subject: Subject) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    run = subject.model.run if subject.model else next(iter(subject.cells), subject.main)
     started = datetime.fromtimestamp(subject.main.info.start_time / 1000, UTC)
     return environment.get_template("report.html").render(
         **_assets(),
@@ -40,7 +41,7 @@ def render(subject: Subject) -> str:
         **_sweep_parts(subject),
         subject=subject,
         verdict=verdict(subject),
-        title=_title(subject),
+        title=run.data.tags.get(tags.INSTRUMENT, "regimes"),
         main=subject.main,
         sweep_id=subject.main.data.tags.get(tags.SWEEP_ID, ""),
         again=_recreate_command(subject),
@@ -58,11 +59,6 @@ def _assets() -> dict[str, Markup]:
         "js": Markup((TEMPLATES / "report.js").read_text()),
         "bokeh": Markup("\n".join(bokeh)),
     }
-
-
-def _title(subject: Subject) -> str:
-    run = subject.model.run if subject.model else next(iter(subject.cells), subject.main)
-    return run.data.tags.get(tags.INSTRUMENT, "regimes")
 
 
 def _recreate_command(subject: Subject) -> str:
@@ -85,6 +81,8 @@ def _model_parts(model: RecordedRun | None) -> dict[str, Any]:
         "transitions": tables.transitions(model),
         "dwells": tables.dwells(model),
         "moments": tables.moments(model),
+        "estimates": tables.estimates(model),
+        "no_errors": model.run.data.tags.get(tags.NO_ERRORS, ""),
         "next_bars": tables.next_bars(model),
         "effects": tables.effects(model),
         "residuals": [*_residual_charts(model)],

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,11 @@ _EFFECTS = {
     "tail_share": "share beyond 3 σ",
     "memory": "autocorrelation",
     "square_memory": "autocorrelation of squares",
+}
+_ESTIMATED = {
+    "transition_matrix": "{row} → {column}",
+    "state_means": "{row}: mean of {column}",
+    "state_deviations": "{row}: deviation of {column}",
 }
 
 
@@ -156,6 +162,33 @@ def moments(model: RecordedRun) -> DataTable:
     return DataTable(model.labels, rows)
 
 
+def estimates(model: RecordedRun) -> DataTable:
+    """Transition probabilities, means and deviations with standard errors and intervals.
+
+    Empty where the run has none: a degenerate fit, or an earlier version.
+    """
+    rows = [
+        (name.format(row=row, column=column), cells)
+        for table, name in _ESTIMATED.items()
+        for row, column, cells in _with_errors(model, table)
+    ]
+    return DataTable(["estimate", "std err", "robust std err", "from", "to"] if rows else [], rows)
+
+
+def _with_errors(model: RecordedRun, name: str) -> Iterator[tuple[str, str, list[TableCell]]]:
+    """Row, column and cells of every parameter of a table that has an error."""
+    values = model.tables[name]
+    ends = [
+        model.tables.get(f"{name}_{end}", pd.DataFrame()).reindex_like(values)
+        for end in ("se", "robust_se", "lower", "upper")
+    ]
+    for row, column in product(values.index, values.columns):
+        numbers = [float(table.loc[row, column]) for table in (values, *ends)]
+        if np.isfinite(numbers[1:]).any():
+            cells = [TableCell(_four_digits(number)) for number in numbers]
+            yield str(row), str(column), cells
+
+
 def next_bars(model: RecordedRun) -> DataTable:
     """Statistics of the bar after each regime, by part of the data."""
     parts = [name for name in ("train", "val", "test") if f"next_bar_{name}" in model.tables]
@@ -271,6 +304,11 @@ def _chance(p: float) -> str:
 def _compact(value: float) -> str:
     """Three significant digits."""
     return "" if not np.isfinite(value) else number(float(f"{value:.3g}"))
+
+
+def _four_digits(value: float) -> str:
+    """Four significant digits; empty if it is not finite."""
+    return plain(value, "{:.4g}")
 
 
 def _digits(form: str) -> int:

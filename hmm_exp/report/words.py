@@ -34,29 +34,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Summary:
-    """The answers at the top of the page.
+    """The answers at the top of the page."""
 
-    Attributes
-    ----------
-    headline
-        One sentence.
-    model, model_detail
-        The model, and why it was chosen.
-    margin, margin_detail
-        Its gain, and the uncertainty of the gain.
-    belief
-        Yes, in part, or no, with the reason.
-    checks
-        The tests behind it.
-    """
-
-    headline: str
-    model: str
-    model_detail: list[str]
+    headline: str  # one sentence
+    model: str  # the model, and why it was chosen
+    model_detail: list[str]  # the model, and why it was chosen
+    # `margin`, `margin_detail`: its gain, and the uncertainty of the gain.
     margin: str
     margin_detail: list[str]
-    belief: str
-    checks: list[Check]
+    belief: str  # yes, in part, or no, with the reason
+    checks: list[Check]  # the tests behind it
 
 
 def verdict(subject: Subject) -> Summary:
@@ -82,12 +69,13 @@ def verdict(subject: Subject) -> Summary:
 
 def _no_winner(subject: Subject) -> Summary:
     finished = len(subject.cells) - len(subject.unfinished)
+    n_cells = subject.main.data.tags.get(tags.N_CELLS, str(len(subject.cells)))
     return Summary(
         headline="No model won",
         model="none",
         model_detail=_why(subject) or ["The sweep has no verdict yet."],
         margin="none",
-        margin_detail=[f"{finished} of {_n_cells(subject)} cells finished."],
+        margin_detail=[f"{finished} of {n_cells} cells finished."],
         belief="No: there is no model to judge",
         checks=[],
     )
@@ -250,10 +238,6 @@ def _interval(metrics: dict[str, float], name: str) -> str:
         return ""
     low, high = (signed(metrics[f"{name}_{end}"]) for end in ("low", "high"))
     return f" (95 % interval {low} to {high})"
-
-
-def _n_cells(subject: Subject) -> str:
-    return subject.main.data.tags.get(tags.N_CELLS, str(len(subject.cells)))
 
 
 def signed(value: float) -> str:

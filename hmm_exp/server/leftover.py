@@ -29,21 +29,11 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class FolderInUse:
-    """Processes running in a server's folder.
+    """Processes running in a server's folder."""
 
-    Attributes
-    ----------
-    main
-        The hmm-server of the folder, in words; None if none runs.
-    mlflow
-        Process group of the folder's MLflow server.
-    postgres
-        Process number of the folder's PostgreSQL.
-    """
-
-    main: str | None
-    mlflow: int | None
-    postgres: int | None
+    main: str | None  # the hmm-server of the folder, in words; None if none runs
+    mlflow: int | None  # process group of the folder's MLflow server
+    postgres: int | None  # process number of the folder's PostgreSQL
 
     @classmethod
     def of(cls, folder: Path) -> "FolderInUse":

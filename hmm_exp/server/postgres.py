@@ -12,7 +12,6 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from hmm_exp.errors import TrackingError
@@ -28,12 +27,8 @@ class Postgres:
     """A PostgreSQL with its files in `folder/database`, created at the first start.
 
     Its password is in `folder/pgpass`, readable by the owner only. Clients pass that file to libpq,
-    so that the password is in no address, process list or log.
-
-    Raises
-    ------
-    TrackingError
-        PostgreSQL is not installed or, on entering the context, does not start.
+    so that the password is in no address, process list or log. Raises TrackingError if PostgreSQL
+    is not installed or, on entering the context, does not start.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,12 +68,7 @@ class Postgres:
             if made.returncode != 0:
                 raise TrackingError(f"no database: {_last_line(made.stderr)}")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop()
 
     def _stop(self) -> None:
@@ -158,15 +148,8 @@ class Postgres:
 def find_programs(major: str | None = None) -> Path:
     """Find the folder of PostgreSQL's programs, the newest if there are several.
 
-    Parameters
-    ----------
-    major
-        Required version, such as "15": the version of the database.
-
-    Raises
-    ------
-    TrackingError
-        There are none, none of this version, or no account for root to run them.
+    `major` is the required version, such as "15": that of the database. Raises TrackingError if
+    there are none, none of this version, or no account for root to run them.
     """
     found = [path for place in _PLACES for path in Path("/").glob(place) if _holds_all(path)]
     on_path = shutil.which("initdb")

@@ -97,10 +97,7 @@ def log_detector(experiment_id: str, run_id: str, detector: Detector) -> LoggedM
 def smoke_test(uri: str) -> Detector:
     """Load a model, let it predict on sample bars, and return its detector.
 
-    Raises
-    ------
-    ModelError
-        The model cannot be loaded, or gives no probabilities.
+    Raises ModelError if the model cannot be loaded, or gives no probabilities.
     """
     path = list(sys.path)
     try:

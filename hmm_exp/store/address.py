@@ -26,15 +26,8 @@ def resolve_uri(uri: str | None = None, setting: str = "tracking.uri") -> str:
 
     A login removed by `redacted` is restored from MLFLOW_TRACKING_URI.
 
-    Parameters
-    ----------
-    setting
-        Option or setting of the address, named in errors.
-
-    Raises
-    ------
-    TrackingError
-        MLflow cannot use such an address; the message says what to write instead.
+    Errors name `setting`, the option of the address. Raises TrackingError if MLflow cannot use such
+    an address; the message says what to write instead.
     """
     in_environment = os.environ.get(VARIABLE) or None
     if uri is None:

@@ -15,11 +15,7 @@ def check_folder(option: str, folder: str, inside: str | None = None) -> None:
     """Refuse a folder that cannot be made or written; `inside` is a folder within it.
 
     The check does not make the folders, since another sweep may be starting in the same place.
-
-    Raises
-    ------
-    ConfigError
-        The folder cannot be made or written; the message names `option`.
+    Raises ConfigError if the folder cannot be made or written; the message names `option`.
     """
     try:
         outer = Path(folder).resolve()

@@ -37,11 +37,8 @@ class NoAnswerError(TrackingError):
 def check_answer(uri: str) -> None:
     """Check a tracking server, a database server or an existing SQLite file.
 
-    Raises
-    ------
-    TrackingError
-        It does not answer, refuses the login, is locked or broken, or is not a store of the
-        installed MLflow.
+    Raises TrackingError if it does not answer, refuses the login, is locked or broken, or is not a
+    store of the installed MLflow.
     """
     if is_served(uri):
         _check_server(uri)

@@ -44,7 +44,8 @@ def check_name(database: Path) -> None:
 def check_place(database: Path) -> None:
     """Refuse a store whose artifacts are not in the recorded place. Raises TrackingError."""
     for place in outdated_places(database):
-        option = "" if database == Path.cwd() / DATABASE else _option(database)
+        is_default = database == Path.cwd() / DATABASE
+        option = "" if is_default else f" --tracking-uri {shlex.quote(sqlite_uri(database))}"
         raise TrackingError(
             f"{database} was moved or copied: its artifacts are recorded in {place}; move it back, "
             f"or switch to the artifacts in its own folder: hmm-sweeps{option} relocate"
@@ -59,7 +60,8 @@ def outdated_places(database: Path) -> list[Path]:
     place was chosen by the user.
     """
     here = database.parent / ARTIFACTS
-    with closing(_opened(database)) as connection:
+    read_only = f"file:{quote(str(database))}?mode=ro"
+    with closing(sqlite3.connect(read_only, uri=True)) as connection:
         return [
             place
             for place in dict.fromkeys(_recorded(connection))
@@ -75,10 +77,7 @@ def outdated_places(database: Path) -> list[Path]:
 def relocate(database: Path) -> list[str]:
     """Point a moved or copied store at the artifacts in its folder; return lines to print.
 
-    Raises
-    ------
-    TrackingError
-        There are none, or some are only in the old place.
+    Raises TrackingError if there are none, or some are only in the old place.
     """
     from filelock import FileLock  # not needed by stored models, which contain this module
 
@@ -91,7 +90,8 @@ def relocate(database: Path) -> list[str]:
     lines = []
     with FileLock(f"{database}.lock"), closing(sqlite3.connect(database)) as connection, connection:
         for place in places:
-            left = [run for run in _runs(connection, place) if _only_in(place, here, run)]
+            runs = _runs(connection, place)
+            left = [run for run in runs if (place / run).is_dir() and not (here / run).is_dir()]
             if left:
                 raise TrackingError(
                     f"{len(left)} runs have their artifacts only in {place} (first {left[0]}): "
@@ -100,10 +100,6 @@ def relocate(database: Path) -> list[str]:
             changed = sum(_replace_folder(connection, place, here, *column) for column in _PLACES)
             lines.append(f"changed {changed} artifact addresses from {place} to {here}")
     return lines
-
-
-def _opened(database: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)
 
 
 def _recorded(connection: sqlite3.Connection) -> Iterator[Path]:
@@ -125,10 +121,6 @@ def _runs(connection: sqlite3.Connection, place: Path, most: int = -1) -> list[s
     return [run for (run,) in connection.execute(query, (len(start), start, most))]
 
 
-def _only_in(place: Path, here: Path, run: str) -> bool:
-    return (place / run).is_dir() and not (here / run).is_dir()
-
-
 def _replace_folder(
     connection: sqlite3.Connection, old: Path, new: Path, table: str, column: str
 ) -> int:
@@ -142,7 +134,3 @@ def _replace_folder(
         )
         changed += found.rowcount
     return changed
-
-
-def _option(database: Path) -> str:
-    return f" --tracking-uri {shlex.quote(sqlite_uri(database))}"

@@ -51,12 +51,8 @@ class Store:
 def open_store(tracking: TrackingConfig) -> Store:
     """Open the store and its experiment; create both on first use.
 
-    Many processes may start at once: creation happens under a file lock.
-
-    Raises
-    ------
-    TrackingError
-        The store does not answer, is broken, or its folder cannot be written.
+    Many processes may start at once: creation happens under a file lock. Raises TrackingError if
+    the store does not answer, is broken, or its folder cannot be written.
     """
     uri = resolve_uri(tracking.uri)
     check_store(tracking)
@@ -75,10 +71,8 @@ def open_store(tracking: TrackingConfig) -> Store:
 def check_store(tracking: TrackingConfig) -> None:
     """Check the store once with a short timeout; MLflow would retry for minutes.
 
-    Raises
-    ------
-    TrackingError
-        The store does not answer, is unusable, was moved, or its folder cannot be written.
+    Raises TrackingError if the store does not answer, is unusable, was moved, or its folder cannot
+    be written.
     """
     uri = resolve_uri(tracking.uri)
     path = sqlite_path(uri)
@@ -106,12 +100,8 @@ def patiently(action: Callable[[], Result], patience: float) -> Result:
     """Call `action`, and retry while the store does not answer.
 
     After patience has run out once, each call of this process tries only once until the store
-    answers: a sweep that loses its store waits once, not in every cell.
-
-    Raises
-    ------
-    TrackingError
-        The store did not answer for `patience` seconds.
+    answers: a sweep that loses its store waits once, not in every cell. Raises TrackingError if the
+    store did not answer for `patience` seconds.
     """
     global _lost
     deadline, first = time.monotonic() + (0 if _lost else patience), 0.25
@@ -161,17 +151,9 @@ def connect(
 ) -> MlflowClient:
     """Give a client of an existing store, for reading and promoting.
 
-    Parameters
-    ----------
-    setting
-        Option with which the user names another store.
-    artifacts
-        Whether artifacts are needed; then a moved store is refused.
-
-    Raises
-    ------
-    TrackingError
-        The store does not exist, or `check_store` refuses it.
+    `setting` is the option with which the user names another store. A moved store is refused if
+    `artifacts` are needed. Raises TrackingError if the store does not exist, or `check_store`
+    refuses it.
     """
     resolved = resolve_uri(uri, setting)
     path = sqlite_path(resolved)

@@ -37,18 +37,10 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True)
 class Kind:
-    """Names of a kind of document for messages.
+    """Names of a kind of document for messages."""
 
-    Attributes
-    ----------
-    name
-        Such as "detector".
-    remedy
-        What to do about a damaged one.
-    """
-
-    name: str
-    remedy: str
+    name: str  # such as "detector"
+    remedy: str  # what to do about a damaged one
 
 
 class OtherFileError(ModelError):
@@ -74,10 +66,8 @@ def write_document(path: str | Path, content: dict[str, Any]) -> None:
 def read_document(path: str | Path, kind: Kind, parse: Callable[[dict[str, Any]], Read]) -> Read:
     """Read a document and give what `parse` makes of its content, which has no digest any more.
 
-    Raises
-    ------
-    ModelError
-        There is no such file, it is something else, it is damaged, or `parse` refuses a value.
+    Raises ModelError if there is no such file, it is something else, it is damaged, or `parse`
+    refuses a value.
     """
     raw = _content_of(Path(path), kind)
     with _damage_named(path, kind):
@@ -120,7 +110,8 @@ def format_of(content: dict[str, Any], kind: Kind) -> int:
 
 def digest_of(content: dict[str, Any]) -> str:
     """SHA-256 of the content, in hex; the order of keys and blanks between them do not matter."""
-    return hashlib.sha256(_canonical(content).encode()).hexdigest()
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def other_format(path: Path, raw: bytes) -> str | None:
@@ -137,10 +128,6 @@ def other_format(path: Path, raw: bytes) -> str | None:
     if path.name == "MLmodel":
         return "the description of an MLflow model"
     return "text that is no JSON object" if _is_text(raw) else "a binary file"
-
-
-def _canonical(content: dict[str, Any]) -> str:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _is_text(raw: bytes) -> bool:

@@ -141,6 +141,19 @@ class Fields:
             raise ModelError(f"{self._path(name)} has {there} numbers: must have {sizes}")
         return array
 
+    def numbers_or_null(self, name: str, length: int) -> np.ndarray:
+        """So many numbers of at most `LARGEST`, float64: NaN for a null, but not for all."""
+        values = self._value(name)
+        if (
+            not isinstance(values, list)
+            or len(values) != length
+            or not all(value is None or _is_number(value) for value in values)
+            or values.count(None) == length
+        ):
+            rule = f"must be {length} numbers of at most {LARGEST:g} or nulls, not all null"
+            raise self.fault(name, rule)
+        return np.array(values, dtype=np.float64)
+
     def fault(self, name: str, rule: str) -> ModelError:
         """Error that names a field, its value and the rule that it breaks."""
         return ModelError(f"{self._path(name)} is {_short(self._values[name])}: {rule}")

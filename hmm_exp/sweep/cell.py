@@ -58,13 +58,16 @@ def _run_alone(settings: Config) -> None:
     from hmm_exp.registry import promotion
     from hmm_exp.tracking.pack import data_identity
 
-    with _nothing_left_behind():
+    try:
         check_store(settings.tracking)
         prepared = prepare(settings)
         for warning in prepared.source.report.get("warnings", []):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
         store = open_store(settings.tracking)
         close_orphans(store)
+    except HmmExpError:
+        remove_run_folder()
+        raise
     with tempfile.TemporaryDirectory() as folder:
         log_file = Path(folder) / LOG_FILE
         with recorded(RunRecord(store, settings, log_file)) as record, _logged(log_file):
@@ -121,16 +124,6 @@ def _logged(log_file: Path) -> Iterator[None]:
         for logger in loggers:
             logger.removeHandler(handler)
         handler.close()
-
-
-@contextmanager
-def _nothing_left_behind() -> Iterator[None]:
-    """Remove the folder that Hydra made for the run when the input is bad."""
-    try:
-        yield
-    except HmmExpError:
-        remove_run_folder()
-        raise
 
 
 @cache
@@ -206,10 +199,7 @@ class _SweepCell:
 
     def _ask(self, name: str, *arguments: object, progress: progress.Line) -> Any:
         return child.worker().ask(
-            name,
-            *arguments,
-            within=self.settings.sweep.cell_timeout,
-            on_progress=progress,
+            name, *arguments, within=self.settings.sweep.cell_timeout, on_progress=progress
         )
 
     def _is_superseded(self, store: Store) -> bool:

@@ -12,16 +12,14 @@ never opens the store, which therefore holds no half-finished cell.
 import logging
 import math
 import os
-import pickle
-import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, BinaryIO
+from multiprocessing import Pipe
+from typing import Any
 
 from hmm_exp.errors import HmmExpError
 
@@ -37,18 +35,16 @@ class Worker:
     """The parent's handle of its child process."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "hmm_exp.sweep.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            process_group=0,  # Ctrl-C is for this process, which decides what it means
-        )
-        self._answers: queue.Queue = queue.Queue()
+        self._channel, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "hmm_exp.sweep.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # results are printed by this process alone
+                process_group=0,  # Ctrl-C is for this process, which decides what it means
+            )
         self._ready = False
-        assert self._process.stdout is not None
-        threading.Thread(
-            target=_listen, args=(self._process.stdout, self._answers), daemon=True
-        ).start()
 
     @property
     def pid(self) -> int:
@@ -64,22 +60,16 @@ class Worker:
     ) -> Any:
         """Send a request to the child and wait for its answer.
 
-        Parameters
-        ----------
-        within
-            Seconds; None waits for as long as it takes. Start-up and compiling do not count.
-
-        Raises
-        ------
-        CellError
-            When the cell fails, runs out of memory, dies, or is killed because its time is over.
-            After all but the first the child is gone, and `worker()` gives another.
+        `within` seconds, without start-up and compiling; None waits for as long as it takes. Raises
+        CellError when the cell fails, runs out of memory, dies, or is killed because its time is
+        over. After all but the first the child is gone, and `worker()` gives another.
         """
         try:
             if not self._ready:
                 self._wait(_Deadline(_START_WITHIN), on_progress)
                 self._ready = True
-            self._send(name, arguments)
+            with suppress(OSError):  # a dead child is seen by what it does not answer
+                self._channel.send((name, arguments))
             return self._wait(_Deadline(within), on_progress)
         except _CellFailedError as failure:
             raise CellError(str(failure)) from None
@@ -91,32 +81,23 @@ class Worker:
         """Kill the process; its unfinished work leaves only a log and a `.part` folder."""
         self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with suppress(OSError):
-                    stream.close()
+        self._channel.close()
 
     @property
     def gone(self) -> bool:
         """Whether the process has ended."""
         return self._process.poll() is not None
 
-    def _send(self, name: str, arguments: tuple) -> None:
-        assert self._process.stdin is not None
-        with suppress(OSError):  # a dead child is seen by what it does not answer
-            pickle.dump((name, arguments), self._process.stdin)
-            self._process.stdin.flush()
-
     def _wait(self, clock: "_Deadline", on_progress: Callable[[str], None]) -> Any:
         while True:
-            try:
-                kind, content = self._answers.get(timeout=min(_TICK, max(0.0, clock.left())))
-            except queue.Empty:
+            if not self._channel.poll(min(_TICK, max(0.0, clock.left()))):
                 if clock.left() <= 0.0:
-                    raise CellError(
-                        f"no end after {clock.within:g} s (sweep.cell_timeout): killed"
-                    ) from None
+                    raise CellError(f"no end after {clock.within:g} s (sweep.cell_timeout): killed")
                 continue
+            try:
+                kind, content = self._channel.recv()
+            except (EOFError, OSError):
+                raise CellError(_how_it_ended(self._process.wait())) from None
             if kind == "progress":
                 on_progress(content)
             elif kind == "compiling":
@@ -127,10 +108,8 @@ class Worker:
                 return content
             elif kind == "failed":
                 raise _CellFailedError(content)
-            elif kind == "damaged":
+            else:  # "damaged"
                 raise CellError(content)
-            else:
-                raise CellError(_how_it_ended(self._process.wait()))
 
 
 class _Deadline:
@@ -173,14 +152,6 @@ def dismiss() -> None:
     if _current is not None:
         _current.stop()
         _current = None
-
-
-def _listen(stream: BinaryIO, answers: queue.Queue) -> None:
-    """Queue the child's messages, and the end of them."""
-    with suppress(EOFError, OSError, ValueError, pickle.UnpicklingError):
-        while True:
-            answers.put(pickle.load(stream))
-    answers.put(("ended", None))
 
 
 def _how_it_ended(status: int) -> str:

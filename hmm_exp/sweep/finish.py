@@ -28,16 +28,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class FinishedSweep:
-    """A sweep whose cells have run, as the store holds it.
-
-    Attributes
-    ----------
-    parent, cells
-        The sweep's own run, and the cells that count: finished ones, and those of the last start.
-    """
+    """A sweep whose cells have run, as the store holds it."""
 
     settings: Config
     store: Store
+    # `parent`, `cells`: the sweep's own run, and the cells that count: finished ones, and those of
+    # the last start.
     parent: Run
     cells: list[Run]
 

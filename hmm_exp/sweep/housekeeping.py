@@ -106,12 +106,8 @@ def leftover_caches(client: MlflowClient, sweep_id: str | None = None) -> list[P
 def close_elsewhere(client: MlflowClient, sweep_id: str) -> list[Run]:
     """Close as KILLED what a sweep left RUNNING, also on machines that cannot be asked.
 
-    For a user who knows that nothing works on it any more; gives the runs as they were.
-
-    Raises
-    ------
-    TrackingError
-        When a process of this machine works on it.
+    For a user who knows that nothing works on it any more; gives the runs as they were. Raises
+    TrackingError when a process of this machine works on it.
     """
     runs = [sweep_parent(client, sweep_id), *sweep_cells(client, sweep_id)]
     running = [run for run in runs if run.info.status == "RUNNING"]

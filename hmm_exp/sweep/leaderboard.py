@@ -20,7 +20,7 @@ from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.rule import Option, by_rule
 from hmm_exp.judge.unscored import unusual, why_no_gain
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.read import read_scores, unscored_of
+from hmm_exp.tracking.read import densities_of, read_scores, unscored_of
 from hmm_exp.tracking.runs import called, lacks, status_of, sweep_cells, tried
 from hmm_exp.tracking.ui import GAIN_COLUMNS
 
@@ -66,8 +66,8 @@ def _choose(client: MlflowClient, finished: list[Run]) -> Choice:
     for run in eligible:
         spaces.setdefault(run.data.tags[tags.OBSERVATION_SPACE], []).append(run)
     if len(spaces) > 1:
-        return _best_across(client, list(spaces.values()))
-    winner = _best_inside(eligible)
+        return _best_across(client, list(spaces.values()), finished)
+    winner = _best_inside(eligible, finished)
     return Choice(winner.run.info.run_id, [winner.reason])
 
 
@@ -125,12 +125,17 @@ def _scored(runs: list[Run]) -> list[Run]:
     return [run for run in runs if _across(run) in run.data.metrics]
 
 
-def _best_inside(runs: list[Run]) -> _Winner:
-    """The winner of one space, whose runs all walk or all do not."""
+def _best_inside(runs: list[Run], finished: list[Run]) -> _Winner:
+    """The winner of one space, whose runs all walk or all do not.
+
+    `finished` are all finished cells of the sweep, of which some are not eligible.
+    """
     if len(runs) == 1:
         name, space = (runs[0].data.tags[tag] for tag in (tags.CELL, tags.OBSERVATION_SPACE))
-        return _Winner(runs[0], f"{name} is the only eligible cell of space {space}")
-    return _best_walk(runs) if _walks(runs[0]) else _best_fit(runs)
+        only = f"{name} is the only eligible cell of space {space}"
+        refused = "" if _walks(runs[0]) else _edge(runs[0], runs, finished)
+        return _Winner(runs[0], only + refused)
+    return _best_walk(runs) if _walks(runs[0]) else _best_fit(runs, finished)
 
 
 def _best_walk(runs: list[Run]) -> _Winner:
@@ -149,13 +154,13 @@ def _best_walk(runs: list[Run]) -> _Winner:
     )
 
 
-def _best_fit(runs: list[Run]) -> _Winner:
+def _best_fit(runs: list[Run], finished: list[Run]) -> _Winner:
     """The fit that the sweep's rule takes, by criteria on train and validation likelihood."""
     selection = _selection(runs[0])
     best = runs[by_rule([_option(run) for run in runs], selection, _null(runs[0], selection))]
     space, name = (best.data.tags[tag] for tag in (tags.OBSERVATION_SPACE, tags.CELL))
-    why = _why(best, runs, selection)
-    return _Winner(best, f"{name} is the best cell of space {space}: {why}{_edge(best, runs)}")
+    why = _why(best, runs, selection) + _edge(best, runs, finished) + _doubt(best, runs)
+    return _Winner(best, f"{name} is the best cell of space {space}: {why}")
 
 
 def _why(best: Run, runs: list[Run], selection: SelectionConfig) -> str:
@@ -177,11 +182,52 @@ def _why(best: Run, runs: list[Run], selection: SelectionConfig) -> str:
     )
 
 
-def _edge(best: Run, runs: list[Run]) -> str:
-    """Note that the best number of states is the largest tried: more may be better."""
+def _edge(best: Run, runs: list[Run], finished: list[Run]) -> str:
+    """Whether more states were tried: not at all, or only by cells that were refused."""
+    n_states, space = best.data.metrics["n_states"], best.data.tags[tags.OBSERVATION_SPACE]
     tried = {run.data.metrics["n_states"] for run in runs}
-    at_edge = len(tried) > 1 and best.data.metrics["n_states"] == max(tried)
-    return "; no cell tried more states" if at_edge else ""
+    if n_states < max(tried):
+        return ""
+    refused = [
+        run
+        for run in finished
+        if run.data.tags.get(tags.OBSERVATION_SPACE) == space
+        and run.data.metrics.get("n_states", 0.0) > n_states
+        and tags.FAULTS in run.data.tags
+    ]
+    if not refused:
+        return "; no cell tried more states" if len(tried) > 1 else ""
+    refused.sort(key=lambda run: run.data.metrics["n_states"])
+    return "; " + ", ".join(filter(None, (_refused(run, best) for run in refused)))
+
+
+def _refused(run: Run, best: Run) -> str:
+    """A refused cell with its distance from the best: `K=4: BIC 63 higher, not converged`."""
+    criterion = _selection(best).within
+    if criterion not in run.data.metrics:
+        return ""
+    more = run.data.metrics[criterion] - best.data.metrics[criterion]
+    fault = run.data.tags[tags.FAULTS].split("; ")[0].split(":")[0]
+    which = "higher" if more > 0 else "lower"
+    return (
+        f"K={run.data.metrics['n_states']:g}: {criterion.upper()} {abs(more):.0f} {which}, {fault}"
+    )
+
+
+def _doubt(best: Run, runs: list[Run]) -> str:
+    """Doubts about the number of states: repeated values, or another choice by the next return."""
+    doubts = [text] if (text := best.data.tags.get(tags.BIC_DOUBT)) else []
+    scored = [run for run in runs if "bic_next" in run.data.metrics]
+    other = min(scored, key=lambda run: run.data.metrics["bic_next"], default=best)
+    n_states = other.data.metrics["n_states"]
+    if _selection(best).within == "bic_next":
+        doubts = []
+    elif n_states != best.data.metrics["n_states"]:
+        doubts.append(
+            f"selection=next_return would choose K={n_states:g}, which "
+            f"hmm-promote --run {other.info.run_id} promotes"
+        )
+    return "".join(f"; {doubt}" for doubt in doubts)
 
 
 def _selection(run: Run) -> SelectionConfig:
@@ -209,12 +255,12 @@ def _null(run: Run, selection: SelectionConfig) -> float | None:
     return next((row.get(selection.within) for row in alone), None)
 
 
-def _best_across(client: MlflowClient, spaces: list[list[Run]]) -> Choice:
+def _best_across(client: MlflowClient, spaces: list[list[Run]], finished: list[Run]) -> Choice:
     """Best mean score on the validation bars that the best scored cells of all spaces score.
 
     A space without a scored cell takes no part.
     """
-    found = [_best_scored(runs) for runs in spaces]
+    found = [_best_scored(runs, finished) for runs in spaces]
     winners = [winner for winner, _ in found if winner is not None]
     inside = [winner.reason for winner in winners] + [why for _, why in found if why]
     if len({runs[0].data.tags[tags.DATA_DIGEST] for runs in spaces}) > 1:
@@ -240,15 +286,15 @@ def _best_across(client: MlflowClient, spaces: list[list[Run]]) -> Choice:
     return Choice(winners[best].run.info.run_id, [*inside, verdict])
 
 
-def _best_scored(runs: list[Run]) -> tuple[_Winner | None, str | None]:
+def _best_scored(runs: list[Run], finished: list[Run]) -> tuple[_Winner | None, str | None]:
     """The best scored cell of a space, and why a better cell without a score is skipped."""
-    best, scored = _best_inside(runs), _scored(runs)
+    best, scored = _best_inside(runs, finished), _scored(runs)
     if best.run in scored:
         return best, None
     across = _across(best.run)
     why = why_no_gain(unscored_of(best.run), _BASELINES.get(across, "model"))
     passed = f"{best.name} cannot compete between spaces: {why or 'no validation bar is scored'}"
-    return (_best_inside(scored) if scored else None), passed
+    return (_best_inside(scored, finished) if scored else None), passed
 
 
 def _validation_scores(client: MlflowClient, run_id: str) -> pd.DataFrame:
@@ -281,7 +327,7 @@ def criteria_by_states(cells: list[Run]) -> pd.DataFrame:
     rows = []
     for run in cells:
         space = run.data.tags.get(tags.OBSERVATION_SPACE, "").split("#")[0]
-        covariance = run.data.params.get("covariance.type")
+        covariance = densities_of(run)
         if space and covariance:
             rows += [{"space": space, "covariance": covariance, **row} for row in tried(run)]
     return pd.DataFrame(rows)
@@ -292,5 +338,5 @@ def won_place(cells: list[Run], choice: Choice) -> tuple[str, str, int] | None:
     for run in cells:
         if run.info.run_id == choice.run_id:
             space = run.data.tags[tags.OBSERVATION_SPACE].split("#")[0]
-            return space, run.data.params["covariance.type"], int(run.data.metrics["n_states"])
+            return space, densities_of(run) or "", int(run.data.metrics["n_states"])
     return None

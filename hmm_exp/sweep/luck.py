@@ -30,31 +30,17 @@ _TOO_FEW = f"fewer than {MIN_BARS} validation bars are scored by every cell"
 
 @dataclass(frozen=True)
 class Luck:
-    """Figures that tell luck from skill in a sweep's winner.
+    """Figures that tell luck from skill in a sweep's winner."""
 
-    Attributes
-    ----------
-    baseline
-        What gains are over, in words.
-    n_tried, n_models
-        Cells of the sweep, and numbers of states fitted in all of them.
-    winner
-        Its gain on validation, nats per bar, None where there is none.
-    check
-        Best of all scored cells against the best of as many worthless ones, None without scores.
-    best
-        Name of the cell with the highest mean gain, which need not be the winner.
-    unchecked
-        Why there is no check.
-    """
-
-    baseline: str
+    baseline: str  # what gains are over, in words
+    # `n_tried`, `n_models`: cells of the sweep, and numbers of states fitted in all of them.
     n_tried: int
     n_models: int
-    winner: GainEstimate | None
+    winner: GainEstimate | None  # its gain on validation, nats per bar, None where there is none
+    # Best of all scored cells against the best of as many worthless ones, None without scores.
     check: RealityCheck | None
-    best: str | None
-    unchecked: str = _TOO_FEW
+    best: str | None  # name of the cell with the highest mean gain, which need not be the winner
+    unchecked: str = _TOO_FEW  # why there is no check
 
     @property
     def lines(self) -> list[str]:
@@ -169,8 +155,8 @@ def shortfalls(cells: list[Run]) -> list[str]:
     More states can never fit worse, so EM stopped at a poor optimum.
     """
     alike: dict[tuple, list[Run]] = defaultdict(list)
-    for run in cells:
-        if run.info.status == "FINISHED" and set(run.data.metrics) >= _LOG_LIK:
+    for run in _finished(cells):
+        if set(run.data.metrics) >= _LOG_LIK:
             rest = {name: v for name, v in run.data.params.items() if name not in _STATES}
             space = run.data.tags.get(tags.OBSERVATION_SPACE)
             alike[(space, *sorted(rest.items()))].append(run)
@@ -183,7 +169,7 @@ def shortfalls(cells: list[Run]) -> list[str]:
 
 def missing_scores(cells: list[Run]) -> list[str]:
     """Reasons why finished cells lack scores, with the cells."""
-    finished = [run for run in cells if run.info.status == "FINISHED"]
+    finished = _finished(cells)
     by_reason: dict[str, list[str]] = defaultdict(list)
     for run in finished:
         for reason in in_words(unscored_of(run)):

@@ -36,33 +36,19 @@ _IN_NAME = {"model.n_states", "model.state_grid", "covariance.type"}
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep whose settings are all valid.
+    """A sweep whose settings are all valid."""
 
-    Attributes
-    ----------
-    n_cells
-        Size of the grid.
-    variations
-        One config per variation.
-    varied
-        Swept settings that `cell_name` does not show otherwise.
-    repeated
-        Warnings about values that are named twice and run once.
-    """
-
-    n_cells: int
-    variations: list[Config]
-    varied: list[str]
-    repeated: list[str]
+    n_cells: int  # size of the grid
+    variations: list[Config]  # one config per variation
+    varied: list[str]  # swept settings that `cell_name` does not show otherwise
+    repeated: list[str]  # warnings about values that are named twice and run once
 
 
 def plan_sweep(config: DictConfig) -> SweepPlan:
     """Check the settings of all cells and give Hydra a grid without repeated values.
 
-    Raises
-    ------
-    ConfigError
-        A value that cannot work, or a grid that is too large. Hydra's own errors pass through.
+    Raises ConfigError for a value that cannot work, or a grid that is too large. Hydra's own errors
+    pass through.
     """
     choices = grid(_words(config))
     first = {name: words[0] for name, words in choices.items()}
@@ -83,24 +69,22 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     n_cells = math.prod(map(len, choices.values()))
     if n_cells > MOST_CELLS:
         raise ConfigError(f"a sweep of {n_cells:,} cells: at most {MOST_CELLS:,}; sweep in parts")
-    _write_out(config, choices)
+    with read_write(config), open_dict(config):  # Hydra reads the grid from here
+        config.hydra.sweeper.params = None
+        config.hydra.overrides.task = [as_word(words) for words in choices.values()]
     return SweepPlan(n_cells, variations, varied, repeated)
 
 
 def check_data(plan: SweepPlan) -> tuple[set[str], list[str]]:
     """Prepare every combination of data, features, timeframe and split that is planned once.
 
-    Returns
-    -------
-    Digests of the data that was read, and warnings about them.
-
-    Raises
-    ------
-    CellError
-        When none can be prepared. One that cannot, beside others that can, is left to fail as a
-        cell of its own.
+    Returns the digests of the data that was read, and warnings about them. Raises CellError when
+    none can be prepared; one that cannot, while others can, is left to fail as a cell of its own.
     """
-    spaces = {_space_key(settings): settings for settings in plan.variations}
+    spaces = {
+        repr((cell.data, cell.features, cell.timeframe, cell.split, max(cell.state_grid))): cell
+        for cell in plan.variations
+    }
     digests: set[str] = set()
     warnings: dict[str, None] = {}
     errors = []
@@ -162,13 +146,6 @@ def _as_given(config: DictConfig, kind: str) -> list[str]:
     return list(map(str, words))
 
 
-def _write_out(config: DictConfig, choices: dict[str, list[str]]) -> None:
-    """Write the grid to where Hydra reads it."""
-    with read_write(config), open_dict(config):
-        config.hydra.sweeper.params = None
-        config.hydra.overrides.task = [as_word(words) for words in choices.values()]
-
-
 def _twice(word: str, other: str) -> str:
     same = "is named twice" if word == other else f"means the same as {other}"
     return f"{word} {same} and runs once"
@@ -212,11 +189,6 @@ def _varied(config: DictConfig, base: DictConfig, words: dict[str, str], word: s
     return _compose(config, list(words.values()))
 
 
-def _space_key(settings: Config) -> str:
-    parts = (settings.data, settings.features, settings.timeframe, settings.split)
-    return repr((parts, max(settings.state_grid)))
-
-
 _IN_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
@@ -249,17 +221,10 @@ def set_up_launcher(config: DictConfig, settings: Config, n_cells: int) -> None:
     if _is(config, "RayLauncher"):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if config.hydra.launcher.ray.init.get("address") in (None, "local"):
-            _keep_ray_here(config)
-
-
-def _keep_ray_here(config: DictConfig) -> None:
-    """Start Ray on this machine, listening on loopback alone.
-
-    Without an address Ray would join what RAY_ADDRESS or /tmp/ray/ray_current_cluster name.
-    """
-    with read_write(config), open_dict(config):
-        config.hydra.launcher.ray.init.address = "local"
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # its switch for one machine
+            # Else Ray would join what RAY_ADDRESS or /tmp/ray/ray_current_cluster name.
+            with read_write(config), open_dict(config):
+                config.hydra.launcher.ray.init.address = "local"
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # for one machine
 
 
 def _is(config: DictConfig, launcher: str) -> bool:

@@ -24,9 +24,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from types import TracebackType
 
 from hmm_exp import owner
+from hmm_exp.files import written_beside
 from hmm_exp.hmm.em.progress import under_way
 
 PERIOD = 0.2  # seconds between two pictures
@@ -100,22 +100,14 @@ class Line:
         """Show the stage of the cell."""
         if _joined is not None:
             row = Row(self.number, self.name, text, self._since, self._owner)
-            file = _file(_joined, _ROW)
-            beside = file.with_suffix(".part")
-            with suppress(OSError):  # nobody watches any more
-                beside.write_text(json.dumps(asdict(row)))
-                beside.replace(file)
+            with suppress(OSError), written_beside(_file(_joined, _ROW)) as part:
+                part.write_text(json.dumps(asdict(row)))  # an error: nobody watches any more
 
     def __enter__(self) -> "Line":
         self("preparing")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if _joined is not None:
             with suppress(OSError):
                 _file(_joined, _ROW).unlink(missing_ok=True)
@@ -202,7 +194,10 @@ class Display(threading.Thread):
         now, size = time.time(), shutil.get_terminal_size()
         rows = self._rows()
         self._side_by_side = max(self._side_by_side, len(rows))
-        lines = [self._row_line(row, now) for row in rows]
+        lines = []
+        for row in rows:
+            place = f"[{row.number}/{self.n_cells}] " if self.n_cells > 1 else ""
+            lines.append(f"{place}{row.name}  {duration(now - row.since)}  {row.text}")
         room = max(1, size.lines - 3)
         if len(lines) > room:
             lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} more cells"]
@@ -217,10 +212,6 @@ class Display(threading.Thread):
                 row = Row(**json.loads(file.read_text()))
                 rows += [] if owner.is_dead(row.owner) else [row]
         return sorted(rows, key=lambda row: row.number)
-
-    def _row_line(self, row: Row, now: float) -> str:
-        place = f"[{row.number}/{self.n_cells}] " if self.n_cells > 1 else ""
-        return f"{place}{row.name}  {duration(now - row.since)}  {row.text}"
 
     def _sum(self, rows: list[Row], now: float) -> str:
         words = f"{self.n_done} of {self.n_cells} cells done, {duration(now - self._begun)}"
@@ -274,14 +265,9 @@ def _file(folder: Path, ending: str) -> Path:
 
 
 class ProgressThread:
-    """Report the current stage and, from a thread, the progress of the EM runs.
+    """Report the current stage and, if `watched`, the progress of the EM runs from a thread.
 
-    Parameters
-    ----------
-    tell
-        Takes a few words, from either thread.
-    watched
-        Whether anybody wants to hear more than the stages.
+    `tell` takes a few words, from either thread.
     """
 
     def __init__(self, tell: Callable[[str], None], watched: bool = True) -> None:
@@ -300,12 +286,7 @@ class ProgressThread:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._over.set()
         if self._watched:
             self._thread.join()

@@ -18,13 +18,7 @@ from hmm_exp.tracking.runs import sweep_cells
 
 
 def changes(client: MlflowClient, parent: Run, digests: set[str]) -> list[str]:
-    """Warnings before a sweep resumes with another command or other data.
-
-    Parameters
-    ----------
-    digests
-        Of the data that the cells will be made of now.
-    """
+    """Warnings before a sweep resumes with another command or with data of other `digests`."""
     sweep_id = parent.data.tags[tags.SWEEP_ID]
     began_as = parent.data.tags.get(tags.COMMAND)
     lines = []
@@ -33,7 +27,8 @@ def changes(client: MlflowClient, parent: Run, digests: set[str]) -> list[str]:
             f'sweep {sweep_id} began as "{began_as}": cells of both commands count '
             f"(they differ in {differs})"
         )
-    before = _finished_digests(client, sweep_id)
+    finished = (run for run in sweep_cells(client, sweep_id) if run.info.status == "FINISHED")
+    before = {run.data.tags.get(tags.DATA_DIGEST, "") for run in finished} - {""}
     if (gone := before - digests) and (new := digests - before):
         lines.append(
             f"the data changed since sweep {sweep_id} began (digest {_short(gone)} → "
@@ -49,11 +44,6 @@ def _differs(before: str, now: str) -> str:
     except (HydraException, HmmExpError, ValueError):  # a command that the store has cut off
         return "" if before == now else "words"
     return ", ".join(sorted(key for key in old | new if old.get(key) != new.get(key)))
-
-
-def _finished_digests(client: MlflowClient, sweep_id: str) -> set[str]:
-    finished = (run for run in sweep_cells(client, sweep_id) if run.info.status == "FINISHED")
-    return {run.data.tags.get(tags.DATA_DIGEST, "") for run in finished} - {""}
 
 
 def _short(digests: set[str]) -> str:

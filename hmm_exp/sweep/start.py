@@ -62,7 +62,7 @@ def open_sweep(config: DictConfig, plan: SweepPlan) -> tuple[Config, list[str]]:
     settings.sweep.parent_run = parent.info.run_id
     settings.sweep.n_cells, settings.sweep.attempt = plan.n_cells, attempt
     settings.sweep.owner = owner.this_process()
-    settings.sweep.folder = str(_folder(store, settings.sweep_id))
+    settings.sweep.folder = str(artifact_root(store) / "sweeps" / settings.sweep_id)
     settings.sweep.varied = plan.varied
     settings.compute.threads = settings.compute.threads or _threads(settings, plan.n_cells)
     with read_write(config), open_dict(config):
@@ -127,7 +127,7 @@ def end_cells(settings: Config) -> None:
 
 
 def _opened(store: Store, n_cells: int) -> Run:
-    sweep_id = new_sweep_id()
+    sweep_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     identity = {
         tags.KIND: "sweep",
         tags.SWEEP_ID: sweep_id,
@@ -205,13 +205,3 @@ def _threads(settings: Config, n_cells: int) -> int | None:
     if settings.compute.workers == 1:
         return None
     return max(1, cores() // min(settings.compute.workers or cores(), n_cells))
-
-
-def _folder(store: Store, sweep_id: str) -> Path:
-    """Where a sweep keeps logs and finished work that is not recorded yet."""
-    return artifact_root(store) / "sweeps" / sweep_id
-
-
-def new_sweep_id() -> str:
-    """A new sweep id: the time, and four characters against collisions."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"

@@ -1,8 +1,8 @@
 """The child process that fits the cells of a sweep in turn.
 
-    python -m hmm_exp.sweep.worker      # started by `child.Worker`, never by hand
+    python -m hmm_exp.sweep.worker 5      # started by `child.Worker`, never by hand
 
-It reads pickled requests from standard input and answers on its first standard output. Prints of a
+Its argument is the descriptor of the channel on which it takes requests and answers. Prints of a
 cell, and the traceback of a crash, go to the cell's log file. It never uses MLflow: it leaves a
 bundle on disk. It ends when its parent ends.
 """
@@ -10,15 +10,15 @@ bundle on disk. It ends when its parent ends.
 import faulthandler
 import logging
 import os
-import pickle
 import queue
 import signal
 import sys
 import threading
 import traceback
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from hmm_exp.compiling import when_compiling
 from hmm_exp.config import Config
@@ -36,15 +36,14 @@ log = logging.getLogger("hmm_exp")
 class _Answers:
     """Messages to the parent, written whole, from any thread."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._lock = stream, threading.Lock()
+    def __init__(self, channel: Connection) -> None:
+        self._channel, self._lock = channel, threading.Lock()
 
     def send(self, kind: str, content: Any = None) -> None:
         with self._lock:
             try:
-                pickle.dump((kind, content), self._stream)
-                self._stream.flush()
-            except BrokenPipeError:  # the parent is gone
+                self._channel.send((kind, content))
+            except ConnectionError:  # the parent is gone
                 os._exit(1)
 
 
@@ -92,17 +91,20 @@ class _Server:
 
 
 def main() -> None:
-    """Serve requests until the parent closes standard input."""
-    answers = _Answers(os.fdopen(os.dup(1), "wb"))
-    os.dup2(2, 1)
+    """Serve requests until the parent closes the channel."""
+    channel = Connection(int(sys.argv[1]))
+    answers = _Answers(channel)
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OUT_OF_MEMORY_FIRST)
-    _set_up_logging(answers)
+    line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=line)
+    log.setLevel(logging.INFO)
+    log.addHandler(_ParentHandler(answers))
     collect_seldom()
     requests: queue.Queue = queue.Queue()
-    threading.Thread(target=_read, args=(sys.stdin.buffer, requests), daemon=True).start()
+    threading.Thread(target=_read, args=(channel, requests), daemon=True).start()
     when_compiling(lambda begun: answers.send("compiling", begun))
     answers.send("ready")
     server = _Server(answers)
@@ -123,11 +125,11 @@ def _answer(server: _Server, name: str, arguments: tuple) -> tuple[str, Any]:
         return "damaged" if isinstance(error, MemoryError) else "failed", described(error)
 
 
-def _read(stream: BinaryIO, requests: queue.Queue) -> None:
-    """Pass requests on; at the end of the stream the parent is gone and this process ends."""
-    with suppress(EOFError, OSError, pickle.UnpicklingError):
+def _read(channel: Connection, requests: queue.Queue) -> None:
+    """Pass requests on; when the channel closes the parent is gone and this process ends."""
+    with suppress(EOFError, OSError):
         while True:
-            requests.put(pickle.load(stream))
+            requests.put(channel.recv())
     os._exit(0)
 
 
@@ -141,13 +143,6 @@ def _print_into(path: Path) -> None:
     os.dup2(target, 1)
     os.dup2(target, 2)
     os.close(target)
-
-
-def _set_up_logging(answers: _Answers) -> None:
-    line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=line)
-    log.setLevel(logging.INFO)
-    log.addHandler(_ParentHandler(answers))
 
 
 if __name__ == "__main__":

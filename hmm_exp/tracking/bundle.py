@@ -22,19 +22,12 @@ LOG_FILE = "run.log"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A finished run on disk.
-
-    Attributes
-    ----------
-    tags
-        What is known after the fit: faults, warnings, the regime now.
-    log_lik_history
-        EM iterations of the best start, and the log-likelihood of train after each, nats.
-    """
+    """A finished run on disk."""
 
     folder: Path
     metrics: dict[str, float]
-    tags: dict[str, str]
+    tags: dict[str, str]  # what is known after the fit: faults, warnings, the regime now
+    # EM iterations of the best start, and the log-likelihood of train after each, nats.
     log_lik_history: list[tuple[int, float]]
 
     @classmethod

@@ -52,8 +52,8 @@ def _write_record(result: RunResult, folder: Path, log_file: Path | None) -> Non
 def data_identity(prepared: Prepared) -> dict[str, str]:
     """Tags that are known once the data is read."""
     warnings = "; ".join(prepared.source.report.get("warnings", []))[: tags.LONGEST]
-    doubtful = {tags.DATA_WARNINGS: warnings} if warnings else {}
-    return doubtful | {
+    doubts = {tags.DATA_WARNINGS: warnings, tags.BIC_DOUBT: prepared.bic_doubt}
+    return {name: text for name, text in doubts.items() if text} | {
         tags.FINGERPRINT: prepared.fingerprint,
         tags.OBSERVATION_SPACE: prepared.observation_space,
         tags.TIMEFRAME: prepared.timeframe,
@@ -77,6 +77,7 @@ def _verdict(result: RunResult) -> dict[str, str]:
         tags.FAULTS: "; ".join(result.faults),
         tags.STATUS_REASON: "; ".join([*result.faults, *result.warnings]),
         tags.UNSCORED: json.dumps(result.assessment.unscored) if result.assessment.unscored else "",
+        tags.NO_ERRORS: result.no_errors,
         tags.CRITERIA_BY_STATES: result.selection.to_json(orient="records"),
         tags.REGIME_NOW: result.regime_now,
     }

@@ -27,9 +27,8 @@ def environment() -> str:
     lines = [f"hmm_exp {hmm_exp.__version__}" + (f" (commit {sha})" if (sha := git_sha()) else "")]
     lines.append(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
     installed = {found.metadata["Name"]: found.version for found in metadata.distributions()}
-    lines += [f"{name}=={version}" for name, version in sorted(installed.items(), key=_by_name)]
+    lines += [
+        f"{name}=={version}"
+        for name, version in sorted(installed.items(), key=lambda item: item[0].lower())
+    ]
     return "\n".join(lines) + "\n"
-
-
-def _by_name(item: tuple[str, str]) -> str:
-    return item[0].lower()

@@ -112,3 +112,10 @@ def _by_time(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(available_at=table["available_at"].astype("datetime64[ns]")).set_index(
         "available_at"
     )
+
+
+def densities_of(run: Run) -> str | None:
+    """Covariance type of a cell, followed by `-t` for Student-t states; None if not recorded."""
+    covariance = run.data.params.get("covariance.type")
+    heavy_tailed = run.data.params.get("model.emission") == "student_t"
+    return f"{covariance}-t" if covariance and heavy_tailed else covariance

@@ -55,16 +55,8 @@ def sweep_page(
 ) -> str:
     """Description of a sweep in Markdown: the winner and why, the gate, the best cells.
 
-    Parameters
-    ----------
-    winner
-        None where nothing could be chosen.
-    table
-        From `leaderboard`; None without cells.
-    verdict
-        Lines of the terminal: the choice, how much of it is luck, the gate.
-    has_report
-        Whether `REPORT` is among the artifacts.
+    `table` is that of `leaderboard`, `verdict` the lines of the terminal: the choice, how much of
+    it is luck, the gate. `has_report` tells whether `REPORT` is among the artifacts.
     """
     experiment = parent.info.experiment_id
     sweep_id = parent.data.tags[tags.SWEEP_ID]
@@ -85,12 +77,7 @@ def sweep_page(
 def version_page(run: Run, about: Mapping[str, str], metrics: Mapping[str, str]) -> str:
     """Description of a model version in Markdown: its run, its figures, the gate's findings.
 
-    Parameters
-    ----------
-    about
-        Tags of the version.
-    metrics
-        Those of its run that a version carries, as text.
+    `about` are tags of the version; `metrics` are those of its run that a version carries.
     """
     source = f"[run {run.info.run_id}]({run_path(run.info.experiment_id, run.info.run_id)})"
     if sweep := about.get(tags.SWEEP_ID):
@@ -136,13 +123,11 @@ def _markdown(table: pd.DataFrame, experiment: str) -> str:
     for _, row in table.iterrows():
         link = f"[{plain(row['cell'])}]({run_path(experiment, row['run'])})"
         eligible = plain(str(row["eligible"])[:80])
-        figures = [_figure(row[name], form) for name, form in _FORMS.items()]
+        figures = [
+            "" if pd.isna(row[name]) else format(row[name], form) for name, form in _FORMS.items()
+        ]
         rows.append("| " + " | ".join([link, *figures, eligible]) + " |")
     return "\n".join(rows)
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "" if value is None or pd.isna(value) else format(value, form)
 
 
 TAG = "mlflow.sharedViewState."

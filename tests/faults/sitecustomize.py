@@ -5,8 +5,8 @@ which the watching process, or that of KILL_PID, is killed by SIGKILL, once (the
 made then), at the second cell that gets there. With KILL_PARENT its parent, a launcher's main
 process, is killed in the same moment.
 
-LOST_ANSWER names a function, `module:name`, that does its work LOST_TIMES times (1) in a process
-and then fails as if the store's answer to it were lost.
+LOST_ANSWER names a function of LOST, `module:name`, that does its work LOST_TIMES times (1) in a
+process and then fails as if the store's answer to it were lost.
 """
 
 import importlib.machinery
@@ -90,25 +90,34 @@ def _change_record(module) -> None:
     module.log_detector = _around(module.log_detector, before)
 
 
-def _lose_answers(module) -> None:
+def _lose_answers(name: str):
     tries = itertools.count(1)
 
     def after():
         from mlflow.exceptions import MlflowException
 
-        if next(tries) <= float(os.environ.get("LOST_TIMES", "1")):
+        losing = os.environ.get("LOST_ANSWER") == name
+        if losing and next(tries) <= float(os.environ.get("LOST_TIMES", "1")):
             raise MlflowException("an answer lost on purpose")  # INTERNAL_ERROR
 
-    setattr(module, STEP, _around(getattr(module, STEP), after=after))
+    def change(module) -> None:
+        step = name.partition(":")[2]
+        setattr(module, step, _around(getattr(module, step), after=after))
+
+    return change
 
 
+LOST = (
+    *("hmm_exp.tracking.record:log_detector", "hmm_exp.serving.mlflow_model:_save"),
+    "hmm_exp.sweep.finish:_write_parent",
+)
 CHANGES = {
-    "hmm_exp.experiment.run": _change_run,
-    "hmm_exp.tracking.pack": _change_packing,
-    "hmm_exp.tracking.record": _change_record,
+    "hmm_exp.experiment.run": [_change_run],
+    "hmm_exp.tracking.pack": [_change_packing],
+    "hmm_exp.tracking.record": [_change_record],
 }
-
-LOSING, _, STEP = os.environ.get("LOST_ANSWER", "").partition(":")
+for name in LOST:
+    CHANGES.setdefault(name.partition(":")[0], []).append(_lose_answers(name))
 
 
 class _Finder:
@@ -116,16 +125,15 @@ class _Finder:
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name not in CHANGES and name != LOSING:
+        if name not in CHANGES:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         execute = spec.loader.exec_module
 
         def exec_module(module):
             execute(module)
-            CHANGES.get(name, lambda _: None)(module)
-            if name == LOSING:
-                _lose_answers(module)
+            for change in CHANGES[name]:
+                change(module)
 
         spec.loader.exec_module = exec_module
         return spec

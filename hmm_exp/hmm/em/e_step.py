@@ -35,8 +35,9 @@ from typing import NamedTuple
 import numpy as np
 
 from hmm_exp.compiling import inlined, kernel
+from hmm_exp.hmm.em.densities import BLOCK, log_densities, weigh
 from hmm_exp.hmm.em.rows import FILLING, FIRST, MISSING, aligned_zeros
-from hmm_exp.hmm.em.update import TIED, clear
+from hmm_exp.hmm.em.update import clear, copy
 from hmm_exp.hmm.simd import (
     LANES,
     exp,
@@ -52,8 +53,6 @@ from hmm_exp.hmm.simd import (
     to_previous,
     where_equal,
 )
-
-BLOCK = 16  # steps whose densities and posteriors fit in the first-level cache
 
 _LEAST = 1e-290  # lower bound of f
 _MOST_RAISED = 1e-60  # total smoothed probability of all raised f
@@ -76,7 +75,9 @@ class Scratch(NamedTuple):
     factors
         Indices i and j of the products among the monomials, int64 of shape (F - 1 - D, 2).
     moments
-        K2 * F2: sums of posterior times monomial.
+        K2 * F2: sums of posterior times monomial, for Student-t states also times the precision.
+    tails
+        2 * K: sums of posterior and of posterior times ln q, for Student-t states.
     pairs
         K * K: sums of f_t(i) / |f_t| r_j.
     smoothed
@@ -96,6 +97,7 @@ class Scratch(NamedTuple):
     monomials: np.ndarray
     factors: np.ndarray
     moments: np.ndarray
+    tails: np.ndarray
     pairs: np.ndarray
     smoothed: np.ndarray
     guess: np.ndarray
@@ -117,6 +119,7 @@ def make_scratch(n_states: int, n_features: int, full: bool) -> Scratch:
         monomials=aligned_zeros(BLOCK * n_monomials),
         factors=np.array(factors),
         moments=aligned_zeros(even_states * n_monomials),
+        tails=aligned_zeros(2 * K),
         pairs=aligned_zeros(K * K),
         smoothed=aligned_zeros(K),
         guess=aligned_zeros(K),
@@ -233,12 +236,10 @@ def _flag(rows, work, s):
 @kernel
 def _densities(rows, model, work, begin, end):
     """Scale the densities of a block by each row's largest; return the sum of the largest logs."""
-    K, D = model.means.shape
+    K = model.startprob.size
     density = work.density
     offset = splat(0.0)
-    for k in range(K):
-        for s in range(begin, end):
-            store(density, (s - begin) * K + k, _log_density(rows.x, s * D, model, k))
+    log_densities(rows.x, model, density, begin, end)
     for s in range(begin, end):
         top = load(density, (s - begin) * K)
         for k in range((s - begin) * K + 1, (s - begin + 1) * K):
@@ -253,19 +254,6 @@ def _densities(rows, model, work, begin, end):
                 store(density, k, fma(load(density, k), 1.0 - missing, missing))
         offset = offset + top
     return offset
-
-
-@inlined
-def _log_density(x, place, model, k):
-    """ln N(x; mean_k, covar_k) of one step, its features at x[place...]."""
-    distance = splat(0.0)
-    full = model.kind[0] >= TIED
-    for i in range(model.means.shape[1]):
-        z = fma(load(x, place + i), model.whiten[k, i, i], -model.shift[k, i])
-        for j in range(i if full else 0):
-            z = fma(load(x, place + j), model.whiten[k, i, j], z)
-        distance = fma(z, z, distance)
-    return fma(distance, -0.5, model.log_norm[k])
 
 
 @inlined
@@ -306,6 +294,7 @@ def _backward(rows, model, forward, work, stats, end, warming):
     first, raised = splat(0.0), splat(0.0)
     if not warming:
         _zero(work.moments)
+        _zero(work.tails)
         _zero(work.pairs)
         clear(stats)
     for block_end in range(end, 0, -BLOCK):
@@ -348,7 +337,7 @@ def _backward(rows, model, forward, work, stats, end, warming):
             if not warming and rows.special[s]:
                 _add_starts(rows, work, stats, s)
         if not warming:
-            _add_moments(rows, work, block, block_end)
+            _add_moments(rows, model, work, block, block_end)
     return lane_sum(raised)
 
 
@@ -368,12 +357,13 @@ def _zero(array):
 
 
 @kernel
-def _add_moments(rows, work, begin, end):
+def _add_moments(rows, model, work, begin, end):
     """moments += posterior' monomials over a block, two states by two monomials at a time."""
     even_states = work.posterior.shape[0] // BLOCK
     width = work.monomials.shape[0] // BLOCK
     posterior, monomials, moments = work.posterior, work.monomials, work.moments
     _monomials(rows, work, begin, end)
+    weigh(rows.x, model, work, begin, end)
     for k in range(0, even_states, 2):
         for f in range(0, width, 2):
             a, b = k * width + f, (k + 1) * width + f
@@ -420,9 +410,13 @@ def _collect(model, work, stats):
     for k in range(K):
         for j in range(K):
             stats.pairs[k, j] = model.transmat[k, j] * lane_sum(load(work.pairs, k * K + j))
-        stats.mass[k] = lane_sum(load(work.moments, k * width))
+        stats.weight[k] = lane_sum(load(work.moments, k * width))
         for i in range(D):
             stats.first[k, i] = lane_sum(load(work.moments, k * width + 1 + i))
         for f in range(work.factors.shape[0]):
             i, j = work.factors[f, 0], work.factors[f, 1]
             stats.second[k, i, j] = lane_sum(load(work.moments, k * width + 1 + D + f))
+    copy(stats.weight, stats.mass)
+    for k in range(model.df.size):
+        stats.mass[k] = lane_sum(load(work.tails, 2 * k))
+        stats.log_tail[k] = lane_sum(load(work.tails, 2 * k + 1))

@@ -93,20 +93,30 @@ def _smooth(rows, model, log_transmat, forward, stats):
             for k in range(K):
                 stats.start[k] += math.exp(smoothed[k])
         if not code & MISSING:
-            _add_moments(rows.x[s * D : (s + 1) * D, lane], smoothed, stats)
+            _add_moments(rows.x[s * D : (s + 1) * D, lane], smoothed, model, stats)
         followed = not code & FIRST
 
 
 @kernel
 def _log_density(model, x, k):
-    """ln N(x; mean_k, covar_k)."""
+    """ln b_k(x), Gaussian or Student-t: see `densities`."""
+    distance = _distance(model, x, k)
+    if model.df.size == 0:
+        return model.log_norm[k] - 0.5 * distance
+    power = 0.5 * (model.df[k] + x.size)
+    return model.log_norm[k] + model.log_tail[k] - power * math.log1p(distance / model.df[k])
+
+
+@kernel
+def _distance(model, x, k):
+    """Squared Mahalanobis distance of x from state k."""
     distance = 0.0
     for i in range(x.size):
         z = -model.shift[k, i]
         for j in range(i + 1):
             z += model.whiten[k, i, j] * x[j]
         distance += z * z
-    return model.log_norm[k] - 0.5 * distance
+    return distance
 
 
 @kernel
@@ -145,10 +155,16 @@ def _add_pairs(now, log_transmat, ratio, pairs):
 
 
 @inlined
-def _add_moments(x, smoothed, stats):
+def _add_moments(x, smoothed, model, stats):
     for k in range(smoothed.size):
         weight = math.exp(smoothed[k])
         stats.mass[k] += weight
+        if model.df.size > 0:
+            df = model.df[k]
+            q = 1.0 + _distance(model, x, k) / df
+            stats.log_tail[k] += weight * math.log(q)
+            weight *= (df + x.size) / df / q
+        stats.weight[k] += weight
         for i in range(x.size):
             stats.first[k, i] += weight * x[i]
             for j in range(i + 1):

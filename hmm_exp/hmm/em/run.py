@@ -1,4 +1,4 @@
-"""One EM run for a Gaussian hidden Markov model, compiled.
+"""One EM run for a hidden Markov model with Gaussian or Student-t states, compiled.
 
 >>> result = em(X, steps, start, n_iter=500, tol=1e-2)
 >>> result.status, result.log_lik, result.params.means
@@ -27,6 +27,7 @@ from hmm_exp.errors import FitError
 from hmm_exp.hmm.em import e_step, e_step_log
 from hmm_exp.hmm.em.progress import follow
 from hmm_exp.hmm.em.rows import PaddedRows, aligned_zeros, lay_out
+from hmm_exp.hmm.em.student_t import TailSteps, norm_tails, update_tails, withdraw
 from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats, copy, log_prior, update, whiten
 from hmm_exp.hmm.params import GaussianParams
 
@@ -140,7 +141,8 @@ def em(
     priors
         hmmlearn's defaults if None.
     params
-        Parameters to update, by hmmlearn's letters: (s)tartprob, (t)ransmat, (m)eans, (c)ovars.
+        Parameters to update, by hmmlearn's letters: (s)tartprob, (t)ransmat, (m)eans, (c)ovars,
+        which include `df`.
     log_domain
         Run every E step in the log domain: slow, for tests.
 
@@ -207,6 +209,7 @@ class _EMBuffers(NamedTuple):
     hits: np.ndarray  # (K, D), of the current model
     best_hits: np.ndarray  # (K, D)
     best_mass: np.ndarray  # (K,)
+    tail_steps: TailSteps
     history: np.ndarray  # (n_iter + 1,)
     objective: np.ndarray  # (n_iter + 1,)
     progress: np.ndarray  # updates, successive gains below `tol`, E steps in logs
@@ -216,9 +219,11 @@ class _EMBuffers(NamedTuple):
 def _run(rows, model, best, prior, floor, tol, buffers, log_domain, resumed):
     """Iterate until `best` is final; return a status, or `_IN_LOGS` to ask for that E step."""
     i = buffers.progress[0]
+    if not resumed:
+        whiten(model, floor, buffers.hits)
+        norm_tails(model)
     while True:
         if not resumed:
-            whiten(model, floor, buffers.hits)
             exact = False
             if not log_domain:
                 buffers.history[i], exact = e_step.e_step(
@@ -235,6 +240,8 @@ def _run(rows, model, best, prior, floor, tol, buffers, log_domain, resumed):
         if i > 0:
             gain = objective - buffers.objective[i - 1]
             if gain < -_ROUNDING * abs(objective):
+                if withdraw(model, buffers.tail_steps):
+                    continue
                 return _FALL
             buffers.progress[1] = buffers.progress[1] + 1 if gain < tol else 0
         _keep(model, best, buffers)
@@ -243,6 +250,8 @@ def _run(rows, model, best, prior, floor, tol, buffers, log_domain, resumed):
         if i == buffers.history.size - 1:
             return _CAP
         update(model, buffers.stats, prior)
+        whiten(model, floor, buffers.hits)
+        update_tails(model, buffers.stats, prior, buffers.hits, buffers.tail_steps)
         i += 1
         buffers.progress[0] = i
 
@@ -254,6 +263,7 @@ def _keep(model, best, buffers):
     copy(model.transmat.ravel(), best.transmat.ravel())
     copy(model.means.ravel(), best.means.ravel())
     copy(model.covars.ravel(), best.covars.ravel())
+    copy(model.df, best.df)
     copy(buffers.hits.ravel(), buffers.best_hits.ravel())
     copy(buffers.stats.mass, buffers.best_mass)
 
@@ -269,6 +279,7 @@ def _steps(X: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
 def _model(params: GaussianParams, centre: np.ndarray) -> EMParams:
     """A copy of the parameters in the kernels' shapes."""
     K, D = params.means.shape
+    df = np.zeros(0) if params.df is None else params.df.copy()
     return EMParams(
         startprob=params.startprob.copy(),
         transmat=params.transmat.copy(),
@@ -278,6 +289,9 @@ def _model(params: GaussianParams, centre: np.ndarray) -> EMParams:
         shift=np.zeros((K, D)),
         log_norm=np.zeros(K),
         kind=np.array([KINDS.index(params.covariance_type)]),
+        df=df,
+        log_tail=np.zeros_like(df),
+        heavy_tailed=None if params.df is None else True,
     )
 
 
@@ -306,7 +320,15 @@ def _floats(values: ArrayLike) -> np.ndarray:
 def _buffers(rows: PaddedRows, K: int, n_iter: int, full: bool) -> _EMBuffers:
     D = rows.centre.size
     n = rows.code.shape[0] - 1
-    stats = Stats(np.zeros(K), np.zeros((K, K)), np.zeros(K), np.zeros((K, D)), np.zeros((K, D, D)))
+    stats = Stats(
+        start=np.zeros(K),
+        pairs=np.zeros((K, K)),
+        mass=np.zeros(K),
+        weight=np.zeros(K),
+        first=np.zeros((K, D)),
+        second=np.zeros((K, D, D)),
+        log_tail=np.zeros(K),
+    )
     return _EMBuffers(
         forward=aligned_zeros((n + 1) * K),
         scratch=e_step.make_scratch(K, D, full),
@@ -314,6 +336,7 @@ def _buffers(rows: PaddedRows, K: int, n_iter: int, full: bool) -> _EMBuffers:
         hits=np.zeros((K, D), dtype=np.bool_),
         best_hits=np.zeros((K, D), dtype=np.bool_),
         best_mass=np.zeros(K),
+        tail_steps=TailSteps(np.zeros(K), np.ones(1)),
         history=np.zeros(n_iter + 1),
         objective=np.zeros(n_iter + 1),
         progress=np.zeros(3, dtype=np.int64),
@@ -330,5 +353,10 @@ def _params(model: EMParams, centre: np.ndarray, covariance_type: str) -> Gaussi
         "spherical": diagonal[:, 0],
     }[covariance_type]
     return GaussianParams(
-        model.startprob, model.transmat, model.means + centre, covars.copy(), covariance_type
+        startprob=model.startprob,
+        transmat=model.transmat,
+        means=model.means + centre,
+        covars=covars.copy(),
+        covariance_type=covariance_type,
+        df=model.df if model.df.size else None,
     )

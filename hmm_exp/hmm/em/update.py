@@ -26,7 +26,7 @@ from hmm_exp.compiling import kernel
 KINDS = ("spherical", "diag", "tied", "full")
 SPHERICAL, DIAG, TIED, FULL = range(4)
 
-_NO_MASS = 1e-50  # with fewer expected rows or steps the parameters stay
+NO_MASS = 1e-50  # with fewer expected rows or steps the parameters stay
 _ROUNDING = 1e-12  # of a variance: a pivot below it may be rounding alone
 _SMALLEST_DIVISOR = 1e-5  # hmmlearn's, for "diag" and "spherical"
 
@@ -50,6 +50,11 @@ class EMParams(NamedTuple):
         Log density at the mean, shape (K,).
     kind
         Shape (1,): index of the covariance type in `KINDS`.
+    df, log_tail
+        Degrees of freedom of Student-t states, shape (K,), whose covariances are scale matrices,
+        and what is added to `log_norm` for them. Both are empty for Gaussian states.
+    heavy_tailed
+        True for Student-t states, else None: a type that compiled code is chosen by.
     """
 
     startprob: np.ndarray
@@ -60,6 +65,9 @@ class EMParams(NamedTuple):
     shift: np.ndarray
     log_norm: np.ndarray
     kind: np.ndarray
+    df: np.ndarray
+    log_tail: np.ndarray
+    heavy_tailed: bool | None
 
 
 class Stats(NamedTuple):
@@ -73,17 +81,24 @@ class Stats(NamedTuple):
         Steps from state i to state j, shape (K, K).
     mass
         Observed rows in the state, shape (K,).
+    weight
+        The same with every row weighted by its expected precision, as in all further sums. The
+        precisions of Gaussian states are one.
     first
         Sum of the observations in the state, shape (K, D).
     second
         Sum of their outer products, lower triangle (or diagonal alone), shape (K, D, D).
+    log_tail
+        Sum of ln q of Student-t states (see `densities`) without precisions, shape (K,).
     """
 
     start: np.ndarray
     pairs: np.ndarray
     mass: np.ndarray
+    weight: np.ndarray
     first: np.ndarray
     second: np.ndarray
+    log_tail: np.ndarray
 
 
 class Prior(NamedTuple):
@@ -115,8 +130,10 @@ def clear(stats):
     _zero(stats.start)
     _zero(stats.pairs.ravel())
     _zero(stats.mass)
+    _zero(stats.weight)
     _zero(stats.first.ravel())
     _zero(stats.second.ravel())
+    _zero(stats.log_tail)
 
 
 @kernel
@@ -140,18 +157,18 @@ def update(model, stats, prior):
         _update_tied(model, stats, prior)
     elif prior.updated[3]:
         for k in range(model.startprob.size):
-            if stats.mass[k] > _NO_MASS:
+            if stats.mass[k] > NO_MASS:
                 _update_covariance(model, stats, prior, k)
 
 
 @kernel
 def _update_mean(model, stats, prior, k):
     """Mean of one state, unchanged without rows."""
-    if stats.mass[k] > _NO_MASS:
+    if stats.mass[k] > NO_MASS:
         v = prior.weights[0]
         for d in range(model.means.shape[1]):
             total = v * prior.means[k, d] + stats.first[k, d]
-            model.means[k, d] = total / (v + stats.mass[k])
+            model.means[k, d] = total / (v + stats.weight[k])
 
 
 @kernel
@@ -161,7 +178,7 @@ def _update_distribution(probs, counts, dirichlet):
     for j in range(probs.size):
         if probs[j] > 0.0:
             total += max(dirichlet[j] - 1.0 + counts[j], 0.0)
-    if total < _NO_MASS:
+    if total < NO_MASS:
         return
     for j in range(probs.size):
         if probs[j] > 0.0:
@@ -178,7 +195,7 @@ def _scatter(model, stats, prior, k, i, j):
         + stats.second[k, i, j]
         - stats.first[k, i] * mean_j
         - stats.first[k, j] * mean_i
-        + mean_i * mean_j * stats.mass[k]
+        + mean_i * mean_j * stats.weight[k]
     )
 
 
@@ -218,7 +235,7 @@ def _update_tied(model, stats, prior):
         for j in range(i + 1):
             total = prior.scatter[0, i, j]
             for k in range(K):
-                if stats.mass[k] > _NO_MASS:
+                if stats.mass[k] > NO_MASS:
                     total += _scatter(model, stats, prior, k, i, j)
             for k in range(K):
                 model.covars[k, i, j] = total / divisor
@@ -286,11 +303,25 @@ def log_prior(model, prior):
         total += _log_dirichlet(model.startprob, prior.startprob) / K
         if prior.weights[0] > 0.0:
             total -= 0.5 * prior.weights[0] * _distance(model, prior, k)
-    w = max(prior.weights[1] - (D if kind >= TIED else 1.0), 0.0)
+    w = covariance_weight(model, prior)
     for k in range(1 if kind == TIED else K):
         log_det = -2.0 * model.log_norm[k] - D * math.log(2.0 * math.pi)
         total -= 0.5 * (w * log_det + _trace(model.whiten[k], prior.scatter[k]))
     return total
+
+
+@kernel
+def covariance_weight(model, prior):
+    """w of the module docstring."""
+    D = model.means.shape[1]
+    return max(prior.weights[1] - (D if model.kind[0] >= TIED else 1.0), 0.0)
+
+
+@kernel
+def pull(model, prior, k):
+    """tr(S_k^-1 P) + v (m_k - m0)' S_k^-1 (m_k - m0)."""
+    distance = prior.weights[0] * _distance(model, prior, k)
+    return distance + _trace(model.whiten[k], prior.scatter[k])
 
 
 @kernel

@@ -1,0 +1,66 @@
+"""A detector's parameters as a text table: estimates, standard errors, intervals."""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hmm_exp.hmm.standard_errors import StandardErrors, without_errors
+
+if TYPE_CHECKING:
+    from hmm_exp.detector.detector import Detector
+
+_OLDER = "the detector is from a version of hmm_exp that kept none"
+
+
+def summary_text(detector: "Detector") -> str:
+    """The table of `Detector.summary`."""
+    stored = detector.errors or without_errors(detector.params, _OLDER)
+    errors = stored.in_units(detector.scaler_mean, detector.scaler_scale)
+    tail = (1 - errors.level) / 2
+    heads = ("estimate", "std err", "robust", f"[{tail:.3f}", f"{1 - tail:.3f}]")
+    rows = [*_rows(detector, errors)]
+    first = max(len(name) for name, _ in rows)
+    head, *lines = (
+        f"{name:<{first}}{''.join(f'{text:>12}' for text in texts)}".rstrip()
+        for name, texts in [("", heads), *rows]
+    )
+    double, single = "=" * len(head), "-" * len(head)
+    return "\n".join([*_title(detector), double, head, single, *lines, double, *_notes(errors)])
+
+
+def _title(detector: "Detector") -> Iterator[str]:
+    kind, end = detector.params.covariance_type, detector.meta.get("train_end")
+    states = f"{detector.n_states} state{'s' if detector.n_states > 1 else ''}"
+    yield f"Gaussian hidden Markov model of {detector.name}: {states}, {kind} covariance"
+    yield f"Rows of {detector.recipe.grid}" + (f", fitted up to {end}" if end else "")
+
+
+def _rows(detector: "Detector", errors: StandardErrors) -> Iterator[tuple[str, list[str]]]:
+    """Name and numbers of every parameter, under a heading for each kind."""
+    labels, columns = detector.labels, detector.recipe.titles
+    kinds = ("transition probabilities", "means", "standard deviations")
+    for kind, part, names in zip(kinds, errors.parts, (labels, columns, columns), strict=True):
+        yield kind, []
+        arrow = "->" if names is labels else " "
+        for (k, label), (d, name) in product(enumerate(labels), enumerate(names)):
+            numbers = (part.value, part.error, part.robust, part.lower, part.upper)
+            yield f"  {label} {arrow} {name}", [_text(values[k, d]) for values in numbers]
+
+
+def _text(number: float) -> str:
+    return f"{number:.4g}" if np.isfinite(number) else ""
+
+
+def _notes(errors: StandardErrors) -> Iterator[str]:
+    level = f"{100 * errors.level:g} %"
+    if errors.window == 1:
+        yield f"std err: observed information; robust: sandwich; {level} intervals from std err"
+    else:
+        yield (
+            f"robust: sandwich with Newey-West weights over {errors.window} rows, which share "
+            f"bars; {level} intervals from robust"
+        )
+    if errors.reason:
+        yield errors.reason

@@ -1,0 +1,68 @@
+"""The table of a detector's estimates, and the standard errors in its file."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hmm_exp.detector.detector import Detector
+from hmm_exp.hmm.standard_errors import estimates_of, without_errors
+from tests.small_detector import small_detector
+
+N_ERRORS = 4 + 2 * 6  # two states, three features
+
+
+@pytest.fixture
+def detector() -> Detector:
+    plain = small_detector()
+    error = np.linspace(0.01, 0.02, N_ERRORS)
+    error[1] = np.nan
+    errors = estimates_of(plain.params, error, 2 * error, level=0.9)
+    return replace(plain, errors=replace(errors, reason="one is missing"))
+
+
+def line(detector: Detector, name: str) -> list[str]:
+    """Numbers of the first line of a parameter."""
+    rows = [row for row in detector.summary().splitlines() if row.startswith(f"  {name} ")]
+    return rows[0].removeprefix(f"  {name}").split()
+
+
+def test_every_parameter_has_its_numbers_in_raw_units(detector):
+    assert line(detector, "calm -> calm") == ["0.95", "0.01", "0.02", "0.9307", "0.9641"]
+    mean = detector.params.means[0, 2] * 0.001 + 0.004
+    name = "calm   close_parkinson_20_1H"
+    error = np.linspace(0.01, 0.02, N_ERRORS)[6] * 0.001
+    ends = [mean - 1.644854 * error, mean + 1.644854 * error]
+    expected = [f"{number:.4g}" for number in (mean, error, 2 * error, *ends)]
+    assert line(detector, name) == expected
+    assert "[0.050" in detector.summary()
+    assert len(detector.summary().splitlines()) == 2 + 3 + 3 + N_ERRORS + 1 + 2
+
+
+def test_a_missing_error_is_blank_and_has_its_reason(detector):
+    assert line(detector, "calm -> turbulent") == ["0.05"]
+    assert detector.summary().splitlines()[-1] == "one is missing"
+
+
+def test_the_summary_survives_the_file(detector, tmp_path):
+    detector.save(tmp_path / "detector.json")
+    assert Detector.load(tmp_path).summary() == detector.summary()
+    windows = replace(detector, errors=replace(detector.errors, window=300))
+    windows.save(tmp_path / "detector.json")
+    assert "Newey-West weights over 300 rows" in Detector.load(tmp_path).summary()
+
+
+def test_a_detector_without_errors_shows_its_estimates_and_why(tmp_path):
+    detector = small_detector()
+    detector.save(tmp_path / "detector.json")
+    loaded = Detector.load(tmp_path)
+    assert loaded.errors is None
+    assert line(loaded, "turbulent -> turbulent") == ["0.9"]
+    assert "from a version of hmm_exp that kept none" in loaded.summary()
+
+
+def test_a_degenerate_fit_keeps_its_reason_in_the_file(tmp_path):
+    plain = small_detector()
+    errors = without_errors(plain.params, "the fit is degenerate: two states are one")
+    replace(plain, errors=errors).save(tmp_path / "detector.json")
+    assert "two states are one" in Detector.load(tmp_path).summary()

@@ -1,0 +1,157 @@
+"""Standard errors and intervals, compared with published ones and with their coverage."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+import statsmodels.tsa.regime_switching as statsmodels_switching
+from scipy.linalg import block_diag
+from statsmodels.stats.sandwich_covariance import S_hac_simple
+from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
+
+from benchmarks.ground_truth import draw, one_sequence
+from benchmarks.standard_errors import NAMES, coverage, market
+from hmm_exp.hmm.fit import Search, fit
+from hmm_exp.hmm.gaussian_scores import at_bounds
+from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.hmm.standard_errors import outer_products, standard_errors
+
+
+def rates() -> np.ndarray:
+    """The quarterly Federal funds rate that statsmodels tests with."""
+    folder = Path(statsmodels_switching.__file__).parent
+    code = ast.parse((folder / "tests" / "test_markov_regression.py").read_text())
+    for node in code.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "fedfunds":
+            return np.array(ast.literal_eval(node.value))
+    raise AssertionError("statsmodels keeps the rate elsewhere")
+
+
+@pytest.fixture(scope="module")
+def federal_funds():
+    """Errors of Stata's two-state model of the Federal funds rate with one variance.
+
+    Stata starts from the stationary distribution, which follows the transitions: here a sequence
+    that begins with 500 missing quarters.
+    """
+    transmat = [[0.9820939, 0.0179061], [0.0503587, 0.9496413]]
+    means, variance = [[3.70877], [9.556793]], [[2.107562**2]]
+    params = GaussianParams([0.5, 0.5], transmat, means, variance, "tied")
+    X = np.append(np.nan, rates())[:, None]
+    steps = np.r_[0, 500, np.ones(len(X) - 2, dtype=np.int64)]
+    return standard_errors(params, X, steps)
+
+
+def test_errors_of_the_federal_funds_rate_are_those_of_stata(federal_funds):
+    found = [*federal_funds.transmat.error[:, 0], *federal_funds.means.error[:, 0]]
+    np.testing.assert_allclose(found, [0.0104002, 0.0268434, 0.1767083, 0.2999889], rtol=1e-4)
+    assert federal_funds.reason == ""
+
+
+def test_errors_of_the_federal_funds_rate_are_those_of_statsmodels(federal_funds):
+    model = MarkovRegression(rates(), k_regimes=2)
+    theirs = model.smooth([0.9820939, 0.0503587, 3.70877, 9.556793, 2.107562**2])
+    for ours, covariance in (("error", "approx"), ("robust", "robust")):
+        transmat, means, deviations = (
+            getattr(part, ours)
+            for part in (federal_funds.transmat, federal_funds.means, federal_funds.deviations)
+        )
+        of_variance = 2 * 2.107562 * deviations[0, 0]
+        expected = np.sqrt(np.diagonal(getattr(theirs, f"cov_params_{covariance}")))
+        found = [*transmat[:, 0], *means[:, 0], of_variance]
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_intervals_of_two_states_cover_the_truth():
+    share = coverage(market([[0.98, 0.02], [0.03, 0.97]]), n_bars=1000, n_draws=80, n_init=2)
+    assert len(share) == len(NAMES)
+    assert share.min() > 0.86, share
+    assert share.mean() < 0.99, share
+
+
+def test_one_state_has_the_errors_of_a_mean_and_a_deviation():
+    X = np.random.default_rng(0).normal(size=(400, 1))
+    steps = one_sequence(400)
+    params = fit(X, steps, 1).params
+    errors = standard_errors(params, X, steps)
+    sigma = X.std()
+    assert errors.means.error[0, 0] == pytest.approx(sigma / 20, rel=1e-3)
+    assert errors.deviations.error[0, 0] == pytest.approx(sigma / np.sqrt(800), rel=1e-3)
+    z = 1.959964
+    low, high = errors.deviations.lower[0, 0], errors.deviations.upper[0, 0]
+    assert np.log(high / low) == pytest.approx(2 * z / np.sqrt(800), rel=1e-3)
+    assert np.isnan(errors.transmat.error).all()
+    assert errors.reason == "no error for transitions at probability 1: 0 to 0"
+
+
+def test_a_transition_that_never_happens_has_no_error():
+    pairs = np.array([[50.0, 4.0, 1e-9], [3.0, 90.0, 2.0], [0.0, 0.001, 70.0]])
+    transmat = pairs / pairs.sum(axis=1, keepdims=True)
+    bounds = at_bounds(transmat, pairs)
+    assert bounds.tolist() == [[False, False, True], [False] * 3, [True] * 3]
+
+
+def test_an_error_is_missing_only_for_the_transition_at_its_bound():
+    transmat = np.array([[0.95, 0.05, 0.0], [0.04, 0.92, 0.04], [0.0, 0.05, 0.95]])
+    means, covars = [[-3.0], [0.0], [3.0]], np.ones((3, 1))
+    params = GaussianParams(np.full(3, 1 / 3), transmat, means, covars)
+    X, _ = draw(params, 3000, np.random.default_rng(4))
+    steps = one_sequence(3000)
+    errors = standard_errors(fit(X, steps, 3, Search(n_init=2), initial=params).params, X, steps)
+    missing = np.isnan(errors.transmat.lower)
+    assert missing.sum() == 2
+    assert errors.reason == "no error for transitions at probability 0: 0 to 2, 2 to 0"
+    assert errors.transmat.value[missing].max() < 1e-5
+    assert np.isfinite(errors.means.error).all()
+
+
+def test_a_state_without_rows_leaves_no_error():
+    truth = market([[0.98, 0.02], [0.03, 0.97]])
+    X, _ = draw(truth, 300, np.random.default_rng(4))
+    absent = GaussianParams(
+        np.append(truth.startprob, 0.0),
+        block_diag(truth.transmat, 1.0),
+        np.append(truth.means, [[0.0]], axis=0),
+        np.append(truth.covars, [[1.0]], axis=0),
+    )
+    errors = standard_errors(absent, X, one_sequence(300))
+    assert "not positive definite" in errors.reason
+    assert np.isnan(errors.means.error).all()
+
+
+def test_an_impossible_row_leaves_no_error():
+    X = np.array([[0.0], [1.0], [1e200], [0.5], [-0.5]])
+    params = GaussianParams([1.0], [[1.0]], [[0.0]], [[1.0]])
+    errors = standard_errors(params, X, one_sequence(5))
+    assert errors.reason == "no errors: the information matrix is not finite"
+    for part in errors.parts:
+        for array in (part.error, part.robust, part.lower, part.upper):
+            assert np.isnan(array).all()
+    assert np.array_equal(errors.means.value, params.means)
+
+
+def test_a_window_gives_the_sandwich_of_newey_and_west_alone():
+    scores = np.random.default_rng(0).normal(size=(200, 3)).cumsum(axis=0)
+    expected = S_hac_simple(scores, nlags=11)
+    np.testing.assert_allclose(outer_products(scores, 12), expected, rtol=1e-10)
+    X = np.random.default_rng(0).normal(size=(300, 1))
+    params = GaussianParams([1.0], [[1.0]], [[X.mean()]], [[X.var()]])
+    errors = standard_errors(params, X, one_sequence(300), window=12)
+    assert np.isnan(errors.means.error).all()
+    half = errors.means.upper - errors.means.value
+    np.testing.assert_allclose(half, 1.959964 * errors.means.robust, rtol=1e-6)
+
+
+def test_errors_follow_the_units():
+    X = np.random.default_rng(0).normal(size=(300, 1))
+    params = GaussianParams([1.0], [[1.0]], [[X.mean()]], [[X.var()]])
+    raw = standard_errors(params, X, one_sequence(300))
+    scaled = standard_errors(
+        GaussianParams([1.0], [[1.0]], [[(X.mean() - 7) / 2]], [[X.var() / 4]]),
+        (X - 7) / 2,
+        one_sequence(300),
+    ).in_units(np.array([7.0]), np.array([2.0]))
+    for ours, expected in zip(scaled.parts, raw.parts, strict=True):
+        for name in ("value", "error", "robust", "lower", "upper"):
+            np.testing.assert_allclose(getattr(ours, name), getattr(expected, name), rtol=1e-10)
