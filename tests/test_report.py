@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.errors import TrackingError
 from hmm_exp.figures.style import regime_colors
 from hmm_exp.judge.return_forecasts import GAINS
+from hmm_exp.judge.unscored import FORECASTS
 from hmm_exp.report.charts import UNKNOWN, bars_with_regimes
 from hmm_exp.report.collect import Subject, read_run, read_sweep
 from hmm_exp.report.log import report_line
@@ -338,6 +339,12 @@ def test_the_gain_over_every_baseline_is_tabled(subject):
     for gain, (_, cells) in zip(GAINS, table.rows, strict=True):
         shown = [f"{metrics[f'{gain}_{end}']:+.4f}" for end in ("val", "test", "test_bound")]
         assert [cell.text.replace("−", "-") for cell in cells[:3]] == shown
+    added = subject.model.tables["added_gain"]
+    (strongest,) = [name for name, cells in table.rows if cells[-1].mark]
+    gain = {name: f"{metrics[f'added_gain_{name}']:+.4f}" for name in ("val", "test")}
+    cells = [cell.text.replace("−", "-") for cell in dict(table.rows)[strongest][3:5]]
+    assert cells == [gain["val"], gain["test"]]
+    assert FORECASTS[added["strongest"].idxmax()] == f"the {strongest}"
     assert "range EWMA Student-t by hour" in parsed(render(subject)).sections["baselines"]
 
 

@@ -39,7 +39,7 @@ from hmm_exp.judge.unscored import FORECASTS, Unscored, fitted
 from hmm_exp.judge.volatility_baselines import BarSeries
 
 EXPONENTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
-TOLERANCE = 1e-4  # largest change by a map: an error of the log-likelihood below .001 nats
+TOLERANCE = 1e-3  # largest change by a map: an error of the log-likelihood below .1 nats
 _LOG_ZERO = -1e5  # log probability of an impossible state: exp of it is zero
 
 
@@ -113,15 +113,17 @@ def added_gains(
     returns, unfitted = series.next_return, Unscored()
     used = train & np.isfinite(returns) & np.isfinite(probs).all(axis=1)
     rows = TrainRows(probs[used], returns[used], densities)
-    gains, exponents, on_train = {}, {}, {}
+    gains, on_train, found = {}, {}, dict[str, Added]()
     for name, baseline in baselines.volatility.items():
         volatility, score = np.sqrt(baseline.variance(series)), baseline.log_score(series)
         on_train[name] = float(score[used].mean())
-        added = fitted(name, unfitted, fit_added, rows, volatility[used])
+        similar = found.get(name.removesuffix("_hour"))
+        added = fitted(name, unfitted, fit_added, rows, volatility[used], similar)
         if added is not None:
+            found[name] = added
             gains[name] = added.log_score(probs, returns, volatility) - score
-            exponents[name] = added.exponent
     strongest = max(on_train, key=on_train.__getitem__, default=None)
+    exponents = {name: added.exponent for name, added in found.items()}
     return AddedGains(gains, exponents, strongest if strongest in gains else None, unfitted)
 
 
@@ -190,13 +192,15 @@ class TrainRows:
         return fit_from(_Problem(self, x, _in_lanes(x[:, None])[:, :, 0].copy()), start)
 
 
-def fit_added(rows: TrainRows, volatility: np.ndarray) -> Added:
+def fit_added(rows: TrainRows, volatility: np.ndarray, start: Added | None = None) -> Added:
     """Fit the densities and the exponent by maximum likelihood on train.
 
     Parameters
     ----------
     volatility
         A baseline's forecast of the next volatility at every row, log return per bar, shape (T,).
+    start
+        The fit of a similar volatility, to begin from.
 
     Raises
     ------
@@ -205,19 +209,24 @@ def fit_added(rows: TrainRows, volatility: np.ndarray) -> Added:
     """
     logs = np.log(volatility)
     shift = logs - logs.mean()  # of sum zero, so that the fits have the likelihood of the returns
-    of = rows.densities
-    fits = {0: MixtureFit(of.loc, of.scale, of.df, np.array([rows.log_lik]))}
+    fits = {0: _as_fit(rows.densities, rows.log_lik)}
+    first = EXPONENTS.index(start.exponent if start else 0.5)
+    starts = fits | ({first: _as_fit(start.densities)} if start else {})
 
     def log_lik(place: int) -> float:
         if place not in fits:
-            nearest = min(fits, key=lambda other: abs(other - place))
+            nearest = min(starts, key=lambda other: abs(other - place))
             x = rows.next_return * np.exp(-EXPONENTS[place] * shift)
-            fits[place] = rows.fit(x, fits[nearest])
+            fits[place] = starts[place] = rows.fit(x, starts[nearest])
         return float(fits[place].history[-1])
 
-    best = _climb(log_lik, EXPONENTS.index(0.5), len(EXPONENTS))
+    best = _climb(log_lik, first, len(EXPONENTS))
     densities = ReturnDensities(fits[best].loc, fits[best].scale, fits[best].df)
     return Added(EXPONENTS[best], densities, level=math.exp(logs.mean()))
+
+
+def _as_fit(densities: ReturnDensities, log_lik: float = math.nan) -> MixtureFit:
+    return MixtureFit(densities.loc, densities.scale, densities.df, np.array([log_lik]))
 
 
 def _climb(height: Callable[[int], float], start: int, n_places: int) -> int:

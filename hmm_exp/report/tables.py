@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -94,7 +94,7 @@ def baselines(model: RecordedRun) -> DataTable:
     """Gain over every baseline; with a table `added_gain`, what regimes add to each forecast."""
     columns, added = ["validation", "test", "lower bound, test"], model.tables.get("added_gain")
     if added is not None:
-        added = added.reindex(index=[*SCORES], columns=["val", "test", "exponent"])
+        added = added.reindex(index=[*SCORES], columns=["val", "test", "exponent", "strongest"])
         columns += ["added, validation", "added, test", "exponent b"]
     rows = []
     for name, gain in zip(SCORES[1:], GAINS, strict=True):
@@ -102,10 +102,12 @@ def baselines(model: RecordedRun) -> DataTable:
         values = [model.metrics.get(figure, math.nan) for figure in figures]
         forms = ["{:+.4f}"] * 3
         if added is not None:
-            values += [*added.loc[name]]
+            values += [*added.loc[name, ["val", "test", "exponent"]]]
             forms += ["{:+.4f}", "{:+.4f}", "{:.3g}"]
         if np.isfinite(values).any():
             cells = [TableCell(plain(v, form)) for v, form in zip(values, forms, strict=True)]
+            if added is not None and added.loc[name, "strongest"] == 1.0:
+                cells[-1] = replace(cells[-1], mark="strongest on train")
             rows.append((FORECASTS[name].removeprefix("the "), cells))
     return DataTable(columns, rows)
 

@@ -44,17 +44,25 @@ def print_run(result: "RunResult") -> None:
 
 
 def leaderboard_table(table: pd.DataFrame) -> str:
-    """The leaderboard in at most WIDTH columns; long reasons are cut, the run has them whole."""
-    shown = table.assign(
-        run=table["run"].str[:8],
-        K=table["K"].map("{:.0f}".format, na_action="ignore"),
-        bic=table["bic"].map("{:.1f}".format, na_action="ignore"),
-        s=table["s"].map("{:.1f}".format, na_action="ignore"),
-        **{
-            name: table[name].map("{:+.4f}".format, na_action="ignore")
-            for name in ("val_ll/bar", *GAIN_COLUMNS)
-        },
-    ).fillna("")
+    """The leaderboard in at most WIDTH columns; long reasons are cut, the run has them whole.
+
+    A gain that no cell has is left out.
+    """
+    gains = [name for name in GAIN_COLUMNS if table[name].notna().any()]
+    shown = (
+        table.drop(columns=GAIN_COLUMNS.keys() - gains)
+        .assign(
+            run=table["run"].str[:8],
+            K=table["K"].map("{:.0f}".format, na_action="ignore"),
+            bic=table["bic"].map("{:.1f}".format, na_action="ignore"),
+            s=table["s"].map("{:.1f}".format, na_action="ignore"),
+            **{
+                name: table[name].map("{:+.4f}".format, na_action="ignore")
+                for name in ("val_ll/bar", *gains)
+            },
+        )
+        .fillna("")
+    )
     narrow = shown.drop(columns="eligible").to_string(index=False).splitlines()
     room = max(12, WIDTH - max(map(len, narrow)) - 2)
     cut = shown["eligible"].map(lambda text: text if len(text) <= room else text[: room - 1] + "…")
