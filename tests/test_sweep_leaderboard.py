@@ -10,7 +10,10 @@ import pandas as pd
 import pytest
 
 from hmm_exp.errors import TrackingError
-from hmm_exp.sweep.leaderboard import choose, common_scores, leaderboard
+from hmm_exp.figures.search import bic_by_space
+from hmm_exp.figures.style import INK
+from hmm_exp.report import charts
+from hmm_exp.sweep.leaderboard import choose, common_scores, criteria_by_states, leaderboard
 from hmm_exp.sweep.luck import missing_scores, shortfalls
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.runs import latest_sweep_id, sweep_cells
@@ -351,3 +354,24 @@ def test_more_states_that_fit_worse_are_named(store):
     sweep.add(3, 0.0, space="v2", log_lik_train=-9000.0)
     (line,) = shortfalls(sweep_cells(store.client, "short"))
     assert line.startswith("v1 K=3 fits 12.5 nats worse than v1 K=2: EM stopped short")
+
+
+def test_student_t_cells_are_lines_and_columns_of_their_own(store):
+    tried = [{"n_states": n, "bic": 10.0 * n, "eligible": True} for n in (2, 3)]
+    for emission in ("gaussian", "student_t"):
+        sweep = Sweep(store, "emissions")
+        sweep.settings |= {"covariance.type": "full", "model.emission": emission}
+        run_id = sweep.add(3, 30.0)
+        store.client.set_tag(run_id, tags.CRITERIA_BY_STATES, json.dumps(tried))
+        store.client.set_tag(run_id, tags.FEATURE_SET, "v1")
+        store.client.set_tag(run_id, tags.TIMEFRAME, "1H")
+    cells = sweep_cells(store.client, "emissions")
+    rows = criteria_by_states(cells)
+    assert set(rows.groupby("covariance")["n_states"].count().items()) == {
+        ("full", 2),
+        ("full-t", 2),
+    }
+    assert set(charts.criteria(rows).about["covariances"]) == {"full", "full-t"}
+    figure = bic_by_space(rows, winner=("v1", "full-t", 3))
+    lines = [line.get_color() for axes in figure.axes for line in axes.get_lines()]
+    assert {INK, "#8e5ea2"} <= set(lines)

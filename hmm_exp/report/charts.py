@@ -44,14 +44,7 @@ _COURSE = 1_500  # points of the cumulative gain per part
 _LOG_FROM = 3.0  # ratio of highest to lowest price from which the axis is logarithmic
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
 GAINS = {"static": "ink", "ewma": "grey"}
-_DASHES = {
-    "full": "solid",
-    "full-t": "10 2",
-    "diag": "dashed",
-    "diag-t": "dashdot",
-    "tied": "dotted",
-    "spherical": "dotdash",
-}
+_DASHES = {"full": "solid", "diag": "dashed", "tied": "dotted", "spherical": "dotdash"}
 CRITERIA = ("bic", "aic", "hqc", "icl", "cv")
 
 
@@ -257,7 +250,8 @@ def criteria(rows: pd.DataFrame) -> PageChart:
     """
     panel = _small()
     kept: dict[str, list[str]] = {"names": []}
-    for covariance, group in rows.groupby("covariance", sort=False):
+    for densities, group in rows.groupby("covariance", sort=False):
+        covariance, _, heavy_tailed = str(densities).partition("-")
         group = group.drop_duplicates("n_states", keep="last").sort_values("n_states")
         data = {"x": group["n_states"].to_numpy(float)}
         for name in CRITERIA:
@@ -266,13 +260,14 @@ def criteria(rows: pd.DataFrame) -> PageChart:
         hollow = ~group["eligible"].fillna(False).astype(bool)
         source = ColumnDataSource(
             data | {"y": data["bic"], "hollow": np.where(hollow, 0.0, 1.0)},
-            name=f"criterion-{covariance}",
+            name=f"criterion-{densities}",
         )
-        kept["names"].append(str(covariance))
-        line = panel.line("x", "y", source=source, line_dash=_DASHES[str(covariance)], line_width=2)
+        kept["names"].append(str(densities))
+        line = panel.line("x", "y", source=source, line_dash=_DASHES[covariance], line_width=2)
         dots = panel.scatter("x", "y", source=source, size=7, fill_alpha="hollow")
-        _follow(line.glyph, line_color="ink")
-        _follow(dots.glyph, line_color="ink", fill_color="ink")
+        color = "square" if heavy_tailed else "ink"
+        _follow(line.glyph, line_color=color)
+        _follow(dots.glyph, line_color=color, fill_color=color)
     states = sorted(int(n) for n in rows["n_states"].unique())
     panel.xaxis.ticker = FixedTicker(ticks=states)
     panel.xaxis.axis_label = "number of states"
