@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hmm_exp.hmm.standard_errors import StandardErrors, without_errors
+from hmm_exp.hmm.estimates import StandardErrors, without_errors
 
 if TYPE_CHECKING:
     from hmm_exp.detector.detector import Detector

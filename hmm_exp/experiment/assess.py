@@ -18,8 +18,8 @@ from hmm_exp.errors import FitError
 from hmm_exp.experiment.candidate import Candidate
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.hmm.criteria import bic_next
+from hmm_exp.hmm.estimates import StandardErrors
 from hmm_exp.hmm.posterior import Posterior
-from hmm_exp.hmm.standard_errors import StandardErrors
 from hmm_exp.hmm.states import labels
 from hmm_exp.judge.added_gain import AddedGains, added_gains
 from hmm_exp.judge.gains import gain_metrics
