@@ -1,4 +1,4 @@
-"""Sweep, judge, promote and serve Gaussian hidden Markov models of market regimes.
+"""Sweep, judge, promote and serve hidden Markov models of market regimes.
 
 detector = hmm_exp.load_detector("models:/hmm_regime/Production")
 regimes = detector.filter(bars)

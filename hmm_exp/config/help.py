@@ -4,7 +4,7 @@ from hmm_exp.config import conf_dir
 from hmm_exp.config.checks import choices
 
 EXAMPLES = """\
-Sweep Gaussian hidden Markov models over OHLCV features and track every run in MLflow.
+Sweep hidden Markov models over OHLCV features and track every run in MLflow.
 
 One run, the synthetic market, three states:
   python -m hmm_exp.train

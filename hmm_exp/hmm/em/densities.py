@@ -41,17 +41,18 @@ def weigh(x: Any, model: Any, work: Any, begin: Any, end: Any) -> None:
 
 @overload(log_densities)
 def _log_densities(x, model, out, begin, end):
-    return _student_t_densities if _heavy_tailed(model) else _gaussian_densities
+    return _student_t_densities if heavy_tailed(model) else _gaussian_densities
 
 
 @overload(weigh)
 def _weigh(x, model, work, begin, end):
-    if not _heavy_tailed(model):
+    if not heavy_tailed(model):
         return lambda x, model, work, begin, end: None
     return lambda x, model, work, begin, end: _weigh_student_t(x, model, work, begin, end)
 
 
-def _heavy_tailed(model: types.NamedTuple) -> bool:
+def heavy_tailed(model: types.NamedTuple) -> bool:
+    """Whether numba's type of a model is that of Student-t states."""
     return not isinstance(model.types[model.fields.index("heavy_tailed")], types.NoneType)
 
 

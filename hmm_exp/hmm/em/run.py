@@ -27,7 +27,7 @@ from hmm_exp.errors import FitError
 from hmm_exp.hmm.em import e_step, e_step_log
 from hmm_exp.hmm.em.progress import follow
 from hmm_exp.hmm.em.rows import PaddedRows, aligned_zeros, lay_out
-from hmm_exp.hmm.em.student_t import TailSteps, norm_tails, update_tails, withdraw
+from hmm_exp.hmm.em.student_t import TailSteps, log_tail, update_tails, withdraw
 from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats, copy, log_prior, update, whiten
 from hmm_exp.hmm.params import GaussianParams
 
@@ -221,7 +221,6 @@ def _run(rows, model, best, prior, floor, tol, buffers, log_domain, resumed):
     i = buffers.progress[0]
     if not resumed:
         whiten(model, floor, buffers.hits)
-        norm_tails(model)
     while True:
         if not resumed:
             exact = False
@@ -290,7 +289,7 @@ def _model(params: GaussianParams, centre: np.ndarray) -> EMParams:
         log_norm=np.zeros(K),
         kind=np.array([KINDS.index(params.covariance_type)]),
         df=df,
-        log_tail=np.zeros_like(df),
+        log_tail=np.array([log_tail.py_func(value, D) for value in df]),
         heavy_tailed=None if params.df is None else True,
     )
 

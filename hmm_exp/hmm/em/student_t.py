@@ -22,11 +22,13 @@ falls nevertheless, `withdraw` takes the root instead, as in overrelaxed EM (Sal
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba.extending import overload
 
 from hmm_exp.compiling import kernel
+from hmm_exp.hmm.em.densities import heavy_tailed
 from hmm_exp.hmm.em.update import NO_MASS, copy, covariance_weight, pull
 from hmm_exp.hmm.params import DF_BOUNDS
 
@@ -50,9 +52,36 @@ class TailSteps(NamedTuple):
     stretch: np.ndarray
 
 
+def update_tails(model: Any, stats: Any, prior: Any, hits: Any, steps: Any) -> None:
+    """Replace scales and df, given covariances that are whitened; `hits` are those at the floor.
+
+    Nothing for Gaussian states. Compiled code only.
+    """
+
+
+def withdraw(model: Any, steps: Any) -> bool:
+    """Take the roots as df after a fall; False if they are taken, and for Gaussian states.
+
+    Compiled code only.
+    """
+
+
+@overload(update_tails)
+def _choose_update(model, stats, prior, hits, steps):
+    if not heavy_tailed(model):
+        return lambda model, stats, prior, hits, steps: None
+    return lambda model, stats, prior, hits, steps: _update(model, stats, prior, hits, steps)
+
+
+@overload(withdraw)
+def _choose_withdraw(model, steps):
+    if not heavy_tailed(model):
+        return lambda model, steps: False
+    return lambda model, steps: _withdraw(model, steps)
+
+
 @kernel
-def update_tails(model, stats, prior, hits, steps):
-    """Replace scales and df, given covariances that are whitened; `hits` are those at the floor."""
+def _update(model, stats, prior, hits, steps):
     D = model.means.shape[1]
     for k in range(model.df.size):
         old = model.df[k]
@@ -70,31 +99,33 @@ def update_tails(model, stats, prior, hits, steps):
         step = min(max(step, -_LONGEST), _LONGEST)
         steps.root[k] = root
         model.df[k] = min(max(old * math.exp(step), _LEAST), _MOST)
-    norm_tails(model)
+    _norm(model)
 
 
 @kernel
-def withdraw(model, steps):
-    """Take the roots as df after a fall; False if they are taken."""
+def _withdraw(model, steps):
     taken = True
     for k in range(model.df.size):
         taken &= model.df[k] == steps.root[k]
     if taken:
         return False
     copy(steps.root, model.df)
-    norm_tails(model)
+    _norm(model)
     steps.stretch[0] *= 0.5
     return True
 
 
 @kernel
-def norm_tails(model):
-    """Set `log_tail`: log density at the centre, less that of a Gaussian with the same scale."""
-    D = model.means.shape[1]
+def _norm(model):
     for k in range(model.df.size):
-        half = 0.5 * model.df[k]
-        ratio = math.lgamma(half + 0.5 * D) - math.lgamma(half)
-        model.log_tail[k] = ratio - 0.5 * D * math.log(half)
+        model.log_tail[k] = log_tail(model.df[k], model.means.shape[1])
+
+
+@kernel
+def log_tail(df, D):
+    """Log density at the centre, less that of a Gaussian with the same scale matrix."""
+    half = 0.5 * df
+    return math.lgamma(half + 0.5 * D) - math.lgamma(half) - 0.5 * D * math.log(half)
 
 
 @kernel
