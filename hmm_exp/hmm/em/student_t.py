@@ -64,6 +64,7 @@ def withdraw(model: Any, steps: Any) -> bool:
 
     Compiled code only.
     """
+    raise NotImplementedError
 
 
 @overload(update_tails)
