@@ -18,8 +18,8 @@ from threadpoolctl import threadpool_limits
 from benchmarks.ground_truth import draw, one_sequence, planted_params
 from hmm_exp.hmm.fit import Search, fit
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.hmm.standard_errors import standard_errors
 from hmm_exp.parallel import run_all
+from hmm_exp.uncertainty.standard_errors import standard_errors
 
 NAMES = ("a_00", "a_01", "a_10", "a_11", "mean_0", "mean_1", "deviation_0", "deviation_1")
 MARKETS = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hmm_exp.detector.detector import Detector
-from hmm_exp.hmm.estimates import estimates_of, without_errors
+from hmm_exp.uncertainty.estimates import estimates_of, without_errors
 from tests.small_detector import small_detector
 
 N_ERRORS = 4 + 2 * 6  # two states, three features

@@ -13,7 +13,7 @@ from hmm_exp.errors import FitError
 from hmm_exp.judge import return_forecasts as ys
 from hmm_exp.judge.split import BEFORE, TEST, TRAIN, VAL
 from hmm_exp.judge.student_t import DF_BOUNDS, fit_mixture, log_mixture, scale_floor
-from hmm_exp.judge.volatility_baselines import BarSeries
+from hmm_exp.judge.volatility_baselines import BarSeries, fit_ewma
 from hmm_exp.stored.fields import Fields
 
 
@@ -145,7 +145,7 @@ def test_gaussian_returns_of_several_widths_settle(seed, n_rows, n_states):
 
 def test_an_ewma_of_gaussian_returns_settles_at_the_bound_of_df():
     x = 0.1 * np.random.default_rng(11).standard_normal(5575)
-    assert ys.fit_ewma(x).df > 50.0
+    assert fit_ewma(x).df > 50.0
 
 
 def test_a_state_of_equal_returns_keeps_a_width():

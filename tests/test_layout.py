@@ -11,7 +11,7 @@ FLOORS = [
     {"files", "parallel"},
     {"config", "stored"},
     {"hmm", "market"},
-    {"features", "store"},
+    {"features", "store", "uncertainty"},
     {"detector"},
     {"judge", "serving", "command_line"},
     {"figures", "monitor"},
@@ -28,6 +28,7 @@ FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 # What a room may not know, whatever it would use it for.
 FORBIDDEN = {
     "hmm": {"pandas", "hydra", "mlflow"},
+    "uncertainty": {"pandas", "hydra", "mlflow"},
     "market": {"hydra", "mlflow", "hmmlearn"},
     "features": {"hydra", "mlflow", "hmmlearn"},
     "detector": {"hydra", "mlflow"},

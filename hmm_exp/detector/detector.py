@@ -26,7 +26,6 @@ from hmm_exp.features.recipe import Recipe
 from hmm_exp.features.season import row_ends
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.density import log_density
-from hmm_exp.hmm.estimates import StandardErrors
 from hmm_exp.market.bars import PRICES, Bars, step_in_words
 from hmm_exp.market.clean import bars_from_frame
 from hmm_exp.market.gaps import chain_steps, usual_step
@@ -43,6 +42,7 @@ from hmm_exp.stored.document import (
     write_document,
 )
 from hmm_exp.stored.fields import Fields
+from hmm_exp.uncertainty.estimates import StandardErrors
 
 if TYPE_CHECKING:
     from hmm_exp.detector.stream import Stream

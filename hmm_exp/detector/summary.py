@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hmm_exp.hmm.estimates import StandardErrors, without_errors
+from hmm_exp.uncertainty.estimates import StandardErrors, without_errors
 
 if TYPE_CHECKING:
     from hmm_exp.detector.detector import Detector
@@ -40,7 +40,7 @@ def _title(detector: "Detector") -> Iterator[str]:
 
 def _rows(detector: "Detector", errors: StandardErrors) -> Iterator[tuple[str, list[str]]]:
     """Name and numbers of every parameter, under a heading for each kind."""
-    labels, columns = detector.labels, detector.recipe.columns
+    labels, columns = detector.labels, detector.recipe.titles
     kinds = {
         "transition probabilities": [f"-> {label}" for label in labels],
         "means": columns,

@@ -18,7 +18,6 @@ from hmm_exp.errors import FitError
 from hmm_exp.experiment.candidate import Candidate
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.hmm.criteria import bic_next
-from hmm_exp.hmm.estimates import StandardErrors
 from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.hmm.states import labels
 from hmm_exp.judge.added_gain import AddedGains, added_gains
@@ -55,6 +54,7 @@ from hmm_exp.judge.states import (
 )
 from hmm_exp.judge.unscored import RETURN, Unscored, fitted, in_words, why_no_return
 from hmm_exp.judge.variance import next_parkinson, variance_gains, variance_losses, variance_shapes
+from hmm_exp.uncertainty.estimates import StandardErrors
 
 VARIANCES = [f"{name}_variance" for name in ("model", "static", "ewma")]
 # Log scores in nats, variance forecasts up to a factor, pseudo-residual of the next return.

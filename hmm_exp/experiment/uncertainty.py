@@ -11,11 +11,11 @@ from hmm_exp.experiment.candidate import Candidate, train_steps
 from hmm_exp.experiment.fits import Fits
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.features.recipe import Recipe
-from hmm_exp.hmm.estimates import StandardErrors, without_errors
-from hmm_exp.hmm.standard_errors import standard_errors
 from hmm_exp.judge import gains
 from hmm_exp.judge.split import VAL
 from hmm_exp.market.bars import timeframe_step
+from hmm_exp.uncertainty.estimates import StandardErrors, without_errors
+from hmm_exp.uncertainty.standard_errors import standard_errors
 
 
 def fit_errors(fits: Fits) -> tuple[StandardErrors, StandardErrors]:

@@ -189,7 +189,7 @@ class TrainRows:
 
     def fit(self, x: np.ndarray, start: MixtureFit) -> MixtureFit:
         """Fit densities of observations x (T,) from given parameters. Raises FitError."""
-        return fit_from(_Problem(self, x, _in_lanes(x[:, None])[:, :, 0].copy()), start)
+        return fit_from(_MixtureData(self, x, _in_lanes(x[:, None])[:, :, 0].copy()), start)
 
 
 def fit_added(rows: TrainRows, volatility: np.ndarray, start: Added | None = None) -> Added:
@@ -247,7 +247,7 @@ def _in_lanes(rows: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Problem:
+class _MixtureData:
     """The data of a fit, in lanes; the counterpart of `student_t._Problem`."""
 
     rows: TrainRows

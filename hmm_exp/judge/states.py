@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from hmm_exp.hmm.estimates import StandardErrors
 from hmm_exp.hmm.health import expected_dwell
+from hmm_exp.uncertainty.estimates import StandardErrors
 
 # Tables with errors; the last two of Student-t states.
 ESTIMATED = ("transition_matrix", "state_means", "state_deviations", "state_scales", "tails")

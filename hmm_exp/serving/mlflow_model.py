@@ -46,7 +46,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _DATA, _CODE = f"data/{FILE_NAME}", "code"  # inside a stored model
 _SUM_TOLERANCE = 1e-6  # of probabilities
 _INFERENCE = (  # modules of `hmm` without the fitting code
-    *("__init__", "density", "estimates", "inference", "params", "simd"),
+    *("__init__", "density", "inference", "params", "simd"),
 )
 _SOURCE = (  # parts of this package needed to load and predict
     "__init__.py",
@@ -60,6 +60,7 @@ _SOURCE = (  # parts of this package needed to load and predict
     "market",
     "features",
     *(f"hmm/{name}.py" for name in _INFERENCE),
+    *(f"uncertainty/{name}.py" for name in ("__init__", "estimates")),
     "stored",
     "serving",
     *(f"store/{name}.py" for name in ("__init__", "address", "folders", "health", "relocation")),

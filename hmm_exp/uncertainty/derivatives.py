@@ -21,10 +21,10 @@ import numpy as np
 from scipy.linalg import block_diag
 from scipy.special import digamma, polygamma
 
-from hmm_exp.hmm.curvature import Chain, Emissions, differentiate
 from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.inference import filter, smooth_filtered
 from hmm_exp.hmm.params import DF_BOUNDS, GaussianParams
+from hmm_exp.uncertainty.curvature import Chain, Emissions, differentiate
 
 _AT_BOUND = 1e-3  # relative
 _LARGEST_LOG = 700.0  # of a number; it is beyond only where the start rules the state out

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hmm_exp.hmm.derivatives import derivatives
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.uncertainty.derivatives import derivatives
 from tests import reference
 
 

@@ -12,10 +12,10 @@ from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
 from benchmarks.ground_truth import draw, one_sequence
 from benchmarks.standard_errors import NAMES, coverage, market
-from hmm_exp.hmm.derivatives import at_bounds
 from hmm_exp.hmm.fit import Search, fit
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.hmm.standard_errors import outer_products, standard_errors
+from hmm_exp.uncertainty.derivatives import at_bounds
+from hmm_exp.uncertainty.standard_errors import outer_products, standard_errors
 
 
 def rates() -> np.ndarray:

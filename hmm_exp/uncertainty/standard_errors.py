@@ -20,9 +20,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from hmm_exp.hmm.derivatives import Derivatives, derivatives
-from hmm_exp.hmm.estimates import LEVEL, StandardErrors, estimates_of, without_errors
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.uncertainty.derivatives import Derivatives, derivatives
+from hmm_exp.uncertainty.estimates import LEVEL, StandardErrors, estimates_of, without_errors
 
 _MOST_SCORES = 1 << 27  # of rows by parameters, 1 GB
 _SINGULAR = 1e-10  # least eigenvalue of the information, scaled to a diagonal of ones
