@@ -156,15 +156,16 @@ def test_markets_that_are_known_are_not_examined_again(record, tmp_path):
 
 
 def test_tables_count_what_the_records_say(record):
-    passing = {space: {"default": [], "strict": []} for space in character.SPACES}
-    refused = {space: {"default": [], "strict": ["why"]} for space in character.SPACES}
+    findings = {"default": [], "strict": [], "strictest": ["why"]}
+    passing = dict.fromkeys(character.SPACES, findings)
+    refused = dict.fromkeys(character.SPACES, findings | {"strict": ["why"]})
     records = [record | {"verdicts": verdict} for verdict in (passing, passing, refused)]
     records.append(record | {"verdicts": passing, "winner": None})
     gate, states, _ = character.tables(records).split("\n\n")
     cells = [cell.strip() for cell in gate.splitlines()[-1].strip("|").split("|")]
-    assert cells[:4] == ["planted 2", "4", "75.0 % of 4", "50.0 % of 4"]
-    assert cells[5:11] == ["100.0 % of 4", "75.0 % of 4"] * 3
-    assert cells[13] == f"{4 * character._is_right(record)} of 4"
+    assert cells[:5] == ["planted 2", "4", "75.0 % of 4", "50.0 % of 4", "0.0 % of 4"]
+    assert cells[6:15] == ["100.0 % of 4", "75.0 % of 4", "0.0 % of 4"] * 3
+    assert cells[17] == f"{4 * character._is_right(record)} of 4"
     n_states = record["states"]["returns"]["BIC"]
     line = next(line for line in states.splitlines() if "| returns | BIC |" in line)
     shares = [cell.strip() for cell in line.strip("|").split("|")][3:]
