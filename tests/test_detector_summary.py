@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hmm_exp.detector.detector import Detector
+from hmm_exp.hmm.params import DF_BOUNDS
 from hmm_exp.uncertainty.estimates import estimates_of, without_errors
 from tests.small_detector import small_detector
 
@@ -85,3 +86,18 @@ def test_student_t_states_have_scales_and_degrees_of_freedom(tmp_path):
     ]
     scale = np.sqrt(plain.params.covars[0, 2]) * 0.001
     assert rows[rows.index("scales") + 3].split()[2] == f"{scale:.4g}"
+
+
+def test_an_interval_of_df_stays_where_a_df_can_be():
+    plain = small_detector().params
+    params = replace(plain, df=np.array([3.0, 150.0]))
+    error = np.full(N_ERRORS + 8, 100.0)
+    df = estimates_of(params, error, error).tails[1]
+    np.testing.assert_array_equal([df.lower[0], df.upper[1]], DF_BOUNDS)
+
+
+def test_a_summary_without_any_error_explains_none():
+    plain = small_detector()
+    text = replace(plain, errors=without_errors(plain.params, "a fault")).summary()
+    assert "no errors: a fault" in text
+    assert "sandwich" not in text

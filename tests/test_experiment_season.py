@@ -292,3 +292,17 @@ def test_a_sweep_and_what_serves_its_winner_agree_to_the_bit(train_cli, workdir,
     assert not ours["p_state_0"].equals(other["p_state_0"])
     detector = find_detector(f"runs:/{run_of['hour']}")
     assert (detector.recipe.season, detector.season.shape) == (ZONE, (24, 2))
+
+
+def test_later_rows_whose_hour_train_never_saw_are_a_warning(folder, config):
+    bars = market()
+    rows = np.flatnonzero(np.arange(len(bars)) < 0.85 * len(bars))
+    early = bars.index[rows].tz_convert(ZONE).hour == 5
+    lacking = bars.drop(bars.index[rows][early])
+    result = run(prepare(config_on(lacking, folder / "lacking.csv")))
+    (warning,) = [line for line in result.warnings if "validation and test rows" in line]
+    assert f"(features.season=hour in {ZONE})" in warning
+    later = ~result.prepared.train
+    lost = np.isnan(result.prepared.X[later]).any(axis=1).sum()
+    assert 10 < int(warning.split(" of ")[0]) <= lost
+    assert not prepare(config).unseen_hours

@@ -375,3 +375,12 @@ def test_student_t_cells_are_lines_and_columns_of_their_own(store):
     figure = bic_by_space(rows, winner=("v1", "full-t", 3))
     lines = [line.get_color() for axes in figure.axes for line in axes.get_lines()]
     assert {INK, "#8e5ea2"} <= set(lines)
+
+
+def test_the_criterion_that_decides_has_a_column_and_ranks(store):
+    sweep = Sweep(store, "shown", within="bic_next")
+    sweep.add(2, 900.0, bic_next=-50.0)
+    sweep.add(3, 700.0, bic_next=-40.0)
+    table = leaderboard(sweep_cells(store.client, "shown"))
+    assert table["bic_next"].tolist() == [-50.0, -40.0]
+    assert table["K"].tolist() == [2, 3]

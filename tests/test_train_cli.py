@@ -83,6 +83,10 @@ def test_help_shows_examples(train_cli, tmp_path):
         (["features=v1,v2"], "add -m"),
         (["-m", "model.n_states=2,0"], "model.n_states=0: must be at least 1"),
         (["-m", "model.n_states=2,two"], "model.n_states=two: must be a whole number"),
+        (
+            ["-m", "model.emission=gaussian,student_t", "covariance=diag,tied"],
+            "model.emission=student_t with covariance=tied: must be diag or full",
+        ),
         (["-m", "features=v1,v9"], "unknown features 'v9'"),
         (["model.n_states=3", "model.state_grid=[2,3]"], "unset one with model.state_grid=null"),
         (["data=bars", "data.path=no.csv", "data.bar_stamp=open"], "no.csv"),

@@ -37,7 +37,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="promote the winner of this sweep; latest is the newest",
     )
     add = parser.add_argument
-    add("--gate", default="default", metavar="NAME", help="default, strict or off")
+    add("--gate", default="default", metavar="NAME", help="default, strict, strictest or off")
     add("--dry-run", action="store_true", help="show the outcome, change nothing")
     add("--force", action="store_true", help="promote despite the gate, record its reasons")
     add_store_options(parser)

@@ -27,7 +27,7 @@ from hmm_exp.experiment.source import (
 )
 from hmm_exp.features.build import FeatureTable, build_features, ways_out, window_settings
 from hmm_exp.features.recipe import Recipe, select_columns
-from hmm_exp.judge.split import TRAIN, Fold, Split, make_split, train_option
+from hmm_exp.judge.split import TEST, TRAIN, VAL, Fold, Split, make_split, train_option
 from hmm_exp.judge.volatility_baselines import BarSeries, bar_hours
 from hmm_exp.market.bars import OHLCV, timeframe_step
 from hmm_exp.version import __version__
@@ -182,6 +182,18 @@ class Prepared:
             f"BIC cannot choose the number of states: {self.recipe.repeats} rows repeat one value "
             "of the coarsest log range; use one timeframe, or selection=next_return"
         )
+
+    @property
+    def unseen_hours(self) -> list[str]:
+        """A warning where rows after train are missing, because train has no bar of their hour."""
+        later = (self.part == VAL) | (self.part == TEST)
+        lost = np.isnan(self.X).any(axis=1) & ~np.isnan(self.table.X).any(axis=1) & later
+        if not lost.any():
+            return []
+        return [
+            f"{lost.sum():,} of {later.sum():,} validation and test rows are missing: no train bar "
+            f"ends in their hour (features.season=hour in {self.recipe.season})"
+        ]
 
     @property
     def timeframe(self) -> str:

@@ -88,6 +88,7 @@ class RunResult:
             "hqc",
             "icl",
             "cv",
+            "bic_next",
             "log_lik_val",
             "min_occupancy",
             "chosen",

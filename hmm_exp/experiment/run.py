@@ -83,6 +83,7 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
             *fits.warnings,
             *assessment.objections,
             *refusals(fits.walk),
+            *([] if fits.walk else prepared.unseen_hours),
             *one_tick_states(prepared, assessment.states, fits.chosen.n_states),
         ],
         walk=fits.walk,

@@ -172,6 +172,8 @@ def ways_out(columns: Sequence[str], recipe: Recipe, bars: Bars | None) -> str:
     """
     them = "it" if len(columns) == 1 else "them"
     help_ = f"features.exclude=[{','.join(columns)}] leaves {them} out"
+    if set(columns) == set(recipe.columns):
+        help_ = f"use another feature set than {', '.join(columns)} (features=v1, v2 or returns)"
     if bars is None or not _volume_in(columns, recipe):
         return help_
     used = bars.report.get("columns", {}).get("volume", "volume")

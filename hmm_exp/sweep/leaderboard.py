@@ -87,12 +87,14 @@ def _row(run: Run) -> dict[str, object]:
     status, reason = status_of(run), run_tags.get(tags.STATUS_REASON)
     seconds = sum(value for name, value in metrics.items() if name.startswith("seconds_"))
     why = f"{status}: {reason}" if reason else status
+    criterion = run.data.params.get("selection.within", "bic")
     notes = ["residuals reject"] if metrics.get("residuals_reject") else []
     notes += [f"no score of {', '.join(missing)}"] if (missing := unusual(unscored_of(run))) else []
     return {
         "cell": called(run),
         "K": metrics.get("n_states"),
         "bic": metrics.get("bic"),
+        **({} if criterion == "bic" else {criterion: metrics.get(criterion)}),
         "val_ll/bar": metrics.get("log_lik_val_per_bar"),
         **{column: metrics.get(name) for column, name in GAIN_COLUMNS.items()},
         "eligible": why
@@ -102,7 +104,7 @@ def _row(run: Run) -> dict[str, object]:
         "run": run.info.run_id,
         "space": run_tags.get(tags.OBSERVATION_SPACE, ""),
         "status": failed,
-        "rank": _negative(metrics.get(_across(run))) if _walks(run) else metrics.get("bic"),
+        "rank": _negative(metrics.get(_across(run))) if _walks(run) else metrics.get(criterion),
         "then": _negative(metrics.get("log_lik_val_per_bar")),
     }
 

@@ -10,7 +10,9 @@ import re
 import shlex
 import shutil
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import asdict, dataclass
+from itertools import combinations, islice, product
 from operator import attrgetter
 
 from hydra.core.global_hydra import GlobalHydra
@@ -20,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.config import NOT_IN_RESULT, Config, SweepConfig, checked
+from hmm_exp.config import NOT_IN_RESULT, Config, SweepConfig, checked, flat
 from hmm_exp.config.checks import is_setting
 from hmm_exp.config.grid import MOST_CELLS, as_word, grid
 from hmm_exp.config.overrides import is_setting_word
@@ -30,6 +32,7 @@ from hmm_exp.store.address import resolve_uri, sqlite_path
 from hmm_exp.sweep.child import CellError, worker
 from hmm_exp.tracking import tags
 
+_MOST_PAIRS = 1000  # of two settings that are swept, to keep the start of a large sweep short
 _OF_USER = {"cell_timeout", "require_all"}  # settings of `sweep`; the program sets the others
 _IN_NAME = {"model.n_states", "model.state_grid", "covariance.type"}
 
@@ -54,6 +57,7 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     first = {name: words[0] for name, words in choices.items()}
     base = _compose(config, list(first.values()))
     variations, repeated = [checked(base)], []
+    by_setting: list[list[Config]] = []
     for name, words in choices.items():
         distinct = {_meaning(words[0], variations[0]): words[0]}
         for word in words[1:]:
@@ -64,6 +68,8 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
                 distinct[meaning] = word
                 variations.append(settings)
         choices[name] = list(distinct.values())
+        by_setting.append(variations[-len(distinct) + 1 :] if len(distinct) > 1 else [])
+    _check_pairs(variations[0], by_setting)
     swept = [name for name, words in choices.items() if len(words) > 1]
     varied = [name for name in swept if is_setting(name) and name not in _IN_NAME]
     n_cells = math.prod(map(len, choices.values()))
@@ -73,6 +79,22 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
         config.hydra.sweeper.params = None
         config.hydra.overrides.task = [as_word(words) for words in choices.values()]
     return SweepPlan(n_cells, variations, varied, repeated)
+
+
+def _check_pairs(first: Config, by_setting: list[list[Config]]) -> None:
+    """Refuse values of two settings that do not go together, as no cell by itself shows."""
+    usual = flat(first)
+    changes = [
+        [{k: v for k, v in flat(settings).items() if v != usual[k]} for settings in variations]
+        for variations in by_setting
+    ]
+    for some, others in combinations(changes, 2):
+        for one, other in islice(product(some, others), _MOST_PAIRS):
+            settings = deepcopy(first)
+            for name, value in (one | other).items():
+                group, _, field = name.rpartition(".")
+                setattr(getattr(settings, group) if group else settings, field, value)
+            checked(settings)
 
 
 def check_data(plan: SweepPlan) -> tuple[set[str], list[str]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.hmm.params import DF_BOUNDS, GaussianParams
 from hmm_exp.stored.fields import Fields
 
 LEVEL = 0.95
@@ -148,7 +148,7 @@ def _kinds(params: GaussianParams) -> list[tuple[np.ndarray, Interval]]:
         (params.deviations(), _log),
     ]
     if params.df is not None:
-        kinds += [(params.scales(), _log), (params.df, _log)]
+        kinds += [(params.scales(), _log), (params.df, _log_df)]
     return kinds
 
 
@@ -163,6 +163,11 @@ def _identity(value: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _log(value: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     spread = np.exp(half / value)
     return value / spread, value * spread
+
+
+def _log_df(value: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    lower, upper = _log(value, half)
+    return np.maximum(lower, DF_BOUNDS[0]), np.minimum(upper, DF_BOUNDS[1])
 
 
 def _logit(value: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
