@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
@@ -96,6 +96,7 @@ def test_one_state_is_the_static_student_t_of_scipy(df):
 
 
 @settings(max_examples=30, deadline=None)
+@example(seed=6103, n_states=1, n_bars=20, zeros=0.625)  # whose extrapolation leaps far
 @given(
     seed=st.integers(0, 10_000),
     n_states=st.integers(1, 5),

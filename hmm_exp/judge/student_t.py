@@ -43,6 +43,7 @@ SCALE_FLOOR = 1e-2  # of the mean absolute deviation: no density collapses onto 
 TOLERANCE = 1e-6  # largest change by a map, loc in mean absolute deviations, ln scale, ln df
 MAX_MAPS = 500
 MEMORY = 4  # maps used by a step of Anderson acceleration
+_FARTHEST = 50.0  # of ln scale and ln df in an extrapolation
 MAX_DF_MOVE = 1.0  # of ln df in one Newton step
 
 
@@ -184,8 +185,9 @@ def _extrapolated(
         weights = np.linalg.lstsq(bends, changes[-1], rcond=None)[0]
         vector = vector - (np.diff(points[recent], axis=0).T + bends) @ weights
     n_states = problem.probs.shape[1]
-    scale = np.maximum(np.exp(vector[n_states:-1]), problem.floor)
-    df = min(max(math.exp(vector[-1]), DF_BOUNDS[0]), DF_BOUNDS[1])
+    logs = np.clip(vector[n_states:], -_FARTHEST, _FARTHEST)  # a farther leap is refused anyway
+    scale = np.maximum(np.exp(logs[:-1]), problem.floor)
+    df = min(max(math.exp(logs[-1]), DF_BOUNDS[0]), DF_BOUNDS[1])
     return vector[:n_states] * problem.unit, scale, df
 
 
