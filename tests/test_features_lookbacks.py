@@ -44,8 +44,9 @@ def test_latest_observation_is_the_batch_row(step, timeframes, vwap_hours, stamp
         assert list(observation.index) == list(recipe.columns)
 
 
-def test_latest_observation_across_gaps():
-    recipe, bars = Recipe.of_set("v1v2", ["1H", "4H"], **SHORT), gappy_bars(1200, seed=2)
+@pytest.mark.parametrize("features", ["v1v2", "range"])
+def test_latest_observation_across_gaps(features):
+    recipe, bars = Recipe.of_set(features, ["1H", "4H"], **SHORT), gappy_bars(1200, seed=2)
     table = build_features(bars, recipe)
     for last in range(700, len(bars), 7):
         lookbacks = build_lookbacks(part(bars, slice(last + 1)), ["1H", "4H"], hours=240)

@@ -61,10 +61,11 @@ def _text(number: float) -> str:
 
 
 def _notes(errors: StandardErrors) -> Iterator[str]:
-    level = f"{100 * errors.level:g} %"
     if all(np.isnan(part.robust).all() for part in errors.parts):
-        pass
-    elif errors.window == 1:
+        yield errors.reason
+        return
+    level = f"{100 * errors.level:g} %"
+    if errors.window == 1:
         yield f"std err: observed information; robust: sandwich; {level} intervals from std err"
     else:
         yield (
