@@ -117,36 +117,31 @@ def log_density_row(X, t, density, out, z):
 
 @entry(error_model="numpy", inline="always")
 def _gaussian_row(X, t, density, out, z):
-    missing = _is_missing(X, t)
-    for k in range(density.means.shape[0]):
-        distance = _distance(X, t, density, k, z)
+    K, D = density.means.shape
+    missing = False
+    for i in range(D):
+        missing |= np.isnan(X[t, i])
+    for k in range(K):
+        if density.diagonal:
+            distance = _scaled_distance(X, t, density, k)
+        else:
+            distance = _whitened_distance(X, t, density, k, z)
         out[t, k] = 0.0 if missing else density.log_norm[k] - 0.5 * distance
 
 
 @entry(error_model="numpy", inline="always")
 def _student_t_row(X, t, density, out, z):
     K, D = density.means.shape
-    missing = _is_missing(X, t)
+    missing = False
+    for i in range(D):
+        missing |= np.isnan(X[t, i])
     for k in range(K):
-        distance = _distance(X, t, density, k, z)
+        if density.diagonal:
+            distance = _scaled_distance(X, t, density, k)
+        else:
+            distance = _whitened_distance(X, t, density, k, z)
         fall = 0.5 * (density.df[k] + D) * math.log1p(distance / density.df[k])
         out[t, k] = 0.0 if missing else density.log_norm[k] - fall
-
-
-@entry(error_model="numpy", inline="always")
-def _is_missing(X, t):
-    missing = False
-    for i in range(X.shape[1]):
-        missing |= np.isnan(X[t, i])
-    return missing
-
-
-@entry(error_model="numpy", inline="always")
-def _distance(X, t, density, k, z):
-    """Squared Mahalanobis distance of row t from state k."""
-    if density.diagonal:
-        return _scaled_distance(X, t, density, k)
-    return _whitened_distance(X, t, density, k, z)
 
 
 @entry(error_model="numpy", inline="always")
