@@ -1,7 +1,8 @@
 """Check every setting of every cell, and read the data once, before a sweep starts.
 
 Cells are a product of choices; checking each choice once, the others at their first value, finds
-a bad value at the cost of a sum. Settings are checked before anything heavy is imported.
+a bad value at the cost of a sum. Pairs of values are checked without composing. All of it comes
+before anything heavy is imported.
 """
 
 import math
@@ -12,7 +13,7 @@ import shutil
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from itertools import combinations, islice, product
+from itertools import combinations, product
 from operator import attrgetter
 
 from hydra.core.global_hydra import GlobalHydra
@@ -32,7 +33,6 @@ from hmm_exp.store.address import resolve_uri, sqlite_path
 from hmm_exp.sweep.child import CellError, worker
 from hmm_exp.tracking import tags
 
-_MOST_PAIRS = 1000  # of two settings that are swept, to keep the start of a large sweep short
 _OF_USER = {"cell_timeout", "require_all"}  # settings of `sweep`; the program sets the others
 _IN_NAME = {"model.n_states", "model.state_grid", "covariance.type"}
 
@@ -69,12 +69,12 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
                 variations.append(settings)
         choices[name] = list(distinct.values())
         by_setting.append(variations[-len(distinct) + 1 :] if len(distinct) > 1 else [])
-    _check_pairs(variations[0], by_setting)
     swept = [name for name, words in choices.items() if len(words) > 1]
     varied = [name for name in swept if is_setting(name) and name not in _IN_NAME]
     n_cells = math.prod(map(len, choices.values()))
     if n_cells > MOST_CELLS:
         raise ConfigError(f"a sweep of {n_cells:,} cells: at most {MOST_CELLS:,}; sweep in parts")
+    _check_pairs(variations[0], by_setting)
     with read_write(config), open_dict(config):  # Hydra reads the grid from here
         config.hydra.sweeper.params = None
         config.hydra.overrides.task = [as_word(words) for words in choices.values()]
@@ -89,7 +89,7 @@ def _check_pairs(first: Config, by_setting: list[list[Config]]) -> None:
         for variations in by_setting
     ]
     for some, others in combinations(changes, 2):
-        for one, other in islice(product(some, others), _MOST_PAIRS):
+        for one, other in product(some, others):
             settings = deepcopy(first)
             for name, value in (one | other).items():
                 group, _, field = name.rpartition(".")
