@@ -95,7 +95,14 @@ def apply_to_files(args: argparse.Namespace) -> None:
 
 def apply_to_pipe(args: argparse.Namespace) -> None:
     """Write the regimes of bars as they arrive on standard input."""
-    from hmm_exp.detector.pipe import RegimeLines, check_fresh, follow, resumed, rewind
+    from hmm_exp.detector.pipe import (
+        RegimeLines,
+        check_fresh,
+        follow,
+        names_in,
+        resumed,
+        rewind,
+    )
     from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
@@ -113,7 +120,8 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
     as_json = args.json or (args.output is not None and args.output.suffix == ".jsonl")
     to: Any = args.output
     with nullcontext(sys.stdout) if to is None else to.open("a", encoding="utf-8") as out:
-        lines = RegimeLines(out, detector.n_states, as_json, headed)
+        names = detector.columns if as_json else names_in(args.output, detector)
+        lines = RegimeLines(out, names, as_json, headed)
 
         def refuse(error: Exception) -> None:
             if not drops:

@@ -108,6 +108,7 @@ def checked(config: "DictConfig | Config") -> Config:
     _check_features(settings)
     _check_split(settings)
     _check_selection(settings)
+    _check_decision(settings)
     return settings
 
 
@@ -251,6 +252,15 @@ def _check_selection(settings: Config) -> None:
         raise ConfigError(
             f"selection.within={selection.within} with selection.rule={selection.rule} needs "
             "cross-validation: set selection.cv_blocks=5"
+        )
+
+
+def _check_decision(settings: Config) -> None:
+    decision = settings.decision
+    if decision.leave >= decision.enter:
+        raise ConfigError(
+            f"decision.leave={decision.leave} and decision.enter={decision.enter}: leave must be "
+            "below enter"
         )
 
 

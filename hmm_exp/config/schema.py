@@ -109,6 +109,19 @@ class SelectionConfig:
 
 
 @dataclass
+class DecisionConfig:
+    """How the filtered probabilities of a bar become the regime that a user acts on.
+
+    `enter` and `leave` are of `rule="hysteresis"`, `min_bars` of `rule="min_bars"`.
+    """
+
+    rule: str = "hysteresis"
+    enter: float = 0.9
+    leave: float = 0.1
+    min_bars: int = 3
+
+
+@dataclass
 class GateConfig:
     """What a candidate must pass before it may replace the champion; test bars alone are read.
 
@@ -194,6 +207,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
+    decision: DecisionConfig = field(default_factory=DecisionConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -311,6 +325,10 @@ RULES: dict[str, OneOf | Range | Text] = {
     "selection.across": OneOf(("return_gain_val", "ewma_gain_val", "return_score_val")),
     "selection.near_tie": Range(0),
     "selection.min_occupancy": Range(0, 0.5),
+    "decision.rule": OneOf(("argmax", "hysteresis", "min_bars")),
+    "decision.enter": Range(0, 1),
+    "decision.leave": Range(0, 1),
+    "decision.min_bars": Range(1, 100_000),
     "gate.min_occupancy": Range(0, 0.5),
     "gate.min_dwell": Range(0),
     "gate.static_gain": OneOf(("refuse", "warn", "ignore")),

@@ -16,6 +16,7 @@ import pandas as pd
 
 from hmm_exp.errors import FitError
 from hmm_exp.experiment.candidate import Candidate
+from hmm_exp.experiment.decided import decided_regimes, regime_metrics
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.hmm.criteria import bic_next
 from hmm_exp.hmm.posterior import Posterior
@@ -46,6 +47,7 @@ from hmm_exp.judge.return_forecasts import (
 )
 from hmm_exp.judge.split import SPLIT_NAMES, TEST, TRAIN, VAL, part_names
 from hmm_exp.judge.states import (
+    YEAR,
     StateSummary,
     diagnostics_table,
     persistence_metrics,
@@ -60,7 +62,6 @@ VARIANCES = [f"{name}_variance" for name in ("model", "static", "ewma")]
 # Log scores in nats, variance forecasts up to a factor, pseudo-residual of the next return.
 BAR_COLUMNS = [*SCORES, *VARIANCES, "return_residual"]
 NEXT_RETURN = "next_return"
-YEAR = pd.Timedelta(days=365.25)
 _BASELINES: dict[bytes, Baselines] = {}  # by the bars they were fitted on
 
 
@@ -78,6 +79,8 @@ class ModelOutput:
         ln p(x_t | x_1..t-1) of every row in nats of scaled features, shape (T,), NaN as above.
     smoothed
         Smoothed probabilities, shape (T, K).
+    regimes
+        Decided regime of every row, shape (T,); -1 while it is not decided.
     bar_probs
         Filtered probabilities known at the close of every base bar, shape (N, K).
     residuals
@@ -96,6 +99,7 @@ class ModelOutput:
     predicted: np.ndarray
     log_lik: np.ndarray
     smoothed: np.ndarray
+    regimes: np.ndarray
     bar_probs: np.ndarray
     residuals: np.ndarray
     bars: pd.DataFrame | None
@@ -185,6 +189,7 @@ def model_output(
         predicted=predicted,
         log_lik=filtered.log_lik,
         smoothed=posterior.smoothed.probs,
+        regimes=decided_regimes(prepared, posterior),
         bar_probs=bar_probs,
         residuals=residuals,
         **_forecasts(prepared, bar_probs, baselines),
@@ -242,6 +247,7 @@ def assess(
     metrics |= gain_metrics(gains | added.of_strongest, prepared.target_part)
     metrics |= part_means(added.of_strongest, prepared.target_part)
     metrics |= _residual_metrics(residuals, effects, objections) | _delay(prepared, output)
+    metrics |= regime_metrics(prepared, output.regimes)
     scaler = prepared.scaler
     raw_errors = None if errors is None else errors.in_units(scaler.mean_, scaler.scale_)
     scores, next_bar = None, {}

@@ -7,11 +7,10 @@ import pandas as pd
 
 from hmm_exp.detector.detector import Detector
 from hmm_exp.experiment.assess import ModelOutput, baselines_of
-from hmm_exp.experiment.candidate import train_steps
+from hmm_exp.experiment.decided import burn_in_rows, decision_of
 from hmm_exp.experiment.fits import Fits
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.source import read_options
-from hmm_exp.hmm.burnin import burn_in
 from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.hmm.states import labels
 from hmm_exp.judge.split import part_names
@@ -37,6 +36,8 @@ def build_detector(fits: Fits) -> Detector:
         name=prepared.source.name,
         min_history=0,
         season=fits.season,
+        decision=decision_of(prepared),
+        train_end=train_end,
         meta={
             "fingerprint": prepared.fingerprint,
             "train_end": train_end.isoformat(),
@@ -87,15 +88,17 @@ def with_expectations(detector: Detector, fits: Fits, output: ModelOutput) -> De
 def regime_table(prepared: Prepared, detector: Detector, fits: Fits) -> pd.DataFrame:
     """Rows of `regimes.csv`: filtered regimes first, then smoothed and Viterbi states.
 
-    Rows of a walk are out of sample, filtered only, with the number of their fit; those of the
-    last block are the detector's own answers.
+    Rows of a walk are out of sample, so not in training, filtered only, with the number of their
+    fit; those of the last block are the detector's own answers otherwise.
     """
     posterior, walk = fits.served.posterior, fits.walk
     assert posterior is not None
     probs = walk.output.probs if walk else posterior.filtered.probs
-    regimes = detector.regimes(prepared.table, probs)
+    decided = walk.output.regimes if walk else detector.decider().advance(probs)
+    regimes = detector.regimes(prepared.table, probs, decided=decided)
     regimes.insert(2, "split", part_names(prepared.part))
     if walk:
+        regimes["in_training"] = False
         regimes["refit"] = walk.refit_of_row
         return regimes[walk.output.has_probs].reset_index(drop=True)
     regimes["state_smoothed"] = posterior.smoothed.probs.argmax(axis=1)
@@ -105,8 +108,6 @@ def regime_table(prepared: Prepared, detector: Detector, fits: Fits) -> pd.DataF
 
 def _min_history(prepared: Prepared, detector: Detector, posterior: Posterior) -> int:
     """Base bars an answer needs: feature warm-up, and burn-in counted in bars of the row grid."""
-    rows = prepared.train
-    steps = train_steps(prepared.table.steps, rows)
-    burn = burn_in(detector.params, posterior.density[rows], steps)
+    burn = burn_in_rows(prepared, posterior)
     bars_per_row = max(1, round(detector.row_step / detector.step))
     return detector.recipe.warmup(detector.step) + burn * bars_per_row

@@ -1,5 +1,6 @@
 """Result of a run, for the record, the terminal and the figures."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ import yaml
 from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.config import Config
+from hmm_exp.detector.decision import UNDECIDED
 from hmm_exp.detector.detector import Detector
 from hmm_exp.experiment.assess import Assessment
 from hmm_exp.experiment.candidate import Candidate
@@ -112,17 +114,23 @@ class RunResult:
 
     @property
     def regime_now(self) -> str:
-        """Regime of the last row in words: label, start, probability."""
-        return regime_in_words(self.regimes)
+        """Decided regime of the last row in words: label, start, probability."""
+        return regime_in_words(self.regimes, self.detector.labels)
 
 
-def regime_in_words(regimes: pd.DataFrame) -> str:
+def regime_in_words(regimes: pd.DataFrame, labels: Sequence[str]) -> str:
     """Last row of a regime frame in words."""
     last = regimes.iloc[-1]
-    changes = np.flatnonzero(np.diff(regimes["state"].to_numpy())) + 1
+    regime, state, decided = last["regime"], last["state"], regimes["regime"].to_numpy()
+    at = f"regime at {last['available_at']:%Y-%m-%d %H:%M} UTC"
+    if regime == UNDECIDED:
+        return (
+            f"{at}: not decided yet, most probable is {labels[state]} (state {state}), "
+            f"probability {last[f'p_state_{state}']:.3f}"
+        )
+    changes = np.flatnonzero(np.diff(decided)) + 1
     since = regimes["available_at"].iloc[changes[-1] if len(changes) else 0]
-    sure = last[f"p_state_{last['state']}"]
     return (
-        f"regime at {last['available_at']:%Y-%m-%d %H:%M} UTC: {last['label']} "
-        f"(state {last['state']}), since {since:%Y-%m-%d %H:%M}, probability {sure:.3f}"
+        f"{at}: {labels[regime]} (state {regime}), since {since:%Y-%m-%d %H:%M}, "
+        f"probability {last[f'p_state_{regime}']:.3f}"
     )

@@ -157,6 +157,7 @@ class _Walker:
         self.probs = np.full((n_rows, n_states), np.nan)
         self.predicted, self.smoothed = self.probs.copy(), self.probs.copy()
         self.log_lik = np.full(n_rows, np.nan)
+        self.regimes = np.full(n_rows, -1)
         self.observed = np.zeros(n_rows, dtype=bool)  # not missing for its model
         self.bar_probs = np.full((n_bars, n_states), np.nan)
         self.residuals = np.full(prepared.X.shape, np.nan)
@@ -190,6 +191,7 @@ class _Walker:
             predicted=self.predicted,
             log_lik=self.log_lik,
             smoothed=self.smoothed,
+            regimes=self.regimes,
             bar_probs=self.bar_probs,
             residuals=self.residuals,
             bars=pd.DataFrame(self.bars, columns=BAR_COLUMNS) if has_returns else None,
@@ -237,6 +239,7 @@ class _Walker:
         self.probs[block] = output.probs[inside]
         self.predicted[block] = output.predicted[inside]
         self.smoothed[block] = output.smoothed[inside]
+        self.regimes[block] = output.regimes[inside]
         self.residuals[block] = output.residuals[inside]
         self.log_lik[block] = output.log_lik[inside] + units
         self.observed[block] = ~np.isnan(known.X[inside]).any(axis=1)

@@ -84,7 +84,7 @@ class RegimeModel:
         Returns
         -------
         DataFrame
-            `timestamp, available_at, state, label, p_state_0 ...`
+            `timestamp, available_at, state, label, regime, in_training, p_state_0 ...`
 
         Raises
         ------

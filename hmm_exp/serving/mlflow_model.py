@@ -131,17 +131,21 @@ def signature_of(detector: Detector) -> ModelSignature:
     Inputs have any type: MLflow would refuse integer volumes for doubles and accept only one form
     of timestamp. `RegimeModel` checks them instead, with clearer messages.
     """
-    answer = {
+    kinds = {
         "timestamp": DataType.datetime,
         "available_at": DataType.datetime,
         "state": DataType.long,
         "label": DataType.string,
-    } | {f"p_state_{k}": DataType.double for k in range(detector.n_states)}
+        "regime": DataType.long,
+        "in_training": DataType.boolean,
+    }
     return ModelSignature(
         inputs=Schema(
             [ColSpec(AnyType(), name, required=False) for name in input_columns(detector)]
         ),
-        outputs=Schema([ColSpec(kind, name) for name, kind in answer.items()]),
+        outputs=Schema(
+            [ColSpec(kinds.get(name, DataType.double), name) for name in detector.columns]
+        ),
     )
 
 
