@@ -91,6 +91,10 @@ def test_bars_in_regimes_out(folder, expected):
     assert pd.Timestamp(newest["available_at"]) == last["available_at"]
     since = expected["available_at"][expected["state"].diff().ne(0)].iloc[-1]
     assert pd.Timestamp(newest["since"]) == since
+    regime_since = expected["available_at"][expected["regime"].diff().ne(0)].iloc[-1]
+    assert pd.Timestamp(newest["regime_since"]) == regime_since
+    assert newest["regime"] == last["regime"]
+    assert newest["in_training"] is False
     assert done.stderr.count("\n") == 1  # no progress in a pipe
 
 
@@ -335,7 +339,8 @@ def test_dropped_bars_leave_gaps_as_they_do_in_a_file(folder, followed, bars, de
     frame = bars.frame.iloc[:400].drop(bars.frame.index[350])
     assert out.count("\n") - 1 == len(frame) - detector.min_history + 1
     last = detector.filter(replace(bars, frame=frame))["p_state_0"].iloc[-1]
-    assert out.splitlines()[-1].split(",")[4] == str(last)
+    header, *_, newest = (line.split(",") for line in out.splitlines())
+    assert newest[header.index("p_state_0")] == str(last)
 
 
 @pytest.mark.parametrize("words", [[], ["--bad-rows", "drop"]])

@@ -182,7 +182,7 @@ def test_planted_regimes_are_recovered(result):
 
 def test_regimes_have_a_row_per_row_and_probabilities_that_sum_to_one(result):
     regimes = result.regimes
-    leading = ["timestamp", "available_at", "split", "state", "label"]
+    leading = ["timestamp", "available_at", "split", "state", "label", "regime", "in_training"]
     assert list(regimes.columns) == [
         *leading,
         "p_state_0",
@@ -490,9 +490,21 @@ def test_a_features_table_without_returns_has_no_yardstick(small_config, bars_cs
 def test_regime_in_words_tells_since_when(result):
     words = regime_in_words(result.regimes)
     last = result.regimes.iloc[-1]
-    assert f"{last['label']} (state {last['state']})" in words
-    run_start = result.regimes["state"].ne(last["state"])[::-1].idxmax() + 1
+    named = result.detector.labels[last["regime"]]
+    assert f"{named} (state {last['regime']})" in words
+    run_start = result.regimes["regime"].ne(last["regime"])[::-1].idxmax() + 1
     assert f"since {result.regimes['available_at'][run_start]:%Y-%m-%d %H:%M}" in words
+    assert words.endswith(f"probability {last['p_state_' + str(last['regime'])]:.3f}")
+
+
+def test_regime_in_words_follows_the_decision_and_not_the_row(result):
+    regimes = result.regimes
+    doubt = np.flatnonzero((regimes["regime"] != regimes["state"]) & (regimes["regime"] >= 0))[-1]
+    words = regime_in_words(regimes[: doubt + 1])
+    named = result.detector.labels[regimes["regime"][doubt]]
+    assert f": {named} (state {regimes['regime'][doubt]}), since" in words
+    first = regime_in_words(regimes[:1])
+    assert f"not decided yet, most probable is {regimes['label'][0]}" in first
 
 
 def test_a_train_block_opens_its_own_sequence():

@@ -88,6 +88,10 @@ class Detector(StreamModel):
     expectations: dict[str, Any] = field(default_factory=dict)
     errors: StandardErrors | None = None
 
+    def __post_init__(self) -> None:
+        if self.train_end is None and "train_end" in self.meta:  # earlier versions have it there
+            object.__setattr__(self, "train_end", pd.Timestamp(self.meta["train_end"]))
+
     @property
     def n_states(self) -> int:
         """Number of regimes."""
@@ -241,13 +245,10 @@ class Detector(StreamModel):
         expectations = stored.plain("promise") if "promise" in stored else {}
         _check_meta(stored.part("meta"), needs_end=bool(expectations))
         parts = read_parts(stored, form)
-        meta = stored.plain("meta")
-        if parts["train_end"] is None and "train_end" in meta:  # of an earlier version
-            parts["train_end"] = pd.Timestamp(meta["train_end"])
         errors = None
         if "standard_errors" in stored:
             errors = StandardErrors.from_dict(stored.plain("standard_errors"), parts["params"])
-        return cls(**parts, meta=meta, expectations=expectations, errors=errors)
+        return cls(**parts, meta=stored.plain("meta"), expectations=expectations, errors=errors)
 
     def save(self, path: "str | Path") -> None:
         """Write the detector as JSON with a digest, whole or not at all."""

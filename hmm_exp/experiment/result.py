@@ -1,6 +1,5 @@
 """Result of a run, for the record, the terminal and the figures."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -115,22 +114,22 @@ class RunResult:
     @property
     def regime_now(self) -> str:
         """Decided regime of the last row in words: label, start, probability."""
-        return regime_in_words(self.regimes, self.detector.labels)
+        return regime_in_words(self.regimes)
 
 
-def regime_in_words(regimes: pd.DataFrame, labels: Sequence[str]) -> str:
-    """Last row of a regime frame in words."""
-    last = regimes.iloc[-1]
-    regime, state, decided = last["regime"], last["state"], regimes["regime"].to_numpy()
+def regime_in_words(regimes: pd.DataFrame) -> str:
+    """Decided regime of the last row of a frame in words."""
+    last, decided = regimes.iloc[-1], regimes["regime"].to_numpy()
     at = f"regime at {last['available_at']:%Y-%m-%d %H:%M} UTC"
-    if regime == UNDECIDED:
-        return (
-            f"{at}: not decided yet, most probable is {labels[state]} (state {state}), "
-            f"probability {last[f'p_state_{state}']:.3f}"
-        )
+    if last["regime"] == UNDECIDED:
+        return f"{at}: not decided yet, most probable is {_named(regimes, last['state'])}"
     changes = np.flatnonzero(np.diff(decided)) + 1
     since = regimes["available_at"].iloc[changes[-1] if len(changes) else 0]
-    return (
-        f"{at}: {labels[regime]} (state {regime}), since {since:%Y-%m-%d %H:%M}, "
-        f"probability {last[f'p_state_{regime}']:.3f}"
-    )
+    return f"{at}: {_named(regimes, last['regime'], f'since {since:%Y-%m-%d %H:%M}')}"
+
+
+def _named(regimes: pd.DataFrame, state: int, *more: str) -> str:
+    """Label of a state, its number, and its probability in the last row."""
+    label = next(iter(regimes["label"][regimes["state"] == state]), "regime")
+    sure = f"probability {regimes[f'p_state_{state}'].iloc[-1]:.3f}"
+    return ", ".join([f"{label} (state {state})", *more, sure])
