@@ -118,6 +118,10 @@ def test_every_group_of_the_schema_has_its_folder():
     [
         ("split.train_end", "2021-01-01", "split.train_end=2021-01-01 beside split=ratio: add"),
         ("selection.cv_blocks", 1, "must be 0 (no cross-validation) or at least 2"),
+        ("decision.leave", 0.9, "decision.leave=0.9 and decision.enter=0.9: leave must be below"),
+        ("decision.enter", 1.5, "decision.enter=1.5: must be at least 0 and at most 1"),
+        ("decision.min_bars", 0, "decision.min_bars=0: must be at least 1"),
+        ("decision.rule", "median", "must be one of argmax, hysteresis, min_bars"),
         ("registry.name", "a/b", "without / : ' ?"),
         ("registry.name", "..", "not . or .."),
         ("registry.name", "", "must be a name"),
