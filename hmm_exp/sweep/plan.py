@@ -35,6 +35,7 @@ from hmm_exp.tracking import tags
 
 _OF_USER = {"cell_timeout", "require_all"}  # settings of `sweep`; the program sets the others
 _IN_NAME = {"model.n_states", "model.state_grid", "covariance.type"}
+_NAMED_BY = {"decision": "decision.rule"}  # setting of a group that a cell's name shows
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
         choices[name] = list(distinct.values())
         by_setting.append(variations[-len(distinct) + 1 :] if len(distinct) > 1 else [])
     swept = [name for name, words in choices.items() if len(words) > 1]
-    varied = [name for name in swept if is_setting(name) and name not in _IN_NAME]
+    named = [_NAMED_BY.get(name, name) for name in swept]
+    varied = [name for name in named if is_setting(name) and name not in _IN_NAME]
     n_cells = math.prod(map(len, choices.values()))
     if n_cells > MOST_CELLS:
         raise ConfigError(f"a sweep of {n_cells:,} cells: at most {MOST_CELLS:,}; sweep in parts")
