@@ -228,7 +228,8 @@ def test_lines_go_on_under_the_header_of_an_earlier_file(bars, tmp_path):
     ("place", "value", "message"),
     [
         ("decision.rule", "median", "decision.rule is 'median': must be one of argmax, hyst"),
-        ("decision.enter", 1.5, "decision.enter is 1.5: must be at least 0 and at most 1"),
+        ("decision.enter", 1.5, "decision.enter is 1.5: must be above 0 and at most 1"),
+        ("decision.enter", 1.0, "decision.leave is 0.2: must be below enter, and enter below 1"),
         ("decision.leave", 0.7, "decision.leave is 0.7: must be below enter"),
         ("decision.min_bars", 0, "decision.min_bars is 0: must be a whole number, at least 1"),
         ("decision.other", 1, "decision.other is unknown"),

@@ -1,6 +1,7 @@
 """Tables of a fitted model: persistence, raw units, diagnostics."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -257,10 +257,10 @@ def _check_selection(settings: Config) -> None:
 
 def _check_decision(settings: Config) -> None:
     decision = settings.decision
-    if decision.leave >= decision.enter:
+    if not decision.leave < decision.enter < 1.0:  # at 1 no state is ever entered
         raise ConfigError(
             f"decision.leave={decision.leave} and decision.enter={decision.enter}: leave must be "
-            "below enter"
+            "below enter, and enter below 1"
         )
 
 

@@ -64,8 +64,8 @@ class Decision:
         for name, value in asdict(decision).items():
             if value not in (rule := RULES[f"decision.{name}"]):
                 raise stored.fault(name, f"must be {rule}")
-        if decision.leave >= decision.enter:
-            raise stored.fault("leave", "must be below enter")
+        if not decision.leave < decision.enter < 1.0:
+            raise stored.fault("leave", "must be below enter, and enter below 1")
         return decision
 
 
