@@ -139,7 +139,10 @@ def with_read_options(detector: "Detector", args: argparse.Namespace) -> "Detect
 
 
 def show_reading(report: dict[str, Any], detector: "Detector | None" = None) -> None:
-    """Print warnings about a table and differences from training to standard error."""
+    """Print to standard error what was read, differences from training, and warnings."""
+    from hmm_exp.market.reading import what_was_read
+
+    print(own_words(what_was_read(report)), file=sys.stderr)
     trained = detector.meta.get("columns", {}) if detector else {}
     for role, column in report["columns"].items():
         before = trained.get(role, column)

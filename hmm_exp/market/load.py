@@ -139,6 +139,7 @@ def features_from_frame(
         "warnings": times.warnings,
         "dropped": rows.dropped,
         "gaps": gap_report(rows.stamps, step_ns, options.gaps),
+        "missing_rows": int(np.isnan(rows.values).any(axis=1).sum()),
     }
     return stamped_frame(rows.stamps, rows.values, names, step_ns, options.bar_stamp), report
 

@@ -61,6 +61,8 @@ def _run_alone(settings: Config) -> None:
     try:
         check_store(settings.tracking)
         prepared = prepare(settings)
+        if not settings.quiet:
+            print(*prepared.what_was_read, sep="\n", file=sys.stderr, flush=True)
         for warning in prepared.source.report.get("warnings", []):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
         store = open_store(settings.tracking)
