@@ -83,7 +83,8 @@ def apply_to_files(args: argparse.Namespace) -> None:
     from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
-    extend, chunks = _source(args, detector)
+    hints: list[str] = []
+    extend, chunks = _source(args, detector, hints)
     with Progress() as progress, _regime_file(args.output) as write:
         newest, n_read = apply(extend, chunks, write, progress)
         _check_read(args, detector, n_read, newest.n_rows)
@@ -91,6 +92,8 @@ def apply_to_files(args: argparse.Namespace) -> None:
         print(json.dumps(newest.to_dict()))
     if args.output is not None:
         _note(f"{args.output}: {newest.n_rows:,} rows written from {n_read:,} rows read")
+    for hint in hints:
+        _note(hint)
 
 
 def apply_to_pipe(args: argparse.Namespace) -> None:
@@ -165,9 +168,9 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def _source(
-    args: argparse.Namespace, detector: Any
+    args: argparse.Namespace, detector: Any, hints: list[str]
 ) -> tuple[Callable[[Any], Any], Iterable[tuple[Any, float]]]:
-    """The function that processes the chunks, and the chunks."""
+    """The function that processes the chunks, and the chunks, which at their end give hints."""
     from hmm_exp.detector.files import RowStream
     from hmm_exp.features.lookbacks import lookback_table, read_lookbacks
     from hmm_exp.market.load import bar_chunks, feature_chunks
@@ -176,22 +179,37 @@ def _source(
     options = detector.reading
     if args.bars is not None:
         chunks = bar_chunks(args.bars, options, detector.step, needs=detector.recipe.needs)
-        return stream.extend, _shown(chunks, detector)
+        return stream.extend, _shown(chunks, detector, hints)
     if args.features_csv is not None:
-        return RowStream(stream.model).extend, feature_chunks(args.features_csv, options)
+        chunks = feature_chunks(args.features_csv, options, on_report=_show)
+        return RowStream(stream.model).extend, chunks
     lookbacks = read_lookbacks(args.lookbacks, detector.recipe.timeframes, options)
+    for bars in lookbacks.values():
+        show_reading(bars.report, detector)
     table = lookback_table(lookbacks, detector.recipe)
     return detector.filter, [(table, 1.0)]
 
 
-def _shown(chunks: Iterable[tuple[Any, float]], detector: Any) -> Iterator[tuple[Any, float]]:
-    """Pass the chunks on; after reading the first, show notes and warnings about the file."""
-    is_first = True
-    for bars, share in chunks:
-        if is_first:
-            show_reading(bars.report, detector)
+def _shown(
+    chunks: Iterable[tuple[Any, float]], detector: Any, hints: list[str]
+) -> Iterator[tuple[Any, float]]:
+    """Pass the chunks on; show what the first is like, and note a last bar that may be open."""
+    from hmm_exp.market.reading import unclosed_hint
+
+    bars = None
+    for chunk, share in chunks:
+        if bars is None:
+            _show(chunk.report, share, detector)
+        bars = chunk
         yield bars, share
-        is_first = False
+    if bars is not None and (hint := unclosed_hint(bars)):
+        hints.append(hint)
+
+
+def _show(report: dict[str, Any], share: float, detector: Any = None) -> None:
+    """Show what was read of a file, or of its first part."""
+    part = {} if share == 1 else {"part": f"first {share:.0%}"}
+    show_reading(report | part, detector)
 
 
 def _check_read(args: argparse.Namespace, detector: Any, n_read: int, n_rows: int) -> None:

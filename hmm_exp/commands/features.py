@@ -12,6 +12,7 @@ from hmm_exp.command_line import (
     Parser,
     add_read_options,
     exit_status,
+    own_words,
     read_options,
     show_reading,
 )
@@ -53,6 +54,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> list[str]:
     """Read the bars, build and write the table; return the lines to print."""
     from hmm_exp.features.build import build_features, check_output
+    from hmm_exp.features.lost import usable_in_words
     from hmm_exp.features.recipe import Recipe
     from hmm_exp.market.bars import timeframe_name
     from hmm_exp.market.load import read_bars
@@ -67,11 +69,14 @@ def run(args: argparse.Namespace) -> list[str]:
     table = build_features(bars, recipe)
     table.write(args.output)
     stamps = table.timestamp.dt.tz_convert(None)
+    sessions = bars.report["gaps"].get("sessions", False)
+    usable = usable_in_words(table, f"{args.features} of {bars.name}", sessions=sessions)
     return [
         f"{args.input}: {len(bars):,} bars, {sum(bars.report['dropped'].values()):,} bad rows "
         f"dropped, {bars.report['gaps'].get('missing_bars', 0):,} bars missing in gaps",
         f"{table.warmup_rows:,} warm-up rows dropped, {table.n_missing:,} rows kept with empty "
         "cells for missing features",
+        own_words(usable),
         f"{args.output}: {len(table):,} rows of {recipe.grid}, {len(recipe.columns)} features, "
         f"{stamps.iloc[0]} to {stamps.iloc[-1]} UTC",
     ]

@@ -28,13 +28,15 @@ def what_was_read(report: dict[str, Any]) -> str:
     ----------
     report
         Of bars (`Bars.report`) or of a feature table (`read_features`), with `calendar_report` as
-        `report["calendar"]` if there is one.
+        `report["calendar"]` if there is one. `report["part"]` names the part of a long file.
     """
     return "; ".join([_rows(report), *_left_out(report), *_gaps(report), *_quiet(report)])
 
 
 def _rows(report: dict[str, Any]) -> str:
-    name = Path(report["file"]).name if "file" in report else f"{report['name']} market"
+    name = Path(report["file"]).name if "file" in report else report["name"]
+    name += " market" if "seed" in report else ""
+    name += f" ({report['part']})" if "part" in report else ""
     used, read = report["rows_used"], report["rows_read"]
     rows = f"{used:,} of {read:,} rows" if used < read else f"{read:,} rows"
     return f"{name}: {rows}, {report['step']}, {_span(report['first'], report['last'])}"
@@ -70,7 +72,8 @@ def _gaps(report: dict[str, Any]) -> Iterator[str]:
             yield f"{text} with {_many(gaps['missing_bars'], 'missing bar')}"
     for hole in gaps.get("holes", []):
         verb = "bridged " if bridges else ""
-        yield f"hole of {hole['days']:,} days {verb}from {hole['after']} to {hole['until']}"
+        after, until = _time(hole["after"]), _time(hole["until"])
+        yield f"hole of {hole['days']:,} days {verb}from {after} to {until}"
     if (more := gaps.get("hole_count", 0) - len(gaps.get("holes", []))) > 0:
         yield f"{_many(more, 'more hole')}"
 
@@ -82,10 +85,17 @@ def _by_calendar(found: dict[str, Any], bridges: bool) -> str:
     if found["outages"]:
         missing = _many(found["missing"], f"missing {found['unit']}")
         text += f", {_many(found['outages'], 'outage')} with {missing}"
-        text += f"{', bridged too' if bridges else ''}, first after {found['first_outages'][0]}"
+        text += (
+            f"{', bridged too' if bridges else ''}, first after {_time(found['first_outages'][0])}"
+        )
     if found["outside"]:
         text += f", {_many(found['outside'], 'bar')} while the exchange is closed"
     return text
+
+
+def _time(moment: str) -> str:
+    """A date alone for midnight, as daily bars have it."""
+    return moment.removesuffix(" 00:00")
 
 
 def _quiet(report: dict[str, Any]) -> Iterator[str]:
