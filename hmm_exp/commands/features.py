@@ -10,11 +10,11 @@ from pathlib import Path
 from hmm_exp.command_line import (
     DONE,
     Parser,
+    Reading,
     add_read_options,
     exit_status,
     own_words,
     read_options,
-    show_reading,
 )
 
 EXAMPLE = """example:
@@ -62,12 +62,13 @@ def run(args: argparse.Namespace) -> list[str]:
     check_output(args.output)
     windows = (args.window, args.vwap_hours)
     needs = Recipe.of_set(args.features, args.timeframes or ["1H"], *windows).needs
-    bars = read_bars(args.input, read_options(args), needs=needs)
-    show_reading(bars.report)
-    timeframes = args.timeframes or [timeframe_name(bars.step)]
-    recipe = Recipe.of_set(args.features, timeframes, *windows)
-    table = build_features(bars, recipe)
-    table.write(args.output)
+    with Reading() as reading:
+        bars = read_bars(args.input, read_options(args), needs=needs)
+        reading.take(bars.report)
+        timeframes = args.timeframes or [timeframe_name(bars.step)]
+        recipe = Recipe.of_set(args.features, timeframes, *windows)
+        table = build_features(bars, recipe)
+        table.write(args.output)
     stamps = table.timestamp.dt.tz_convert(None)
     sessions = bars.report["gaps"].get("sessions", False)
     usable = usable_in_words(table, f"{args.features} of {bars.name}", sessions=sessions)

@@ -78,20 +78,23 @@ def usable_in_words(
     rows, complete = table.warmup_rows + len(table), len(table) - table.n_missing
     usable = complete if usable is None else usable
     lost = table.lost or _unexplained(table)
-    parts = [f"{found['rows']:,} {_why(reason, found, sessions)}" for reason, found in lost.items()]
+    parts = [
+        f"{found['rows']:,} {reason}{_columns(reason, found['columns'], table.recipe, sessions)}"
+        for reason, found in lost.items()
+    ]
     if usable < complete:
         parts.append(f"{complete - usable:,} at hours that train lacks")
     return "; ".join([f"features {name}: {usable:,} of {rows:,} rows usable", *parts])
 
 
-def _why(reason: str, found: dict[str, Any], sessions: bool) -> str:
-    """A reason with its columns and the setting that helps."""
-    names = ", ".join(found["columns"])
+def _columns(reason: str, names: list[str], recipe: Recipe, sessions: bool) -> str:
+    """The columns of a reason and the setting that helps, in brackets."""
     if reason in (WINDOWS, _BEFORE):
-        return reason
-    if reason == GAPS:
-        return f"{reason} ({names}{': data.gaps=bridge' if sessions else ''})"
-    return f"{reason} (features.exclude=[{names.replace(', ', ',')}])"
+        return ""
+    if reason in _REASONS.values() and len(names) < len(recipe.columns):
+        return f" (features.exclude=[{','.join(names)}])"
+    option = ": data.gaps=bridge" if reason == GAPS and sessions else ""
+    return f" ({', '.join(names)}{option})"
 
 
 def _unexplained(table: "FeatureTable") -> Lost:

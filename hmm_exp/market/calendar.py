@@ -47,9 +47,9 @@ def calendar_report(
     Returns
     -------
     dict
-        `closed`, `outages`: numbers of longer steps; `missing`: sessions (daily bars) or bars of
-        the outages; `unit`: what `missing` counts; `first_outages`: stamps of the bars before the
-        first three; `outside`: bars while the exchange is closed.
+        `closed`, `outages`: numbers of longer steps; `missing`: sessions (daily bars) or whole bars
+        of the outages; `unit`: what `missing` counts; `first_outages`: stamps of the bars before
+        the first three; `outside`: bars while the exchange is closed.
 
     Raises
     ------
@@ -96,32 +96,38 @@ def _daily(
 def _intraday(
     stamps: pd.DatetimeIndex, step: pd.Timedelta, schedule: pd.DataFrame, bar_stamp: str
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Steps of more than one bar (T-1,), bars missing in each (T-1,), bars outside sessions."""
+    """Steps of more than one bar (T-1,), whole bars missing in each, bars outside sessions."""
     step_ns = step.as_unit("ns").value
     begin = _nanoseconds(stamps) - (step_ns if bar_stamp == "close" else 0)
-    edges = _open_spells(schedule)
-    open_until = np.insert(np.cumsum(np.diff(edges) * _is_open(len(edges) - 1)), 0, 0)
-
-    def open_time(time: np.ndarray) -> np.ndarray:
-        return np.interp(time, edges, open_until)
-
-    between = open_time(begin[1:]) - open_time(np.minimum(begin[:-1] + step_ns, begin[1:]))
-    longer = np.diff(begin) > step_ns
-    missing = np.where(longer, between // step_ns, 0).astype(np.int64)
-    outside = open_time(begin + step_ns) == open_time(begin)
-    return longer, missing, int(outside.sum())
+    opens, closes = _open_spells(schedule)
+    ends = begin[:-1] + step_ns
+    missing = _bars_between(ends, begin[1:], step_ns, opens, closes)
+    spell = np.searchsorted(closes, begin, side="right")  # the one that a bar is in or before
+    outside = opens[np.minimum(spell, len(opens) - 1)] >= begin + step_ns
+    return begin[1:] > ends, missing, int(outside.sum())
 
 
-def _is_open(n: int) -> np.ndarray:
-    """Whether the exchange is open between two edges: spells and pauses alternate, (n,)."""
-    return np.arange(n) % 2 == 0
+def _bars_between(
+    begin: np.ndarray, end: np.ndarray, step_ns: int, opens: np.ndarray, closes: np.ndarray
+) -> np.ndarray:
+    """Whole bars that fit into the open spells between two times, shape of the times."""
+    first = np.searchsorted(closes, begin, side="right")
+    last = np.searchsorted(opens, end, side="left") - 1
+    i, j = np.clip([first, last], 0, len(opens) - 1)
+    full = np.insert(np.cumsum((closes - opens) // step_ns), 0, 0)
+    begin, end = np.maximum(begin, opens[i]), np.minimum(end, closes[j])
+    several = (closes[i] - begin) // step_ns + full[j] - full[i + 1] + (end - opens[j]) // step_ns
+    return np.where(last > first, several, np.where(last == first, (end - begin) // step_ns, 0))
 
 
-def _open_spells(schedule: pd.DataFrame) -> np.ndarray:
-    """Opening and closing times in turn, nanoseconds; a break at noon closes."""
-    columns = [schedule[name] for name in ("open", "break_start", "break_end", "close")]
-    edges = np.concatenate([_nanoseconds(pd.DatetimeIndex(column.dropna())) for column in columns])
-    return np.sort(edges)
+def _open_spells(schedule: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Opening and closing times of all spells, nanoseconds; a break at noon closes."""
+
+    def times(*names: str) -> np.ndarray:
+        parts = [_nanoseconds(pd.DatetimeIndex(schedule[name].dropna())) for name in names]
+        return np.sort(np.concatenate(parts))
+
+    return times("open", "break_end"), times("close", "break_start")
 
 
 def _schedule(name: str, first: pd.Timestamp, last: pd.Timestamp) -> pd.DataFrame:

@@ -323,11 +323,11 @@ def _other_volumes(frame: pd.DataFrame, columns: dict[str, str]) -> list[str]:
 def _volume_warnings(
     rows: StampedRows, columns: dict[str, str], others: list[str], needs: Collection[str]
 ) -> list[str]:
-    """A warning where the volume in use is one value on nearly every bar and another is not."""
+    """A warning where the volume in use is one value on nearly every bar, and a better one is."""
     if "volume" not in needs or not others or not len(rows):
         return []
     value, share = _commonest(rows.values[:, 4])
-    lively = [name for name in others if _commonest(rows.table[name])[1] < _IDLE_SHARE]
+    lively = [name for name in others if _is_livelier(rows.table[name], value)]
     if share < _IDLE_SHARE or not lively:
         return []
     on_bars = "every bar" if share == 1 else f"{share:.1%} of all bars"
@@ -335,6 +335,12 @@ def _volume_warnings(
         f"the volume {columns['volume']!r} is {value:g} on {on_bars}, {lively[0]!r} is not: "
         f"data.volume_column={shlex.quote(lively[0])} reads that"
     ]
+
+
+def _is_livelier(values: pd.Series, than: float) -> bool:
+    """Whether a column varies, or is not 0 where the one in use is."""
+    value, share = _commonest(values)
+    return share < _IDLE_SHARE or (than == 0 and value != 0)
 
 
 def _commonest(values: np.ndarray | pd.Series) -> tuple[float, float]:

@@ -86,8 +86,8 @@ def gap_report(time_ns: np.ndarray, step_ns: int, gaps: str) -> dict:
         report["longest"] = str(pd.Timedelta(time_ns[longest + 1] - time_ns[longest], unit="ns"))
         report["longest_after"] = moment(time_ns[longest])
         report["first_after"] = moment(time_ns[longer[0]])
-        report["sessions"] = looks_like_sessions(time_ns, step_ns)
-        report |= _holes(time_ns, longer, step_ns, report["sessions"])
+        report["sessions"] = sessions = looks_like_sessions(time_ns, step_ns)
+        report |= _holes(time_ns, longer, step_ns, sessions)
     return report
 
 

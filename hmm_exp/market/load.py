@@ -357,7 +357,7 @@ def _parquet(path: Path) -> Iterator[tuple[Table, float]]:
 def _in_order(
     read: Callable[[Table], tuple[Chunk, dict]], table: Table, is_whole: bool
 ) -> tuple[Chunk, dict] | None:
-    """Rows of a chunk and their report; None where the first one shows that the file must be read whole."""
+    """Rows of a chunk and their report; None where the first one asks for the whole file."""
     try:
         rows, report = read(table)
     except DataError:

@@ -128,8 +128,8 @@ def unclosed_hint(bars: Bars) -> str | None:
         usual = "its hour's usual volume"
     if len(before) < _FEWEST or not volume[-1] < min(_LITTLE * np.median(before), before.min()):
         return None
-    stamp = bars.frame["timestamp"].iloc[-1]
+    stamp, share = bars.frame["timestamp"].iloc[-1], 100 * volume[-1] / np.median(before)
     return (
-        f"the last bar ({stamp:%Y-%m-%d %H:%M}) has {100 * volume[-1] / np.median(before):.0f} % of "
-        f"{usual}: it may not be closed yet"
+        f"the last bar ({stamp:%Y-%m-%d %H:%M}) has {share:.0f} % of {usual}: it may not be closed "
+        "yet"
     )

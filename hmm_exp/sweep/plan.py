@@ -100,8 +100,9 @@ def _check_pairs(first: Config, by_setting: list[list[Config]]) -> None:
 def check_data(plan: SweepPlan) -> tuple[set[str], list[str], list[str]]:
     """Prepare every combination of data, features, timeframe and split that is planned once.
 
-    Returns the digests of the data, lines on what was read, and warnings about it. Raises CellError when
-    none can be prepared; one that cannot, while others can, is left to fail as a cell of its own.
+    Returns the digests of the data, lines on what was read, and warnings about it. Raises CellError
+    when none can be prepared; one that cannot, while others can, is left to fail as a cell of its
+    own.
     """
     spaces = {
         repr((cell.data, cell.features, cell.timeframe, cell.split, max(cell.state_grid))): cell
