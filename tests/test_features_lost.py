@@ -112,3 +112,10 @@ def test_later_bars_do_not_change_the_reasons_of_earlier_rows():
     later.loc[260:, ["open", "high", "low", "close"]] *= np.exp(0.3)
     later.loc[260:, "volume"] = 1e6
     assert lost(bars_of(later), V2) == lost(bars_of(frame), V2) == early
+
+
+def test_a_feature_set_is_not_advised_to_leave_out_all_that_it_has():
+    frame = hours()
+    frame.loc[200, ["open", "high", "low", "close"]] = 100.0
+    line = usable_in_words(build_features(bars_of(frame), RANGE), "range")
+    assert line.endswith("1 where high equals low (log_range_current_1H)")
