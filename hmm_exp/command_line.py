@@ -138,8 +138,44 @@ def with_read_options(detector: "Detector", args: argparse.Namespace) -> "Detect
     return replace(detector, reading=read_options(args, detector.reading))
 
 
+class Reading:
+    """Shows what a command read, once the work on it in the block has succeeded.
+
+    After an error only differences from training and warnings precede the line of the error.
+
+    with Reading(detector) as reading:
+        bars = read_bars(path)
+        reading.take(bars.report)
+        result = work_on(bars)
+    """
+
+    def __init__(self, detector: "Detector | None" = None) -> None:
+        self.detector = detector
+        self.reports: list[dict[str, Any]] = []
+
+    def take(self, report: dict[str, Any]) -> None:
+        """Add the data report of a table."""
+        self.reports.append(report)
+
+    def __enter__(self) -> "Reading":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        show = show_reading if kind is None else _show_doubts
+        for report in self.reports:
+            show(report, self.detector)
+
+
 def show_reading(report: dict[str, Any], detector: "Detector | None" = None) -> None:
-    """Print warnings about a table and differences from training to standard error."""
+    """Print to standard error what was read, differences from training, and warnings."""
+    from hmm_exp.market.reading import what_was_read
+
+    print(own_words(what_was_read(report)), file=sys.stderr, flush=True)
+    _show_doubts(report, detector)
+
+
+def _show_doubts(report: dict[str, Any], detector: "Detector | None") -> None:
+    """Print differences from training, and warnings."""
     trained = detector.meta.get("columns", {}) if detector else {}
     for role, column in report["columns"].items():
         before = trained.get(role, column)

@@ -4,12 +4,14 @@ import gzip
 import io
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -95,7 +97,28 @@ def test_bars_in_regimes_out(folder, expected):
     assert pd.Timestamp(newest["regime_since"]) == regime_since
     assert newest["regime"] == last["regime"]
     assert newest["in_training"] is False
-    assert done.stderr.count("\n") == 1  # no progress in a pipe
+    first, last_line = done.stderr.splitlines()  # no progress in a pipe
+    assert first.startswith("new.csv: 1,395 rows, 1H, 2021-03-01 to 2021-05-02; ")
+    assert last_line == "regimes.csv: 1,348 rows written from 1,395 rows read"
+
+
+def test_what_was_read_and_a_doubtful_last_bar_are_on_standard_error(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    frame = pd.read_csv("new.csv")
+    volume = next(name for name in frame if name.lower() == "volume")
+    frame.loc[frame.index[-1], volume] = 0.01
+    frame.to_csv("open.csv", index=False)
+    assert main(["--model", ".", "--bars", "open.csv", "--latest"]) == 0
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("open.csv: 1,395 rows, 1H, ")
+    assert last.endswith("has 0 % of its hour's usual volume: it may not be closed yet")
+
+
+def test_of_a_long_file_the_line_describes_the_first_part(folder, bars, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(load, "bar_chunks", partial(bar_chunks, block=40_000))
+    assert main(["--model", ".", "--bars", "new.csv", "--latest"]) == 0
+    assert re.match(r"new\.csv \(first \d+%\): \d+ rows, 1H, ", capsys.readouterr().err)
 
 
 def test_a_feature_table_gives_the_same_regimes(folder, bars, expected, capsys, monkeypatch):

@@ -16,10 +16,10 @@ from typing import Any
 from hmm_exp.command_line import (
     DONE,
     Parser,
+    Reading,
     add_read_options,
     exit_status,
     own_words,
-    show_reading,
     with_read_options,
 )
 
@@ -83,14 +83,18 @@ def apply_to_files(args: argparse.Namespace) -> None:
     from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
-    extend, chunks = _source(args, detector)
-    with Progress() as progress, _regime_file(args.output) as write:
+    hints: list[str] = []
+    reading = Reading(detector)
+    extend, chunks = _source(args, reading, hints)
+    with reading, Progress() as progress, _regime_file(args.output) as write:
         newest, n_read = apply(extend, chunks, write, progress)
         _check_read(args, detector, n_read, newest.n_rows)
     if args.latest:
         print(json.dumps(newest.to_dict()))
     if args.output is not None:
         _note(f"{args.output}: {newest.n_rows:,} rows written from {n_read:,} rows read")
+    for hint in hints:
+        _note(hint)
 
 
 def apply_to_pipe(args: argparse.Namespace) -> None:
@@ -115,7 +119,8 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
         stream = resumed(args.state, detector.stream(missing=missing))
         _note(f"{args.state}: resumes after the bar that closed at {stream.time}")
     else:
-        stream = detector.stream(_history(args, detector), missing)
+        with Reading(detector) as reading:
+            stream = detector.stream(_history(args, reading), missing)
     headed = resumes if args.output is None else rewind(args.output, stream.latest)
     as_json = args.json or (args.output is not None and args.output.suffix == ".jsonl")
     to: Any = args.output
@@ -173,33 +178,52 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def _source(
-    args: argparse.Namespace, detector: Any
+    args: argparse.Namespace, reading: Reading, hints: list[str]
 ) -> tuple[Callable[[Any], Any], Iterable[tuple[Any, float]]]:
-    """The function that processes the chunks, and the chunks."""
+    """The function that processes the chunks, and the chunks, which at their end give hints."""
     from hmm_exp.detector.files import RowStream
     from hmm_exp.features.lookbacks import lookback_table, read_lookbacks
     from hmm_exp.market.load import bar_chunks, feature_chunks
 
+    detector: Any = reading.detector
     stream = detector.stream()
     options = detector.reading
     if args.bars is not None:
         chunks = bar_chunks(args.bars, options, detector.step, needs=detector.recipe.needs)
-        return stream.extend, _shown(chunks, detector)
+        return stream.extend, _watched(chunks, reading, hints)
     if args.features_csv is not None:
-        return RowStream(stream.model).extend, feature_chunks(args.features_csv, options)
+        rows = feature_chunks(args.features_csv, options, on_report=_taken_by(reading))
+        return RowStream(stream.model).extend, rows
     lookbacks = read_lookbacks(args.lookbacks, detector.recipe.timeframes, options)
+    for bars in lookbacks.values():
+        reading.take(bars.report)
     table = lookback_table(lookbacks, detector.recipe)
     return detector.filter, [(table, 1.0)]
 
 
-def _shown(chunks: Iterable[tuple[Any, float]], detector: Any) -> Iterator[tuple[Any, float]]:
-    """Pass the chunks on; after reading the first, show notes and warnings about the file."""
-    is_first = True
-    for bars, share in chunks:
-        if is_first:
-            show_reading(bars.report, detector)
+def _watched(
+    chunks: Iterable[tuple[Any, float]], reading: Reading, hints: list[str]
+) -> Iterator[tuple[Any, float]]:
+    """Pass the chunks on; take the report of the first and a hint about the last bar."""
+    from hmm_exp.market.reading import unclosed_hint
+
+    bars = None
+    for chunk, share in chunks:
+        if bars is None:
+            _taken_by(reading)(chunk.report, share)
+        bars = chunk
         yield bars, share
-        is_first = False
+    if bars is not None and (hint := unclosed_hint(bars)):
+        hints.append(hint)
+
+
+def _taken_by(reading: Reading) -> Callable[[dict[str, Any], float], None]:
+    """What takes the report of a file, or of its first part."""
+
+    def take(report: dict[str, Any], share: float) -> None:
+        reading.take(report if share == 1 else report | {"part": f"first {share:.0%}"})
+
+    return take
 
 
 def _check_read(args: argparse.Namespace, detector: Any, n_read: int, n_rows: int) -> None:
@@ -233,14 +257,15 @@ def _regime_file(path: Path | None) -> Iterator[Callable[[Any], None]]:
         yield file.write
 
 
-def _history(args: argparse.Namespace, detector: Any) -> Any:
+def _history(args: argparse.Namespace, reading: Reading) -> Any:
     """Bars to start a stream with, if given."""
     from hmm_exp.market.load import read_bars
 
     if args.bars is None:
         return None
+    detector: Any = reading.detector
     bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
-    show_reading(bars.report, detector)
+    reading.take(bars.report)
     return bars
 
 

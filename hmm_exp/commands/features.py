@@ -10,10 +10,11 @@ from pathlib import Path
 from hmm_exp.command_line import (
     DONE,
     Parser,
+    Reading,
     add_read_options,
     exit_status,
+    own_words,
     read_options,
-    show_reading,
 )
 
 EXAMPLE = """example:
@@ -53,6 +54,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> list[str]:
     """Read the bars, build and write the table; return the lines to print."""
     from hmm_exp.features.build import build_features, check_output
+    from hmm_exp.features.lost import usable_in_words
     from hmm_exp.features.recipe import Recipe
     from hmm_exp.market.bars import timeframe_name
     from hmm_exp.market.load import read_bars
@@ -60,18 +62,22 @@ def run(args: argparse.Namespace) -> list[str]:
     check_output(args.output)
     windows = (args.window, args.vwap_hours)
     needs = Recipe.of_set(args.features, args.timeframes or ["1H"], *windows).needs
-    bars = read_bars(args.input, read_options(args), needs=needs)
-    show_reading(bars.report)
-    timeframes = args.timeframes or [timeframe_name(bars.step)]
-    recipe = Recipe.of_set(args.features, timeframes, *windows)
-    table = build_features(bars, recipe)
-    table.write(args.output)
+    with Reading() as reading:
+        bars = read_bars(args.input, read_options(args), needs=needs)
+        reading.take(bars.report)
+        timeframes = args.timeframes or [timeframe_name(bars.step)]
+        recipe = Recipe.of_set(args.features, timeframes, *windows)
+        table = build_features(bars, recipe)
+        table.write(args.output)
     stamps = table.timestamp.dt.tz_convert(None)
+    sessions = bars.report["gaps"].get("sessions", False)
+    usable = usable_in_words(table, f"{args.features} of {bars.name}", sessions=sessions)
     return [
         f"{args.input}: {len(bars):,} bars, {sum(bars.report['dropped'].values()):,} bad rows "
         f"dropped, {bars.report['gaps'].get('missing_bars', 0):,} bars missing in gaps",
         f"{table.warmup_rows:,} warm-up rows dropped, {table.n_missing:,} rows kept with empty "
         "cells for missing features",
+        own_words(usable),
         f"{args.output}: {len(table):,} rows of {recipe.grid}, {len(recipe.columns)} features, "
         f"{stamps.iloc[0]} to {stamps.iloc[-1]} UTC",
     ]

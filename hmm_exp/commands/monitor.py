@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from hmm_exp.command_line import (
     DONE,
     Parser,
+    Reading,
     add_read_options,
     exit_status,
-    show_reading,
     with_read_options,
 )
 from hmm_exp.files import written_beside
@@ -117,9 +117,10 @@ def run(args: argparse.Namespace) -> int:
     since = None if args.since is None else instant(f"--since {args.since}", args.since)
     detector = with_read_options(find_detector(args.model), args)
     expected = expectations_of(detector)
-    bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
-    show_reading(bars.report, detector)
-    result = monitor_bars(detector, bars, since)
+    with Reading(detector) as reading:
+        bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
+        reading.take(bars.report)
+        result = monitor_bars(detector, bars, since)
     if args.figure:
         from hmm_exp import figures
 

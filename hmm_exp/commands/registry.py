@@ -9,11 +9,11 @@ from pathlib import Path
 from hmm_exp.command_line import (
     DONE,
     Parser,
+    Reading,
     add_read_options,
     add_store_options,
     exit_status,
     read_options,
-    show_reading,
 )
 
 EXAMPLES = """examples:
@@ -93,9 +93,10 @@ def _diff(versions, args: argparse.Namespace) -> list[str]:
     if args.bars is None:
         return lines
     needs = {*old.recipe.needs, *new.recipe.needs}
-    bars = read_bars(args.bars, read_options(args, new.reading), needs=needs)
-    show_reading(bars.report, new)
-    found = history.compare_regimes(old, new, bars, (old_name, new_name))
+    with Reading(new) as reading:
+        bars = read_bars(args.bars, read_options(args, new.reading), needs=needs)
+        reading.take(bars.report)
+        found = history.compare_regimes(old, new, bars, (old_name, new_name))
     return [*lines, "", *history.difference_lines(found, (old_name, new_name))]
 
 

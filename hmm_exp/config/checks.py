@@ -223,6 +223,11 @@ def _check_data(settings: Config) -> None:
     if data.kind == "synthetic":
         if data.path is not None:
             raise ConfigError(f"data.path={data.path} is set beside data=synthetic: add data=bars")
+        if data.calendar is not None:
+            raise ConfigError(
+                f"data.calendar={data.calendar} with data=synthetic: that market never closes; "
+                "add data=bars"
+            )
         return
     if data.path is None:
         raise ConfigError(f"data.path is not set: data.path=<file> says where the {data.kind} are")

@@ -25,6 +25,7 @@ class DataConfig:
     timezone: str = "UTC"
     timestamp_column: str | None = None
     volume_column: str | None = None
+    calendar: str | None = None
     n_bars: int = 26_280
     n_regimes: int = 3
     seed: int = 7
@@ -292,6 +293,7 @@ RULES: dict[str, OneOf | Range | Text] = {
     "data.name": Text(200),
     "data.timestamp_column": Text(1000),
     "data.volume_column": Text(1000),
+    "data.calendar": Text(100),
     "data.bar_stamp": OneOf(("open", "close")),
     "data.gaps": OneOf(("split", "bridge")),
     "data.bad_rows": OneOf(("error", "drop")),

@@ -15,6 +15,7 @@ from hmm_exp.experiment.candidate import Candidate
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.walk import Walk
 from hmm_exp.judge.states import expected_dwell
+from hmm_exp.market.reading import unclosed_hint
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +114,10 @@ class RunResult:
 
     @property
     def regime_now(self) -> str:
-        """Decided regime of the last row in words: label, start, probability."""
-        return regime_in_words(self.regimes)
+        """Decided regime of the last row in words, and a doubt about its bar."""
+        bars = self.prepared.source.bars
+        hint = None if bars is None else unclosed_hint(bars)
+        return "; ".join(filter(None, [regime_in_words(self.regimes), hint]))
 
 
 def regime_in_words(regimes: pd.DataFrame) -> str:

@@ -256,6 +256,7 @@ def _series(model: RecordedRun) -> list[str]:
 def facts(model: RecordedRun) -> Iterator[tuple[str, str]]:
     """Facts about the data, for the foot of the page."""
     data = model.data
+    yield from (("read", line) for line in data.get("read", []))
     if "first" in data:
         yield "bars", f"{data['rows_used']:,} of {data['step']}, {data['first']} to {data['last']}"
     if "rows_by_split" in data:

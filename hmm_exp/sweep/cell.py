@@ -61,13 +61,12 @@ def _run_alone(settings: Config) -> None:
     try:
         check_store(settings.tracking)
         prepared = prepare(settings)
-        for warning in prepared.source.report.get("warnings", []):
-            print(f"warning: {warning}", file=sys.stderr, flush=True)
         store = open_store(settings.tracking)
         close_orphans(store)
     except HmmExpError:
         remove_run_folder()
         raise
+    _show_reading(prepared)
     with tempfile.TemporaryDirectory() as folder:
         log_file = Path(folder) / LOG_FILE
         with recorded(RunRecord(store, settings, log_file)) as record, _logged(log_file):
@@ -83,6 +82,14 @@ def _run_alone(settings: Config) -> None:
         )
         print(*decision.lines(settings.registry.name), sep="\n")
     print(result.regime_now)
+
+
+def _show_reading(prepared: "Prepared") -> None:
+    """Print what was read, and warnings about it."""
+    lines = [] if prepared.config.quiet else prepared.what_was_read
+    warnings = [f"warning: {text}" for text in prepared.source.report.get("warnings", [])]
+    for line in [*lines, *warnings]:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _fitted_alone(prepared: "Prepared", folder: Path, record: RunRecord) -> "RunResult":

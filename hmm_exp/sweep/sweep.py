@@ -40,8 +40,8 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         from hmm_exp.sweep.start import announce, end_cells, open_sweep
 
         collect_seldom()  # once more: MLflow is loaded now
-        settings, warnings = open_sweep(config, plan)
-    announce(settings, plan.repeated + warnings)
+        settings, read, warnings = open_sweep(config, plan)
+    announce(settings, read, plan.repeated + warnings)
     Thread(target=_import_finish, args=[settings], name="hmm_exp.load", daemon=True).start()
     yield settings
 

@@ -11,6 +11,7 @@ FEATURE_SET = "feature_set"
 TIMEFRAME = "timeframe"
 GIT_SHA = "git_sha"
 DATA_DIGEST = "data_digest"
+DATA_READ = "data_read"  # what was read and what of it the features can use, a line each
 DATA_WARNINGS = "data_warnings"  # what is doubtful about the data as read, joined by "; "
 BIC_DOUBT = "bic_doubt"  # why BIC cannot choose a number of states in this observation space
 STATUS_REASON = "status_reason"
