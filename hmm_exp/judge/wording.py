@@ -1,0 +1,68 @@
+"""A forecast and a baseline compared in words, by the interval of the gain.
+
+>>> WordedGain("the EWMA Student-t", -0.0337, -0.0502, -0.0171).text
+'worse than the EWMA Student-t (-0.0337, interval -0.0502 to -0.0171)'
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hmm_exp.judge.gains import GainEstimate
+
+BETTER, AS_WELL, WORSE = "better than", "about as well as", "worse than"
+
+
+@dataclass(frozen=True)
+class WordedGain:
+    """A gain over a baseline with its interval, nats per bar.
+
+    The interval decides: a forecast is better if it lies above zero, worse if it lies below zero,
+    and about as good if it covers zero.
+    """
+
+    over: str  # the baseline in words, such as "the EWMA Student-t"
+    mean: float
+    low: float  # the lower of the interval's end and the gate's bound: never more than the gate
+    high: float
+
+    @classmethod
+    def of(cls, over: str, estimate: GainEstimate) -> "WordedGain":
+        """An estimated gain."""
+        return cls(over, estimate.mean, min(estimate.low, estimate.bound), estimate.high)
+
+    @classmethod
+    def recorded(cls, over: str, metrics: Mapping[str, float], name: str) -> "WordedGain | None":
+        """A gain in a run's metrics, such as `ewma_gain_test`; None if it was not measured."""
+        if f"{name}_bound" not in metrics:
+            return None
+        mean, bound, low, high = (metrics[f"{name}{end}"] for end in ("", "_bound", "_low", "_high"))
+        return cls(over, mean, min(low, bound), high)
+
+    @property
+    def outcome(self) -> str:
+        """`BETTER`, `AS_WELL` or `WORSE`."""
+        if self.low > 0.0:
+            return BETTER
+        return WORSE if self.high < 0.0 else AS_WELL
+
+    @property
+    def figure(self) -> str:
+        """The gain and its interval."""
+        return f"{signed(self.mean)}, interval {signed(self.low)} to {signed(self.high)}"
+
+    @property
+    def text(self) -> str:
+        """Outcome, baseline and figure."""
+        return f"{self.outcome} {self.over} ({self.figure})"
+
+
+def signed(value: float, digits: int = 4) -> str:
+    """A difference with its sign; zero, also after rounding, has none."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0.0 else text
+
+
+def listed(names: list[str]) -> str:
+    """Names in a sentence: `a, b and c`."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
