@@ -7,7 +7,11 @@ from hmm_exp.features.naming import _WORDS, state_names, state_traits
 from hmm_exp.features.recipe import FEATURES, SETS
 from hmm_exp.hmm.states import labels
 
-RANGE, VWAP, RETURN = "high_low_range_pct_current_1H", "close_over_vwap_1H", "close_logret_current_1H"
+RANGE, VWAP, RETURN = (
+    "high_low_range_pct_current_1H",
+    "close_over_vwap_1H",
+    "close_logret_current_1H",
+)
 
 
 def named(means, spread, columns, ordered_by):

@@ -14,9 +14,7 @@ from hmm_exp.market.resample import resample
 _ONLY = 0.95  # share of a state's bars: a few of others are no market
 
 
-def one_tick_states(
-    prepared: Prepared, states: np.ndarray, labels: Sequence[str]
-) -> list[str]:
+def one_tick_states(prepared: Prepared, states: np.ndarray, labels: Sequence[str]) -> list[str]:
     """Name the states whose train bars nearly all have the smallest range there is.
 
     Parameters

@@ -69,7 +69,9 @@ def state_traits(
         return None
     words = [""] * len(means)
     for start, stop in _runs(equal):
-        for k, word in enumerate(_words(means[start:stop], spread[start:stop], columns, ordered_by)):
+        for k, word in enumerate(
+            _words(means[start:stop], spread[start:stop], columns, ordered_by)
+        ):
             words[start + k] = word
     return tuple(words)
 

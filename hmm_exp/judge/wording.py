@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from hmm_exp.judge.gains import GainEstimate
 
-BETTER, AS_WELL, WORSE = "better than", "about as well as", "worse than"
+BETTER, AS_WELL, WORSE = "better", "about as well", "worse"
+_AGAINST = {BETTER: "better than", AS_WELL: "about as well as", WORSE: "worse than"}
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class WordedGain:
         """A gain in a run's metrics, such as `ewma_gain_test`; None if it was not measured."""
         if f"{name}_bound" not in metrics:
             return None
-        mean, bound, low, high = (metrics[f"{name}{end}"] for end in ("", "_bound", "_low", "_high"))
+        mean, bound, low, high = (
+            metrics[f"{name}{end}"] for end in ("", "_bound", "_low", "_high")
+        )
         return cls(over, mean, min(low, bound), high)
 
     @property
-    def outcome(self) -> str:
+    def word(self) -> str:
         """`BETTER`, `AS_WELL` or `WORSE`."""
         if self.low > 0.0:
             return BETTER
@@ -52,8 +55,8 @@ class WordedGain:
 
     @property
     def text(self) -> str:
-        """Outcome, baseline and figure."""
-        return f"{self.outcome} {self.over} ({self.figure})"
+        """Comparison with the baseline, and the figure."""
+        return f"{_AGAINST[self.word]} {self.over} ({self.figure})"
 
 
 def signed(value: float, digits: int = 4) -> str:
