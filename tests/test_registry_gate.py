@@ -296,14 +296,14 @@ def test_one_instrument_replaces_another_where_the_gate_allows_it(store, evidenc
 
 @pytest.mark.parametrize(
     ("name", "word"),
-    [("ETH 1h", """data.name='"ETH 1h"'"""), ("a, b", "data.name="), ("DAX", "data.name=DAX;")],
+    [("ETH 1h", """data.name='"ETH 1h"'"""), ("a, b", "data.name="), ("DAX", "data.name=DAX,")],
 )
 def test_the_cure_for_another_file_of_one_market_can_be_typed(store, evidence, name, word):
     identity = {tags.INSTRUMENT: name, tags.DATA_KIND: "bars"}
     rival = Incumbent(Champion("x", "1", None, identity), None)
     (reason,) = judge(store.client, evidence, rival, DEFAULT).of("refuse")
     assert word in reason
-    typed = reason.partition("repeat the command with ")[2].partition("; if not")[0]
+    typed = reason.partition("repeat the command with ")[2].partition(", else register")[0]
     (setting,) = hydra_words(shlex.split(typed))
     assert str(OverridesParser.create().parse_override(setting).value()) == name
 
@@ -371,7 +371,7 @@ def test_one_instrument_replaces_another_only_by_rule(store, evidence, old, new,
     if weight:
         assert "another name (registry.name, hmm-promote --registry)" in against[0].text
         assert ("--force" in against[0].text) is (weight == "refuse")
-        cure = ": if both are one market, repeat the command with data.name=BTC; if not, register"
+        cure = ": if both are one market, repeat the command with data.name=BTC, else register"
         assert (cure in against[0].text) is (weight == "refuse")
         still = judge(store.client, replace(evidence, run=run), rival, OFF).of("final")
         assert bool(still) is (weight == "final")
@@ -398,12 +398,12 @@ def against_champion(store, evidence, gate: GateConfig, gain: float, noise: floa
         (0.0, 0.0, False, "at most 0.002 worse (gate.margin)"),
         (0.02, 0.1, False, "at most 0.002 worse (gate.margin)"),
         (-0.01, 0.004, True, "more than 0.002 worse (gate.margin)"),
-        (0.001, 0.1, True, "it cannot be shown to be at most 0.002 worse; wait for more test bars"),
+        (0.001, 0.1, True, "it cannot be shown to be at most 0.002 worse, wait for more test bars"),
         (
             -0.001,
             0.1,
             True,
-            "it cannot be shown to be at most 0.002 worse; wait for more test bars",
+            "it cannot be shown to be at most 0.002 worse, wait for more test bars",
         ),
     ],
 )

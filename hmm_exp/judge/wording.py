@@ -56,7 +56,12 @@ class WordedGain:
     @property
     def text(self) -> str:
         """Comparison with the baseline, and the figure."""
-        return f"{_AGAINST[self.word]} {self.over} ({self.figure})"
+        return f"{self.against} ({self.figure})"
+
+    @property
+    def against(self) -> str:
+        """Comparison with the baseline."""
+        return f"{_AGAINST[self.word]} {self.over}"
 
 
 def signed(value: float, digits: int = 4) -> str:

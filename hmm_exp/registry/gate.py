@@ -102,7 +102,7 @@ def _rename(instrument: str) -> str:
     if instrument == _UNNAMED:
         return ""
     word = shell_word("data.name", instrument)
-    return f"if both are one market, repeat the command with {word}; if not, "
+    return f"if both are one market, repeat the command with {word}, else "
 
 
 def _is_synthetic(of: dict[str, str]) -> bool:
@@ -189,4 +189,4 @@ def _comparison(
     else:
         text = f"it cannot be shown to be at most {gate.margin:g} worse"
         cure = "wait for more test bars, or allow more (gate.margin)"
-        yield Finding("refuse", f"{shown}: {text}; {cure}")
+        yield Finding("refuse", f"{shown}: {text}, {cure}")
