@@ -1,9 +1,10 @@
 """A forecast and a baseline compared in words, by the interval of the gain.
 
 >>> WordedGain("the EWMA Student-t", -0.0337, -0.0502, -0.0171).text
-'worse than the EWMA Student-t (-0.0337, interval -0.0502 to -0.0171)'
+'worse than the EWMA Student-t (-0.0337, -0.0502 to -0.0171)'
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ class WordedGain:
     @property
     def figure(self) -> str:
         """The gain and its interval."""
-        return f"{signed(self.mean)}, interval {signed(self.low)} to {signed(self.high)}"
+        return f"{signed(self.mean)}, {signed(self.low)} to {signed(self.high)}"
 
     @property
     def text(self) -> str:
@@ -66,8 +67,18 @@ class WordedGain:
 
 def signed(value: float, digits: int = 4) -> str:
     """A difference with its sign; zero, also after rounding, has none."""
-    text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0.0 else text
+    return without_sign_of_zero(f"{value:+.{digits}f}")
+
+
+def without_sign_of_zero(text: str) -> str:
+    """A formatted number; a zero, such as -0.00, loses its sign."""
+    return text.lstrip("+-") if re.fullmatch(r"[+-][0.]+\D*", text) else text
+
+
+def from_next(lead: float, digits: int = 4, side: str = "above") -> str:
+    """Distance of the best from the next: `0.0329 above the next`, or `equal to the next`."""
+    text = f"{lead:.{digits}f}"
+    return f"{text} {side} the next" if float(text) else "equal to the next"
 
 
 def listed(names: list[str]) -> str:

@@ -193,6 +193,6 @@ def _interval(metrics: dict[str, float], name: str) -> str:
     return f" (95 % interval {low} to {high})"
 
 
-def signed(value: float) -> str:
-    """A gain with its sign, typeset, and four decimals."""
-    return with_sign(value).replace("-", "−")
+def signed(value: float, digits: int = 4) -> str:
+    """A gain with its sign, typeset."""
+    return with_sign(value, digits).replace("-", "−")

@@ -133,7 +133,7 @@ def unmeasured(run: Run, name: str) -> str:
 
 
 def _story(gains: list[WordedGain]) -> str:
-    """Comparisons, the good ones first: `better than a (+0.01 ...) and b (...), but worse than c`."""
+    """Comparisons, the good ones first: `better than a (...), but worse than b (...)`."""
     groups = [[gain for gain in gains if gain.word == word] for word in (BETTER, AS_WELL, WORSE)]
     parts = [
         listed([group[0].text, *(f"{gain.over} ({gain.figure})" for gain in group[1:])])
