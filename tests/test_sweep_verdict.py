@@ -70,30 +70,30 @@ def cells(store):
 
 def test_a_winner_at_the_edge_is_not_sold_as_a_number_of_regimes(store, cells):
     assert opening(store, cells[5], [*cells.values()]) == (
-        "Five regimes, at most five tried, three to five forecast about equally; best model M"
+        "Five regimes, best model M: at most five tried; three to five forecast about equally"
     )
 
 
 def test_a_winner_inside_the_grid_names_the_numbers_that_forecast_equally(store, cells):
     assert opening(store, cells[3], [*cells.values()]) == (
-        "Three regimes, three to five forecast about equally; best model M"
+        "Three regimes, best model M: three to five forecast about equally"
     )
     assert opening(store, cells[4], [cells[2], cells[4], cells[5]]) == (
-        "Four regimes, four and five forecast about equally; best model M"
+        "Four regimes, best model M: four and five forecast about equally"
     )
 
 
 def test_a_number_that_forecasts_better_than_the_winner_is_named(store, cells):
     assert opening(store, cells[2], [cells[2], cells[3]]) == (
-        "Two regimes, three forecasts better; best model M"
+        "Two regimes, best model M: three forecasts better"
     )
 
 
 def test_a_clear_winner_at_the_edge_is_still_at_the_edge(store, cells):
     assert opening(store, cells[3], [cells[2], cells[3]]) == (
-        "Three regimes, at most three tried; best model M"
+        "Three regimes, best model M: at most three tried"
     )
-    assert opening(store, cells[3], [cells[3]]) == "Three regimes, only three tried; best model M"
+    assert opening(store, cells[3], [cells[3]]) == "Three regimes, best model M: only three tried"
 
 
 def test_cells_that_cannot_be_promoted_do_not_count_as_equal_but_were_tried(store, cells):
@@ -106,16 +106,16 @@ def test_cells_that_cannot_be_promoted_do_not_count_as_equal_but_were_tried(stor
 def test_a_grid_inside_one_run_counts_as_tried(store):
     criteria = json.dumps([{"n_states": n, "bic": 1.0} for n in (1, 2, 3)])
     run = cell(store, 3, 1.0, **{tags.CRITERIA_BY_STATES: criteria})
-    assert opening(store, run, [run]) == "Three regimes, at most three tried; best model M"
+    assert opening(store, run, [run]) == "Three regimes, best model M: at most three tried"
 
 
 @pytest.mark.parametrize(
     ("chosen", "tried", "text"),
     [
-        (4, {4, 5, 6}, "Four regimes, at least four tried; M"),
+        (4, {4, 5, 6}, "Four regimes, M: at least four tried"),
         (2, {2, 3}, "Two regimes, M"),  # one state is beside every cell
         (1, {1}, "One regime, M"),
-        (12, {11, 12}, "12 regimes, at most 12 tried; M"),
+        (12, {11, 12}, "12 regimes, M: at most 12 tried"),
     ],
 )
 def test_the_lower_edge_counts_above_two_states(chosen, tried, text):
@@ -191,6 +191,5 @@ def test_nothing_is_claimed_without_a_measure(store):
 
 def test_the_terminal_gets_both_sentences(store, cells):
     opening, shown = verdict_lines(store.client, cells[5], [*cells.values()], {})
-    assert opening.startswith("Five regimes, at most five tried")
-    assert opening.endswith("best model v1 K=5")
+    assert opening.startswith("Five regimes, best model v1 K=5: at most five tried; three to")
     assert shown.startswith("believe it? Cannot say: ")

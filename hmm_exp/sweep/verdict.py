@@ -1,7 +1,7 @@
 """The verdict in two sentences, for the terminal, the report and the UI: what won, and what for.
 
 >>> print(*verdict_lines(client, winner, cells, parent.data.metrics), sep="\\n")
-Five regimes, at most five tried, two to five forecast about equally; best model v1@1H diag K=5
+Five regimes, best model v1@1H diag K=5: at most five tried; two to five forecast about equally
 believe it? In part: on test it forecasts the next bar better than the static Student-t (+0.0373...
 """
 
@@ -69,11 +69,11 @@ def verdict_lines(
 
 
 def headline(states: StatesTried, model: str) -> str:
-    """Number of regimes, with the limits of this choice, and the model."""
+    """Number of regimes, the model, and the limits of this choice."""
     n_states = states.chosen
     regimes = f"{_count(n_states).capitalize()} regime{'s' if n_states > 1 else ''}"
     notes = states.notes if n_states > 1 else []
-    return f"{regimes}, {', '.join(notes)}; {model}" if notes else f"{regimes}, {model}"
+    return f"{regimes}, {model}" + (f": {'; '.join(notes)}" if notes else "")
 
 
 def states_tried(client: MlflowClient, winner: Run, cells: Sequence[Run]) -> StatesTried:
