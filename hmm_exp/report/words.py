@@ -10,7 +10,7 @@ from hmm_exp.judge.wording import BETTER, WordedGain
 from hmm_exp.judge.wording import signed as with_sign
 from hmm_exp.report.collect import RecordedRun, Subject
 from hmm_exp.sweep.luck import why_unchecked
-from hmm_exp.sweep.verdict import BASELINES, LUCKY, belief, headline, test_gains, unmeasured
+from hmm_exp.sweep.verdict import BASELINES, LUCKY, belief, gains_on_test, headline, unmeasured
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import unscored_of
 
@@ -121,7 +121,7 @@ def _margins(subject: Subject, model: RecordedRun) -> Iterator[str]:
 def _checks(subject: Subject, model: RecordedRun) -> Iterator[Check]:
     yield from _luck(subject)
     known = {*unscored_of(model.run), *model.metrics}
-    gains = test_gains(model.run)
+    gains = gains_on_test(model.run)
     for name in BASELINES:
         if name not in OTHERS or known & {name, f"{name}_gain_test"}:
             yield _test_gain(model, name, gains.get(name))

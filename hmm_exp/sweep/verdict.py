@@ -102,7 +102,7 @@ def belief(run: Run, sweep: Mapping[str, float]) -> str:
         return "No: a model with one state has no regimes"
     if tags.FAULTS in run.data.tags:
         return "No: the fit has a hard fault"
-    gains = test_gains(run)
+    gains = gains_on_test(run)
     static, ewma = gains.get("return"), gains.get("ewma")
     if static is None:
         return f"Cannot say: {unmeasured(run, 'return')}"
@@ -117,7 +117,7 @@ def belief(run: Run, sweep: Mapping[str, float]) -> str:
     return f"{'Yes' if {gain.word for gain in gains.values()} == {BETTER} else 'In part'}: {story}"
 
 
-def test_gains(run: Run) -> dict[str, WordedGain]:
+def gains_on_test(run: Run) -> dict[str, WordedGain]:
     """Gains on test over every baseline that was measured, by the name of the metric."""
     found = {
         name: WordedGain.recorded(FORECASTS[baseline], run.data.metrics, f"{name}_gain_test")
