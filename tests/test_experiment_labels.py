@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 from hmm_exp.config import Config, DataConfig, FeaturesConfig, ModelConfig, SplitConfig, checked
 from hmm_exp.experiment.prepare import prepare
@@ -24,12 +25,14 @@ def table(swaps: bool = False) -> pd.DataFrame:
     With `swaps` the calmer side, by a trifle, changes after the train rows.
     """
     random = np.random.default_rng(5)
+    quantiles = norm.ppf((np.arange(50) + 0.5) / 50)  # of mean zero in every stretch on one side
+    noise = np.concatenate([random.permutation(quantiles) for _ in range(N_ROWS // 50)])
     side = np.where(np.arange(N_ROWS) // 50 % 2, 1.0, -1.0)
     calmer = np.where(swaps & (np.arange(N_ROWS) > 0.7 * N_ROWS), -1.0, 1.0)
     return pd.DataFrame(
         {
             "timestamp": pd.date_range("2024-01-01", periods=N_ROWS, freq="h"),
-            RANGE: 0.01 + 0.00015 * side * calmer + random.normal(0.0, 0.001, N_ROWS),
+            RANGE: 0.01 + 0.00015 * side * calmer + 0.001 * noise,
             SIDE: 1.0 + 0.05 * side + random.normal(0.0, 0.01, N_ROWS),
             RETURN: random.normal(0.0, 0.01, N_ROWS),
         }
