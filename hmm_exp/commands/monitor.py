@@ -159,6 +159,8 @@ def _table(result: "MonitorResult") -> str:
 
 
 def _verdict(result: "MonitorResult") -> str:
+    from hmm_exp.judge.wording import signed
+
     rows = result.rows
     span = f"{rows.index[0]:%Y-%m-%d %H:%M} to {rows.index[-1]:%Y-%m-%d %H:%M}"
     notes = (
@@ -167,8 +169,12 @@ def _verdict(result: "MonitorResult") -> str:
         f"{len(rows):,} rows monitored, {span}"
     )
     if result.gains:
-        over = [f"{name} {gain:+.4f}" for name, gain in result.gains.items()]
-        notes += f"\ngain, nats per bar: {', '.join(over)}"
+        worded = result.worded_gains
+        over = [
+            worded[name].text if name in worded else f"over {name} {signed(gain)}"
+            for name, gain in result.gains.items()
+        ]
+        notes += "\n  ".join(["\nforecast of the next bar, gain in nats per bar:", *over])
     if not result.alarms:
         return f"{notes}\nas expected"
     first, *others = result.alarms

@@ -55,6 +55,8 @@ def promote(args: argparse.Namespace) -> int:
     run_id = args.run or _winner(client, args.sweep)
     if run_id is None:
         return REFUSED
+    if args.run:
+        _print_verdict(client, args.run)
     decision = promotion.promote(
         client,
         run_id,
@@ -68,16 +70,41 @@ def promote(args: argparse.Namespace) -> int:
 
 
 def _winner(client: "MlflowClient", sweep_id: str) -> str | None:
-    """Winning run of a sweep; prints why it won."""
+    """Winning run of a sweep; prints why it won, and the verdict on it."""
     from hmm_exp.sweep.leaderboard import choose
-    from hmm_exp.tracking.runs import latest_sweep_id, sweep_parent
+    from hmm_exp.sweep.verdict import verdict_lines
+    from hmm_exp.tracking.runs import latest_sweep_id, sweep_cells, sweep_parent
 
     if sweep_id == "latest":
         sweep_id = latest_sweep_id(client)
-    sweep_parent(client, sweep_id)  # an unknown sweep is bad input, not a refusal
-    choice = choose(client, sweep_id)
+    parent = sweep_parent(client, sweep_id)  # an unknown sweep is bad input, not a refusal
+    cells = sweep_cells(client, sweep_id)
+    choice = choose(client, sweep_id, cells)
     print(*choice.reasons, sep="\n")
+    for run in cells:
+        if run.info.run_id == choice.run_id:
+            print(*verdict_lines(client, run, cells, parent.data.metrics), sep="\n")
     return choice.run_id
+
+
+def _print_verdict(client: "MlflowClient", run_id: str) -> None:
+    """Print the verdict on a finished run; the gate refuses any other, with its reason."""
+    from mlflow.exceptions import MlflowException
+
+    from hmm_exp.sweep.verdict import verdict_lines
+    from hmm_exp.tracking import tags
+    from hmm_exp.tracking.runs import lacks, sweep_cells
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:
+        return
+    if run.info.status != "FINISHED" or lacks(run):
+        return
+    parent = run.data.tags.get(tags.PARENT_RUN)
+    cells = sweep_cells(client, run.data.tags[tags.SWEEP_ID]) if parent else [run]
+    sweep = client.get_run(parent).data.metrics if parent else {}
+    print(*verdict_lines(client, run, cells, sweep), sep="\n")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -90,7 +90,10 @@ def hydra_text(text: str) -> str:
 
 
 def shell_word(name: str, text: str) -> str:
-    """Word that gives a setting this text when it is typed in a shell."""
+    """Word that gives a setting this text when it is typed in a shell; in quotes if needed."""
+    plain = _parsed(f"{name}={text}") if shlex.quote(text) == text else None
+    if plain and not plain.is_sweep_override() and plain.value() == text:
+        return f"{name}={text}"
     return f"{name}={shlex.quote(hydra_text(text))}"
 
 

@@ -128,7 +128,8 @@ class GateConfig:
 
     `static_gain`, `ewma_gain` and `other_gains` say what follows when a gain's lower bound, at
     `level`, is not above zero: refuse, warn or ignore. `champion_bars` are the fewest on which
-    candidate and champion are compared; 0 leaves that out.
+    candidate and champion are compared; 0 leaves that out. `margin`, nats per bar, is how much
+    worse than the champion a candidate may be.
     """
 
     name: str = "default"
@@ -141,6 +142,7 @@ class GateConfig:
     other_gains: str = "ignore"
     level: float = 0.025
     champion_bars: int = 500
+    margin: float = 0.002
 
 
 @dataclass
@@ -338,6 +340,7 @@ RULES: dict[str, OneOf | Range | Text] = {
     "gate.other_gains": OneOf(("refuse", "warn", "ignore")),
     "gate.level": OneOf((0.05, 0.025, 0.01)),
     "gate.champion_bars": Range(0),
+    "gate.margin": Range(0),
     "compute.threads": Range(1, 4096),
     "compute.workers": Range(1, 4096),
     "sweep.cell_timeout": Range(0, above=True),

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.detector.detector import Detector
 from hmm_exp.experiment.assess import ModelOutput, baselines_of
@@ -11,9 +12,13 @@ from hmm_exp.experiment.decided import burn_in_rows, decision_of
 from hmm_exp.experiment.fits import Fits
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.source import read_options
+from hmm_exp.features.naming import Traits, state_names, state_traits
+from hmm_exp.hmm.burnin import burn_in
+from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.posterior import Posterior
-from hmm_exp.hmm.states import labels
+from hmm_exp.hmm.states import posterior_spread
 from hmm_exp.judge.split import part_names
+from hmm_exp.judge.states import raw_means
 from hmm_exp.market.bars import OHLCV
 from hmm_exp.monitor.expectations import Observations, Observed, make_expectations, with_gaps
 
@@ -30,7 +35,7 @@ def build_detector(fits: Fits) -> Detector:
         scaler_mean=np.array(fits.scaler.mean_),
         scaler_scale=np.array(fits.scaler.scale_),
         params=served.params,
-        labels=labels(served.n_states),
+        labels=state_labels(fits),
         step=prepared.base_step,
         reading=read_options(prepared.config.data),
         name=prepared.source.name,
@@ -47,6 +52,41 @@ def build_detector(fits: Fits) -> Detector:
     )
     assert served.posterior is not None
     return replace(detector, min_history=_min_history(prepared, detector, served.posterior))
+
+
+def state_labels(fits: Fits) -> tuple[str, ...]:
+    """Labels of a run's states: one set for all refits of a walk, or for fit and refit.
+
+    They depend on train rows alone.
+    """
+    if fits.walk:
+        models = [(refit.candidate.params, refit.scaler) for refit in fits.walk.refits]
+    else:
+        models = [(fits.chosen.params, fits.fitted.scaler), (fits.served.params, fits.scaler)]
+    ordered_by = _ordered_by(fits)
+    traits = [_traits(params, scaler, fits.fitted, ordered_by) for params, scaler in models]
+    return state_names(*traits, n_states=fits.served.n_states)
+
+
+def _ordered_by(fits: Fits) -> int | np.ndarray | None:
+    """Column of the volatility, or the spread of returns by state on train, or nothing."""
+    prepared, posterior = fits.fitted, fits.served.posterior
+    if prepared.volatility is not None or prepared.row_return is None or posterior is None:
+        return prepared.volatility
+    train = prepared.train
+    return posterior_spread(posterior.filtered.probs[train], prepared.row_return[train])
+
+
+def _traits(
+    params: GaussianParams,
+    scaler: StandardScaler,
+    prepared: Prepared,
+    ordered_by: int | np.ndarray | None,
+) -> Traits:
+    """Words for states of about equal volatility."""
+    spread = np.sqrt(np.diagonal(params.covariances(), axis1=1, axis2=2)) * scaler.scale_
+    means = raw_means(params.means, scaler.mean_, scaler.scale_)
+    return state_traits(means, spread, prepared.recipe.titles, ordered_by)
 
 
 def with_expectations(detector: Detector, fits: Fits, output: ModelOutput) -> Detector:

@@ -22,7 +22,7 @@ from hmm_exp.experiment.quiet import one_tick_states
 from hmm_exp.experiment.result import RunResult, regime_in_words
 from hmm_exp.experiment.uncertainty import fit_errors
 from hmm_exp.experiment.walk import refusals, walk_metrics
-from hmm_exp.judge.split import TEST, TRAIN, VAL, WalkForward
+from hmm_exp.judge.split import WalkForward
 from hmm_exp.judge.states import switches_per_1000
 
 __all__ = ["RunResult", "regime_in_words", "run"]
@@ -55,12 +55,12 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
     progress("evaluating")
     if fits.walk:
         prepared = prepared.scaled_by(fits.scaler, fits.season)
-        output, parts = fits.walk.output, (VAL, TEST)
+        output = fits.walk.output
     else:
         assert fits.chosen.posterior is not None
-        output, parts = model_output(prepared, fits.chosen.posterior), (TRAIN, TEST)
+        output = model_output(prepared, fits.chosen.posterior)
     errors, served_errors = fit_errors(fits)
-    assessment = assess(prepared, fits.chosen, output, parts, errors)
+    assessment = assess(prepared, fits.chosen, output, detector.labels, errors)
     detector = replace(with_expectations(detector, fits, output), errors=served_errors)
     regimes = regime_table(prepared, detector, fits)
 
@@ -84,7 +84,7 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
             *assessment.objections,
             *refusals(fits.walk),
             *([] if fits.walk else prepared.unseen_hours),
-            *one_tick_states(prepared, assessment.states, fits.chosen.n_states),
+            *one_tick_states(prepared, assessment.states, detector.labels),
         ],
         walk=fits.walk,
         no_errors=errors.reason,

@@ -18,6 +18,7 @@ from hmm_exp.judge.residuals import (
     rejections,
     residual_effects,
 )
+from hmm_exp.judge.wording import signed
 
 _WEEK = 7 * 86_400_000_000_000  # ns
 _LINES = (style.INK, "#9a9a9a", "#8e5ea2")  # far from the regimes' colours
@@ -97,7 +98,7 @@ def _gain_title(gains: Mapping[str, np.ndarray], part: str) -> str:
     texts = []
     for name, gain in gains.items():
         seen = gain[np.isfinite(gain)]
-        mean = f"{seen.mean():+.4f}".replace("-", "−") if len(seen) else "none"
+        mean = signed(seen.mean()).replace("-", "−") if len(seen) else "none"
         texts.append(f"{mean} over {name}")
     return f"Gain on {part}, nats per bar: {', '.join(texts)}"
 

@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.errors import TrackingError
 from hmm_exp.judge.gains import GainEstimate, estimate_gain
 from hmm_exp.sweep.leaderboard import criteria_by_states, leaderboard
+from hmm_exp.sweep.verdict import StatesTried, states_tried
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE
 from hmm_exp.tracking.read import REGIMES_FILE, read_scores, read_table, read_text
@@ -73,6 +74,7 @@ class Subject:
     main: Run  # the sweep's parent run, or the run
     cells: list[Run]  # current cells of the sweep, or the run itself
     model: RecordedRun | None  # the winner, or the run; None without a winner
+    states: StatesTried | None = None  # numbers of states tried; None without a model
     rival: RunnerUp | None = None  # none without another eligible cell, or without scores of both
     environment: str = ""
     command: str = ""
@@ -106,6 +108,7 @@ def read_sweep(client: MlflowClient, sweep_id: str) -> Subject:
         main=parent,
         cells=cells,
         model=model,
+        states=None if winner is None else states_tried(client, winner, cells),
         rival=None if model is None else _rival(client, model, cells),
         table=leaderboard(cells) if cells else pd.DataFrame(),
         criteria=criteria_by_states(cells),
@@ -134,6 +137,7 @@ def read_run(client: MlflowClient, run_id: str) -> Subject:
         main=run,
         cells=[run],
         model=_read_model(client, run),
+        states=states_tried(client, run, [run]),
         criteria=criteria_by_states([run]),
         environment=_environment(client, origin),
         command=origin.data.tags.get(tags.COMMAND, ""),

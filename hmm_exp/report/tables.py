@@ -13,6 +13,7 @@ from hmm_exp.figures.style import number, percent, regime_colors
 from hmm_exp.judge.residuals import ResidualLimits
 from hmm_exp.judge.return_forecasts import GAINS, SCORES
 from hmm_exp.judge.unscored import FORECASTS
+from hmm_exp.judge.wording import without_sign_of_zero
 from hmm_exp.report.collect import RecordedRun
 
 _EFFECTS = {
@@ -291,7 +292,9 @@ def _share(value: float, of: float) -> float:
 
 def plain(value: float, form: str) -> str:
     """A formatted number; empty if it is not finite."""
-    return form.format(value).replace("-", "−") if np.isfinite(value) else ""
+    if not np.isfinite(value):
+        return ""
+    return without_sign_of_zero(form.format(value)).replace("-", "−")
 
 
 def _percent(share: float) -> str:

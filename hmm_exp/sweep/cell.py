@@ -56,6 +56,7 @@ def run_cell(settings: Config) -> None:
 def _run_alone(settings: Config) -> None:
     from hmm_exp.experiment.prepare import prepare
     from hmm_exp.registry import promotion
+    from hmm_exp.sweep.verdict import verdict_lines
     from hmm_exp.tracking.pack import data_identity
 
     try:
@@ -76,6 +77,8 @@ def _run_alone(settings: Config) -> None:
             result = _fitted_alone(prepared, Path(folder), record)
     terminal.print_run(result)
     print(f"run {run_id}: {ui.ui_link(store, run_id=run_id)}")
+    run = store.client.get_run(run_id)
+    print(*verdict_lines(store.client, run, [run], {}), sep="\n")
     if settings.promote:
         decision = promotion.promote(
             store.client, run_id, registry_name=settings.registry.name, gate=settings.gate

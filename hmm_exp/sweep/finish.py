@@ -18,6 +18,7 @@ from hmm_exp.store.store import Store, analyse, patiently, store_of
 from hmm_exp.sweep import leaderboard, luck, terminal
 from hmm_exp.sweep.leaderboard import Choice
 from hmm_exp.sweep.start import close_orphans
+from hmm_exp.sweep.verdict import verdict_lines
 from hmm_exp.tracking import tags, ui
 from hmm_exp.tracking.bundle import LOG_FILE
 from hmm_exp.tracking.record import log_files
@@ -79,11 +80,15 @@ class FinishedSweep:
         return choice
 
     def weigh(self, choice: Choice) -> list[str]:
-        """Record how likely the winner's gain is by luck; gives this and other notes in words."""
+        """Record how likely the winner's gain is by luck; gives notes on it, then the verdict."""
         client = self.store.client
         found = self._ask(lambda: luck.weigh_choice(client, self.cells, choice.run_id))
         self._ask(lambda: luck.write_luck(client, self.parent.info.run_id, found))
-        return [*found.lines, *luck.missing_scores(self.cells), *luck.shortfalls(self.cells)]
+        notes = [*found.lines, *luck.missing_scores(self.cells), *luck.shortfalls(self.cells)]
+        if (winner := self._winner(choice)) is None:
+            return notes
+        lines = self._ask(lambda: verdict_lines(client, winner, self.cells, found.metrics))
+        return [*notes, *lines]
 
     def promote(self, choice: Choice) -> tuple[list[str], bool]:
         """Ask the gate and print its decision; gives the lines, and whether it could be asked."""

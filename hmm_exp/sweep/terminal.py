@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from hmm_exp.judge.unscored import why_no_gain
+from hmm_exp.judge.wording import signed
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.ui import GAIN_COLUMNS, plain_table
 
@@ -23,7 +24,7 @@ def summary_line(metrics: dict[str, float], run_tags: dict[str, str]) -> str:
     parts = [f"K={metrics['n_states']:.0f}"]
     parts += [f"BIC {metrics['bic']:.1f}"] if "bic" in metrics else []
     why = why_no_gain(json.loads(run_tags.get(tags.UNSCORED, "{}")), "static")
-    parts += [f"gain {gain:+.4f}"] if gain is not None else [f"no gain: {why}"] if why else []
+    parts += [f"gain {signed(gain)}"] if gain is not None else [f"no gain: {why}"] if why else []
     parts += [f"{seconds:.1f} s"]
     faults = run_tags.get(tags.FAULTS)
     parts += [f"ineligible: {faults.split('; ')[0]}"] if faults else []
@@ -57,8 +58,7 @@ def leaderboard_table(table: pd.DataFrame) -> str:
             bic=table["bic"].map("{:.1f}".format, na_action="ignore"),
             s=table["s"].map("{:.1f}".format, na_action="ignore"),
             **{
-                name: table[name].map("{:+.4f}".format, na_action="ignore")
-                for name in ("val_ll/bar", *gains)
+                name: table[name].map(signed, na_action="ignore") for name in ("val_ll/bar", *gains)
             },
         )
         .fillna("")

@@ -8,7 +8,7 @@ import html
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import redacted
+from hmm_exp.judge.wording import signed
 from hmm_exp.store.address import DATABASE, is_served, sqlite_path
 from hmm_exp.store.store import Store
 from hmm_exp.tracking import tags
@@ -31,7 +32,11 @@ GAIN_COLUMNS = {  # columns of a leaderboard, gains on validation
     "gain_hour": "ewma_hour_gain_val",
     "gain_both": "range_ewma_hour_gain_val",
 }
-_FORMS = {"K": ".0f", "bic": ".1f", "val_ll/bar": "+.4f", **dict.fromkeys(GAIN_COLUMNS, "+.4f")}
+_FORMS: dict[str, Callable[[float], str]] = {
+    "K": "{:.0f}".format,
+    "bic": "{:.1f}".format,
+    **dict.fromkeys(("val_ll/bar", *GAIN_COLUMNS), signed),
+}
 _MARKS = re.compile(r"[&<>\[\]()*_`~|\\#!{}$]")
 _MODE = "workflowType=machine_learning"  # else the UI opens in its GenAI mode
 
@@ -123,9 +128,7 @@ def _markdown(table: pd.DataFrame, experiment: str) -> str:
     for _, row in table.iterrows():
         link = f"[{plain(row['cell'])}]({run_path(experiment, row['run'])})"
         eligible = plain(str(row["eligible"])[:80])
-        figures = [
-            "" if pd.isna(row[name]) else format(row[name], form) for name, form in _FORMS.items()
-        ]
+        figures = ["" if pd.isna(row[name]) else form(row[name]) for name, form in _FORMS.items()]
         rows.append("| " + " | ".join([link, *figures, eligible]) + " |")
     return "\n".join(rows)
 
