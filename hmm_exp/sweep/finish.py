@@ -98,9 +98,9 @@ class FinishedSweep:
 
     def record(self, choice: Choice, complete: bool) -> None:
         """Write the parent's files, tags and status, and the sweep's view in the UI."""
-        store, cells = self.store, self.cells
+        store, cells, place = self.store, self.cells, (self.store.experiment_id, self.sweep_id)
         self._ask(lambda: _write_parent(store, self.parent, cells, choice, complete))
-        self._ask(lambda: ui.save_view(store.client, store.experiment_id, self.sweep_id, cells))
+        self._ask(lambda: ui.save_view(store.client, *place, cells, choice.run_id))
         analyse(store)
 
     def describe(self, choice: Choice, notes: list[str]) -> None:
