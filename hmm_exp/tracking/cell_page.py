@@ -36,9 +36,9 @@ def cell_page(
     `about` are the tags of the run; `metrics` are those of its bundle, gains in nats per bar.
     """
     regime = plain(about.get(tags.REGIME_NOW, ""))
-    parts = [cell_title(experiment_id, about), _size(metrics), _gains(metrics)]
-    parts += [f"{regime[:1].upper()}{regime[1:]}."] if regime else []
-    parts += [f"**Not eligible**: {plain(faults)}." if (faults := about.get(tags.FAULTS)) else ""]
+    parts = [cell_title(experiment_id, about)]
+    parts += [f"**Not eligible**: {plain(faults)}" if (faults := about.get(tags.FAULTS)) else ""]
+    parts += [_size(metrics), _gains(metrics), f"{regime[:1].upper()}{regime[1:]}"]
     loads = f'mlflow.pyfunc.load_model("runs:/{run_id}/model").predict(bars)'
     parts += [f"Load it with `{loads}`, or `hmm-apply --model runs:/{run_id} --bars bars.csv`."]
     return "\n\n".join(part for part in parts if part)
@@ -52,7 +52,8 @@ def failed_page(experiment_id: str, about: Mapping[str, str], status: str, reaso
 
 def _size(metrics: Mapping[str, float]) -> str:
     """States and criterion in one line."""
-    known = [f"{metrics['n_states']:.0f} states"] if "n_states" in metrics else []
+    n_states = metrics.get("n_states", 0.0)
+    known = [f"{n_states:.0f} state{'s' * (n_states > 1)}"] if n_states else []
     known += [f"BIC {metrics['bic']:.1f}"] if "bic" in metrics else []
     known += [f"{metrics['n_rows_train']:,.0f} train rows"] if "n_rows_train" in metrics else []
     return ", ".join(known)

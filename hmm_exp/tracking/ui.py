@@ -134,13 +134,13 @@ def _markdown(table: pd.DataFrame, experiment: str) -> str:
 TAG = "mlflow.sharedViewState."
 LONGEST = 5_000  # characters that every store takes in a tag of an experiment
 HISTORY = "log_lik_history"  # metrics by step: the EM iterations of the best start
-MILLINATS = "_mnat"  # ending of a gain in millinats: the UI's charts show two digits
+MILLINATS = "_mnat"  # ending of a gain in millinats, for reading
 _DATASET = "attributes.`Dataset`"
 _METRICS = {  # in the order shown, with widths in pixels
     "n_states": 80,
     "bic": 100,
     "log_lik_val_per_bar": 140,
-    **{f"{gain}{MILLINATS}": 165 for gain in GAIN_COLUMNS.values()},
+    **{f"{gain}{MILLINATS}": 155 for gain in GAIN_COLUMNS.values()},
     "restart_agreement": 135,
     "min_occupancy": 120,
 }
@@ -153,9 +153,12 @@ _TAGS = {tags.FAULTS: 160, tags.GATE_DECISION: 120}
 
 
 def in_millinats(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Gains of the UI's table and charts in millinats per bar, by metric."""
+    """Gains of the UI's table and charts in millinats per bar, by metric.
+
+    Two decimals: the table shows all digits of a metric, the charts two decimals.
+    """
     gains = [name for name in GAIN_COLUMNS.values() if name in metrics]
-    return {f"{name}{MILLINATS}": 1000.0 * metrics[name] for name in gains}
+    return {f"{name}{MILLINATS}": round(1000.0 * metrics[name], 2) for name in gains}
 
 
 def history_key(space: str) -> str:
