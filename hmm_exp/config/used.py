@@ -18,6 +18,7 @@ USED_WITH: list[tuple[str, tuple[Any, ...], list[str]]] = [
     ("features.name", ("columns",), ["features.columns"]),
     ("features.name", ("v1", "v2", "v1v2", "columns"), ["features.window"]),
     ("features.name", ("v2", "v1v2", "columns"), ["features.vwap_hours"]),
+    ("features.name", ("v1", "v1v2", "range", "columns"), ["features.season"]),
     ("features.name", _SETS, ["timeframe.name", "timeframe.timeframes"]),  # columns name theirs
     ("split.train_end", (None,), ["split.train", "split.val", "split.test"]),
     ("split.kind", ("ratio", "dates"), ["model.refit"]),
