@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hmm_exp.config import Config, DataConfig, FeaturesConfig, SplitConfig, flat
-from hmm_exp.config.used import USED_WITH, used
+from hmm_exp.config.used import _SETS, USED_WITH, used
 from hmm_exp.experiment.prepare import prepare
-from hmm_exp.features.recipe import HOUR, SETS, Recipe
+from hmm_exp.features.recipe import SETS
 
 FILE = DataConfig(kind="bars", path="a.csv", bar_stamp="open")
 SHARES = {"split.train", "split.val", "split.test"}
@@ -47,20 +47,9 @@ def test_shares_dates_and_refits_are_recorded_where_they_decide(split, uses):
     assert ("model.refit" in settings) == (split.kind != "walk_forward")
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_a_set_has_the_windows_that_its_columns_are_made_with(name):
-    """By the recipes themselves, so that a new set or column cannot be left out."""
-
-    def made(**windows: float) -> tuple:
-        recipe = Recipe.of_set(name, ["1H"], **windows)
-        return recipe.columns, recipe.warmup(HOUR)
-
-    known = used(Config(features=FeaturesConfig(name=name)))
-    # The VWAP's window is the longest, so that it alone can be seen by the lookback.
-    assert ("features.window" in known) == (made() != made(window=2000))
-    assert ("features.vwap_hours" in known) == (made() != made(vwap_hours=2000.0))
-    hours = Recipe.of_set(name, ["1H"]).by_hour("UTC").season is not None
-    assert ("features.season" in known) == hours
+def test_cells_of_several_feature_sets_differ_in_nothing_that_is_not_swept():
+    known = [used(Config(features=FeaturesConfig(name=name))) for name in SETS]
+    assert {frozenset(settings) for settings in known} == {frozenset(known[0])}
 
 
 def test_named_columns_have_their_names_and_no_timeframe_beside():
@@ -69,12 +58,12 @@ def test_named_columns_have_their_names_and_no_timeframe_beside():
     assert known["features.columns"] == ["log_range_current_4H"]
     assert not {"timeframe.name", "timeframe.timeframes"} & set(known)
     assert {"features.include", "features.columns"}.isdisjoint(used(Config()))
+    assert set(_SETS) == set(SETS)
 
 
 @pytest.mark.parametrize(
     ("group", "change"),
     [
-        ("features", {"vwap_hours": 100.0}),
         ("data", {"gaps": "bridge", "bad_rows": "drop"}),
         ("split", {"refit_every": 50, "window": 500, "refit_starts": 7}),
     ],

@@ -11,14 +11,12 @@ from hmm_exp.config.schema import Config, flat
 _FILES, _SETS = ("bars", "features"), ("v1", "v2", "v1v2", "range", "returns")
 _OF_FILES = "path bar_stamp gaps bad_rows timestamp_column volume_column"
 # A setting that decides, its values, and the settings that only these values use. `selection` is
-# not here: the choice of a winner reads its whole rule from a run.
+# not here: the choice of a winner reads its whole rule from a run. The windows of feature sets are
+# not here either: a sweep compares sets, and a param that one cell lacks looks like a difference.
 USED_WITH: list[tuple[str, tuple[Any, ...], list[str]]] = [
     ("data.kind", ("synthetic",), ["data.n_bars", "data.n_regimes", "data.seed"]),
     ("data.kind", _FILES, [f"data.{name}" for name in _OF_FILES.split()]),
     ("features.name", ("columns",), ["features.columns"]),
-    ("features.name", ("v1", "v2", "v1v2", "columns"), ["features.window"]),
-    ("features.name", ("v2", "v1v2", "columns"), ["features.vwap_hours"]),
-    ("features.name", ("v1", "v1v2", "range", "columns"), ["features.season"]),
     ("features.name", _SETS, ["timeframe.name", "timeframe.timeframes"]),  # columns name theirs
     ("split.train_end", (None,), ["split.train", "split.val", "split.test"]),
     ("split.kind", ("ratio", "dates"), ["model.refit"]),
