@@ -1,4 +1,4 @@
-"""Shared parts of the command lines: one-line errors, common options, exit status.
+"""Shared parts of the command lines: one-line errors, common options, exit status, colour.
 
 parser = Parser(description="Do it.", epilog="examples: ...")
 add_store_options(parser)
@@ -10,8 +10,9 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from hmm_exp.errors import HmmExpError, is_from_outside, one_line, refusal
 
@@ -31,7 +32,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print a one-line error and exit."""
-        self.exit(BAD_INPUT, f"error: {one_line(f'{message} (see --help)')}\n")
+        line = f"error: {one_line(f'{message} (see --help)')}\n"
+        self.exit(BAD_INPUT, tinted(line) if has_colour(sys.stderr) else line)
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -191,6 +193,11 @@ def _show_doubts(report: dict[str, Any], detector: "Detector | None") -> None:
 def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run a command and return its exit status; errors become one line on standard error."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    with redirect_stdout(coloured(sys.stdout)), redirect_stderr(coloured(sys.stderr)):
+        return _exit_status(action, args)
+
+
+def _exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     try:
         status = action(args)
         sys.stdout.flush()
@@ -240,6 +247,63 @@ class Output:
         except OSError as error:
             self.error = self.error or error
             _discard(self._stream)
+
+
+DIM, WINS = "2", "1;32"  # of a row: faint; bold green
+_RED, _YELLOW, _GREEN = "31", "33", "32"
+_LABELS = (  # parts of a line that have a colour of their own
+    (re.compile(r"^(error|not promoted|would be refused|hard fault|MISSING):"), _RED),
+    (re.compile(r"(^|(?<=  ))(FAILED|KILLED):"), _RED),
+    (re.compile(r"^ *warning:"), _YELLOW),
+    (re.compile(r"^(promoted:|would be promoted)"), _GREEN),
+    (re.compile(r"(?<=  )ineligible: .*"), DIM),
+)
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Whether a stream shows colours: a terminal, unless NO_COLOR or FORCE_COLOR decides.
+
+    As on https://no-color.org and https://force-color.org, an empty variable decides nothing.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def painted(text: str, colour: str) -> str:
+    """A text in a colour, such as DIM."""
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def tinted(text: str) -> str:
+    """Lines with their labels in colour: errors and refusals, warnings, promotions."""
+    return "\n".join(map(_tinted_line, text.split("\n")))
+
+
+def _tinted_line(line: str) -> str:
+    for label, colour in _LABELS:
+        line = label.sub(painted(r"\g<0>", colour), line)
+    return line
+
+
+def coloured(stream: TextIO) -> TextIO:
+    """A stream that tints what is written to it, or the stream itself where it has no colour."""
+    return cast(TextIO, _Coloured(stream)) if has_colour(stream) else stream
+
+
+class _Coloured:
+    """A stream with tinted lines; `print` writes each line by itself."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(tinted(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _discard(stream: TextIO) -> None:

@@ -60,8 +60,9 @@ def _run_alone(settings: Config) -> None:
     from hmm_exp.tracking.pack import data_identity
 
     try:
-        check_store(settings.tracking)
-        prepared = prepare(settings)
+        with progress.busy("checking settings and data", settings.quiet):
+            check_store(settings.tracking)
+            prepared = prepare(settings)
         store = open_store(settings.tracking)
         close_orphans(store)
     except HmmExpError:
@@ -101,10 +102,11 @@ def _fitted_alone(prepared: "Prepared", folder: Path, record: RunRecord) -> "Run
     from hmm_exp.sweep.progress import ProgressThread
     from hmm_exp.tracking.pack import write_bundle
 
+    name = cell_name(prepared.config)
     if progress.wanted(prepared.config.quiet):
         progress.start(folder, 1)
     try:
-        with progress.Line(folder, 1, cell_name(prepared.config)) as line:
+        with progress.Line(folder, 1, name) as line:
             with ProgressThread(line, line.watched) as report:
 
                 def stage(text: str) -> None:
@@ -112,9 +114,11 @@ def _fitted_alone(prepared: "Prepared", folder: Path, record: RunRecord) -> "Run
                     report(text)
 
                 result = run(prepared, stage)
-                stage("recording")
-            bundle = write_bundle(result, folder / "run", folder / LOG_FILE)
+                stage("writing")
+                bundle = write_bundle(result, folder / "run", folder / LOG_FILE)
+            line("recording")
             record.finish(bundle)
+        log.info("%s  %s", name, terminal.summary_line(bundle.metrics, bundle.tags))
     finally:
         progress.stop()
     return result

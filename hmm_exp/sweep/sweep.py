@@ -49,9 +49,9 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
 
     end_cells(settings)
     finished = FinishedSweep.read(settings)
-    finished.print_leaderboard()
-    complete = finished.print_failures()
-    choice = finished.choose(complete)
+    choice, complete = finished.choose(), finished.complete
+    finished.print_leaderboard(choice.run_id)
+    finished.print_failures()
     notes = finished.weigh(choice)
     print(*choice.reasons, *notes, sep="\n")
     decision, was_asked = finished.promote(choice)

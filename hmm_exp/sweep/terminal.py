@@ -1,10 +1,12 @@
 """Lines and tables for the terminal."""
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from hmm_exp.command_line import DIM, WINS, has_colour, painted
 from hmm_exp.judge.unscored import why_no_gain
 from hmm_exp.judge.wording import signed
 from hmm_exp.tracking import tags
@@ -42,6 +44,22 @@ def print_run(result: "RunResult") -> None:
         print(f"and {len(result.faults) - _MOST_FAULTS} more, in the run's tag status_reason")
     for warning in result.warnings:
         print(f"warning: {warning}")
+
+
+def leaderboard_lines(table: pd.DataFrame, winner: str | None) -> str:
+    """The leaderboard, on a terminal with the winner's row in colour and ineligible rows dim.
+
+    `winner` is the id of its run.
+    """
+    head, *rows = leaderboard_table(table).splitlines()
+    if not has_colour(sys.stdout):
+        return "\n".join([head, *rows])
+    for number, (run, eligible) in enumerate(zip(table["run"], table["eligible"], strict=True)):
+        if run == winner:
+            rows[number] = painted(rows[number], WINS)
+        elif not eligible.startswith("yes"):
+            rows[number] = painted(rows[number], DIM)
+    return "\n".join([head, *rows])
 
 
 def leaderboard_table(table: pd.DataFrame) -> str:

@@ -30,6 +30,7 @@ PARENT_RUN = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 N_CELLS = "n_cells"
 WINNER = "winner"
+RANK = "rank"  # of a cell in its sweep: "1 winner", "2", "3 ineligible"; see `ranks`
 VERDICT = "verdict"  # of a sweep: how its winner was chosen, a reason a line
 OWNER = "owner"  # on a RUNNING run: host, process and its start
 COMMAND = "command"  # what started a sweep, or a single run, in a shell
