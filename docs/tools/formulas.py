@@ -1,7 +1,7 @@
 """Draw the formulas of the manual as MathML, which a browser shows without script or network.
 
-A formula stands between dollar signs, as on GitHub: `$x$` in a line, `$$x$$` by itself. The Markdown
-extension `arithmatex` marks them, and MkDocs calls `on_page_content` for each page.
+A formula stands between dollar signs, as on GitHub: `$x$` in a line, `$$x$$` by itself. The
+extension `arithmatex` of Markdown marks it, and MkDocs calls `on_page_content` for each page.
 """
 
 import re
