@@ -116,8 +116,11 @@ def test_every_group_of_the_schema_has_its_folder():
 @pytest.mark.parametrize(
     ("dotted", "value", "says"),
     [
-        ("split.train_end", "2021-01-01", "split.train_end=2021-01-01 beside split=ratio: add"),
-        ("selection.cv_blocks", 1, "must be 0 (no cross-validation) or at least 2"),
+        ("split.train_end", "2021-01-01", "split.train_end=2021-01-01 with split=ratio: add"),
+        ("selection.cv_blocks", 1, "must be 0, or at least 2 and at most 50"),
+        ("model.state_grid", [], "must be one or more, each at least 1 and at most 50"),
+        ("model.state_grid", [2, 51], "must be one or more, each at least 1 and at most 50"),
+        ("compute.workers", 4, "compute.workers=4 is set with compute=serial"),
         ("registry.name", "a/b", "without / : ' ?"),
         ("registry.name", "..", "not . or .."),
         ("registry.name", "", "must be a name"),
