@@ -19,12 +19,11 @@ def on_page_content(html: str, page: Page, **_: object) -> str:
     """Replace the TeX of each formula; a formula that is not valid stops the build."""
 
     def drawn(match: re.Match[str]) -> str:
-        wrapper, bracket, tex = match.groups()
+        wrapper, bracket, text = match.groups()
+        tex = unescape(text).strip()
         try:
-            return wrapper + CONVERTER.convert_with_local_state(
-                unescape(tex), displaystyle=bracket == "["
-            )
+            return wrapper + CONVERTER.convert_with_local_state(tex, displaystyle=bracket == "[")
         except LatexError as error:
-            raise PluginError(f"{page.file.src_uri}: formula ${tex.strip()}$: {error}") from None
+            raise PluginError(f"{page.file.src_uri}: formula ${tex}$: {error}") from None
 
     return MARKED.sub(drawn, html)
