@@ -194,6 +194,15 @@ def test_no_page_writes_a_formula_in_plain_letters():
     assert found == []
 
 
+def test_every_work_that_a_page_cites_is_in_the_sources():
+    sources = " ".join((ROOT / "docs" / "sources.md").read_text().split())
+    cited = re.compile(r"(?:\(| & )([A-Z]\w+) \(?(\d{4})|([A-Z]\w+) and others\s\(?(\d{4})")
+    for page in sorted((ROOT / "docs").glob("*/*.md")):
+        for match in cited.finditer(" ".join(page.read_text().split())):
+            author, year = filter(None, match.groups())
+            assert re.search(rf"{author}[^*]*\({year}\)", sources), f"{page.name}: {match[0]}"
+
+
 def prose_of(page: str) -> str:
     """A page without fenced code, formulas and links."""
     page = re.sub(r"^```.*?^```|^\$\$.*?^\$\$", "", page, flags=re.DOTALL | re.MULTILINE)
