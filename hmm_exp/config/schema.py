@@ -244,19 +244,34 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Range:
-    """A number between bounds; `above` leaves the lower bound out."""
+    """A number between bounds; `above` leaves the lower bound out, `or_zero` takes 0, too."""
 
     low: float
     high: float = math.inf
     above: bool = False
+    or_zero: bool = False
 
     def __contains__(self, value: Any) -> bool:
         fits = self.low < value <= self.high if self.above else self.low <= value <= self.high
-        return fits and math.isfinite(value)
+        return (fits and math.isfinite(value)) or (self.or_zero and value == 0)
 
     def __str__(self) -> str:
         lower = f"above {self.low:.10g}" if self.above else f"at least {self.low:.10g}"
-        return lower if self.high == math.inf else f"{lower} and at most {self.high:.10g}"
+        both = lower if self.high == math.inf else f"{lower} and at most {self.high:.10g}"
+        return f"0, or {both}" if self.or_zero else both
+
+
+@dataclass(frozen=True)
+class Each:
+    """A list whose parts all follow one rule; it is not empty."""
+
+    rule: Range
+
+    def __contains__(self, values: Any) -> bool:
+        return len(values) > 0 and all(value in self.rule for value in values)
+
+    def __str__(self) -> str:
+        return f"one or more, each {self.rule}"
 
 
 @dataclass(frozen=True)
@@ -289,7 +304,7 @@ class Name(Text):
         )
 
 
-RULES: dict[str, OneOf | Range | Text] = {
+RULES: dict[str, OneOf | Range | Each | Text] = {
     "data.kind": OneOf(("synthetic", "bars", "features")),
     "data.path": Text(4096),
     "data.name": Text(200),
@@ -307,6 +322,7 @@ RULES: dict[str, OneOf | Range | Text] = {
     "features.season": OneOf(("none", "hour")),
     "covariance.type": OneOf(("diag", "full", "tied", "spherical")),
     "model.n_states": Range(1, 50),
+    "model.state_grid": Each(Range(1, 50)),
     "model.n_init": Range(1, 10_000),
     "model.n_iter": Range(1, 1_000_000),
     "model.tol": Range(0, above=True),
@@ -325,7 +341,7 @@ RULES: dict[str, OneOf | Range | Text] = {
     "selection.within": OneOf(("bic", "aic", "hqc", "icl", "cv", "bic_next")),
     "selection.rule": OneOf(("lowest", "one_se", "elbow")),
     "selection.elbow": Range(0, 1, above=True),
-    "selection.cv_blocks": Range(0, 50),
+    "selection.cv_blocks": Range(2, 50, or_zero=True),
     "selection.across": OneOf(("return_gain_val", "ewma_gain_val", "return_score_val")),
     "selection.near_tie": Range(0),
     "selection.min_occupancy": Range(0, 0.5),

@@ -190,12 +190,12 @@ class Detector(StreamModel):
         return log_density(self.params, self.scaled(table))
 
     def filtered(self, table: FeatureTable) -> inference.Filtered:
-        """Filtered probabilities p(z_t | x_1..t) and predictive log-likelihoods of the rows."""
+        r"""Filtered $p(z_t \mid x_1, \dots, x_t)$ and predictive log-likelihood of each row."""
         stationary = self.params.stationary()
         return inference.filter_rows(self.params, self.scaled(table), table.steps, stationary)
 
     def smoothed(self, table: FeatureTable) -> inference.Smoothed:
-        """Smoothed probabilities p(z_t | x_1..T): for looking back only."""
+        r"""Smoothed $p(z_t \mid x_1, \dots, x_T)$: for looking back only."""
         return self._recurse(inference.smooth, table)
 
     def decoded(self, table: FeatureTable) -> inference.Decoded:

@@ -13,7 +13,6 @@ from hmm_exp.experiment.fits import Fits
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.source import read_options
 from hmm_exp.features.naming import Traits, state_names, state_traits
-from hmm_exp.hmm.burnin import burn_in
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.hmm.states import posterior_spread

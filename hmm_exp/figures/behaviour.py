@@ -26,7 +26,8 @@ def dwell_times(
 ) -> Figure:
     """Lengths of visits and the geometric law of the transition matrix, one panel per state.
 
-    Under the model P(visit of at least n bars) = a_kk^(n-1), a straight line on the log axis.
+    Under the model a visit lasts at least n bars with probability $a_{kk}^{n-1}$, a straight line
+    on the log axis.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Promotion through the gate and rollback, one at a time.
+r"""Promotion through the gate and rollback, one at a time.
 
     decision = promote(client, run_id, registry_name="hmm_regime", gate=GateConfig())
-    print(*decision.lines("hmm_regime"), sep="\\n")
+    print(*decision.lines("hmm_regime"), sep="\n")
 
 `models:/hmm_regime/Production` resolves after every step, even if the process dies there.
 """

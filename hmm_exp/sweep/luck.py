@@ -1,10 +1,10 @@
-"""How much of a sweep's best gain is luck: an interval, the number of cells tried, a reality check.
+r"""How much of a sweep's best gain is luck: interval, number of cells tried, and reality check.
 
 All of it is measured on validation, where the choice was made. Every finished cell with scores
 takes part in the check, ineligible ones too: they were tried.
 
     luck = weigh_choice(client, cells, winner_run_id)
-    print(*luck.lines, sep="\\n")
+    print(*luck.lines, sep="\n")
 """
 
 import json

@@ -1,6 +1,6 @@
-"""The verdict in two sentences, for the terminal, the report and the UI: what won, and what for.
+r"""The verdict in two sentences, for the terminal, the report and the UI: what won, and what for.
 
->>> print(*verdict_lines(client, winner, cells, parent.data.metrics), sep="\\n")
+>>> print(*verdict_lines(client, winner, cells, parent.data.metrics), sep="\n")
 Five regimes, best model v1@1H diag K=5: at most five tried; two to five forecast about equally
 believe it? In part: on test it forecasts the next bar better than the static Student-t (+0.0373...
 """
