@@ -1,10 +1,10 @@
 """Tables of a report, as text with shading weights."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from hmm_exp.figures.style import number, percent, regime_colors
 from hmm_exp.judge.residuals import ResidualLimits
 from hmm_exp.judge.return_forecasts import GAINS, SCORES
 from hmm_exp.judge.unscored import FORECASTS
+from hmm_exp.market.bars import moment
 from hmm_exp.report.collect import RecordedRun
 
 _EFFECTS = {
@@ -254,17 +255,28 @@ def _series(model: RecordedRun) -> list[str]:
 
 
 def facts(model: RecordedRun) -> Iterator[tuple[str, str]]:
-    """Facts about the data, for the foot of the page."""
+    """Facts about the data, for the foot of the page; times are closes of bars."""
     data = model.data
     if "first" in data:
-        yield "bars", f"{data['rows_used']:,} of {data['step']}, {data['first']} to {data['last']}"
+        first, last = (_close(data, data[name]) for name in ("first", "last"))
+        yield "bars", f"{data['rows_used']:,} of {data['step']}, closed {first} to {last} UTC"
     if "rows_by_split" in data:
         rows = (f"{name} {count:,}" for name, count in data["rows_by_split"].items())
         yield "rows", ", ".join(rows)
-    for name in ("normalised", "dropped"):
-        if data.get(name):
-            yield name, json.dumps(data[name])
+    if data.get("normalised"):
+        yield "normalised", "; ".join(data["normalised"])
+    if data.get("dropped"):
+        rows = (f"{count:,} with {reason}" for reason, count in data["dropped"].items())
+        yield "dropped rows", "; ".join(rows)
     yield "data digest", str(data.get("digest", ""))
+
+
+def _close(data: dict[str, Any], stamp: str) -> str:
+    """Close of the bar with this recorded stamp, which is its open or its close."""
+    if data.get("bar_stamp") != "open":
+        return stamp
+    close = pd.Timestamp(stamp) + pd.Timedelta(data["step"].replace("H", "h"))
+    return moment(close.as_unit("ns").value)
 
 
 def _values(model: RecordedRun, name: str) -> dict[str, dict[str, float]]:

@@ -20,7 +20,10 @@ _BASELINES = {"return": "static", "ewma": "ewma", **{name: name for name in OTHE
 
 @dataclass(frozen=True)
 class Check:
-    """A test of whether to believe a model; `passed` is None if it could not be run."""
+    """A test of whether to believe a model; `passed` is None if it is open.
+
+    It is open if it could not be run, or passed with a warning.
+    """
 
     passed: bool | None
     text: str
@@ -228,7 +231,8 @@ def _gate(model: RecordedRun) -> Iterator[Check]:
     if word is None:
         yield Check(None, "The promotion gate was not run")
         return
-    passed = {"promoted": True, "refused": False}.get(word)
+    promoted = None if recorded.get(tags.GATE_REASONS) else True  # reasons here are warnings
+    passed = {"promoted": promoted, "refused": False}.get(word)
     detail = "; ".join(filter(None, map(recorded.get, (tags.GATE_REASONS, tags.GATE_NOTES))))
     yield Check(passed, f"Gate {recorded.get(tags.GATE, '')}: {word}", detail)
 
