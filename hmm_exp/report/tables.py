@@ -13,7 +13,6 @@ from hmm_exp.figures.style import number, percent, regime_colors
 from hmm_exp.judge.residuals import ResidualLimits
 from hmm_exp.judge.return_forecasts import GAINS, SCORES
 from hmm_exp.judge.unscored import FORECASTS
-from hmm_exp.market.bars import moment
 from hmm_exp.report.collect import RecordedRun
 
 _EFFECTS = {
@@ -276,7 +275,7 @@ def _close(data: dict[str, Any], stamp: str) -> str:
     if data.get("bar_stamp") != "open":
         return stamp
     close = pd.Timestamp(stamp) + pd.Timedelta(data["step"].replace("H", "h"))
-    return moment(close.as_unit("ns").value)
+    return f"{close:%Y-%m-%d %H:%M:%S}".removesuffix(":00")
 
 
 def _values(model: RecordedRun, name: str) -> dict[str, dict[str, float]]:
