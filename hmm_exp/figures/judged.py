@@ -155,7 +155,9 @@ def residuals(
     quantiles = [panel.scaled(reach, reach) for panel in panels[: len(shown)]]
     memories = [panel.scaled((0.5, _LAGS + 0.5), room) for panel in panels[len(shown) :]]
     for one, above, below in zip(shown, quantiles, memories, strict=True):
-        sheet.draw_title(above, one.name)
+        beyond = int((np.abs(one.z) > _REACH).sum())
+        note = f"{beyond:,} beyond ±{_REACH:g}" if beyond else ""
+        sheet.draw_title(above, one.name, note, room=style.WIDTH / len(shown) - 24)
         sheet.draw_title(below, "rejected" if one.rejected else "within limits")
         _draw_quantiles(sheet, above, one.z)
         _draw_memory(sheet, below, one.memory, limits.memory)

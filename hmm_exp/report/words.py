@@ -19,7 +19,10 @@ _AGREE = 0.2  # smallest share of starts at the best optimum that supports it
 
 @dataclass(frozen=True)
 class Check:
-    """A test of whether to believe a model; `passed` is None if it could not be run."""
+    """A test of whether to believe a model; `passed` is None if it is open.
+
+    It is open if it could not be run, or passed with a warning.
+    """
 
     passed: bool | None
     text: str
@@ -181,7 +184,8 @@ def _gate(model: RecordedRun) -> Iterator[Check]:
     if word is None:
         yield Check(None, "The promotion gate was not run")
         return
-    passed = {"promoted": True, "refused": False}.get(word)
+    promoted = None if recorded.get(tags.GATE_REASONS) else True  # reasons here are warnings
+    passed = {"promoted": promoted, "refused": False}.get(word)
     detail = "; ".join(filter(None, map(recorded.get, (tags.GATE_REASONS, tags.GATE_NOTES))))
     yield Check(passed, f"Gate {recorded.get(tags.GATE, '')}: {word}", detail)
 
