@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hmm_exp.command_line import (
     DONE,
+    CommaList,
     Parser,
     add_read_options,
     exit_status,
@@ -18,7 +19,7 @@ from hmm_exp.command_line import (
 
 EXAMPLE = """example:
   hmm-features --input bars.csv --bar-stamp open --features v1 \\
-      --timeframes 1H 4H 12H 1D --output v1.csv
+      --timeframes 1H,4H,12H,1D --output v1.csv
 """
 
 
@@ -41,8 +42,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--timeframes",
         nargs="+",
+        action=CommaList,
         metavar="TF",
-        help="such as 1H 4H 12H 1D; one row per bar of the finest (default: that of the bars)",
+        help="such as 1H,4H,12H,1D; one row per bar of the finest (default: that of the bars)",
     )
     add("--window", type=int, default=20, help="bars in the short windows (default: 20)")
     add("--vwap-hours", type=float, default=720.0, help="window of the VWAP (default: 720)")
