@@ -95,7 +95,7 @@ class RegimeModel:
             return self._regimes(frame)
 
     def answer(self, body: bytes, content_type: str | None, kind: str = rest.JSON) -> str:
-        """Answer the body of an HTTP request with JSON or CSV. Raises RequestError like `predict`."""
+        """Answer the body of a request with a text of this kind; raises like `predict`."""
         with _refusals(self.detector):
             frame = rest.read_body(body, content_type, self.columns)
             return rest.answer_text(self._regimes(frame), kind)

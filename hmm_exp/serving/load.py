@@ -56,9 +56,9 @@ def load_detector(source: str | Path) -> Detector:
 
 
 def find_detector(name: str) -> Detector:
-    """Load a detector by its name on a command line: as `load_detector`, or a run's id or its start.
+    """Load a detector by its name on a command line: as `load_detector`, or a run's id.
 
-    An existing path comes first.
+    The id may be shortened. An existing path comes first.
     """
     if Path(name).exists():
         return Detector.load(name)

@@ -39,6 +39,7 @@ _SERVER = "mlflow.pyfunc.scoring_server"
 _PARAMETERS = ["data", "content_type", "model", "input_schema"]
 _INSTEAD = "send the newest rows only, or read the file with hmm-apply"
 _LOG = logging.getLogger(__name__)
+_accept: ContextVar[str | None] = ContextVar("accept", default=None)  # of this request
 
 
 class RefusedError(DataError):
@@ -72,20 +73,11 @@ def answer_requests(answer: Callable[[bytes, str | None, str], str]) -> None:
         _LOG.warning("unknown scoring server of this MLflow: it reads the requests itself")
         return
 
-    accepted: ContextVar[str | None] = ContextVar("accepted", default=None)
-    catching = server._async_catch_mlflow_exception
-
-    def with_accept(handle: Callable[[Any], Awaitable[Any]]) -> Any:
-        @wraps(handle)
-        async def handled(request: Any) -> Any:
-            accepted.set(request.headers.get("accept"))
-            return await handle(request)
-
-        return catching(handled)
+    _note_accept(server)
 
     def invocations(data: bytes, content_type: str | None, model: Any, input_schema: Any) -> Any:
         try:
-            kind = answer_kind(accepted.get())
+            kind = answer_kind(_accept.get())
             text = answer(data, content_type, kind)
         except Exception as error:
             if error.__cause__ is not None:  # log the trace, do not send it
@@ -94,7 +86,23 @@ def answer_requests(answer: Callable[[bytes, str | None, str], str]) -> None:
         return server.InvocationsResponse(text, 200, kind)
 
     server.invocations = invocations  # type: ignore[attr-defined]
-    server._async_catch_mlflow_exception = with_accept  # type: ignore[attr-defined]
+
+
+def _note_accept(server: Any) -> None:
+    """Make a server note the header `Accept` of each request, for its thread of `invocations`."""
+    decorate = getattr(server, "_async_catch_mlflow_exception", None)
+    if decorate is None:  # in another version of MLflow: all answers are JSON
+        return
+
+    def decorate_noting(handle: Callable[[Any], Awaitable[Any]]) -> Any:
+        @wraps(handle)
+        async def noting(request: Any) -> Any:
+            _accept.set(request.headers.get("accept"))
+            return await handle(request)
+
+        return decorate(noting)
+
+    server._async_catch_mlflow_exception = decorate_noting
 
 
 def read_body(body: bytes, content_type: str | None, names: Collection[str]) -> pd.DataFrame:

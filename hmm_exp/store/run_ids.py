@@ -42,7 +42,7 @@ def full_run_id(client: MlflowClient, name: str) -> str:
 
 
 def the_one(kind: str, name: str, found: dict[str, str]) -> str:
-    """The only key of `found`, whose values are shown if there are several. Raises TrackingError."""
+    """The only key of `found`; its values name several in the error. Raises TrackingError."""
     if len(found) == 1:
         return next(iter(found))
     if not found:
