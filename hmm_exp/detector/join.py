@@ -6,6 +6,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,7 +122,7 @@ def _length(stamps: np.ndarray, path: str | Path) -> int:
 
 def _nullable(column: pd.Series) -> pd.Series:
     """Whole numbers and truth values in a type that has a missing value."""
-    kinds = {"i": "Int64", "u": "UInt64", "b": "boolean"}
+    kinds: dict[str, Any] = {"i": "Int64", "u": "UInt64", "b": "boolean"}
     kind = kinds.get(column.dtype.kind)
     return column.astype(kind) if kind else column
 

@@ -36,7 +36,8 @@ IN_FINGERPRINT_OTHERWISE = {
     "data.path",
     "model.n_states",
     "model.state_grid",
-}  # digest; numbers of states
+    "split.like",
+}  # digest; numbers of states; dates
 _ROUNDING = 1e-9  # of means by hour: a log that follows the clock alone is constant without them
 
 
