@@ -64,9 +64,9 @@ class CommaList(argparse.Action):
     """An option of several texts, with commas or blanks between them."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
-        names = [name.strip() for text in values for name in text.split(",")]
-        if "" in names:
-            raise argparse.ArgumentError(self, f"{' '.join(values)!r} has an empty name")
+        names = " ".join(values).replace(",", " ").split()
+        if not names:
+            raise argparse.ArgumentError(self, f"{' '.join(values)!r} names nothing")
         setattr(namespace, self.dest, names)
 
 
