@@ -220,12 +220,12 @@ def test_a_joined_row_stays_when_the_bars_go_on(folder, bars, capsys, monkeypatc
 
 def test_errors_of_the_table_name_its_own_options(folder, bars, capsys, monkeypatch):
     monkeypatch.chdir(folder)
-    (folder / "events.csv").write_text("t,x\n2021-01-01 00:00,1\n2021-01-01 00:07,1\n")
+    (folder / "events.csv").write_text("moment,x\n2021-01-01 00:00,1\n2021-01-01 00:07,1\n")
     for words, says in (
         ("", "events.csv: no column of times"),
         ("--join-column when", "events.csv: --join-column=when: no column of that name"),
-        ("--join-column t --join nowhere.csv", "nowhere.csv: no such file"),
-        ("--join-column t --prefix é/ --output nowhere/j.csv", "does not exist"),
+        ("--join-column moment --join nowhere.csv", "nowhere.csv: no such file"),
+        ("--join-column moment --prefix é/ --output nowhere/j.csv", "does not exist"),
     ):
         given = "--model . --bars new.csv --output joined.csv --join events.csv"
         assert main([*given.split(), *words.split()]) == 2

@@ -105,6 +105,23 @@ def test_rows_that_have_no_length_or_no_time_are_refused(tmp_path):
         table_of(tmp_path, [*instants(5).astype(str), "soon"])
 
 
+@pytest.mark.parametrize("step", ["1h", "24h", "30min"])
+def test_rows_of_another_step_than_the_regimes_are_instants_unless_chosen(tmp_path, step):
+    stamps = pd.date_range("2021-01-10", periods=15, freq=step, tz="UTC")
+    pd.DataFrame({"time": stamps, "x": 1}).to_csv(tmp_path / "t.csv", index=False)
+    found = read_rows(tmp_path / "t.csv", ReadOptions("open"), pd.Timedelta("1h"))
+    assert found.length == pd.Timedelta("1h" if step == "1h" else 0)
+    assert read_rows(tmp_path / "t.csv", ReadOptions("open")).length == pd.Timedelta(step)
+
+
+def test_rows_at_irregular_times_are_instants_unless_chosen(tmp_path):
+    pd.DataFrame({"time": instants(), "x": 1}).to_csv(tmp_path / "t.csv", index=False)
+    table = read_rows(tmp_path / "t.csv", ReadOptions("open"), pd.Timedelta("1h"))
+    assert not table.length
+    joined = join_regimes(table, REGIMES, "").dropna()
+    assert (joined["available_at"] <= pd.to_datetime(joined["time"], utc=True)).all()
+
+
 def test_a_name_that_the_table_has_already_is_refused(tmp_path):
     table = table_of(tmp_path, instants(5), regime_state=1)
     with pytest.raises(ConfigError, match="'regime_state' already: --prefix decides"):

@@ -134,4 +134,4 @@ def test_a_sweep_takes_the_split_of_a_run_and_resumes(train_cli, workdir):
     assert (again.stdout + again.stderr).count("finished before") == 2
     swept = train_cli(workdir, "-m", *SMALL, "split.like=abcdef,abcdee")
     assert swept.returncode == 2
-    assert "one run for all cells" in swept.stderr
+    assert "must be one run for all cells" in swept.stderr

@@ -35,10 +35,10 @@ EXAMPLES = """examples:
       --bars history.csv --state stream.json >> regimes.csv
 
 --join gives each row of a table the last regime that was known when the row was known, in columns
-regime_state, regime_label, regime_p_state_0, ... Its times are read as those of the bars are: with
---bar-stamp open a time is a row's start, and the row is known one step of the table later. For
-times at which rows are known, such as events, add --join-stamp close. Rows before the first regime
-stay empty; regime_available_at shows how old a regime is.
+regime_state, regime_label, regime_p_state_0, ... A time of the table is the instant at which its
+row is known, unless bars are stamped open (--bar-stamp) and the table has the step of the model's
+rows: then a time is a row's start, and the row is known one step later. --join-stamp decides
+otherwise. Rows before the first regime stay empty; regime_available_at shows how old a regime is.
 
 --follow reads bars from standard input (CSV with a header, or one JSON object per line) and
 writes a regime for each bar that closes. With --state it saves its state whenever the input
@@ -58,7 +58,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         epilog=EXAMPLES,
     )
     add = parser.add_argument
-    add("--model", required=True, help="models:/..., runs:/..., a run's id, a folder or a file")
+    add(
+        "--model",
+        required=True,
+        help="models:/..., runs:/..., a run's id or its start, a folder or a file",
+    )
     add("--bars", type=Path, help="bars: CSV, gzip or Parquet; with --follow the history")
     add("--features-csv", type=Path, metavar="FILE", help="precomputed features")
     add("--lookbacks", type=Path, metavar="FOLDER", help="bars per timeframe: 1H.csv, 4H.csv, ...")
@@ -247,7 +251,8 @@ def _add_join_options(parser: argparse.ArgumentParser) -> None:
         "--join-stamp",
         choices=("open", "close"),
         help="whether times in the table mark a row's start (it is known one step later) or the "
-        "instant at which it is known (default: as --bar-stamp)",
+        "instant at which it is known (default: as --bar-stamp if the table has the step of the "
+        "model's rows, else close)",
     )
     add("--join-column", metavar="NAME", help="the table's times (default: found by name)")
 
@@ -264,15 +269,16 @@ def _joined_file(args: argparse.Namespace, detector: Any) -> Iterator[Callable[[
     stamp = args.join_stamp or detector.reading.bar_stamp
     reading = replace(detector.reading, bar_stamp=stamp, timestamp_column=args.join_column)
     try:
-        table = read_rows(args.join, reading)
+        table = read_rows(args.join, reading, None if args.join_stamp else detector.row_step)
     except DataError as error:
         text = str(error).replace("data.timestamp_column", "--join-column")
         text = text.replace("data.bar_stamp", "--join-stamp").removeprefix(f"{args.join}: ")
         raise DataError(f"{args.join}: {text}") from None
-    regimes: list[pd.DataFrame] = []
+    chunks: list[pd.DataFrame] = []
     with RegimeFile(args.output) as file:
-        yield regimes.append
-        joined = join_regimes(table, pd.concat(regimes), args.prefix)
+        yield chunks.append
+        regimes = pd.concat([chunk for chunk in chunks if len(chunk)])
+        joined = join_regimes(table, regimes, args.prefix)
         file.write(joined)
     n_empty = int(joined[f"{args.prefix}state"].isna().sum())
     _note(f"{args.join}: {table.in_words}; --join-stamp decides")

@@ -42,7 +42,9 @@ class KnownRows:
         return f"{self.time!r} is read as a row's start, and the row is known {step} later"
 
 
-def read_rows(path: str | Path, options: ReadOptions) -> KnownRows:
+def read_rows(
+    path: str | Path, options: ReadOptions, row_step: pd.Timedelta | None = None
+) -> KnownRows:
     """Read a table with a column of times, whatever else it holds.
 
     Parameters
@@ -52,6 +54,9 @@ def read_rows(path: str | Path, options: ReadOptions) -> KnownRows:
     options
         How its times are read. `bar_stamp` "open": a time is a row's start, and the row is known
         one usual step of the table later. "close": a time is the instant at which a row is known.
+    row_step
+        If given, rows at other steps or at irregular times are read as "close", which is never too
+        early for the regime of a row.
 
     Raises
     ------
@@ -68,7 +73,7 @@ def read_rows(path: str | Path, options: ReadOptions) -> KnownRows:
     times = time_column(frame, options)
     rows = StampedRows(frame, times, list(frame.columns[:1]), options)
     rows.need_stamps()
-    step = _length(rows.stamps, path) if options.bar_stamp == "open" else 0
+    step = _length(rows.stamps, path, row_step) if options.bar_stamp == "open" else 0
     kept = frame.iloc[rows.rows].reset_index(drop=True)
     return KnownRows(kept, rows.stamps + step, times.name, pd.Timedelta(step, unit="ns"))
 
@@ -106,12 +111,15 @@ def join_regimes(table: KnownRows, regimes: pd.DataFrame, prefix: str) -> pd.Dat
     return pd.concat([_plain(table.frame), pd.DataFrame(joined)], axis=1)
 
 
-def _length(stamps: np.ndarray, path: str | Path) -> int:
-    """Usual step of the rows, in nanoseconds. Raises DataError where they have none."""
+def _length(stamps: np.ndarray, path: str | Path, row_step: pd.Timedelta | None) -> int:
+    """Usual step of the rows, in nanoseconds, 0 for instants. Raises DataError without a step."""
     ordered = np.unique(stamps)
     step = usual_step(ordered) if len(ordered) > 1 else 0
     irregular = (np.diff(ordered) % step != 0) if step else np.ones(1)
-    if irregular.mean() > _MOST_IRREGULAR:
+    is_irregular = irregular.mean() > _MOST_IRREGULAR
+    if row_step is not None and (is_irregular or step != row_step.as_unit("ns").value):
+        return 0
+    if is_irregular:
         where = f", first after {moment(ordered[int(irregular.argmax())])}," if step else ""
         raise DataError(
             f"{path}: rows at irregular times{where} have no length: data.bar_stamp=close reads "
