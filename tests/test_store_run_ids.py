@@ -132,6 +132,6 @@ def test_a_sweep_is_named_by_the_beginning_of_its_id(store, capsys):
     assert sweeps.main([*uri, "show", "20260102"]) == 2
     line = capsys.readouterr().err
     assert "2 sweeps begin with 20260102: 20260102-030405-abcd, 20260102-040506-bcde" in line
-    for name in ("20270101", "x", "2026%"):
+    for name in ("20270101", "x", "2026%", "20260102%"):
         with pytest.raises(TrackingError, match="no sweep"):
             sweep_named(store.client, name)

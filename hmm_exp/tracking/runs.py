@@ -94,9 +94,9 @@ def sweep_named(client: MlflowClient, name: str) -> str:
         return latest_sweep_id(client)
     found = all_runs(client, f"tags.{tags.SWEEP_ID} LIKE '{name}%' and tags.{tags.KIND} = 'sweep'")
     ids = {run.data.tags[tags.SWEEP_ID] for run in found}
-    if name in ids or len(name) < SHORTEST:
-        sweep_parent(client, name)
-        return name
+    ids = {sweep_id for sweep_id in ids if sweep_id.startswith(name)}  # % and _ are no wildcards
+    if name in ids or len(name) < SHORTEST or not ids:
+        return sweep_parent(client, name).data.tags[tags.SWEEP_ID]
     return the_one("sweep", name, {sweep_id: sweep_id for sweep_id in ids})
 
 
