@@ -164,7 +164,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         epilog=EXAMPLES,
     )
     add = parser.add_argument
-    add("--model", required=True, help="models:/..., runs:/..., a run's id, a folder or a file")
+    add(
+        "--model",
+        required=True,
+        help="models:/..., runs:/..., a run's id or its start, a folder or a file",
+    )
     add("--bars", type=Path, required=True, help="bars: CSV, gzip or Parquet")
     add_read_options(parser)
     add("--times", type=whole(1, 100_000), default=20, help="number of random times (default: 20)")

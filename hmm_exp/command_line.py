@@ -15,6 +15,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from hmm_exp.errors import HmmExpError, is_from_outside, one_line, refusal
+from hmm_exp.version import __version__
 
 if TYPE_CHECKING:
     from hmm_exp.detector.detector import Detector
@@ -23,17 +24,52 @@ if TYPE_CHECKING:
 DONE, REFUSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
+VERSION = f"hmm_exp {__version__}"
+_COMPLETION = """
+completion, after pip install 'hmm_exp[completion]':
+  eval "$(register-python-argcomplete {prog})"
+"""
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser with one-line errors and preformatted examples."""
+    """A parser with one-line errors, preformatted examples, `--version` and completion."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(**options)
+        self.add_argument("--version", action="version", version=VERSION, help="print the version")
+        if " " not in self.prog:  # a command, not a subcommand
+            self.epilog = (self.epilog or "") + _COMPLETION.format(prog=self.prog)
+
+    def parse_args(self, *words: Any, **options: Any) -> Any:
+        """Read the words; when a shell asks for completions, answer it and exit."""
+        if "_ARGCOMPLETE" in os.environ:
+            _complete(self)
+        return super().parse_args(*words, **options)
 
     def error(self, message: str) -> NoReturn:
         """Print a one-line error and exit."""
         line = f"error: {one_line(f'{message} (see --help)')}\n"
         self.exit(BAD_INPUT, tinted(line) if has_colour(sys.stderr) else line)
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that completes a command."""
+    try:
+        import argcomplete
+    except ImportError:  # the command must not run
+        sys.exit(REFUSED)
+    argcomplete.autocomplete(parser)
+
+
+class CommaList(argparse.Action):
+    """An option of several texts, with commas or blanks between them."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        names = " ".join(values).replace(",", " ").split()
+        if not names:
+            raise argparse.ArgumentError(self, f"{' '.join(values)!r} names nothing")
+        setattr(namespace, self.dest, names)
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

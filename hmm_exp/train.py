@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.command_line import Output, coloured
+from hmm_exp.command_line import VERSION, Output, coloured
 from hmm_exp.config import Config, checked, conf_dir
 from hmm_exp.config.help import help_text
 from hmm_exp.config.overrides import composition_error, hydra_words
@@ -56,6 +56,8 @@ def main() -> None:
     sys.stderr = Output(coloured(sys.stderr))
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text())
+    elif "--version" in sys.argv[1:]:
+        print(VERSION)
     else:
         _run()
     output.flush()

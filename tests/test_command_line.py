@@ -3,14 +3,20 @@
 import io
 import os
 import pty
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
 from typing import TextIO
 
 import pytest
 
-from hmm_exp import causality
+from hmm_exp import causality, train
 from hmm_exp.command_line import coloured, has_colour, tinted
-from hmm_exp.commands import features, monitor, promote, server, sweeps
+from hmm_exp.commands import features, monitor, promote, registry, server, sweeps
+from hmm_exp.version import __version__
+from tests.test_package import COMMANDS
 
 CAUSALITY = ("--model", "m", "--bars", "b")
 
@@ -171,3 +177,76 @@ def test_a_command_has_a_red_error_where_there_are_colours(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         server.parse(("--port", "0"))
     assert capsys.readouterr().err.startswith("\x1b[31merror:\x1b[0m ")
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"hmm-train"}))
+def test_every_command_prints_the_version_and_how_to_complete_it(name, capsys):
+    module, function = COMMANDS[name].split(":")
+    for option, shown in (
+        ("--version", f"hmm_exp {__version__}\n"),
+        ("--help", f'eval "$(register-python-argcomplete {name})"'),
+    ):
+        with pytest.raises(SystemExit) as end:
+            getattr(import_module(module), function)([option])
+        assert end.value.code == 0
+        assert shown in capsys.readouterr().out
+
+
+def test_train_prints_the_version_and_how_to_complete_it(monkeypatch, capsys):
+    for option, shown in (("--version", __version__), ("--help", "hmm-train -sc install=bash")):
+        monkeypatch.setattr(sys, "argv", ["hmm-train", option])
+        streams = sys.stdout, sys.stderr
+        try:
+            train.main()
+        finally:
+            sys.stdout, sys.stderr = streams
+        assert shown in capsys.readouterr().out
+
+
+def test_a_subcommand_prints_the_version_and_no_line_about_completion(capsys):
+    for words, shown in ((["list", "--version"], True), (["list", "--help"], False)):
+        with pytest.raises(SystemExit):
+            registry.main(words)
+        text = capsys.readouterr().out
+        assert (__version__ in text) == shown
+        assert "argcomplete" not in text
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_shell_gets_completions_and_the_command_does_not_run(tmp_path, installed):
+    """Without the library the command must still not run: a Tab key promotes nothing."""
+    if installed:
+        pytest.importorskip("argcomplete")
+    line, answer = "hmm-features --time", tmp_path / "answer"
+    block = "" if installed else "sys.modules['argcomplete'] = None; "
+    run = "from hmm_exp.commands.features import main; sys.exit(main())"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {block}{run}"],
+        env=os.environ | asked | {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer)},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    if installed:
+        assert answer.read_text().split("\x0b") == [
+            *("--timeframes", "--timezone", "--timestamp-column")
+        ]
+    else:
+        assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "words", ["1H,4H,12H", "1H 4H 12H", "1H, 4H, 12H", "1H,4H 12H", ",1H,4H,,12H"]
+)
+def test_timeframes_stand_with_commas_or_blanks_between_them(words):
+    given = ["--input", "b", "--output", "o.csv", "--bar-stamp", "open", "--timeframes"]
+    assert features.parse([*given, *words.split()]).timeframes == ["1H", "4H", "12H"]
+    assert features.parse([*given, words]).timeframes == ["1H", "4H", "12H"]
+
+
+def test_no_timeframe_at_all_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        features.parse(["--input", "b", "--bar-stamp", "open", "--timeframes", ","])
+    assert "--timeframes: ',' names nothing" in capsys.readouterr().err

@@ -213,7 +213,58 @@ def test_a_chunk_out_of_order_is_refused(folder, bars, monkeypatch):
         list(read)
 
 
+def test_regimes_are_joined_to_the_features_of_the_same_bars(
+    folder, bars, expected, capsys, monkeypatch
+):
+    monkeypatch.chdir(folder)
+    build_features(bars, RECIPE).write(folder / "v1.csv")
+    words = "--model . --bars new.csv --join v1.csv --output joined.csv --prefix r_ --latest"
+    assert main(words.split()) == 0
+    out, notes = capsys.readouterr()
+    assert json.loads(out)["label"] == expected["label"].iloc[-1]
+    assert "v1.csv: 'timestamp' is read as a row's start, and the row is known 1H later" in notes
+    joined, table = pd.read_csv(folder / "joined.csv"), pd.read_csv(folder / "v1.csv")
+    assert list(joined)[: len(table.columns)] == list(table)
+    assert len(joined) == len(table)
+    for name in ("state", "label", "p_state_1"):
+        assert joined[f"r_{name}"].dropna().tolist() == expected[name].tolist()
+
+
+def test_a_joined_row_stays_when_the_bars_go_on(folder, bars, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    frame = bars.frame
+    frame.iloc[:1000].to_csv("past.csv", index=False)
+    frame[["timestamp"]].assign(x=1).to_csv("table.csv", index=False)
+    lines = []
+    for name in ("past.csv", "new.csv"):
+        words = f"--model . --bars {name} --join table.csv --output joined.csv"
+        assert main(words.split()) == 0
+        lines.append((folder / "joined.csv").read_text().splitlines()[: 1 + 1000])
+    assert lines[0] == lines[1]
+    assert lines[0][0].startswith("timestamp,x,regime_available_at,regime_state,regime_label,")
+    assert lines[0][1].endswith(",,,,,,")  # before the first regime
+
+
+def test_errors_of_the_table_name_its_own_options(folder, bars, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "events.csv").write_text("moment,x\n2021-01-01 00:00,1\n2021-01-01 00:07,1\n")
+    for words, says in (
+        ("", "events.csv: no column of times"),
+        ("--join-column when", "events.csv: --join-column=when: no column of that name"),
+        ("--join-column moment --join nowhere.csv", "nowhere.csv: no such file"),
+        ("--join-column moment --prefix é/ --output nowhere/j.csv", "does not exist"),
+    ):
+        given = "--model . --bars new.csv --output joined.csv --join events.csv"
+        assert main([*given.split(), *words.split()]) == 2
+        line = capsys.readouterr().err
+        assert says in line, line
+        assert line.count("\n") == 1
+    assert not (folder / "joined.csv").exists()
+
+
 BAD_WORDS = [
+    ("--bars new.csv --latest --join new.csv", "--join needs --output"),
+    ("--follow --join new.csv", "--follow takes only"),
     ("--bars nowhere.csv --latest", "no such file"),
     ("--bars short.csv --output regimes.csv", "are too few: at least"),
     ("--bars bad.csv --output regimes.csv", "high below low"),

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,16 @@ EXAMPLES = """examples:
   hmm-apply --model models:/hmm_regime/Production --bars new.csv \\
       --output regimes.csv
   hmm-apply --model runs:/0a1b2c3d4e5f --features-csv v1.csv --output regimes.csv
-  hmm-apply --model ./model --lookbacks lookbacks/ --latest
+  hmm-apply --model ./model --lookbacks lookbacks/ --latest     # by hmm-features --lookbacks
+  hmm-apply --model 0a1b2c3d --bars new.csv --join table.csv --output joined.csv
   feed | hmm-apply --model models:/hmm_regime/Production --follow \\
       --bars history.csv --state stream.json >> regimes.csv
+
+--join gives each row of a table the last regime that was known when the row was known, in columns
+regime_state, regime_label, regime_p_state_0, ... A time of the table is the instant at which its
+row is known, unless bars are stamped open (--bar-stamp) and the table has the step of the model's
+rows: then a time is a row's start, and the row is known one step later. --join-stamp decides
+otherwise. Rows before the first regime stay empty; regime_available_at shows how old a regime is.
 
 --follow reads bars from standard input (CSV with a header, or one JSON object per line) and
 writes a regime for each bar that closes. With --state it saves its state whenever the input
@@ -50,7 +58,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         epilog=EXAMPLES,
     )
     add = parser.add_argument
-    add("--model", required=True, help="models:/..., runs:/..., a run's id, a folder or a file")
+    add(
+        "--model",
+        required=True,
+        help="models:/..., runs:/..., a run's id or its start, a folder or a file",
+    )
     add("--bars", type=Path, help="bars: CSV, gzip or Parquet; with --follow the history")
     add("--features-csv", type=Path, metavar="FILE", help="precomputed features")
     add("--lookbacks", type=Path, metavar="FOLDER", help="bars per timeframe: 1H.csv, 4H.csv, ...")
@@ -65,6 +77,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="with --follow: treat missing bars as an error or as a gap (default: error; gap with "
         "--bad-rows drop)",
     )
+    _add_join_options(parser)
     add_read_options(parser)
     args = parser.parse_args(argv)
     _check(parser, args)
@@ -86,12 +99,13 @@ def apply_to_files(args: argparse.Namespace) -> None:
     hints: list[str] = []
     reading = Reading(detector)
     extend, chunks = _source(args, reading, hints)
-    with reading, Progress() as progress, _regime_file(args.output) as write:
+    to = _regime_file(args.output) if args.join is None else _joined_file(args, detector)
+    with reading, Progress() as progress, to as write:
         newest, n_read = apply(extend, chunks, write, progress)
         _check_read(args, detector, n_read, newest.n_rows)
     if args.latest:
         print(json.dumps(newest.to_dict()))
-    if args.output is not None:
+    if args.output is not None and args.join is None:
         _note(f"{args.output}: {newest.n_rows:,} rows written from {n_read:,} rows read")
     for hint in hints:
         _note(hint)
@@ -166,13 +180,15 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
     given = [args.bars, args.features_csv, args.lookbacks].count(None)
     if args.follow:
-        if args.features_csv or args.lookbacks or args.latest:
+        if args.features_csv or args.lookbacks or args.latest or args.join:
             parser.error("--follow takes only --bars (the history), --output and --state")
         return
     if args.state or args.json:
         parser.error("--state and --json need --follow")
     if given != 2:
         parser.error("give one of --bars, --features-csv and --lookbacks, or --follow")
+    if args.join and args.output is None:
+        parser.error("--join needs --output, the file for the joined table")
     if args.output is None and not args.latest:
         parser.error("give --output, --latest or both")
 
@@ -194,10 +210,11 @@ def _source(
     if args.features_csv is not None:
         rows = feature_chunks(args.features_csv, options, on_report=_taken_by(reading))
         return RowStream(stream.model).extend, rows
-    lookbacks = read_lookbacks(args.lookbacks, detector.recipe.timeframes, options)
+    recipe = detector.recipe
+    lookbacks = read_lookbacks(args.lookbacks, recipe.timeframes, options, recipe.needs)
     for bars in lookbacks.values():
         reading.take(bars.report)
-    table = lookback_table(lookbacks, detector.recipe)
+    table = lookback_table(lookbacks, recipe)
     return detector.filter, [(table, 1.0)]
 
 
@@ -255,6 +272,49 @@ def _regime_file(path: Path | None) -> Iterator[Callable[[Any], None]]:
         return
     with RegimeFile(path) as file:
         yield file.write
+
+
+def _add_join_options(parser: argparse.ArgumentParser) -> None:
+    options = parser.add_argument_group("joining to a table")
+    add = options.add_argument
+    add("--join", type=Path, metavar="FILE", help="table that gets the regimes: CSV or Parquet")
+    add("--prefix", default="regime_", help="of the new columns' names (default: regime_)")
+    add(
+        "--join-stamp",
+        choices=("open", "close"),
+        help="whether times in the table mark a row's start (it is known one step later) or the "
+        "instant at which it is known (default: as --bar-stamp if the table has the step of the "
+        "model's rows, else close)",
+    )
+    add("--join-column", metavar="NAME", help="the table's times (default: found by name)")
+
+
+@contextmanager
+def _joined_file(args: argparse.Namespace, detector: Any) -> Iterator[Callable[[Any], Any]]:
+    """A collector of regimes, which are joined to the table and written at the end."""
+    import pandas as pd
+
+    from hmm_exp.detector.files import RegimeFile
+    from hmm_exp.detector.join import join_regimes, read_rows
+    from hmm_exp.errors import DataError
+
+    stamp = args.join_stamp or detector.reading.bar_stamp
+    reading = replace(detector.reading, bar_stamp=stamp, timestamp_column=args.join_column)
+    try:
+        table = read_rows(args.join, reading, None if args.join_stamp else detector.row_step)
+    except DataError as error:
+        text = str(error).replace("data.timestamp_column", "--join-column")
+        text = text.replace("data.bar_stamp", "--join-stamp").removeprefix(f"{args.join}: ")
+        raise DataError(f"{args.join}: {text}") from None
+    chunks: list[pd.DataFrame] = []
+    with RegimeFile(args.output) as file:
+        yield chunks.append
+        regimes = pd.concat([chunk for chunk in chunks if len(chunk)])
+        joined = join_regimes(table, regimes, args.prefix)
+        file.write(joined)
+    n_empty = int(joined[f"{args.prefix}state"].isna().sum())
+    _note(f"{args.join}: {table.in_words}; --join-stamp decides")
+    _note(f"{args.output}: {len(joined):,} rows written, {n_empty:,} before the first regime")
 
 
 def _history(args: argparse.Namespace, reading: Reading) -> Any:

@@ -97,7 +97,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--model",
         default=PRODUCTION,
-        help=f"models:/..., runs:/..., a run's id, a folder or a file (default: {PRODUCTION})",
+        help="models:/..., runs:/..., a run's id or its start, a folder or a file "
+        f"(default: {PRODUCTION})",
     )
     add("--since", metavar="TIME", help="monitor bars after this (UTC; default: end of training)")
     add("--output", type=Path, metavar="JSON", help="write the results to this file")

@@ -29,7 +29,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         epilog=EXAMPLES,
     )
     candidate = parser.add_mutually_exclusive_group(required=True)
-    candidate.add_argument("--run", metavar="ID", help="promote the model of this run")
+    candidate.add_argument(
+        "--run", metavar="ID", help="promote this run; the beginning of its id will do"
+    )
     candidate.add_argument(
         "--sweep",
         type=named("sweep_id"),
@@ -49,14 +51,15 @@ def promote(args: argparse.Namespace) -> int:
     from hmm_exp.registry import promotion
     from hmm_exp.registry.gate import named_gate
     from hmm_exp.store import store
+    from hmm_exp.store.run_ids import full_run_id
 
     gate = named_gate(args.gate)
     client = store.connect(args.tracking_uri)
-    run_id = args.run or _winner(client, args.sweep)
+    run_id = full_run_id(client, args.run) if args.run else _winner(client, args.sweep)
     if run_id is None:
         return REFUSED
     if args.run:
-        _print_verdict(client, args.run)
+        _print_verdict(client, run_id)
     decision = promotion.promote(
         client,
         run_id,
@@ -73,10 +76,9 @@ def _winner(client: "MlflowClient", sweep_id: str) -> str | None:
     """Winning run of a sweep; prints why it won, and the verdict on it."""
     from hmm_exp.sweep.leaderboard import choose
     from hmm_exp.sweep.verdict import verdict_lines
-    from hmm_exp.tracking.runs import latest_sweep_id, sweep_cells, sweep_parent
+    from hmm_exp.tracking.runs import sweep_cells, sweep_named, sweep_parent
 
-    if sweep_id == "latest":
-        sweep_id = latest_sweep_id(client)
+    sweep_id = sweep_named(client, sweep_id)
     parent = sweep_parent(client, sweep_id)  # an unknown sweep is bad input, not a refusal
     cells = sweep_cells(client, sweep_id)
     choice = choose(client, sweep_id, cells)

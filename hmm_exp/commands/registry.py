@@ -24,7 +24,7 @@ EXAMPLES = """examples:
   hmm-registry rollback                         # to the previous version
   hmm-registry rollback --to 2                  # to a named version
 
-Name a version by its number, or as production.
+Name a version by its number, as production, or by the beginning of its run's id.
 exit status: 0 done; 2 bad input, or there is nothing to roll back to
 """
 ROLLBACK_EXAMPLES = """examples:

@@ -274,6 +274,8 @@ def _check_workers(settings: Config) -> None:
 def _check_split(settings: Config) -> None:
     split = settings.split
     walks = split.kind == "walk_forward"
+    if split.like and not split.train_end:
+        raise ConfigError(f"split.like={split.like}: must be one run for all cells")
     _check_dates(split)
     if split.kind == "dates" or (walks and (split.train_end or split.val_end)):
         if split.train_end is None or split.val_end is None:

@@ -79,6 +79,7 @@ class ModelConfig:
 class SplitConfig:
     """Train, validation and test in time: by ratio, by dates (UTC), or by a walk forward.
 
+    `like` names a recorded run, whose dates are used: the program sets them when it starts.
     A walk forward sets its parts by either, refits every `refit_every` base bars from the end of
     train on, and so has every bar of validation and test out of sample.
     """
@@ -90,6 +91,7 @@ class SplitConfig:
     train_start: str | None = None
     train_end: str | None = None
     val_end: str | None = None
+    like: str | None = None
     refit_every: int = 720
     window: int | None = None
     warm: bool = True
@@ -333,6 +335,7 @@ RULES: dict[str, OneOf | Range | Each | Text] = {
     "split.train": Range(0, 1, above=True),
     "split.val": Range(0, 1),
     "split.test": Range(0, 1),
+    "split.like": Name(64, "/'"),
     "split.refit_every": Range(1),
     "split.window": Range(10),
     "split.refit_starts": Range(0, 10_000),

@@ -125,7 +125,8 @@ def _column(column: pd.Series) -> pa.Array:
         return pa.array(column.to_numpy(), from_pandas=True)
     naive = column.dt.tz_localize(None).dt.as_unit("ns")
     seconds = naive.dt.as_unit("s")
-    return pa.array(seconds if (seconds == naive).all() else naive)
+    whole = (seconds == naive) | naive.isna()
+    return pa.array(seconds if whole.all() else naive, from_pandas=True)
 
 
 def _plain(value: Any) -> Any:

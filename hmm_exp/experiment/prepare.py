@@ -39,7 +39,8 @@ IN_FINGERPRINT_OTHERWISE = {
     "model.n_states",
     "model.state_grid",
     "data.calendar",
-}  # digest; numbers of states; a report alone
+    "split.like",
+}  # digest; numbers of states; a report alone; dates
 _ROUNDING = 1e-9  # of means by hour: a log that follows the clock alone is constant without them
 
 

@@ -174,9 +174,9 @@ def rollback(client: MlflowClient, registry_name: str, to: str | None = None) ->
                 f"version {current.version} of {registry_name} replaced no other version: there "
                 "is nothing to roll back to"
             )
-        if target == current.version:
-            return Rollback(current, None, found.lines)
         back = champion_of(versions.get(target))
+        if back.version == current.version:
+            return Rollback(current, None, found.lines)
         if failure := smoke_test_failure(back.uri):
             raise TrackingError(f"not rolled back: {failure}")
         check()

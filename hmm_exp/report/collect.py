@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
 from hmm_exp.judge.gains import GainEstimate, estimate_gain
+from hmm_exp.store.run_ids import full_run_id
 from hmm_exp.sweep.leaderboard import criteria_by_states, leaderboard
 from hmm_exp.sweep.verdict import StatesTried, states_tried
 from hmm_exp.tracking import tags
@@ -21,8 +22,8 @@ from hmm_exp.tracking.runs import (
     called,
     current_cells,
     lacks,
-    latest_sweep_id,
     sweep_cells,
+    sweep_named,
     sweep_parent,
 )
 
@@ -94,7 +95,7 @@ class Subject:
 
 def read_sweep(client: MlflowClient, sweep_id: str) -> Subject:
     """Read a finished sweep, or the `latest`. Raises TrackingError if it is unknown."""
-    sweep_id = latest_sweep_id(client) if sweep_id == "latest" else sweep_id
+    sweep_id = sweep_named(client, sweep_id)
     parent = sweep_parent(client, sweep_id)
     attempt = parent.data.tags.get(tags.ATTEMPT, "1")
     cells = current_cells(sweep_cells(client, sweep_id), attempt)
@@ -119,6 +120,7 @@ def read_sweep(client: MlflowClient, sweep_id: str) -> Subject:
 
 def read_run(client: MlflowClient, run_id: str) -> Subject:
     """Read a finished run or cell. Raises TrackingError if there is none."""
+    run_id = full_run_id(client, run_id)
     try:
         run = client.get_run(run_id)
     except MlflowException:

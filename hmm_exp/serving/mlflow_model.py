@@ -63,7 +63,10 @@ _SOURCE = (  # parts of this package needed to load and predict
     *(f"uncertainty/{name}.py" for name in ("__init__", "estimates")),
     "stored",
     "serving",
-    *(f"store/{name}.py" for name in ("__init__", "address", "folders", "health", "relocation")),
+    *(
+        f"store/{name}.py"
+        for name in ("__init__", "address", "folders", "health", "relocation", "run_ids")
+    ),
 )
 
 

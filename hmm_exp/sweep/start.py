@@ -30,7 +30,7 @@ from hmm_exp.sweep.resume import changes
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.record import removed_on_error
-from hmm_exp.tracking.runs import sweep_cells, sweep_parent
+from hmm_exp.tracking.runs import sweep_cells, sweep_named, sweep_parent
 
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
@@ -148,9 +148,10 @@ def _opened(store: Store, n_cells: int) -> Run:
 
 
 def _check_known(settings: Config) -> None:
-    """Refuse to resume a sweep of another store or experiment, before either is made."""
+    """Complete a shortened id of a sweep; refuse one of another store or experiment."""
     client = connect(settings.tracking.uri, "tracking.uri")
-    parent = sweep_parent(client, str(settings.sweep_id))
+    settings.sweep_id = sweep_named(client, str(settings.sweep_id))
+    parent = sweep_parent(client, settings.sweep_id)
     name = client.get_experiment(parent.info.experiment_id).name
     if name != settings.tracking.experiment:
         raise TrackingError(

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from hmm_exp.config import Config
 from hmm_exp.sweep import child, progress
 from hmm_exp.sweep.garbage import collect_seldom
+from hmm_exp.sweep.like import resolve_like
 from hmm_exp.sweep.plan import check_launcher, plan_sweep, refuse_own_words
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     HmmExpError: before the first value nothing is written, after it finished work stays.
     """
     with progress.busy("checking settings and data", config.quiet):
+        resolve_like(config)
         plan = plan_sweep(config)
         refuse_own_words(plan.variations[0])
         check_launcher(config, plan.variations[0])
