@@ -167,6 +167,13 @@ LOOK = """() => {
 }"""
 
 
+FITTED = """() => {
+  const place = document.querySelector("#timeline").clientWidth;
+  const panels = [...window.report.doc.all_models].filter((model) => model.type === "Figure");
+  return panels.every((panel) => Math.abs(place - panel.inner_width - 72) < 12);
+}"""
+
+
 @pytest.fixture(scope="module")
 def looks(browser, address) -> dict[tuple[str, int], dict]:  # noqa: F811
     """What the browser lays out, by colour scheme and width."""
@@ -179,7 +186,8 @@ def looks(browser, address) -> dict[tuple[str, int], dict]:  # noqa: F811
         drawn(tab)
         for width in WIDTHS:
             tab.set_viewport_size({"width": width, "height": 900})
-            tab.wait_for_timeout(400)
+            tab.wait_for_function(FITTED)
+            tab.wait_for_timeout(200)  # two frames: the names follow in the next
             found[scheme, width] = tab.evaluate(LOOK)
         context.close()
     return found
