@@ -148,7 +148,7 @@ def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str 
         _draw_intervals(sheet, panel, table, middle, half, style.regime_colors(len(labels)))
         sheet.draw_title(panel, f"{name} of the log return per bar (basis points)")
         sheet.draw_yticks(panel, style.round_ticks(*panel.ylim, 5))
-        sheet.draw_xticks(panel, range(len(labels)), labels)
+        sheet.draw_xticks(panel, range(len(labels)), style.short_labels(labels))
     sheet.draw_frames(panels)
     return figure
 

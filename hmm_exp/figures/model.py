@@ -1,6 +1,7 @@
 """Figures of the parameters of one fitted model: transitions and state means."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +11,7 @@ from hmm_exp.figures import style
 from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
 from hmm_exp.hmm.health import expected_dwell
 
+_WRAPPED = 3  # states whose rows are high enough for labels of three lines
 _LEAST_SHOWN = 5e-5  # smaller transitions are left blank
 
 
@@ -42,8 +44,10 @@ def transition_matrix(
         shade = np.clip(1 + np.log10(transmat) / 4, 0, 1)
     names = [[_probability(p) for p in row] for row in transmat]
     style.draw_heat(matrix, transmat, names, shade)
-    style.set_ticks(matrix, "x", range(n_states), labels)
-    style.set_ticks(matrix, "y", range(n_states), labels)
+    short = style.short_labels(labels)
+    style.set_ticks(matrix, "x", range(n_states), short)
+    rows = [fill(label, 12) for label in labels] if n_states <= _WRAPPED else short
+    style.set_ticks(matrix, "y", range(n_states), rows)
     unit = f"expected dwell (bars of {bar})" if bar else "expected dwell (bars)"
     bars = style.add_axes(figure, left=600, right=100, top=74, bottom=52, xlabel=unit)
     _draw_dwell_bars(bars, dwell)

@@ -178,6 +178,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def short_labels(labels: Sequence[str]) -> list[str]:
+    """First words of state labels, such as `vol-1` of `vol-1 below VWAP`, for narrow places."""
+    return [label.split()[0] for label in labels]
+
+
 def round_ticks(low: float, high: float, n: int) -> np.ndarray:
     """About `n` round values inside [low, high]."""
     ticks = np.asarray(MaxNLocator(nbins=n, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
