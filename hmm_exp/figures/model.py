@@ -38,7 +38,7 @@ def transition_matrix(
         height=360 if n_states <= 5 else 440,
     )
     matrix = style.add_axes(
-        figure, left=110, right=440, top=74, bottom=52, xlabel="to state", ylabel="from state"
+        figure, left=116, right=440, top=74, bottom=52, xlabel="to state", ylabel="from state"
     )
     with np.errstate(divide="ignore"):
         shade = np.clip(1 + np.log10(transmat) / 4, 0, 1)
