@@ -45,7 +45,7 @@ def test_the_documented_command_writes_the_table_and_reports_dropped_rows(bars_c
     assert len(table) == 697 - 479
     assert table["timestamp"][0] == "2021-01-20 23:00:00"  # known at the end of the 20th day
     assert table.isna().any(axis=1).sum() == 1
-    assert "697 bars, 0 bad rows dropped, 3 bars missing in gaps" in done.stdout
+    assert "697 rows, 1H, 2021-01-01 to 2021-01-30; 1 gap with 3 missing bars" in done.stderr
     assert "479 warm-up rows dropped, 1 rows kept with empty cells" in done.stdout
     assert sorted(path.name for path in folder.iterdir()) == ["bars.csv", "v1.csv"]
 

@@ -214,7 +214,6 @@ def composed(*words: str) -> Config:
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("model.state_grid={min: 2, max: 5}", "must be a list of whole numbers, such as [2,3,4,5]"),
         ("model.state_grid=[2,[3]]", "must be a list of whole numbers, such as [2,3,4,5]"),
         ("model.state_grid=[2,{a: 1}]", "must be a list of whole numbers, such as [2,3,4,5]"),
         ("features.exclude=[[a]]", "must be a list of texts, such as [a,b]"),

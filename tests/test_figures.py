@@ -48,7 +48,7 @@ ALL = (
 
 def labels(n_states):
     few = {1: ("normal",), 2: ("calm", "turbulent"), 3: ("calm", "normal", "turbulent")}
-    return few.get(n_states, tuple(f"vol-{k + 1}" for k in range(n_states)))
+    return few.get(n_states, tuple(f"vol-{k}" for k in range(n_states)))
 
 
 def sticky(n_states, stay=0.97):
@@ -143,6 +143,16 @@ def assert_texts_are_apart(figure):
         across = min(a.x1, b.x1) - max(a.x0, b.x0)
         along = min(a.y1, b.y1) - max(a.y0, b.y0)
         assert across <= 0 or along <= 0, f"{first!r} overlaps {second!r}"
+
+
+LONG = ("vol-0", "vol-1 less above VWAP 4H", "vol-2 more above VWAP 4H", "vol-3 high volume")
+
+
+@pytest.mark.parametrize("n_states", [2, 3, 4, 8])
+def test_labels_with_words_fit_into_the_transition_matrix(n_states):
+    names = (*LONG, "vol-4 narrow bars", "vol-5", "vol-6 falling volume", "vol-7 rising volume")
+    figure = figures.transition_matrix(sticky(n_states), names[:n_states], bar="1H")
+    assert_texts_are_apart(figure)
 
 
 def price_lines(figure):

@@ -84,15 +84,15 @@ def run(args: argparse.Namespace) -> list[str]:
         check_output(args.output)
     windows = (args.window, args.vwap_hours)
     needs = Recipe.of_set(args.features, args.timeframes or ["1H"], *windows).needs
+    lines: list[str] = []
     with Reading() as reading:
         bars = read_bars(args.input, read_options(args), needs=needs)
         reading.take(bars.report)
-    timeframes = args.timeframes or [timeframe_name(bars.step)]
-    lines: list[str] = []
-    if args.output is not None:
-        lines += _table(bars, Recipe.of_set(args.features, timeframes, *windows), args)
-    if args.lookbacks is not None:
-        lines += _lookbacks(bars, timeframes, args)
+        timeframes = args.timeframes or [timeframe_name(bars.step)]
+        if args.output is not None:
+            lines += _table(bars, Recipe.of_set(args.features, timeframes, *windows), args)
+        if args.lookbacks is not None:
+            lines += _lookbacks(bars, timeframes, args)
     return lines
 
 
