@@ -51,11 +51,10 @@ def promote(args: argparse.Namespace) -> int:
     from hmm_exp.registry import promotion
     from hmm_exp.registry.gate import named_gate
     from hmm_exp.store import store
-    from hmm_exp.store.run_ids import full_run_id
 
     gate = named_gate(args.gate)
     client = store.connect(args.tracking_uri)
-    run_id = full_run_id(client, args.run) if args.run else _winner(client, args.sweep)
+    run_id = _run(client, args.run) if args.run else _winner(client, args.sweep)
     if run_id is None:
         return REFUSED
     if args.run:
@@ -70,6 +69,17 @@ def promote(args: argparse.Namespace) -> int:
     )
     print(*decision.lines(args.registry), sep="\n")
     return REFUSED if decision.refused else DONE
+
+
+def _run(client: "MlflowClient", name: str) -> str:
+    """Full id of a run."""
+    from hmm_exp.errors import TrackingError
+    from hmm_exp.store.run_ids import full_run_id
+
+    try:
+        return full_run_id(client, name)
+    except TrackingError as error:
+        raise TrackingError(f"promotion of run {name}: {error}") from None
 
 
 def _winner(client: "MlflowClient", sweep_id: str) -> str | None:

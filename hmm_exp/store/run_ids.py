@@ -31,7 +31,9 @@ def full_run_id(client: MlflowClient, name: str) -> str:
     if not _BEGINNING.fullmatch(name):
         return name
     if len(name) < SHORTEST:
-        raise TrackingError(f"run {name}: at least {SHORTEST} characters of its id are needed")
+        raise TrackingError(
+            f"{name} is too short: at least {SHORTEST} characters of a run's id are needed"
+        )
     found = client.search_runs(
         [experiment.experiment_id for experiment in client.search_experiments()],
         filter_string=f"attributes.run_id LIKE '{name}%'",
