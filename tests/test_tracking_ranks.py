@@ -31,9 +31,11 @@ def in_order(store) -> list[str]:
     return [f"{run.data.tags[tags.CELL]}: {run.data.tags.get(tags.RANK, '')}" for run in found]
 
 
-def rank(store, winner: str | None, metric: str = "bic", ascending: bool = True) -> None:
-    cells = sweep_cells(store.client, SWEEP)
-    rank_cells(store.client, cells, ranks(cells, winner, metric, ascending))
+def rank(
+    store, winner: str | None, metric: str = "bic", ascending: bool = True, without=()
+) -> None:
+    cells = [run for run in sweep_cells(store.client, SWEEP) if run.info.run_id not in without]
+    rank_cells(store.client, SWEEP, ranks(cells, winner, metric, ascending))
 
 
 def test_the_winner_is_first_though_another_has_the_lower_criterion(store):
@@ -68,6 +70,8 @@ def test_a_resumed_sweep_has_one_winner_and_no_old_rank(store, monkeypatch):
     later = cell(store, "later", bic=1.0)
     rank(store, later.info.run_id)
     assert in_order(store) == ["later: 1 winner", "first: 2"]
+    rank(store, later.info.run_id, without=[first.info.run_id])  # repeated by a later start
+    assert in_order(store) == ["later: 1 winner", "first: "]
     monkeypatch.setattr(ranking, "MOST", 1)
     rank(store, first.info.run_id)
     assert in_order(store) == ["first: 1 winner", "later: "]

@@ -6,7 +6,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.runs import lacks, status_of
+from hmm_exp.tracking.runs import all_runs, lacks, status_of
 
 MOST = 200  # cells with a rank: a tag takes 3 ms, and 1,000 of them would take 3 s
 
@@ -32,15 +32,19 @@ def ranks(cells: Sequence[Run], winner: str | None, metric: str, ascending: bool
     }
 
 
-def rank_cells(client: MlflowClient, cells: Sequence[Run], ranked: dict[str, str]) -> None:
-    """Tag the first cells with their rank, and take an earlier rank from the others."""
-    first = set(sorted(ranked, key=ranked.__getitem__)[:MOST])
-    for run in cells:
-        run_id, before = run.info.run_id, run.data.tags.get(tags.RANK)
-        if run_id in first and before != ranked[run_id]:
-            client.set_tag(run_id, tags.RANK, ranked[run_id])
-        elif run_id not in first and before is not None:
-            client.delete_tag(run_id, tags.RANK)
+def rank_cells(client: MlflowClient, sweep_id: str, ranked: dict[str, str]) -> None:
+    """Tag the first cells of a sweep with their rank, and remove the rank of all others.
+
+    `ranked` are the cells that count; those of earlier starts may have had a rank.
+    """
+    first = dict(sorted(ranked.items(), key=lambda item: item[1])[:MOST])
+    had_one = f"tags.{tags.SWEEP_ID} = '{sweep_id}' and tags.{tags.RANK} LIKE '%'"
+    before = {run.info.run_id: run.data.tags[tags.RANK] for run in all_runs(client, had_one)}
+    for run_id in before.keys() - first.keys():
+        client.delete_tag(run_id, tags.RANK)
+    for run_id, rank in first.items():
+        if rank != before.get(run_id):
+            client.set_tag(run_id, tags.RANK, rank)
 
 
 _GROUPS = ("winner", "", "ineligible", "failed", "killed", "running", "scheduled")

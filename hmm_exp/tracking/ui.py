@@ -184,7 +184,7 @@ def save_view(
 
     `winner` is the id of the run that won.
     """
-    rank_cells(client, cells, ranks(cells, winner, *_order(cells)))
+    rank_cells(client, sweep_id, ranks(cells, winner, *_order(cells)))
     text = json.dumps(sweep_view(sweep_id, cells), separators=(",", ":"))
     assert len(text) <= LONGEST
     client.set_experiment_tag(experiment_id, TAG + sweep_id, text)
