@@ -18,7 +18,7 @@ from typing import Any, get_args, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.config.schema import RULES, Config, OneOf, SplitConfig, conf_dir, flat, walk
+from hmm_exp.config.schema import DELAYS, RULES, Config, OneOf, SplitConfig, conf_dir, flat, walk
 from hmm_exp.errors import ConfigError
 
 _IN_WORDS = {
@@ -108,6 +108,7 @@ def checked(config: "DictConfig | Config") -> Config:
     _check_features(settings)
     _check_split(settings)
     _check_selection(settings)
+    _check_delays(settings)
     return settings
 
 
@@ -214,6 +215,14 @@ def _check_emission(settings: Config) -> None:
     if settings.model.engine != "native":
         raise ConfigError(
             f"model.emission=student_t with model.engine={settings.model.engine}: must be native"
+        )
+
+
+def _check_delays(settings: Config) -> None:
+    delays = settings.strategy.delays
+    if not delays or len(set(delays)) < len(delays) or not all(d in DELAYS for d in delays):
+        raise ConfigError(
+            f"strategy.delays={delays}: must be distinct whole numbers, each {DELAYS}"
         )
 
 

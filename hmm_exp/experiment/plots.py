@@ -8,8 +8,10 @@ from matplotlib.figure import Figure
 
 from hmm_exp import figures
 from hmm_exp.experiment.result import RunResult
+from hmm_exp.experiment.strategies import regimes_of
 from hmm_exp.experiment.walk import Walk, walk_dwell, walk_means
 from hmm_exp.figures.judged import cumulative_gain, residuals
+from hmm_exp.figures.strategy import strategies
 from hmm_exp.hmm.states import labels
 from hmm_exp.judge.split import BEFORE, SPLIT_NAMES, TRAIN
 
@@ -48,6 +50,9 @@ def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
         yield "residuals", residuals(result.assessment.residuals, subject=subject)
     if gains := _gains(result):
         yield "cumulative_gain", _cumulative_gain(result, gains, subject)
+    if (table := result.strategies) is not None:
+        regimes = regimes_of(prepared, result.assessment.probs)[-len(table.time) :]
+        yield "strategy", strategies(table, regimes, summary.labels, subject=subject)
     if result.assessment.next_bar:
         yield (
             "next_bar_return",

@@ -14,6 +14,7 @@ from hmm_exp.experiment.candidate import Candidate
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.walk import Walk
 from hmm_exp.judge.states import expected_dwell
+from hmm_exp.judge.strategy_table import StrategyTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,8 @@ class RunResult:
         Sentences for the reader; the choice does not depend on them.
     walk
         The walk forward; None for a single fit.
+    strategies
+        The strategy table; None without bars, or with too few to judge.
     no_errors
         Why standard errors of the chosen fit are missing, in words; empty where none is.
     """
@@ -62,6 +65,7 @@ class RunResult:
     faults: list[str]
     warnings: list[str]
     walk: Walk | None = None
+    strategies: StrategyTable | None = None
     no_errors: str = ""
 
     @property

@@ -1,0 +1,87 @@
+"""Trading rules of a run: learned on train, judged on bars that nothing was chosen on.
+
+    rules = rules_of(prepared, posterior.filtered.probs, prepared.split.train_end)
+    table = judge_run(prepared, rules, positions_of(prepared, rules, probs), n_states)
+
+A walk learns its rules anew at every refit, from the past of that refit.
+"""
+
+import numpy as np
+import pandas as pd
+
+from hmm_exp.experiment.assess import baselines_of, most_probable
+from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.hmm.states import labels
+from hmm_exp.judge.split import TEST, VAL, WalkForward
+from hmm_exp.judge.strategy import PricedBars, RuleOptions, TradingRules, learn_rules
+from hmm_exp.judge.strategy_table import Judged, StrategyTable, judge_strategies
+
+
+def judge_run(
+    prepared: Prepared, rules: TradingRules, positions: np.ndarray, n_states: int
+) -> StrategyTable | None:
+    """Judge positions (M, N) on test; None where it is too short.
+
+    A single walk with a fixed number of states chooses nothing on validation, which then is judged
+    too.
+    """
+    config, walks = prepared.config, isinstance(prepared.split, WalkForward)
+    is_fixed = walks and len(config.state_grid) == 1 and config.sweep.parent_run is None
+    judged = np.isin(prepared.split.of(prepared.source.time), (VAL, TEST) if is_fixed else (TEST,))
+    bars = priced_bars(prepared)
+    if bars is None or not judged.any():
+        return None
+    part = "validation and test" if is_fixed else "test"
+    how = f"{part}, rules learned anew at every refit" if walks else part
+    return judge_strategies(
+        rules, positions, bars, Judged(int(judged.argmax()), how), labels(n_states)
+    )
+
+
+def stored_rules(rules: TradingRules, prepared: Prepared, train_end: pd.Timestamp) -> dict:
+    """The rules for a detector, with the instant after which nothing was learned or chosen."""
+    after = max(train_end, prepared.split.val_end)
+    return {"judged_after": after.isoformat(), "rules": rules.to_dict()}
+
+
+def rules_of(prepared: Prepared, probs: np.ndarray, end: pd.Timestamp) -> TradingRules | None:
+    """Trading rules from the bars of train up to `end`; None without bars or without an EWMA.
+
+    Parameters
+    ----------
+    probs
+        Filtered probabilities of the rows, shape (T, K).
+    """
+    bars, baselines = priced_bars(prepared), baselines_of(prepared)
+    if bars is None or baselines is None or "ewma" not in baselines.volatility:
+        return None
+    time, options = prepared.source.time, prepared.config.strategy
+    train = np.asarray((time > prepared.split.train_start) & (time <= end))
+    return learn_rules(
+        bars,
+        regimes_of(prepared, probs),
+        train,
+        baselines.volatility["ewma"].ewma,
+        RuleOptions(tuple(options.delays), options.cost_bp),
+    )
+
+
+def positions_of(prepared: Prepared, rules: TradingRules, probs: np.ndarray) -> np.ndarray:
+    """Positions decided at every base bar's close, shape (M, N)."""
+    bars = priced_bars(prepared)
+    assert bars is not None
+    return rules.positions(bars, regimes_of(prepared, probs))
+
+
+def regimes_of(prepared: Prepared, probs: np.ndarray) -> np.ndarray:
+    """State known at every base bar's close, shape (N,); -1 if unknown."""
+    known = prepared.row_of_bar >= 0
+    return np.where(known, most_probable(probs)[prepared.row_of_bar], -1)
+
+
+def priced_bars(prepared: Prepared) -> PricedBars | None:
+    """The base bars as trading rules read them; None for a ready table of features."""
+    bars, log_return = prepared.source.bars, prepared.source.log_return
+    if bars is None or log_return is None:
+        return None
+    return PricedBars(bars.time, bars.frame["close"].to_numpy(), log_return)
