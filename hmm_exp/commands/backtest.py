@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
     since = None if args.since is None else instant(f"--from {args.since}", args.since)
     detector = with_read_options(find_detector(args.model), args)
-    bars = read_bars(args.bars, detector.reading, needs=_needs(detector.recipe.needs))
+    bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
     show_reading(bars.report, detector)
     options = BacktestOptions(args.cost_bp, args.delays, args.target, since)
     found = backtest_bars(detector, bars, options)
@@ -100,28 +100,24 @@ def run(args: argparse.Namespace) -> int:
         picture = strategies(found.table, found.regimes, detector.labels, subject=detector.name)
         figures.save(picture, args.figure)
     if args.output:
+        from hmm_exp.experiment.artifacts import write_csv
+
         with written_beside(args.output) as part:
-            found.table.rows.to_csv(part, index=False)
+            write_csv(found.table.rows, part)
     rows = found.table.rows
     print(_measures(rows), _differences(rows), "\n".join(in_words(rows)), sep="\n\n")
     return DONE
 
 
-def _needs(columns: tuple[str, ...]) -> tuple[str, ...]:
-    """Columns to read: those of the features, and the close that is traded."""
-    return columns if "close" in columns else (*columns, "close")
-
-
 def _measures(rows: "pd.DataFrame") -> str:
     """Return, risk and trading of every strategy, a year."""
-    shown = {"return": "return", "volatility": "volatility", "max_drawdown": "drawdown"}
-    table = _names(rows)
-    for column, title in shown.items():
-        table[title] = [f"{100 * value:.1f} %" for value in rows[column]]
-    for column in ("sharpe", "sortino"):
-        table[column.capitalize()] = [f"{v:.2f}" if v == v else "-" for v in rows[column]]
-    for column in ("turnover", "switches"):
-        table[column] = [f"{value:.1f}" for value in rows[column]]
+    percent, table = ("return", "volatility", "max_drawdown"), _names(rows)
+    columns = ("return", "volatility", "sharpe", "sortino", "max_drawdown", "turnover", "switches")
+    titles = {"sharpe": "Sharpe", "sortino": "Sortino", "max_drawdown": "drawdown"}
+    for name in columns:
+        form = "{:.1%}" if name in percent else "{:.1f}" if name in columns[-2:] else "{:.2f}"
+        texts = [form.format(value) if value == value else "-" for value in rows[name]]
+        table[titles.get(name, name)] = texts
     return table.assign(note=rows["note"]).to_string(index=False)
 
 

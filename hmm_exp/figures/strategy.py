@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from hmm_exp.figures import style
 from hmm_exp.figures.decimate import COLUMNS, column_times, group_size, majority
 from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
 from hmm_exp.judge.strategy import HOLD, STRATEGIES
-from hmm_exp.judge.strategy_table import StrategyTable, drawdown, wealth
+from hmm_exp.judge.strategy_table import EQUAL, StrategyTable, drawdown, wealth
 
 _COLORS = {  # far from the regimes' colours
     HOLD: style.INK,
@@ -66,15 +67,16 @@ def _unequal(box: tuple[float, float, float, float]) -> tuple[Panel, Panel]:
     return thirds[2], Panel(left, bottom, width, top)
 
 
-def _title(shown) -> str:
+def _title(shown: pd.DataFrame) -> str:
     """Sharpe ratio and drawdown of the regimes and of buy and hold."""
-    rows = shown.set_index("strategy")
+    rows = {row["strategy"]: row for row in shown.to_dict("records")}
     texts = []
     for name in ("regime", HOLD):
-        sharpe, loss = rows.loc[name, "sharpe"], rows.loc[name, "max_drawdown"]
+        sharpe, loss = rows[name]["sharpe"], rows[name]["max_drawdown"]
         ratio = f"{sharpe:.2f}".replace("-", "−") if np.isfinite(sharpe) else "unknown"
         texts.append(f"{STRATEGIES[name]}: Sharpe {ratio}, drawdown {style.percent(-loss)}")
-    return "; ".join(texts)
+    note = rows["regime"]["note"]
+    return f"Regime {note}: {texts[1].partition(': ')[2]}" if note == EQUAL else "; ".join(texts)
 
 
 def _draw_wealth(
@@ -102,7 +104,7 @@ def _draw_drawdown(
     panel = panel.scaled(panel.xlim, (1.05 * least, 0.0))
     _draw_courses(sheet, panel, days, losses)
     ticks = style.round_ticks(*panel.ylim, 4)
-    names = [style.percent(-tick) if tick == 0 else f"−{style.percent(-tick)}" for tick in ticks]
+    names = [f"−{style.percent(-tick)}" if tick else "0" for tick in ticks]
     sheet.draw_yticks(panel, ticks, names)
     return panel
 

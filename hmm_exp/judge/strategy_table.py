@@ -28,6 +28,7 @@ p-values are those of `strategy_gains.py`.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,7 @@ from hmm_exp.judge.strategy import (
 from hmm_exp.judge.strategy_gains import MEASURES, differences
 
 LEVEL = 0.05  # of the family
+EQUAL, CASH = "equals buy and hold", "equals cash"
 _BP = 1e-4
 
 
@@ -133,7 +135,7 @@ def judge_strategies(
         rows[f"{measure}_high"] = found.high[:, place]
         rows[f"{measure}_p"] = found.p_value[:, place]
     rows["invested"] = [_states(rules, *row, labels) for row in rules.rows]
-    rows["note"] = [_note(h) for h in held]
+    rows["note"] = ["", *(_note(h) for h in held[1:])]
     rows["part"], rows["bars"], rows["cost_bp"] = judged.part, len(time), rules.cost_bp
     rows["first"], rows["last"] = pd.to_datetime(time[[0, -1]], utc=True)
     return StrategyTable(rows, time, net, held)
@@ -184,39 +186,53 @@ def in_words(rows: pd.DataFrame) -> list[str]:
 
 
 def verdict(rows: pd.DataFrame) -> str:
-    """Sentence: which strategies beat buy and hold, all rows and both measures counted."""
-    listed = [found for _, row in rows.iterrows() for found in _differences(row)]
-    n = len(listed)
-    won = [text for _, _, p, text in listed if p < LEVEL]
-    if won:
-        return f"beats buy and hold, of {n} differences counted: {'; '.join(won)}"
-    below = sum(high < 0 for _, high, _, _ in listed)
-    above = sum(low > 0 for low, _, _, _ in listed)
-    if not above and not below:
-        return f"no strategy beats buy and hold: all {n} differences cover zero"
+    """Sentence: which strategies beat buy and hold, all rows and both measures counted.
+
+    A row that equals buy and hold has no difference to count.
+    """
+    found = [one for _, row in rows.iterrows() for one in _differences(row)]
+    n = len(found)
+    if won := [one.text for one in found if one.p < LEVEL]:
+        return f"better than buy and hold, with all {n} differences counted: {'; '.join(won)}"
+    if not found:
+        return "no strategy beats buy and hold: all equal it, or cash"
+    below, above = sum(one.high < 0 for one in found), sum(one.low > 0 for one in found)
     parts = [f"{n - above - below} of {n} differences cover zero"]
-    parts += [f"{below} {'lies' if below == 1 else 'lie'} below it"] if below else []
+    if not above and not below:
+        parts = [f"all {n} differences cover zero"]
+    parts += [f"{below} {_lie(below)} below it"] if below else []
     if above:
-        least = min(p for _, _, p, _ in listed)
-        parts += [
-            f"{above} {'lies' if above == 1 else 'lie'} above it, no more than the best of {n} "
-            f"does by luck (smallest adjusted p {least:.2f})"
-        ]
+        p = min(one.p for one in found)
+        luck = f"no more than the best of {n} does by luck (smallest adjusted p {p:.2f})"
+        parts.append(f"{above} {_lie(above)} above it, {luck}")
     return f"no strategy beats buy and hold: {', '.join(parts)}"
+
+
+def _lie(count: int) -> str:
+    return "lies" if count == 1 else "lie"
 
 
 _P_VALUES = [f"{measure}_p" for measure in MEASURES]
 _TITLES = {"return": "yearly mean return", "sharpe": "Sharpe"}
 
 
-def _differences(row: pd.Series) -> Iterator[tuple[float, float, float, str]]:
-    """Low, high, adjusted p and words of every known difference of a row."""
+class _Difference(NamedTuple):
+    """A difference from buy and hold: its interval, adjusted p-value and words."""
+
+    low: float
+    high: float
+    p: float
+    text: str
+
+
+def _differences(row: pd.Series) -> Iterator[_Difference]:
+    """Every known difference of a row that is not buy and hold itself."""
     for name in MEASURES:
-        low, high, p = (row[f"{name}_{end}"] for end in ("low", "high", "p"))
-        if np.isfinite(p):
-            value = difference_in_words(row, name)
+        low, high, p = (float(row[f"{name}_{end}"]) for end in ("low", "high", "p"))
+        if np.isfinite(p) and row["note"] != EQUAL:
             title = f"{STRATEGIES[row['strategy']]} at delay {row['delay']}"
-            yield low, high, p, f"{title}, {_TITLES[name]} {value}, adjusted p {p:.3f}"
+            value = difference_in_words(row, name)
+            yield _Difference(low, high, p, f"{title}, {_TITLES[name]} {value}, p = {p:.3f}")
 
 
 def difference_in_words(row: pd.Series, measure: str) -> str:
@@ -235,10 +251,11 @@ def _invested(rows: pd.DataFrame) -> Iterator[str]:
     """Which states the regime rows invest in, for every delay."""
     found = rows[rows["strategy"] == "regime"]
     each = [
-        f"{states or 'none'} at delay {delay}"
-        for delay, states in zip(found["delay"], found["invested"], strict=True)
+        f"{row['invested'] or 'none'} at delay {row['delay']}"
+        + (f" ({row['note']})" if row["note"] else "")
+        for _, row in found.iterrows()
     ]
-    yield f"invested in: {'; '.join(each)} (states whose later return is positive on train)"
+    yield f"invested states, by their later return on train: {'; '.join(each)}"
 
 
 def _judged(rows: pd.DataFrame) -> str:
@@ -269,5 +286,5 @@ def _states(rules: TradingRules, strategy: str, delay: int, labels: Sequence[str
 
 def _note(held: np.ndarray) -> str:
     if not held.any():
-        return "equals cash"
-    return "equals buy and hold" if (held == 1.0).all() else ""
+        return CASH
+    return EQUAL if (held == 1.0).all() else ""
