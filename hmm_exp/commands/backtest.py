@@ -8,7 +8,7 @@ A thin command line over `hmm_exp.backtest`: two tables, the invested states and
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hmm_exp.command_line import (
     DONE,
@@ -19,9 +19,6 @@ from hmm_exp.command_line import (
     with_read_options,
 )
 from hmm_exp.files import written_beside
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PRODUCTION = "models:/hmm_regime/Production"
 EXAMPLES = """examples:
@@ -83,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     """Judge the strategies, print tables and verdict, write the files; return exit status."""
     from hmm_exp.backtest.backtest import BacktestOptions, backtest_bars
     from hmm_exp.judge.split import instant
-    from hmm_exp.judge.strategy_table import in_words
+    from hmm_exp.judge.strategy_words import differences_shown, in_words, measures_shown
     from hmm_exp.market.load import read_bars
     from hmm_exp.serving.load import find_detector
 
@@ -105,47 +102,9 @@ def run(args: argparse.Namespace) -> int:
         with written_beside(args.output) as part:
             write_csv(found.table.rows, part)
     rows = found.table.rows
-    print(_measures(rows), _differences(rows), "\n".join(in_words(rows)), sep="\n\n")
+    tables = [shown(rows).to_string(index=False) for shown in (measures_shown, differences_shown)]
+    print(*tables, "\n".join(in_words(rows)), sep="\n\n")
     return DONE
-
-
-def _measures(rows: "pd.DataFrame") -> str:
-    """Return, risk and trading of every strategy, a year."""
-    percent, table = ("return", "volatility", "max_drawdown"), _names(rows)
-    columns = ("return", "volatility", "sharpe", "sortino", "max_drawdown", "turnover", "switches")
-    titles = {"sharpe": "Sharpe", "sortino": "Sortino", "max_drawdown": "drawdown"}
-    for name in columns:
-        form = "{:.1%}" if name in percent else "{:.1f}" if name in columns[-2:] else "{:.2f}"
-        texts = [form.format(value) if value == value else "-" for value in rows[name]]
-        table[titles.get(name, name)] = texts
-    return table.assign(note=rows["note"]).to_string(index=False)
-
-
-def _differences(rows: "pd.DataFrame") -> str:
-    """Differences from buy and hold with intervals and adjusted p-values."""
-    from hmm_exp.judge.strategy_gains import MEASURES
-    from hmm_exp.judge.strategy_table import difference_in_words
-
-    others = rows.iloc[1:]
-    table, titles = _names(others), {"return": "mean return", "sharpe": "Sharpe"}
-    for measure in MEASURES:
-        title = f"{titles[measure]} minus hold (95 %)"
-        table[title] = [difference_in_words(row, measure) or "-" for _, row in others.iterrows()]
-        texts = [f"{p:.3f}" if p == p else "-" for p in others[f"{measure}_p"]]
-        table.insert(len(table.columns), "p" if measure == "return" else "p ", texts)
-    return table.to_string(index=False)
-
-
-def _names(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """Strategy and delay of every row, for a reader."""
-    import pandas as pd
-
-    from hmm_exp.judge.strategy import HOLD, STRATEGIES
-
-    names = [STRATEGIES[name] for name in rows["strategy"]]
-    held = rows["strategy"] == HOLD
-    delays = ["" if is_held else f"{d}" for is_held, d in zip(held, rows["delay"], strict=True)]
-    return pd.DataFrame({"strategy": names, "delay": delays}, index=rows.index)
 
 
 def _number(low: float, high: float) -> Any:

@@ -2,7 +2,6 @@ r"""The strategy table: what every trading rule earned on judged bars, against b
 
 >>> table = judge_strategies(rules, positions, bars, Judged(first=9000, part="test"), labels)
 >>> table.rows[["strategy", "delay", "sharpe", "sharpe_difference", "sharpe_p"]]
->>> print(*in_words(table.rows), sep="\n")
 
 With p_i the position decided at close i and delay d, the position during bar j is h_j = p_{j-d}.
 All strategies start in cash, h = 0 before the first judged bar. Cash earns nothing. The net return
@@ -26,24 +25,16 @@ A ratio without deviation is unknown. Wealth that is lost stays lost. The differ
 p-values are those of `strategy_gains.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from hmm_exp.judge.gains import MIN_BARS
-from hmm_exp.judge.strategy import (
-    HOLD,
-    STRATEGIES,
-    PricedBars,
-    TradingRules,
-    bars_per_year,
-)
+from hmm_exp.judge.strategy import HOLD, PricedBars, TradingRules, bars_per_year
 from hmm_exp.judge.strategy_gains import MEASURES, differences
 
-LEVEL = 0.05  # of the family
 EQUAL, CASH = "equals buy and hold", "equals cash"
 _BP = 1e-4
 
@@ -88,7 +79,9 @@ class StrategyTable:
             "strategy_regime_sharpe_test": regime["sharpe"],
             "strategy_regime_drawdown_test": regime["max_drawdown"],
             "strategy_hold_sharpe_test": hold["sharpe"],
-            "strategy_p_value": self.rows.loc[by_regime, _P_VALUES].min(axis=None),
+            "strategy_p_value": self.rows.loc[by_regime, [f"{name}_p" for name in MEASURES]].min(
+                axis=None
+            ),
         }
         return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
@@ -178,94 +171,6 @@ def wealth(net: np.ndarray) -> np.ndarray:
 def drawdown(course: np.ndarray) -> np.ndarray:
     """Loss from the highest wealth so far, 0 to -1, from the wealth (..., n)."""
     return course / np.maximum(np.maximum.accumulate(course, axis=-1), 1.0) - 1.0
-
-
-def in_words(rows: pd.DataFrame) -> list[str]:
-    """Sentences of a table: invested states, verdict, what was judged."""
-    return [*_invested(rows), verdict(rows), _judged(rows)]
-
-
-def verdict(rows: pd.DataFrame) -> str:
-    """Sentence: which strategies beat buy and hold, all rows and both measures counted.
-
-    A row that equals buy and hold has no difference to count.
-    """
-    found = [one for _, row in rows.iterrows() for one in _differences(row)]
-    n = len(found)
-    if won := [one.text for one in found if one.p < LEVEL]:
-        return f"better than buy and hold, with all {n} differences counted: {'; '.join(won)}"
-    if not found:
-        return "no strategy beats buy and hold: all equal it, or cash"
-    below, above = sum(one.high < 0 for one in found), sum(one.low > 0 for one in found)
-    parts = [f"{n - above - below} of {n} differences cover zero"]
-    if not above and not below:
-        parts = [f"all {n} differences cover zero"]
-    parts += [f"{below} {_lie(below)} below it"] if below else []
-    if above:
-        p = min(one.p for one in found)
-        luck = f"no more than the best of {n} does by luck (smallest adjusted p {p:.2f})"
-        parts.append(f"{above} {_lie(above)} above it, {luck}")
-    return f"no strategy beats buy and hold: {', '.join(parts)}"
-
-
-def _lie(count: int) -> str:
-    return "lies" if count == 1 else "lie"
-
-
-_P_VALUES = [f"{measure}_p" for measure in MEASURES]
-_TITLES = {"return": "yearly mean return", "sharpe": "Sharpe"}
-
-
-class _Difference(NamedTuple):
-    """A difference from buy and hold: its interval, adjusted p-value and words."""
-
-    low: float
-    high: float
-    p: float
-    text: str
-
-
-def _differences(row: pd.Series) -> Iterator[_Difference]:
-    """Every known difference of a row that is not buy and hold itself."""
-    for name in MEASURES:
-        low, high, p = (float(row[f"{name}_{end}"]) for end in ("low", "high", "p"))
-        if np.isfinite(p) and row["note"] != EQUAL:
-            title = f"{STRATEGIES[row['strategy']]} at delay {row['delay']}"
-            value = difference_in_words(row, name)
-            yield _Difference(low, high, p, f"{title}, {_TITLES[name]} {value}, p = {p:.3f}")
-
-
-def difference_in_words(row: pd.Series, measure: str) -> str:
-    """A difference with its interval: +2.1 % (-3.0 to +7.2); empty if unknown."""
-    values = [row[f"{measure}_{end}"] for end in ("difference", "low", "high")]
-    if not np.isfinite(values).all():
-        return ""
-    if measure == "return":
-        value, low, high = (f"{100 * value:+.1f}" for value in values)
-        return f"{value} % ({low} to {high})"
-    value, low, high = (f"{value:+.2f}" for value in values)
-    return f"{value} ({low} to {high})"
-
-
-def _invested(rows: pd.DataFrame) -> Iterator[str]:
-    """Which states the regime rows invest in, for every delay."""
-    found = rows[rows["strategy"] == "regime"]
-    each = [
-        f"{row['invested'] or 'none'} at delay {row['delay']}"
-        + (f" ({row['note']})" if row["note"] else "")
-        for _, row in found.iterrows()
-    ]
-    yield f"invested states, by their later return on train: {'; '.join(each)}"
-
-
-def _judged(rows: pd.DataFrame) -> str:
-    row = rows.iloc[0]
-    first, last = (pd.Timestamp(row[name]) for name in ("first", "last"))
-    return (
-        f"judged: {row['part']}, {row['bars']:,} bars, {first:%Y-%m-%d %H:%M} to "
-        f"{last:%Y-%m-%d %H:%M} UTC; {row['cost_bp']:g} basis points for each trade, one way; "
-        "returns run across gaps"
-    )
 
 
 def _held(position: np.ndarray, delay: int) -> np.ndarray:
