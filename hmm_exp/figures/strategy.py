@@ -74,7 +74,7 @@ def _title(shown: pd.DataFrame) -> str:
     for name in ("regime", HOLD):
         sharpe, loss = rows[name]["sharpe"], rows[name]["max_drawdown"]
         ratio = f"{sharpe:.2f}".replace("-", "−") if np.isfinite(sharpe) else "unknown"
-        texts.append(f"{STRATEGIES[name]}: Sharpe {ratio}, drawdown {style.percent(-loss)}")
+        texts.append(f"{STRATEGIES[name]}: Sharpe {ratio}, drawdown {style.percent(abs(loss))}")
     note = rows["regime"]["note"]
     return f"Regime {note}: {texts[1].partition(': ')[2]}" if note == EQUAL else "; ".join(texts)
 
