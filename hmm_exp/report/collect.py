@@ -162,9 +162,19 @@ def _read_model(client: MlflowClient, run: Run) -> RecordedRun:
         tables={str(name): _wide(rows) for name, rows in diagnostics.groupby("table", sort=False)},
         residuals=read_table(client, run_id, "residuals.csv"),
         data=json.loads(read_text(client, run_id, "data_report.json") or "{}"),
-        strategies=read_table(client, run_id, STRATEGY_FILE),
+        strategies=_strategies(client, run_id),
         strategy_figure=read_bytes(client, run_id, "plots/strategy.png"),
     )
+
+
+def _strategies(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
+    """The strategy table; a column without any value has lost its type in the file."""
+    table = read_table(client, run_id, STRATEGY_FILE)
+    if table is None:
+        return None
+    table = table.fillna({"invested": "", "note": ""})
+    empty = table.columns[table.isna().all()]
+    return table.astype(dict.fromkeys(empty, float))
 
 
 def _wide(rows: pd.DataFrame) -> pd.DataFrame:
