@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from hmm_exp import figures
 from hmm_exp.experiment.result import RunResult
-from hmm_exp.experiment.strategies import regimes_of
+from hmm_exp.experiment.strategies import at_close
 from hmm_exp.experiment.walk import Walk, walk_dwell, walk_means
 from hmm_exp.figures.judged import cumulative_gain, residuals
 from hmm_exp.figures.strategy import strategies
@@ -51,7 +51,7 @@ def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
     if gains := _gains(result):
         yield "cumulative_gain", _cumulative_gain(result, gains, subject)
     if (table := result.strategies) is not None:
-        regimes = regimes_of(prepared, result.assessment.probs)[-len(table.time) :]
+        regimes = at_close(prepared, result.assessment.states)[-len(table.time) :]
         yield "strategy", strategies(table, regimes, summary.labels, subject=subject)
     if result.assessment.next_bar:
         yield (

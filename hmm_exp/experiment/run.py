@@ -15,7 +15,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from hmm_exp.detector.detector import Detector
-from hmm_exp.experiment.assess import ModelOutput, assess, model_output
+from hmm_exp.experiment.assess import ModelOutput, assess, model_output, most_probable
 from hmm_exp.experiment.build import build_detector, regime_table, with_expectations
 from hmm_exp.experiment.fits import Fits, Progress, fit_grid, fit_walks
 from hmm_exp.experiment.prepare import Prepared
@@ -102,7 +102,7 @@ def _served_rules(prepared: Prepared, fits: Fits, detector: Detector) -> dict:
     """Trading rules of the served model for its detector; empty without bars."""
     assert fits.served.posterior is not None
     end = pd.Timestamp(detector.meta["train_end"])
-    rules = rules_of(fits.fitted, fits.served.posterior.filtered.probs, end)
+    rules = rules_of(fits.fitted, most_probable(fits.served.posterior.filtered.probs), end)
     return stored_rules(rules, prepared, end) if rules else {}
 
 
@@ -111,8 +111,9 @@ def _strategies(prepared: Prepared, fits: Fits, output: ModelOutput) -> Strategy
     if fits.walk:
         rules, positions = fits.walk.rules, fits.walk.positions
     else:
-        rules = rules_of(prepared, output.probs, prepared.split.train_end)
-        positions = positions_of(prepared, rules, output.probs) if rules else np.empty(0)
+        regimes = most_probable(output.probs)
+        rules = rules_of(prepared, regimes, prepared.split.train_end)
+        positions = positions_of(prepared, rules, regimes) if rules else np.empty(0)
     return judge_run(prepared, rules, positions, fits.chosen.n_states) if rules else None
 
 

@@ -1,7 +1,7 @@
 """Trading rules of a run: learned on train, judged on bars that nothing was chosen on.
 
-    rules = rules_of(prepared, posterior.filtered.probs, prepared.split.train_end)
-    table = judge_run(prepared, rules, positions_of(prepared, rules, probs), n_states)
+    rules = rules_of(prepared, regimes, prepared.split.train_end)
+    table = judge_run(prepared, rules, positions_of(prepared, rules, regimes), n_states)
 
 A walk learns its rules anew at every refit, from the past of that refit.
 """
@@ -9,7 +9,7 @@ A walk learns its rules anew at every refit, from the past of that refit.
 import numpy as np
 import pandas as pd
 
-from hmm_exp.experiment.assess import baselines_of, most_probable
+from hmm_exp.experiment.assess import baselines_of
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.hmm.states import labels
 from hmm_exp.judge.split import TEST, VAL, WalkForward
@@ -44,13 +44,13 @@ def stored_rules(rules: TradingRules, prepared: Prepared, train_end: pd.Timestam
     return {"judged_after": after.isoformat(), "rules": rules.to_dict()}
 
 
-def rules_of(prepared: Prepared, probs: np.ndarray, end: pd.Timestamp) -> TradingRules | None:
+def rules_of(prepared: Prepared, regimes: np.ndarray, end: pd.Timestamp) -> TradingRules | None:
     """Trading rules from the bars of train up to `end`; None without bars or without an EWMA.
 
     Parameters
     ----------
-    probs
-        Filtered probabilities of the rows, shape (T, K).
+    regimes
+        State of every row known at its close, shape (T,); -1 if unknown.
     """
     bars, baselines = priced_bars(prepared), baselines_of(prepared)
     if bars is None or baselines is None or "ewma" not in baselines.volatility:
@@ -59,24 +59,23 @@ def rules_of(prepared: Prepared, probs: np.ndarray, end: pd.Timestamp) -> Tradin
     train = np.asarray((time > prepared.split.train_start) & (time <= end))
     return learn_rules(
         bars,
-        regimes_of(prepared, probs),
+        at_close(prepared, regimes),
         train,
         baselines.volatility["ewma"].ewma,
         RuleOptions(tuple(options.delays), options.cost_bp),
     )
 
 
-def positions_of(prepared: Prepared, rules: TradingRules, probs: np.ndarray) -> np.ndarray:
+def positions_of(prepared: Prepared, rules: TradingRules, regimes: np.ndarray) -> np.ndarray:
     """Positions decided at every base bar's close, shape (M, N)."""
     bars = priced_bars(prepared)
     assert bars is not None
-    return rules.positions(bars, regimes_of(prepared, probs))
+    return rules.positions(bars, at_close(prepared, regimes))
 
 
-def regimes_of(prepared: Prepared, probs: np.ndarray) -> np.ndarray:
-    """State known at every base bar's close, shape (N,); -1 if unknown."""
-    known = prepared.row_of_bar >= 0
-    return np.where(known, most_probable(probs)[prepared.row_of_bar], -1)
+def at_close(prepared: Prepared, regimes: np.ndarray) -> np.ndarray:
+    """State known at every base bar's close, shape (N,), from that of the rows; -1 if unknown."""
+    return np.where(prepared.row_of_bar >= 0, regimes[prepared.row_of_bar], -1)
 
 
 def priced_bars(prepared: Prepared) -> PricedBars | None:

@@ -260,9 +260,10 @@ class _Walker:
         self.bar_probs[bars] = output.bar_probs[local]
         if output.bars is not None:
             self.bars[bars] = output.bars.to_numpy()[local]
-        self.rules = rules_of(known, output.probs, known.split.train_end)
+        regimes = most_probable(output.probs)
+        self.rules = rules_of(known, regimes, known.split.train_end)
         if self.rules:
-            decided = positions_of(known, self.rules, output.probs)
+            decided = positions_of(known, self.rules, regimes)
             if not len(self.positions):
                 self.positions = np.zeros((len(decided), self.positions.shape[1]))
             self.positions[:, bars] = decided[:, local]
