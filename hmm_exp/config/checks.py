@@ -103,12 +103,12 @@ def checked(config: "DictConfig | Config") -> Config:
     _check_texts(settings)
     _check_ranges(settings)
     _check_states(settings)
+    _check_delays(settings)
     _check_emission(settings)
     _check_data(settings)
     _check_features(settings)
     _check_split(settings)
     _check_selection(settings)
-    _check_delays(settings)
     return settings
 
 

@@ -109,14 +109,6 @@ class SelectionConfig:
 
 
 @dataclass
-class StrategyConfig:
-    """The strategy table: delays in bars, and the cost of a trade one way in basis points."""
-
-    cost_bp: float = 10.0
-    delays: list[int] = field(default_factory=lambda: [1, 5])
-
-
-@dataclass
 class GateConfig:
     """What a candidate must pass before it may replace the champion; test bars alone are read.
 
@@ -189,6 +181,14 @@ class RegistryConfig:
     """The registered model that the winner is promoted to."""
 
     name: str = "hmm_regime"
+
+
+@dataclass
+class StrategyConfig:
+    """The strategy table: delays in bars, and the cost of a trade one way in basis points."""
+
+    cost_bp: float = 10.0
+    delays: list[int] = field(default_factory=lambda: [1, 5])
 
 
 @dataclass
