@@ -8,7 +8,7 @@ import pytest
 
 from hmm_exp.backtest.backtest import BacktestOptions, backtest_bars, rules_of
 from hmm_exp.commands.backtest import main
-from hmm_exp.config import Config, DataConfig, ModelConfig, SplitConfig, checked
+from hmm_exp.config import Config, DataConfig, ModelConfig, SplitConfig, TimeframeConfig, checked
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import ConfigError, DataError, HistoryError, ModelError
 from hmm_exp.experiment.artifacts import write_artifacts
@@ -255,3 +255,26 @@ def test_a_wrong_option_is_one_line(folder, capsys, words, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_coarser_model_acts_at_the_closes_of_its_rows(market):
+    timeframe = TimeframeConfig(name="4H", timeframes=["4H"])
+    found = run(prepare(checked(config(timeframe=timeframe))))
+    table = found.strategies
+    again = backtest_bars(found.detector, market).table
+    pd.testing.assert_frame_equal(numbers(again.rows), numbers(table.rows))
+    rules = found.detector.strategy["rules"] | {"invested": {"1": [0], "5": [0]}}
+    calm = replace(found.detector, strategy=found.detector.strategy | {"rules": rules})
+    table = backtest_bars(calm, market).table
+    place = table.rows.index[(table.rows["strategy"] == "regime") & (table.rows["delay"] == 1)][0]
+    changes = np.flatnonzero(np.diff(table.held[place])) + 1
+    assert len(changes)
+    decided = pd.to_datetime(table.time[changes - 1], utc=True)  # one bar before it earns
+    assert (decided.hour % 4 == 0).all()
+
+
+def test_one_state_equals_buy_and_hold_or_cash(market):
+    found = run(prepare(checked(config(model=replace(config().model, n_states=1)))))
+    rows = found.strategies.rows
+    notes = set(rows.loc[rows["strategy"] == "regime", "note"])
+    assert notes <= {"equals buy and hold", "equals cash"}
