@@ -14,6 +14,7 @@ from hmm_exp.errors import ConfigError, DataError, HistoryError, ModelError
 from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
+from hmm_exp.judge.strategy_words import in_words
 from hmm_exp.market.synthetic import make_market
 from tests.test_registered_before import MODEL as REGISTERED_BEFORE
 
@@ -188,6 +189,8 @@ def test_a_single_walk_of_one_number_of_states_judges_validation_too():
     assert fixed.strategies.rows["bars"][0] == N_BARS // 2
     assert chosen.strategies.rows["bars"][0] == 0.3 * N_BARS
     assert "validation and test, rules learned anew" in fixed.strategies.rows["part"][0]
+    assert "states of the last refit" in in_words(fixed.strategies.rows).invested
+    assert "refit" not in in_words(run(prepare(checked(config()))).strategies.rows).invested
     assert rules_of(fixed.detector)[1] == pd.Timestamp(fixed.detector.meta["train_end"])
 
 

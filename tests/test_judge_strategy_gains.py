@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_bits():
 
 def rows(*intervals):
     """Rows of a table, each with (low, high, p) for both measures."""
-    lines = [{"strategy": "hold", "delay": 1, "note": ""}]
+    lines = [{"strategy": "hold", "delay": 1, "note": "", "return": 0.05}]
     for low, high, p in intervals:
         values = {"difference": (low + high) / 2, "low": low, "high": high, "p": p}
         both = {f"{m}_{name}": x for m in ("return", "sharpe") for name, x in values.items()}
@@ -139,6 +139,13 @@ def test_the_verdict_names_what_wins_with_its_p():
     assert text.startswith("better than buy and hold, with all 4 differences counted: ")
     assert "regime at delay 1, mean return +20.0 % (+10.0 to +30.0), p = 0.010" in text
     assert "delay 2" not in text
+    assert text.endswith("p = 0.010")
+
+
+def test_the_verdict_explains_a_gain_on_a_market_that_fell():
+    text = verdict(rows((0.1, 0.3, 0.01)).assign(**{"return": -0.4}))
+    assert text.startswith("better than buy and hold")
+    assert text.endswith("(buy and hold lost money, so any time in cash gains on its mean)")
 
 
 def test_a_table_that_only_equals_buy_and_hold_has_nothing_to_count():

@@ -68,7 +68,10 @@ def verdict(rows: pd.DataFrame) -> str:
     found = [one for _, row in rows.iterrows() for one in _differences(row)]
     n = len(found)
     if won := [one.text for one in found if one.p < LEVEL]:
-        return f"better than buy and hold, with all {n} differences counted: {'; '.join(won)}"
+        lost = rows.loc[rows["strategy"] == HOLD, "return"].iloc[0] < 0.0
+        note = " (buy and hold lost money, so any time in cash gains on its mean)" if lost else ""
+        words = f"better than buy and hold, with all {n} differences counted"
+        return f"{words}: {'; '.join(won)}{note}"
     if not found:
         return "no strategy beats buy and hold: all equal it, or cash"
     below, above = sum(one.high < 0 for one in found), sum(one.low > 0 for one in found)
@@ -139,7 +142,8 @@ def _invested(rows: pd.DataFrame) -> str:
         + (f" ({row['note']})" if row["note"] else "")
         for _, row in found.iterrows()
     ]
-    return f"invested states, by their later return on train: {'; '.join(each)}"
+    walk = " of the last refit" if "refit" in rows["part"].iloc[0] else ""
+    return f"invested states{walk}, by their later return on train: {'; '.join(each)}"
 
 
 def _judged(rows: pd.DataFrame) -> str:
