@@ -96,7 +96,7 @@ def recorder(folder: Path):
     from hmm_exp.experiment.run import run
     from hmm_exp.store.store import open_store
     from hmm_exp.sweep.garbage import collect_seldom
-    from hmm_exp.tracking.bundle import Bundle
+    from hmm_exp.tracking.bundle import Bundle, identity
     from hmm_exp.tracking.pack import data_identity, write_bundle
     from hmm_exp.tracking.record import finish_run, start_run
 
@@ -109,14 +109,15 @@ def recorder(folder: Path):
     prepared = prepare(settings)
     result = run(prepared)
     store = open_store(settings.tracking)
+    known = identity(settings) | data_identity(prepared)
     last = ""
 
     def open_run() -> None:
         nonlocal last
-        last = start_run(store, settings, data_identity(prepared))
+        last = start_run(store, settings, known)
 
     def finish() -> None:
-        finish_run(store, last, bundle := Bundle.read(folder / "bundle"))
+        finish_run(store, last, bundle := Bundle.read(folder / "bundle"), known)
         bundle.remove()
 
     def record() -> dict[str, Times]:

@@ -36,7 +36,7 @@ def four_states(recipe: Recipe) -> Detector:
             means=random.normal(size=(K, D)),
             covars=random.uniform(1, 4, (K, D)),
         ),
-        labels=("vol-1", "vol-2", "vol-3", "vol-4"),
+        labels=("vol-0", "vol-1", "vol-2", "vol-3"),
         step=pd.Timedelta(hours=1),
         reading=ReadOptions("open"),
         name="synthetic",

@@ -19,6 +19,7 @@ from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
 from hmm_exp.store.folders import check_folder
 from hmm_exp.store.login import hide_login
 from hmm_exp.sweep import child
+from hmm_exp.sweep.like import resolve_like
 from hmm_exp.sweep.plan import in_this_process, refuse_own_words, refuse_sweep_words
 from hmm_exp.sweep.sweep import sweep
 
@@ -38,6 +39,7 @@ class SweepCallback(Callback):
         if self.settings is None and config.hydra.mode != RunMode.MULTIRUN:
             with _exits_with(BAD_INPUT):
                 hide_login(config)
+                resolve_like(config)
                 refuse_own_words(checked(config))
                 refuse_sweep_words(config)
                 check_folder("hydra.run.dir", config.hydra.run.dir, config.hydra.output_subdir)

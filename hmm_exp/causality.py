@@ -19,9 +19,9 @@ import numpy as np
 from hmm_exp.command_line import (
     DONE,
     Parser,
+    Reading,
     add_read_options,
     exit_status,
-    show_reading,
     whole,
     with_read_options,
 )
@@ -164,7 +164,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         epilog=EXAMPLES,
     )
     add = parser.add_argument
-    add("--model", required=True, help="models:/..., runs:/..., a run's id, a folder or a file")
+    add(
+        "--model",
+        required=True,
+        help="models:/..., runs:/..., a run's id or its start, a folder or a file",
+    )
     add("--bars", type=Path, required=True, help="bars: CSV, gzip or Parquet")
     add_read_options(parser)
     add("--times", type=whole(1, 100_000), default=20, help="number of random times (default: 20)")
@@ -178,9 +182,10 @@ def run(args: argparse.Namespace) -> int:
     from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
-    bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
-    show_reading(bars.report, detector)
-    table = check_causality(detector, bars, args.times, args.seed)
+    with Reading(detector) as reading:
+        bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
+        reading.take(bars.report)
+        table = check_causality(detector, bars, args.times, args.seed)
     shown = table.reset_index()
     shown["largest_change"] = shown["largest_change"].map("{:.3g}".format)
     shown["newest_changed"] = shown["newest_changed"].map("{:.0%}".format)

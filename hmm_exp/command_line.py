@@ -1,4 +1,4 @@
-"""Shared parts of the command lines: one-line errors, common options, exit status.
+"""Shared parts of the command lines: one-line errors, common options, exit status, colour.
 
 parser = Parser(description="Do it.", epilog="examples: ...")
 add_store_options(parser)
@@ -10,10 +10,12 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from hmm_exp.errors import HmmExpError, is_from_outside, one_line, refusal
+from hmm_exp.version import __version__
 
 if TYPE_CHECKING:
     from hmm_exp.detector.detector import Detector
@@ -22,16 +24,52 @@ if TYPE_CHECKING:
 DONE, REFUSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
+VERSION = f"hmm_exp {__version__}"
+_COMPLETION = """
+completion, after pip install 'hmm_exp[completion]':
+  eval "$(register-python-argcomplete {prog})"
+"""
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser with one-line errors and preformatted examples."""
+    """A parser with one-line errors, preformatted examples, `--version` and completion."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(**options)
+        self.add_argument("--version", action="version", version=VERSION, help="print the version")
+        if " " not in self.prog:  # a command, not a subcommand
+            self.epilog = (self.epilog or "") + _COMPLETION.format(prog=self.prog)
+
+    def parse_args(self, *words: Any, **options: Any) -> Any:
+        """Read the words; when a shell asks for completions, answer it and exit."""
+        if "_ARGCOMPLETE" in os.environ:
+            _complete(self)
+        return super().parse_args(*words, **options)
 
     def error(self, message: str) -> NoReturn:
         """Print a one-line error and exit."""
-        self.exit(BAD_INPUT, f"error: {one_line(f'{message} (see --help)')}\n")
+        line = f"error: {one_line(f'{message} (see --help)')}\n"
+        self.exit(BAD_INPUT, tinted(line) if has_colour(sys.stderr) else line)
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that completes a command."""
+    try:
+        import argcomplete
+    except ImportError:  # the command must not run
+        sys.exit(REFUSED)
+    argcomplete.autocomplete(parser)
+
+
+class CommaList(argparse.Action):
+    """An option of several texts, with commas or blanks between them."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        names = " ".join(values).replace(",", " ").split()
+        if not names:
+            raise argparse.ArgumentError(self, f"{' '.join(values)!r} names nothing")
+        setattr(namespace, self.dest, names)
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -138,8 +176,44 @@ def with_read_options(detector: "Detector", args: argparse.Namespace) -> "Detect
     return replace(detector, reading=read_options(args, detector.reading))
 
 
+class Reading:
+    """Shows what a command read, once the work on it in the block has succeeded.
+
+    After an error only differences from training and warnings precede the line of the error.
+
+    with Reading(detector) as reading:
+        bars = read_bars(path)
+        reading.take(bars.report)
+        result = work_on(bars)
+    """
+
+    def __init__(self, detector: "Detector | None" = None) -> None:
+        self.detector = detector
+        self.reports: list[dict[str, Any]] = []
+
+    def take(self, report: dict[str, Any]) -> None:
+        """Add the data report of a table."""
+        self.reports.append(report)
+
+    def __enter__(self) -> "Reading":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        show = show_reading if kind is None else _show_doubts
+        for report in self.reports:
+            show(report, self.detector)
+
+
 def show_reading(report: dict[str, Any], detector: "Detector | None" = None) -> None:
-    """Print warnings about a table and differences from training to standard error."""
+    """Print to standard error what was read, differences from training, and warnings."""
+    from hmm_exp.market.reading import what_was_read
+
+    print(own_words(what_was_read(report)), file=sys.stderr, flush=True)
+    _show_doubts(report, detector)
+
+
+def _show_doubts(report: dict[str, Any], detector: "Detector | None") -> None:
+    """Print differences from training, and warnings."""
     trained = detector.meta.get("columns", {}) if detector else {}
     for role, column in report["columns"].items():
         before = trained.get(role, column)
@@ -155,6 +229,11 @@ def show_reading(report: dict[str, Any], detector: "Detector | None" = None) -> 
 def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run a command and return its exit status; errors become one line on standard error."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    with redirect_stdout(coloured(sys.stdout)), redirect_stderr(coloured(sys.stderr)):
+        return _exit_status(action, args)
+
+
+def _exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     try:
         status = action(args)
         sys.stdout.flush()
@@ -204,6 +283,63 @@ class Output:
         except OSError as error:
             self.error = self.error or error
             _discard(self._stream)
+
+
+DIM, WINS = "2", "1;32"  # of a row: faint; bold green
+_RED, _YELLOW, _GREEN = "31", "33", "32"
+_LABELS = (  # parts of a line that have a colour of their own
+    (re.compile(r"^(error|not promoted|would be refused|hard fault|MISSING):"), _RED),
+    (re.compile(r"(^|(?<=  ))(FAILED|KILLED):"), _RED),
+    (re.compile(r"^ *warning:"), _YELLOW),
+    (re.compile(r"^(promoted:|would be promoted)"), _GREEN),
+    (re.compile(r"(?<=  )ineligible: .*"), DIM),
+)
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Whether a stream shows colours: a terminal, unless NO_COLOR or FORCE_COLOR decides.
+
+    As on https://no-color.org and https://force-color.org, an empty variable decides nothing.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def painted(text: str, colour: str) -> str:
+    """A text in a colour, such as DIM."""
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def tinted(text: str) -> str:
+    """Lines with their labels in colour: errors and refusals, warnings, promotions."""
+    return "\n".join(map(_tinted_line, text.split("\n")))
+
+
+def _tinted_line(line: str) -> str:
+    for label, colour in _LABELS:
+        line = label.sub(painted(r"\g<0>", colour), line)
+    return line
+
+
+def coloured(stream: TextIO) -> TextIO:
+    """A stream that tints what is written to it, or the stream itself where it has no colour."""
+    return cast(TextIO, _Coloured(stream)) if has_colour(stream) else stream
+
+
+class _Coloured:
+    """A stream with tinted lines; `print` writes each line by itself."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(tinted(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _discard(stream: TextIO) -> None:

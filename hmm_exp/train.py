@@ -18,11 +18,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.command_line import Output
+from hmm_exp.command_line import VERSION, Output, coloured
 from hmm_exp.config import Config, checked, conf_dir
 from hmm_exp.config.help import help_text
 from hmm_exp.config.overrides import composition_error, hydra_words
 from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
+from hmm_exp.sweep.progress import busy
 
 _at_work = False  # Hydra has made what it needs, and a cell runs
 ConfigStore.instance().store(name="schema", node=Config)
@@ -36,7 +37,8 @@ def cell(config: DictConfig) -> None:
     logging.raiseExceptions = False  # a full disk is reported once, by what needs it
     try:
         settings = checked(config)
-        from hmm_exp.sweep.cell import run_cell  # MLflow and numba only when there is work
+        with busy("loading", settings.quiet or settings.sweep.parent_run is not None):
+            from hmm_exp.sweep.cell import run_cell  # MLflow and numba only when there is work
 
         run_cell(settings)
     except HmmExpError as error:  # raised further, Hydra would add lines of its own
@@ -49,10 +51,13 @@ def cell(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line; bad input is one line on standard error and exit status 2."""
-    output = sys.stdout = Output(sys.stdout)  # what cannot be shown is recorded all the same
-    sys.stderr = Output(sys.stderr)
+    # What cannot be shown is recorded all the same.
+    output = sys.stdout = Output(coloured(sys.stdout))
+    sys.stderr = Output(coloured(sys.stderr))
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text())
+    elif "--version" in sys.argv[1:]:
+        print(VERSION)
     else:
         _run()
     output.flush()

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's background job
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start must hear it
+
+for name in ("NO_COLOR", "FORCE_COLOR"):  # what tests compare has no colours
+    os.environ.pop(name, None)
 
 
 LONGEST = ("sweep", "readme", "server_server", "sweep_plan", "tracking_ui", "train_cli", "report")

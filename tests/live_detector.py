@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from hmm_exp.detector.decision import Decision
 from hmm_exp.detector.detector import Detector
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
@@ -26,6 +27,7 @@ def live_detector(
     gaps: str = "split",
     stamp: str = "open",
     seed: int = 0,
+    decision: Decision = Decision("hysteresis", enter=0.7, leave=0.2),  # noqa: B008
 ) -> Detector:
     """States that are neither certain nor alike on any bars."""
     random = np.random.default_rng(seed)
@@ -58,6 +60,8 @@ def live_detector(
         reading=ReadOptions(stamp, gaps),
         name="live",
         min_history=recipe.warmup(base) + 10,
+        decision=decision,
+        train_end=pd.Timestamp("2021-03-25", tz="UTC"),
     )
 
 

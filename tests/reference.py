@@ -89,6 +89,32 @@ def fill_gaps(log_lik, steps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array(rows), np.array(filled), np.array(place)
 
 
+def decided(decision, probs: np.ndarray, burn_in: int = 1) -> list[int]:
+    """Regime of every row: every past that is possible, one by one; -1 while they disagree."""
+    states, most = range(probs.shape[1]), decision.min_bars
+    pasts = {(now, last, n) for now in states for last in states for n in range(1, most + 1)}
+    regimes = []
+    for t, p in enumerate(probs):
+        if decision.rule == "argmax":
+            pasts = {(int(np.argmax(p)), 0, 0)}
+        elif t + 1 >= burn_in:
+            pasts = {_after(decision, past, p) for past in pasts}
+        now = {regime for regime, _, _ in pasts}
+        regimes.append(now.pop() if len(now) == 1 else -1)
+    return regimes
+
+
+def _after(decision, past: tuple[int, int, int], p: np.ndarray) -> tuple[int, int, int]:
+    """Regime, most probable state and its rows in a row, after one more row."""
+    regime, last, n = past
+    top = int(np.argmax(p))
+    n = min(n + 1, decision.min_bars) if top == last else 1
+    if decision.rule == "min_bars":
+        return (top if n == decision.min_bars else regime), top, n
+    moves = p[regime] < decision.leave and p[top] > decision.enter
+    return (top if moves else regime), top, n
+
+
 def log_density(params: GaussianParams, X: np.ndarray) -> np.ndarray:
     """ln p(x | k) by scipy, zeros for a row with NaN, shape (T, K)."""
     out = np.zeros((len(X), params.n_states))

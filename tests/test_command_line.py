@@ -1,9 +1,22 @@
 """What the commands share: options that cannot work are one short line and exit status 2."""
 
+import io
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TextIO
+
 import pytest
 
-from hmm_exp import causality
-from hmm_exp.commands import features, monitor, promote, server, sweeps
+from hmm_exp import causality, train
+from hmm_exp.command_line import coloured, has_colour, tinted
+from hmm_exp.commands import features, monitor, promote, registry, server, sweeps
+from hmm_exp.version import __version__
+from tests.test_package import COMMANDS
 
 CAUSALITY = ("--model", "m", "--bars", "b")
 
@@ -85,3 +98,155 @@ def test_a_setting_that_a_command_does_not_have_is_no_advice(tmp_path, capsys):
         line = capsys.readouterr().err
         assert says in line
         assert "data." not in line
+
+
+@pytest.fixture
+def terminal() -> Iterator[TextIO]:
+    """The writing end of a real pseudo-terminal."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as stream:
+        yield stream
+    os.close(ours)
+
+
+@pytest.mark.parametrize(
+    ("environment", "on_terminal", "in_pipe"),
+    [
+        ({}, True, False),
+        ({"NO_COLOR": "1"}, False, False),
+        ({"NO_COLOR": ""}, True, False),
+        ({"FORCE_COLOR": "1"}, True, True),
+        ({"FORCE_COLOR": ""}, True, False),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False, False),
+        ({"TERM": "dumb"}, False, False),
+    ],
+)
+def test_a_terminal_has_colours_and_a_pipe_has_none_unless_told(
+    environment, on_terminal, in_pipe, terminal, monkeypatch
+):
+    for name, value in ({"TERM": "xterm"} | environment).items():
+        monkeypatch.setenv(name, value)
+    assert has_colour(terminal) == on_terminal
+    pipe = io.StringIO()
+    assert has_colour(pipe) == in_pipe
+    print("warning: 3 gaps", file=coloured(pipe))
+    assert ("\x1b" in pipe.getvalue()) == in_pipe
+
+
+@pytest.mark.parametrize(
+    ("line", "label"),
+    [
+        ("error: no such file", "error:"),
+        ("warning: 3 gaps", "warning:"),
+        ("  warning: its lower bound is not above zero", "  warning:"),
+        ("promoted: models:/hmm_regime/Production is version 2", "promoted:"),
+        ("not promoted:", "not promoted:"),
+        ("would be refused:", "would be refused:"),
+        ("FAILED: v1@1H diag K=2 (run 1): no", "FAILED:"),
+        ("[2/3] v1@1H diag K=3  FAILED: no such file", "FAILED:"),
+        (
+            "[1/3] a  K=2  BIC 5.0  1.2 s  ineligible: state 0 is empty",
+            "ineligible: state 0 is empty",
+        ),
+    ],
+)
+def test_only_the_label_of_a_line_has_a_colour(line, label):
+    shown = tinted(line)
+    before, _, rest = shown.partition("\x1b[")
+    code, _, rest = rest.partition("m")
+    inside, _, after = rest.partition("\x1b[0m")
+    assert code.isdigit()
+    assert inside == label
+    assert before + inside + after == line
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "a warning: none", '{"error": 1}', "v1 is promoted: no", "1,2,3", "regime at 2022: calm"],
+)
+def test_other_lines_stay_as_they_are(line):
+    assert tinted(line) == line
+    assert tinted(f"{line}\n{line}\n") == f"{line}\n{line}\n"
+
+
+def test_a_command_has_a_red_error_where_there_are_colours(monkeypatch, capsys):
+    words = ["--bars", "b.csv", "--model", "m", "--since", "soon"]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert monitor.main(words) == 2
+    assert capsys.readouterr().err.startswith("\x1b[31merror:\x1b[0m --since soon")
+    with pytest.raises(SystemExit):
+        server.parse(("--port", "0"))
+    assert capsys.readouterr().err.startswith("\x1b[31merror:\x1b[0m ")
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"hmm-train"}))
+def test_every_command_prints_the_version_and_how_to_complete_it(name, capsys):
+    module, function = COMMANDS[name].split(":")
+    for option, shown in (
+        ("--version", f"hmm_exp {__version__}\n"),
+        ("--help", f'eval "$(register-python-argcomplete {name})"'),
+    ):
+        with pytest.raises(SystemExit) as end:
+            getattr(import_module(module), function)([option])
+        assert end.value.code == 0
+        assert shown in capsys.readouterr().out
+
+
+def test_train_prints_the_version_and_how_to_complete_it(monkeypatch, capsys):
+    for option, shown in (("--version", __version__), ("--help", "hmm-train -sc install=bash")):
+        monkeypatch.setattr(sys, "argv", ["hmm-train", option])
+        streams = sys.stdout, sys.stderr
+        try:
+            train.main()
+        finally:
+            sys.stdout, sys.stderr = streams
+        assert shown in capsys.readouterr().out
+
+
+def test_a_subcommand_prints_the_version_and_no_line_about_completion(capsys):
+    for words, shown in ((["list", "--version"], True), (["list", "--help"], False)):
+        with pytest.raises(SystemExit):
+            registry.main(words)
+        text = capsys.readouterr().out
+        assert (__version__ in text) == shown
+        assert "argcomplete" not in text
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_shell_gets_completions_and_the_command_does_not_run(tmp_path, installed):
+    """Without the library the command must still not run: a Tab key promotes nothing."""
+    if installed:
+        pytest.importorskip("argcomplete")
+    line, answer = "hmm-features --time", tmp_path / "answer"
+    block = "" if installed else "sys.modules['argcomplete'] = None; "
+    run = "from hmm_exp.commands.features import main; sys.exit(main())"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {block}{run}"],
+        env=os.environ | asked | {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer)},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    if installed:
+        assert answer.read_text().split("\x0b") == [
+            *("--timeframes", "--timezone", "--timestamp-column")
+        ]
+    else:
+        assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "words", ["1H,4H,12H", "1H 4H 12H", "1H, 4H, 12H", "1H,4H 12H", ",1H,4H,,12H"]
+)
+def test_timeframes_stand_with_commas_or_blanks_between_them(words):
+    given = ["--input", "b", "--output", "o.csv", "--bar-stamp", "open", "--timeframes"]
+    assert features.parse([*given, *words.split()]).timeframes == ["1H", "4H", "12H"]
+    assert features.parse([*given, words]).timeframes == ["1H", "4H", "12H"]
+
+
+def test_no_timeframe_at_all_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        features.parse(["--input", "b", "--bar-stamp", "open", "--timeframes", ","])
+    assert "--timeframes: ',' names nothing" in capsys.readouterr().err

@@ -4,12 +4,14 @@ import gzip
 import io
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -91,7 +93,32 @@ def test_bars_in_regimes_out(folder, expected):
     assert pd.Timestamp(newest["available_at"]) == last["available_at"]
     since = expected["available_at"][expected["state"].diff().ne(0)].iloc[-1]
     assert pd.Timestamp(newest["since"]) == since
-    assert done.stderr.count("\n") == 1  # no progress in a pipe
+    regime_since = expected["available_at"][expected["regime"].diff().ne(0)].iloc[-1]
+    assert pd.Timestamp(newest["regime_since"]) == regime_since
+    assert newest["regime"] == last["regime"]
+    assert newest["in_training"] is False
+    first, last_line = done.stderr.splitlines()  # no progress in a pipe
+    assert first.startswith("new.csv: 1,395 rows, 1H, 2021-03-01 to 2021-05-02; ")
+    assert last_line == "regimes.csv: 1,348 rows written from 1,395 rows read"
+
+
+def test_what_was_read_and_a_doubtful_last_bar_are_on_standard_error(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    frame = pd.read_csv("new.csv")
+    volume = next(name for name in frame if name.lower() == "volume")
+    frame.loc[frame.index[-1], volume] = 0.01
+    frame.to_csv("open.csv", index=False)
+    assert main(["--model", ".", "--bars", "open.csv", "--latest"]) == 0
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("open.csv: 1,395 rows, 1H, ")
+    assert last.endswith("has 0 % of its hour's usual volume: it may not be closed yet")
+
+
+def test_of_a_long_file_the_line_describes_the_first_part(folder, bars, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(load, "bar_chunks", partial(bar_chunks, block=40_000))
+    assert main(["--model", ".", "--bars", "new.csv", "--latest"]) == 0
+    assert re.match(r"new\.csv \(first \d+%\): \d+ rows, 1H, ", capsys.readouterr().err)
 
 
 def test_a_feature_table_gives_the_same_regimes(folder, bars, expected, capsys, monkeypatch):
@@ -186,7 +213,58 @@ def test_a_chunk_out_of_order_is_refused(folder, bars, monkeypatch):
         list(read)
 
 
+def test_regimes_are_joined_to_the_features_of_the_same_bars(
+    folder, bars, expected, capsys, monkeypatch
+):
+    monkeypatch.chdir(folder)
+    build_features(bars, RECIPE).write(folder / "v1.csv")
+    words = "--model . --bars new.csv --join v1.csv --output joined.csv --prefix r_ --latest"
+    assert main(words.split()) == 0
+    out, notes = capsys.readouterr()
+    assert json.loads(out)["label"] == expected["label"].iloc[-1]
+    assert "v1.csv: 'timestamp' is read as a row's start, and the row is known 1H later" in notes
+    joined, table = pd.read_csv(folder / "joined.csv"), pd.read_csv(folder / "v1.csv")
+    assert list(joined)[: len(table.columns)] == list(table)
+    assert len(joined) == len(table)
+    for name in ("state", "label", "p_state_1"):
+        assert joined[f"r_{name}"].dropna().tolist() == expected[name].tolist()
+
+
+def test_a_joined_row_stays_when_the_bars_go_on(folder, bars, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    frame = bars.frame
+    frame.iloc[:1000].to_csv("past.csv", index=False)
+    frame[["timestamp"]].assign(x=1).to_csv("table.csv", index=False)
+    lines = []
+    for name in ("past.csv", "new.csv"):
+        words = f"--model . --bars {name} --join table.csv --output joined.csv"
+        assert main(words.split()) == 0
+        lines.append((folder / "joined.csv").read_text().splitlines()[: 1 + 1000])
+    assert lines[0] == lines[1]
+    assert lines[0][0].startswith("timestamp,x,regime_available_at,regime_state,regime_label,")
+    assert lines[0][1].endswith(",,,,,,")  # before the first regime
+
+
+def test_errors_of_the_table_name_its_own_options(folder, bars, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "events.csv").write_text("moment,x\n2021-01-01 00:00,1\n2021-01-01 00:07,1\n")
+    for words, says in (
+        ("", "events.csv: no column of times"),
+        ("--join-column when", "events.csv: --join-column=when: no column of that name"),
+        ("--join-column moment --join nowhere.csv", "nowhere.csv: no such file"),
+        ("--join-column moment --prefix é/ --output nowhere/j.csv", "does not exist"),
+    ):
+        given = "--model . --bars new.csv --output joined.csv --join events.csv"
+        assert main([*given.split(), *words.split()]) == 2
+        line = capsys.readouterr().err
+        assert says in line, line
+        assert line.count("\n") == 1
+    assert not (folder / "joined.csv").exists()
+
+
 BAD_WORDS = [
+    ("--bars new.csv --latest --join new.csv", "--join needs --output"),
+    ("--follow --join new.csv", "--follow takes only"),
     ("--bars nowhere.csv --latest", "no such file"),
     ("--bars short.csv --output regimes.csv", "are too few: at least"),
     ("--bars bad.csv --output regimes.csv", "high below low"),
@@ -335,7 +413,8 @@ def test_dropped_bars_leave_gaps_as_they_do_in_a_file(folder, followed, bars, de
     frame = bars.frame.iloc[:400].drop(bars.frame.index[350])
     assert out.count("\n") - 1 == len(frame) - detector.min_history + 1
     last = detector.filter(replace(bars, frame=frame))["p_state_0"].iloc[-1]
-    assert out.splitlines()[-1].split(",")[4] == str(last)
+    header, *_, newest = (line.split(",") for line in out.splitlines())
+    assert newest[header.index("p_state_0")] == str(last)
 
 
 @pytest.mark.parametrize("words", [[], ["--bad-rows", "drop"]])

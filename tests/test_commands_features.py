@@ -1,16 +1,21 @@
 """`scripts/build_features.py` as a user runs it."""
 
+import json
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from hmm_exp.commands import apply, features
 from hmm_exp.features.recipe import Recipe
+from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
+from tests.live_detector import SHORT, gappy_bars, live_detector
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "build_features.py"
 
@@ -90,4 +95,77 @@ def test_a_mistyped_option_is_one_line_too(tmp_path):
 def test_help_shows_an_example(tmp_path):
     done = build(tmp_path, "--help")
     assert done.returncode == 0
-    assert "--timeframes 1H 4H 12H 1D --output v1.csv" in done.stdout
+    assert "--timeframes 1H,4H,12H,1D --output v1.csv" in done.stdout
+
+
+CASES = {  # bars, words for reading, how the model reads, its timeframes
+    "gaps": ({}, ReadOptions("open"), ["1H", "4H"]),
+    "close": ({"stamp": "close"}, ReadOptions("close"), ["1H", "4H"]),
+    "coarse": ({}, ReadOptions("open"), ["4H"]),
+    "bridged": ({}, ReadOptions("open", gaps="bridge"), ["1H", "12H"]),
+    "chosen": ({}, ReadOptions("open", timestamp_column="when", volume_column="Ticks"), ["1H"]),
+}
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_lookbacks_give_the_regimes_of_the_whole_file(case, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made, reading, timeframes = CASES[case]
+    recipe = Recipe.of_set("v1v2", timeframes, **SHORT)
+    detector = live_detector(recipe, stamp=reading.bar_stamp, gaps=reading.gaps)
+    replace(detector, reading=reading).save("detector.json")
+    frame = gappy_bars(1500, lost=0.01, **made).frame
+    frame.rename(columns={"timestamp": reading.time, "volume": reading.volume}).to_csv(
+        "bars.csv", index=False
+    )
+    words = ["--bar-stamp", reading.bar_stamp, "--gaps", reading.gaps]
+    if case == "chosen":
+        words += ["--timestamp-column", "when", "--volume-column", "Ticks"]
+    names = ["--timeframes", ",".join(timeframes), "--lookbacks", "made/folder"]
+    assert features.main(["--input", "bars.csv", *words, *names]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"made/folder/{name}.csv: " in shown for name in timeframes)
+    for source, output in (("--bars", "bars.csv"), ("--lookbacks", "made/folder")):
+        status = apply.main(["--model", ".", source, output, "--output", f"by{source}.csv"])
+        assert status == 0, capsys.readouterr().err
+    whole, ours = (pd.read_csv(f"by{source}.csv") for source in ("--bars", "--lookbacks"))
+    probs = [f"p_state_{k}" for k in range(detector.n_states)]
+    assert ours["available_at"].tolist() == whole["available_at"].tolist()
+    np.testing.assert_allclose(ours[probs], whole[probs], rtol=0, atol=1e-12)
+    assert len(ours) > 100
+
+
+def test_bars_without_volume_make_lookbacks_for_features_without_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    live_detector(Recipe.of_set("returns", ["1H"], **SHORT)).save("detector.json")
+    gappy_bars(600, lost=0.0).frame[["timestamp", "close"]].to_csv("bars.csv", index=False)
+    words = ["--bar-stamp", "open", "--features", "returns", "--lookbacks", "out", "--hours", "300"]
+    assert features.main(["--input", "bars.csv", *words]) == 0
+    capsys.readouterr()
+    newest = []
+    for source in (["--bars", "bars.csv"], ["--lookbacks", "out"]):
+        assert apply.main(["--model", ".", *source, "--latest"]) == 0
+        newest.append(json.loads(capsys.readouterr().out))
+    assert newest[0]["available_at"] == newest[1]["available_at"]
+    assert abs(newest[0]["p_state_0"] - newest[1]["p_state_0"]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("", "give --output, --lookbacks or both"),
+        ("--output o.csv --hours 5", "--hours needs --lookbacks"),
+        ("--lookbacks out --hours nan", "must be above 0"),
+        ("--lookbacks out --hours 2 --timeframes 1H,4H", "holds no whole bar of 4H"),
+        ("--lookbacks bars.csv", "bars.csv"),
+    ],
+)
+def test_lookbacks_that_cannot_be_are_one_line(words, says, bars_csv, monkeypatch, capsys):
+    monkeypatch.chdir(bars_csv.parent)
+    try:
+        status = features.main(["--input", "bars.csv", "--bar-stamp", "open", *words.split()])
+    except SystemExit as end:
+        status = end.code
+    line = capsys.readouterr().err
+    assert (status, line.count("\n")) == (2, 1)
+    assert says in line

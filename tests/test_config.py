@@ -1,5 +1,6 @@
 """Settings: what is out of range or contradictory is refused with the value and the rule."""
 
+import math
 import re
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ import hmm_exp.train  # registers the schema
 from hmm_exp.config import RULES, Config, checked, conf_dir, flat, nearest, to_config
 from hmm_exp.config.checks import kind_in_words
 from hmm_exp.config.overrides import composition_error, hydra_words
+from hmm_exp.config.schema import Range
 from hmm_exp.errors import ConfigError
 
 
@@ -44,6 +46,25 @@ def test_a_value_out_of_range_is_refused_with_its_rule(dotted, value, rule):
     with pytest.raises(ConfigError, match=rule) as error:
         checked(with_setting(dotted, value))
     assert str(error.value).startswith(f"{dotted}={value}")
+
+
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if isinstance(rule, Range)])
+def test_no_other_check_narrows_the_range_that_the_settings_page_states(name):
+    """Two settings may still exclude each other, and shares sum to one."""
+    rule = RULES[name]
+    least = rule.low + (1e-9 if rule.above else 0)
+    for value in {least, min(least + 1, rule.high), rule.high} - {math.inf}:
+        assert f"{name}={value}: must be" not in complaint(with_setting(name, value))
+    for value in (rule.low - 1, rule.low if rule.above else rule.low - 1e-9, math.nan):
+        assert complaint(with_setting(name, value)) == f"{name}={value}: must be {rule}"
+
+
+def complaint(config: Config) -> str:
+    try:
+        checked(config)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def test_n_states_beside_state_grid_says_how_to_unset_one():
@@ -117,8 +138,17 @@ def test_every_group_of_the_schema_has_its_folder():
 @pytest.mark.parametrize(
     ("dotted", "value", "says"),
     [
-        ("split.train_end", "2021-01-01", "split.train_end=2021-01-01 beside split=ratio: add"),
-        ("selection.cv_blocks", 1, "must be 0 (no cross-validation) or at least 2"),
+        ("decision.leave", 0.9, "decision.leave=0.9 and decision.enter=0.9: leave must be below"),
+        ("decision.enter", 1.5, "decision.enter=1.5: must be above 0 and at most 1"),
+        ("decision.enter", 1.0, "decision.enter=1.0: leave must be below enter, and enter below 1"),
+        ("decision.leave", 0.0, "decision.leave=0.0: must be above 0 and at most 1"),
+        ("decision.min_bars", 0, "decision.min_bars=0: must be at least 1"),
+        ("decision.rule", "median", "must be one of argmax, hysteresis, min_bars"),
+        ("split.train_end", "2021-01-01", "split.train_end=2021-01-01 with split=ratio: add"),
+        ("selection.cv_blocks", 1, "must be 0, or at least 2 and at most 50"),
+        ("model.state_grid", [], "must be one or more, each at least 1 and at most 50"),
+        ("model.state_grid", [2, 51], "must be one or more, each at least 1 and at most 50"),
+        ("compute.workers", 4, "compute.workers=4 is set with compute=serial"),
         ("registry.name", "a/b", "without / : ' ?"),
         ("registry.name", "..", "not . or .."),
         ("registry.name", "", "must be a name"),

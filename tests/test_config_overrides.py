@@ -156,3 +156,28 @@ def test_options_come_first_and_quiet_is_a_setting():
         "quiet=true",
     ]
     assert hydra_words(["--info", "a.b=1"]) == ["a.b=1", "--info"]  # it would take the word after
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ("{min: 2, max: 5}", [2, 3, 4, 5]),
+        ('{"min": 3, "max": 3}', [3]),
+        ("{'max':4,'min':2}", [2, 3, 4]),
+        ("[2,5]", [2, 5]),
+    ],
+)
+def test_a_grid_of_states_is_a_list_or_its_bounds(value, read):
+    (word,) = hydra_words([f"model.state_grid={value}"])
+    assert value_of(word) == read
+
+
+@pytest.mark.parametrize("value", ["{min: 5, max: 2}", "{min: 2, max: 99999}", "{min: 2, min: 3}"])
+def test_bounds_that_hold_no_list_stay_for_the_check_of_the_settings(value):
+    assert hydra_words([f"model.state_grid={value}"]) == [f"model.state_grid={value}"]
+
+
+def test_a_list_without_quotes_in_the_shell_is_refused_with_the_quoted_one():
+    with pytest.raises(ConfigError) as refused:
+        hydra_words(["model.state_grid={min:", "2,", "max:", "5}", "-m"])
+    assert "quoted, 'model.state_grid={min: 2, max: 5}'" in str(refused.value)

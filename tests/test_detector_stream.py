@@ -36,10 +36,7 @@ def assert_same(ours: pd.DataFrame, theirs: pd.DataFrame):
 def fed(stream, bars) -> pd.DataFrame:
     """Every regime that a stream gives for bars one by one, as `filter` shows them."""
     regimes = [regime for bar in records(bars) for regime in stream.update_all(bar)]
-    columns = [regime._asdict() for regime in regimes]
-    frame = pd.DataFrame(columns)
-    probs = np.array([regime.probs for regime in regimes])
-    return frame.drop(columns="probs").assign(**{f"p_state_{k}": p for k, p in enumerate(probs.T)})
+    return pd.DataFrame([regime.to_dict() for regime in regimes]).drop(columns="probs")
 
 
 def assert_streams_as_it_filters(detector, bars, n_history):

@@ -26,22 +26,22 @@ def ticking(config, tick: float):
 def test_a_state_that_holds_bars_of_one_tick_alone_is_named(small_config):
     prepared, calm = ticking(small_config, 0.01)
     states = np.where(calm, 0, 1)
-    assert one_tick_states(prepared, states, 2) == [
+    assert one_tick_states(prepared, states, ("calm", "turbulent")) == [
         "state 0 (calm) holds bars with a range of one tick, 0.01, alone: it describes the price "
         "grid, not the market"
     ]
     states[::3] = 0  # a third of its bars move
-    assert one_tick_states(prepared, states, 2) == []
+    assert one_tick_states(prepared, states, ("calm", "turbulent")) == []
 
 
 def test_validation_and_test_bars_do_not_count(small_config):
     prepared, calm = ticking(small_config, 0.01)
     states = np.where(calm, 0, 1)
-    expected = one_tick_states(prepared, states, 2)
+    expected = one_tick_states(prepared, states, ("calm", "turbulent"))
     states[~prepared.train] = 0
-    assert one_tick_states(prepared, states, 2) == expected
+    assert one_tick_states(prepared, states, ("calm", "turbulent")) == expected
 
 
 def test_no_state_is_named_without_a_log_range(small_config):
     prepared = prepare(checked(small_config))
-    assert one_tick_states(prepared, np.zeros(len(prepared.table), int), 1) == []
+    assert one_tick_states(prepared, np.zeros(len(prepared.table), int), ("normal",)) == []

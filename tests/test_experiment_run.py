@@ -15,7 +15,7 @@ from hmm_exp.config import Config, SelectionConfig, TimeframeConfig, checked
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import ConfigError, DataError, FitError, HmmExpError
 from hmm_exp.experiment import fits
-from hmm_exp.experiment.artifacts import write_artifacts
+from hmm_exp.experiment.artifacts import data_report, write_artifacts
 from hmm_exp.experiment.candidate import train_steps
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import regime_in_words, run
@@ -182,7 +182,7 @@ def test_planted_regimes_are_recovered(result):
 
 def test_regimes_have_a_row_per_row_and_probabilities_that_sum_to_one(result):
     regimes = result.regimes
-    leading = ["timestamp", "available_at", "split", "state", "label"]
+    leading = ["timestamp", "available_at", "split", "state", "label", "regime", "in_training"]
     assert list(regimes.columns) == [
         *leading,
         "p_state_0",
@@ -493,9 +493,59 @@ def test_a_features_table_without_returns_has_no_yardstick(small_config, bars_cs
 def test_regime_in_words_tells_since_when(result):
     words = regime_in_words(result.regimes)
     last = result.regimes.iloc[-1]
-    assert f"{last['label']} (state {last['state']})" in words
-    run_start = result.regimes["state"].ne(last["state"])[::-1].idxmax() + 1
+    named = result.detector.labels[last["regime"]]
+    assert f"{named} (state {last['regime']})" in words
+    run_start = result.regimes["regime"].ne(last["regime"])[::-1].idxmax() + 1
     assert f"since {result.regimes['available_at'][run_start]:%Y-%m-%d %H:%M}" in words
+    assert words.endswith(f"probability {last['p_state_' + str(last['regime'])]:.3f}")
+
+
+def test_regime_in_words_follows_the_decision_and_not_the_row(result):
+    regimes = result.regimes
+    doubt = np.flatnonzero((regimes["regime"] != regimes["state"]) & (regimes["regime"] >= 0))[-1]
+    words = regime_in_words(regimes[: doubt + 1])
+    named = result.detector.labels[regimes["regime"][doubt]]
+    assert f": {named} (state {regimes['regime'][doubt]}), since" in words
+    first = regime_in_words(regimes[:1])
+    assert f"not decided yet, most probable is {regimes['label'][0]}" in first
+
+
+def test_the_report_begins_with_what_was_read_and_a_doubtful_last_bar_is_named(
+    small_config, bars_csv
+):
+    rewrite(bars_csv, 2999, "volume", 0.5)
+    frame = pd.read_csv(bars_csv)
+    frame.drop(index=[2000, 2001]).to_csv(bars_csv, index=False)
+    outcome = run(prepare(edited(small_config, bars_csv)))
+    report = data_report(outcome)
+    assert report["read"] == [
+        "bars.csv: 2,998 rows, 1H, 2021-01-01 to 2021-05-05; 1 gap with 2 missing bars",
+        "features v1@1H of bars: 2,978 of 2,998 rows usable; 19 to fill the windows; 1 after gaps "
+        "(close_logret_current_1H, log_volume_delta_current_1H)",
+    ]
+    usable = report["features"]["rows"] - report["features"]["missing_rows"]
+    assert usable == np.isfinite(outcome.prepared.X).all(axis=1).sum() == 2978
+    assert outcome.regime_now.endswith(
+        "; the last bar (2021-05-05 23:00) has 0 % of its hour's usual volume: it may not be "
+        "closed yet"
+    )
+
+
+def test_a_calendar_is_in_the_report_and_changes_no_result(small_config, bars_csv):
+    pytest.importorskip("exchange_calendars", reason="the extra calendar is not installed")
+    plain = prepare(edited(small_config, bars_csv))
+    known = prepare(edited(small_config, bars_csv, data__calendar="24/7"))
+    assert known.fingerprint == plain.fingerprint
+    assert known.source.report["calendar"] | {"calendar": ""} == {
+        **{"calendar": "", "closed": 0, "outages": 0, "missing": 0, "unit": "bar"},
+        **{"first_outages": [], "outside": 0},
+    }
+
+
+def test_the_synthetic_market_takes_no_calendar(small_config):
+    small_config.data.calendar = "XETR"
+    with pytest.raises(ConfigError, match=r"data\.calendar=XETR with data=synthetic"):
+        checked(small_config)
 
 
 def test_a_train_block_opens_its_own_sequence():

@@ -313,11 +313,27 @@ def test_criteria_ring_the_lowest_and_keep_the_null_from_flattening_the_rest():
     assert figure.texts[0].get_text() == "BIC is lowest at 3 states, 40 below 4 states"
 
 
+@pytest.mark.parametrize("tried", [(2, 4), (2, 3, 4), (2, 4, 5, 8), (2, 3, 7)])
+def test_lines_of_criteria_join_only_neighbours_that_were_tried(tried):
+    bic = {"n_states": tried, "bic": [10.0 * k for k in tried]}
+    sweep = pd.DataFrame(bic | {"space": "v1 1H", "covariance": "diag"})
+    for curve, unit in (
+        (figures.criteria(pd.DataFrame(bic)).axes[0].lines[0], 1.0),
+        (figures.bic_by_space(sweep).axes[0].lines[0], None),
+    ):
+        x, drawn = np.asarray(curve.get_xdata()), np.isfinite(curve.get_ydata())
+        assert drawn.sum() == len(tried)
+        joined = np.diff(x)[drawn[:-1] & drawn[1:]]
+        assert len(joined) == (np.diff(tried) == 1).sum()
+        assert np.allclose(joined, unit or np.diff(x)[0])
+
+
 def test_criteria_of_a_single_fit_are_shown_beside_one_state():
     table = pd.DataFrame({"n_states": [1, 3], "bic": [900.0, 0.0], "aic": [950.0, 0.0]})
     figure = figures.criteria(table, chosen=3)
     bic = next(line for line in figure.axes[0].lines if line.get_gid() == "bic")
-    np.testing.assert_array_equal(bic.get_xdata(), [1, 3])
+    np.testing.assert_array_equal(bic.get_xdata(), [1, 2, 3])
+    np.testing.assert_array_equal(bic.get_ydata(), [900, np.nan, 0])
     assert figure.axes[0].get_ylim()[1] > 900
 
 

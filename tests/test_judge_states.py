@@ -1,6 +1,7 @@
 """Tables of a fitted model: persistence, raw units, diagnostics."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -135,3 +136,15 @@ def test_diagnostics_leave_out_what_does_not_exist():
     assert np.isfinite(table["value"]).all()
     dwell = table[table["table"] == "dwell"]
     assert set(dwell["column"][dwell["row"] == "turbulent"]) == {"visits"}
+
+
+def test_visits_of_decided_regimes_are_counted_by_the_year_of_the_data():
+    day = pd.date_range("2021-01-01", periods=6, freq="D", tz="UTC")
+    regimes, steps = np.array([0, 0, 1, 1, 1, 0]), np.array([0, 1, 1, 1, 1, 1])
+    metrics = ev.visit_metrics(regimes, steps, day)
+    assert metrics["switches_per_year"] == pytest.approx(2 / 5 * 365.25)
+    assert metrics["mean_regime_visit_bars"] == 2.0
+    sessions = ev.visit_metrics(regimes, steps, day + pd.to_timedelta([0, 0, 0, 5, 5, 5], "D"))
+    assert sessions["switches_per_year"] == pytest.approx(2 / 10 * 365.25)
+    assert ev.visit_metrics(regimes[:1], steps[:1], day[:1]) == {"mean_regime_visit_bars": 1.0}
+    assert ev.visit_metrics(regimes[:0], steps[:0], day[:0]) == {}

@@ -5,16 +5,25 @@ import html
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tokenize
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from mkdocs.exceptions import PluginError
 
 import hmm_exp
-from hmm_exp.config import Config, flat
+import hmm_exp.train  # registers the schema
+from hmm_exp.config import Config, conf_dir, flat, to_config
 from tests.conftest import ROOT
 
 SET_BY_THE_PROGRAM = {
@@ -25,6 +34,12 @@ DIALECT = re.compile(
 )
 MOST_DIALECT = 60
 RECORD = (ROOT / "docs" / "reference" / "record.md").read_text()
+BROWSER = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+# A formula in plain letters: an index, a root, a power, a sum, or an indented line of code.
+PLAIN_FORMULA = re.compile(
+    r"\b[a-zA-Z]_[a-z0-9]+\b|\bsqrt\b|√|∑|[²³]|[a-z)]\^|^ {4,}\S.*",
+    flags=re.MULTILINE,
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +84,56 @@ def test_every_setting_has_its_row_with_a_line(site):
     assert "at least 1 and at most 10000" in rows["model.n_init"]
 
 
+@pytest.fixture(scope="module")
+def settings(site) -> dict[str, list[str]]:
+    """Cells of each setting's row: type, default, range, line."""
+    page = (site / "reference" / "settings.html").read_text()
+    rows = re.findall(r"<td><code>([\w.]+)</code></td>(.*?)</tr>", page, flags=re.DOTALL)
+    return {
+        name: [
+            html.unescape(re.sub("<[^>]+>", "", cell)) for cell in re.findall("<td>.*?</td>", row)
+        ]
+        for name, row in rows
+    }
+
+
+@pytest.mark.slow
+def test_the_line_of_a_setting_that_may_be_null_explains_null(settings):
+    silent = [
+        name
+        for name, (kind, _, _, line) in settings.items()
+        if "null" in kind and not re.search(r"\bnull\b", line)
+    ]
+    assert silent == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "choice",
+    [
+        *("data=bars", "data=features_csv", "split=dates", "split=walk_forward", "selection=cv"),
+        *("gate=off", "gate=strict", "compute=slurm", "compute=ray", "compute=joblib"),
+    ],
+)
+def test_the_default_of_each_setting_is_that_of_the_composed_choice(settings, choice):
+    """The page states a default for the choices without any word, then those that differ."""
+    group = choice.partition("=")[0]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        composed = {
+            words: flat(to_config(compose("config", [words]))) for words in (choice, "quiet=true")
+        }
+    for name, (_, default, _, line) in settings.items():
+        if name.partition(".")[0] == group and not line.startswith("set by the choice"):
+            first, *others = default.split("; ")
+            special = [
+                text.partition(" with ")[0]
+                for text in others
+                if choice in text.split(" with ")[1].split(", ")
+            ]
+            for shown, words in ((first, "quiet=true"), ((special or [first])[0], choice)):
+                assert composed[words][name] == yaml.safe_load(shown), name
+
+
 @pytest.mark.slow
 def test_every_command_and_every_public_name_is_in_the_reference(site):
     page = text_of(site, "reference/commands.html")
@@ -107,6 +172,119 @@ def test_every_module_has_its_line_in_the_layout(site):
 
 
 @pytest.mark.slow
+def test_every_formula_is_drawn_on_every_page(site):
+    """As MathML in the page itself; code may hold dollars and backslashes."""
+    drawn = {}
+    for page in site.rglob("*.html"):
+        text = page.read_text()
+        drawn[page.relative_to(site).as_posix()] = text.count("<math")
+        prose = re.sub(r"<(pre|code|script|style).*?</\1>", "", text, flags=re.DOTALL)
+        assert not re.search(r"\\[(\[]|\\(?:frac|ln|sum|mid)\b|\$[^$]{1,60}\$", prose), page.name
+    for name in ("bic", "states", "yardstick", "look-ahead"):
+        assert drawn[f"explanation/{name}.html"] >= 3, name
+    assert drawn["reference/api.html"] >= 8
+
+
+def test_no_page_writes_a_formula_in_plain_letters():
+    found = [
+        f"{page.relative_to(ROOT)}: {match[0]}"
+        for page in sorted((ROOT / "docs").glob("*/*.md"))
+        for match in PLAIN_FORMULA.finditer(prose_of(page.read_text()))
+    ]
+    assert found == []
+
+
+def test_every_work_that_a_page_cites_is_in_the_sources():
+    sources = " ".join((ROOT / "docs" / "sources.md").read_text().split())
+    cited = re.compile(r"(?:\(| & )([A-Z]\w+) \(?(\d{4})|([A-Z]\w+) and others\s\(?(\d{4})")
+    for page in sorted((ROOT / "docs").glob("*/*.md")):
+        for match in cited.finditer(" ".join(page.read_text().split())):
+            author, year = filter(None, match.groups())
+            assert re.search(rf"{author}[^*]*\({year}\)", sources), f"{page.name}: {match[0]}"
+
+
+def prose_of(page: str) -> str:
+    """A page without fenced code, formulas and links."""
+    page = re.sub(r"^```.*?^```|^\$\$.*?^\$\$", "", page, flags=re.DOTALL | re.MULTILINE)
+    page = re.sub(r"^:::.*\n(?: +.*\n)*", "", page, flags=re.MULTILINE)
+    return re.sub(r"`[^`]*`|\$[^$\n]+\$|\]\([^)]*\)", "", page)
+
+
+@pytest.mark.parametrize("tex", [r"\unknown{x}", "x_{1", "a & b", r"\frac{1}", "x^2^3"])
+def test_a_formula_that_is_not_valid_stops_the_build(tex):
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="explanation/bic.md"))
+    marked = '<p><span class="arithmatex">\\({}\\)</span></p>'.format
+    assert "<math><mi>x</mi></math>" in formulas().on_page_content(marked("x"), page)
+    with pytest.raises(PluginError, match=r"explanation/bic.md: formula \$") as error:
+        formulas().on_page_content(marked(html.escape(tex)), page)
+    assert tex in str(error.value)
+
+
+def formulas():
+    """The hook that draws formulas, as MkDocs loads it."""
+    spec = spec_from_file_location("formulas", ROOT / "docs" / "tools" / "formulas.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium of this machine."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install '.[dev]'")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=path, args=list(BROWSER))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["1280-light", "390-dark"])
+def tab(browser, request):
+    """A tab for files; no console error, and nothing is fetched from elsewhere."""
+    width, scheme = request.param
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
+    page = context.new_page()
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    page.on("request", lambda request: complaints.append(request.url))
+    yield page
+    context.close()
+    assert [text for text in complaints if not text.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.slow
+def test_search_works_on_pages_opened_from_disk(site, tab):
+    tab.goto((site / "how-to" / "live.html").as_uri())
+    if tab.viewport_size["width"] < 1000:
+        tab.click("label.md-header__button[for=__search]")
+    tab.locator(".md-search__input").press_sequentially("DNS rebinding")
+    first = tab.locator(".md-search-result__item a").first
+    first.wait_for(timeout=60_000)
+    first.click()
+    tab.wait_for_url("**/how-to/team-server.html*")
+    assert "A store for a team" in tab.locator("h1").inner_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", ["explanation/yardstick", "explanation/bic", "tutorial/own-bars", "reference/api"]
+)
+def test_formulas_have_a_place_on_the_page_and_the_page_does_not_scroll_sideways(site, tab, page):
+    tab.goto((site / f"{page}.html").as_uri())
+    boxes = tab.evaluate(
+        "[...document.querySelectorAll('math')].map(m => [m.getBoundingClientRect().width, "
+        "m.getBoundingClientRect().height])"
+    )
+    assert boxes
+    assert all(width > 4 and height > 4 for width, height in boxes)
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.slow
 def test_every_picture_has_its_place(site):
     gallery = (site / "evidence" / "gallery.html").read_text()
     pictures = sorted(path.name for path in (ROOT / "docs" / "images" / "gallery").glob("*.png"))
@@ -128,6 +306,28 @@ def test_the_notebook_is_committed_with_outputs_that_name_no_machine():
     assert all(outputs)
     assert len(text) < 400_000
     assert not re.search(r"/(home|root|tmp|work|Users)/", text)
+
+
+def test_the_backtest_of_the_notebook_does_not_look_ahead_and_pays_for_each_change():
+    cells = json.loads((ROOT / "docs" / "notebooks" / "quickstart.ipynb").read_text())["cells"]
+    (cell,) = [
+        text for text in map("".join, (c["source"] for c in cells)) if "def backtest" in text
+    ]
+    names = {"pd": pd}
+    exec(cell.partition("\n\n\n")[0], names)
+    rng = np.random.default_rng(3)
+    close, invested = pd.Series(rng.uniform(90, 110, 60)), pd.Series(rng.random(60) < 0.5)
+    returns = names["backtest"](close, invested, 0.01)
+    position, wealth = 0.0, []
+    for i in range(60):
+        wanted = float(invested[i - 1]) if i else 0.0
+        earned = wanted * (close[i] / close[i - 1] - 1) if i else 0.0
+        wealth.append(earned - 0.01 * abs(wanted - position))
+        position = wanted
+    np.testing.assert_allclose(returns, wealth, atol=1e-15)
+    later_close, later = close.copy(), invested.copy()
+    later_close[40:], later[40:] = 5.0, ~later[40:]
+    assert returns[:40].equals(names["backtest"](later_close, later, 0.01)[:40])
 
 
 def test_every_metric_of_a_run_is_in_the_record(small_config):

@@ -1,5 +1,7 @@
 """Normalised, refused, dropped: what happens to every kind of row."""
 
+import shlex
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -231,3 +233,25 @@ def test_a_volume_of_zero_names_the_columns_that_hold_ticks(frame):
         "that"
     ]
     assert bars_from_frame(frame.assign(TICKVOL=5), ReadOptions("open")).report["warnings"] == []
+
+
+IDLE, TICKS = np.where(np.arange(200) == 50, 3.0, 0.0), np.arange(200.0)
+
+
+@pytest.mark.parametrize(
+    ("volume", "other", "is_named"),
+    [
+        (IDLE, {"tick_volume": TICKS}, True),
+        (np.ones(200), {"<TICKVOL>": TICKS}, True),
+        (np.zeros(200), {"trades": np.full(200, 7)}, True),
+        (np.ones(200), {"tick_volume": np.full(200, 7)}, False),
+        (IDLE, {"tick_volume": IDLE}, False),
+        (IDLE, {"spread": TICKS}, False),
+        (np.where(TICKS < 100, 0.0, TICKS), {"tick_volume": TICKS}, False),
+    ],
+)
+def test_a_volume_of_one_value_on_nearly_every_bar_names_a_livelier_column(volume, other, is_named):
+    market = make_market(200).frame.assign(volume=volume, **other)
+    warnings = bars_from_frame(market, ReadOptions("open")).report["warnings"]
+    option = f"data.volume_column={shlex.quote(next(iter(other)))} reads that"
+    assert [warning.endswith(option) for warning in warnings] == [True] * is_named

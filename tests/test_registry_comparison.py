@@ -86,7 +86,8 @@ def test_models_of_other_features_and_timeframes_meet_on_the_base_bars(store, ho
     assert there.n_bars == back.n_bars == pytest.approx(0.15 * N_BARS, abs=2)
     assert there.gain == pytest.approx(-back.gain, abs=1e-3)
     assert there.error == pytest.approx(back.error, rel=0.05)
-    assert there.worse is (there.gain < -there.error)
+    assert there.low < there.gain < there.high
+    assert there.gain - there.low == pytest.approx(there.high - there.gain)
 
 
 def test_a_champion_scored_again_on_its_own_data_gets_its_stored_scores(store, hourly):

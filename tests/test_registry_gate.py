@@ -1,17 +1,20 @@
 """The gate's rules, on the evidence of a real run in a real store, changed piece by piece."""
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hmm_exp.config import GateConfig
+from hmm_exp.config.overrides import hydra_words
 from hmm_exp.errors import ConfigError
 from hmm_exp.registry.evidence import Evidence, Incumbent, NotJudged, read_evidence
-from hmm_exp.registry.gate import judge, named_gate
+from hmm_exp.registry.gate import Finding, judge, named_gate
 from hmm_exp.registry.versions import Champion
 from hmm_exp.tracking import tags
 from tests.small_detector import (
@@ -291,6 +294,39 @@ def test_one_instrument_replaces_another_where_the_gate_allows_it(store, evidenc
     assert judge(store.client, fresh, rival, replace(gate, instrument=False)).of("refuse") == []
 
 
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("ETH 1h", """data.name='"ETH 1h"'"""), ("a, b", "data.name="), ("DAX", "data.name=DAX,")],
+)
+def test_the_cure_for_another_file_of_one_market_can_be_typed(store, evidence, name, word):
+    identity = {tags.INSTRUMENT: name, tags.DATA_KIND: "bars"}
+    rival = Incumbent(Champion("x", "1", None, identity), None)
+    (reason,) = judge(store.client, evidence, rival, DEFAULT).of("refuse")
+    assert word in reason
+    typed = reason.partition("repeat the command with ")[2].partition(", else register")[0]
+    (setting,) = hydra_words(shlex.split(typed))
+    assert str(OverridesParser.create().parse_override(setting).value()) == name
+
+
+def test_a_champion_without_a_name_has_no_name_to_repeat(store, evidence):
+    rival = Incumbent(Champion("x", "1", None, {tags.DATA_KIND: "bars"}), None)
+    (reason,) = judge(store.client, evidence, rival, DEFAULT).of("refuse")
+    assert "data.name" not in reason
+
+
+@pytest.mark.parametrize(
+    ("gain", "word"), [(0.05, "better"), (0.0, "about as well"), (-0.05, "worse")]
+)
+def test_the_gate_words_a_gain_by_its_interval(store, evidence, gain, word):
+    shown = with_scores(evidence, shown_scores(over_ewma=gain))
+    (text,) = [
+        text
+        for text in judge(store.client, shown, None, DEFAULT).of("warn", "note")
+        if "EWMA" in text
+    ]
+    assert f"nats per bar ({word})" in text
+
+
 def test_each_hard_fault_is_a_reason(store, evidence):
     run_id = candidate(store, small_detector("BTC"), faults="not converged; state 2 is empty")
     faulty = replace(evidence, run=store.client.get_run(run_id))
@@ -335,25 +371,62 @@ def test_one_instrument_replaces_another_only_by_rule(store, evidence, old, new,
     if weight:
         assert "another name (registry.name, hmm-promote --registry)" in against[0].text
         assert ("--force" in against[0].text) is (weight == "refuse")
+        cure = ": if both are one market, repeat the command with data.name=BTC, else register"
+        assert (cure in against[0].text) is (weight == "refuse")
         still = judge(store.client, replace(evidence, run=run), rival, OFF).of("final")
         assert bool(still) is (weight == "final")
 
 
-@pytest.mark.parametrize(
-    ("worse_by", "refused"), [(-0.02, False), (0.0, False), (0.001, False), (0.02, True)]
-)
-def test_a_champion_that_is_clearly_better_stays(store, evidence, worse_by, refused):
-    champion = incumbent(store)
+def against_champion(store, evidence, gate: GateConfig, gain: float, noise: float) -> Finding:
+    """Finding about the champion for scores that differ from its own by a mean gain and noise."""
     scores = shown_scores()
-    noise = np.random.default_rng(2).normal(0.0, 0.1, len(scores))
-    noise[400:] -= noise[400:].mean()
-    scores["model_score"] += noise - worse_by
-    verdict = judge(store.client, with_scores(evidence, scores), champion, DEFAULT)
-    texts = [text for text in verdict.of("refuse", "note") if "version 7" in text]
-    assert len(texts) == 1
-    assert "on 600 test bars after the training of both" in texts[0]
-    assert bool(verdict.of("refuse")) is refused
-    assert texts[0].startswith("worse than version 7 by 0.0200" if refused else "gain over version")
+    wobble = np.random.default_rng(2).normal(0.0, noise, len(scores))
+    wobble[400:] -= wobble[400:].mean()
+    scores["model_score"] += wobble + gain
+    verdict = judge(store.client, with_scores(evidence, scores), incumbent(store), gate)
+    (finding,) = [finding for finding in verdict.findings if "version 7" in finding.text]
+    assert finding.text.startswith(
+        "gain over version 7 on 600 test bars after the training of both "
+    )
+    return finding
+
+
+@pytest.mark.parametrize(
+    ("gain", "noise", "refused", "words"),
+    [
+        (-0.0007, 0.004, False, "at most 0.002 worse (gate.margin)"),
+        (0.0, 0.0, False, "at most 0.002 worse (gate.margin)"),
+        (0.02, 0.1, False, "at most 0.002 worse (gate.margin)"),
+        (-0.01, 0.004, True, "more than 0.002 worse (gate.margin)"),
+        (0.001, 0.1, True, "it cannot be shown to be at most 0.002 worse, wait for more test bars"),
+        (
+            -0.001,
+            0.1,
+            True,
+            "it cannot be shown to be at most 0.002 worse, wait for more test bars",
+        ),
+    ],
+)
+def test_a_candidate_must_be_shown_to_be_at_most_the_margin_worse(
+    store, evidence, gain, noise, refused, words
+):
+    finding = against_champion(store, evidence, DEFAULT, gain, noise)
+    assert finding.weight == ("refuse" if refused else "note")
+    assert words in finding.text
+    shown = "0.0000" if gain == 0.0 else f"{gain:+.4f}"
+    assert f"of both {shown} nats per bar, lower bound " in finding.text
+
+
+def test_the_margin_and_the_level_of_the_gate_decide(store, evidence):
+    def weight(**changed: float) -> str:
+        return against_champion(store, evidence, replace(DEFAULT, **changed), -0.005, 0.004).weight
+
+    assert weight() == "refuse"
+    assert weight(margin=0.007) == "note"
+    assert weight(margin=0.0) == "refuse"
+    near = {"margin": 0.0055}
+    assert weight(**near, level=0.05) == "note"
+    assert weight(margin=0.00545, level=0.01) == "refuse"
 
 
 def not_compared(verdict) -> str:

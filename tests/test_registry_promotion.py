@@ -252,7 +252,8 @@ def test_a_champion_that_is_better_stays_and_is_served(store: Store, name, trio)
     noise = np.random.default_rng(3).normal(0.0, 0.1, len(worse))
     worse["model_score"] -= 0.02 + noise - noise[400:].mean()
     decision = put(store, name, candidate(store, small_detector("BTC", 5), scores=worse))
-    assert decision.reasons[0].startswith("worse than version 1 by 0.0200 nats per bar")
+    assert decision.reasons[0].startswith("gain over version 1 on 600 test bars after")
+    assert decision.reasons[0].endswith(": more than 0.002 worse (gate.margin)")
     assert registry_state(store, name) == before
     assert served(name) == "fp-BTC-0"
 

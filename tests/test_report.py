@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
+from hmm_exp.commands import promote
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.artifacts import write_csv
 from hmm_exp.figures.style import regime_colors
@@ -29,6 +30,7 @@ from hmm_exp.report.tables import baselines
 from hmm_exp.report.words import verdict
 from hmm_exp.store.store import Store
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.ui import plain
 from tests.test_train_cli import runs_of, store_of
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -343,11 +345,39 @@ def test_the_timeline_shows_at_each_close_what_was_known_then(subject):
     pd.testing.assert_frame_equal(rewritten[:cut], shown[:cut])
 
 
+def test_the_terminal_gives_the_sentences_of_the_report_before_the_promotion(
+    swept, subject, capsys
+):
+    found = verdict(subject)
+    sentences = [found.headline, f"believe it? {found.belief}"]
+    lines = swept[1].stdout.splitlines()
+    start = lines.index(sentences[0])
+    assert lines[start : start + 2] == sentences
+    assert lines[start + 2].startswith("promoted: ")
+    where = ("--tracking-uri", f"sqlite:///{swept[0]}/mlflow.db", "--dry-run")
+    winner = subject.model.run.info.run_id
+    for words in (("--sweep", "latest"), ("--run", winner)):
+        capsys.readouterr()
+        assert promote.main([*words, *where]) == 0
+        *_, opening, believed, outcome = capsys.readouterr().out.splitlines()
+        assert [opening, believed] == sentences
+        assert outcome.endswith("already is this model (version 1)")
+
+
+def test_the_page_of_the_sweep_in_the_ui_holds_the_verdict(client, subject):
+    (parent,) = runs_of(client, "sweep")
+    assert plain(verdict(subject).belief) in parent.data.tags[tags.NOTE]
+
+
 def test_only_what_is_shown_on_test_is_believed(subject):
     metrics = subject.model.run.data.metrics
 
     def belief(*bounds: float) -> str:
-        changed = {f"{gain}_test_bound": bound for gain, bound in zip(GAINS, bounds, strict=True)}
+        changed = {
+            f"{gain}_test{end}": bound
+            for gain, bound in zip(GAINS, bounds, strict=True)
+            for end in ("", "_low", "_bound", "_high")
+        }
         before = {name: metrics[name] for name in changed}
         metrics.update(changed)
         try:
@@ -359,9 +389,33 @@ def test_only_what_is_shown_on_test_is_believed(subject):
     assert belief(0.1, -0.1, 0.1, 0.1, 0.1).startswith("In part")
     assert belief(-0.1, 0.1, 0.1, 0.1, 0.1).startswith("No")
     assert belief(0.1, 0.1, -0.1, 0.1, -0.1) == (
-        "In part: on test it beats an EWMA volatility, but not the range EWMA Student-t and the "
-        "range EWMA Student-t by hour"
+        "In part: on test it forecasts the next bar better than the static Student-t (+0.1000, "
+        "+0.1000 to +0.1000), the EWMA Student-t (+0.1000, +0.1000 to +0.1000) and the EWMA "
+        "Student-t by hour (+0.1000, +0.1000 to +0.1000), but worse than the range EWMA Student-t "
+        "(-0.1000, -0.1000 to -0.1000) and the range EWMA Student-t by hour (-0.1000, -0.1000 to "
+        "-0.1000); nats per bar"
     )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "passed", "words"),
+    [
+        (0.1, 0.2, True, "On test it forecasts better than the EWMA Student-t"),
+        (-0.1, 0.1, False, "On test it forecasts about as well as the EWMA Student-t"),
+        (-0.2, -0.1, False, "On test it forecasts worse than the EWMA Student-t"),
+    ],
+)
+def test_a_check_of_a_gain_is_worded_by_its_interval(subject, low, high, passed, words):
+    ends = {"_low": low, "_bound": low, "_high": high, "": 0.5 * (low + high)}
+    metrics = subject.model.run.data.metrics
+    changed = {f"ewma_gain_test{end}": value for end, value in ends.items()}
+    before = {name: metrics[name] for name in changed}
+    metrics.update(changed)
+    try:
+        checks = verdict(subject).checks
+    finally:
+        metrics.update(before)
+    assert [check.passed for check in checks if check.text == words] == [passed]
 
 
 def test_the_gain_over_every_baseline_is_tabled(subject):

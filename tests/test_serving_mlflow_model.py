@@ -116,8 +116,10 @@ def test_the_answer_can_be_sent_as_json(served, bars):
     text = io.StringIO()
     mlflow.pyfunc.scoring_server.predictions_to_json(served.predict(bars), text)
     first = json.loads(text.getvalue())["predictions"][0]
-    assert list(first) == ["timestamp", "available_at", "state", "label", "p_state_0", "p_state_1"]
+    names = ("timestamp", "available_at", "state", "label", "regime", "in_training")
+    assert list(first) == [*names, "p_state_0", "p_state_1"]
     assert first["label"] in ("calm", "turbulent")
+    assert first["in_training"] is True
     assert pd.Timestamp(first["available_at"]) - pd.Timestamp(first["timestamp"]) == HOUR
 
 

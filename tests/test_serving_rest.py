@@ -269,3 +269,30 @@ def test_a_damaged_request_gets_an_answer_or_one_line(form, damages):
     else:
         shares = np.array([[row["p_state_0"], row["p_state_1"]] for row in answer])
         np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        (None, JSON),
+        ("*/*", JSON),
+        ("text/csv", CSV),
+        ("Text/CSV; charset=utf-8", CSV),
+        ("application/json, text/csv", JSON),
+        ("application/json;q=0.5, text/csv;q=0.9", CSV),
+        ("text/csv;q=0.2, application/json", JSON),
+        ("text/csv, */*;q=0.1", CSV),
+        ("text/csv;q=0", JSON),
+        ("text/csv;q=1.2.3, text/html", JSON),
+        ("", JSON),
+    ],
+)
+def test_the_header_accept_decides_between_json_and_csv(accept, kind):
+    assert rest.answer_kind(accept) == kind
+
+
+def test_an_answer_as_csv_holds_the_numbers_and_times_of_the_answer_as_json():
+    as_json = pd.DataFrame(json.loads(MODEL.answer(CSV_TEXT.encode(), CSV))["predictions"])
+    text = MODEL.answer(CSV_TEXT.encode(), CSV, CSV)
+    as_csv = pd.read_csv(io.StringIO(text))
+    pd.testing.assert_frame_equal(as_csv, as_json, check_exact=True)

@@ -138,6 +138,21 @@ def test_the_server_answers_csv_and_parquet_as_json(server, bars):
         assert post(server, body, kind) == as_json, kind
 
 
+def test_the_server_answers_csv_to_who_accepts_it(server, bars):
+    expected = pd.DataFrame(post(server, records(bars))[1]["predictions"])
+    connection = http.client.HTTPConnection(server.removeprefix("http://"), timeout=60)
+    kinds = {"Content-Type": "text/csv", "Accept": "text/csv"}
+    with contextlib.closing(connection):
+        connection.request("POST", "/invocations", bars.to_csv(index=False).encode(), kinds)
+        answer = connection.getresponse()
+        assert answer.getheader("Content-Type").startswith("text/csv")
+        got = pd.read_csv(answer)
+        pd.testing.assert_frame_equal(got, expected, check_exact=True)
+        connection.request("POST", "/invocations", b"close\n1\n", kinds)
+        refused = connection.getresponse()
+        assert (refused.status, "send at least" in json.load(refused)["message"]) == (400, True)
+
+
 PARQUET = "application/vnd.apache.parquet"
 OVER_A_MILLION = pd.DataFrame({"close": np.ones(1_000_001)})
 HOSTILE_REQUESTS = {

@@ -134,7 +134,8 @@ def test_a_stream_of_the_first_format_goes_on_with_the_same_bits(bars, tmp_path)
     write(tmp_path / "stream.json", stored | {"format": 1, "model": model})
     later = Stream.load(tmp_path / "stream.json")
     for bar in records(part(bars, slice(300, None))):
-        assert later.update_all(bar) == stream.update_all(bar)
+        known = [regime._replace(in_training=None) for regime in stream.update_all(bar)]
+        assert later.update_all(bar) == known  # the first format has no end of training
     later.save(tmp_path / "stream.json")
     assert json.loads((tmp_path / "stream.json").read_text())["format"] == 2
 

@@ -241,6 +241,28 @@ def test_between_spaces_the_gain_on_validation_decides_whatever_bic_and_test_say
     assert "return_gain_val +0.2000 nats per bar, 0.1000 above the next" in choice.reasons[-1]
 
 
+def test_equal_cells_are_equal_and_not_a_rounded_zero_apart(store):
+    spaces = Sweep(store, "equal spaces")
+    spaces.add(2, 900.0, gain=0.2)
+    spaces.add(2, 100.0, space="v2", gain=0.19998)
+    assert "+0.2000 nats per bar, equal to the next, on 4" in spaces.choice().reasons[-1]
+    walks = Sweep(store, "equal walks")
+    walks.settings["split.kind"] = "walk_forward"
+    for n_states in (2, 3):
+        walks.add(n_states, 0.0, gain=0.0)
+    assert walks.choice().reasons[-1].endswith("0.0000 nats per bar, equal to the next")
+    assert "+0.0000" not in walks.choice().reasons[-1]
+    criteria = Sweep(store, "equal criteria")
+    criteria.add(2, 700.0)
+    criteria.add(3, 700.0, faults="not converged")
+    criteria.add(2, 700.01)
+    assert (
+        criteria.choice()
+        .reasons[0]
+        .endswith("lowest BIC of 2 cells, 700.0, equal to the next; K=3: BIC equal, not converged")
+    )
+
+
 NO_FIT = {"model": "8 returns are too few"}
 
 

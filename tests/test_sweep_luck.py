@@ -13,6 +13,16 @@ from hmm_exp.sweep.luck import weigh_choice, write_luck
 from hmm_exp.tracking import tags
 from tests.small_detector import forget_store, store_in
 
+COMPLETE_TAGS = {tags.OBSERVATION_SPACE: "v1", tags.DATA_DIGEST: "digest"}
+COMPLETE_PARAMS = {
+    "split.kind": "ratio",
+    "selection.within": "bic",
+    "selection.rule": "lowest",
+    "selection.near_tie": "2",
+    "selection.elbow": "0.05",
+    "selection.across": "return_gain_val",
+}
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, empty_store):
@@ -22,11 +32,23 @@ def store(tmp_path_factory, empty_store):
     forget_store()
 
 
-def cell(store, name: str, gain: np.ndarray | None, *, status="FINISHED", grid=None, first=0):
+def cell(
+    store,
+    name: str,
+    gain: np.ndarray | None,
+    *,
+    status="FINISHED",
+    grid=None,
+    first=0,
+    **more: str,
+):
     """A cell whose validation gains are given; on test it is a wonder."""
-    store_tags = {tags.CELL: name, tags.FINGERPRINT: name}
+    store_tags = {tags.CELL: name, tags.FINGERPRINT: name, **COMPLETE_TAGS, **more}
     run_id = store.client.create_run(store.experiment_id, tags=store_tags).info.run_id
-    store.client.log_param(run_id, "selection.across", "return_gain_val")
+    for param, value in COMPLETE_PARAMS.items():
+        store.client.log_param(run_id, param, value)
+    for metric in ("n_states", "n_params", "bic"):
+        store.client.log_metric(run_id, metric, 2)
     if grid:
         store.client.log_param(run_id, "model.state_grid", grid)
     if gain is not None:
@@ -79,7 +101,33 @@ def test_a_true_gain_is_told_from_luck(store, cells):
         "winner's gain over the static Student-t on 800 validation bars: +0.1000 nats per bar, "
         "95 % interval +0.0"
     )
-    assert check.startswith("reality check: the best of 3 scored cells, good, is as good by luck")
+    assert check.startswith("reality check: the best of 3 scored cells, good (the winner), is as ")
+
+
+def check_line(store, cells, winner) -> str:
+    return weigh_choice(store.client, cells, winner and winner.info.run_id).lines[-1]
+
+
+def test_the_best_scored_cell_is_named_with_its_part_in_the_choice(store, cells):
+    faulty = cell(store, "faulty", noise(3, 0.2), **{tags.FAULTS: "not converged"})
+    good, poor = cells[:2]
+    assert ", good (the winner), is as good by luck" in check_line(store, cells, good)
+    assert ", good (not the winner), is as good by luck" in check_line(store, cells, poor)
+    assert ", good (not the winner), is as good by luck" in check_line(store, cells, None)
+    assert ", faulty (ineligible), is as good by luck" in check_line(store, [*cells, faulty], good)
+
+
+def test_a_winner_that_equals_the_best_scored_cell_is_the_best(store):
+    twins = [cell(store, name, noise(0, 0.1)) for name in ("one", "other")]
+    for twin, name in zip(twins, ("one", "other"), strict=True):
+        assert f", {name} (the winner), is as good by luck" in check_line(store, twins, twin)
+
+
+def test_a_gain_of_zero_has_no_sign(store):
+    nothing = cell(store, "nothing", np.zeros(800))
+    assert "validation bars: 0.0000 nats per bar, 95 % interval 0.0000 to 0.0000" in "".join(
+        weigh_choice(store.client, [nothing], nothing.info.run_id).lines
+    )
 
 
 def test_worthless_cells_look_like_luck(store, cells):

@@ -43,7 +43,8 @@ def screens(text: str) -> list[list[str]]:
 def on_a_terminal(folder: Path, *words: str) -> tuple[int, str]:
     """Run the command line on a pseudo-terminal; its exit status and all that was written."""
     ours, theirs = pty.openpty()
-    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    hidden = ("MLFLOW_TRACKING_URI", "NO_COLOR", "FORCE_COLOR")
+    environment = {k: v for k, v in os.environ.items() if k not in hidden}
     environment |= {"TERM": "xterm", "COLUMNS": SIZE[0], "LINES": SIZE[1]}
     command = [sys.executable, "-m", "hmm_exp.train", *words]
     main = subprocess.Popen(command, cwd=folder, env=environment, stdout=theirs, stderr=theirs)
@@ -79,6 +80,34 @@ def test_cells_side_by_side_have_a_line_each_and_leave_one_each(workdir):
     assert sorted(line[:5] for line in ended) == ["[1/3]", "[2/3]", "[3/3]"]
     assert not [line for line in last if "cells done" in line]
     assert not list(workdir.glob("mlruns/sweeps/*/live"))
+    table = [line for line in text.splitlines() if re.search(r" [\da-f]{8}\x1b\[0m$", line)]
+    (winner,) = [line for line in table if line.startswith("\x1b[1;32m")]
+    assert all(line.startswith("\x1b[2m") for line in table if line != winner)
+
+
+def test_a_single_run_shows_its_progress_and_records_no_colours(workdir):
+    words = ("model.n_states=3", "data.n_bars=6000", "tracking.figures=false", "promote=true")
+    status, text = on_a_terminal(workdir, *words, "gate=strictest", "model.tol=1e-7")
+    assert status == 0, text
+    *drawn, last = screens(text)
+    rows = {line for shot in drawn for line in shot if line.startswith("v1@1H diag K=3  ")}
+    assert any(re.search(r"\d s  fitting 3 states", line) for line in rows)
+    assert any(re.search(r"\d s  (writing|recording)$", line) for line in rows)
+    (ended,) = [line for line in last if line.startswith("v1@1H diag K=3  ")]
+    assert re.search(r"K=3  BIC [\d.]+  gain [+-]\.?\d", ended)
+    assert "\x1b[31mnot promoted:\x1b[0m" in text or "\x1b[32mpromoted:\x1b[0m" in text
+    client = store_of(workdir)
+    (run,) = runs_of(client, "cell")
+    log = Path(client.download_artifacts(run.info.run_id, LOG_FILE, str(workdir))).read_text()
+    assert "fitting 3 states" in log
+    assert "\x1b" not in log + "".join(run.data.tags.values())
+
+
+def test_a_single_run_in_a_pipe_has_one_plain_line(train_cli, workdir):
+    done = train_cli(workdir, "model.n_states=2", *SMALL)
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(r"v1@1H diag K=2  K=2  BIC [\d.]+  gain \S+  [\d.]+ s", line)
+    assert "\x1b" not in done.stdout
 
 
 def test_a_quiet_run_says_its_result_alone_and_its_log_is_kept(train_cli, workdir):

@@ -45,6 +45,9 @@ def test_a_table_without_returns_is_refused_with_the_column_to_add(folder, train
     (refused,) = [line for line in lines if "over the static Student-t is shown" in line]
     assert lines.index(warned) < lines.index("not promoted:") < lines.index(refused)
     assert NO_COLUMN in refused
+    (believed,) = [line for line in lines if line.startswith("believe it? ")]
+    assert believed.startswith(f"believe it? Cannot say: {NO_COLUMN}")
+    assert lines.index(believed) < lines.index("not promoted:")
     assert "too few scored bars" not in done.stdout
     (run,) = runs_of(store_of(workdir), "cell")
     assert NO_COLUMN in run.data.tags[tags.STATUS_REASON]

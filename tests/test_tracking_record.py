@@ -1,14 +1,21 @@
-"""The record of a run that cannot be written whole: closed, or as if it had never begun."""
+"""The record of a run: whole, or when it cannot be, closed or as if it had never begun."""
 
+import json
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from hmm_exp.errors import TrackingError
-from hmm_exp.tracking.record import fail_run, start_run, status_after
+from hmm_exp.experiment.prepare import prepare
+from hmm_exp.experiment.run import run
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.pack import data_identity, write_bundle
+from hmm_exp.tracking.record import RunRecord, fail_run, start_run, status_after
+from hmm_exp.tracking.ui import HISTORY, history_key
 from tests.small_detector import forget_store, store_in
 
 
@@ -53,3 +60,48 @@ def test_a_run_is_closed_even_where_its_reason_is_refused(store, small_config):
 )
 def test_an_interrupt_is_no_failure(error, status):
     assert status_after(error) == status
+
+
+@pytest.fixture
+def recorded_run(store, small_config, tmp_path):
+    """A small run in the store."""
+    small_config.tracking.figures = False
+    prepared = prepare(small_config)
+    record = RunRecord(store, small_config, tmp_path / "run.log")
+    run_id = record.start(data_identity(prepared))
+    record.finish(write_bundle(run(prepared), tmp_path / "bundle"))
+    return store.client.get_run(run_id)
+
+
+def test_a_run_has_its_page_its_data_and_the_settings_that_it_uses(store, recorded_run):
+    about, metrics = recorded_run.data.tags, recorded_run.data.metrics
+    page = about[tags.NOTE]
+    assert page.startswith("**v1@1H diag K=3** on synthetic")
+    assert f"{metrics['return_gain_test']:+.4f} ± " in page
+    (found,) = recorded_run.inputs.dataset_inputs
+    assert found.dataset.digest == about[tags.DATA_DIGEST]
+    assert recorded_run.data.params["data.n_bars"] == "3000"
+    assert "split.refit_every" not in recorded_run.data.params
+    place = store.client.download_artifacts(recorded_run.info.run_id, "config.json")
+    assert json.loads(Path(place).read_text())["split.refit_every"] == 720
+
+
+def test_gains_are_readable_and_convergence_names_its_space(store, recorded_run):
+    metrics, space = recorded_run.data.metrics, recorded_run.data.tags[tags.OBSERVATION_SPACE]
+    for gain in ("return_gain_val", "ewma_gain_val", "range_ewma_hour_gain_val"):
+        shown = metrics[f"{gain}_mnat"]
+        assert shown == pytest.approx(1000 * metrics[gain], abs=0.0051)
+        assert len(f"{shown:g}".partition(".")[2]) <= 2
+    run_id = recorded_run.info.run_id
+    history = store.client.get_metric_history(run_id, history_key(space))
+    assert history[-1].step == metrics["n_iter"]
+    assert not store.client.get_metric_history(run_id, HISTORY)
+
+
+def test_a_run_that_fails_says_what_it_was_and_why(store, small_config):
+    run_id = start_run(store, small_config)
+    assert "v1@1H diag K=3" in store.client.get_run(run_id).data.tags[tags.NOTE]
+    fail_run(store, run_id, TrackingError("a fault on purpose"))
+    page = store.client.get_run(run_id).data.tags[tags.NOTE]
+    assert "v1@1H diag K=3" in page
+    assert "**FAILED**: a fault on purpose" in page

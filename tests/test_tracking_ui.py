@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from hmm_exp.tracking.ui import HISTORY
+from hmm_exp.tracking.ui import history_key
 
 pytestmark = pytest.mark.slow
 SWEEP = ("-m", "features=v1,v2", "model.n_states=2", "data.n_bars=6000", "model.n_init=1")
+SHOWN_GAIN = re.compile(r"-?\d+(\.\d{1,2})?")  # millinats
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -139,26 +140,64 @@ def test_the_printed_link_opens_the_table_of_the_sweep(page, link):
     for cell in ("v1@1H diag K=2", "v2@1H diag K=2"):
         page.get_by_role("link", name=cell).first.wait_for()
     heads = page.get_by_role("columnheader").all_inner_texts()
-    for column in ("return_gain_val", "n_states", "bic", "ewma_gain_val", "restart_agreement"):
+    for column in ("rank", "return_gain_val_mnat", "n_states", "bic", "ewma_gain_val_mnat"):
         assert any(column in head for head in heads), heads
-    page.get_by_text("Sort: return_gain_val").wait_for()
+    page.get_by_text("Sort: rank").wait_for()
     assert page.get_by_text("2 matching runs").is_visible()
 
 
 @pytest.mark.usefixtures("shot")
-def test_its_charts_show_what_decides_and_convergence(page, link):
+def test_the_table_has_the_winner_first_short_gains_and_the_dataset(page, link, client):
+    page.set_viewport_size({"width": 2600, "height": 1000})  # the table makes no cell out of sight
+    page.goto("about:blank")
+    page.goto(link)
+    page.get_by_text("1 winner").wait_for()
+
+    def column(name: str) -> list[str]:
+        """Texts of a column, from the top."""
+        cells = page.locator(f'[role=gridcell][col-id*="{name}"]')
+        tops = [
+            (box["y"], cell.inner_text()) for cell in cells.all() if (box := cell.bounding_box())
+        ]
+        return [text.strip() for _, text in sorted(tops)]
+
+    assert column("rank") == ["1 winner", "2"]
+    winner = client.get_run(parent_of(client).data.tags["winner"])
+    gains = column("return_gain_val_mnat")
+    assert gains[0] == f"{1000 * winner.data.metrics['return_gain_val']:.2f}".rstrip("0").rstrip(
+        "."
+    )
+    for text in [*gains, *column("ewma_gain_val_mnat")]:
+        assert SHOWN_GAIN.fullmatch(text), text
+    digest = winner.data.tags["data_digest"]
+    page.get_by_text(f"({digest[:7]}").first.wait_for()
+    page.set_viewport_size({"width": 1600, "height": 1000})
+
+
+@pytest.mark.usefixtures("shot")
+def test_its_charts_show_what_decides_and_convergence_in_each_space(page, link, client):
     page.goto("about:blank")
     page.goto(link)
     page.get_by_role("link", name="v1@1H diag K=2").first.wait_for()
     page.goto(f"{page.url}&compareRunsMode=CHART")
     page.get_by_text("What decides").first.wait_for()
-    for name in ("Parallel Coordinates", "return_gain_val", "ewma_gain_val", HISTORY):
+    for name in ("Parallel Coordinates", "return_gain_val_mnat", "ewma_gain_val_mnat"):
         page.get_by_text(name).first.wait_for()
+    for key in history_keys(client).values():
+        page.get_by_text(key, exact=True).first.wait_for()
+
+
+def history_keys(client) -> dict[str, str]:
+    """Metric of convergence by the id of the cell's run."""
+    cells = client.search_runs(["1"], filter_string="tags.kind = 'cell'")
+    return {run.info.run_id: history_key(run.data.tags["observation_space"]) for run in cells}
 
 
 def test_convergence_is_one_series_by_iteration(client):
-    for run in client.search_runs(["1"], filter_string="tags.kind = 'cell'"):
-        history = client.get_metric_history(run.info.run_id, HISTORY)
+    keys = history_keys(client)
+    assert len(set(keys.values())) == len(keys) == 2
+    for run_id, key in keys.items():
+        run, history = client.get_run(run_id), client.get_metric_history(run_id, key)
         steps = [metric.step for metric in history]
         assert steps[0] == 0
         assert steps[-1] == run.data.metrics["n_iter"]
@@ -183,6 +222,17 @@ def test_the_parent_says_who_won_and_links_there(page, client, address):
     assert place
     page.goto(f"{address}/{place[place.index('#') :]}")
     page.get_by_text(parent.data.tags["winner"]).first.wait_for()
+
+
+@pytest.mark.usefixtures("shot")
+def test_a_cell_says_what_it_is_and_how_to_load_it(page, client, address):
+    run_id = parent_of(client).data.tags["winner"]
+    page.goto(f"{address}/#/experiments/1/runs/{run_id}?workflowType=machine_learning")
+    page.get_by_text("on synthetic (data digest").wait_for()
+    page.get_by_text("Show more").click()
+    for words in ("over the static Student-t", f"hmm-apply --model runs:/{run_id}"):
+        page.get_by_text(words).first.wait_for()
+    page.get_by_text("Datasets").first.wait_for()
 
 
 @pytest.mark.usefixtures("shot")

@@ -7,12 +7,14 @@ import re
 import pandas as pd
 import pytest
 from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
+from mlflow.utils.validation import _validate_metric_name
 
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.ui import (
     GAIN_COLUMNS,
     HISTORY,
     LONGEST,
+    history_key,
     in_a_line,
     plain,
     run_path,
@@ -40,22 +42,34 @@ def run(name: str = "a", space: str = "v1@1H#1", status: str = "FINISHED", **par
     )
 
 
-def test_one_space_is_sorted_by_its_criterion():
+def test_one_space_is_ranked_by_its_criterion():
     view = sweep_view("s1", [run("a"), run("b"), run("c", space="", status="FAILED")])
-    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`bic`", True)
+    assert (view["orderByKey"], view["orderByAsc"]) == ("tags.`rank`", True)
+    assert view["selectedColumns"][:2] == ["tags.`rank`", "metrics.`bic`"]
     assert "tags.sweep_id = 's1'" in view["searchFilter"]
     assert "bic" in [chart.get("metricKey") for chart in view["compareRunCharts"]]
 
 
-def test_what_cannot_be_compared_by_a_criterion_is_sorted_by_the_yardstick():
+def test_what_cannot_be_compared_by_a_criterion_is_ranked_by_the_yardstick():
     spaces = sweep_view("s1", [run("a"), run("b", space="v2@1H#2")])
     walks = sweep_view("s1", [run("a", **{"split.kind": "walk_forward"})])
     for view in (spaces, walks):
-        assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`return_gain_val`", False)
-        assert view["selectedColumns"][0] == "metrics.`return_gain_val`"
+        assert view["selectedColumns"][:2] == ["tags.`rank`", "metrics.`return_gain_val_mnat`"]
     shown = [chart.get("metricKey") for chart in spaces["compareRunCharts"]]
     assert "bic" not in shown
-    assert HISTORY in shown
+    assert [key for key in shown if key and HISTORY in key] == [
+        f"{HISTORY}/v1-1H-1",
+        f"{HISTORY}/v2-1H-2",
+    ]
+
+
+def test_no_convergence_chart_joins_two_spaces():
+    """Also where two names differ only in what a metric's name cannot hold."""
+    spaces = ["v1@1H#ab", "v1@1H+4H#ab", "v1@1H#ac", "v1@4H#ab"]
+    keys = [history_key(space) for space in spaces]
+    assert len(set(keys)) == len(spaces)
+    for key in keys:
+        _validate_metric_name(key)
 
 
 def test_only_settings_that_vary_are_axes():
@@ -63,7 +77,10 @@ def test_only_settings_that_vary_are_axes():
     assert view["compareRunCharts"][0]["selectedParams"] == ["features.name"]
 
 
-@pytest.mark.parametrize("cells", [[], [run("a"), run("b", space="v2@1H#2")]])
+MANY = [run(f"{n}", space=f"v1v2@1min+15min+1H+4H+1D#{n:06x}") for n in range(40)]
+
+
+@pytest.mark.parametrize("cells", [[], [run("a"), run("b", space="v2@1H#2")], MANY])
 def test_a_view_fits_into_a_tag(cells):
     assert len(json.dumps(sweep_view("20240101-000000-abcd", cells))) <= LONGEST
 

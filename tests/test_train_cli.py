@@ -125,6 +125,16 @@ def test_a_sweep_is_one_parent_with_a_finished_child_per_cell(swept):
     assert not client.search_runs(["0"])  # nothing in the default experiment
 
 
+def test_a_sweep_prints_first_and_once_what_was_read(swept):
+    lines = swept[1].stderr.splitlines()
+    assert lines[:3] == [
+        "synthetic market: 6,000 rows, 1H, 2021-01-01 to 2021-09-07",
+        "features v1@1H of synthetic: 5,981 of 6,000 rows usable; 19 to fill the windows",
+        "features v2@1H of synthetic: 5,281 of 6,000 rows usable; 719 to fill the windows",
+    ]
+    assert not [line for line in lines[3:] if " rows, " in line or "usable" in line]
+
+
 def test_a_cell_holds_metrics_tags_params_and_artifacts(swept):
     client = store_of(swept[0])
     run = runs_of(client, "cell")[0]
@@ -290,12 +300,16 @@ def test_a_sweep_goes_on_where_it_stopped(train_cli, workdir):
 def test_a_single_run_has_no_parent_and_is_promoted_only_when_asked(train_cli, workdir):
     done = train_cli(workdir, "model.state_grid=[2,3]", *SMALL)
     assert done.returncode == 0, done.stderr
+    first, second = done.stderr.splitlines()[:2]
+    assert first == "synthetic market: 2,500 rows, 1H, 2021-01-01 to 2021-04-15"
+    assert second.startswith("features v1@1H of synthetic: 2,481 of 2,500 rows usable; ")
     client = store_of(workdir)
     (run,) = runs_of(client, "cell")
     assert tags.PARENT_RUN not in run.data.tags
     assert not client.search_registered_models()
-    done = train_cli(workdir, "model.n_states=2", "promote=true", *SMALL)
+    done = train_cli(workdir, "model.n_states=2", "promote=true", "quiet=true", *SMALL)
     assert "models:/hmm_regime/Production is version 1" in done.stdout
+    assert "synthetic market" not in done.stderr
 
 
 @pytest.mark.slow

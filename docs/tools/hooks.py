@@ -34,6 +34,7 @@ from hmm_exp.config.schema import OneOf
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs" / "notebooks" / "quickstart.ipynb"
 GALLERY = ROOT / "docs" / "images" / "gallery"
+SET_BY_CHOICE = "set by the choice"
 CAPTIONS = {
     "price": "The price, coloured by the regime that was known at each bar.",
     "probabilities": "Filtered probabilities; the least certain bars are the interesting ones.",
@@ -68,22 +69,30 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def settings_page() -> str:
     """Every setting that a user sets: type, default, range, one line."""
-    notes, defaults = comments(), flat(Config()) | chosen()
+    notes, schema, chosen = comments(), flat(Config()), chosen_words()
     lines = [
         "# Settings",
         "",
-        "Set them on the command line as `name=value`, or in an experiment file. A group's choice, "
-        "such as `split=walk_forward`, sets several at once; the files of all choices are below "
-        "each table. The defaults are those of the default choices. A typo, an unknown choice or a "
-        "value out of range stops the program with one line before any work starts.",
+        "Set them on the command line as `name=value`, or in an experiment file. A word such as "
+        "`split=walk_forward` takes a *choice*, a file that sets several settings of its group at "
+        "once; the files are below each table. Without any word the program takes "
+        f"{', '.join(f'`{word}`' for word in chosen)}. The column *default* starts with the value "
+        "under these choices, and names the choices that set another one. `null` means that a "
+        "setting has no value, and its line gives the consequence. A typo, an unknown choice, a "
+        "value out of range or two settings that exclude each other stop the program with one line "
+        "before any work starts.",
         "",
     ]
+    rows: dict[str, list[str]] = {}
     for group in fields(Config):
-        names = [name for name in defaults if name.partition(".")[0] == group.name]
-        rows = [setting_row(name, notes[name], defaults[name]) for name in names if name in notes]
-        if rows:
-            head = ["| setting | type | default | range | |", "|---|---|---|---|---|"]
-            lines += [f"## {group.name}", "", *head, *rows, "", *choices_of(group.name)]
+        values = values_by_choice(group.name, schema, chosen)
+        for name in schema:
+            if name in notes and name.partition(".")[0] == group.name:
+                section = group.name if "." in name else "Without a group"
+                rows.setdefault(section, []).append(setting_row(name, notes[name], values))
+    for section, table in rows.items():
+        head = ["| setting | type | default | range | |", "|---|---|---|---|---|"]
+        lines += [f"## {section}", "", *head, *table, "", *choices_of(section)]
     return "\n".join(lines)
 
 
@@ -111,27 +120,49 @@ def commented_settings(text: str, prefix: str) -> Iterator[tuple[str, str]]:
                 section = f"{name}."
 
 
-def chosen() -> dict[str, Any]:
-    """Values of the default choices."""
-    values: dict[str, Any] = {}
-    for entry in yaml.safe_load((conf_dir() / "config.yaml").read_text())["defaults"]:
-        if isinstance(entry, dict):
-            ((group, choice),) = entry.items()
-            path = conf_dir() / group / f"{choice}.yaml"
-            if path.is_file() and not group.startswith("override"):
-                content = yaml.safe_load(path.read_text()) or {}
-                values |= {f"{group}.{name}": value for name, value in content.items()}
-    return values
+def chosen_words() -> list[str]:
+    """The choices that hold without any word, such as `data=synthetic`."""
+    entries = yaml.safe_load((conf_dir() / "config.yaml").read_text())["defaults"]
+    pairs = [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
+    return [f"{group}={choice}" for group, choice in pairs if choice and " " not in group]
 
 
-def setting_row(name: str, note: str, default: Any) -> str:
+def values_by_choice(
+    group: str, schema: dict[str, Any], chosen: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Values of a group's settings under each of its choices, those of `chosen` first.
+
+    A group without a folder has one choice, "".
+    """
+    found = {}
+    for path in sorted((conf_dir() / group).glob("*.yaml")):
+        content = yaml.safe_load(path.read_text()) or {}
+        own = content.get(group, {}) if "defaults" in content else content
+        values = {f"{group}.{name}": value for name, value in own.items()}
+        found[f"{group}={path.stem}"] = schema | values
+    return dict(sorted(found.items(), key=lambda item: item[0] not in chosen)) or {"": schema}
+
+
+def setting_row(name: str, note: str, values: dict[str, dict[str, Any]]) -> str:
     """One setting as a row of a table."""
-    shown = "null" if default is None else json.dumps(default).strip('"')
     rule = RULES.get(name, "")
     if isinstance(rule, OneOf):  # the comment names them too
         note = note.removeprefix(" | ".join(map(str, rule.options))).lstrip(":; ")
-    cells = (f"`{name}`", type_of(name), f"`{shown}`", str(rule), note)
+    cells = (f"`{name}`", type_of(name), default_of(name, note, values), str(rule), note)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def default_of(name: str, note: str, values: dict[str, dict[str, Any]]) -> str:
+    """The default, and the choices that set another value."""
+    by_value: dict[str, list[str]] = {}
+    for choice, settings in values.items():
+        value = settings[name]
+        shown = "null" if value is None else json.dumps(value).strip('"')
+        by_value.setdefault(shown, []).append(f"`{choice}`")
+    first, *others = by_value
+    if note.startswith(SET_BY_CHOICE):
+        return f"`{first}`"
+    return "; ".join([f"`{first}`", *(f"`{v}` with {', '.join(by_value[v])}" for v in others)])
 
 
 def type_of(name: str) -> str:

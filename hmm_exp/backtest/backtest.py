@@ -1,4 +1,4 @@
-"""Backtest a model's trading rules on bars after its training and validation.
+r"""Backtest a model's trading rules on bars after its training and validation.
 
 The rules were learned on train and are stored in the detector (`judge/strategy.py`); nothing is
 learned here. Earlier bars of the file only warm up the windows and the filter.
@@ -37,7 +37,7 @@ class BacktestOptions:
 
 @dataclass(frozen=True, eq=False)
 class Backtest:
-    """The table, and the state known at every judged close, shape (n,); -1 if unknown."""
+    """The table, and the regime decided at every judged close, shape (n,); -1 if undecided."""
 
     table: StrategyTable
     regimes: np.ndarray
@@ -107,11 +107,11 @@ def _priced(bars: Bars) -> PricedBars:
 
 
 def _regimes(detector: Detector, bars: Bars) -> np.ndarray:
-    """State known at every close, shape (N,); -1 before the first row."""
+    """Decided regime known at every close, shape (N,); -1 while it is not decided."""
     rows = detector.filter(bars)
     at = pd.DatetimeIndex(rows["available_at"]).as_unit("ns").asi8
     latest = at.searchsorted(bars.time, side="right") - 1
-    return np.where(latest >= 0, rows["state"].to_numpy()[latest], -1)
+    return np.where(latest >= 0, rows["regime"].to_numpy()[latest], -1)
 
 
 def _first_judged(

@@ -10,16 +10,17 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hmm_exp.command_line import (
     DONE,
     Parser,
+    Reading,
     add_read_options,
     exit_status,
     own_words,
-    show_reading,
     with_read_options,
 )
 
@@ -28,9 +29,16 @@ EXAMPLES = """examples:
   hmm-apply --model models:/hmm_regime/Production --bars new.csv \\
       --output regimes.csv
   hmm-apply --model runs:/0a1b2c3d4e5f --features-csv v1.csv --output regimes.csv
-  hmm-apply --model ./model --lookbacks lookbacks/ --latest
+  hmm-apply --model ./model --lookbacks lookbacks/ --latest     # by hmm-features --lookbacks
+  hmm-apply --model 0a1b2c3d --bars new.csv --join table.csv --output joined.csv
   feed | hmm-apply --model models:/hmm_regime/Production --follow \\
       --bars history.csv --state stream.json >> regimes.csv
+
+--join gives each row of a table the last regime that was known when the row was known, in columns
+regime_state, regime_label, regime_p_state_0, ... A time of the table is the instant at which its
+row is known, unless bars are stamped open (--bar-stamp) and the table has the step of the model's
+rows: then a time is a row's start, and the row is known one step later. --join-stamp decides
+otherwise. Rows before the first regime stay empty; regime_available_at shows how old a regime is.
 
 --follow reads bars from standard input (CSV with a header, or one JSON object per line) and
 writes a regime for each bar that closes. With --state it saves its state whenever the input
@@ -50,7 +58,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         epilog=EXAMPLES,
     )
     add = parser.add_argument
-    add("--model", required=True, help="models:/..., runs:/..., a run's id, a folder or a file")
+    add(
+        "--model",
+        required=True,
+        help="models:/..., runs:/..., a run's id or its start, a folder or a file",
+    )
     add("--bars", type=Path, help="bars: CSV, gzip or Parquet; with --follow the history")
     add("--features-csv", type=Path, metavar="FILE", help="precomputed features")
     add("--lookbacks", type=Path, metavar="FOLDER", help="bars per timeframe: 1H.csv, 4H.csv, ...")
@@ -65,6 +77,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="with --follow: treat missing bars as an error or as a gap (default: error; gap with "
         "--bad-rows drop)",
     )
+    _add_join_options(parser)
     add_read_options(parser)
     args = parser.parse_args(argv)
     _check(parser, args)
@@ -83,19 +96,31 @@ def apply_to_files(args: argparse.Namespace) -> None:
     from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
-    extend, chunks = _source(args, detector)
-    with Progress() as progress, _regime_file(args.output) as write:
+    hints: list[str] = []
+    reading = Reading(detector)
+    extend, chunks = _source(args, reading, hints)
+    to = _regime_file(args.output) if args.join is None else _joined_file(args, detector)
+    with reading, Progress() as progress, to as write:
         newest, n_read = apply(extend, chunks, write, progress)
         _check_read(args, detector, n_read, newest.n_rows)
     if args.latest:
         print(json.dumps(newest.to_dict()))
-    if args.output is not None:
+    if args.output is not None and args.join is None:
         _note(f"{args.output}: {newest.n_rows:,} rows written from {n_read:,} rows read")
+    for hint in hints:
+        _note(hint)
 
 
 def apply_to_pipe(args: argparse.Namespace) -> None:
     """Write the regimes of bars as they arrive on standard input."""
-    from hmm_exp.detector.pipe import RegimeLines, check_fresh, follow, resumed, rewind
+    from hmm_exp.detector.pipe import (
+        RegimeLines,
+        check_fresh,
+        follow,
+        names_in,
+        resumed,
+        rewind,
+    )
     from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
@@ -108,12 +133,14 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
         stream = resumed(args.state, detector.stream(missing=missing))
         _note(f"{args.state}: resumes after the bar that closed at {stream.time}")
     else:
-        stream = detector.stream(_history(args, detector), missing)
+        with Reading(detector) as reading:
+            stream = detector.stream(_history(args, reading), missing)
     headed = resumes if args.output is None else rewind(args.output, stream.latest)
     as_json = args.json or (args.output is not None and args.output.suffix == ".jsonl")
     to: Any = args.output
     with nullcontext(sys.stdout) if to is None else to.open("a", encoding="utf-8") as out:
-        lines = RegimeLines(out, detector.n_states, as_json, headed)
+        names = detector.columns if as_json else names_in(args.output, detector)
+        lines = RegimeLines(out, names, as_json, headed)
 
         def refuse(error: Exception) -> None:
             if not drops:
@@ -153,45 +180,67 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
     given = [args.bars, args.features_csv, args.lookbacks].count(None)
     if args.follow:
-        if args.features_csv or args.lookbacks or args.latest:
+        if args.features_csv or args.lookbacks or args.latest or args.join:
             parser.error("--follow takes only --bars (the history), --output and --state")
         return
     if args.state or args.json:
         parser.error("--state and --json need --follow")
     if given != 2:
         parser.error("give one of --bars, --features-csv and --lookbacks, or --follow")
+    if args.join and args.output is None:
+        parser.error("--join needs --output, the file for the joined table")
     if args.output is None and not args.latest:
         parser.error("give --output, --latest or both")
 
 
 def _source(
-    args: argparse.Namespace, detector: Any
+    args: argparse.Namespace, reading: Reading, hints: list[str]
 ) -> tuple[Callable[[Any], Any], Iterable[tuple[Any, float]]]:
-    """The function that processes the chunks, and the chunks."""
+    """The function that processes the chunks, and the chunks, which at their end give hints."""
     from hmm_exp.detector.files import RowStream
     from hmm_exp.features.lookbacks import lookback_table, read_lookbacks
     from hmm_exp.market.load import bar_chunks, feature_chunks
 
+    detector: Any = reading.detector
     stream = detector.stream()
     options = detector.reading
     if args.bars is not None:
         chunks = bar_chunks(args.bars, options, detector.step, needs=detector.recipe.needs)
-        return stream.extend, _shown(chunks, detector)
+        return stream.extend, _watched(chunks, reading, hints)
     if args.features_csv is not None:
-        return RowStream(stream.model).extend, feature_chunks(args.features_csv, options)
-    lookbacks = read_lookbacks(args.lookbacks, detector.recipe.timeframes, options)
-    table = lookback_table(lookbacks, detector.recipe)
+        rows = feature_chunks(args.features_csv, options, on_report=_taken_by(reading))
+        return RowStream(stream.model).extend, rows
+    recipe = detector.recipe
+    lookbacks = read_lookbacks(args.lookbacks, recipe.timeframes, options, recipe.needs)
+    for bars in lookbacks.values():
+        reading.take(bars.report)
+    table = lookback_table(lookbacks, recipe)
     return detector.filter, [(table, 1.0)]
 
 
-def _shown(chunks: Iterable[tuple[Any, float]], detector: Any) -> Iterator[tuple[Any, float]]:
-    """Pass the chunks on; after reading the first, show notes and warnings about the file."""
-    is_first = True
-    for bars, share in chunks:
-        if is_first:
-            show_reading(bars.report, detector)
+def _watched(
+    chunks: Iterable[tuple[Any, float]], reading: Reading, hints: list[str]
+) -> Iterator[tuple[Any, float]]:
+    """Pass the chunks on; take the report of the first and a hint about the last bar."""
+    from hmm_exp.market.reading import unclosed_hint
+
+    bars = None
+    for chunk, share in chunks:
+        if bars is None:
+            _taken_by(reading)(chunk.report, share)
+        bars = chunk
         yield bars, share
-        is_first = False
+    if bars is not None and (hint := unclosed_hint(bars)):
+        hints.append(hint)
+
+
+def _taken_by(reading: Reading) -> Callable[[dict[str, Any], float], None]:
+    """What takes the report of a file, or of its first part."""
+
+    def take(report: dict[str, Any], share: float) -> None:
+        reading.take(report if share == 1 else report | {"part": f"first {share:.0%}"})
+
+    return take
 
 
 def _check_read(args: argparse.Namespace, detector: Any, n_read: int, n_rows: int) -> None:
@@ -225,14 +274,58 @@ def _regime_file(path: Path | None) -> Iterator[Callable[[Any], None]]:
         yield file.write
 
 
-def _history(args: argparse.Namespace, detector: Any) -> Any:
+def _add_join_options(parser: argparse.ArgumentParser) -> None:
+    options = parser.add_argument_group("joining to a table")
+    add = options.add_argument
+    add("--join", type=Path, metavar="FILE", help="table that gets the regimes: CSV or Parquet")
+    add("--prefix", default="regime_", help="of the new columns' names (default: regime_)")
+    add(
+        "--join-stamp",
+        choices=("open", "close"),
+        help="whether times in the table mark a row's start (it is known one step later) or the "
+        "instant at which it is known (default: as --bar-stamp if the table has the step of the "
+        "model's rows, else close)",
+    )
+    add("--join-column", metavar="NAME", help="the table's times (default: found by name)")
+
+
+@contextmanager
+def _joined_file(args: argparse.Namespace, detector: Any) -> Iterator[Callable[[Any], Any]]:
+    """A collector of regimes, which are joined to the table and written at the end."""
+    import pandas as pd
+
+    from hmm_exp.detector.files import RegimeFile
+    from hmm_exp.detector.join import join_regimes, read_rows
+    from hmm_exp.errors import DataError
+
+    stamp = args.join_stamp or detector.reading.bar_stamp
+    reading = replace(detector.reading, bar_stamp=stamp, timestamp_column=args.join_column)
+    try:
+        table = read_rows(args.join, reading, None if args.join_stamp else detector.row_step)
+    except DataError as error:
+        text = str(error).replace("data.timestamp_column", "--join-column")
+        text = text.replace("data.bar_stamp", "--join-stamp").removeprefix(f"{args.join}: ")
+        raise DataError(f"{args.join}: {text}") from None
+    chunks: list[pd.DataFrame] = []
+    with RegimeFile(args.output) as file:
+        yield chunks.append
+        regimes = pd.concat([chunk for chunk in chunks if len(chunk)])
+        joined = join_regimes(table, regimes, args.prefix)
+        file.write(joined)
+    n_empty = int(joined[f"{args.prefix}state"].isna().sum())
+    _note(f"{args.join}: {table.in_words}; --join-stamp decides")
+    _note(f"{args.output}: {len(joined):,} rows written, {n_empty:,} before the first regime")
+
+
+def _history(args: argparse.Namespace, reading: Reading) -> Any:
     """Bars to start a stream with, if given."""
     from hmm_exp.market.load import read_bars
 
     if args.bars is None:
         return None
+    detector: Any = reading.detector
     bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
-    show_reading(bars.report, detector)
+    reading.take(bars.report)
     return bars
 
 

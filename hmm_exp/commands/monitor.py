@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from hmm_exp.command_line import (
     DONE,
     Parser,
+    Reading,
     add_read_options,
     exit_status,
-    show_reading,
     with_read_options,
 )
 from hmm_exp.files import written_beside
@@ -97,7 +97,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--model",
         default=PRODUCTION,
-        help=f"models:/..., runs:/..., a run's id, a folder or a file (default: {PRODUCTION})",
+        help="models:/..., runs:/..., a run's id or its start, a folder or a file "
+        f"(default: {PRODUCTION})",
     )
     add("--since", metavar="TIME", help="monitor bars after this (UTC; default: end of training)")
     add("--output", type=Path, metavar="JSON", help="write the results to this file")
@@ -117,9 +118,10 @@ def run(args: argparse.Namespace) -> int:
     since = None if args.since is None else instant(f"--since {args.since}", args.since)
     detector = with_read_options(find_detector(args.model), args)
     expected = expectations_of(detector)
-    bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
-    show_reading(bars.report, detector)
-    result = monitor_bars(detector, bars, since)
+    with Reading(detector) as reading:
+        bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
+        reading.take(bars.report)
+        result = monitor_bars(detector, bars, since)
     if args.figure:
         from hmm_exp import figures
 
@@ -158,6 +160,8 @@ def _table(result: "MonitorResult") -> str:
 
 
 def _verdict(result: "MonitorResult") -> str:
+    from hmm_exp.judge.wording import signed
+
     rows = result.rows
     span = f"{rows.index[0]:%Y-%m-%d %H:%M} to {rows.index[-1]:%Y-%m-%d %H:%M}"
     notes = (
@@ -166,8 +170,12 @@ def _verdict(result: "MonitorResult") -> str:
         f"{len(rows):,} rows monitored, {span}"
     )
     if result.gains:
-        over = [f"{name} {gain:+.4f}" for name, gain in result.gains.items()]
-        notes += f"\ngain, nats per bar: {', '.join(over)}"
+        worded = result.worded_gains
+        over = [
+            worded[name].text if name in worded else f"over {name} {signed(gain)}"
+            for name, gain in result.gains.items()
+        ]
+        notes += "\n  ".join(["\nforecast of the next bar, gain in nats per bar:", *over])
     if not result.alarms:
         return f"{notes}\nas expected"
     first, *others = result.alarms

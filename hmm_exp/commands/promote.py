@@ -29,7 +29,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         epilog=EXAMPLES,
     )
     candidate = parser.add_mutually_exclusive_group(required=True)
-    candidate.add_argument("--run", metavar="ID", help="promote the model of this run")
+    candidate.add_argument(
+        "--run", metavar="ID", help="promote this run; the beginning of its id will do"
+    )
     candidate.add_argument(
         "--sweep",
         type=named("sweep_id"),
@@ -49,12 +51,15 @@ def promote(args: argparse.Namespace) -> int:
     from hmm_exp.registry import promotion
     from hmm_exp.registry.gate import named_gate
     from hmm_exp.store import store
+    from hmm_exp.store.run_ids import full_run_id
 
     gate = named_gate(args.gate)
     client = store.connect(args.tracking_uri)
-    run_id = args.run or _winner(client, args.sweep)
+    run_id = full_run_id(client, args.run) if args.run else _winner(client, args.sweep)
     if run_id is None:
         return REFUSED
+    if args.run:
+        _print_verdict(client, run_id)
     decision = promotion.promote(
         client,
         run_id,
@@ -68,16 +73,40 @@ def promote(args: argparse.Namespace) -> int:
 
 
 def _winner(client: "MlflowClient", sweep_id: str) -> str | None:
-    """Winning run of a sweep; prints why it won."""
+    """Winning run of a sweep; prints why it won, and the verdict on it."""
     from hmm_exp.sweep.leaderboard import choose
-    from hmm_exp.tracking.runs import latest_sweep_id, sweep_parent
+    from hmm_exp.sweep.verdict import verdict_lines
+    from hmm_exp.tracking.runs import sweep_cells, sweep_named, sweep_parent
 
-    if sweep_id == "latest":
-        sweep_id = latest_sweep_id(client)
-    sweep_parent(client, sweep_id)  # an unknown sweep is bad input, not a refusal
-    choice = choose(client, sweep_id)
+    sweep_id = sweep_named(client, sweep_id)
+    parent = sweep_parent(client, sweep_id)  # an unknown sweep is bad input, not a refusal
+    cells = sweep_cells(client, sweep_id)
+    choice = choose(client, sweep_id, cells)
     print(*choice.reasons, sep="\n")
+    for run in cells:
+        if run.info.run_id == choice.run_id:
+            print(*verdict_lines(client, run, cells, parent.data.metrics), sep="\n")
     return choice.run_id
+
+
+def _print_verdict(client: "MlflowClient", run_id: str) -> None:
+    """Print the verdict on a finished run; the gate refuses any other, with its reason."""
+    from mlflow.exceptions import MlflowException
+
+    from hmm_exp.sweep.verdict import verdict_lines
+    from hmm_exp.tracking import tags
+    from hmm_exp.tracking.runs import lacks, sweep_cells
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:
+        return
+    if run.info.status != "FINISHED" or lacks(run):
+        return
+    parent = run.data.tags.get(tags.PARENT_RUN)
+    cells = sweep_cells(client, run.data.tags[tags.SWEEP_ID]) if parent else [run]
+    sweep = client.get_run(parent).data.metrics if parent else {}
+    print(*verdict_lines(client, run, cells, sweep), sep="\n")
 
 
 def main(argv: list[str] | None = None) -> int:

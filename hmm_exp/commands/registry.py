@@ -9,11 +9,11 @@ from pathlib import Path
 from hmm_exp.command_line import (
     DONE,
     Parser,
+    Reading,
     add_read_options,
     add_store_options,
     exit_status,
     read_options,
-    show_reading,
 )
 
 EXAMPLES = """examples:
@@ -24,7 +24,7 @@ EXAMPLES = """examples:
   hmm-registry rollback                         # to the previous version
   hmm-registry rollback --to 2                  # to a named version
 
-Name a version by its number, or as production.
+Name a version by its number, as production, or by the beginning of its run's id.
 exit status: 0 done; 2 bad input, or there is nothing to roll back to
 """
 ROLLBACK_EXAMPLES = """examples:
@@ -93,9 +93,10 @@ def _diff(versions, args: argparse.Namespace) -> list[str]:
     if args.bars is None:
         return lines
     needs = {*old.recipe.needs, *new.recipe.needs}
-    bars = read_bars(args.bars, read_options(args, new.reading), needs=needs)
-    show_reading(bars.report, new)
-    found = history.compare_regimes(old, new, bars, (old_name, new_name))
+    with Reading(new) as reading:
+        bars = read_bars(args.bars, read_options(args, new.reading), needs=needs)
+        reading.take(bars.report)
+        found = history.compare_regimes(old, new, bars, (old_name, new_name))
     return [*lines, "", *history.difference_lines(found, (old_name, new_name))]
 
 

@@ -38,12 +38,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every sweep, newest first, with its cells by status")
     show = commands.add_parser("show", help="one sweep: leaderboard and unfinished cells")
-    show.add_argument("sweep", type=named("sweep_id"), help="its id; latest is the newest")
+    show.add_argument(
+        "sweep", type=named("sweep_id"), help="its id or the beginning; latest is the newest"
+    )
     cleaning = commands.add_parser("clean", help="remove failed and superseded runs")
     cleaning.add_argument("--sweep", type=named("sweep_id"), metavar="ID", help="of one sweep only")
     cleaning.add_argument("--yes", action="store_true", help="remove; without it, only list them")
     close = commands.add_parser("close", help="mark runs left on machines that are gone as ended")
-    close.add_argument("sweep", type=named("sweep_id"), help="its id")
+    close.add_argument("sweep", type=named("sweep_id"), help="its id or the beginning")
     commands.add_parser("relocate", help="point a moved store at the artifacts next to it")
     return parser.parse_args(argv)
 
@@ -52,8 +54,11 @@ def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit status."""
     from hmm_exp.store.store import connect
     from hmm_exp.sweep import housekeeping
+    from hmm_exp.tracking.runs import sweep_named
 
     client = connect(args.tracking_uri, artifacts=args.command == "clean")
+    if getattr(args, "sweep", None):
+        args.sweep = sweep_named(client, args.sweep)
     if args.command == "relocate":
         print(*housekeeping.relocate_store(client), sep="\n")
     elif args.command == "list":

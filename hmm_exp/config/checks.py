@@ -109,6 +109,8 @@ def checked(config: "DictConfig | Config") -> Config:
     _check_features(settings)
     _check_split(settings)
     _check_selection(settings)
+    _check_decision(settings)
+    _check_workers(settings)
     return settings
 
 
@@ -185,11 +187,6 @@ def _check_ranges(settings: Config) -> None:
         value = attrgetter(dotted)(settings)
         if value is not None and value not in rule:
             raise ConfigError(f"{dotted}={value}: must be {rule}")
-    for n_states in settings.model.state_grid or []:
-        if n_states not in RULES["model.n_states"]:
-            raise ConfigError(
-                f"model.state_grid holds {n_states}: must be {RULES['model.n_states']}"
-            )
 
 
 def _check_states(settings: Config) -> None:
@@ -199,8 +196,6 @@ def _check_states(settings: Config) -> None:
             f"model.n_states={model.n_states} and model.state_grid={model.state_grid} are both "
             "set: unset one with model.state_grid=null or model.n_states=null"
         )
-    if model.state_grid is not None and not model.state_grid:
-        raise ConfigError("model.state_grid=[]: name at least one number of states")
 
 
 def _check_emission(settings: Config) -> None:
@@ -230,7 +225,12 @@ def _check_data(settings: Config) -> None:
     data = settings.data
     if data.kind == "synthetic":
         if data.path is not None:
-            raise ConfigError(f"data.path={data.path} is set beside data=synthetic: add data=bars")
+            raise ConfigError(f"data.path={data.path} is set with data=synthetic: add data=bars")
+        if data.calendar is not None:
+            raise ConfigError(
+                f"data.calendar={data.calendar} with data=synthetic: that market never closes; "
+                "add data=bars"
+            )
         return
     if data.path is None:
         raise ConfigError(f"data.path is not set: data.path=<file> says where the {data.kind} are")
@@ -246,26 +246,45 @@ def _check_features(settings: Config) -> None:
     if features.name == "columns" and not features.columns and settings.data.kind != "features":
         raise ConfigError("features=columns needs features.columns=[name_1H,...]")
     if features.name != "columns" and features.columns:
-        raise ConfigError(f"features.columns is set beside features={features.name}: use columns")
+        raise ConfigError(f"features.columns is set with features={features.name}: use columns")
     if not timeframe.timeframes:
         raise ConfigError("timeframe.timeframes=[]: name at least one timeframe")
 
 
 def _check_selection(settings: Config) -> None:
     selection = settings.selection
-    if selection.cv_blocks == 1:
-        raise ConfigError("selection.cv_blocks=1: must be 0 (no cross-validation) or at least 2")
     needs_blocks = selection.within == "cv" or selection.rule == "one_se"
-    if needs_blocks and selection.cv_blocks < 2:
+    if needs_blocks and not selection.cv_blocks:
         raise ConfigError(
             f"selection.within={selection.within} with selection.rule={selection.rule} needs "
             "cross-validation: set selection.cv_blocks=5"
         )
 
 
+def _check_decision(settings: Config) -> None:
+    decision = settings.decision
+    if not decision.leave < decision.enter < 1.0:  # at 1 no state is ever entered
+        raise ConfigError(
+            f"decision.leave={decision.leave} and decision.enter={decision.enter}: leave must be "
+            "below enter, and enter below 1"
+        )
+
+
+def _check_workers(settings: Config) -> None:
+    """Refuse a number of workers where the launcher does not read it."""
+    compute = settings.compute
+    if compute.name in ("serial", "ray") and compute.workers not in (1, None):
+        raise ConfigError(
+            f"compute.workers={compute.workers} is set with compute={compute.name}, which does not "
+            "read it: use compute=joblib, slurm or submitit_local"
+        )
+
+
 def _check_split(settings: Config) -> None:
     split = settings.split
     walks = split.kind == "walk_forward"
+    if split.like and not split.train_end:
+        raise ConfigError(f"split.like={split.like}: must be one run for all cells")
     _check_dates(split)
     if split.kind == "dates" or (walks and (split.train_end or split.val_end)):
         if split.train_end is None or split.val_end is None:
@@ -283,7 +302,7 @@ def _check_dates(split: SplitConfig) -> None:
     dates = {name: getattr(split, name) for name in ("train_start", "train_end", "val_end")}
     said = [f"split.{name}={text}" for name, text in dates.items() if text is not None]
     if said and split.kind == "ratio":
-        raise ConfigError(f"{', '.join(said)} beside split=ratio: add split=dates")
+        raise ConfigError(f"{', '.join(said)} with split=ratio: add split=dates")
     if split.train_start and not (split.train_end and split.val_end):
         raise ConfigError(f"{said[0]} needs split.train_end=... and split.val_end=... (UTC)")
 
@@ -303,6 +322,6 @@ def _check_walk(settings: Config) -> None:
         raise ConfigError("split.val=0: a walk forward chooses on its validation part")
     if settings.model.refit != "train":
         raise ConfigError(
-            f"model.refit={settings.model.refit} is set beside split=walk_forward, whose last "
+            f"model.refit={settings.model.refit} is set with split=walk_forward, whose last "
             "refit is the model: use model.refit=train"
         )

@@ -24,7 +24,8 @@ Results and errors only, no progress:
 
 Choices of each group (group=choice):"""
 CLOSING = """
-Every setting and its default: --cfg job. Hydra's own options: --hydra-help."""
+Every setting and its default: --cfg job. The version: --version. Hydra's own options: --hydra-help.
+Completion by the Tab key (bash, zsh or fish): eval "$(hmm-train -sc install=bash)"."""
 
 
 def help_text() -> str:

@@ -40,6 +40,9 @@ _SETTING = re.compile(r"[~+]|[^-=][^=]*=")
 _NAME = re.compile(r"(\+{1,2}|~)?[\w$./-]+", re.ASCII)
 _DEEPEST = 200  # brackets of a word; Hydra's grammar takes 16 s to read 60,000
 _GRID = "hydra.sweeper.params."
+_BOUND = r"""['"]?(min|max)['"]?\s*:\s*(\d{1,4})"""
+_BOUNDS = re.compile(rf"\{{\s*{_BOUND}\s*,\s*{_BOUND}\s*\}}")
+_MOST_STATES = 1000  # in a list; the settings' own bound is lower
 _OURS = ("hydra", "hydra.callbacks", "hydra.callbacks.sweep", "hydra.launcher", "hydra.sweeper")
 
 
@@ -69,6 +72,9 @@ def as_hydra_reads(word: str) -> str:
         raise ConfigError(f"{word}: the program needs its own {plain}")
     if plain.startswith(_GRID):
         raise ConfigError(f"{word}: on the command line a grid is -m {word.split(_GRID)[1]}")
+    if plain == "model.state_grid":
+        value = _listed(value)
+        word = f"{name}={value}"
     override = _parsed(word) if _NAME.fullmatch(name) else None
     if name.startswith("~") or not (takes_text(plain) or is_group(plain)):
         if override is None:
@@ -90,8 +96,20 @@ def hydra_text(text: str) -> str:
 
 
 def shell_word(name: str, text: str) -> str:
-    """Word that gives a setting this text when it is typed in a shell."""
+    """Word that gives a setting this text when it is typed in a shell; in quotes if needed."""
+    plain = _parsed(f"{name}={text}") if shlex.quote(text) == text else None
+    if plain and not plain.is_sweep_override() and plain.value() == text:
+        return f"{name}={text}"
     return f"{name}={shlex.quote(hydra_text(text))}"
+
+
+def _listed(value: str) -> str:
+    """The list of whole numbers that `{min: 2, max: 5}` stands for; any other value as it is."""
+    found = _BOUNDS.fullmatch(value)
+    bounds = {found[1]: int(found[2]), found[3]: int(found[4])} if found else {}
+    if len(bounds) < 2 or not bounds["min"] <= bounds["max"] <= _MOST_STATES:
+        return value
+    return f"[{','.join(map(str, range(bounds['min'], bounds['max'] + 1)))}]"
 
 
 def _text(name: str, value: str, override: Override | None) -> str:
@@ -201,10 +219,11 @@ def _stray(words: list[str], strays: list[str]) -> ConfigError:
     place = words.index(strays[0])
     name, equals, value = words[place - 1].partition("=") if place else ("", "", "")
     advice = "see --help"
+    rest = " ".join([value, *takewhile(lambda word: word in strays, words[place:])])
     if equals and takes_text(name):
-        rest = takewhile(lambda word: word in strays, words[place:])
-        whole = shell_word(name, " ".join([value, *rest]))
-        advice = f"a value with blanks is quoted, {whole}"
+        advice = f"a value with blanks is quoted, {shell_word(name, rest)}"
+    elif equals and value.startswith(("{", "[")):
+        advice = f"a value with blanks is quoted, {shlex.quote(f'{name}={rest}')}"
     return ConfigError(f"{strays[0]!r} is neither a setting (name=value) nor an option: {advice}")
 
 

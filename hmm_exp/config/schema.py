@@ -25,6 +25,7 @@ class DataConfig:
     timezone: str = "UTC"
     timestamp_column: str | None = None
     volume_column: str | None = None
+    calendar: str | None = None
     n_bars: int = 26_280
     n_regimes: int = 3
     seed: int = 7
@@ -78,6 +79,7 @@ class ModelConfig:
 class SplitConfig:
     """Train, validation and test in time: by ratio, by dates (UTC), or by a walk forward.
 
+    `like` names a recorded run, whose dates are used: the program sets them when it starts.
     A walk forward sets its parts by either, refits every `refit_every` base bars from the end of
     train on, and so has every bar of validation and test out of sample.
     """
@@ -89,6 +91,7 @@ class SplitConfig:
     train_start: str | None = None
     train_end: str | None = None
     val_end: str | None = None
+    like: str | None = None
     refit_every: int = 720
     window: int | None = None
     warm: bool = True
@@ -109,12 +112,26 @@ class SelectionConfig:
 
 
 @dataclass
+class DecisionConfig:
+    """How the filtered probabilities of a bar become the regime that a user acts on.
+
+    `enter` and `leave` are of `rule="hysteresis"`, `min_bars` of `rule="min_bars"`.
+    """
+
+    rule: str = "hysteresis"
+    enter: float = 0.9
+    leave: float = 0.1
+    min_bars: int = 3
+
+
+@dataclass
 class GateConfig:
     """What a candidate must pass before it may replace the champion; test bars alone are read.
 
     `static_gain`, `ewma_gain` and `other_gains` say what follows when a gain's lower bound, at
     `level`, is not above zero: refuse, warn or ignore. `champion_bars` are the fewest on which
-    candidate and champion are compared; 0 leaves that out.
+    candidate and champion are compared; 0 leaves that out. `margin`, nats per bar, is how much
+    worse than the champion a candidate may be.
     """
 
     name: str = "default"
@@ -127,6 +144,7 @@ class GateConfig:
     other_gains: str = "ignore"
     level: float = 0.025
     champion_bars: int = 500
+    margin: float = 0.002
 
 
 @dataclass
@@ -202,6 +220,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
+    decision: DecisionConfig = field(default_factory=DecisionConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -236,19 +255,34 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Range:
-    """A number between bounds; `above` leaves the lower bound out."""
+    """A number between bounds; `above` leaves the lower bound out, `or_zero` takes 0, too."""
 
     low: float
     high: float = math.inf
     above: bool = False
+    or_zero: bool = False
 
     def __contains__(self, value: Any) -> bool:
         fits = self.low < value <= self.high if self.above else self.low <= value <= self.high
-        return fits and math.isfinite(value)
+        return (fits and math.isfinite(value)) or (self.or_zero and value == 0)
 
     def __str__(self) -> str:
         lower = f"above {self.low:.10g}" if self.above else f"at least {self.low:.10g}"
-        return lower if self.high == math.inf else f"{lower} and at most {self.high:.10g}"
+        both = lower if self.high == math.inf else f"{lower} and at most {self.high:.10g}"
+        return f"0, or {both}" if self.or_zero else both
+
+
+@dataclass(frozen=True)
+class Each:
+    """A list whose parts all follow one rule; it is not empty."""
+
+    rule: Range
+
+    def __contains__(self, values: Any) -> bool:
+        return len(values) > 0 and all(value in self.rule for value in values)
+
+    def __str__(self) -> str:
+        return f"one or more, each {self.rule}"
 
 
 @dataclass(frozen=True)
@@ -281,12 +315,13 @@ class Name(Text):
         )
 
 
-RULES: dict[str, OneOf | Range | Text] = {
+RULES: dict[str, OneOf | Range | Each | Text] = {
     "data.kind": OneOf(("synthetic", "bars", "features")),
     "data.path": Text(4096),
     "data.name": Text(200),
     "data.timestamp_column": Text(1000),
     "data.volume_column": Text(1000),
+    "data.calendar": Text(100),
     "data.bar_stamp": OneOf(("open", "close")),
     "data.gaps": OneOf(("split", "bridge")),
     "data.bad_rows": OneOf(("error", "drop")),
@@ -298,6 +333,7 @@ RULES: dict[str, OneOf | Range | Text] = {
     "features.season": OneOf(("none", "hour")),
     "covariance.type": OneOf(("diag", "full", "tied", "spherical")),
     "model.n_states": Range(1, 50),
+    "model.state_grid": Each(Range(1, 50)),
     "model.n_init": Range(1, 10_000),
     "model.n_iter": Range(1, 1_000_000),
     "model.tol": Range(0, above=True),
@@ -308,6 +344,7 @@ RULES: dict[str, OneOf | Range | Text] = {
     "split.train": Range(0, 1, above=True),
     "split.val": Range(0, 1),
     "split.test": Range(0, 1),
+    "split.like": Name(64, "/'"),
     "split.refit_every": Range(1),
     "split.window": Range(10),
     "split.refit_starts": Range(0, 10_000),
@@ -316,10 +353,14 @@ RULES: dict[str, OneOf | Range | Text] = {
     "selection.within": OneOf(("bic", "aic", "hqc", "icl", "cv", "bic_next")),
     "selection.rule": OneOf(("lowest", "one_se", "elbow")),
     "selection.elbow": Range(0, 1, above=True),
-    "selection.cv_blocks": Range(0, 50),
+    "selection.cv_blocks": Range(2, 50, or_zero=True),
     "selection.across": OneOf(("return_gain_val", "ewma_gain_val", "return_score_val")),
     "selection.near_tie": Range(0),
     "selection.min_occupancy": Range(0, 0.5),
+    "decision.rule": OneOf(("argmax", "hysteresis", "min_bars")),
+    "decision.enter": Range(0, 1, above=True),
+    "decision.leave": Range(0, 1, above=True),
+    "decision.min_bars": Range(1, 100_000),
     "gate.min_occupancy": Range(0, 0.5),
     "gate.min_dwell": Range(0),
     "gate.static_gain": OneOf(("refuse", "warn", "ignore")),
@@ -327,6 +368,7 @@ RULES: dict[str, OneOf | Range | Text] = {
     "gate.other_gains": OneOf(("refuse", "warn", "ignore")),
     "gate.level": OneOf((0.05, 0.025, 0.01)),
     "gate.champion_bars": Range(0),
+    "gate.margin": Range(0),
     "compute.threads": Range(1, 4096),
     "compute.workers": Range(1, 4096),
     "sweep.cell_timeout": Range(0, above=True),

@@ -4,7 +4,7 @@ It bundles what a fit learned (feature recipe, scaler, hidden Markov model with 
 order, labels) with what its answers rest on (bar length, stamps, gaps, the history it needs).
 
     detector = hmm_exp.load_detector("models:/hmm_regime/Production")
-    regimes = detector.filter(bars)  # timestamp, available_at, state, label, p_state_0, ...
+    regimes = detector.filter(bars)  # timestamp, available_at, state, label, regime, ...
 
 Filtered probabilities use bars up to their own row only. A sequence starts from the stationary
 distribution: the fitted `startprob` belongs to the first training bar and means nothing later.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from hmm_exp.detector.model import StreamModel, part_names, read_parts
+from hmm_exp.detector.model import OPTIONAL, StreamModel, part_names, read_parts
 from hmm_exp.errors import DataError, HistoryError, ModelError
 from hmm_exp.features.build import FeatureTable, bars_in_words, build_features
 from hmm_exp.features.recipe import Recipe
@@ -72,6 +72,10 @@ class Detector(StreamModel):
         Base bars an answer needs: feature warm-up plus burn-in of the filter.
     season
         Train means by hour of the recipe's seasonal columns, shape (24, D); None without a season.
+    decision
+        Rule that turns filtered probabilities into the regime to act on.
+    train_end
+        When the last bar that the parameters know was complete, UTC; None in some older models.
     meta
         Where it comes from: fingerprint, train end and the like. Never used in computing.
     expectations
@@ -87,6 +91,10 @@ class Detector(StreamModel):
     expectations: dict[str, Any] = field(default_factory=dict)
     errors: StandardErrors | None = None
     strategy: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.train_end is None and "train_end" in self.meta:  # earlier versions have it there
+            object.__setattr__(self, "train_end", pd.Timestamp(self.meta["train_end"]))
 
     @property
     def n_states(self) -> int:
@@ -107,8 +115,11 @@ class Detector(StreamModel):
         Returns
         -------
         DataFrame
-            `timestamp, available_at, state, label, p_state_0 ...`, a row per complete bar of the
-            recipe's finest timeframe after the feature warm-up.
+            `timestamp, available_at, state, label, regime, in_training, p_state_0 ...`, a row per
+            complete bar of the recipe's finest timeframe after the feature warm-up. `label` is the
+            name of `state`, the most probable one. `regime` is the number of the state that the
+            decision rule takes, -1 while the rows do not decide it. `in_training` marks rows whose
+            parameters know later bars; a model that does not know its training has no such column.
 
         Raises
         ------
@@ -118,7 +129,8 @@ class Detector(StreamModel):
             When the bars are not valid, or not of the length the model was trained on.
         """
         table = self.observe(source)
-        return self.regimes(table, self.filtered(table).probs)
+        probs = self.filtered(table).probs
+        return self.regimes(table, probs, decided=self.decider().advance(probs))
 
     def smooth(self, source: Source) -> pd.DataFrame:
         """Regime of every row from all rows, later ones too: for looking back only; as `filter`."""
@@ -182,12 +194,12 @@ class Detector(StreamModel):
         return log_density(self.params, self.scaled(table))
 
     def filtered(self, table: FeatureTable) -> inference.Filtered:
-        """Filtered probabilities p(z_t | x_1..t) and predictive log-likelihoods of the rows."""
+        r"""Filtered $p(z_t \mid x_1, \dots, x_t)$ and predictive log-likelihood of each row."""
         stationary = self.params.stationary()
         return inference.filter_rows(self.params, self.scaled(table), table.steps, stationary)
 
     def smoothed(self, table: FeatureTable) -> inference.Smoothed:
-        """Smoothed probabilities p(z_t | x_1..T): for looking back only."""
+        r"""Smoothed $p(z_t \mid x_1, \dots, x_T)$: for looking back only."""
         return self._recurse(inference.smooth, table)
 
     def decoded(self, table: FeatureTable) -> inference.Decoded:
@@ -203,12 +215,6 @@ class Detector(StreamModel):
         from hmm_exp.detector.summary import summary_text
 
         return summary_text(self)
-
-    @property
-    def min_rows(self) -> int:
-        """Feature rows an answer needs when the features come ready: the burn-in alone."""
-        bars_per_row = max(1, round(self.row_step / self.step))
-        return max(1, (self.min_history - self.recipe.warmup(self.step)) // bars_per_row)
 
     @property
     def bar_columns(self) -> tuple[str, ...]:
@@ -239,7 +245,7 @@ class Detector(StreamModel):
         stored = Fields(values)
         form = format_of(values, DETECTOR)
         names = [*part_names(form), "format", "meta"]
-        optional = ["promise", "season", "standard_errors", "strategy"]
+        optional = ["promise", "standard_errors", "strategy", *OPTIONAL]
         stored.only([*names, "promise"] if form > 1 else names, optional)
         expectations = stored.plain("promise") if "promise" in stored else {}
         _check_meta(stored.part("meta"), needs_end=bool(expectations))
@@ -295,10 +301,14 @@ class Detector(StreamModel):
         return feature_table(frame, self.recipe, self.row_step, self.reading)
 
     def regimes(
-        self, table: FeatureTable, probs: np.ndarray | None, states: np.ndarray | None = None
+        self,
+        table: FeatureTable,
+        probs: np.ndarray | None,
+        states: np.ndarray | None = None,
+        decided: np.ndarray | None = None,
     ) -> pd.DataFrame:
-        """Frame of an answer from probabilities, shape (T, K), or from states alone."""
-        return self.regime_frame(table.timestamp.array, table.available_at, probs, states)
+        """Frame of an answer about a table, as `regime_frame`."""
+        return self.regime_frame(table.timestamp.array, table.available_at, probs, states, decided)
 
     def _long_enough(self, bars: Bars) -> Bars:
         if len(bars) < self.min_history:

@@ -27,29 +27,37 @@ _OPTIONS = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed"
 
 @dataclass
 class Newest:
-    """The last row of an answer, and since when its state has held."""
+    """The last row of an answer, and since when its state and its regime have held."""
 
     n_rows: int = 0  # rows seen
     row: dict[str, Any] | None = None  # the last one, as a mapping; empty before the first
-    # When the first row of its unbroken visit to the state was known.
+    # When the first row of its unbroken visit to the state, and to the regime, was known.
     since: pd.Timestamp | None = None
+    regime_since: pd.Timestamp | None = None
 
     def see(self, frame: pd.DataFrame) -> None:
         """Take the next rows into account."""
         if frame.empty:
             return
-        state = frame["state"].to_numpy()
-        others = (state != state[-1]).nonzero()[0]
-        begun = int(others[-1]) + 1 if len(others) else 0
-        goes_on = begun == 0 and self.row is not None and self.row["state"] == state[-1]
-        if not goes_on:
-            self.since = frame["available_at"].iloc[begun]
+        self.since = self._since(frame, "state", self.since)
+        self.regime_since = self._since(frame, "regime", self.regime_since)
         self.row = {str(name): value for name, value in frame.iloc[-1].items()}
         self.n_rows += len(frame)
 
+    def _since(
+        self, frame: pd.DataFrame, name: str, before: pd.Timestamp | None
+    ) -> pd.Timestamp | None:
+        """When the last value of a column began to hold; `before` where it goes on."""
+        values = frame[name].to_numpy()
+        others = (values != values[-1]).nonzero()[0]
+        begun = int(others[-1]) + 1 if len(others) else 0
+        goes_on = begun == 0 and self.row is not None and self.row[name] == values[-1]
+        return before if goes_on else frame["available_at"].iloc[begun]
+
     def to_dict(self) -> dict[str, Any]:
-        """Give the row for JSON: ISO times, with `since`."""
-        values = (self.row or {}) | {"since": self.since}
+        """Give the row for JSON: ISO times, with `since` of state and regime."""
+        since = {"since": self.since, "regime_since": self.regime_since}
+        values = (self.row or {}) | since
         return {key: _plain(value) for key, value in values.items()}
 
 
@@ -117,7 +125,8 @@ def _column(column: pd.Series) -> pa.Array:
         return pa.array(column.to_numpy(), from_pandas=True)
     naive = column.dt.tz_localize(None).dt.as_unit("ns")
     seconds = naive.dt.as_unit("s")
-    return pa.array(seconds if (seconds == naive).all() else naive)
+    whole = (seconds == naive) | naive.isna()
+    return pa.array(seconds if whole.all() else naive, from_pandas=True)
 
 
 def _plain(value: Any) -> Any:
@@ -132,6 +141,7 @@ class RowStream:
     def __init__(self, model: StreamModel) -> None:
         self.model = model
         self._startprob = model.params.stationary()
+        self._decider = model.decider()
         self._probs: np.ndarray | None = None
         self._last: np.ndarray = np.empty(0, np.int64)  # `available_at` of the last row
 
@@ -148,9 +158,12 @@ class RowStream:
         X = rows[columns].to_numpy(dtype=np.float64)
         first = self._first(X)
         rows, X = rows.iloc[first:], X[first:]
-        probs = self._filtered(X, pd.DatetimeIndex(rows.index)) if len(rows) else X[:, :0]
-        available_at = pd.DatetimeIndex(rows.index)
-        return self.model.regime_frame(pd.DatetimeIndex(rows["timestamp"]), available_at, probs)
+        timestamp, available_at = pd.DatetimeIndex(rows["timestamp"]), pd.DatetimeIndex(rows.index)
+        probs = np.empty((0, self.model.params.n_states))
+        if len(rows):
+            probs = self._filtered(X, available_at)
+        decided = self._decider.advance(probs)
+        return self.model.regime_frame(timestamp, available_at, probs, decided=decided)
 
     def _first(self, X: np.ndarray) -> int:
         """Row to begin with: the first complete one, where none has come yet."""

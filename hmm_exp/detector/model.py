@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hmm_exp.detector.decision import ARGMAX, Decider, Decision
 from hmm_exp.errors import ConfigError, ModelError
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.features.season import HOURS
@@ -38,6 +39,9 @@ class StreamModel:
     # Train means by hour of the seasonal columns, shape (24, D), taken off before the scaler: NaN
     # for an unseen hour, zero in other columns. None without a season.
     season: np.ndarray | None = None
+    decision: Decision = ARGMAX  # from probabilities to the regime; older models have this one
+    # `available_at` of the last bar that the parameters know, UTC; None where it is not known.
+    train_end: pd.Timestamp | None = None
 
     @property
     def stamp(self) -> str:
@@ -54,14 +58,35 @@ class StreamModel:
         """Time between two rows of the answer."""
         return timeframe_step(self.recipe.grid)
 
+    @property
+    def min_rows(self) -> int:
+        """Feature rows an answer needs when the features come ready: the burn-in alone."""
+        bars_per_row = max(1, round(self.row_step / self.step))
+        return max(1, (self.min_history - self.recipe.warmup(self.step)) // bars_per_row)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a filtered answer, in order."""
+        known = () if self.train_end is None else ("in_training",)
+        probs = (f"p_state_{k}" for k in range(self.params.n_states))
+        return ("timestamp", "available_at", "state", "label", "regime", *known, *probs)
+
+    def decider(self) -> Decider:
+        """A decider by the model's rule that has seen no row."""
+        return self.decision.decider(self.params.n_states, self.min_rows)
+
     def regime_frame(
         self,
         timestamp: Any,
         available_at: pd.DatetimeIndex,
         probs: np.ndarray | None,
         states: np.ndarray | None = None,
+        decided: np.ndarray | None = None,
     ) -> pd.DataFrame:
-        """Frame of an answer from probabilities, shape (T, K), or from states alone."""
+        """Frame of an answer from probabilities, shape (T, K), or from states alone.
+
+        With decided regimes, shape (T,), it has their columns too.
+        """
         if states is None:
             assert probs is not None
             states = probs.argmax(axis=1)
@@ -71,12 +96,20 @@ class StreamModel:
             "state": states,
             "label": np.asarray(self.labels, dtype=object)[states],
         }
+        if decided is not None:
+            columns["regime"] = decided
+            if self.train_end is not None:
+                columns["in_training"] = np.asarray(available_at <= self.train_end)
         shares = () if probs is None else probs.T
         return pd.DataFrame(columns | {f"p_state_{k}": p for k, p in enumerate(shares)})
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON; floats keep every bit."""
-        season = {} if self.season is None else {"season": _by_column(self.season, self.recipe)}
+        known: dict[str, Any] = {}
+        if self.season is not None:
+            known["season"] = _by_column(self.season, self.recipe)
+        if self.train_end is not None:
+            known["train_end"] = self.train_end.isoformat()
         return {
             "recipe": self.recipe.to_dict(),
             "scaler_mean": self.scaler_mean.tolist(),
@@ -87,15 +120,19 @@ class StreamModel:
             "reading": self.reading.to_dict(),
             "name": self.name,
             "min_history": self.min_history,
-            **season,
+            "decision": self.decision.to_dict(),
+            **known,
         }
 
 
 def read_model(values: dict[str, Any], form: int) -> StreamModel:
     """Read what `StreamModel.to_dict` gave, or gave in the format `form`. Raises ModelError."""
     stored = Fields(values, "model")
-    stored.only(part_names(form), optional=["season"])
+    stored.only(part_names(form), OPTIONAL)
     return StreamModel(**read_parts(stored, form))
+
+
+OPTIONAL = ("season", "decision", "train_end")  # parts that a stored model may lack
 
 
 def part_names(form: int) -> list[str]:
@@ -129,6 +166,8 @@ def read_parts(stored: Fields, form: int) -> dict[str, Any]:
         "name": stored.text("name"),
         "min_history": stored.whole("min_history", least=max(1, recipe.warmup(step))),
         "season": _read_season(stored, recipe),
+        "decision": _read_decision(stored),
+        "train_end": pd.Timestamp(stored.time("train_end")) if "train_end" in stored else None,
     }
 
 
@@ -152,6 +191,10 @@ def _read_season(stored: Fields, recipe: Recipe) -> np.ndarray | None:
     for place, name in zip(recipe.seasonal, names, strict=True):
         means[:, place] = by_column.numbers_or_null(name, HOURS)
     return means
+
+
+def _read_decision(stored: Fields) -> Decision:
+    return Decision.from_stored(stored.part("decision")) if "decision" in stored else ARGMAX
 
 
 def _read_step(stored: Fields, recipe: Recipe) -> pd.Timedelta:

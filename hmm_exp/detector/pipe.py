@@ -8,13 +8,15 @@ and leaves out bars that it has: the feed may begin again anywhere before.
 import csv
 import json
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 import pandas as pd
 
+from hmm_exp.detector.model import StreamModel
 from hmm_exp.detector.stream import Regime, Stream, bar_names
 from hmm_exp.errors import ConfigError, DataError, ModelError
 from hmm_exp.market.bars import OHLCV
@@ -29,6 +31,7 @@ from hmm_exp.market.columns import (
 from hmm_exp.market.options import ReadOptions
 
 _READ = 1 << 16  # bytes at once: what is there, without waiting for more
+_TIMES = ("timestamp", "available_at")
 _LONGEST = 1 << 20  # bytes of a line
 _TAIL = 4 << 20  # bytes of an output file that one read can have led to, and more
 
@@ -97,6 +100,8 @@ def resumed(state: Path, fresh: Stream) -> Stream:
     Raises ModelError when it was saved by another model, or one that reads bars in another way.
     """
     stream = Stream.load(state)
+    if stream.model.train_end is None:  # a state of an earlier version has none
+        stream.model = replace(stream.model, train_end=fresh.model.train_end)
     was, now = stream.model.to_dict(), fresh.model.to_dict()
     readings = was.pop("reading"), now.pop("reading")
     if was != now:
@@ -112,6 +117,23 @@ def resumed(state: Path, fresh: Stream) -> Stream:
             )
     stream.missing = fresh.missing
     return stream
+
+
+def names_in(path: Path | None, model: StreamModel) -> tuple[str, ...]:
+    """Columns to write: those of the header that a file of an earlier version has, else all.
+
+    Raises ConfigError when the model does not give one of them.
+    """
+    if path is None or not path.exists() or not path.stat().st_size:
+        return model.columns
+    with path.open(encoding="utf-8") as file:
+        names = tuple(file.readline().strip().split(","))
+    if unknown := [name for name in names if name not in model.columns]:
+        raise ConfigError(
+            f"{path} has the column {unknown[0][:40]!r}, which the model does not give: move the "
+            "file away"
+        )
+    return names
 
 
 def check_fresh(path: Path) -> None:
@@ -301,29 +323,29 @@ class BarLines:
 
 
 class RegimeLines:
-    """Regimes as lines of text: CSV under a header, or JSON objects.
+    """Columns of regimes as lines of text: CSV under a header, or JSON objects.
 
     The header is written unless the file is `headed` already.
     """
 
-    def __init__(self, file: IO[str], n_states: int, as_json: bool, headed: bool) -> None:
-        self._file, self._as_json = file, as_json
-        probs = [f"p_state_{k}" for k in range(n_states)]
-        self._names = ["timestamp", "available_at", "state", "label", *probs]
+    def __init__(self, file: IO[str], names: Sequence[str], as_json: bool, headed: bool) -> None:
+        self._file, self._names, self._as_json = file, names, as_json
         if not headed and not as_json:
             file.write(",".join(self._names) + "\n")
 
     def write(self, regimes: list[Regime]) -> None:
         """Write a line for each regime and flush."""
         for regime in regimes:
-            times = (_moment(regime.timestamp), _moment(regime.available_at))
-            values = (*times, regime.state, regime.label, *regime.probs)
-            if self._as_json:
-                line = json.dumps(dict(zip(self._names, values, strict=True)))
-            else:
-                line = ",".join(map(str, values))
+            times = {name: _moment(getattr(regime, name)) for name in _TIMES}
+            row = regime.to_dict() | times
+            values = {name: row[name] for name in self._names}
+            line = json.dumps(values) if self._as_json else ",".join(map(_cell, values.values()))
             self._file.write(line + "\n")
         self._file.flush()
+
+
+def _cell(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)  # as in other CSV files
 
 
 def _moment(time: pd.Timestamp) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from hmm_exp.detector.decision import UNDECIDED
 from hmm_exp.detector.kernel import LAST_BAR, LAST_ROW, N_BARS, NEVER, constants_of, new_state, run
 from hmm_exp.detector.model import StreamModel, read_model
 from hmm_exp.detector.saved import read_state, text_of
@@ -168,6 +169,10 @@ class Regime(NamedTuple):
         The most probable state and its name.
     probs
         Filtered p(state | all bars so far), one for each state.
+    regime
+        The state that the model's decision rule takes; -1 while the bars do not decide it.
+    in_training
+        Whether the parameters know this bar; None where the model does not know its training.
     """
 
     timestamp: pd.Timestamp
@@ -175,11 +180,16 @@ class Regime(NamedTuple):
     state: int
     label: str
     probs: tuple[float, ...]
+    regime: int = UNDECIDED
+    in_training: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give the row under the names that `detector.filter` uses."""
-        probs = {f"p_state_{k}": p for k, p in enumerate(self.probs)}
-        return {**self._asdict(), **probs} | {"probs": self.probs}
+        values = self._asdict()
+        probs = values.pop("probs")
+        if self.in_training is None:
+            del values["in_training"]
+        return values | {f"p_state_{k}": p for k, p in enumerate(probs)} | {"probs": probs}
 
 
 class Stream:
@@ -205,6 +215,7 @@ class Stream:
         self.missing = check_choice("missing", missing, MISSING)
         self._constants = constants_of(model)
         self._clock, self._memory = new_state(model)
+        self._decider = model.decider()
         self._names, self._timezone = bar_names(model.reading), model.reading.timezone
         self._needs = model.recipe.needs
         self._step_ns = model.step.as_unit("ns").value
@@ -216,6 +227,7 @@ class Stream:
         self._rows = np.empty(2, np.int64), np.empty((2, K))
         no_bars = np.empty(0, np.int64), np.empty((0, 5))
         self._run(*no_bars, *self._rows)  # compiles, or reads what was compiled before
+        self._decider.advance(self._rows[1][:0])
 
     def update(self, bar: Mapping[str, Any]) -> Regime | None:
         """Take a closed bar and give the newest regime that it completes.
@@ -256,8 +268,8 @@ class Stream:
         Returns
         -------
         DataFrame
-            `timestamp, available_at, state, label, p_state_0 ...` of every row that they complete,
-            the same as `detector.filter` gives for all bars so far.
+            Columns of `model.columns` for every row that they complete, the same as
+            `detector.filter` gives for all bars so far.
 
         Raises
         ------
@@ -268,8 +280,9 @@ class Stream:
         row_time = np.empty(len(bars) + 1, np.int64)
         row_probs = np.empty((len(bars) + 1, self.model.params.n_states))
         n = self._run(bars.time, bars.ohlcv, row_time, row_probs)
-        stamps = row_time[:n] - self._close_to_stamp
-        return self.model.regime_frame(_utc(stamps), _utc(row_time[:n]), row_probs[:n])
+        stamps, probs = row_time[:n] - self._close_to_stamp, row_probs[:n]
+        decided = self._decider.advance(probs)
+        return self.model.regime_frame(_utc(stamps), _utc(row_time[:n]), probs, decided=decided)
 
     def has_taken(self, timestamp: Any) -> bool:
         """Whether the bar of that stamp, or a later one, was taken already."""
@@ -296,7 +309,8 @@ class Stream:
         """The regime as of the last bar; None before the first one that counts."""
         if self._clock[LAST_ROW] == NEVER or not self.settled:
             return None
-        return self._regime(int(self._clock[LAST_ROW]), self._memory[: len(self.model.labels)])
+        probs = self._memory[: len(self.model.labels)]
+        return self._regime(int(self._clock[LAST_ROW]), probs, self._decider.regime)
 
     def to_dict(self) -> dict[str, Any]:
         """Give model and state as plain values for JSON."""
@@ -307,6 +321,7 @@ class Stream:
             "last_bar": str(self.time),
             "clock": text_of(self._clock),
             "memory": text_of(self._memory),
+            "decider": self._decider.to_dict(),
         }
 
     def save(self, path: str | Path) -> None:
@@ -321,13 +336,16 @@ class Stream:
     @classmethod
     def _from_dict(cls, values: dict[str, Any]) -> "Stream":
         stored = Fields(values)
-        stored.only(["format", "model", "missing", "last_bar", "clock", "memory"])
+        names = ["format", "model", "missing", "last_bar", "clock", "memory"]
+        stored.only(names, optional=["decider"])
         model = read_model(stored.plain("model"), format_of(values, STREAM))
         stream = cls(model, stored.text("missing"))
         clock, memory = (stored.text(name, longest=LARGEST) for name in ("clock", "memory"))
         stream._clock, stream._memory = read_state(clock, memory, model)
         if stored.text("last_bar") != str(stream.time):
             raise stored.fault("last_bar", f"the clock has {stream.time}")
+        if "decider" in stored:  # an earlier version has the argmax, which remembers nothing
+            stream._decider.restore(stored.part("decider"))
         return stream
 
     def _run(self, *bars_and_rows: np.ndarray) -> int:
@@ -340,10 +358,11 @@ class Stream:
         self._bar[0][0] = time_ns
         self._bar[1][0] = numbers
         n = self._run(*self._bar, *self._rows)
+        times, probs = self._rows
+        decided = self._decider.advance(probs[:n]) if n else ()
         if not self.settled:
             return []
-        times, probs = self._rows
-        return [self._regime(int(times[i]), probs[i]) for i in range(n)]
+        return [self._regime(int(times[i]), probs[i], int(decided[i])) for i in range(n)]
 
     def _check_place(self, time_ns: int, last: int) -> None:
         """Refuse a bar that may not follow the last one."""
@@ -372,15 +391,18 @@ class Stream:
                 f"bars from {bars.frame.index[0]} on do not come after the last one, {self.time}"
             )
 
-    def _regime(self, time_ns: int, probs: np.ndarray) -> Regime:
+    def _regime(self, time_ns: int, probs: np.ndarray, decided: int) -> Regime:
         values = probs.tolist()
         state = values.index(max(values))
+        available_at, train_end = pd.Timestamp(time_ns, tz=UTC), self.model.train_end
         return Regime(
             pd.Timestamp(time_ns - self._close_to_stamp, tz=UTC),
-            pd.Timestamp(time_ns, tz=UTC),
+            available_at,
             state,
             self.model.labels[state],
             tuple(values),
+            decided,
+            None if train_end is None else available_at <= train_end,
         )
 
 

@@ -64,6 +64,7 @@ def data_report(result: RunResult) -> dict[str, Any]:
         SPLIT_NAMES[part]: int((prepared.part == part).sum()) for part in np.unique(prepared.part)
     }
     return {
+        "read": prepared.what_was_read,
         **prepared.source.report,
         "digest": prepared.source.digest,
         "features": {
@@ -71,6 +72,7 @@ def data_report(result: RunResult) -> dict[str, Any]:
             "rows": len(table),
             "warmup_rows_dropped": table.warmup_rows,
             "missing_rows": table.less(prepared.season).n_missing,
+            "lost_rows": table.lost,
             "sequences": int((table.steps == 0).sum()),
         },
         "split": prepared.split.to_dict(),

@@ -16,10 +16,10 @@ import pandas as pd
 
 from hmm_exp.errors import FitError
 from hmm_exp.experiment.candidate import Candidate
+from hmm_exp.experiment.decided import decided_regimes, regime_metrics
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.hmm.criteria import bic_next
 from hmm_exp.hmm.posterior import Posterior
-from hmm_exp.hmm.states import labels
 from hmm_exp.judge.added_gain import AddedGains, added_gains
 from hmm_exp.judge.gains import gain_metrics
 from hmm_exp.judge.next_bar import detection_delay, named_as_planted, next_bar_table
@@ -44,8 +44,9 @@ from hmm_exp.judge.return_forecasts import (
     summarise,
     take_rows,
 )
-from hmm_exp.judge.split import SPLIT_NAMES, TEST, TRAIN, VAL, part_names
+from hmm_exp.judge.split import SPLIT_NAMES, TEST, TRAIN, VAL, WalkForward, part_names
 from hmm_exp.judge.states import (
+    YEAR,
     StateSummary,
     diagnostics_table,
     persistence_metrics,
@@ -60,7 +61,6 @@ VARIANCES = [f"{name}_variance" for name in ("model", "static", "ewma")]
 # Log scores in nats, variance forecasts up to a factor, pseudo-residual of the next return.
 BAR_COLUMNS = [*SCORES, *VARIANCES, "return_residual"]
 NEXT_RETURN = "next_return"
-YEAR = pd.Timedelta(days=365.25)
 _BASELINES: dict[bytes, Baselines] = {}  # by the bars they were fitted on
 
 
@@ -78,6 +78,8 @@ class ModelOutput:
         ln p(x_t | x_1..t-1) of every row in nats of scaled features, shape (T,), NaN as above.
     smoothed
         Smoothed probabilities, shape (T, K).
+    regimes
+        Decided regime of every row, shape (T,); -1 while it is not decided.
     bar_probs
         Filtered probabilities known at the close of every base bar, shape (N, K).
     residuals
@@ -96,6 +98,7 @@ class ModelOutput:
     predicted: np.ndarray
     log_lik: np.ndarray
     smoothed: np.ndarray
+    regimes: np.ndarray
     bar_probs: np.ndarray
     residuals: np.ndarray
     bars: pd.DataFrame | None
@@ -185,6 +188,7 @@ def model_output(
         predicted=predicted,
         log_lik=filtered.log_lik,
         smoothed=posterior.smoothed.probs,
+        regimes=decided_regimes(prepared, posterior),
         bar_probs=bar_probs,
         residuals=residuals,
         **_forecasts(prepared, bar_probs, baselines),
@@ -221,27 +225,29 @@ def assess(
     prepared: Prepared,
     chosen: Candidate,
     output: ModelOutput,
-    parts: Sequence[int] = (TRAIN, TEST),
+    labels: Sequence[str],
     errors: StandardErrors | None = None,
 ) -> Assessment:
-    """Judge a model by its output; the per-state tables of the next bar are those of `parts`.
+    """Judge a model by its output. The next bar is tabled for test and train, or val of a walk.
 
-    `errors` are the standard errors of the model, in units of the scaled features.
+    `labels` name the states; `errors` are the standard errors of the model, in units of the scaled
+    features.
     """
+    parts = (VAL if isinstance(prepared.split, WalkForward) else TRAIN, TEST)
     rows = output.has_probs
-    steps = prepared.table.steps[rows]
-    summary = _summary(prepared, chosen, output.probs[rows].argmax(axis=1), steps)
+    summary = _summary(prepared, chosen, output, labels)
     residuals = _residual_series(prepared, output)
     measured = {name: residual_effects(z) for name, z in residuals.items()}
     effects = {name: effect for name, effect in measured.items() if effect is not None}
     # Residuals of rolling features remember their window under any model: they only inform.
     objections = rejections(NEXT_RETURN, effects[NEXT_RETURN]) if NEXT_RETURN in effects else []
-    metrics = persistence_metrics(output.probs[rows], output.smoothed[rows], steps)
+    metrics = persistence_metrics(output.probs[rows], output.smoothed[rows], summary.steps)
     gains = _return_gains(output) | _variance_gains(prepared, output)
     added = _added_gains(prepared, output)
     metrics |= gain_metrics(gains | added.of_strongest, prepared.target_part)
     metrics |= part_means(added.of_strongest, prepared.target_part)
     metrics |= _residual_metrics(residuals, effects, objections) | _delay(prepared, output)
+    metrics |= regime_metrics(prepared, output.regimes)
     scaler = prepared.scaler
     raw_errors = None if errors is None else errors.in_units(scaler.mean_, scaler.scale_)
     scores, next_bar = None, {}
@@ -308,19 +314,19 @@ def _forecasts(
 
 
 def _summary(
-    prepared: Prepared, chosen: Candidate, states: np.ndarray, steps: np.ndarray
+    prepared: Prepared, chosen: Candidate, output: ModelOutput, labels: Sequence[str]
 ) -> StateSummary:
-    params, scaler = chosen.params, prepared.scaler
+    params, scaler, rows = chosen.params, prepared.scaler, output.has_probs
     return StateSummary(
-        labels=labels(params.n_states),
+        labels=labels,
         columns=prepared.recipe.titles,
         transmat=params.transmat,
         stationary=params.stationary(),
         means=raw_means(params.means, scaler.mean_, scaler.scale_),
         covars=raw_covars(params.covariances(), scaler.scale_),
         df=params.df,
-        states=states,
-        steps=steps,
+        states=output.probs[rows].argmax(axis=1),
+        steps=prepared.table.steps[rows],
     )
 
 

@@ -4,17 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.detector.detector import Detector
 from hmm_exp.experiment.assess import ModelOutput, baselines_of
-from hmm_exp.experiment.candidate import train_steps
+from hmm_exp.experiment.decided import burn_in_rows, decision_of
 from hmm_exp.experiment.fits import Fits
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.source import read_options
-from hmm_exp.hmm.burnin import burn_in
+from hmm_exp.features.naming import Traits, state_names, state_traits
+from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.posterior import Posterior
-from hmm_exp.hmm.states import labels
+from hmm_exp.hmm.states import posterior_spread
 from hmm_exp.judge.split import part_names
+from hmm_exp.judge.states import raw_means
 from hmm_exp.market.bars import OHLCV
 from hmm_exp.monitor.expectations import Observations, Observed, make_expectations, with_gaps
 
@@ -31,12 +34,14 @@ def build_detector(fits: Fits) -> Detector:
         scaler_mean=np.array(fits.scaler.mean_),
         scaler_scale=np.array(fits.scaler.scale_),
         params=served.params,
-        labels=labels(served.n_states),
+        labels=state_labels(fits),
         step=prepared.base_step,
         reading=read_options(prepared.config.data),
         name=prepared.source.name,
         min_history=0,
         season=fits.season,
+        decision=decision_of(prepared),
+        train_end=train_end,
         meta={
             "fingerprint": prepared.fingerprint,
             "train_end": train_end.isoformat(),
@@ -46,6 +51,41 @@ def build_detector(fits: Fits) -> Detector:
     )
     assert served.posterior is not None
     return replace(detector, min_history=_min_history(prepared, detector, served.posterior))
+
+
+def state_labels(fits: Fits) -> tuple[str, ...]:
+    """Labels of a run's states: one set for all refits of a walk, or for fit and refit.
+
+    They depend on train rows alone.
+    """
+    if fits.walk:
+        models = [(refit.candidate.params, refit.scaler) for refit in fits.walk.refits]
+    else:
+        models = [(fits.chosen.params, fits.fitted.scaler), (fits.served.params, fits.scaler)]
+    ordered_by = _ordered_by(fits)
+    traits = [_traits(params, scaler, fits.fitted, ordered_by) for params, scaler in models]
+    return state_names(*traits, n_states=fits.served.n_states)
+
+
+def _ordered_by(fits: Fits) -> int | np.ndarray | None:
+    """Column of the volatility, or the spread of returns by state on train, or nothing."""
+    prepared, posterior = fits.fitted, fits.served.posterior
+    if prepared.volatility is not None or prepared.row_return is None or posterior is None:
+        return prepared.volatility
+    train = prepared.train
+    return posterior_spread(posterior.filtered.probs[train], prepared.row_return[train])
+
+
+def _traits(
+    params: GaussianParams,
+    scaler: StandardScaler,
+    prepared: Prepared,
+    ordered_by: int | np.ndarray | None,
+) -> Traits:
+    """Words for states of about equal volatility."""
+    spread = np.sqrt(np.diagonal(params.covariances(), axis1=1, axis2=2)) * scaler.scale_
+    means = raw_means(params.means, scaler.mean_, scaler.scale_)
+    return state_traits(means, spread, prepared.recipe.titles, ordered_by)
 
 
 def with_expectations(detector: Detector, fits: Fits, output: ModelOutput) -> Detector:
@@ -87,15 +127,17 @@ def with_expectations(detector: Detector, fits: Fits, output: ModelOutput) -> De
 def regime_table(prepared: Prepared, detector: Detector, fits: Fits) -> pd.DataFrame:
     """Rows of `regimes.csv`: filtered regimes first, then smoothed and Viterbi states.
 
-    Rows of a walk are out of sample, filtered only, with the number of their fit; those of the
-    last block are the detector's own answers.
+    Rows of a walk are out of sample, so not in training, filtered only, with the number of their
+    fit; those of the last block are the detector's own answers otherwise.
     """
     posterior, walk = fits.served.posterior, fits.walk
     assert posterior is not None
     probs = walk.output.probs if walk else posterior.filtered.probs
-    regimes = detector.regimes(prepared.table, probs)
+    decided = walk.output.regimes if walk else detector.decider().advance(probs)
+    regimes = detector.regimes(prepared.table, probs, decided=decided)
     regimes.insert(2, "split", part_names(prepared.part))
     if walk:
+        regimes["in_training"] = False
         regimes["refit"] = walk.refit_of_row
         return regimes[walk.output.has_probs].reset_index(drop=True)
     regimes["state_smoothed"] = posterior.smoothed.probs.argmax(axis=1)
@@ -105,8 +147,6 @@ def regime_table(prepared: Prepared, detector: Detector, fits: Fits) -> pd.DataF
 
 def _min_history(prepared: Prepared, detector: Detector, posterior: Posterior) -> int:
     """Base bars an answer needs: feature warm-up, and burn-in counted in bars of the row grid."""
-    rows = prepared.train
-    steps = train_steps(prepared.table.steps, rows)
-    burn = burn_in(detector.params, posterior.density[rows], steps)
+    burn = burn_in_rows(prepared, posterior)
     bars_per_row = max(1, round(detector.row_step / detector.step))
     return detector.recipe.warmup(detector.step) + burn * bars_per_row

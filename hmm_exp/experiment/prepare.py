@@ -26,17 +26,21 @@ from hmm_exp.experiment.source import (
     shared_features,
 )
 from hmm_exp.features.build import FeatureTable, build_features, ways_out, window_settings
+from hmm_exp.features.lost import usable_in_words
 from hmm_exp.features.recipe import Recipe, select_columns
 from hmm_exp.judge.split import TEST, TRAIN, VAL, Fold, Split, make_split, train_option
 from hmm_exp.judge.volatility_baselines import BarSeries, bar_hours
 from hmm_exp.market.bars import OHLCV, timeframe_step
+from hmm_exp.market.reading import what_was_read
 from hmm_exp.version import __version__
 
 IN_FINGERPRINT_OTHERWISE = {
     "data.path",
     "model.n_states",
     "model.state_grid",
-}  # digest; numbers of states
+    "data.calendar",
+    "split.like",
+}  # digest; numbers of states; a report alone; dates
 _ROUNDING = 1e-9  # of means by hour: a log that follows the clock alone is constant without them
 
 
@@ -182,6 +186,15 @@ class Prepared:
             f"BIC cannot choose the number of states: {self.recipe.repeats} rows repeat one value "
             "of the coarsest log range; use one timeframe, or selection=next_return"
         )
+
+    @property
+    def what_was_read(self) -> list[str]:
+        """Rows that were read and kept, and rows that the features leave usable: a line each."""
+        report = self.source.report
+        sessions = report["gaps"].get("sessions", False)
+        name = f"{self.config.features.name}@{self.timeframe} of {self.source.name}"
+        usable = int((~np.isnan(self.X).any(axis=1)).sum())
+        return [what_was_read(report), usable_in_words(self.table, name, usable, sessions)]
 
     @property
     def unseen_hours(self) -> list[str]:

@@ -8,6 +8,7 @@ import yaml
 from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.config import Config
+from hmm_exp.detector.decision import UNDECIDED
 from hmm_exp.detector.detector import Detector
 from hmm_exp.experiment.assess import Assessment
 from hmm_exp.experiment.candidate import Candidate
@@ -15,6 +16,7 @@ from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.walk import Walk
 from hmm_exp.judge.states import expected_dwell
 from hmm_exp.judge.strategy_table import StrategyTable
+from hmm_exp.market.reading import unclosed_hint
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,17 +118,25 @@ class RunResult:
 
     @property
     def regime_now(self) -> str:
-        """Regime of the last row in words: label, start, probability."""
-        return regime_in_words(self.regimes)
+        """Decided regime of the last row in words, and a doubt about its bar."""
+        bars = self.prepared.source.bars
+        hint = None if bars is None else unclosed_hint(bars)
+        return "; ".join(filter(None, [regime_in_words(self.regimes), hint]))
 
 
 def regime_in_words(regimes: pd.DataFrame) -> str:
-    """Last row of a regime frame in words."""
-    last = regimes.iloc[-1]
-    changes = np.flatnonzero(np.diff(regimes["state"].to_numpy())) + 1
+    """Decided regime of the last row of a frame in words."""
+    last, decided = regimes.iloc[-1], regimes["regime"].to_numpy()
+    at = f"regime at {last['available_at']:%Y-%m-%d %H:%M} UTC"
+    if last["regime"] == UNDECIDED:
+        return f"{at}: not decided yet, most probable is {_named(regimes, last['state'])}"
+    changes = np.flatnonzero(np.diff(decided)) + 1
     since = regimes["available_at"].iloc[changes[-1] if len(changes) else 0]
-    sure = last[f"p_state_{last['state']}"]
-    return (
-        f"regime at {last['available_at']:%Y-%m-%d %H:%M} UTC: {last['label']} "
-        f"(state {last['state']}), since {since:%Y-%m-%d %H:%M}, probability {sure:.3f}"
-    )
+    return f"{at}: {_named(regimes, last['regime'], f'since {since:%Y-%m-%d %H:%M}')}"
+
+
+def _named(regimes: pd.DataFrame, state: int, *more: str) -> str:
+    """Label of a state, its number, and its probability in the last row."""
+    label = next(iter(regimes["label"][regimes["state"] == state]), "regime")
+    sure = f"probability {regimes[f'p_state_{state}'].iloc[-1]:.3f}"
+    return ", ".join([f"{label} (state {state})", *more, sure])

@@ -15,8 +15,9 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from hmm_exp.detector.detector import Detector
-from hmm_exp.experiment.assess import ModelOutput, assess, model_output, most_probable
+from hmm_exp.experiment.assess import ModelOutput, assess, model_output
 from hmm_exp.experiment.build import build_detector, regime_table, with_expectations
+from hmm_exp.experiment.decided import decided_regimes
 from hmm_exp.experiment.fits import Fits, Progress, fit_grid, fit_walks
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.quiet import one_tick_states
@@ -24,7 +25,7 @@ from hmm_exp.experiment.result import RunResult, regime_in_words
 from hmm_exp.experiment.strategies import judge_run, positions_of, rules_of, stored_rules
 from hmm_exp.experiment.uncertainty import fit_errors
 from hmm_exp.experiment.walk import refusals, walk_metrics
-from hmm_exp.judge.split import TEST, TRAIN, VAL, WalkForward
+from hmm_exp.judge.split import WalkForward
 from hmm_exp.judge.states import switches_per_1000
 from hmm_exp.judge.strategy_table import StrategyTable
 
@@ -58,16 +59,16 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
     progress("evaluating")
     if fits.walk:
         prepared = prepared.scaled_by(fits.scaler, fits.season)
-        output, parts = fits.walk.output, (VAL, TEST)
+        output = fits.walk.output
     else:
         assert fits.chosen.posterior is not None
-        output, parts = model_output(prepared, fits.chosen.posterior), (TRAIN, TEST)
+        output = model_output(prepared, fits.chosen.posterior)
     errors, served_errors = fit_errors(fits)
-    assessment = assess(prepared, fits.chosen, output, parts, errors)
+    assessment = assess(prepared, fits.chosen, output, detector.labels, errors)
     detector = replace(with_expectations(detector, fits, output), errors=served_errors)
     detector = replace(detector, strategy=_served_rules(prepared, fits, detector))
     regimes = regime_table(prepared, detector, fits)
-    strategies = _strategies(prepared, fits, output)
+    strategies = _strategies(prepared, fits, output, detector.labels)
 
     metrics = fits.metrics() | assessment.metrics | _path_metrics(prepared, fits, regimes)
     metrics |= strategies.metrics() if strategies else {}
@@ -90,7 +91,7 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
             *assessment.objections,
             *refusals(fits.walk),
             *([] if fits.walk else prepared.unseen_hours),
-            *one_tick_states(prepared, assessment.states, fits.chosen.n_states),
+            *one_tick_states(prepared, assessment.states, detector.labels),
         ],
         walk=fits.walk,
         strategies=strategies,
@@ -102,19 +103,20 @@ def _served_rules(prepared: Prepared, fits: Fits, detector: Detector) -> dict:
     """Trading rules of the served model for its detector; empty without bars."""
     assert fits.served.posterior is not None
     end = pd.Timestamp(detector.meta["train_end"])
-    rules = rules_of(fits.fitted, most_probable(fits.served.posterior.filtered.probs), end)
+    rules = rules_of(fits.fitted, decided_regimes(fits.fitted, fits.served.posterior), end)
     return stored_rules(rules, prepared, end) if rules else {}
 
 
-def _strategies(prepared: Prepared, fits: Fits, output: ModelOutput) -> StrategyTable | None:
+def _strategies(
+    prepared: Prepared, fits: Fits, output: ModelOutput, labels: tuple[str, ...]
+) -> StrategyTable | None:
     """The strategy table of the chosen fit or walk; None without bars or with too few."""
     if fits.walk:
         rules, positions = fits.walk.rules, fits.walk.positions
     else:
-        regimes = most_probable(output.probs)
-        rules = rules_of(prepared, regimes, prepared.split.train_end)
-        positions = positions_of(prepared, rules, regimes) if rules else np.empty(0)
-    return judge_run(prepared, rules, positions, fits.chosen.n_states) if rules else None
+        rules = rules_of(prepared, output.regimes, prepared.split.train_end)
+        positions = positions_of(prepared, rules, output.regimes) if rules else np.empty(0)
+    return judge_run(prepared, rules, positions, labels) if rules else None
 
 
 def _path_metrics(prepared: Prepared, fits: Fits, regimes: pd.DataFrame) -> dict[str, float]:

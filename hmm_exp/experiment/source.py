@@ -23,6 +23,7 @@ from hmm_exp.experiment.cache import Content, entry
 from hmm_exp.features.build import FeatureTable
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.market.bars import OHLCV, Bars, bars_digest, timeframe_step
+from hmm_exp.market.calendar import calendar_report
 from hmm_exp.market.clean import stamped_frame
 from hmm_exp.market.gaps import chain_steps, usual_step
 from hmm_exp.market.load import read_bars, read_features
@@ -117,11 +118,23 @@ def _read(reading: _ReadSettings) -> Source:
 def _read_bars(data: DataConfig, needs: tuple[str, ...]) -> Bars:
     if data.kind == "synthetic":
         return make_market(data.n_bars, data.n_regimes, data.seed)
-    return read_bars(str(data.path), read_options(data), name=data.name, needs=needs)
+    bars = read_bars(str(data.path), read_options(data), name=data.name, needs=needs)
+    return replace(bars, report=bars.report | _calendar(data, bars.frame, bars.step))
 
 
 def _read_table(data: DataConfig) -> tuple[pd.DataFrame, dict]:
-    return read_features(str(data.path), read_options(data), name=data.name)
+    frame, report = read_features(str(data.path), read_options(data), name=data.name)
+    step = pd.Timedelta(usual_step(pd.DatetimeIndex(frame.index).as_unit("ns").asi8), unit="ns")
+    return frame, report | _calendar(data, frame, step)
+
+
+def _calendar(data: DataConfig, frame: pd.DataFrame, step: pd.Timedelta) -> dict[str, Any]:
+    """Part of the data report on `data.calendar`; empty without one."""
+    if data.calendar is None:
+        return {}
+    stamp, timezone = read_options(data).bar_stamp, data.timezone
+    found = calendar_report(frame["timestamp"], step, stamp, timezone, data.calendar)
+    return {"calendar": found}
 
 
 def _file_state(path: str | None) -> tuple[int | str, ...]:
@@ -246,7 +259,8 @@ def shared_features(
         }
         if table.ends is not None:
             arrays["ends"] = table.ends
-        return arrays, {"warmup_rows": table.warmup_rows, "n_missing": table.n_missing}
+        about = {"warmup_rows": table.warmup_rows, "n_missing": table.n_missing}
+        return arrays, about | {"lost": table.lost}
 
     arrays, about = entry(folder, "features", [digest, recipe.to_dict()], make)
     time = _times(arrays["time"])
@@ -258,6 +272,7 @@ def shared_features(
         n_missing=about["n_missing"],
         recipe=recipe,
         ends=arrays.get("ends"),
+        lost=about["lost"],
     )
 
 

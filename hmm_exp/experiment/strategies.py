@@ -1,24 +1,25 @@
 """Trading rules of a run: learned on train, judged on bars that nothing was chosen on.
 
     rules = rules_of(prepared, regimes, prepared.split.train_end)
-    table = judge_run(prepared, rules, positions_of(prepared, rules, regimes), n_states)
+    table = judge_run(prepared, rules, positions_of(prepared, rules, regimes), labels)
 
 A walk learns its rules anew at every refit, from the past of that refit.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from hmm_exp.experiment.assess import baselines_of
 from hmm_exp.experiment.prepare import Prepared
-from hmm_exp.hmm.states import labels
 from hmm_exp.judge.split import TEST, VAL, WalkForward
 from hmm_exp.judge.strategy import PricedBars, RuleOptions, TradingRules, learn_rules
 from hmm_exp.judge.strategy_table import Judged, StrategyTable, judge_strategies
 
 
 def judge_run(
-    prepared: Prepared, rules: TradingRules, positions: np.ndarray, n_states: int
+    prepared: Prepared, rules: TradingRules, positions: np.ndarray, labels: Sequence[str]
 ) -> StrategyTable | None:
     """Judge positions (M, N) on test; None where it is too short.
 
@@ -33,9 +34,7 @@ def judge_run(
         return None
     part = "validation and test" if is_fixed else "test"
     how = f"{part}, rules learned anew at every refit" if walks else part
-    return judge_strategies(
-        rules, positions, bars, Judged(int(judged.argmax()), how), labels(n_states)
-    )
+    return judge_strategies(rules, positions, bars, Judged(int(judged.argmax()), how), labels)
 
 
 def stored_rules(rules: TradingRules, prepared: Prepared, train_end: pd.Timestamp) -> dict:
@@ -50,7 +49,7 @@ def rules_of(prepared: Prepared, regimes: np.ndarray, end: pd.Timestamp) -> Trad
     Parameters
     ----------
     regimes
-        State of every row known at its close, shape (T,); -1 if unknown.
+        Decided regime of every row, shape (T,); -1 while it is not decided.
     """
     bars, baselines = priced_bars(prepared), baselines_of(prepared)
     if bars is None or baselines is None or "ewma" not in baselines.volatility:
@@ -74,7 +73,7 @@ def positions_of(prepared: Prepared, rules: TradingRules, regimes: np.ndarray) -
 
 
 def at_close(prepared: Prepared, regimes: np.ndarray) -> np.ndarray:
-    """State known at every base bar's close, shape (N,), from that of the rows; -1 if unknown."""
+    """Regime known at every base bar's close, shape (N,), from those of the rows; -1 if unknown."""
     return np.where(prepared.row_of_bar >= 0, regimes[prepared.row_of_bar], -1)
 
 

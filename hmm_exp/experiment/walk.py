@@ -163,6 +163,7 @@ class _Walker:
         self.probs = np.full((n_rows, n_states), np.nan)
         self.predicted, self.smoothed = self.probs.copy(), self.probs.copy()
         self.log_lik = np.full(n_rows, np.nan)
+        self.regimes = np.full(n_rows, -1)
         self.observed = np.zeros(n_rows, dtype=bool)  # not missing for its model
         self.bar_probs = np.full((n_bars, n_states), np.nan)
         self.residuals = np.full(prepared.X.shape, np.nan)
@@ -198,6 +199,7 @@ class _Walker:
             predicted=self.predicted,
             log_lik=self.log_lik,
             smoothed=self.smoothed,
+            regimes=self.regimes,
             bar_probs=self.bar_probs,
             residuals=self.residuals,
             bars=pd.DataFrame(self.bars, columns=BAR_COLUMNS) if has_returns else None,
@@ -253,6 +255,7 @@ class _Walker:
         self.probs[block] = output.probs[inside]
         self.predicted[block] = output.predicted[inside]
         self.smoothed[block] = output.smoothed[inside]
+        self.regimes[block] = output.regimes[inside]
         self.residuals[block] = output.residuals[inside]
         self.log_lik[block] = output.log_lik[inside] + units
         self.observed[block] = ~np.isnan(known.X[inside]).any(axis=1)
@@ -260,10 +263,9 @@ class _Walker:
         self.bar_probs[bars] = output.bar_probs[local]
         if output.bars is not None:
             self.bars[bars] = output.bars.to_numpy()[local]
-        regimes = most_probable(output.probs)
-        self.rules = rules_of(known, regimes, known.split.train_end)
+        self.rules = rules_of(known, output.regimes, known.split.train_end)
         if self.rules:
-            decided = positions_of(known, self.rules, regimes)
+            decided = positions_of(known, self.rules, output.regimes)
             if not len(self.positions):
                 self.positions = np.zeros((len(decided), self.positions.shape[1]))
             self.positions[:, bars] = decided[:, local]

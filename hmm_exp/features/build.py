@@ -6,7 +6,7 @@ nothing in it depends on later bars, nor on how many there are.
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow.parquet
 
 from hmm_exp.errors import ConfigError, DataError, HistoryError
 from hmm_exp.features.kernel import N_FEATURES, advance_all, find_missing, join_as_of, new_state
+from hmm_exp.features.lost import Lost, lost_rows
 from hmm_exp.features.recipe import FEATURES, Recipe
 from hmm_exp.features.season import bar_ends, hour_means, less_means
 from hmm_exp.files import written_beside
@@ -51,6 +52,8 @@ class FeatureTable:
     ends
         When the bars of its seasonal columns ended, shape (T, S), see `season.bar_ends`; None
         without a season.
+    lost
+        Incomplete rows by reason, warm-up included, see `lost.lost_rows`; empty for a ready table.
     """
 
     frame: pd.DataFrame
@@ -60,6 +63,7 @@ class FeatureTable:
     n_missing: int
     recipe: Recipe
     ends: np.ndarray | None = None
+    lost: Lost = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -143,7 +147,18 @@ def build_features(bars: Bars, recipe: Recipe) -> FeatureTable:
         n_missing=int(missing[first:].sum()),
         recipe=recipe,
         ends=bar_ends(recipe, bins[recipe.grid].time[first:], {k: b.time for k, b in bins.items()}),
+        lost=_lost(bars, recipe, bins, X) if missing.any() else {},
     )
+
+
+def _lost(bars: Bars, recipe: Recipe, bins: dict[str, Bars], X: np.ndarray) -> Lost:
+    """Reasons of the incomplete rows; which of them are gaps shows without gaps."""
+    bridged = X
+    if bars.gaps == "split" and bars.report.get("gaps", {"count": 1})["count"]:
+        linked = {name: replace(of_tf, gaps="bridge") for name, of_tf in bins.items()}
+        bridged, _ = _join(recipe, linked)
+    seen = bars.time.searchsorted(bins[recipe.grid].time, side="right")
+    return lost_rows(X, bridged, recipe, seen <= recipe.warmup(bars.step))
 
 
 def timeframe_values(bars: Bars, window: int, vwap_window: int) -> np.ndarray:

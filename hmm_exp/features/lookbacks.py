@@ -7,7 +7,7 @@ row, never a regime: a regime needs the filter, and so a history or a stream.
 >>> latest_observation(lookbacks, Recipe.of_set("v1", ["1H", "4H"]))
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from hmm_exp.features.kernel import join_as_of
 from hmm_exp.features.recipe import FEATURES, Recipe
 from hmm_exp.features.season import bar_ends
 from hmm_exp.files import written_beside
-from hmm_exp.market.bars import Bars, timeframe_step
+from hmm_exp.market.bars import OHLCV, Bars, timeframe_step
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.market.load import read_bars
 from hmm_exp.market.options import ReadOptions
@@ -109,26 +109,36 @@ def lookback_table(lookbacks: Lookbacks, recipe: Recipe) -> FeatureTable:
 
 
 def read_lookbacks(
-    folder: str | Path, timeframes: Sequence[str], options: ReadOptions
+    folder: str | Path,
+    timeframes: Sequence[str],
+    options: ReadOptions,
+    needs: Collection[str] = OHLCV,
 ) -> dict[str, Bars]:
     """Lookbacks from a folder with a file of bars for each timeframe, such as `4H.csv`.
 
-    Raises DataError when a file is missing or its bars are not of its timeframe.
+    `needs` are the columns that will be used. Raises DataError when a file is missing or its bars
+    are not of its timeframe.
     """
     lookbacks = {}
     for name in timeframes:
         path = _file(Path(folder), name)
-        lookbacks[name] = read_bars(path, options)
+        lookbacks[name] = read_bars(path, options, needs=needs)
         if lookbacks[name].step != timeframe_step(name):
             raise DataError(f"{path} holds bars of {lookbacks[name].step}, not of {name}")
     return lookbacks
 
 
-def write_lookbacks(lookbacks: Lookbacks, folder: str | Path) -> None:
-    """Write each lookback as `{timeframe}.csv`, each file beside and renamed."""
+def write_lookbacks(
+    lookbacks: Lookbacks, folder: str | Path, options: ReadOptions | None = None
+) -> None:
+    """Write each lookback as `{timeframe}.csv`, each file under another name and renamed.
+
+    The columns of time and volume have the names that `options` choose, if they choose any.
+    """
+    names = {} if options is None else {"timestamp": options.time, "volume": options.volume}
     for name, bars in lookbacks.items():
         with written_beside(Path(folder) / f"{name}.csv") as part:
-            bars.frame.to_csv(part, index=False)
+            bars.frame.rename(columns=names).to_csv(part, index=False)
 
 
 def _recent(bars: Bars, timeframe: str, begin: pd.Timestamp) -> Bars:

@@ -26,7 +26,8 @@ def dwell_times(
 ) -> Figure:
     """Lengths of visits and the geometric law of the transition matrix, one panel per state.
 
-    Under the model P(visit of at least n bars) = a_kk^(n-1), a straight line on the log axis.
+    Under the model a visit lasts at least n bars with probability $a_{kk}^{n-1}$, a straight line
+    on the log axis.
 
     Parameters
     ----------
@@ -49,18 +50,18 @@ def dwell_times(
         height=height,
     )
     sheet = add_sheet(figure)
-    least = np.log10(0.5 / max(10, *(len(lengths) for lengths in runs)))
+    seen = [survival(lengths)[1].min() for lengths in runs if len(lengths)]
+    least = float(np.log10(0.7 * min(seen, default=0.5)))
     panels = cut(n_states, columns, (style.MARGIN, 50, style.WIDTH, height - 56), (26, 48))
     for k, panel in enumerate(panels):
         panels[k] = panel = panel.scaled((1.0, _longest(runs[k], dwell[k])), (least, 0.0))
         _draw_survival(sheet, panel, runs[k], transmat[k, k], style.regime_colors(n_states)[k])
-        sheet.draw_title(
-            panel, f"{labels[k]}: mean {_mean(runs[k])}, expected {bars_text(dwell[k])}"
-        )
+        lengths = f"mean {_mean(runs[k])}, expected {bars_text(dwell[k])}"
+        sheet.draw_title(panel, labels[k], lengths)
         sheet.draw_xticks(panel, [1.0, *style.round_ticks(0.3 * panel.xlim[1], panel.xlim[1], 3)])
         if k % columns == 0:
-            decades = np.arange(0, least, -1 if least > -4 else -2)
-            sheet.draw_yticks(panel, decades, [f"{10.0**d:g}" for d in decades])
+            shares = style.log_ticks(10**least, 1.0, 5)
+            sheet.draw_yticks(panel, np.log10(shares), [f"{share:g}" for share in shares])
     sheet.draw_frames(panels)
     sheet.write(style.WIDTH / 2, 22, "length of visit n (bars)", ha="center", va="top", fontsize=9)
     sheet.write(16, height / 2, "share of visits", rotation=90, va="center", fontsize=9)
@@ -129,7 +130,8 @@ def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str 
     optionally `volatility_error`. Rows with NaN are left out.
     """
     table = table.dropna(subset=["mean", "volatility"]).fillna({"mean_error": 0.0})
-    height = 400
+    turn, deeper = style.turned(labels, 430 / len(labels) - 8)
+    height = 400 + deeper
     splits = enumerate(dict.fromkeys(table["split"]))
     fills = ", ".join(f"{'hollow' if i else 'filled'} {name}" for i, name in splits)
     figure = style.new_figure(
@@ -139,7 +141,7 @@ def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str 
         height=height,
     )
     sheet = add_sheet(figure)
-    panels = cut(2, 2, (style.MARGIN, 36, style.WIDTH + 36, height - 54), (62, 36))
+    panels = cut(2, 2, (style.MARGIN, 36 + deeper, style.WIDTH + 36, height - 54), (62, 36))
     for i, name in enumerate(("mean", "volatility")):
         middle, half = _in_basis_points(table, name)
         low, high = style.padded(min(0, (middle - half).min()), max(0, (middle + half).max()))
@@ -148,7 +150,8 @@ def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str 
         _draw_intervals(sheet, panel, table, middle, half, style.regime_colors(len(labels)))
         sheet.draw_title(panel, f"{name} of the log return per bar (basis points)")
         sheet.draw_yticks(panel, style.round_ticks(*panel.ylim, 5))
-        sheet.draw_xticks(panel, range(len(labels)), labels)
+        deep = deeper + 14 if turn else None
+        sheet.draw_xticks(panel, range(len(labels)), labels, rotation=turn, room=deep)
     sheet.draw_frames(panels)
     return figure
 

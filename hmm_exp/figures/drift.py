@@ -69,17 +69,26 @@ def drift(
         _draw_agreement(sheet, panels[-1].scaled(span, (0, 1)), time, agreement),
     ]
     unit = f"expected dwell (bars of {bar})" if bar else "expected dwell (bars)"
+    if beyond := int((dwell > _LONGEST).sum()):
+        unit += f", {beyond} longer at the edge"
     for panel, name in zip(scaled, [*features, unit, "agreement with the fit before"], strict=True):
         sheet.draw_title(panel, name, room=room)
         ringed: dict[str, Any] = {"facecolors": "white", "edgecolors": style.GREY, "linewidths": 1}
         x = panel.x(time[refused])
         sheet.scatter(x, np.full(len(x), panel.bottom + 6), s=20, zorder=4, **ringed)
     sheet.draw_frames(scaled)
-    if len(time) > 1:
-        for panel in scaled[-columns:]:
-            sheet.draw_xticks(panel, *style.time_ticks(int(time[0]), int(time[-1]), most=5))
+    for panel in scaled[-columns:]:
+        _draw_time(sheet, panel, time)
     style.add_key(figure, labels, colors)
     return figure
+
+
+def _draw_time(sheet: Sheet, panel: Panel, time: np.ndarray) -> None:
+    """Label round instants, or the day of a single fit."""
+    at, names = style.time_ticks(int(time[0]), int(time[-1]), panel.width, most=5, points=8)
+    if len(time) == 1:
+        at, names = time, [str(np.datetime64(int(time[0]), "ns"))[:10]]
+    sheet.draw_xticks(panel, at, names)
 
 
 def _draw_means(sheet: Sheet, panels: Sequence[Panel], span, time, means, colors) -> list[Panel]:
@@ -105,11 +114,11 @@ def _draw_dwell(sheet: Sheet, panel: Panel, time, dwell, colors) -> Panel:
 
 def _draw_agreement(sheet: Sheet, panel: Panel, time, agreement) -> Panel:
     known = np.isfinite(agreement)
-    low = min(float(agreement[known].min()), 0.9) if known.any() else 0.0
-    scaled = panel.scaled(panel.xlim, (low - 0.02, 1.02))
+    low = min(float(agreement[known].min()), 0.999) if known.any() else 0.0
+    scaled = panel.scaled(panel.xlim, style.padded(low, 1.0))
     if known.any():
         _draw_courses(sheet, scaled, time[known], agreement[known][:, None], (style.INK,))
-    ticks = style.round_ticks(low, 1.0, 3)
+    ticks = style.round_ticks(low, 1.0, 4)
     sheet.draw_yticks(scaled, ticks, [f"{style.number(round(100 * tick, 6))} %" for tick in ticks])
     return scaled
 

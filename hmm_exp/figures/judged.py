@@ -18,6 +18,7 @@ from hmm_exp.judge.residuals import (
     rejections,
     residual_effects,
 )
+from hmm_exp.judge.wording import signed
 
 _WEEK = 7 * 86_400_000_000_000  # ns
 _LINES = (style.INK, "#9a9a9a", "#8e5ea2")  # far from the regimes' colours
@@ -97,7 +98,7 @@ def _gain_title(gains: Mapping[str, np.ndarray], part: str) -> str:
     texts = []
     for name, gain in gains.items():
         seen = gain[np.isfinite(gain)]
-        mean = f"{seen.mean():+.4f}".replace("-", "−") if len(seen) else "none"
+        mean = signed(seen.mean()).replace("-", "−") if len(seen) else "none"
         texts.append(f"{mean} over {name}")
     return f"Gain on {part}, nats per bar: {', '.join(texts)}"
 
@@ -154,7 +155,9 @@ def residuals(
     quantiles = [panel.scaled(reach, reach) for panel in panels[: len(shown)]]
     memories = [panel.scaled((0.5, _LAGS + 0.5), room) for panel in panels[len(shown) :]]
     for one, above, below in zip(shown, quantiles, memories, strict=True):
-        sheet.draw_title(above, one.name)
+        beyond = int((np.abs(one.z) > _REACH).sum())
+        note = f"{beyond:,} beyond ±{_REACH:g}" if beyond else ""
+        sheet.draw_title(above, one.name, note, room=style.WIDTH / len(shown) - 24)
         sheet.draw_title(below, "rejected" if one.rejected else "within limits")
         _draw_quantiles(sheet, above, one.z)
         _draw_memory(sheet, below, one.memory, limits.memory)

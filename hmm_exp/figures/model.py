@@ -1,6 +1,7 @@
 """Figures of the parameters of one fitted model: transitions and state means."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,24 +29,26 @@ def transition_matrix(
     n_states = len(labels)
     dwell = expected_dwell(transmat)
     blank = "blank: below 0.00005" if (transmat < _LEAST_SHOWN).any() else ""
+    left = style.left_of(labels, 110, 260)
+    turn, deeper = style.turned(labels, (560 - left) / n_states - 8)
     figure = style.new_figure(
         _dwell_title(labels, dwell),
         "Probability of the next state, shaded on a log scale",
         blank,
         subject,
-        height=360 if n_states <= 5 else 440,
+        height=(360 if n_states <= 5 else 440) + deeper,
     )
+    place: dict[str, Any] = {"top": 74, "bottom": 52 + deeper}
     matrix = style.add_axes(
-        figure, left=110, right=440, top=74, bottom=52, xlabel="to state", ylabel="from state"
+        figure, left=left, right=440, **place, xlabel="to state", ylabel="from state"
     )
     with np.errstate(divide="ignore"):
         shade = np.clip(1 + np.log10(transmat) / 4, 0, 1)
-    names = [[_probability(p) for p in row] for row in transmat]
-    style.draw_heat(matrix, transmat, names, shade)
-    style.set_ticks(matrix, "x", range(n_states), labels)
+    style.draw_heat(matrix, transmat, [[_probability(p) for p in row] for row in transmat], shade)
+    style.set_ticks(matrix, "x", range(n_states), labels, rotation=turn)
     style.set_ticks(matrix, "y", range(n_states), labels)
     unit = f"expected dwell (bars of {bar})" if bar else "expected dwell (bars)"
-    bars = style.add_axes(figure, left=600, right=100, top=74, bottom=52, xlabel=unit)
+    bars = style.add_axes(figure, left=600, right=100, **place, xlabel=unit)
     _draw_dwell_bars(bars, dwell)
     return figure
 

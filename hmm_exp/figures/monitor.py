@@ -13,7 +13,9 @@ from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
 _PAIR = (("log_lik", "log-likelihood", style.INK), ("score", "next-bar score", "#8e5ea2"))
 _ALARM = "#c2185b"  # not a regime's colour
 _COLUMNS = 225  # of four pixels: the likelihood of single bars is noisy
-_HIGHEST = 1.5  # of a threshold: higher values are drawn at the edge
+_HIGHEST = 100.0  # thresholds: higher values are drawn at the edge
+_DEEP = 1.5  # times the usual range: lower values are left out
+_TICKS = (1.0, 0.0, 0.1, 3.0, 10.0, 30.0, 100.0, 0.5)  # the most important first
 
 
 def monitor(
@@ -45,14 +47,13 @@ def monitor(
     span = (first, last) if last > first else (first - 1 / 24, last + 1 / 24)
     panels = [c.scaled(span, (0, 1)) for c in cut(len(shown) + 2, 1, box, (0, 34))]
     for i, (frame, column, name, ink) in enumerate(shown):
-        sheet.draw_title(panels[i], f"{name}, nats per bar")
-        panels[i] = _draw_pair(sheet, panels[i], frame, column, ink)
+        panels[i], beyond = _draw_pair(sheet, panels[i], frame, column, ink)
+        sheet.draw_title(panels[i], f"{name}, nats per bar", beyond)
     _draw_regimes(sheet, panels[-2], rows, colors)
     sheet.draw_title(panels[-2], "probability of the regimes")
-    panels[-1] = panels[-1].scaled(span, (0, _HIGHEST))
-    name = "charts / thresholds: likelihood black, score violet, time in a regime by its colour"
-    sheet.draw_title(panels[-1], name)
-    _draw_charts(sheet, panels[-1], charts)
+    panels[-1], beyond = _draw_charts(sheet, panels[-1], charts)
+    inks = "likelihood black, score violet, time in a regime by its colour"
+    sheet.draw_title(panels[-1], f"charts / thresholds, square-root scale: {inks}", beyond)
     if alarm is not None:
         at = float(style.days(np.array(alarm.as_unit("ns").value)))
         marks = [panel.at([at, at], panel.ylim) for panel in panels]
@@ -85,16 +86,23 @@ def _columns(frame: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.
     return style.days(time), column_means(values, _COLUMNS)
 
 
-def _draw_pair(sheet: Sheet, panel: Panel, frame: pd.DataFrame, column: str, ink: str) -> Panel:
-    """Draw expected below observed values; return the panel with its range."""
+def _draw_pair(
+    sheet: Sheet, panel: Panel, frame: pd.DataFrame, column: str, ink: str
+) -> tuple[Panel, str]:
+    """Draw expected below observed values; the panel with its range, and what it leaves out."""
     x, values = _columns(frame, [f"{column}_promised", column])
-    low, high = np.nanquantile(values, [0.002, 1.0])  # a single crash must not flatten the rest
+    least, low, high = np.nanquantile(values, [0.0, 0.002, 1.0])
+    if high - least < _DEEP * (high - low):  # a single crash must not flatten the rest
+        low = least
     panel = panel.scaled(panel.xlim, style.padded(low, high))
+    below = values[:, 1] < panel.ylim[0]  # NaN is not below
     values = np.clip(values, *panel.ylim)
     for y, color, width in zip(values.T, (style.ACCENT, ink), (2.2, 1.0), strict=True):
         sheet.plot(*panel.at(x, y), color=color, linewidth=width)
+    sheet.plot(*panel.at(x[below], values[below, 1]), "v", color=ink, markersize=5, clip_on=False)
     sheet.draw_yticks(panel, style.round_ticks(*panel.ylim, 4))
-    return panel
+    notes = {"below the axis": below.sum(), "impossible": np.isinf(frame[column]).sum()}
+    return panel, ", ".join(f"{n:,} {what}" for what, n in notes.items() if n)
 
 
 def _draw_regimes(sheet: Sheet, panel: Panel, rows: pd.DataFrame, colors: Sequence[str]) -> None:
@@ -108,23 +116,43 @@ def _draw_regimes(sheet: Sheet, panel: Panel, rows: pd.DataFrame, colors: Sequen
     sheet.draw_yticks(panel, (0, 0.5, 1))
 
 
-def _draw_charts(sheet: Sheet, panel: Panel, charts: Sequence[tuple[pd.Series, str]]) -> None:
-    """Charts as shares of their thresholds, the maximum of every pixel column."""
+def _draw_charts(
+    sheet: Sheet, panel: Panel, charts: Sequence[tuple[pd.Series, str]]
+) -> tuple[Panel, str]:
+    """Charts as shares of their thresholds, the maximum of every pixel column.
+
+    Square roots show quiet charts and loud alarms in one panel.
+    """
+    highest = max(float(chart.max()) for chart, _ in charts)
+    panel = panel.scaled(panel.xlim, (0.0, np.sqrt(1.15 * np.clip(highest, 1.0, _HIGHEST))))
     for chart, color in reversed(charts):
         size = -(-len(chart) // (4 * _COLUMNS))
         starts = np.arange(0, len(chart), size)
-        y = np.minimum(np.maximum.reduceat(chart.to_numpy(), starts), _HIGHEST)
+        y = np.sqrt(np.minimum(np.maximum.reduceat(chart.to_numpy(), starts), _HIGHEST))
         x = style.days(_nanoseconds(chart.index)[starts])
         sheet.plot(*panel.at(x, y), color=color, linewidth=1.3)
     edge = panel.at(panel.xlim, [1, 1])
     style.draw_lines(sheet, [edge], _ALARM, linewidths=1, linestyles=[(0, (4, 3))])
-    sheet.draw_yticks(panel, (0, 0.5, 1), ("0", style.number(0.5), "alarm"))
+    ticks = _apart(panel)
+    names = ["alarm" if tick == 1 else style.number(tick) for tick in ticks]
+    sheet.draw_yticks(panel, np.sqrt(ticks), names)
+    beyond = sum(int((chart > _HIGHEST).sum()) for chart, _ in charts)
+    return panel, f"{beyond:,} values above {_HIGHEST:g} at the edge" if beyond else ""
+
+
+def _apart(panel: Panel) -> list[float]:
+    """Ticks of the charts that have room."""
+    kept: list[float] = []
+    for tick in _TICKS:
+        near = [abs(panel.y(np.sqrt(tick)) - panel.y(np.sqrt(other))) for other in kept]
+        if np.sqrt(tick) <= panel.ylim[1] and min(near, default=np.inf) > 15:
+            kept.append(tick)
+    return sorted(kept)
 
 
 def _draw_time(sheet: Sheet, panel: Panel, time: pd.Index) -> None:
-    start, end = _nanoseconds(time)[[0, -1]]
-    room = (end - start) // 20  # labels at the edges would overlap or leave the figure
-    at, names = style.time_ticks(int(start + room), int(end - room), most=9)
+    start, end = map(int, _nanoseconds(time)[[0, -1]])
+    at, names = style.time_ticks(start, end, panel.width, most=9, points=8)
     sheet.draw_xticks(panel, style.days(at), names)
     middle = panel.left + panel.width / 2
     sheet.write(middle, 22, "time (UTC)", ha="center", va="top", fontsize=9)

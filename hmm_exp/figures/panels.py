@@ -10,14 +10,18 @@ An Axes takes 20 ms to draw, so 36 features would take a second; a panel takes o
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hmm_exp.figures.style import DPI, FAINT, GREY, INK, draw_lines, number, shorten
+from hmm_exp.figures.style import FAINT, GREY, INK, draw_lines, number
+from hmm_exp.figures.text import DPI, fit_all, fit_block
 
 _POINTS = 8
+_TITLES = ((_POINTS, 1), (7, 2))  # points and most lines
+_LINE = 12  # pixels of a title's line
 
 
 @dataclass(frozen=True)
@@ -61,24 +65,43 @@ class Sheet(Axes):
         ]
         draw_lines(self, edges, FAINT, linewidths=0.8, zorder=0)
 
-    def draw_title(self, panel: Panel, text: str, room: float = 0) -> None:
-        """Write a line above the panel, shortened to the wider of `room` and the panel."""
-        short = shorten(text, _POINTS, max(room, panel.width))
-        self.write(panel.left, panel.bottom + panel.height + 5, short, color=INK)
+    def draw_title(self, panel: Panel, *parts: str, room: float = 0) -> None:
+        """Write one or two lines above the panel, in the wider of `room` and the panel."""
+        lines, size = fit_block([*filter(None, parts)], _TITLES, max(room, panel.width))
+        for i, line in enumerate(reversed(lines)):
+            y = panel.bottom + panel.height + 5 + _LINE * i
+            self.write(panel.left, y, line, color=INK, fontsize=size)
 
     def draw_yticks(
-        self, panel: Panel, ticks: Iterable[float], names: Sequence[str] | None = None
+        self,
+        panel: Panel,
+        ticks: Iterable[float],
+        names: Sequence[str] | None = None,
+        room: float = 52,
     ) -> None:
-        """Write tick labels left of the panel."""
-        for tick, name in zip(ticks, names or [number(t) for t in ticks], strict=True):
-            self.write(panel.left - 4, float(panel.y(tick)), name, ha="right", va="center")
+        """Write tick labels in `room` pixels left of the panel."""
+        ticks = list(ticks)
+        names, size = fit_all(names or [number(t) for t in ticks], _POINTS, room)
+        style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": size}
+        for tick, name in zip(ticks, names, strict=True):
+            self.write(panel.left - 4, float(panel.y(tick)), name, **style)
 
     def draw_xticks(
-        self, panel: Panel, ticks: Iterable[float], names: Sequence[str] | None = None
+        self,
+        panel: Panel,
+        ticks: Iterable[float],
+        names: Sequence[str] | None = None,
+        *,
+        rotation: float = 0,
+        room: float | None = None,
     ) -> None:
-        """Write tick labels below the panel."""
-        for tick, name in zip(ticks, names or [number(t) for t in ticks], strict=True):
-            self.write(float(panel.x(tick)), panel.bottom - 4, name, ha="center", va="top")
+        """Write tick labels below the panel, each in `room` pixels or the distance of two ticks."""
+        places = panel.x(list(ticks))
+        room = min(np.diff(places), default=panel.width) - 6 if room is None else room
+        names, size = fit_all(names or [number(t) for t in ticks], _POINTS, room)
+        style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": size}
+        for x, name in zip(places, names, strict=True):
+            self.write(float(x), panel.bottom - 4, name, rotation=rotation, **style)
 
     def write(self, x: float, y: float, text: str, *, color: str = GREY, **style) -> None:
         """Write small text at a position in pixels."""

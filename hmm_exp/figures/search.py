@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from hmm_exp.figures import style
 from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
+from hmm_exp.figures.text import width
 
 _CRITERIA = {  # column: colour, dashes, width
     "bic": (style.INK, "-", 2.2),
@@ -33,6 +34,8 @@ _FAINT_INK = "#c4c4c4"
 
 def criteria(table: pd.DataFrame, *, chosen: int | None = None, subject: str = "") -> Figure:
     """AIC, BIC, HQC and ICL by number of states, each relative to its lowest value.
+
+    Lines join neighbouring numbers of states that were both tried.
 
     Parameters
     ----------
@@ -86,12 +89,19 @@ def _draw_criterion(axes: Axes, table: pd.DataFrame, name: str, excess: np.ndarr
     color, dashes, width = _CRITERIA[name]
     states = table["n_states"].to_numpy()
     eligible = _eligible(table)
-    axes.plot(states, excess, color=color, linestyle=dashes, linewidth=width, gid=name)
+    course = _tried(states, excess)
+    axes.plot(course.index, course, color=color, linestyle=dashes, linewidth=width, gid=name)
     for rows, face in ((eligible, color), (~eligible, "white")):
         if rows.any():
             axes.plot(states[rows], excess[rows], "o", color=color, mfc=face, markersize=5)
     best = int(np.nanargmin(excess))
     axes.plot(states[best], 0, "o", color=style.ACCENT, markersize=13, mfc="none", mew=1.8)
+
+
+def _tried(n_states: Sequence[int] | np.ndarray, values: np.ndarray) -> pd.Series:
+    """Values by number of states, NaN where a number was not tried: lines break there."""
+    states = np.asarray(n_states)
+    return pd.Series(values, index=states).reindex(range(states.min(), states.max() + 1))
 
 
 def _name_lines(axes: Axes, names: Sequence[str], excess: dict, top: float) -> None:
@@ -247,11 +257,13 @@ def bic_by_space(
     columns = min(len(spaces), 3)
     rows = -(-len(spaces) // columns)
     height = rows * (290 if rows == 1 else 220) + 130
+    no_null = any(_without_null(part) for _, part in table.groupby("space"))
     figure = style.new_figure(
         _sweep_title(table, winner),
         "BIC above the lowest of its observation space (2 × nats)",
         "ringed: the winner" if winner else "",
         _hollow(table),
+        "one state, far above, is not drawn" if no_null else "",
         subject,
         height=height,
     )
@@ -269,17 +281,17 @@ def bic_by_space(
 def _draw_space(sheet: Sheet, panel: Panel, part: pd.DataFrame, space: str, winner) -> Panel:
     """Draw the lines of one observation space; return the panel with its scale."""
     shown = part.assign(excess=part["bic"] - part["bic"].min()).sort_values("n_states")
-    several = shown[shown["n_states"] > 1]
-    if several["n_states"].nunique() > 1:  # one state would flatten the rest
-        shown = several
+    if _without_null(part):
+        shown = shown[shown["n_states"] > 1]
     states = np.unique(shown["n_states"])
     panel = panel.scaled(
         (states[0] - 0.5, states[-1] + 0.5), style.padded(0, float(shown["excess"].max()) or 1.0)
     )
     for covariance, line in shown.groupby("covariance", sort=False):
         color, dashes, marker = _COVARIANCES.get(str(covariance), (style.GREY, "-", "D"))
+        course = _tried(line["n_states"].to_numpy(), line["excess"].to_numpy())
+        sheet.plot(*panel.at(course.index, course), color=color, linestyle=dashes, linewidth=1.5)
         x, y = panel.at(line["n_states"], line["excess"])
-        sheet.plot(x, y, color=color, linestyle=dashes, linewidth=1.5)
         for rows, face in ((_eligible(line), color), (~_eligible(line), "white")):
             sheet.plot(x[rows], y[rows], marker, color=color, mfc=face, markersize=6)
         if winner is not None and winner[:2] == (space, covariance):
@@ -291,6 +303,12 @@ def _draw_space(sheet: Sheet, panel: Panel, part: pd.DataFrame, space: str, winn
     return panel
 
 
+def _without_null(part: pd.DataFrame) -> bool:
+    """Whether one state is left out, because it would flatten the other values."""
+    states = part["n_states"]
+    return bool((states == 1).any() and states[states > 1].nunique() > 1)
+
+
 def _name_covariances(sheet: Sheet, names: Sequence[str], y: float) -> None:
     left = 26.0
     for name in names:
@@ -298,7 +316,7 @@ def _name_covariances(sheet: Sheet, names: Sequence[str], y: float) -> None:
         sheet.plot([left, left + 30], [y, y], color=color, linestyle=dashes, linewidth=1.5)
         sheet.plot(left + 15, y, marker, color=color, markersize=6)
         sheet.write(left + 38, y, name, color=style.INK, va="center_baseline", fontsize=9)
-        left += 38 + style.text_width(name) + 18
+        left += 38 + width(name, 9) + 18
 
 
 def _sweep_title(table: pd.DataFrame, winner: tuple[str, str, int] | None) -> str:

@@ -20,17 +20,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from hmm_exp.figures.text import DPI, SMALLEST, fit_all, fit_block, fit_row, width
 from hmm_exp.files import written_beside
 
-DPI = 100
 WIDTH = 1000  # pixels
 MARGIN = 84  # pixels left of the axes, where titles start too
 INK = "#222222"
 GREY = "#6b6b6b"
 FAINT = "#d9d9d9"
 ACCENT = "#00695c"  # what was chosen or best; far from every regime colour
-_TITLE, _TEXT, _SMALL = 12, 9, 8  # points
-_EM = DPI / 72  # pixels per point
+_TEXT = 9  # points
+# Points and most lines, by preference; and the first line's place below the top edge, in pixels.
+_TITLES, _TITLE_TOP = ((12, 1), (10, 1), (8, 2)), {1: 10, 2: 6}
+_SUBTITLES, _SUBTITLE_TOP = ((9, 1), (8, 2)), {1: 34, 2: 33}
+_KEY_LEFT, _KEY_GAP = 26.0, 24.0  # pixels: the first mark, and of a mark and the free space
+_LINE = 1.16 * DPI / 72  # pixels of a line per point
+_DEEPEST = 230  # pixels of a turned label
+_TURN_BELOW = 7.5  # points: a label that would be smaller is turned
 _ONE_AT_A_TIME = threading.Lock()  # hinting is a global setting of matplotlib
 
 # Calm to turbulent: CIE lightness 75 falling to 32, and at least 13 Delta E apart pairwise in
@@ -50,23 +56,20 @@ def regime_colors(n_states: int) -> tuple[str, ...]:
     return tuple(to_hex((r, g, b)) for r, g, b in mixed)
 
 
-def new_figure(title: str, *subtitle: str, height: int = 440) -> Figure:
+def new_figure(title: str, *subtitle: str, height: float = 440) -> Figure:
     """Create a figure of `WIDTH` by `height` pixels; empty parts of the subtitle are left out."""
     figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    for text, points, below, color in (
-        (title, _TITLE, 10, INK),
-        ("  ·  ".join(filter(None, subtitle)), _TEXT, 34, GREY),
+    for parts, sizes, tops, color in (
+        ([title], _TITLES, _TITLE_TOP, INK),
+        ([*filter(None, subtitle)], _SUBTITLES, _SUBTITLE_TOP, GREY),
     ):
-        figure.text(
-            20 / WIDTH,
-            1 - below / height,
-            shorten(capitalize(text), points, WIDTH - 40),
-            fontsize=points,
-            color=color,
-            va="top",
-            parse_math=False,
-        )
+        capital = [capitalize(part) if i == 0 else part for i, part in enumerate(parts)]
+        lines, points = fit_block(capital, sizes, WIDTH - 40)
+        below = tops[len(lines)] + _LINE * points * np.arange(len(lines))
+        for line, y in zip(lines, 1 - below / height, strict=True):
+            style: dict[str, Any] = {"fontsize": points, "color": color, "va": "top"}
+            figure.text(20 / WIDTH, y, line, parse_math=False, **style)
     return figure
 
 
@@ -113,46 +116,57 @@ def draw_lines(axes: Axes, segments: Sequence[np.ndarray], colors, **style) -> L
 def set_ticks(
     axes: Axes, which: str, ticks: Iterable[float], names: Iterable[str], *, rotation: float = 0
 ) -> None:
-    """Label the x or y axis of `axes`; set its scale before."""
-    style: dict[str, Any] = {
-        "fontsize": _TEXT,
-        "color": GREY,
-        "parse_math": False,
-        "rotation": rotation,
-    }
+    """Label the x or y axis of `axes`; set its scale before. Labels shrink to the free room."""
+    ticks, names = list(ticks), list(names)
+    style: dict[str, Any] = {"color": GREY, "parse_math": False, "rotation": rotation}
     if which == "x":
+        places = axes.transData.transform([(tick, 1.0) for tick in [*ticks, 1.0]])[:-1, 0]
+        apart = min(np.diff(places), default=axes.bbox.width) - 8
+        names, size = fit_all(names, _TEXT, axes.bbox.y0 - 29 if rotation else apart)
         below, at = -7 / axes.bbox.height, axes.get_xaxis_transform()
+        style |= {"transform": at, "ha": "center", "va": "top", "fontsize": size}
         for tick, name in zip(ticks, names, strict=True):
-            axes.text(tick, below, name, transform=at, ha="center", va="top", **style)
+            axes.text(tick, below, name, **style)
     else:
+        names, size = fit_all(names, _TEXT, axes.bbox.x0 - 33)
         left, at = -7 / axes.bbox.width, axes.get_yaxis_transform()
+        style |= {"transform": at, "ha": "right", "va": "center", "fontsize": size}
         for tick, name in zip(ticks, names, strict=True):
-            axes.text(left, tick, name, transform=at, ha="right", va="center", **style)
+            axes.text(left, tick, name, **style)
 
 
-def add_key(figure: Figure, names: Sequence[str], colors: Sequence[str], below: int = 64) -> None:
-    """Draw a colour key in one row, `below` pixels under the top edge."""
-    width, height = figure.get_size_inches() * DPI
-    left, y = 26.0, 1 - below / height
-    for name, color in zip(names, colors, strict=True):
-        figure.add_artist(Line2D([left / width], [y], marker="s", ms=8, mew=0, color=color))
-        at = (left + 10) / width
-        figure.text(at, y, name, fontsize=_TEXT, color=INK, va="center_baseline", parse_math=False)
-        left += 10 + text_width(name) + 14
+def turned(names: Sequence[str], room: float) -> tuple[int, float]:
+    """Rotation of names that have `room` pixels each, and the height that they need beyond a line.
+
+    Names that are too long are turned by 90 degrees.
+    """
+    if max(width(name, _TURN_BELOW) for name in names) <= room:
+        return 0, 0.0
+    return 90, min(max(width(name, _TEXT) for name in names), _DEEPEST) - 12
 
 
-def text_width(text: str, points: float = _TEXT) -> float:
-    """Upper estimate of a label's width in pixels, without a renderer."""
-    return 0.62 * points * _EM * len(text)
+def left_of(names: Sequence[str], least: float, most: float) -> float:
+    """Pixels left of axes whose y axis has `names`."""
+    return float(np.clip(33 + max(width(name, _TEXT) for name in names), least, most))
 
 
-def shorten(text: str, points: float, room: float) -> str:
-    """Replace the middle of `text` by an ellipsis if it is wider than `room` pixels."""
-    most = max(int(room / text_width("x", points)), 3)
-    if len(text) <= most:
-        return text
-    head = (most - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+def add_key(figure: Figure, names: Sequence[str], colors: Sequence[str], below: int = 67) -> None:
+    """Draw a colour key in one row `below` pixels under the top edge, or in two smaller ones."""
+    across, height = figure.get_size_inches() * DPI
+    room = across - _KEY_LEFT - 20
+    rows = [(below, [*names], [*colors])]
+    if fit_row(names, _TEXT, room, _KEY_GAP)[0] != [*names]:
+        n = -(-len(names) // 2)
+        rows = [(below - 2, [*names[:n]], [*colors[:n]]), (below + 9, [*names[n:]], [*colors[n:]])]
+    for at, some, inks in rows:
+        kept, size = fit_row(some, _TEXT if len(rows) == 1 else SMALLEST, room, _KEY_GAP)
+        left, y = _KEY_LEFT, 1 - at / height
+        for name, color in zip(kept, inks, strict=True):
+            marker = Line2D([left / across], [y], marker="s", ms=size - 1, mew=0, color=color)
+            figure.add_artist(marker)
+            style: dict[str, Any] = {"fontsize": size, "color": INK, "va": "center_baseline"}
+            figure.text((left + 10) / across, y, name, parse_math=False, **style)
+            left += width(name, size) + _KEY_GAP
 
 
 def capitalize(text: str) -> str:
@@ -186,11 +200,13 @@ def round_ticks(low: float, high: float, n: int) -> np.ndarray:
 
 
 def log_ticks(low: float, high: float, most: int) -> np.ndarray:
-    """At most `most` round values, a factor of 1.4 or more apart, inside [low, high]."""
+    """At most `most` round values inside [low, high], a factor of 1.4 or more apart if wide."""
     tens = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         ticks = np.outer(tens, digits).ravel()
         ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if len(ticks) < 2:
+            return round_ticks(low, high, most)
         if len(ticks) <= most:
             return ticks
     return ticks[:: -(-len(ticks) // most)]
@@ -221,7 +237,7 @@ _STEPS = (
     *((n, "m") for n in (1, 2, 5, 15, 30)),
     *((n, "h") for n in (1, 2, 3, 6, 12)),
     *((n, "D") for n in (1, 2, 7, 14)),
-    *((n, "M") for n in (1, 3, 6)),
+    *((n, "M") for n in (1, 2, 3, 6)),
     *((n, "Y") for n in (1, 2, 5, 10, 20, 50)),
 )
 _LETTERS = {"Y": 4, "M": 7, "D": 10, "h": 16, "m": 16}  # of an ISO stamp that a unit needs
@@ -232,19 +248,40 @@ def days(time: np.ndarray) -> np.ndarray:
     return np.asarray(time, dtype=np.int64) / _DAY
 
 
-def time_ticks(start: int, end: int, most: int = 8) -> tuple[np.ndarray, list[str]]:
-    """At most `most` round instants in [start, end] (nanoseconds), and their labels."""
+def time_ticks(
+    start: int, end: int, room: float = WIDTH - MARGIN - 20, *, most: int = 8, points: float = _TEXT
+) -> tuple[np.ndarray, list[str]]:
+    """At most `most` round instants in [start, end] (nanoseconds), and their labels.
+
+    The labels are apart on an axis of `room` pixels, and hardly leave it.
+    """
+    at, names = np.array([], dtype=np.int64), list[str]()
+    finer, longest = (at, names), 0.0
     for n, unit in _STEPS:
         first, last = (
-            np.datetime64(t, "ns").astype(f"M8[{unit}]").astype(int) for t in (start, end)
+            int(np.datetime64(t, "ns").astype(f"M8[{unit}]").astype(int)) // n for t in (start, end)
         )
-        if last // n - first // n < most:
+        if last - first > 3 * most:
+            continue
+        finer = at, names
+        at, names = _stamps(np.arange(first, last + 1) * n, unit)
+        longest = max(width(name, points) for name in names)
+        x = (at - start) / max(end - start, 1) * room
+        inside = (at >= start) & (x > longest / 2 - 30) & (x < room + 8 - longest / 2)
+        at, names = at[inside], [name for name, kept in zip(names, inside, strict=True) if kept]
+        if len(at) <= most and min(np.diff(x[inside]), default=room) > longest + 12:
             break
-    stamps = (np.arange(first // n, last // n + 1) * n).astype(f"M8[{unit}]")
-    at = stamps.astype("M8[ns]").astype(np.int64)
-    inside = (at >= start) & (at <= end)
-    names = [str(s)[: _LETTERS[unit]].replace("T", " ") for s in stamps.astype("M8[m]")[inside]]
-    return at[inside], names
+    far = finer[0][[0, -1]] if len(finer[0]) else at
+    if len(at) < 2 and np.ptp(far) * room > (longest + 12) * (end - start):
+        return far, [finer[1][0], finer[1][-1]]
+    return at, names
+
+
+def _stamps(counts: np.ndarray, unit: str) -> tuple[np.ndarray, list[str]]:
+    """Instants in nanoseconds of `counts` units since 1970, and their labels."""
+    stamps = counts.astype(f"M8[{unit}]")
+    names = [str(s)[: _LETTERS[unit]].replace("T", " ") for s in stamps.astype("M8[m]")]
+    return stamps.astype("M8[ns]").astype(np.int64), names
 
 
 def set_time_axis(axes: Axes, time: np.ndarray) -> None:
@@ -252,16 +289,15 @@ def set_time_axis(axes: Axes, time: np.ndarray) -> None:
     start, end = int(time[0]), int(time[-1])
     if start == end:
         start, end = start - int(_DAY / 24), end + int(_DAY / 24)
-    room = int(0.03 * (end - start))  # a label at the edge would leave the figure
-    at, names = time_ticks(start, end - room, most=7)
+    at, names = time_ticks(start, end, axes.bbox.width)
     axes.set_xlim(*days(np.array([start, end])))
     set_ticks(axes, "x", days(at), names)
 
 
-def mark_splits(axes: Axes, splits: Mapping[str, int], width: float = 896) -> None:
+def mark_splits(axes: Axes, splits: Mapping[str, int]) -> None:
     """Draw a dashed line at the start of each part of the data, labelled if there is room.
 
-    `splits` maps a part's name to its first instant (nanoseconds); `width` of the axes in pixels.
+    `splits` maps a part's name to its first instant (nanoseconds).
     """
     if not splits:
         return
@@ -277,7 +313,7 @@ def mark_splits(axes: Axes, splits: Mapping[str, int], width: float = 896) -> No
     draw_lines(axes, marks, "white", transform=across, linewidths=3, zorder=1.5)
     draw_lines(axes, marks, INK, transform=across, linewidths=1, linestyles=[(0, (4, 3))])
     for (at, name), end in zip(parts, ends, strict=True):
-        if (end - at) / (high - low) * width > text_width(name) + 10:
+        if (end - at) / (high - low) * axes.bbox.width > width(name, _TEXT) + 10:
             axes.annotate(
                 name,
                 (at, 1),
@@ -301,19 +337,20 @@ def draw_heat(
     Greys, because colours mean regimes. Empty labels are not drawn.
     """
     rows, columns = matrix.shape
+    flat, size = fit_all([n for row in names for n in row], _TEXT, axes.bbox.width / columns - 4)
     axes.imshow(shade, cmap=_SHADES, vmin=0, vmax=1, aspect="auto")
     across = [np.array([[-0.5, columns - 0.5], [i - 0.5] * 2]) for i in range(1, rows)]
     along = [np.array([[j - 0.5] * 2, [-0.5, rows - 0.5]]) for j in range(1, columns)]
     draw_lines(axes, across + along, "white", linewidths=2)
     for i, j in np.ndindex(rows, columns):
-        if names[i][j]:
+        if name := flat[i * columns + j]:
             axes.text(
                 j,
                 i,
-                names[i][j],
+                name,
                 ha="center",
                 va="center",
-                fontsize=9,
+                fontsize=size,
                 color="white" if shade[i, j] > _DARK else INK,
                 parse_math=False,
             )

@@ -1,6 +1,7 @@
 """Figures over time: price by regime, regime probabilities, and recovered planted regimes."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,7 +21,6 @@ from hmm_exp.judge.states import occupancy
 
 _LOG_FROM = 3.0  # ratio of highest to lowest price from which the axis is logarithmic
 _CERTAIN = 0.9
-_UPRIGHT = 5  # most columns of a matrix with horizontal labels
 _AREAS = COLUMNS // 2  # columns of two pixels: narrower ones flicker
 
 
@@ -162,27 +162,21 @@ def recovered(
     """
     truth = tuple(planted_labels or labels)
     shares = confusion(planted, states, len(truth), len(labels))
+    left = style.left_of([*truth, *labels], 110, 240)
+    turn, deeper = style.turned(labels, (460 - left) / len(labels) - 8)
     figure = style.new_figure(
         _recovered_title(truth, labels, shares),
         f"Planted and {kind} regimes of the synthetic market",
         subject,
-        height=400,
+        height=400 + deeper,
     )
-    bottom = 52 if len(labels) <= _UPRIGHT else 76
-    matrix = style.add_axes(
-        figure,
-        left=110,
-        right=540,
-        top=78,
-        bottom=bottom,
-        xlabel="recovered as (% of the planted bars)",
-        ylabel="planted",
-    )
+    place: dict[str, Any] = {"top": 78, "bottom": 52 + deeper}
+    xlabel = "recovered as (% of the planted bars)"
+    matrix = style.add_axes(figure, left=left, right=540, **place, xlabel=xlabel, ylabel="planted")
     style.draw_heat(matrix, shares, [[f"{100 * s:.0f}" for s in row] for row in shares], shares)
-    turn = 0 if len(labels) <= _UPRIGHT else 90
     style.set_ticks(matrix, "x", range(len(labels)), labels, rotation=turn)
     style.set_ticks(matrix, "y", range(len(truth)), truth)
-    strip = style.add_axes(figure, left=570, right=20, top=78, bottom=bottom, xlabel="time (UTC)")
+    strip = style.add_axes(figure, left=570, right=20, **place, xlabel="time (UTC)")
     _draw_strips(strip, time, (planted, len(truth)), (states, len(labels)))
     return figure
 

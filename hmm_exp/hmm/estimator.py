@@ -67,8 +67,10 @@ class GaussianHMM(BaseEstimator):
 
     Parameters
     ----------
-    n_components, covariance_type
-        Number of states; "diag", "full", "tied" or "spherical".
+    n_components
+        Number of states.
+    covariance_type
+        "diag", "full", "tied" or "spherical".
     min_covar
         Added to the variances of the starting points, in units of the feature's variance.
     startprob_prior, transmat_prior, means_prior, means_weight, covars_prior, covars_weight
@@ -77,13 +79,16 @@ class GaussianHMM(BaseEstimator):
         Algorithm of `decode`: "viterbi", or "map" for the most probable state of every row.
     random_state
         Seed of the starts.
-    n_iter, tol
-        Most iterations of a start; gain in nats below which three successive gains end it.
+    n_iter
+        Most iterations of a start.
+    tol
+        Gain in nats; a start ends after three smaller gains in a row.
     verbose
         Print a line per start.
-    params, init_params
-        Letters of the parameters that EM updates and that `fit` draws: (s)tartprob, (t)ransmat,
-        (m)eans, (c)ovars. Set the others beforehand as `startprob_` and so on.
+    params
+        Letters of the parameters that EM updates: (s)tartprob, (t)ransmat, (m)eans, (c)ovars.
+    init_params
+        Letters of those that `fit` draws. Set the others beforehand as `startprob_` and so on.
     implementation
         Accepted for compatibility, without effect: the engine uses scaled probabilities, and logs
         where they would underflow.
@@ -183,28 +188,28 @@ class GaussianHMM(BaseEstimator):
         return float(self._filtered(X, lengths).log_lik.sum())
 
     def bic(self, X: np.ndarray, lengths: Sequence[int] | None = None) -> float:
-        """-2 L + p ln n with n observed rows; lower is better (Schwarz 1978)."""
+        r"""$-2L + p \ln n$ with n observed rows; lower is better (Schwarz 1978)."""
         n_rows = int((~np.isnan(np.asarray(X, dtype=np.float64)).any(axis=1)).sum())
         return -2 * self.score(X, lengths) + self._model().n_parameters() * float(np.log(n_rows))
 
     def aic(self, X: np.ndarray, lengths: Sequence[int] | None = None) -> float:
-        """-2 L + 2 p; lower is better (Akaike 1974)."""
+        """$-2L + 2p$; lower is better (Akaike 1974)."""
         return -2 * self.score(X, lengths) + 2 * self._model().n_parameters()
 
     def filter(self, X: np.ndarray, lengths: Sequence[int] | None = None) -> np.ndarray:
-        """p(z_t | x_1..t), shape (T, K); a row does not depend on later rows."""
+        r"""$p(z_t \mid x_1, \dots, x_t)$, shape (T, K); a row does not depend on later rows."""
         return self._filtered(X, lengths).probs
 
     def smooth(self, X: np.ndarray, lengths: Sequence[int] | None = None) -> np.ndarray:
-        """p(z_t | x_1..T), shape (T, K), given all rows."""
+        r"""$p(z_t \mid x_1, \dots, x_T)$, shape (T, K), given all rows."""
         return inference.smooth(*self._chain(X, lengths)).probs
 
     def decode(
         self, X: np.ndarray, lengths: Sequence[int] | None = None, algorithm: str | None = None
     ) -> tuple[float, np.ndarray]:
-        """Score and states given all rows, as in hmmlearn.
+        r"""Score and states given all rows, as in hmmlearn.
 
-        "viterbi": ln p(path, x) and the most probable path, shape (T,). "map": sum of the largest
+        "viterbi": $\ln p(z, x)$ and the most probable path z, shape (T,). "map": sum of the largest
         smoothed probabilities, and the states they belong to.
         """
         algorithm = algorithm or self.algorithm
@@ -304,7 +309,7 @@ class GaussianHMM(BaseEstimator):
 
 
 class StudentTHMM(GaussianHMM):
-    """Hidden Markov model with Student-t states, fitted from many starts.
+    r"""Hidden Markov model with Student-t states, fitted from many starts.
 
     Parameters are those of `GaussianHMM`; `covariance_type` is "diag" or "full", and the letter (c)
     of `params` includes `df_`. hmmlearn has no such model.
@@ -312,9 +317,9 @@ class StudentTHMM(GaussianHMM):
     Attributes
     ----------
     covars_
-        Scale matrices, shape (K, D, D): the covariance is df / (df - 2) times as large.
+        Scale matrices, shape (K, D, D): the covariance is $\nu / (\nu - 2)$ times as large.
     df_
-        Degrees of freedom, shape (K,), from 2.05 to 200, where a state is nearly Gaussian.
+        Degrees of freedom $\nu$, shape (K,), from 2.05 to 200, where a state is nearly Gaussian.
     """
 
     def _take(self, params: GaussianParams) -> "StudentTHMM":

@@ -41,13 +41,15 @@ def posterior_spread(probs: np.ndarray, returns: np.ndarray) -> np.ndarray:
 
 
 def labels(n_states: int) -> tuple[str, ...]:
-    """Names of the states, calm first.
+    """Names of states that differ in volatility, calm first; from four on their numbers.
 
     >>> labels(3)
     ('calm', 'normal', 'turbulent')
+    >>> labels(4)
+    ('vol-0', 'vol-1', 'vol-2', 'vol-3')
     """
     named = {1: ("normal",), 2: ("calm", "turbulent"), 3: ("calm", "normal", "turbulent")}
-    return named.get(n_states) or tuple(f"vol-{k}" for k in range(1, n_states + 1))
+    return named.get(n_states) or tuple(f"vol-{k}" for k in range(n_states))
 
 
 @dataclass(frozen=True)

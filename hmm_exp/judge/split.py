@@ -17,6 +17,7 @@ import pandas as pd
 
 from hmm_exp.config import SplitConfig
 from hmm_exp.errors import ConfigError, DataError
+from hmm_exp.market.gaps import usual_step
 from hmm_exp.market.stamps import read_stamp
 
 BEFORE, TRAIN, VAL, TEST = -1, 0, 1, 2
@@ -123,12 +124,13 @@ def make_split(available_at: pd.DatetimeIndex, config: SplitConfig) -> Split:
     ConfigError
         Dates out of order or not dates.
     DataError
-        Dates outside the data, or a split that leaves no train bars.
+        Dates outside the data, or a split that leaves no train bars; dates of another run, by
+        `split.like`, at which no bar of this data closes.
     """
     before = available_at[0] - pd.Timedelta(1, "ns")
     if train_option(config) == "split.train_end":
         split = _by_dates(config, before)
-        _check_inside(split, available_at)
+        _check_inside(split, available_at, config.like)
     else:
         split = _by_ratio(config, available_at, before)
     return _walk(split, available_at, config) if config.kind == "walk_forward" else split
@@ -151,6 +153,13 @@ def instant(option: str, text: str) -> pd.Timestamp:
         raise ConfigError(
             f"{option} is not a date such as 2024-06-01 or 2024-06-01 12:00"
         ) from None
+
+
+def _is_close(instant: pd.Timestamp, available_at: pd.DatetimeIndex) -> bool:
+    """Whether a bar closes at an instant, or would where bars are missing."""
+    time = available_at.as_unit("ns").asi8
+    last = time[np.searchsorted(time, instant.value, side="right") - 1]
+    return (instant.value - last) % usual_step(time) == 0
 
 
 def _by_ratio(config: SplitConfig, available_at: pd.DatetimeIndex, before: pd.Timestamp) -> Split:
@@ -202,11 +211,19 @@ def _by_dates(config: SplitConfig, before: pd.Timestamp) -> Split:
     return Split(**instants)
 
 
-def _check_inside(split: Split, available_at: pd.DatetimeIndex) -> None:
+def _check_inside(split: Split, available_at: pd.DatetimeIndex, like: str | None) -> None:
     first, last = available_at[0], available_at[-1]
+    source = f" of split.like={like[:12]}" if like else ""
     for name in ("train_end", "val_end"):
         instant = getattr(split, name)
         if not first <= instant <= last:
-            raise DataError(f"split.{name}={instant} is outside the data ({first} to {last})")
+            raise DataError(
+                f"split.{name}={instant}{source} is outside the data ({first} to {last})"
+            )
+        if like and not _is_close(instant, available_at):
+            raise DataError(
+                f"split.{name}={instant}{source} lies within a bar: bars of another length, "
+                "data.timezone or data.bar_stamp have no such split"
+            )
     if split.train_start >= last:
         raise DataError(f"split.train_start={split.train_start} is after the data ends ({last})")

@@ -23,6 +23,7 @@ import pandas as pd
 from hmm_exp.hmm.health import expected_dwell
 from hmm_exp.uncertainty.estimates import StandardErrors
 
+YEAR = pd.Timedelta(days=365.25)
 # Tables with errors; the last two of Student-t states.
 ESTIMATED = ("transition_matrix", "state_means", "state_deviations", "state_scales", "tails")
 
@@ -237,6 +238,35 @@ def persistence_metrics(
     }
     rate = switches_per_1000(states, steps)
     return metrics if rate is None else metrics | {"switches_per_1000": rate}
+
+
+def visit_metrics(
+    regimes: np.ndarray, steps: np.ndarray, time: pd.DatetimeIndex
+) -> dict[str, float]:
+    """How often decided regimes change and how long they hold; undefined numbers are left out.
+
+    Parameters
+    ----------
+    regimes
+        Decided regime of successive rows, shape (T,).
+    steps
+        Chain steps from the row before, shape (T,).
+    time
+        When the rows were known, shape (T,).
+
+    Returns
+    -------
+    dict
+        `switches_per_year`: changes from row to row over the years of 365.25 days from the first
+        row to the last. `mean_regime_visit_bars`: mean length of a visit in chain steps.
+    """
+    if len(regimes) == 0:
+        return {}
+    metrics = {"mean_regime_visit_bars": float(find_visits(regimes, steps).length.mean())}
+    years = (time[-1] - time[0]) / YEAR
+    if years > 0:
+        metrics["switches_per_year"] = np.count_nonzero(np.diff(regimes)) / years
+    return metrics
 
 
 def switches_per_1000(states: np.ndarray, steps: np.ndarray) -> float | None:

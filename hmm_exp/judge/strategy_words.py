@@ -1,4 +1,4 @@
-"""A strategy table in words and as tables of texts, for the terminal and the report.
+r"""A strategy table in words and as tables of texts, for the terminal and the report.
 
 >>> print(measures_shown(table.rows).to_string(index=False))
 >>> print(*in_words(table.rows), sep="\n")

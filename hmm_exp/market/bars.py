@@ -57,7 +57,7 @@ class Bars:
 
     @property
     def log_range(self) -> np.ndarray | None:
-        """ln(H / L) of every bar, shape (T,), NaN if unknown; None if it is of all bars."""
+        r"""$\ln(H / L)$ of every bar, shape (T,), NaN if unknown; None if it is of all bars."""
         high, low = (self.frame[name].to_numpy() for name in ("high", "low"))
         log_range = np.where(high >= low, np.log(high / low), np.nan)
         return log_range if np.isfinite(log_range).any() else None

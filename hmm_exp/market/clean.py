@@ -30,6 +30,7 @@ from hmm_exp.market.time_column import TimeColumn, time_column
 from hmm_exp.market.zones import UNREADABLE
 
 QUIET_SHARE = 0.05  # of bars without a range; more of them are worth a warning
+_IDLE_SHARE = 0.95  # of bars with one and the same volume; such a volume shows no activity
 
 
 class StampedRows:
@@ -322,13 +323,30 @@ def _other_volumes(frame: pd.DataFrame, columns: dict[str, str]) -> list[str]:
 def _volume_warnings(
     rows: StampedRows, columns: dict[str, str], others: list[str], needs: Collection[str]
 ) -> list[str]:
-    """A warning where the volume in use is zero on every bar and another column is not."""
-    if "volume" not in needs or not others or not len(rows) or (rows.values[:, 4] != 0).any():
+    """A warning where the volume in use is one value on nearly every bar, and a better one is."""
+    if "volume" not in needs or not others or not len(rows):
         return []
+    value, share = _commonest(rows.values[:, 4])
+    lively = [name for name in others if _is_livelier(rows.table[name], value)]
+    if share < _IDLE_SHARE or not lively:
+        return []
+    on_bars = "every bar" if share == 1 else f"{share:.1%} of all bars"
     return [
-        f"the volume {columns['volume']!r} is 0 on every bar, {others[0]!r} is not: "
-        f"data.volume_column={shlex.quote(others[0])} reads that"
+        f"the volume {columns['volume']!r} is {value:g} on {on_bars}, {lively[0]!r} is not: "
+        f"data.volume_column={shlex.quote(lively[0])} reads that"
     ]
+
+
+def _is_livelier(values: pd.Series, than: float) -> bool:
+    """Whether a column varies, or is not 0 where the one in use is."""
+    value, share = _commonest(values)
+    return share < _IDLE_SHARE or (than == 0 and value != 0)
+
+
+def _commonest(values: np.ndarray | pd.Series) -> tuple[float, float]:
+    """The most common value, and its share of all."""
+    shares = pd.Series(values).value_counts(normalize=True)
+    return (float(shares.index[0]), float(shares.iloc[0])) if len(shares) else (np.nan, 1.0)
 
 
 def _unused_warnings(unused: dict[str, int], absent: Collection[str]) -> list[str]:

@@ -139,6 +139,7 @@ def features_from_frame(
         "warnings": times.warnings,
         "dropped": rows.dropped,
         "gaps": gap_report(rows.stamps, step_ns, options.gaps),
+        "missing_rows": int(np.isnan(rows.values).any(axis=1).sum()),
     }
     return stamped_frame(rows.stamps, rows.values, names, step_ns, options.bar_stamp), report
 
@@ -228,14 +229,16 @@ def bar_chunks(
     def bars_of(table: Table) -> tuple[Bars, dict]:
         frame = whole_rows(table, options).frame
         bars = bars_from_frame(frame, options, step=step, name=name, needs=needs)
-        return bars, bars.report
+        report = _with_file(bars.report, table)
+        return replace(bars, report=report), report
 
     last: Bars | None = None
     for table, share in _tables(Path(path), is_bars_header, block):
-        bars = _in_order(bars_of, table, is_whole=share == 1 or last is not None)
-        if bars is None:
+        read = _in_order(bars_of, table, is_whole=share == 1 or last is not None)
+        if read is None:
             yield read_bars(path, options, name=name, needs=needs), 1.0
             return
+        bars, _ = read
         bars = bars if last is None else _after(last, bars)
         if len(bars):
             yield bars, share
@@ -243,19 +246,32 @@ def bar_chunks(
 
 
 def feature_chunks(
-    path: str | Path, options: ReadOptions, *, block: int = BLOCK
+    path: str | Path,
+    options: ReadOptions,
+    *,
+    block: int = BLOCK,
+    on_report: Callable[[dict, float], None] = lambda report, share: None,
 ) -> Iterator[tuple[pd.DataFrame, float]]:
-    """Prebuilt feature rows of a file, as `read_features` gives them, in chunks; see above."""
+    """Prebuilt feature rows of a file, as `read_features` gives them, in chunks; see above.
+
+    `on_report` takes the report of the first chunk and the share of the file that it holds.
+    """
 
     def rows_of(table: Table) -> tuple[pd.DataFrame, dict]:
-        return features_from_frame(whole_rows(table, options).frame, options, fewest=1)
+        rows, report = features_from_frame(whole_rows(table, options).frame, options, fewest=1)
+        return rows, _with_file(report, table)
 
     last: pd.Timestamp | None = None
     for table, share in _tables(Path(path), is_features_header, block):
-        rows = _in_order(rows_of, table, is_whole=share == 1 or last is not None)
-        if rows is None:
-            yield read_features(path, options)[0], 1.0
+        read = _in_order(rows_of, table, is_whole=share == 1 or last is not None)
+        if read is None:
+            rows, report = read_features(path, options)
+            on_report(report, 1.0)
+            yield rows, 1.0
             return
+        rows, report = read
+        if last is None:
+            on_report(report, share)
         if last is not None and rows.index[0] <= last:
             raise _not_in_order(rows.index[0], last)
         yield rows, share
@@ -340,8 +356,8 @@ def _parquet(path: Path) -> Iterator[tuple[Table, float]]:
 
 def _in_order(
     read: Callable[[Table], tuple[Chunk, dict]], table: Table, is_whole: bool
-) -> Chunk | None:
-    """Rows of a chunk; None where the first one shows that the file must be read whole."""
+) -> tuple[Chunk, dict] | None:
+    """Rows of a chunk and their report; None where the first one asks for the whole file."""
     try:
         rows, report = read(table)
     except DataError:
@@ -349,7 +365,7 @@ def _in_order(
             raise
         return None  # more rows tell more, be it of the form of dates or of what is wrong
     unordered = any(mark in note for note in report["normalised"] for mark in _UNORDERED)
-    return None if (unordered or report["times_compared"]) and not is_whole else rows
+    return None if (unordered or report["times_compared"]) and not is_whole else (rows, report)
 
 
 def _after(last: Bars, bars: Bars) -> Bars:

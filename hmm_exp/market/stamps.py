@@ -79,6 +79,8 @@ def _quickly(value: Any, timezone: str) -> int | None:
         text = value.strip()
         if len(text) < 16 or text[4] != "-" or text[7] != "-" or text[10] not in "T ":
             return None
+        if len(text) > 26 and text[19] in ".," and text[20:27].isdigit():  # below a microsecond
+            return None
         try:
             value = datetime.fromisoformat(text)
         except ValueError:

@@ -19,8 +19,11 @@ import pandas as pd
 
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import DataError
+from hmm_exp.judge.gains import estimate_gain
 from hmm_exp.judge.return_forecasts import next_returns
+from hmm_exp.judge.unscored import FORECASTS
 from hmm_exp.judge.volatility_baselines import VOLATILITY, BarSeries, bar_hours
+from hmm_exp.judge.wording import WordedGain
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.monitor.cusum import ControlChart
@@ -70,9 +73,23 @@ class MonitorResult:
     @property
     def gains(self) -> dict[str, float]:
         """Mean gain over every baseline that scores these bars, nats per bar, by its name."""
+        return {name: float(gain.mean()) for name, gain in self._gains.items()}
+
+    @property
+    def worded_gains(self) -> dict[str, WordedGain]:
+        """The gains in words, by name; without those on fewer than `MIN_BARS` bars."""
+        found = {name: estimate_gain(gain.to_numpy()) for name, gain in self._gains.items()}
+        return {
+            name: WordedGain.of(FORECASTS[name], estimate)
+            for name, estimate in found.items()
+            if estimate is not None
+        }
+
+    @property
+    def _gains(self) -> dict[str, pd.Series]:
         columns = {"static": "gain", **{name: f"{name}_gain" for name in VOLATILITY}}
         known = {name: self.bars[column] for name, column in columns.items() if column in self.bars}
-        return {name: float(gain.mean()) for name, gain in known.items() if gain.notna().any()}
+        return {name: gain for name, gain in known.items() if gain.notna().any()}
 
 
 def monitor_bars(

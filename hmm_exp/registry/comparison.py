@@ -4,6 +4,10 @@ These are the candidate's test bars after the champion's training. The champion 
 there: it filters the candidate's data, and its next-return densities are fitted on the candidate's
 train bars, like the candidate's. Without the data, the scores stored by the champion's run are
 used, on shared timestamps.
+
+The comparison is a test of non-inferiority (Piaggio, Elbourne, Pocock, Evans & Altman 2012, JAMA
+308): a retrain need not be better than the champion, but it must be shown to be at most a margin
+worse. The candidate passes if the lower confidence bound of its gain is above minus the margin.
 """
 
 from dataclasses import dataclass
@@ -15,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import HmmExpError, one_line
 from hmm_exp.experiment.source import Source
-from hmm_exp.judge.gains import MIN_BARS, hac_error
+from hmm_exp.judge.gains import LEVEL, MIN_BARS, bound_multiplier, hac_error
 from hmm_exp.judge.return_forecasts import fit_return_densities, known_at_close
 from hmm_exp.market.bars import step_in_words
 from hmm_exp.registry.evidence import Evidence, Incumbent
@@ -34,15 +38,25 @@ class Comparison:
     n_bars: int
     gain: float
     error: float
+    level: float = LEVEL  # one-sided, of `low` and of `high`
 
     @property
-    def worse(self) -> bool:
-        """Whether the candidate is worse by more than one standard error."""
-        return self.gain < -self.error
+    def low(self) -> float:
+        """Lower confidence bound of the gain."""
+        return self.gain - bound_multiplier(self.n_bars, self.level) * self.error
+
+    @property
+    def high(self) -> float:
+        """Upper confidence bound of the gain."""
+        return self.gain + bound_multiplier(self.n_bars, self.level) * self.error
 
 
 def compare(
-    client: MlflowClient, evidence: Evidence, incumbent: Incumbent, fewest: int
+    client: MlflowClient,
+    evidence: Evidence,
+    incumbent: Incumbent,
+    fewest: int,
+    level: float = LEVEL,
 ) -> Comparison:
     """Compare the candidate's test scores with the champion's.
 
@@ -61,7 +75,7 @@ def compare(
             continue
         gain = _gain(evidence.scores["model_score"], rival_scores)
         if len(gain) >= needed:
-            return Comparison(len(gain), float(gain.mean()), hac_error(gain))
+            return Comparison(len(gain), float(gain.mean()), hac_error(gain), level)
         most = max(most, len(gain))
     if failed and not most:
         raise NotCompared(f"it cannot be scored on the candidate's data: {failed}")

@@ -17,6 +17,7 @@ from hmm_exp.judge.states import find_visits, observed_dwell, occupancy
 from hmm_exp.judge.unscored import why_no_gain
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.registry.versions import Champion
+from hmm_exp.serving.load import load_detector
 from hmm_exp.serving.mlflow_model import smoke_test
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import read_regimes, read_scores, unscored_of
@@ -32,6 +33,7 @@ class Evidence:
 
     run: Run  # its MLflow run
     detector: Detector  # the model to promote
+    labels: tuple[str, ...]  # its own labels, before any were kept from a champion
     # Test bars: index `available_at`; `model_score, static_score, ewma_score` and those of other
     # baselines, nats. Empty without base returns.
     scores: pd.DataFrame
@@ -86,6 +88,7 @@ def read_evidence(client: MlflowClient, run: Run) -> Evidence:
     return Evidence(
         run=run,
         detector=detector,
+        labels=_own_labels(run, detector),
         scores=pd.DataFrame() if scores is None else scores[scores["split"] == "test"],
         trained_until=None if train is None or train.empty else train[-1],
         states=np.empty(0, np.int64) if test is None else test["state"].to_numpy(np.int64),
@@ -103,11 +106,21 @@ def read_incumbent(champion: Champion) -> Incumbent:
 
 def model_id(run: Run) -> str | None:
     """Id of the last model logged by a run, None without one."""
+    models = _models(run)
+    return models[-1] if models else None
+
+
+def _models(run: Run) -> list[str]:
+    """Ids of the models of a run by time. All but the first have kept labels: see `labels.py`."""
     models = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
     if len(models) < 2:
-        return models[0] if models else None
-    # The store returns them in no order. A second one has other labels: see `labels.py`.
-    return max(models, key=lambda model: mlflow.get_logged_model(model).creation_timestamp)
+        return models
+    return sorted(models, key=lambda model: mlflow.get_logged_model(model).creation_timestamp)
+
+
+def _own_labels(run: Run, detector: Detector) -> tuple[str, ...]:
+    models = _models(run)
+    return detector.labels if len(models) < 2 else load_detector(f"models:/{models[0]}").labels
 
 
 def _working_detector(run: Run) -> Detector:

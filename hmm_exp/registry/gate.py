@@ -13,9 +13,11 @@ from mlflow.tracking import MlflowClient
 from omegaconf import OmegaConf
 
 from hmm_exp.config import RULES, GateConfig, conf_dir, nearest
+from hmm_exp.config.overrides import shell_word
 from hmm_exp.errors import ConfigError
 from hmm_exp.judge.gains import MIN_BARS, estimate_gain
 from hmm_exp.judge.unscored import FORECASTS, OTHERS
+from hmm_exp.judge.wording import WordedGain, signed
 from hmm_exp.registry.comparison import NotCompared, compare
 from hmm_exp.registry.evidence import Evidence, Incumbent
 from hmm_exp.registry.versions import STAGE, Champion
@@ -91,8 +93,16 @@ def _instrument(run: Run, champion: Champion | None, gate: GateConfig) -> Iterat
         text = "a synthetic market never replaces a real one"
         yield Finding("final", f"{text}: {current}; {_ANOTHER_NAME}")
     elif gate.instrument and mine != theirs:
-        remedy = f"{_ANOTHER_NAME}, or replace that one (hmm-promote --force)"
-        yield Finding("refuse", f"the run is of {mine} but {current}: {remedy}")
+        others = f"{_ANOTHER_NAME}, or replace that one (hmm-promote --force)"
+        yield Finding("refuse", f"the run is of {mine} but {current}: {_rename(theirs)}{others}")
+
+
+def _rename(instrument: str) -> str:
+    """The cure for two files of one market, which have two names by default."""
+    if instrument == _UNNAMED:
+        return ""
+    word = shell_word("data.name", instrument)
+    return f"if both are one market, repeat the command with {word}, else "
 
 
 def _is_synthetic(of: dict[str, str]) -> bool:
@@ -138,8 +148,9 @@ def _gain(evidence: Evidence, baseline: str, weight: str, level: float) -> Itera
         why = evidence.why_no_gain(baseline) or count
         yield Finding(weight, f"no {over} is shown: {why}")
         return
-    shown = f"{over} on {estimate.n_bars:,} test bars {estimate.mean:+.4f} nats per bar"
-    bound = f"lower bound {estimate.bound:+.4f}"
+    word = WordedGain.of(FORECASTS[baseline], estimate).word
+    shown = f"{over} on {estimate.n_bars:,} test bars {signed(estimate.mean)} nats per bar ({word})"
+    bound = f"lower bound {signed(estimate.bound)}"
     if estimate.bound > 0.0:
         yield Finding("note", f"{shown}, {bound}")
     else:
@@ -158,19 +169,24 @@ def _other_gains(evidence: Evidence, gate: GateConfig) -> Iterator[Finding]:
 def _comparison(
     client: MlflowClient, evidence: Evidence, incumbent: Incumbent | None, gate: GateConfig
 ) -> Iterator[Finding]:
-    """Whether the candidate is worse than the champion by more than one standard error."""
+    """Whether the candidate is shown to be at most `gate.margin` worse than the champion."""
     if incumbent is None or gate.champion_bars == 0:
         return
     name = f"version {incumbent.champion.version}"
     try:
-        found = compare(client, evidence, incumbent, gate.champion_bars)
+        found = compare(client, evidence, incumbent, gate.champion_bars, gate.level)
     except NotCompared as why:
         yield Finding("note", f"not compared with {name}: {why}")
         return
-    where = f"on {found.n_bars:,} test bars after the training of both"
-    if found.worse:
-        text = f"worse than {name} by {-found.gain:.4f} nats per bar {where}"
-        yield Finding("refuse", f"{text}: more than one standard error, {found.error:.4f}")
+    shown = (
+        f"gain over {name} on {found.n_bars:,} test bars after the training of both "
+        f"{signed(found.gain)} nats per bar, lower bound {signed(found.low)}"
+    )
+    if found.low > -gate.margin:
+        yield Finding("note", f"{shown}: at most {gate.margin:g} worse (gate.margin)")
+    elif found.high < -gate.margin:
+        yield Finding("refuse", f"{shown}: more than {gate.margin:g} worse (gate.margin)")
     else:
-        text = f"gain over {name} {found.gain:+.4f} nats per bar {where}"
-        yield Finding("note", f"{text}, standard error {found.error:.4f}")
+        text = f"it cannot be shown to be at most {gate.margin:g} worse"
+        cure = "wait for more test bars, or allow more (gate.margin)"
+        yield Finding("refuse", f"{shown}: {text}, {cure}")

@@ -35,27 +35,31 @@ def name_states(
     client: MlflowClient, evidence: Evidence, incumbent: Incumbent | None
 ) -> LabelMatch:
     """Label a candidate's states after the champion's, on rows labelled by both runs."""
-    n_states = evidence.detector.n_states
+    fresh = evidence.labels
     if incumbent is None:
-        return LabelMatch(labels(n_states), "fresh: the first version", flagged=False)
+        return LabelMatch(fresh, "fresh: the first version", flagged=False)
     old, champion = incumbent.detector, incumbent.champion
     version = f"version {champion.version}"
     if old is None:
-        return LabelMatch(labels(n_states), f"fresh: {version} fails its smoke test", flagged=True)
+        return LabelMatch(fresh, f"fresh: {version} fails its smoke test", flagged=True)
     if not same_market(evidence.run.data.tags, champion.tags):
-        return LabelMatch(labels(n_states), f"fresh: {version} is of another market", flagged=True)
-    if old.n_states != n_states:
-        story = f"fresh: {n_states} states after the {old.n_states} of {version}"
-        return LabelMatch(labels(n_states), story, flagged=True)
+        return LabelMatch(fresh, f"fresh: {version} is of another market", flagged=True)
+    if old.n_states != len(fresh):
+        story = f"fresh: {len(fresh)} states after the {old.n_states} of {version}"
+        return LabelMatch(fresh, story, flagged=True)
     paths = _shared_paths(
         read_regimes(client, champion.run_id) if champion.run_id else None,
         read_regimes(client, evidence.run.info.run_id),
     )
-    return match_labels(*paths, old.labels, version)
+    return match_labels(*paths, old.labels, version, fresh)
 
 
 def match_labels(
-    old: np.ndarray, new: np.ndarray, old_labels: tuple[str, ...], version: str
+    old: np.ndarray,
+    new: np.ndarray,
+    old_labels: tuple[str, ...],
+    version: str,
+    fresh: tuple[str, ...] = (),
 ) -> LabelMatch:
     """Transfer labels between two state paths of the same rows and number of states.
 
@@ -63,11 +67,15 @@ def match_labels(
     ----------
     old, new
         States of the champion and of the candidate, shape (T,).
+    old_labels
+        Labels of the champion.
     version
         Name of the champion, for the story.
+    fresh
+        Labels of the candidate if the match is too weak; by default those by volatility.
     """
     n_states = len(old_labels)
-    fresh = labels(n_states)
+    fresh = fresh or labels(n_states)
     if len(new) < LEAST_ROWS:
         story = f"fresh: {len(new)} rows shared with {version}, {LEAST_ROWS} are needed"
         return LabelMatch(fresh, story, flagged=True)

@@ -1,7 +1,7 @@
-"""Promotion through the gate and rollback, one at a time.
+r"""Promotion through the gate and rollback, one at a time.
 
     decision = promote(client, run_id, registry_name="hmm_regime", gate=GateConfig())
-    print(*decision.lines("hmm_regime"), sep="\\n")
+    print(*decision.lines("hmm_regime"), sep="\n")
 
 `models:/hmm_regime/Production` resolves after every step, even if the process dies there.
 """
@@ -174,9 +174,9 @@ def rollback(client: MlflowClient, registry_name: str, to: str | None = None) ->
                 f"version {current.version} of {registry_name} replaced no other version: there "
                 "is nothing to roll back to"
             )
-        if target == current.version:
-            return Rollback(current, None, found.lines)
         back = champion_of(versions.get(target))
+        if back.version == current.version:
+            return Rollback(current, None, found.lines)
         if failure := smoke_test_failure(back.uri):
             raise TrackingError(f"not rolled back: {failure}")
         check()

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
+from hmm_exp.store.run_ids import is_short, the_one
 from hmm_exp.tracking import tags
 
 STAGE = "Production"
@@ -58,10 +59,20 @@ class Versions:
         return sorted(found, key=lambda version: int(version.version))
 
     def get(self, number: str) -> ModelVersion:
-        """A version by number, or `production`. Raises TrackingError if it does not exist."""
+        """A version by number, by the beginning of its run's id, or `production`.
+
+        Raises TrackingError if there is none, or several versions are of that run.
+        """
         champion = self.champion() if number.lower() == ALIAS else None
         wanted = champion.version if champion else number
         found = next((v for v in self.all() if str(v.version) == wanted), None)
+        if found is None and is_short(number.lower()[:31]):
+            of_run = {
+                str(v.version): v for v in self.all() if (v.run_id or "").startswith(number.lower())
+            }
+            if of_run:
+                named = {name: f"version {name}" for name in of_run}
+                found = of_run[the_one("version", f"run {number}", named)]
         if found is None:
             known = ", ".join(str(version.version) for version in self.all())
             raise TrackingError(

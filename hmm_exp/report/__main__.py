@@ -14,7 +14,7 @@ from hmm_exp.command_line import DONE, Parser, add_tracking_uri, exit_status, na
 EXAMPLES = """examples:
   python -m hmm_exp.report --sweep latest                  # logged on the sweep's parent run
   python -m hmm_exp.report --sweep 20260411-093000-1a2b --output report.html
-  python -m hmm_exp.report --run 0a1b2c3d4e5f60718293a4b5c6d7e8f9 --output run.html
+  python -m hmm_exp.report --run 0a1b2c3d --output run.html
   hmm-report --sweep latest                                # the same, where it is installed
 
 A sweep writes its report when it ends, unless tracking.report=false.
@@ -25,15 +25,18 @@ exit status: 0 done; 2 bad input
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
-        prog="python -m hmm_exp.report",
+        prog="hmm-report",
         description="Make the report of a sweep, or of one run, as one HTML file.",
         epilog=EXAMPLES,
     )
     about = parser.add_mutually_exclusive_group(required=True)
     about.add_argument(
-        "--sweep", type=named("sweep_id"), metavar="ID", help="id of a sweep; latest is the newest"
+        "--sweep",
+        type=named("sweep_id"),
+        metavar="ID",
+        help="id of a sweep or its beginning; latest is the newest",
     )
-    about.add_argument("--run", metavar="ID", help="id of a finished run")
+    about.add_argument("--run", metavar="ID", help="id of a finished run or its beginning")
     parser.add_argument(
         "--output",
         type=Path,

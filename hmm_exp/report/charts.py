@@ -22,8 +22,8 @@ from bokeh.models import (
     CustomJS,
     DatetimeTickFormatter,
     FixedTicker,
-    Label,
     LogScale,
+    NoOverlap,
     NumeralTickFormatter,
     PanTool,
     Range1d,
@@ -41,8 +41,8 @@ MOST_ROWS = 120_000  # of the timeline; beyond it only every second, third ... b
 UNKNOWN = 255  # missing state or probability
 _CERTAIN = 250  # code of probability 1
 _COURSE = 1_500  # points of the cumulative gain per part
+_REACH = 4.1  # of a quantile plot: points beyond it are drawn at its edge
 _LOG_FROM = 3.0  # ratio of highest to lowest price from which the axis is logarithmic
-_PARTS = {"train": "train", "val": "validation", "test": "test"}
 GAINS = {"static": "ink", "ewma": "grey"}
 _DASHES = {"full": "solid", "diag": "dashed", "tied": "dotted", "spherical": "dotdash"}
 CRITERIA = ("bic", "aic", "hqc", "icl", "cv")
@@ -71,7 +71,6 @@ def timeline(model: RecordedRun) -> PageChart:
     first = model.regimes["split"].drop_duplicates()  # row of every part, in time order
     starts = dict(zip(first.astype(str), pd.DatetimeIndex(first.index), strict=True))
     _link(panels, list(starts.values())[1:])
-    _name_parts(panels[0], starts, end)
     root = column(panels, sizing_mode="stretch_width")
     root.tags = [source]  # the page finds it by its name
     about = {
@@ -203,19 +202,6 @@ def _gain_panel(course: pd.DataFrame, x_range: Range1d) -> figure:
     return panel
 
 
-def _name_parts(panel: figure, starts: dict[str, pd.Timestamp], end: float) -> None:
-    """Name the parts at the top of a panel where there is room."""
-    edges = [*(at.value / 1e6 for at in starts.values()), end]
-    for name, left, right in zip(starts, edges, edges[1:], strict=False):
-        if len(starts) > 1 and right - left > 0.06 * (end - edges[0]):
-            label = Label(
-                x=left, y=panel.height - 22, y_units="screen", x_offset=6, text=_PARTS.get(name, "")
-            )
-            label.text_font_size = "11px"
-            _follow(label, text_color="grey")
-            panel.add_layout(label)
-
-
 def _panel(height: int, x_range: Range1d, **options: Any) -> figure:
     """One panel of the timeline: drag or Ctrl and wheel to zoom."""
     panel = figure(
@@ -252,7 +238,7 @@ def criteria(rows: pd.DataFrame) -> PageChart:
     kept: dict[str, list[str]] = {"names": []}
     for densities, group in rows.groupby("covariance", sort=False):
         covariance, _, heavy_tailed = str(densities).partition("-")
-        group = group.drop_duplicates("n_states", keep="last").sort_values("n_states")
+        group = _with_gaps(group.drop_duplicates("n_states", keep="last"))
         data = {"x": group["n_states"].to_numpy(float)}
         for name in CRITERIA:
             if name in rows and rows[name].notna().any():
@@ -272,15 +258,27 @@ def criteria(rows: pd.DataFrame) -> PageChart:
     panel.xaxis.ticker = FixedTicker(ticks=states)
     panel.xaxis.axis_label = "number of states"
     panel.yaxis.formatter = NumeralTickFormatter(format="0,0")
-    return PageChart(_item(panel), {"covariances": kept["names"]})
+    null_left_out = any(_is_far_null(rows, name, rows).any() for name in CRITERIA if name in rows)
+    return PageChart(_item(panel), {"covariances": kept["names"], "null_left_out": null_left_out})
+
+
+def _with_gaps(group: pd.DataFrame) -> pd.DataFrame:
+    """A row for every number of states in the range; lines break at those that were not tried."""
+    every = pd.RangeIndex(group["n_states"].min(), group["n_states"].max() + 1, name="n_states")
+    return group.set_index("n_states").reindex(every).reset_index()
 
 
 def _above_lowest(rows: pd.DataFrame, name: str, group: pd.DataFrame) -> np.ndarray:
     """A criterion minus its minimum; NaN for one state if that would dwarf the others."""
     excess = group[name] - rows[name].min()
-    others = (rows.loc[rows["n_states"] > 1, name] - rows[name].min()).max()
-    far = (group["n_states"] == 1) & (excess > 3.0 * others) & (others > 0)
-    return np.where(far, np.nan, excess).astype(np.float64)
+    return np.where(_is_far_null(rows, name, group), np.nan, excess).astype(np.float64)
+
+
+def _is_far_null(rows: pd.DataFrame, name: str, some: pd.DataFrame) -> pd.Series:
+    """Which of some rows are of one state and would dwarf all others of the space."""
+    lowest = rows[name].min()
+    others = rows.loc[rows["n_states"] > 1, name].max() - lowest
+    return (some["n_states"] == 1) & (some[name] - lowest > 3.0 * others) & (others > 0)
 
 
 def quantiles(rows: pd.DataFrame) -> PageChart:
@@ -290,13 +288,14 @@ def quantiles(rows: pd.DataFrame) -> PageChart:
     _follow(right.glyph, line_color="grey")
     shown = rows[rows["kind"] == "quantile"]
     dots = panel.scatter(
-        shown["x"].to_numpy(), shown["value"].clip(-4.1, 4.1).to_numpy(), size=4, line_width=0
+        shown["x"].to_numpy(), shown["value"].clip(-_REACH, _REACH).to_numpy(), size=4, line_width=0
     )
     _follow(dots.glyph, fill_color="ink")
     panel.xaxis.axis_label = "normal quantile"
     for axis in (panel.xaxis, panel.yaxis):
         axis.ticker = FixedTicker(ticks=[-3, 0, 3])
-    return PageChart(_item(panel), {})
+    beyond = int((shown["value"].abs() > _REACH).sum())
+    return PageChart(_item(panel), {"points": len(shown), "beyond": beyond, "reach": _REACH})
 
 
 def autocorrelations(rows: pd.DataFrame) -> PageChart:
@@ -340,6 +339,7 @@ def _style(panel: figure) -> None:
     panel.outline_line_color = None
     for axis in panel.axis:
         axis.minor_tick_line_color = axis.major_tick_line_color = None
+        axis.major_label_policy = NoOverlap(min_distance=8)
         axis.axis_label_text_font_style = "normal"
         axis.axis_label_text_font_size = axis.major_label_text_font_size = "11px"
         axis.axis_label_standoff, axis.major_label_standoff = 4, 6

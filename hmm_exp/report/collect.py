@@ -13,7 +13,9 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.source import STRATEGY_FILE
 from hmm_exp.judge.gains import GainEstimate, estimate_gain
+from hmm_exp.store.run_ids import full_run_id
 from hmm_exp.sweep.leaderboard import criteria_by_states, leaderboard
+from hmm_exp.sweep.verdict import StatesTried, states_tried
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE
 from hmm_exp.tracking.read import REGIMES_FILE, read_bytes, read_scores, read_table, read_text
@@ -21,8 +23,8 @@ from hmm_exp.tracking.runs import (
     called,
     current_cells,
     lacks,
-    latest_sweep_id,
     sweep_cells,
+    sweep_named,
     sweep_parent,
 )
 
@@ -77,6 +79,7 @@ class Subject:
     main: Run  # the sweep's parent run, or the run
     cells: list[Run]  # current cells of the sweep, or the run itself
     model: RecordedRun | None  # the winner, or the run; None without a winner
+    states: StatesTried | None = None  # numbers of states tried; None without a model
     rival: RunnerUp | None = None  # none without another eligible cell, or without scores of both
     environment: str = ""
     command: str = ""
@@ -96,7 +99,7 @@ class Subject:
 
 def read_sweep(client: MlflowClient, sweep_id: str) -> Subject:
     """Read a finished sweep, or the `latest`. Raises TrackingError if it is unknown."""
-    sweep_id = latest_sweep_id(client) if sweep_id == "latest" else sweep_id
+    sweep_id = sweep_named(client, sweep_id)
     parent = sweep_parent(client, sweep_id)
     attempt = parent.data.tags.get(tags.ATTEMPT, "1")
     cells = current_cells(sweep_cells(client, sweep_id), attempt)
@@ -110,6 +113,7 @@ def read_sweep(client: MlflowClient, sweep_id: str) -> Subject:
         main=parent,
         cells=cells,
         model=model,
+        states=None if winner is None else states_tried(client, winner, cells),
         rival=None if model is None else _rival(client, model, cells),
         table=leaderboard(cells) if cells else pd.DataFrame(),
         criteria=criteria_by_states(cells),
@@ -120,6 +124,7 @@ def read_sweep(client: MlflowClient, sweep_id: str) -> Subject:
 
 def read_run(client: MlflowClient, run_id: str) -> Subject:
     """Read a finished run or cell. Raises TrackingError if there is none."""
+    run_id = full_run_id(client, run_id)
     try:
         run = client.get_run(run_id)
     except MlflowException:
@@ -138,6 +143,7 @@ def read_run(client: MlflowClient, run_id: str) -> Subject:
         main=run,
         cells=[run],
         model=_read_model(client, run),
+        states=states_tried(client, run, [run]),
         criteria=criteria_by_states([run]),
         environment=_environment(client, origin),
         command=origin.data.tags.get(tags.COMMAND, ""),

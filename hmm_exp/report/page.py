@@ -17,7 +17,7 @@ from markupsafe import Markup
 import hmm_exp
 from hmm_exp.judge.strategy_words import in_words
 from hmm_exp.report import board, charts, tables
-from hmm_exp.report.charts import PageChart
+from hmm_exp.report.charts import PageChart, autocorrelations
 from hmm_exp.report.collect import RecordedRun, Subject
 from hmm_exp.report.words import verdict
 from hmm_exp.tracking import tags
@@ -102,14 +102,20 @@ def _picture(png: bytes | None) -> str:
     return "" if png is None else f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def _residual_charts(model: RecordedRun) -> Iterator[tuple[str, Markup, Markup]]:
-    """Name, quantile chart and autocorrelation chart of each series shown."""
+def _residual_charts(model: RecordedRun) -> Iterator[tuple[str, str, Markup, Markup]]:
+    """Name, note, quantile chart and autocorrelation chart of each series shown."""
     if model.residuals is None:
         return
     for name in tables.worst_series(model):
         rows = model.residuals[model.residuals["series"] == name]
         if len(rows):
-            yield name, _json(charts.quantiles(rows)), _json(charts.autocorrelations(rows))
+            quantiles = charts.quantiles(rows)
+            yield name, _beyond(**quantiles.about), _json(quantiles), _json(autocorrelations(rows))
+
+
+def _beyond(points: int, beyond: int, reach: float) -> str:
+    """What a quantile plot draws at its edge; empty if that is nothing."""
+    return f"{beyond} of {points} points beyond ±{reach:g}, at the edge" if beyond else ""
 
 
 def _sweep_parts(subject: Subject) -> dict[str, Any]:
@@ -127,7 +133,7 @@ def _sweep_parts(subject: Subject) -> dict[str, Any]:
             )
         ],
         "criteria": [
-            (str(space), (chart := charts.criteria(rows)).about["covariances"], _json(chart))
+            (str(space), (chart := charts.criteria(rows)).about, _json(chart))
             for space, rows in criteria.groupby("space", sort=False)
         ]
         if len(criteria)

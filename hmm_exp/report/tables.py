@@ -1,10 +1,10 @@
 """Tables of a report, as text with shading weights."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from hmm_exp.judge.residuals import ResidualLimits
 from hmm_exp.judge.return_forecasts import GAINS, SCORES
 from hmm_exp.judge.strategy_words import differences_shown, measures_shown
 from hmm_exp.judge.unscored import FORECASTS
+from hmm_exp.judge.wording import without_sign_of_zero
 from hmm_exp.report.collect import RecordedRun
 
 _EFFECTS = {
@@ -275,17 +276,29 @@ def _series(model: RecordedRun) -> list[str]:
 
 
 def facts(model: RecordedRun) -> Iterator[tuple[str, str]]:
-    """Facts about the data, for the foot of the page."""
+    """Facts about the data, for the foot of the page; times are closes of bars."""
     data = model.data
+    yield from (("read", line) for line in data.get("read", []))
     if "first" in data:
-        yield "bars", f"{data['rows_used']:,} of {data['step']}, {data['first']} to {data['last']}"
+        first, last = (_close(data, data[name]) for name in ("first", "last"))
+        yield "bars", f"{data['rows_used']:,} of {data['step']}, closed {first} to {last} UTC"
     if "rows_by_split" in data:
         rows = (f"{name} {count:,}" for name, count in data["rows_by_split"].items())
         yield "rows", ", ".join(rows)
-    for name in ("normalised", "dropped"):
-        if data.get(name):
-            yield name, json.dumps(data[name])
+    if data.get("normalised"):
+        yield "normalised", "; ".join(data["normalised"])
+    if data.get("dropped"):
+        rows = (f"{count:,} with {reason}" for reason, count in data["dropped"].items())
+        yield "dropped rows", "; ".join(rows)
     yield "data digest", str(data.get("digest", ""))
+
+
+def _close(data: dict[str, Any], stamp: str) -> str:
+    """Close of the bar with this recorded stamp, which is its open or its close."""
+    if data.get("bar_stamp") != "open":
+        return stamp
+    close = pd.Timestamp(stamp) + pd.Timedelta(data["step"].replace("H", "h"))
+    return f"{close:%Y-%m-%d %H:%M:%S}".removesuffix(":00")
 
 
 def _values(model: RecordedRun, name: str) -> dict[str, dict[str, float]]:
@@ -311,7 +324,9 @@ def _share(value: float, of: float) -> float:
 
 def plain(value: float, form: str) -> str:
     """A formatted number; empty if it is not finite."""
-    return form.format(value).replace("-", "−") if np.isfinite(value) else ""
+    if not np.isfinite(value):
+        return ""
+    return without_sign_of_zero(form.format(value)).replace("-", "−")
 
 
 def _percent(share: float) -> str:

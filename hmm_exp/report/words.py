@@ -5,22 +5,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hmm_exp.figures.style import percent
-from hmm_exp.judge.gains import MIN_BARS
 from hmm_exp.judge.unscored import FORECASTS, OTHERS, why_no_gain
+from hmm_exp.judge.wording import BETTER, WordedGain
+from hmm_exp.judge.wording import signed as with_sign
 from hmm_exp.report.collect import RecordedRun, Subject
 from hmm_exp.sweep.luck import why_unchecked
+from hmm_exp.sweep.verdict import BASELINES, LUCKY, belief, gains_on_test, headline, unmeasured
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import unscored_of
 
-_COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
-_LUCKY = 0.05  # p-value above which the best of many cells may be luck
 _AGREE = 0.2  # smallest share of starts at the best optimum that supports it
-_BASELINES = {"return": "static", "ewma": "ewma", **{name: name for name in OTHERS}}  # of metrics
 
 
 @dataclass(frozen=True)
 class Check:
-    """A test of whether to believe a model; `passed` is None if it could not be run."""
+    """A test of whether to believe a model; `passed` is None if it is open.
+
+    It is open if it could not be run, or passed with a warning.
+    """
 
     passed: bool | None
     text: str
@@ -51,19 +53,16 @@ def verdict(subject: Subject) -> Summary:
     model = subject.model
     if model is None:
         return _no_winner(subject)
-    checks = [*_checks(subject, model)]
-    n_states = len(model.labels)
-    count = _COUNTS[n_states] if n_states < len(_COUNTS) else str(n_states)
-    regimes = f"{count} regime{'s' if n_states > 1 else ''}"
+    assert subject.states is not None
     found_by = "best model" if subject.is_sweep else "model"
     return Summary(
-        headline=f"{regimes}, {found_by} {model.name}",
+        headline=headline(subject.states, f"{found_by} {model.name}"),
         model=model.name,
         model_detail=_why(subject),
         margin=_margin(model),
         margin_detail=[*_margins(subject, model)],
-        belief=_belief(model, checks),
-        checks=checks,
+        belief=belief(model.run, subject.main.data.metrics if subject.is_sweep else {}),
+        checks=[*_checks(subject, model)],
     )
 
 
@@ -122,55 +121,13 @@ def _margins(subject: Subject, model: RecordedRun) -> Iterator[str]:
         )
 
 
-def _belief(model: RecordedRun, checks: list[Check]) -> str:
-    """Conclusion, based on test data only."""
-    passed = {check.text: check.passed for check in checks}
-    static, ewma = (passed.get(_beats(name)) for name in ("return", "ewma"))
-    better = [FORECASTS[name] for name in OTHERS if passed.get(_beats(name)) is False]
-    luck = [check.passed for check in checks if check.text.startswith(_LUCK)]
-    if len(model.labels) == 1:
-        return "No: a model with one state has no regimes"
-    if passed[_NO_FAULT] is False:
-        return "No: the fit has a hard fault"
-    if static is None:
-        return f"Cannot say: {_unmeasured(model, 'return')}"
-    if not static or False in luck:
-        return "No: on test its regimes do not reliably forecast the next bar"
-    if ewma is None:
-        return f"In part: its regimes forecast the next bar; {_unmeasured(model, 'ewma')}"
-    if ewma and better:
-        return f"In part: on test it beats an EWMA volatility, but not {_listed(better)}"
-    if ewma:
-        return "Yes: on test it beats every baseline, static and volatility"
-    return "In part: its regimes forecast the next bar, but an EWMA volatility does as well"
-
-
-_LUCK = "The best of"
-_NO_FAULT = "The fit is sound"
-
-
-def _beats(baseline: str) -> str:
-    return f"On test it beats {FORECASTS[_BASELINES[baseline]]}"
-
-
-def _listed(names: list[str]) -> str:
-    """Names in a sentence."""
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def _unmeasured(model: RecordedRun, baseline: str) -> str:
-    """Why a gain on test is unknown."""
-    why = why_no_gain(unscored_of(model.run), _BASELINES[baseline])
-    return why or f"fewer than {MIN_BARS} test bars are scored"
-
-
 def _checks(subject: Subject, model: RecordedRun) -> Iterator[Check]:
     yield from _luck(subject)
     known = {*unscored_of(model.run), *model.metrics}
-    for baseline in _BASELINES:
-        if baseline not in OTHERS or known & {baseline, f"{baseline}_gain_test"}:
-            yield _test_gain(model, baseline)
+    gains = gains_on_test(model.run)
+    for name in BASELINES:
+        if name not in OTHERS or known & {name, f"{name}_gain_test"}:
+            yield _test_gain(model, name, gains.get(name))
     yield _fit(model)
     yield from _residuals(model)
     yield from _gate(model)
@@ -184,35 +141,34 @@ def _luck(subject: Subject) -> Iterator[Check]:
     models = metrics.get("n_models_tried", 0)
     more = f" ({models:.0f} models)" if models > metrics["n_cells_tried"] else ""
     p = metrics.get("reality_check_p_white")
-    text = f"{_LUCK} {n_cells} cells{more} is not luck"
+    text = f"The best of {n_cells} cells{more} is not luck"
     if p is None:
         yield Check(None, text, f"not tested: {why_unchecked(subject.cells)}")
         return
     spa = metrics.get("reality_check_p_spa")
     also = "" if spa is None else f", Hansen's p = {spa:.3f}"
-    yield Check(p < _LUCKY, text, f"reality check over all scored cells: White's p = {p:.3f}{also}")
+    yield Check(p < LUCKY, text, f"reality check over all scored cells: White's p = {p:.3f}{also}")
 
 
-def _test_gain(model: RecordedRun, baseline: str) -> Check:
-    name = f"{baseline}_gain_test"
-    metrics = model.metrics
-    if f"{name}_bound" not in metrics:
-        return Check(None, _beats(baseline), _unmeasured(model, baseline))
-    bound = metrics[f"{name}_bound"]
-    text = f"{signed(metrics[name])} nats per bar, lower bound {signed(bound)}"
-    return Check(bound > 0, _beats(baseline), text)
+def _test_gain(model: RecordedRun, name: str, gain: WordedGain | None) -> Check:
+    over = FORECASTS[BASELINES[name]]
+    if gain is None:
+        return Check(None, f"On test it forecasts better than {over}", unmeasured(model.run, name))
+    bound = model.metrics[f"{name}_gain_test_bound"]
+    text = f"{signed(gain.mean)} nats per bar, lower bound {signed(bound)}"
+    return Check(gain.word == BETTER, f"On test it forecasts {gain.against}", text)
 
 
 def _fit(model: RecordedRun) -> Check:
     faults = model.run.data.tags.get(tags.FAULTS)
     if faults:
-        return Check(False, _NO_FAULT, faults)
+        return Check(False, "The fit is sound", faults)
     share = model.metrics.get("restart_agreement")
     n_starts = model.metrics.get("n_polished", 0)
     detail = "converged, no hard fault"
     if share is not None:
         detail += f"; {percent(share)} of {n_starts:.0f} polished starts agree"
-    return Check(True if share is None or share >= _AGREE else None, _NO_FAULT, detail)
+    return Check(True if share is None or share >= _AGREE else None, "The fit is sound", detail)
 
 
 def _residuals(model: RecordedRun) -> Iterator[Check]:
@@ -228,7 +184,8 @@ def _gate(model: RecordedRun) -> Iterator[Check]:
     if word is None:
         yield Check(None, "The promotion gate was not run")
         return
-    passed = {"promoted": True, "refused": False}.get(word)
+    promoted = None if recorded.get(tags.GATE_REASONS) else True  # reasons here are warnings
+    passed = {"promoted": promoted, "refused": False}.get(word)
     detail = "; ".join(filter(None, map(recorded.get, (tags.GATE_REASONS, tags.GATE_NOTES))))
     yield Check(passed, f"Gate {recorded.get(tags.GATE, '')}: {word}", detail)
 
@@ -240,6 +197,6 @@ def _interval(metrics: dict[str, float], name: str) -> str:
     return f" (95 % interval {low} to {high})"
 
 
-def signed(value: float) -> str:
-    """A gain with its sign and four decimals."""
-    return f"{value:+.4f}".replace("-", "−")
+def signed(value: float, digits: int = 4) -> str:
+    """A gain with its sign, typeset."""
+    return with_sign(value, digits).replace("-", "−")

@@ -84,7 +84,7 @@ class RegimeModel:
         Returns
         -------
         DataFrame
-            `timestamp, available_at, state, label, p_state_0 ...`
+            `timestamp, available_at, state, label, regime, in_training, p_state_0 ...`
 
         Raises
         ------
@@ -94,11 +94,11 @@ class RegimeModel:
         with _refusals(self.detector):
             return self._regimes(frame)
 
-    def answer(self, body: bytes, content_type: str | None) -> str:
-        """Answer the body of an HTTP request with JSON. Raises RequestError like `predict`."""
+    def answer(self, body: bytes, content_type: str | None, kind: str = rest.JSON) -> str:
+        """Answer the body of a request with a text of this kind; raises like `predict`."""
         with _refusals(self.detector):
             frame = rest.read_body(body, content_type, self.columns)
-            return rest.answer_text(self._regimes(frame))
+            return rest.answer_text(self._regimes(frame), kind)
 
     def get_raw_model(self) -> Detector:
         """Return the detector; MLflow defines the name."""

@@ -19,8 +19,8 @@ from hmm_exp.errors import ModelError, TrackingError, one_line
 from hmm_exp.store.address import VARIABLE, resolve_uri, sqlite_path
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+-]+:/")
-_BARE_RUN = re.compile(r"runs:/[^/]+/?")
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_RUN_URI = re.compile(r"runs:/([^/]+)(/.*)?")
+_RUN_ID = re.compile(r"[0-9a-fA-F]{6,32}")
 
 
 def load_detector(source: str | Path) -> Detector:
@@ -29,7 +29,8 @@ def load_detector(source: str | Path) -> Detector:
     Parameters
     ----------
     source
-        `models:/hmm_regime/Production`, another version or alias of it, `runs:/<run id>`, any URI
+        `models:/hmm_regime/Production`, another version or alias of it, `runs:/<run id>` (the
+        beginning of an id, at least 6 characters, will do), any URI
         of an MLflow model with a detector, its folder, or a `detector.json`. URIs are resolved in
         MLflow's current store (`MLFLOW_TRACKING_URI`, else `mlflow.db` in this folder).
 
@@ -43,8 +44,10 @@ def load_detector(source: str | Path) -> Detector:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    uri = f"{str(source).rstrip('/')}/model" if _BARE_RUN.fullmatch(str(source)) else str(source)
+    uri = str(source)
     with tempfile.TemporaryDirectory() as folder, _store_for(uri):
+        if run := _RUN_URI.fullmatch(uri):
+            uri = f"runs:/{_full_id(run[1])}{(run[2] or '').rstrip('/') or '/model'}"
         try:
             local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
         except (MlflowException, OSError, ImportError) as error:
@@ -53,10 +56,25 @@ def load_detector(source: str | Path) -> Detector:
 
 
 def find_detector(name: str) -> Detector:
-    """Load a detector by the name given on a command line: like `load_detector`, or a run's id."""
-    if _RUN_ID.fullmatch(name):
-        return load_detector(f"runs:/{name}")
-    return Detector.load(name) if Path(name).exists() else load_detector(name)
+    """Load a detector by its name on a command line: as `load_detector`, or a run's id.
+
+    The id may be shortened. An existing path comes first.
+    """
+    if Path(name).exists():
+        return Detector.load(name)
+    return load_detector(f"runs:/{name}" if _RUN_ID.fullmatch(name) else name)
+
+
+def _full_id(run: str) -> str:
+    """Id of a run that may be shortened, in MLflow's current store."""
+    from mlflow.tracking import MlflowClient
+
+    from hmm_exp.store.run_ids import full_run_id
+
+    try:
+        return full_run_id(MlflowClient(), run)
+    except TrackingError as error:
+        raise ModelError(f"no model of run {run}: {error}") from None
 
 
 def _from_path(path: Path, uri: str | None = None) -> Detector:

@@ -63,7 +63,10 @@ _SOURCE = (  # parts of this package needed to load and predict
     *(f"uncertainty/{name}.py" for name in ("__init__", "estimates")),
     "stored",
     "serving",
-    *(f"store/{name}.py" for name in ("__init__", "address", "folders", "health", "relocation")),
+    *(
+        f"store/{name}.py"
+        for name in ("__init__", "address", "folders", "health", "relocation", "run_ids")
+    ),
 )
 
 
@@ -131,17 +134,21 @@ def signature_of(detector: Detector) -> ModelSignature:
     Inputs have any type: MLflow would refuse integer volumes for doubles and accept only one form
     of timestamp. `RegimeModel` checks them instead, with clearer messages.
     """
-    answer = {
+    kinds = {
         "timestamp": DataType.datetime,
         "available_at": DataType.datetime,
         "state": DataType.long,
         "label": DataType.string,
-    } | {f"p_state_{k}": DataType.double for k in range(detector.n_states)}
+        "regime": DataType.long,
+        "in_training": DataType.boolean,
+    }
     return ModelSignature(
         inputs=Schema(
             [ColSpec(AnyType(), name, required=False) for name in input_columns(detector)]
         ),
-        outputs=Schema([ColSpec(kind, name) for name, kind in answer.items()]),
+        outputs=Schema(
+            [ColSpec(kinds.get(name, DataType.double), name) for name in detector.columns]
+        ),
     )
 
 

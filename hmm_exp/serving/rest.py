@@ -1,20 +1,26 @@
-"""Read and answer requests to MLflow's REST server: body to frame, regimes to JSON.
+"""Read and answer requests to MLflow's REST server: body to frame, regimes to JSON or CSV.
 
     frame = read_body(body, "text/csv", names)
-    text = answer_text(regimes)
+    kind = answer_kind("text/csv")  # of the header Accept
+    text = answer_text(regimes, kind)
 
 MLflow's scoring server reads the body before it calls a model. Its reader answers a bad body with a
 stack trace or with the whole body, cannot read `text/csv` for columns of any type, and needs more
 than a minute for a million rows. MLflow has no setting for another reader, so `answer_requests`
-replaces one function, `scoring_server.invocations`, in the server's process only.
+replaces one function, `scoring_server.invocations`, in the server's process only. The header
+`Accept`, which that function does not get, comes from around the server's decorator of requests.
 """
 
 import inspect
 import json
 import logging
+import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from contextvars import ContextVar
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -25,6 +31,7 @@ import pyarrow.parquet as pa_parquet
 
 from hmm_exp.errors import DataError
 
+JSON, CSV = "application/json", "text/csv"
 MOST_ROWS = 1_000_000
 MOST_BYTES = 256 * 2**20
 
@@ -32,6 +39,7 @@ _SERVER = "mlflow.pyfunc.scoring_server"
 _PARAMETERS = ["data", "content_type", "model", "input_schema"]
 _INSTEAD = "send the newest rows only, or read the file with hmm-apply"
 _LOG = logging.getLogger(__name__)
+_accept: ContextVar[str | None] = ContextVar("accept", default=None)  # of this request
 
 
 class RefusedError(DataError):
@@ -53,8 +61,10 @@ def in_server() -> bool:
     return f"{_SERVER}.app" in sys.modules
 
 
-def answer_requests(answer: Callable[[bytes, str | None], str]) -> None:
-    """Make this server answer every request with `answer(body, content_type)`, a JSON text.
+def answer_requests(answer: Callable[[bytes, str | None, str], str]) -> None:
+    """Make this server answer every request with the text `answer(body, content_type, kind)`.
+
+    `kind` is JSON or CSV, as the request's `Accept` wants it.
 
     A server whose function has other parameters is not changed; a warning is logged.
     """
@@ -63,16 +73,36 @@ def answer_requests(answer: Callable[[bytes, str | None], str]) -> None:
         _LOG.warning("unknown scoring server of this MLflow: it reads the requests itself")
         return
 
+    _note_accept(server)
+
     def invocations(data: bytes, content_type: str | None, model: Any, input_schema: Any) -> Any:
         try:
-            text = answer(data, content_type)
+            kind = answer_kind(_accept.get())
+            text = answer(data, content_type, kind)
         except Exception as error:
             if error.__cause__ is not None:  # log the trace, do not send it
                 _LOG.warning("request failed", exc_info=error.__cause__)
             raise
-        return server.InvocationsResponse(text, 200, "application/json")
+        return server.InvocationsResponse(text, 200, kind)
 
     server.invocations = invocations  # type: ignore[attr-defined]
+
+
+def _note_accept(server: Any) -> None:
+    """Make a server note the header `Accept` of each request, for its thread of `invocations`."""
+    decorate = getattr(server, "_async_catch_mlflow_exception", None)
+    if decorate is None:  # in another version of MLflow: all answers are JSON
+        return
+
+    def decorate_noting(handle: Callable[[Any], Awaitable[Any]]) -> Any:
+        @wraps(handle)
+        async def noting(request: Any) -> Any:
+            _accept.set(request.headers.get("accept"))
+            return await handle(request)
+
+        return decorate(noting)
+
+    server._async_catch_mlflow_exception = decorate_noting
 
 
 def read_body(body: bytes, content_type: str | None, names: Collection[str]) -> pd.DataFrame:
@@ -103,10 +133,27 @@ def read_body(body: bytes, content_type: str | None, names: Collection[str]) -> 
     return frame
 
 
-def answer_text(answer: pd.DataFrame) -> str:
-    """Regimes as JSON in MLflow's form, `{"predictions": [{"timestamp": ...}, ...]}`."""
+def answer_kind(accept: str | None) -> str:
+    """Content type of an answer, `application/json` or `text/csv`, by a request's `Accept`.
+
+    The type of the higher quality (RFC 9110, 12.5.1); JSON when the header ranks neither first.
+    """
+    quality = {JSON: 0.0, CSV: 0.0}
+    for part in (accept or "").lower().split(","):
+        kind, _, rest = part.partition(";")
+        found = re.search(r"\bq\s*=\s*([\d.]+)", rest)
+        with suppress(ValueError):  # such as 1.2.3
+            if (kind := kind.strip()) in quality:
+                quality[kind] = float(found[1]) if found else 1.0
+    return CSV if quality[CSV] > quality[JSON] else JSON
+
+
+def answer_text(answer: pd.DataFrame, kind: str = JSON) -> str:
+    """Regimes as JSON in MLflow's form, `{"predictions": [{"timestamp": ...}, ...]}`, or as CSV."""
     names = list(answer)
     columns = [_plain(answer[name]) for name in names]
+    if kind == CSV:
+        return pd.DataFrame(dict(zip(names, columns, strict=True))).to_csv(index=False)
     rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     return json.dumps({"predictions": rows})
 
@@ -246,7 +293,7 @@ _FORMS = {
     "inputs": _inputs,
 }
 _READERS = {
-    "application/json": _from_json,
-    "text/csv": _from_csv,
+    JSON: _from_json,
+    CSV: _from_csv,
     "application/vnd.apache.parquet": _from_parquet,
 }

@@ -56,18 +56,19 @@ def run_cell(settings: Config) -> None:
 def _run_alone(settings: Config) -> None:
     from hmm_exp.experiment.prepare import prepare
     from hmm_exp.registry import promotion
+    from hmm_exp.sweep.verdict import verdict_lines
     from hmm_exp.tracking.pack import data_identity
 
     try:
-        check_store(settings.tracking)
-        prepared = prepare(settings)
-        for warning in prepared.source.report.get("warnings", []):
-            print(f"warning: {warning}", file=sys.stderr, flush=True)
+        with progress.busy("checking settings and data", settings.quiet):
+            check_store(settings.tracking)
+            prepared = prepare(settings)
         store = open_store(settings.tracking)
         close_orphans(store)
     except HmmExpError:
         remove_run_folder()
         raise
+    _show_reading(prepared)
     with tempfile.TemporaryDirectory() as folder:
         log_file = Path(folder) / LOG_FILE
         with recorded(RunRecord(store, settings, log_file)) as record, _logged(log_file):
@@ -77,6 +78,8 @@ def _run_alone(settings: Config) -> None:
             result = _fitted_alone(prepared, Path(folder), record)
     terminal.print_run(result)
     print(f"run {run_id}: {ui.ui_link(store, run_id=run_id)}")
+    run = store.client.get_run(run_id)
+    print(*verdict_lines(store.client, run, [run], {}), sep="\n")
     if settings.promote:
         decision = promotion.promote(
             store.client, run_id, registry_name=settings.registry.name, gate=settings.gate
@@ -85,16 +88,25 @@ def _run_alone(settings: Config) -> None:
     print(result.regime_now)
 
 
+def _show_reading(prepared: "Prepared") -> None:
+    """Print what was read, and warnings about it."""
+    lines = [] if prepared.config.quiet else prepared.what_was_read
+    warnings = [f"warning: {text}" for text in prepared.source.report.get("warnings", [])]
+    for line in [*lines, *warnings]:
+        print(line, file=sys.stderr, flush=True)
+
+
 def _fitted_alone(prepared: "Prepared", folder: Path, record: RunRecord) -> "RunResult":
     """Fit and record a single run, with live progress on a terminal."""
     from hmm_exp.experiment.run import run
     from hmm_exp.sweep.progress import ProgressThread
     from hmm_exp.tracking.pack import write_bundle
 
+    name = cell_name(prepared.config)
     if progress.wanted(prepared.config.quiet):
         progress.start(folder, 1)
     try:
-        with progress.Line(folder, 1, cell_name(prepared.config)) as line:
+        with progress.Line(folder, 1, name) as line:
             with ProgressThread(line, line.watched) as report:
 
                 def stage(text: str) -> None:
@@ -102,9 +114,11 @@ def _fitted_alone(prepared: "Prepared", folder: Path, record: RunRecord) -> "Run
                     report(text)
 
                 result = run(prepared, stage)
-                stage("recording")
-            bundle = write_bundle(result, folder / "run", folder / LOG_FILE)
+                stage("writing")
+                bundle = write_bundle(result, folder / "run", folder / LOG_FILE)
+            line("recording")
             record.finish(bundle)
+        log.info("%s  %s", name, terminal.summary_line(bundle.metrics, bundle.tags))
     finally:
         progress.stop()
     return result

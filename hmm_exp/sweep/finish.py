@@ -18,6 +18,7 @@ from hmm_exp.store.store import Store, analyse, patiently, store_of
 from hmm_exp.sweep import leaderboard, luck, terminal
 from hmm_exp.sweep.leaderboard import Choice
 from hmm_exp.sweep.start import close_orphans
+from hmm_exp.sweep.verdict import verdict_lines
 from hmm_exp.tracking import tags, ui
 from hmm_exp.tracking.bundle import LOG_FILE
 from hmm_exp.tracking.record import log_files
@@ -52,38 +53,52 @@ class FinishedSweep:
         """Id of the sweep."""
         return str(self.settings.sweep_id)
 
-    def print_leaderboard(self) -> None:
-        """Print the cells, best first."""
+    @property
+    def complete(self) -> bool:
+        """Whether every cell of the grid finished."""
+        return not self._failed and self._n_missing <= 0
+
+    def print_leaderboard(self, winner: str | None) -> None:
+        """Print the cells, best first; `winner` is the run that was chosen."""
         if self.cells:
             table = leaderboard.leaderboard(self.cells)
-            print(f"\n{terminal.leaderboard_table(table)}\n")
+            print(f"\n{terminal.leaderboard_lines(table, winner)}\n")
 
-    def print_failures(self) -> bool:
-        """Name the cells that did not finish; True when there are none."""
-        failed = [run for run in self.cells if run.info.status != "FINISHED"]
-        for run in failed:
+    def print_failures(self) -> None:
+        """Name the cells that did not finish."""
+        for run in self._failed:
             reason = run.data.tags.get(tags.STATUS_REASON, "its process is gone")
             print(f"{run.info.status}: {called(run)} (run {run.info.run_id}): {reason}")
             log = run.data.tags.get(tags.LOG, f"{self.settings.sweep.folder}/logs")
             print(f"  log: {log}, and {LOG_FILE} of the run")
-        missing = (self.settings.sweep.n_cells or 0) - len(self.cells)
-        if missing > 0:
-            print(f"MISSING: {missing} of {self.settings.sweep.n_cells} cells left no run")
-        return not failed and missing <= 0
+        if self._n_missing > 0:
+            print(f"MISSING: {self._n_missing} of {self.settings.sweep.n_cells} cells left no run")
 
-    def choose(self, complete: bool) -> Choice:
+    @property
+    def _failed(self) -> list[Run]:
+        return [run for run in self.cells if run.info.status != "FINISHED"]
+
+    @property
+    def _n_missing(self) -> int:
+        return (self.settings.sweep.n_cells or 0) - len(self.cells)
+
+    def choose(self) -> Choice:
         """Choose the winner; none from an incomplete sweep where `sweep.require_all` is set."""
         choice = self._ask(lambda: leaderboard.choose(self.store.client, self.sweep_id, self.cells))
-        if self.settings.sweep.require_all and not complete:
+        if self.settings.sweep.require_all and not self.complete:
             return Choice(None, ["not every cell finished: no winner (sweep.require_all=true)"])
         return choice
 
     def weigh(self, choice: Choice) -> list[str]:
-        """Record how likely the winner's gain is by luck; gives this and other notes in words."""
+        """Record how likely the winner's gain is by luck; gives notes on it, then the verdict."""
         client = self.store.client
         found = self._ask(lambda: luck.weigh_choice(client, self.cells, choice.run_id))
         self._ask(lambda: luck.write_luck(client, self.parent.info.run_id, found))
-        return [*found.lines, *luck.missing_scores(self.cells), *luck.shortfalls(self.cells)]
+        notes = [*found.lines, *luck.missing_scores(self.cells), *luck.shortfalls(self.cells)]
+        if (winner := self._winner(choice)) is None:
+            return notes
+        lines = self._ask(lambda: verdict_lines(client, winner, self.cells, found.metrics))
+        return [*notes, *lines]
 
     def promote(self, choice: Choice) -> tuple[list[str], bool]:
         """Ask the gate and print its decision; gives the lines, and whether it could be asked."""
@@ -98,9 +113,9 @@ class FinishedSweep:
 
     def record(self, choice: Choice, complete: bool) -> None:
         """Write the parent's files, tags and status, and the sweep's view in the UI."""
-        store, cells = self.store, self.cells
+        store, cells, place = self.store, self.cells, (self.store.experiment_id, self.sweep_id)
         self._ask(lambda: _write_parent(store, self.parent, cells, choice, complete))
-        self._ask(lambda: ui.save_view(store.client, store.experiment_id, self.sweep_id, cells))
+        self._ask(lambda: ui.save_view(store.client, *place, cells, choice.run_id))
         analyse(store)
 
     def describe(self, choice: Choice, notes: list[str]) -> None:

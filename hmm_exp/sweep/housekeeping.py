@@ -23,7 +23,6 @@ from hmm_exp.tracking.runs import (
     all_runs,
     called,
     lacks,
-    latest_sweep_id,
     status_of,
     sweep_cells,
     sweep_parent,
@@ -43,7 +42,6 @@ def sweeps_table(client: MlflowClient) -> str:
 
 def sweep_text(client: MlflowClient, sweep_id: str) -> str:
     """Leaderboard of one sweep, and the reason of every unfinished cell, as text."""
-    sweep_id = latest_sweep_id(client) if sweep_id == "latest" else sweep_id
     parent, cells = sweep_parent(client, sweep_id), sweep_cells(client, sweep_id)
     lines = [f"sweep {sweep_id}: {status_of(parent)}, {parent.data.tags.get(tags.N_CELLS)} cells"]
     lines += ["", terminal.leaderboard_table(leaderboard(cells)), ""] if cells else []
@@ -59,8 +57,6 @@ def removable(client: MlflowClient, sweep_id: str | None = None) -> tuple[list[R
     and those of sweeps that still run, which count their cells at the end.
     """
     cells = sweep_cells(client, sweep_id) if sweep_id else _runs(client, "cell")
-    if sweep_id:
-        sweep_parent(client, sweep_id)  # an unknown sweep is bad input
     sweeps = _runs(client, "sweep")
     running = {run.data.tags[tags.SWEEP_ID] for run in sweeps if status_of(run) == "RUNNING"}
     kept = {parent.data.tags.get(tags.WINNER) for parent in sweeps}

@@ -19,6 +19,7 @@ from hmm_exp.config import SelectionConfig
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.rule import Option, by_rule
 from hmm_exp.judge.unscored import unusual, why_no_gain
+from hmm_exp.judge.wording import from_next, signed
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import densities_of, read_scores, unscored_of
 from hmm_exp.tracking.runs import called, lacks, status_of, sweep_cells, tried
@@ -147,12 +148,12 @@ def _best_walk(runs: list[Run]) -> _Winner:
     worth = {run.info.run_id: run.data.metrics.get(metric, -math.inf) for run in scored or runs}
     best = max(scored or runs, key=lambda run: worth[run.info.run_id])
     value, *others = sorted(worth.values(), reverse=True)
-    margin = f", {value - others[0]:.4f} above the next" if others else ""
+    margin = f", {from_next(value - others[0])}" if others else ""
     name, space = (best.data.tags[tag] for tag in (tags.CELL, tags.OBSERVATION_SPACE))
     return _Winner(
         best,
         f"{name} has the highest out-of-sample {metric} of {len(worth)} walk{'s' * bool(others)} "
-        f"in space {space}: {value:+.4f} nats per bar{margin}",
+        f"in space {space}: {signed(value)} nats per bar{margin}",
     )
 
 
@@ -179,9 +180,8 @@ def _why(best: Run, runs: list[Run], selection: SelectionConfig) -> str:
         )
         return f"{near}, and a higher validation log-likelihood"
     margin = by_criterion[1].data.metrics[criterion] - value
-    return (
-        f"lowest {criterion.upper()} of {len(runs)} cells, {value:.1f}, {margin:.1f} below the next"
-    )
+    lowest = f"lowest {criterion.upper()} of {len(runs)} cells, {value:.1f}"
+    return f"{lowest}, {from_next(margin, 1, 'below')}"
 
 
 def _edge(best: Run, runs: list[Run], finished: list[Run]) -> str:
@@ -210,10 +210,8 @@ def _refused(run: Run, best: Run) -> str:
         return ""
     more = run.data.metrics[criterion] - best.data.metrics[criterion]
     fault = run.data.tags[tags.FAULTS].split("; ")[0].split(":")[0]
-    which = "higher" if more > 0 else "lower"
-    return (
-        f"K={run.data.metrics['n_states']:g}: {criterion.upper()} {abs(more):.0f} {which}, {fault}"
-    )
+    which = f"{abs(more):.0f} {'higher' if more > 0 else 'lower'}" if round(more) else "equal"
+    return f"K={run.data.metrics['n_states']:g}: {criterion.upper()} {which}, {fault}"
 
 
 def _doubt(best: Run, runs: list[Run]) -> str:
@@ -282,7 +280,7 @@ def _best_across(client: MlflowClient, spaces: list[list[Run]], finished: list[R
     ranked = np.sort(means)[::-1]
     verdict = (
         f"{winners[best].name} wins across {len(winners)} spaces: {metric} "
-        f"{means[best]:+.4f} nats per bar, {ranked[0] - ranked[1]:.4f} above the next, "
+        f"{signed(means[best])} nats per bar, {from_next(ranked[0] - ranked[1])}, "
         f"on {len(common)} common validation bars"
     )
     return Choice(winners[best].run.info.run_id, [*inside, verdict])

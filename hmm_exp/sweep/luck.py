@@ -1,13 +1,14 @@
-"""How much of a sweep's best gain is luck: an interval, the number of cells tried, a reality check.
+r"""How much of a sweep's best gain is luck: interval, number of cells tried, and reality check.
 
 All of it is measured on validation, where the choice was made. Every finished cell with scores
 takes part in the check, ineligible ones too: they were tried.
 
     luck = weigh_choice(client, cells, winner_run_id)
-    print(*luck.lines, sep="\\n")
+    print(*luck.lines, sep="\n")
 """
 
 import json
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,9 +21,10 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.errors import one_line
 from hmm_exp.judge.gains import MIN_BARS, GainEstimate, RealityCheck, estimate_gain, reality_check
 from hmm_exp.judge.unscored import FORECASTS, in_words, why_no_gain
+from hmm_exp.judge.wording import signed
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import read_scores, unscored_of
-from hmm_exp.tracking.runs import called
+from hmm_exp.tracking.runs import called, lacks
 
 _BASELINES = {"return_gain_val": "static", "ewma_gain_val": "ewma", "return_score_val": "static"}
 _TOO_FEW = f"fewer than {MIN_BARS} validation bars are scored by every cell"
@@ -39,7 +41,10 @@ class Luck:
     winner: GainEstimate | None  # its gain on validation, nats per bar, None where there is none
     # Best of all scored cells against the best of as many worthless ones, None without scores.
     check: RealityCheck | None
-    best: str | None  # name of the cell with the highest mean gain, which need not be the winner
+    # Name of the cell with the highest mean gain, and whether it is the winner; of equal ones the
+    # winner.
+    best: str | None
+    best_is: str = ""
     unchecked: str = _TOO_FEW  # why there is no check
 
     @property
@@ -52,13 +57,14 @@ class Luck:
             gain = self.winner
             lines.append(
                 f"winner's gain over {self.baseline} on {gain.n_bars:,} validation bars: "
-                f"{gain.mean:+.4f} nats per bar, 95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
+                f"{signed(gain.mean)} nats per bar, 95 % interval {signed(gain.low)} to "
+                f"{signed(gain.high)}"
             )
         if self.check:
             lines.append(
-                f"reality check: the best of {self.check.n_cells} scored cells, {self.best}, is as "
-                f"good by luck with probability {self.check.p_white:.3f} (White), "
-                f"{self.check.p_spa:.3f} (Hansen)"
+                f"reality check: the best of {self.check.n_cells} scored cells, {self.best} "
+                f"({self.best_is}), is as good by luck with probability "
+                f"{self.check.p_white:.3f} (White), {self.check.p_spa:.3f} (Hansen)"
             )
         return lines
 
@@ -84,16 +90,33 @@ def weigh_choice(client: MlflowClient, cells: list[Run], winner_id: str | None) 
     gains = _validation_gains(client, finished, f"{baseline}_score")
     table = pd.DataFrame(gains)
     check = reality_check(table.to_numpy().T) if gains else None
-    names = {run.info.run_id: called(run) for run in finished}
+    best = _best(table, finished, winner_id) if check else None
     return Luck(
         baseline=FORECASTS[baseline],
         n_tried=len(_latest(cells)),
         n_models=sum(_n_models(run) for run in finished),
         winner=estimate_gain(gains[winner_id].to_numpy()) if winner_id in gains else None,
         check=check,
-        best=names[table.columns[check.best]] if check else None,
+        best=called(best) if best else None,
+        best_is=_part(best, winner_id) if best else "",
         unchecked=why_unchecked(cells),
     )
+
+
+def _best(gains: pd.DataFrame, runs: list[Run], winner_id: str | None) -> Run:
+    """Run with the highest mean gain on the common bars; the winner if it is equal to it."""
+    means = {str(run_id): float(mean) for run_id, mean in gains.dropna().mean().items()}
+    highest = max(means, key=lambda run_id: means[run_id])
+    lead = means[highest] - means.get(winner_id or "", -math.inf)
+    best = winner_id if float(f"{lead:.4f}") == 0.0 else highest
+    return next(run for run in runs if run.info.run_id == best)
+
+
+def _part(run: Run, winner_id: str | None) -> str:
+    """Part of a cell in the choice."""
+    if run.info.run_id == winner_id:
+        return "the winner"
+    return "ineligible" if lacks(run) or tags.FAULTS in run.data.tags else "not the winner"
 
 
 def why_unchecked(cells: list[Run]) -> str:

@@ -35,6 +35,7 @@ from hmm_exp.tracking import tags
 
 _OF_USER = {"cell_timeout", "require_all"}  # settings of `sweep`; the program sets the others
 _IN_NAME = {"model.n_states", "model.state_grid", "covariance.type"}
+_NAMED_BY = {"decision": "decision.rule"}  # setting of a group that a cell's name shows
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
         choices[name] = list(distinct.values())
         by_setting.append(variations[-len(distinct) + 1 :] if len(distinct) > 1 else [])
     swept = [name for name, words in choices.items() if len(words) > 1]
-    varied = [name for name in swept if is_setting(name) and name not in _IN_NAME]
+    named = [_NAMED_BY.get(name, name) for name in swept]
+    varied = [name for name in named if is_setting(name) and name not in _IN_NAME]
     n_cells = math.prod(map(len, choices.values()))
     if n_cells > MOST_CELLS:
         raise ConfigError(f"a sweep of {n_cells:,} cells: at most {MOST_CELLS:,}; sweep in parts")
@@ -97,29 +99,32 @@ def _check_pairs(first: Config, by_setting: list[list[Config]]) -> None:
             checked(settings)
 
 
-def check_data(plan: SweepPlan) -> tuple[set[str], list[str]]:
+def check_data(plan: SweepPlan) -> tuple[set[str], list[str], list[str]]:
     """Prepare every combination of data, features, timeframe and split that is planned once.
 
-    Returns the digests of the data that was read, and warnings about them. Raises CellError when
-    none can be prepared; one that cannot, while others can, is left to fail as a cell of its own.
+    Returns the digests of the data, lines on what was read, and warnings about it. Raises CellError
+    when none can be prepared; one that cannot, while others can, is left to fail as a cell of its
+    own.
     """
     spaces = {
         repr((cell.data, cell.features, cell.timeframe, cell.split, max(cell.state_grid))): cell
         for cell in plan.variations
     }
     digests: set[str] = set()
+    read: dict[str, None] = {}
     warnings: dict[str, None] = {}
     errors = []
     for settings in spaces.values():
         try:
             known = worker().ask("prepare", settings, None, within=settings.sweep.cell_timeout)
             digests.add(known[tags.DATA_DIGEST])
+            read |= dict.fromkeys(known[tags.DATA_READ].splitlines())
             warnings |= dict.fromkeys(filter(None, known.get(tags.DATA_WARNINGS, "").split("; ")))
         except CellError as error:
             errors.append(error)
     if len(errors) == len(spaces):
         raise errors[0]
-    return digests, list(warnings)
+    return digests, list(read), list(warnings)
 
 
 def said_of_cells(command: str) -> dict[str, set[str]]:

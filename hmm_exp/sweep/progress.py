@@ -26,6 +26,7 @@ from pathlib import Path
 from statistics import median
 
 from hmm_exp import owner
+from hmm_exp.command_line import has_colour, tinted
 from hmm_exp.files import written_beside
 from hmm_exp.hmm.em.progress import under_way
 
@@ -142,6 +143,7 @@ class Display(threading.Thread):
         self._read: dict[Path, int] = {}  # bytes of every file of messages that were shown
         self._height = 0
         self._side_by_side = 1
+        self._shown = tinted if has_colour(sys.stderr) else str
         self._over = threading.Event()
         self.start()
 
@@ -173,7 +175,7 @@ class Display(threading.Thread):
         for file in sorted(self.folder.glob(f"*{_SAID}")):
             for news in self._unread(file):
                 if "line" in news:
-                    lines += news["line"].splitlines()
+                    lines += self._shown(news["line"]).splitlines()
                 else:
                     self.n_done += 1
                     self.seconds += [] if news["seconds"] is None else [news["seconds"]]

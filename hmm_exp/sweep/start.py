@@ -30,23 +30,24 @@ from hmm_exp.sweep.resume import changes
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.record import removed_on_error
-from hmm_exp.tracking.runs import sweep_cells, sweep_parent
+from hmm_exp.tracking.runs import sweep_cells, sweep_named, sweep_parent
 
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
 
-def open_sweep(config: DictConfig, plan: SweepPlan) -> tuple[Config, list[str]]:
+def open_sweep(config: DictConfig, plan: SweepPlan) -> tuple[Config, list[str], list[str]]:
     """Check the data, open the sweep's parent run, and tell every cell about it.
 
     What cells must know is appended to the overrides from which Hydra composes them, so that it
-    reaches workers anywhere. Raises HmmExpError before anything is written. Gives the settings, and
-    warnings about the data and about what has changed since the sweep began.
+    reaches workers anywhere. Raises HmmExpError before anything is written. Gives the settings,
+    lines on what was read, and warnings about the data and about what has changed since the sweep
+    began.
     """
     settings = to_config(config)
     if settings.sweep_id is not None:
         _check_known(settings)
     check_store(settings.tracking)
-    digests, warnings = check_data(plan)
+    digests, read, warnings = check_data(plan)
     store = open_store(settings.tracking)
     close_orphans(store)
     if settings.sweep_id is None:
@@ -68,11 +69,13 @@ def open_sweep(config: DictConfig, plan: SweepPlan) -> tuple[Config, list[str]]:
     with read_write(config), open_dict(config):
         config.hydra.overrides.task += _words(settings)
     set_up_launcher(config, settings, plan.n_cells)
-    return settings, warnings
+    return settings, read, warnings
 
 
-def announce(settings: Config, warnings: list[str]) -> None:
-    """Print the warnings and the first line of a sweep, and start the live lines on a terminal."""
+def announce(settings: Config, read: list[str], warnings: list[str]) -> None:
+    """Print what was read, warnings and the sweep's id; start the live lines on a terminal."""
+    if not settings.quiet:
+        print(*read, sep="\n", file=sys.stderr, flush=True)
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr, flush=True)
     sweep_id, n_cells = settings.sweep_id, settings.sweep.n_cells or 0
@@ -145,9 +148,10 @@ def _opened(store: Store, n_cells: int) -> Run:
 
 
 def _check_known(settings: Config) -> None:
-    """Refuse to resume a sweep of another store or experiment, before either is made."""
+    """Complete a shortened id of a sweep; refuse one of another store or experiment."""
     client = connect(settings.tracking.uri, "tracking.uri")
-    parent = sweep_parent(client, str(settings.sweep_id))
+    settings.sweep_id = sweep_named(client, str(settings.sweep_id))
+    parent = sweep_parent(client, settings.sweep_id)
     name = client.get_experiment(parent.info.experiment_id).name
     if name != settings.tracking.experiment:
         raise TrackingError(

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from hmm_exp.config import Config
 from hmm_exp.sweep import child, progress
 from hmm_exp.sweep.garbage import collect_seldom
+from hmm_exp.sweep.like import resolve_like
 from hmm_exp.sweep.plan import check_launcher, plan_sweep, refuse_own_words
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     HmmExpError: before the first value nothing is written, after it finished work stays.
     """
     with progress.busy("checking settings and data", config.quiet):
+        resolve_like(config)
         plan = plan_sweep(config)
         refuse_own_words(plan.variations[0])
         check_launcher(config, plan.variations[0])
@@ -40,8 +42,8 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         from hmm_exp.sweep.start import announce, end_cells, open_sweep
 
         collect_seldom()  # once more: MLflow is loaded now
-        settings, warnings = open_sweep(config, plan)
-    announce(settings, plan.repeated + warnings)
+        settings, read, warnings = open_sweep(config, plan)
+    announce(settings, read, plan.repeated + warnings)
     Thread(target=_import_finish, args=[settings], name="hmm_exp.load", daemon=True).start()
     yield settings
 
@@ -49,9 +51,9 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
 
     end_cells(settings)
     finished = FinishedSweep.read(settings)
-    finished.print_leaderboard()
-    complete = finished.print_failures()
-    choice = finished.choose(complete)
+    choice, complete = finished.choose(), finished.complete
+    finished.print_leaderboard(choice.run_id)
+    finished.print_failures()
     notes = finished.weigh(choice)
     print(*choice.reasons, *notes, sep="\n")
     decision, was_asked = finished.promote(choice)

@@ -1,11 +1,14 @@
 """Lines and tables for the terminal."""
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from hmm_exp.command_line import DIM, WINS, has_colour, painted
 from hmm_exp.judge.unscored import why_no_gain
+from hmm_exp.judge.wording import signed
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.ui import GAIN_COLUMNS, plain_table
 
@@ -23,7 +26,7 @@ def summary_line(metrics: dict[str, float], run_tags: dict[str, str]) -> str:
     parts = [f"K={metrics['n_states']:.0f}"]
     parts += [f"BIC {metrics['bic']:.1f}"] if "bic" in metrics else []
     why = why_no_gain(json.loads(run_tags.get(tags.UNSCORED, "{}")), "static")
-    parts += [f"gain {gain:+.4f}"] if gain is not None else [f"no gain: {why}"] if why else []
+    parts += [f"gain {signed(gain)}"] if gain is not None else [f"no gain: {why}"] if why else []
     parts += [f"{seconds:.1f} s"]
     faults = run_tags.get(tags.FAULTS)
     parts += [f"ineligible: {faults.split('; ')[0]}"] if faults else []
@@ -43,6 +46,22 @@ def print_run(result: "RunResult") -> None:
         print(f"warning: {warning}")
 
 
+def leaderboard_lines(table: pd.DataFrame, winner: str | None) -> str:
+    """The leaderboard, on a terminal with the winner's row in colour and ineligible rows dim.
+
+    `winner` is the id of its run.
+    """
+    head, *rows = leaderboard_table(table).splitlines()
+    if not has_colour(sys.stdout):
+        return "\n".join([head, *rows])
+    for number, (run, eligible) in enumerate(zip(table["run"], table["eligible"], strict=True)):
+        if run == winner:
+            rows[number] = painted(rows[number], WINS)
+        elif not eligible.startswith("yes"):
+            rows[number] = painted(rows[number], DIM)
+    return "\n".join([head, *rows])
+
+
 def leaderboard_table(table: pd.DataFrame) -> str:
     """The leaderboard in at most WIDTH columns; long reasons are cut, the run has them whole.
 
@@ -57,8 +76,7 @@ def leaderboard_table(table: pd.DataFrame) -> str:
             bic=table["bic"].map("{:.1f}".format, na_action="ignore"),
             s=table["s"].map("{:.1f}".format, na_action="ignore"),
             **{
-                name: table[name].map("{:+.4f}".format, na_action="ignore")
-                for name in ("val_ll/bar", *gains)
+                name: table[name].map(signed, na_action="ignore") for name in ("val_ll/bar", *gains)
             },
         )
         .fillna("")

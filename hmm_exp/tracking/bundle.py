@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hmm_exp.config import Config, flat
+from hmm_exp.config.used import used
 from hmm_exp.tracking import tags
 
 RECORD, DETECTOR, ARTIFACTS = "record.json", "detector.json", "artifacts"
@@ -77,9 +78,9 @@ def identity(settings: Config) -> dict[str, str]:
 
 
 def params(settings: Config) -> dict[str, str]:
-    """Every setting with a value, as MLflow params."""
+    """Every setting that the run uses, as MLflow params; the artifact `config.json` has all."""
     return {
         name: str(value)[: tags.LONGEST]
-        for name, value in flat(settings).items()
-        if value is not None and not name.startswith("sweep.")
+        for name, value in used(settings).items()
+        if not name.startswith("sweep.")
     }

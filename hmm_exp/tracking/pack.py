@@ -54,6 +54,7 @@ def data_identity(prepared: Prepared) -> dict[str, str]:
     warnings = "; ".join(prepared.source.report.get("warnings", []))[: tags.LONGEST]
     doubts = {tags.DATA_WARNINGS: warnings, tags.BIC_DOUBT: prepared.bic_doubt}
     return {name: text for name, text in doubts.items() if text} | {
+        tags.DATA_READ: "\n".join(prepared.what_was_read)[: tags.LONGEST],
         tags.FINGERPRINT: prepared.fingerprint,
         tags.OBSERVATION_SPACE: prepared.observation_space,
         tags.TIMEFRAME: prepared.timeframe,

@@ -28,7 +28,9 @@ from hmm_exp.serving.mlflow_model import log_detector
 from hmm_exp.store.store import Store, git_sha, patiently
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name, identity, params
-from hmm_exp.tracking.ui import HISTORY
+from hmm_exp.tracking.cell_page import cell_page, cell_title, failed_page
+from hmm_exp.tracking.dataset import log_dataset
+from hmm_exp.tracking.ui import history_key, in_millinats
 
 Result = TypeVar("Result")
 LONGEST_NAME = 250  # of a run, the column of MLflow's table
@@ -44,6 +46,8 @@ class RunRecord:
     ----------
     run_id
         None before `start`.
+    known
+        Tags from before the fit.
     unrecorded
         After `fail`: why the store does not hold the failure, in words; empty when it does.
     """
@@ -52,11 +56,13 @@ class RunRecord:
         self.store, self.settings, self.log_file = store, settings, log_file
         self.in_sweep = settings.sweep.parent_run is not None
         self.run_id: str | None = None
+        self.known: dict[str, str] = {}
         self.unrecorded = ""
 
     def start(self, known: dict[str, str] | None = None) -> str:
         """Open the run with these tags; gives its id."""
         known = {tags.LOG: str(self.log_file)} | (known or {}) if self.in_sweep else known
+        self.known = identity(self.settings) | (known or {})
         self.run_id = self._ask(lambda: start_run(self.store, self.settings, known))
         return self.run_id
 
@@ -64,7 +70,7 @@ class RunRecord:
         """Store all that a bundle holds and close the run as FINISHED."""
         assert self.run_id is not None
         run_id, tries = self.run_id, count()
-        self._ask(lambda: finish_run(self.store, run_id, bundle, again=next(tries) > 0))
+        self._ask(lambda: finish_run(self.store, run_id, bundle, self.known, next(tries) > 0))
 
     def fail(self, error: BaseException) -> None:
         """Close the run as FAILED or KILLED with its log, as far as the store lets it."""
@@ -91,11 +97,12 @@ def recorded(record: RunRecord) -> Iterator[RunRecord]:
 
 
 def start_run(store: Store, settings: Config, data_tags: dict[str, str] | None = None) -> str:
-    """Open a run with its parameters and identifying tags; gives its id.
+    """Open a run with its parameters, its dataset and identifying tags; gives its id.
 
     A run whose parameters the store does not take is removed again, where the store lets it.
     """
     known = identity(settings) | (data_tags or {}) | {tags.OWNER: owner.this_process()}
+    known[tags.NOTE] = cell_title(store.experiment_id, known)
     if sha := git_sha():
         known[tags.GIT_SHA] = sha
     name = cell_name(settings)[:LONGEST_NAME]
@@ -104,6 +111,7 @@ def start_run(store: Store, settings: Config, data_tags: dict[str, str] | None =
         store.client.log_batch(
             run.info.run_id, params=[Param(name, text) for name, text in params(settings).items()]
         )
+        log_dataset(store.client, run.info.run_id, settings, known)
     return run.info.run_id
 
 
@@ -119,11 +127,14 @@ def removed_on_error(store: Store, run_id: str) -> Iterator[None]:
         raise
 
 
-def finish_run(store: Store, run_id: str, bundle: Bundle, again: bool = False) -> None:
+def finish_run(
+    store: Store, run_id: str, bundle: Bundle, known: dict[str, str], again: bool = False
+) -> None:
     """Store all that a bundle holds, then close the run as FINISHED.
 
-    `again` after a try that was cut off: of its model, unlike of the rest, there would be two.
-    Where a disk is full no file of the run is left, and no model that was only begun.
+    `known` are tags from before the fit. `again` after a try that was cut off: of its model, unlike
+    of the rest, there would be two. Where a disk is full no file of the run is left, and no model
+    that was only begun.
     """
     started = time.perf_counter()
     log_files(store.client, run_id, bundle.artifacts)
@@ -137,11 +148,15 @@ def finish_run(store: Store, run_id: str, bundle: Bundle, again: bool = False) -
         raise
     metrics = dict(bundle.metrics)
     metrics["seconds_track"] = metrics.pop("seconds_write", 0.0) + time.perf_counter() - started
+    about = known | bundle.tags
+    page = cell_page(store.experiment_id, run_id, about, metrics)[: tags.LONGEST]
+    history = history_key(about[tags.OBSERVATION_SPACE])
+    metrics |= in_millinats(metrics)
     store.client.log_batch(
         run_id,
         metrics=[Metric(name, float(value), _now(), 0) for name, value in metrics.items()]
-        + [Metric(HISTORY, value, _now(), step) for step, value in bundle.log_lik_history],
-        tags=[RunTag(name, text) for name, text in bundle.tags.items()],
+        + [Metric(history, value, _now(), step) for step, value in bundle.log_lik_history],
+        tags=[RunTag(name, text) for name, text in (bundle.tags | {tags.NOTE: page}).items()],
     )
     store.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
 
@@ -167,6 +182,9 @@ def fail_run(store: Store, run_id: str, error: BaseException, log_file: Path | N
     reason = described(error)
     store.client.set_terminated(run_id, status_after(error))
     store.client.set_tag(run_id, tags.STATUS_REASON, reason[: tags.LONGEST])
+    about = store.client.get_run(run_id).data.tags
+    page = failed_page(store.experiment_id, about, status_after(error), reason)
+    store.client.set_tag(run_id, tags.NOTE, page[: tags.LONGEST])
     if log_file is not None and log_file.is_file():
         with tempfile.TemporaryDirectory() as folder:
             text = log_file.read_text(errors="replace")

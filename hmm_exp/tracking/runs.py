@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp import owner
 from hmm_exp.errors import TrackingError
+from hmm_exp.store.run_ids import SHORTEST, the_one
 from hmm_exp.tracking import tags
 
 MARGIN = 60.0  # seconds by which clocks may differ
@@ -82,6 +83,21 @@ def latest_sweep_id(client: MlflowClient, now: float | None = None) -> str:
         if found:
             return found[0].data.tags[tags.SWEEP_ID]
     raise TrackingError("this store holds no sweep yet")
+
+
+def sweep_named(client: MlflowClient, name: str) -> str:
+    """Id of a sweep, given whole, by its beginning, or as `latest`.
+
+    Raises TrackingError when there is no such sweep, or several ids begin so.
+    """
+    if name == "latest":
+        return latest_sweep_id(client)
+    found = all_runs(client, f"tags.{tags.SWEEP_ID} LIKE '{name}%' and tags.{tags.KIND} = 'sweep'")
+    ids = {run.data.tags[tags.SWEEP_ID] for run in found}
+    ids = {sweep_id for sweep_id in ids if sweep_id.startswith(name)}  # % and _ are no wildcards
+    if name in ids or len(name) < SHORTEST or not ids:
+        return sweep_parent(client, name).data.tags[tags.SWEEP_ID]
+    return the_one("sweep", name, {sweep_id: sweep_id for sweep_id in ids})
 
 
 def sweep_parent(client: MlflowClient, sweep_id: str) -> Run:

@@ -8,7 +8,7 @@ import html
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import redacted
+from hmm_exp.judge.wording import signed
 from hmm_exp.store.address import DATABASE, is_served, sqlite_path
 from hmm_exp.store.store import Store
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.ranks import rank_cells, ranks
 
 REPORT = "report.html"  # the sweep's report among the parent's artifacts
 _ROWS = 12  # cells of a description; the linked table has all
@@ -31,7 +33,11 @@ GAIN_COLUMNS = {  # columns of a leaderboard, gains on validation
     "gain_hour": "ewma_hour_gain_val",
     "gain_both": "range_ewma_hour_gain_val",
 }
-_FORMS = {"K": ".0f", "bic": ".1f", "val_ll/bar": "+.4f", **dict.fromkeys(GAIN_COLUMNS, "+.4f")}
+_FORMS: dict[str, Callable[[float], str]] = {
+    "K": "{:.0f}".format,
+    "bic": "{:.1f}".format,
+    **dict.fromkeys(("val_ll/bar", *GAIN_COLUMNS), signed),
+}
 _MARKS = re.compile(r"[&<>\[\]()*_`~|\\#!{}$]")
 _MODE = "workflowType=machine_learning"  # else the UI opens in its GenAI mode
 
@@ -123,33 +129,62 @@ def _markdown(table: pd.DataFrame, experiment: str) -> str:
     for _, row in table.iterrows():
         link = f"[{plain(row['cell'])}]({run_path(experiment, row['run'])})"
         eligible = plain(str(row["eligible"])[:80])
-        figures = [
-            "" if pd.isna(row[name]) else format(row[name], form) for name, form in _FORMS.items()
-        ]
+        figures = ["" if pd.isna(row[name]) else form(row[name]) for name, form in _FORMS.items()]
         rows.append("| " + " | ".join([link, *figures, eligible]) + " |")
     return "\n".join(rows)
 
 
 TAG = "mlflow.sharedViewState."
 LONGEST = 5_000  # characters that every store takes in a tag of an experiment
-HISTORY = "log_lik_history"  # metric by step: the EM iterations of the best start
+HISTORY = "log_lik_history"  # metrics by step: the EM iterations of the best start
+MILLINATS = "_mnat"  # ending of a gain in millinats, for reading
+_DATASET = "attributes.`Dataset`"
 _METRICS = {  # in the order shown, with widths in pixels
     "n_states": 80,
     "bic": 100,
     "log_lik_val_per_bar": 140,
-    **dict.fromkeys(GAIN_COLUMNS.values(), 125),
+    **{f"{gain}{MILLINATS}": 155 for gain in GAIN_COLUMNS.values()},
     "restart_agreement": 135,
     "min_occupancy": 120,
 }
-_YARDSTICKS = ("return_gain_val", "ewma_gain_val")
+_YARDSTICKS = (f"return_gain_val{MILLINATS}", f"ewma_gain_val{MILLINATS}")
 _LIKELIHOODS = ("bic", "log_lik_val_per_bar")  # compare nothing beyond one observation space
 _SECTION = "What decides"
 _MOST_RUNS = 20  # of a chart: more cannot be told apart
+_MOST_SPACES = 6  # with a chart of convergence
 _TAGS = {tags.FAULTS: 160, tags.GATE_DECISION: 120}
 
 
-def save_view(client: MlflowClient, experiment_id: str, sweep_id: str, cells: list[Run]) -> None:
-    """Keep a sweep's view with its experiment, so that the link to it opens the table."""
+def in_millinats(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Gains of the UI's table and charts in millinats per bar, by metric.
+
+    Two decimals: the table shows all digits of a metric, the charts two decimals.
+    """
+    gains = [name for name in GAIN_COLUMNS.values() if name in metrics]
+    return {f"{name}{MILLINATS}": round(1000.0 * metrics[name], 2) for name in gains}
+
+
+def history_key(space: str) -> str:
+    """Metric of the EM iterations in one observation space: no chart joins two spaces.
+
+    >>> history_key("v1@1H#5ddb08")
+    'log_lik_history/v1-1H-5ddb08'
+    """
+    return f"{HISTORY}/{re.sub(r'[^A-Za-z0-9_.]+', '-', space)}"
+
+
+def save_view(
+    client: MlflowClient,
+    experiment_id: str,
+    sweep_id: str,
+    cells: list[Run],
+    winner: str | None = None,
+) -> None:
+    """Rank the cells, and keep a sweep's view with its experiment: the link to it opens the table.
+
+    `winner` is the id of the run that won.
+    """
+    rank_cells(client, cells, ranks(cells, winner, *_order(cells)))
     text = json.dumps(sweep_view(sweep_id, cells), separators=(",", ":"))
     assert len(text) <= LONGEST
     client.set_experiment_tag(experiment_id, TAG + sweep_id, text)
@@ -158,17 +193,20 @@ def save_view(client: MlflowClient, experiment_id: str, sweep_id: str, cells: li
 def sweep_view(sweep_id: str, cells: list[Run]) -> dict[str, Any]:
     """State of the UI's table and charts of a sweep, as the UI stores it.
 
-    Sorted by the criterion where one observation space was swept, for a criterion compares nothing
-    beyond; by the return forecast between spaces, and for walks, which no criterion ranks.
+    Sorted by rank. The first metric is the one that ranks: the criterion in a sweep of one
+    observation space, for a criterion compares nothing beyond; the return forecast between spaces,
+    and for walks, which no criterion ranks.
     """
-    name, ascending = _order(cells)
+    name, _ = _order(cells)
+    name += MILLINATS if name in GAIN_COLUMNS.values() else ""
     widths = {name: _METRICS.get(name, 120), **_METRICS}
-    columns = {_column("metrics", metric): width for metric, width in widths.items()}
-    columns |= {_column("tags", tag): width for tag, width in _TAGS.items()}
+    columns = {_column("tags", tags.RANK): 110}
+    columns |= {_column("metrics", metric): width for metric, width in widths.items()}
+    columns |= {_column("tags", tag): width for tag, width in _TAGS.items()} | {_DATASET: 200}
     return {
         "searchFilter": f"tags.{tags.SWEEP_ID} = '{sweep_id}' and tags.{tags.KIND} = 'cell'",
-        "orderByKey": _column("metrics", name),
-        "orderByAsc": ascending,
+        "orderByKey": _column("tags", tags.RANK),
+        "orderByAsc": True,
         "selectedColumns": list(columns),
         "columnOrder": list(columns),
         "columnWidths": columns,
@@ -181,20 +219,23 @@ def sweep_view(sweep_id: str, cells: list[Run]) -> dict[str, Any]:
 
 
 def _charts(cells: list[Run]) -> list[dict[str, Any]]:
-    """Charts of a sweep: gain by setting, the deciding metric, and convergence."""
-    one_space = len(_spaces(cells)) == 1
-    shown = [*_YARDSTICKS, *(_LIKELIHOODS if one_space else ())]
+    """Charts of a sweep: gain by setting, the deciding metric, and convergence in each space."""
+    spaces = _spaces(cells)
+    shown = [*_YARDSTICKS, *(_LIKELIHOODS if len(spaces) == 1 else ())]
     bars: list[dict[str, Any]] = [{"type": "BAR", "metricKey": metric} for metric in shown]
-    line: dict[str, Any] = {
-        "type": "LINE",
-        "metricKey": HISTORY,
-        "xAxisKey": "step",
-        "scaleType": "linear",
-    }
+    lines: list[dict[str, Any]] = [
+        {
+            "type": "LINE",
+            "metricKey": history_key(space),
+            "xAxisKey": "step",
+            "scaleType": "linear",
+        }
+        for space in sorted(spaces)[:_MOST_SPACES]
+    ]
     parallel: dict[str, Any] = {
         "type": "PARALLEL",
         "selectedParams": _varied(cells),
-        "selectedMetrics": ["n_states", "return_gain_val"],
+        "selectedMetrics": ["n_states", _YARDSTICKS[0]],
         "showAllRuns": True,
     }
     return [
@@ -206,14 +247,15 @@ def _charts(cells: list[Run]) -> list[dict[str, Any]]:
             "isGenerated": False,
             **chart,
         }
-        for number, chart in enumerate([parallel, *bars, line])
+        for number, chart in enumerate([parallel, *bars, *lines])
     ]
 
 
 def _varied(cells: list[Run]) -> list[str]:
     """Settings that vary in a sweep, except for the number of states."""
     names = ("features.name", "timeframe.name", "covariance.type")
-    return [name for name in names if len({run.data.params.get(name) for run in cells}) > 1]
+    values = {name: {run.data.params.get(name) for run in cells} - {None} for name in names}
+    return [name for name, found in values.items() if len(found) > 1]
 
 
 def _order(cells: list[Run]) -> tuple[str, bool]:

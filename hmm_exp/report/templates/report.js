@@ -58,6 +58,7 @@
   }
 
   // The timeline holds all bars and draws at most COLUMNS groups of those in view.
+  const RIGHT = 8; // pixels right of the panels
   const COLUMNS = 1300, AREAS = 520, UNKNOWN = 255, CERTAIN = 250, DAY = 86400e3;
 
   function timeline(doc, about) {
@@ -74,7 +75,30 @@
       return low;
     };
 
+    // Names of the parts above the panels: whole, short, or none, as the width allows.
+    const WHOLE = { val: "validation" };
+    const panel = [...doc.all_models].find((model) => model.type === "Figure");
+    const pen = document.createElement("canvas").getContext("2d");
+    function nameParts() {
+      const strip = $("#parts"), starts = Object.entries(about.parts);
+      strip.replaceChildren();
+      if (starts.length < 2) return;
+      pen.font = getComputedStyle(strip).font;
+      const left = strip.clientWidth - RIGHT - panel.inner_width;
+      const x = (t) => left + panel.inner_width * (t - time.start) / (time.end - time.start);
+      starts.forEach(([name, start], i) => {
+        const from = Math.max(x(start), left);
+        const to = Math.min(x(i + 1 < starts.length ? starts[i + 1][1] : about.end), strip.clientWidth - RIGHT);
+        const text = [WHOLE[name] ?? name, name].find((word) => pen.measureText(word).width + 8 < to - from);
+        if (!text) return;
+        const span = document.createElement("span");
+        span.textContent = text; span.style.left = `${from + 2}px`;
+        strip.append(span);
+      });
+    }
+
     function draw() {
+      nameParts();
       const from = Math.max(first(time.start) - 1, 0), to = Math.min(first(time.end) + 1, n);
       if (price) drawPrice(from, to);
       drawProbabilities(from, to);
@@ -167,6 +191,8 @@
     let asked = 0;
     const soon = () => { cancelAnimationFrame(asked); asked = requestAnimationFrame(() => { draw(); press(); }); };
     time.change.connect(soon);
+    new ResizeObserver(soon).observe($("#timeline"));
+    panel.properties.inner_width.change.connect(soon);
     const show = (start, end) => time.setv({ start: Math.max(start, about.start), end });
     draw();
 
@@ -268,6 +294,22 @@
     $("#filter").addEventListener("input", filter);
     $("#eligible").addEventListener("change", filter);
     filter();
+  }
+
+  // A table that is wider than its place shows that there is more.
+  for (const place of $$(".scroll")) {
+    const hint = document.createElement("p");
+    hint.className = "hint";
+    place.before(hint);
+    const look = () => {
+      const rest = place.scrollWidth - place.clientWidth;
+      hint.textContent = rest > 1 ? "scroll sideways for more columns →" : "";
+      place.classList.toggle("more", place.scrollLeft < rest - 1);
+      place.tabIndex = rest > 1 ? 0 : -1;
+    };
+    place.addEventListener("scroll", look, { passive: true });
+    new ResizeObserver(look).observe(place);
+    look();
   }
 
   // After the first paint.

@@ -1,0 +1,295 @@
+"""The report page in a real browser, wide and narrow, light and dark; and its colours."""
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from bokeh.document import Document
+
+from hmm_exp.judge.residuals import ResidualLimits
+from hmm_exp.report import charts, tables
+from hmm_exp.report.page import TEMPLATES, render
+from hmm_exp.report.words import verdict
+from hmm_exp.tracking import tags
+from tests.test_report import (  # noqa: F401 (fixtures)
+    browser,
+    client,
+    drawn,
+    parsed,
+    subject,
+    swept,
+)
+
+READABLE = 4.5  # contrast of WCAG 2.1, level AA
+WIDTHS = (1280, 390)
+RGB = tuple[float, float, float]
+
+
+def luminance(color: RGB) -> float:
+    """Relative luminance of WCAG 2.1."""
+    parts = [c / 255 for c in color]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def contrast(one: RGB, other: RGB) -> float:
+    dark, light = sorted([luminance(one), luminance(other)])
+    return (light + 0.05) / (dark + 0.05)
+
+
+def mixed(top: RGB, share: float, base: RGB) -> RGB:
+    r, g, b = (share * a + (1 - share) * c for a, c in zip(top, base, strict=True))
+    return r, g, b
+
+
+def themes() -> list[dict[str, RGB]]:
+    """The custom properties of every theme block of the style sheet: one light, two dark."""
+    css = (TEMPLATES / "report.css").read_text()
+    found = []
+    for block in re.findall(r":root[^{]*\{([^}]*--paper[^}]*)\}", css):
+        theme = {}
+        for name, value in re.findall(r"--([\w-]+): ([^;]+);", block):
+            digits = value.removeprefix("#")
+            wide = "".join(2 * c for c in digits) if len(digits) == 3 else digits
+            parts = (
+                value.split(",") if "," in value else [int(wide[i : i + 2], 16) for i in (0, 2, 4)]
+            )
+            theme[name] = tuple(float(part) for part in parts)
+        found.append(theme)
+    return found
+
+
+def test_both_dark_themes_are_the_same_and_differ_from_the_light_one():
+    light, dark, system = themes()
+    assert dark == system
+    assert dark != light
+    assert set(dark) == set(light)
+
+
+def shades() -> Iterator[tuple[str, float]]:
+    """Colour and largest share of every shading of a table."""
+    css = (TEMPLATES / "report.css").read_text()
+    for name, share in re.findall(r"rgba\(var\(--(\w+-rgb)\), (?:calc\(.*?\* )?(\.\d+)", css):
+        yield name, float(share)
+
+
+@pytest.mark.parametrize("theme", themes())
+def test_every_text_colour_is_readable_on_every_ground(theme):
+    grounds = {"paper": theme["paper"], "code": theme["code"], "hair": theme["hair"]}
+    for role, ground in itertools.product(("ink", "grey"), grounds):
+        assert contrast(theme[role], grounds[ground]) >= READABLE, (role, ground)
+    for role in ("accent", "below", "square"):
+        assert contrast(theme[role], theme["paper"]) >= READABLE, role
+    shaded = [*shades()]
+    assert {name for name, _ in shaded} == {"accent-rgb", "below-rgb"}
+    for name, share in shaded:
+        ground = mixed(theme[name], share, theme["paper"])
+        assert contrast(theme["ink"], ground) >= READABLE, (name, share)
+
+
+NORMALISED = ["'Open' read as open", "rows sorted by time"]
+
+
+@pytest.fixture(scope="module")
+def address(subject, tmp_path_factory) -> str:  # noqa: F811
+    """A page with long names, warnings, dropped rows, untried numbers of states and outliers."""
+    model = subject.model
+    run = model.run
+    notes = {"normalised": NORMALISED, "dropped": {"a missing or infinite number": 1166}}
+    residuals = model.residuals.copy()
+    residuals.loc[residuals["kind"] == "quantile", "value"] *= 2.0
+    known = {
+        tags.GATE_DECISION: "promoted",
+        tags.GATE_REASONS: "its lower bound -0.0126 is not above zero",
+        tags.INSTRUMENT: "a_perpetual_future_of_one_exchange_" * 3,
+    }
+    before = dict(run.data.tags)
+    run.data.tags.update(known)
+    try:
+        html = render(
+            replace(
+                subject,
+                model=replace(model, data=model.data | notes, residuals=residuals),
+                criteria=criteria_of((1, 2, 3, 5)),
+            )
+        )
+    finally:
+        run.data.tags.clear()
+        run.data.tags.update(before)
+    path = tmp_path_factory.mktemp("narrow") / "report.html"
+    path.write_text(html, encoding="utf-8")
+    return path.as_uri()
+
+
+def criteria_of(states: tuple[int, ...], space: str = "v1@1H") -> pd.DataFrame:
+    values = {name: [900.0, 30.0, 10.0, 0.0][: len(states)] for name in ("bic", "aic")}
+    same = {"space": space, "covariance": "diag", "eligible": True}
+    return pd.DataFrame({"n_states": states} | values | same)
+
+
+LOOK = """() => {
+  const rgba = (text) => [...text.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
+  const box = (el) => {
+    const b = el.getBoundingClientRect();
+    return [b.left, b.top, b.right, b.bottom];
+  };
+  const grounds = (el) => {
+    const layers = [];
+    for (let at = el; at; at = at.parentElement) {
+      layers.push(rgba(getComputedStyle(at).backgroundColor));
+    }
+    return layers.filter((c) => c[3] > 0);
+  };
+  for (const one of document.querySelectorAll("details")) one.open = true;
+  const texts = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const el = walk.currentNode.parentElement, text = walk.currentNode.data.trim();
+    if (text && el.checkVisibility() && !["SCRIPT", "STYLE"].includes(el.tagName))
+      texts.push([text, rgba(getComputedStyle(el).color), grounds(el)]);
+  }
+  const labels = [".parts span", ".key > span, .ranges button", ".regimes li", ".checks li"]
+    .map((group) => [...document.querySelectorAll(group)].map((el) => [el.textContent, box(el)]));
+  const tables = [...document.querySelectorAll(".scroll")].map((place) => {
+    const name = place.querySelector("tbody th"), hint = place.previousElementSibling.textContent;
+    const cut = place.classList.contains("more"), before = box(name)[0];
+    place.scrollLeft = 120;
+    const moved = [before, box(name)[0], box(name)[2] - before];
+    place.scrollLeft = 0;
+    const width = place.clientWidth;
+    return { wide: place.scrollWidth > width + 1, cut, hint, moved, width };
+  });
+  return { texts, labels, tables, width: document.documentElement.scrollWidth,
+           shown: document.body.innerText };
+}"""
+
+
+@pytest.fixture(scope="module")
+def looks(browser, address) -> dict[tuple[str, int], dict]:  # noqa: F811
+    """What the browser lays out, by colour scheme and width."""
+    found = {}
+    for scheme in ("light", "dark"):
+        context = browser.new_context(color_scheme=scheme)
+        tab = context.new_page()
+        tab.set_viewport_size({"width": WIDTHS[0], "height": 900})
+        tab.goto(address)
+        drawn(tab)
+        for width in WIDTHS:
+            tab.set_viewport_size({"width": width, "height": 900})
+            tab.wait_for_timeout(400)
+            found[scheme, width] = tab.evaluate(LOOK)
+        context.close()
+    return found
+
+
+def test_no_page_is_wider_than_its_window(looks):
+    assert {width: look["width"] for (_, width), look in looks.items()} == {w: w for w in WIDTHS}
+
+
+def test_labels_do_not_overlap(looks):
+    for (_, width), look in looks.items():
+        parts, *_ = look["labels"]
+        assert [text for text, _ in parts] in (
+            ["train", "validation", "test"],
+            ["train", "val", "test"],
+        )
+        for group in look["labels"]:
+            assert len(group) >= 2
+            for (one, a), (other, b) in itertools.combinations(group, 2):
+                across, along = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+                assert across <= 0 or along <= 0, f"{one} overlaps {other} at {width}"
+            assert all(b[0] >= 0 and b[2] <= width for _, b in group)
+
+
+def test_every_text_is_readable_in_light_and_dark(looks):
+    for place, look in looks.items():
+        assert len(look["texts"]) > 150
+        for text, color, layers in look["texts"]:
+            ground = (255.0, 255.0, 255.0)
+            for *top, share in reversed(layers):
+                ground = mixed(tuple(top), share, ground)
+            assert contrast(mixed(color[:3], color[3], ground), ground) >= READABLE, (place, text)
+
+
+def test_wide_tables_say_that_they_scroll_and_keep_their_names_and_numbers_in_view(looks):
+    for (_, width), look in looks.items():
+        for table in look["tables"]:
+            assert table["wide"] == table["cut"] == ("scroll sideways" in table["hint"])
+            before, after, names = table["moved"]
+            assert after == pytest.approx(before, abs=1)
+            assert names < 0.5 * table["width"]
+        assert width > 400 or any(table["wide"] for table in look["tables"])
+
+
+def test_no_raw_json_is_shown(looks):
+    for look in looks.values():
+        assert not re.search(r'\{"|\["|": ', look["shown"])
+        assert "; ".join(NORMALISED) in look["shown"]
+        assert "1,166 with a missing or infinite number" in look["shown"]
+
+
+def test_the_last_bar_closes_when_the_regime_is_known(subject, looks):  # noqa: F811
+    now = subject.model.run.data.tags[tags.REGIME_NOW]
+    stamp = re.search(r"regime at (\S+ \S+) UTC", now)[1]
+    assert any(f"to {stamp} UTC" in look["shown"] for look in looks.values())
+
+
+@pytest.mark.parametrize(
+    ("stamp", "step", "shown"),
+    [
+        ("open", "1H", "closed 2024-01-01 01:00 to 2024-01-03 00:00 UTC"),
+        ("open", "1D", "closed 2024-01-02 00:00 to 2024-01-03 23:00 UTC"),
+        ("open", "0 days 00:00:30", "closed 2024-01-01 00:00:30 to 2024-01-02 23:00:30 UTC"),
+        ("close", "1H", "closed 2024-01-01 00:00 to 2024-01-02 23:00 UTC"),
+    ],
+)
+def test_facts_give_closes_whatever_the_stamp_means(subject, stamp, step, shown):  # noqa: F811
+    data = {"first": "2024-01-01 00:00", "last": "2024-01-02 23:00", "rows_used": 48}
+    model = replace(subject.model, data=data | {"bar_stamp": stamp, "step": step})
+    assert dict(tables.facts(model))["bars"] == f"48 of {step}, {shown}"
+
+
+@pytest.mark.parametrize(
+    ("decision", "reasons", "sign"),
+    [
+        ("promoted", "", "✓"),
+        ("promoted", "its lower bound -0.0126 is not above zero", "–"),
+        ("refused", "its lower bound -0.0126 is not above zero", "✗"),
+        ("unchanged", "", "–"),
+    ],
+)
+def test_a_promotion_with_a_warning_has_no_tick(subject, decision, reasons, sign):  # noqa: F811
+    known = subject.model.run.data.tags
+    before = dict(known)
+    known.update({tags.GATE_DECISION: decision, tags.GATE_REASONS: reasons})
+    try:
+        (gate,) = [c for c in verdict(subject).checks if c.text.startswith("Gate ")]
+    finally:
+        known.clear()
+        known.update(before)
+    assert gate.sign == sign
+
+
+def test_criteria_join_only_neighbours_and_name_a_left_out_null():
+    chart = charts.criteria(criteria_of((1, 2, 3, 5)))
+    (source,) = Document.from_json(chart.item["doc"]).select({"name": "criterion-diag"})
+    drawn_at = np.isfinite(np.asarray(source.data["y"], dtype=float))
+    assert drawn_at.tolist() == [False, True, True, False, True]
+    assert chart.about["null_left_out"]
+    assert not charts.criteria(criteria_of((2, 3))).about["null_left_out"]
+
+
+def test_quantiles_beyond_the_plot_are_counted(subject):  # noqa: F811
+    rows = pd.DataFrame(
+        {"kind": "quantile", "x": [-4.0, 0.0, 4.0, 4.2], "value": [-7.0, 0.0, 4.0, 5.0]}
+    )
+    assert charts.quantiles(rows).about == {"points": 4, "beyond": 2, "reach": 4.1}
+    residuals = subject.model.residuals.copy()
+    residuals.loc[residuals["kind"] == "quantile", "value"] = 0.1
+    model = replace(subject.model, residuals=residuals)
+    text = parsed(render(replace(subject, model=model))).sections["residuals"]
+    assert "points beyond" not in text
+    assert str(ResidualLimits().memory) in text
