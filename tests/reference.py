@@ -202,3 +202,37 @@ def hessian(function, n_parameters: int, step: float = 1e-3) -> np.ndarray:
             same = function(along) + function(-along)
             result[i, j] = result[j, i] = (same - function(across) - function(-across)) / 4
     return result / step**2
+
+
+def strategy_measures(close, time, position, delay, first, cost_bp) -> dict[str, float]:
+    """Measures of one strategy, bar after bar: `position` (N,) is decided at every close.
+
+    `time` in nanoseconds; the judged bars begin with `first`.
+    """
+    held_before, wealth, highest, worst = 0.0, 1.0, 1.0, 0.0
+    returns, traded, switches = [], 0.0, 0
+    for j in range(first, len(close)):
+        held = position[j - delay] if j >= delay else 0.0
+        trade = abs(held - held_before)
+        net = held * (close[j] / close[j - 1] - 1) - cost_bp / 10_000 * trade
+        traded += trade
+        switches += (held > 0) != (held_before > 0)
+        wealth *= 1 + net
+        highest = max(highest, wealth)
+        worst = min(worst, wealth / highest - 1)
+        returns.append(net)
+        held_before = held
+    years = (time[-1] - time[first - 1]) / (365.25 * 24 * 3600 * 1e9)
+    n = len(returns)
+    per_year, mean = n / years, sum(returns) / n
+    deviation = (sum((r - mean) ** 2 for r in returns) / (n - 1)) ** 0.5
+    downside = (sum(min(r, 0.0) ** 2 for r in returns) / n) ** 0.5
+    return {
+        "return": wealth ** (1 / years) - 1,
+        "volatility": per_year**0.5 * deviation,
+        "sharpe": per_year**0.5 * mean / deviation if deviation else float("nan"),
+        "sortino": per_year**0.5 * mean / downside if downside else float("nan"),
+        "max_drawdown": worst,
+        "turnover": traded / years,
+        "switches": switches / years,
+    }

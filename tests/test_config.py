@@ -131,6 +131,7 @@ def test_every_group_of_the_schema_has_its_folder():
     assert groups == {name.split(".")[0] for name in flat(Config()) if "." in name} - {
         "sweep",
         "registry",
+        "strategy",
     }
 
 

@@ -349,6 +349,8 @@ def test_metrics_are_finite_and_named_as_promised(result):
         "return_gain_test_error return_gain_test_bound return_gain_test_low return_gain_test_high "
         "ewma_gain_val_error variance_gain_test parkinson_variance_gain_test_error "
         "residual_ks_next_return residuals_reject detection_delay_median missed_switch_share "
+        "strategy_regime_return_test strategy_regime_sharpe_test strategy_regime_drawdown_test "
+        "strategy_hold_sharpe_test strategy_p_value "
         "seconds_features seconds_fit seconds_evaluate"
     )
     assert set(promised.split()) <= set(result.metrics)
@@ -362,12 +364,13 @@ def test_artifacts_are_all_there_and_load(result, tmp_path):
     assert names >= {
         *("model.joblib", "scaler.joblib", "config.json", "config.yaml", "metrics.json"),
         *("regimes.csv", "diagnostics.csv", "selection.csv", "data_report.json", "plots"),
+        "strategy.csv",
     }
     figures = {path.stem for path in (tmp_path / "plots").iterdir()}
     assert figures == {
         *("price", "probabilities", "transition_matrix", "state_means", "criteria"),
         *("convergence", "dwell_times", "next_bar_return", "recovered"),
-        *("residuals", "cumulative_gain"),
+        *("residuals", "cumulative_gain", "strategy"),
     }
     model = joblib.load(tmp_path / "model.joblib")
     assert isinstance(model, GaussianHMM)

@@ -14,7 +14,7 @@ FLOORS = [
     {"features", "store", "uncertainty"},
     {"detector"},
     {"judge", "serving", "command_line"},
-    {"figures", "monitor"},
+    {"figures", "monitor", "backtest"},
     {"experiment"},
     {"tracking"},
     {"registry", "server"},
@@ -35,6 +35,7 @@ FORBIDDEN = {
     "judge": {"hydra", "mlflow"},
     "figures": {"hydra", "mlflow"},
     "monitor": {"hydra", "mlflow"},
+    "backtest": {"hydra", "mlflow"},
     "experiment": {"hydra", "mlflow"},
 }
 

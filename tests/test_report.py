@@ -17,8 +17,10 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.commands import promote
 from hmm_exp.errors import TrackingError
+from hmm_exp.experiment.artifacts import write_csv
 from hmm_exp.figures.style import regime_colors
 from hmm_exp.judge.return_forecasts import GAINS
+from hmm_exp.judge.strategy_words import in_words
 from hmm_exp.judge.unscored import FORECASTS
 from hmm_exp.report.charts import UNKNOWN, bars_with_regimes
 from hmm_exp.report.collect import Subject, read_run, read_sweep
@@ -142,6 +144,7 @@ def test_regimes_have_the_colours_of_the_figures(subject, page):
 
 def test_every_part_is_there(subject, page):
     parts = ("through-time", "states", "board", "search", "criteria", "residuals", "failed")
+    parts = (*parts, "strategies")
     for part in (*parts, "reproduce"):
         assert page.sections[part].strip(), part
     assert not page.opened
@@ -166,6 +169,41 @@ def test_parameters_have_their_standard_errors(client, subject, page):
     finally:
         client.set_tag(run_id, tags.NO_ERRORS, missing)
     assert "Standard errors: no errors: the fit is degenerate." in again
+
+
+def test_strategies_are_tabled_with_the_verdict_and_the_picture(subject, page):
+    rows = subject.model.strategies
+    text = page.sections["strategies"]
+    assert in_words(rows).verdict[1:] in text
+    assert in_words(rows).judged[1:] in text
+    assert f"{rows['sharpe'][0]:.2f}".replace("-", "−") in text
+    assert text.count("200-bar average") == 4
+    assert ("img", "picture") not in [(tag, attrs.get("class")) for tag, attrs in page.elements]
+    model = replace(subject.model, strategy_figure=b"\x89PNG")
+    drawn = parsed(render(replace(subject, model=model)))
+    (picture,) = [attrs for tag, attrs in drawn.elements if tag == "img"]
+    assert picture["src"] == "data:image/png;base64,iVBORw=="
+
+
+def test_a_table_with_empty_columns_is_shown(client, subject, tmp_path):
+    """A file gives no type to a column without a value."""
+    winner = subject.model.run.info.run_id
+    (other,) = [
+        run.info.run_id
+        for run in subject.cells
+        if run.info.status == "FINISHED" and run.info.run_id != winner
+    ]
+    empty = {"note": "", "invested": "", "sharpe_p": np.nan, "sharpe_low": np.nan}
+    write_csv(subject.model.strategies.assign(**empty), tmp_path / "strategy.csv")
+    client.log_artifact(other, str(tmp_path / "strategy.csv"))
+    text = parsed(render(read_run(client, other))).sections["strategies"]
+    assert "none at delay 1" in text
+    assert "n/a" in text
+
+
+def test_a_run_without_strategies_has_no_such_section(subject):
+    model = replace(subject.model, strategies=None, strategy_figure=None)
+    assert "strategies" not in parsed(render(replace(subject, model=model))).sections
 
 
 def test_failed_cells_are_named_with_their_reason(subject, page):

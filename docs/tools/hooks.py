@@ -46,6 +46,7 @@ CAPTIONS = {
     "dwell_times": "How long visits last, against the geometric law that the model assumes.",
     "next_bar_return": "What the bar *after* each state did, on train and on test.",
     "cumulative_gain": "Gain over the two baselines through time: steady, or one lucky month?",
+    "strategy": "Wealth and drawdown of simple strategies on test, against buy and hold.",
     "residuals": "Forecast residuals: diagonal and without autocorrelation if the model is right.",
     "convergence": "Log-likelihood of each EM start; the more starts end together, the better.",
     "drift": "A walk forward: the parameters of the states at each refit.",

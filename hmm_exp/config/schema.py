@@ -202,6 +202,14 @@ class RegistryConfig:
 
 
 @dataclass
+class StrategyConfig:
+    """The strategy table: delays in bars, and the cost of a trade one way in basis points."""
+
+    cost_bp: float = 10.0
+    delays: list[int] = field(default_factory=lambda: [1, 5])
+
+
+@dataclass
 class Config:
     """Everything a run is made from."""
 
@@ -217,6 +225,7 @@ class Config:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     cache: bool = True
     promote: bool | None = None
@@ -363,12 +372,15 @@ RULES: dict[str, OneOf | Range | Each | Text] = {
     "compute.threads": Range(1, 4096),
     "compute.workers": Range(1, 4096),
     "sweep.cell_timeout": Range(0, above=True),
+    "strategy.cost_bp": Range(0, 1000),
     "tracking.experiment": Name(256),  # the column of MLflow's table
     "tracking.patience": Range(0),
     "registry.name": Name(256, "/:'?"),  # a quote breaks MLflow's search, ? its URIs
     "sweep_id": Name(100, "/'"),
 }
 
+
+DELAYS = Range(1, 1000)  # of strategy.delays, bars
 
 # First parts of the names of settings that cannot change what a run fits.
 NOT_IN_RESULT = {

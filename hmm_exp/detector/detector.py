@@ -80,6 +80,9 @@ class Detector(StreamModel):
         Where it comes from: fingerprint, train end and the like. Never used in computing.
     expectations
         Baseline for `hmm_exp.monitor`, see `monitor.expectations`; empty in older models.
+    strategy
+        Trading rules for `hmm_exp.backtest`, and where judging starts; empty in older models and
+        without bars.
     errors
         Standard errors of `params`, in units of the scaled features; None in older models.
     """
@@ -87,6 +90,7 @@ class Detector(StreamModel):
     meta: dict[str, Any] = field(default_factory=dict)
     expectations: dict[str, Any] = field(default_factory=dict)
     errors: StandardErrors | None = None
+    strategy: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.train_end is None and "train_end" in self.meta:  # earlier versions have it there
@@ -231,6 +235,7 @@ class Detector(StreamModel):
         """Give everything as JSON-ready values; floats keep every bit."""
         parts = super().to_dict()
         known = {} if self.errors is None else {"standard_errors": self.errors.to_dict()}
+        known |= {"strategy": self.strategy} if self.strategy else {}
         about = {"meta": self.meta, "promise": self.expectations}
         return {"format": FORMAT, **parts, **about, **known}
 
@@ -240,7 +245,7 @@ class Detector(StreamModel):
         stored = Fields(values)
         form = format_of(values, DETECTOR)
         names = [*part_names(form), "format", "meta"]
-        optional = ["promise", "standard_errors", *OPTIONAL]
+        optional = ["promise", "standard_errors", "strategy", *OPTIONAL]
         stored.only([*names, "promise"] if form > 1 else names, optional)
         expectations = stored.plain("promise") if "promise" in stored else {}
         _check_meta(stored.part("meta"), needs_end=bool(expectations))
@@ -248,7 +253,9 @@ class Detector(StreamModel):
         errors = None
         if "standard_errors" in stored:
             errors = StandardErrors.from_dict(stored.plain("standard_errors"), parts["params"])
-        return cls(**parts, meta=stored.plain("meta"), expectations=expectations, errors=errors)
+        strategy = stored.plain("strategy") if "strategy" in stored else {}
+        meta = stored.plain("meta")
+        return cls(**parts, meta=meta, expectations=expectations, errors=errors, strategy=strategy)
 
     def save(self, path: "str | Path") -> None:
         """Write the detector as JSON with a digest, whole or not at all."""

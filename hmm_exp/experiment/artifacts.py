@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from hmm_exp.config import flat
 from hmm_exp.experiment.result import RunResult
-from hmm_exp.experiment.source import SCORES_FILE
+from hmm_exp.experiment.source import SCORES_FILE, STRATEGY_FILE
 from hmm_exp.experiment.walk import Walk, drift_table, refit_table
 from hmm_exp.hmm.estimator import plain_estimator
 from hmm_exp.judge.residuals import residual_shapes
@@ -42,6 +42,8 @@ def write_artifacts(result: RunResult, folder: Path) -> float:
         _write_walk(result, result.walk, folder)
     if result.assessment.scores is not None:
         pyarrow.parquet.write_table(_arrow(result.assessment.scores), folder / SCORES_FILE)
+    if result.strategies is not None:
+        write_csv(result.strategies.rows, folder / STRATEGY_FILE)
     if result.assessment.residuals:
         write_csv(residual_shapes(result.assessment.residuals), folder / "residuals.csv")
     started = time.perf_counter()

@@ -10,8 +10,10 @@ from hmm_exp import figures
 from hmm_exp.experiment.result import RunResult
 from hmm_exp.experiment.walk import Walk, walk_dwell, walk_means
 from hmm_exp.figures.judged import cumulative_gain, residuals
+from hmm_exp.figures.strategy import strategies
 from hmm_exp.hmm.states import labels
 from hmm_exp.judge.split import BEFORE, SPLIT_NAMES, TRAIN
+from hmm_exp.judge.strategy_table import StrategyTable
 
 
 def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
@@ -48,11 +50,22 @@ def run_figures(result: RunResult) -> Iterator[tuple[str, Figure]]:
         yield "residuals", residuals(result.assessment.residuals, subject=subject)
     if gains := _gains(result):
         yield "cumulative_gain", _cumulative_gain(result, gains, subject)
+    if (table := result.strategies) is not None:
+        yield "strategy", _strategies(result, table, subject)
     if result.assessment.next_bar:
         yield (
             "next_bar_return",
             figures.next_bar_return(_next_bar_rows(result), summary.labels, subject=subject),
         )
+
+
+def _strategies(result: RunResult, table: StrategyTable, subject: str) -> Figure:
+    """Wealth and drawdown over the judged bars, with their decided regimes."""
+    rows = result.regimes
+    at = pd.DatetimeIndex(rows["available_at"]).as_unit("ns").asi8
+    latest = np.maximum(at.searchsorted(table.time, side="right") - 1, 0)
+    regimes = rows["regime"].to_numpy()[latest]
+    return strategies(table, regimes, result.detector.labels, subject=subject)
 
 
 def _gains(result: RunResult) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from hmm_exp.experiment.candidate import Candidate
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.walk import Walk
 from hmm_exp.judge.states import expected_dwell
+from hmm_exp.judge.strategy_table import StrategyTable
 from hmm_exp.market.reading import unclosed_hint
 
 
@@ -47,6 +48,8 @@ class RunResult:
         Sentences for the reader; the choice does not depend on them.
     walk
         The walk forward; None for a single fit.
+    strategies
+        The strategy table; None without bars, or with too few to judge.
     no_errors
         Why standard errors of the chosen fit are missing, in words; empty where none is.
     """
@@ -64,6 +67,7 @@ class RunResult:
     faults: list[str]
     warnings: list[str]
     walk: Walk | None = None
+    strategies: StrategyTable | None = None
     no_errors: str = ""
 
     @property

@@ -14,16 +14,20 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from hmm_exp.experiment.assess import assess, model_output
+from hmm_exp.detector.detector import Detector
+from hmm_exp.experiment.assess import ModelOutput, assess, model_output
 from hmm_exp.experiment.build import build_detector, regime_table, with_expectations
+from hmm_exp.experiment.decided import decided_regimes
 from hmm_exp.experiment.fits import Fits, Progress, fit_grid, fit_walks
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.quiet import one_tick_states
 from hmm_exp.experiment.result import RunResult, regime_in_words
+from hmm_exp.experiment.strategies import judge_run, positions_of, rules_of, stored_rules
 from hmm_exp.experiment.uncertainty import fit_errors
 from hmm_exp.experiment.walk import refusals, walk_metrics
 from hmm_exp.judge.split import WalkForward
 from hmm_exp.judge.states import switches_per_1000
+from hmm_exp.judge.strategy_table import StrategyTable
 
 __all__ = ["RunResult", "regime_in_words", "run"]
 
@@ -62,9 +66,12 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
     errors, served_errors = fit_errors(fits)
     assessment = assess(prepared, fits.chosen, output, detector.labels, errors)
     detector = replace(with_expectations(detector, fits, output), errors=served_errors)
+    detector = replace(detector, strategy=_served_rules(prepared, fits, detector))
     regimes = regime_table(prepared, detector, fits)
+    strategies = _strategies(prepared, fits, output, detector.labels)
 
     metrics = fits.metrics() | assessment.metrics | _path_metrics(prepared, fits, regimes)
+    metrics |= strategies.metrics() if strategies else {}
     metrics |= {"seconds_features": prepared.seconds, "seconds_fit": fitted - started}
     metrics["seconds_evaluate"] = time.perf_counter() - fitted
     return RunResult(
@@ -87,8 +94,29 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
             *one_tick_states(prepared, assessment.states, detector.labels),
         ],
         walk=fits.walk,
+        strategies=strategies,
         no_errors=errors.reason,
     )
+
+
+def _served_rules(prepared: Prepared, fits: Fits, detector: Detector) -> dict:
+    """Trading rules of the served model for its detector; empty without bars."""
+    assert fits.served.posterior is not None
+    end = pd.Timestamp(detector.meta["train_end"])
+    rules = rules_of(fits.fitted, decided_regimes(fits.fitted, fits.served.posterior), end)
+    return stored_rules(rules, prepared, end) if rules else {}
+
+
+def _strategies(
+    prepared: Prepared, fits: Fits, output: ModelOutput, labels: tuple[str, ...]
+) -> StrategyTable | None:
+    """The strategy table of the chosen fit or walk; None without bars or with too few."""
+    if fits.walk:
+        rules, positions = fits.walk.rules, fits.walk.positions
+    else:
+        rules = rules_of(prepared, output.regimes, prepared.split.train_end)
+        positions = positions_of(prepared, rules, output.regimes) if rules else np.empty(0)
+    return judge_run(prepared, rules, positions, labels) if rules else None
 
 
 def _path_metrics(prepared: Prepared, fits: Fits, regimes: pd.DataFrame) -> dict[str, float]:

@@ -31,6 +31,7 @@ from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.synthetic import make_market
 
 SCORES_FILE = "scores.parquet"  # of a run: the log scores of every base bar
+STRATEGY_FILE = "strategy.csv"  # of a run: the strategy table
 
 
 @dataclass(frozen=True)

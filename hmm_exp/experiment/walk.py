@@ -28,12 +28,14 @@ from hmm_exp.experiment.assess import (
 )
 from hmm_exp.experiment.candidate import Candidate, fit_candidate
 from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.experiment.strategies import positions_of, rules_of
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.hmm.states import Agreement, agreement
 from hmm_exp.judge.return_forecasts import Baselines, per_bar
 from hmm_exp.judge.split import SPLIT_NAMES, TEST, TRAIN, VAL, Fold, WalkForward
 from hmm_exp.judge.states import expected_dwell, raw_means
+from hmm_exp.judge.strategy import TradingRules
 from hmm_exp.judge.unscored import Unscored, in_fits, in_words
 
 _SLACK = 1e-3  # weight of the uniform chain in a warm start: EM never leaves a zero
@@ -68,6 +70,10 @@ class Walk:
     # scaled as by the first fit.
     candidate: Candidate
     fitted: Prepared  # the fold that the last model was fitted on
+    # Trading rules of the last fold, None without bars, and the positions decided at every base
+    # bar's close by the rules then in force, shape (M, N); cash before the first block.
+    rules: TradingRules | None
+    positions: np.ndarray
 
     @property
     def n_states(self) -> int:
@@ -162,6 +168,8 @@ class _Walker:
         self.bar_probs = np.full((n_bars, n_states), np.nan)
         self.residuals = np.full(prepared.X.shape, np.nan)
         self.bars = np.full((n_bars, len(BAR_COLUMNS)), np.nan)
+        self.rules: TradingRules | None = None
+        self.positions = np.zeros((0, n_bars))
 
     def step(self, fold: Fold, known: Prepared, baselines: Baselines | None) -> None:
         """Fit at a fold, or keep the model before, and store the output of its block."""
@@ -199,7 +207,15 @@ class _Walker:
                 [(f"{r.fold.split.train_end:%Y-%m-%d %H:%M}", r.unscored) for r in self.refits]
             ),
         )
-        return Walk(self.refits, output, self.refit_of_row, self._candidate(), self.fitted)
+        return Walk(
+            self.refits,
+            output,
+            self.refit_of_row,
+            self._candidate(),
+            self.fitted,
+            self.rules,
+            self.positions,
+        )
 
     def _attempt(
         self, known: Prepared, baselines: Baselines | None, before: Refit | None
@@ -247,6 +263,12 @@ class _Walker:
         self.bar_probs[bars] = output.bar_probs[local]
         if output.bars is not None:
             self.bars[bars] = output.bars.to_numpy()[local]
+        self.rules = rules_of(known, output.regimes, known.split.train_end)
+        if self.rules:
+            decided = positions_of(known, self.rules, output.regimes)
+            if not len(self.positions):
+                self.positions = np.zeros((len(decided), self.positions.shape[1]))
+            self.positions[:, bars] = decided[:, local]
 
     def _candidate(self) -> Candidate:
         """The last model, its likelihoods out of sample replaced by those of the walk."""

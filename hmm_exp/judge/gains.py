@@ -206,7 +206,7 @@ def reality_check(gains: np.ndarray, *, seed: int = 0, n_draws: int = 1000) -> R
     if n_cells == 0 or n_bars < MIN_BARS:
         return None
     means = common.mean(axis=0)
-    errors = _errors(common, means, window(n_bars) / 2, seed, n_draws)
+    errors = bootstrap_errors(common, means, window(n_bars) / 2, seed, n_draws)
     best = int(means.argmax())
     return RealityCheck(
         best=best,
@@ -299,14 +299,16 @@ def bootstrap_intervals(
         Of the draws inside the interval.
     """
     means = np.array([x.mean() for x in series])
-    errors = _errors(np.column_stack(series), means, block, seed, n_draws)
+    errors = bootstrap_errors(np.column_stack(series), means, block, seed, n_draws)
     tails = [0.5 * (1.0 - share), 0.5 * (1.0 + share)]
     ends = [mean + np.quantile(error, tails) for mean, error in zip(means, errors.T, strict=True)]
     return [(float(low), float(high)) for low, high in ends]
 
 
-def _errors(x: np.ndarray, centre: np.ndarray, block: float, seed: int, n_draws: int) -> np.ndarray:
-    """Errors of resampled means, (n_draws, M).
+def bootstrap_errors(
+    x: np.ndarray, centre: np.ndarray, block: float, seed: int, n_draws: int
+) -> np.ndarray:
+    """Errors of jointly resampled means, shape (n_draws, M); arguments as in `bootstrap_means`.
 
     Widened by 1 / sqrt(1 - 2 block / n), since blocks vary less about the sample mean than about
     the true mean.

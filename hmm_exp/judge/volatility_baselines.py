@@ -324,6 +324,11 @@ def _in_units(
     return returns / following, moves / factors[series.hour], following
 
 
+def ewma_variances(moves: np.ndarray, decay: float, initial: float) -> np.ndarray:
+    """s_i of the recursion after every movement, shape (N,); `initial` is s before the first."""
+    return _variances(np.ascontiguousarray(moves, dtype=np.float64), decay, initial)
+
+
 def _last(next_return: np.ndarray) -> np.ndarray:
     """The return of every bar itself, known at its close; NaN for the first."""
     return np.append(np.nan, next_return[:-1])

@@ -11,13 +11,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.errors import TrackingError
+from hmm_exp.experiment.source import STRATEGY_FILE
 from hmm_exp.judge.gains import GainEstimate, estimate_gain
 from hmm_exp.store.run_ids import full_run_id
 from hmm_exp.sweep.leaderboard import criteria_by_states, leaderboard
 from hmm_exp.sweep.verdict import StatesTried, states_tried
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE
-from hmm_exp.tracking.read import REGIMES_FILE, read_scores, read_table, read_text
+from hmm_exp.tracking.read import REGIMES_FILE, read_bytes, read_scores, read_table, read_text
 from hmm_exp.tracking.runs import (
     called,
     current_cells,
@@ -38,6 +39,9 @@ class RecordedRun:
     tables: dict[str, pd.DataFrame]  # the wide tables of `diagnostics.csv` by name, states in order
     residuals: pd.DataFrame | None  # rows of `residuals.csv`, None if the run has none
     data: dict[str, Any]  # the run's data report
+    # Rows of `strategy.csv` and the PNG of its figure, None if the run has none.
+    strategies: pd.DataFrame | None = None
+    strategy_figure: bytes | None = None
 
     @property
     def name(self) -> str:
@@ -164,7 +168,19 @@ def _read_model(client: MlflowClient, run: Run) -> RecordedRun:
         tables={str(name): _wide(rows) for name, rows in diagnostics.groupby("table", sort=False)},
         residuals=read_table(client, run_id, "residuals.csv"),
         data=json.loads(read_text(client, run_id, "data_report.json") or "{}"),
+        strategies=_strategies(client, run_id),
+        strategy_figure=read_bytes(client, run_id, "plots/strategy.png"),
     )
+
+
+def _strategies(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
+    """The strategy table; a column without any value has lost its type in the file."""
+    table = read_table(client, run_id, STRATEGY_FILE)
+    if table is None:
+        return None
+    table = table.fillna({"invested": "", "note": ""})
+    empty = table.columns[table.isna().all()]
+    return table.astype(dict.fromkeys(empty, float))
 
 
 def _wide(rows: pd.DataFrame) -> pd.DataFrame:

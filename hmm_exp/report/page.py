@@ -3,6 +3,7 @@
 The template engine escapes all text of the store; chart data is JSON without `<`.
 """
 
+import base64
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from bokeh.resources import Resources
 from markupsafe import Markup
 
 import hmm_exp
+from hmm_exp.judge.strategy_words import in_words
 from hmm_exp.report import board, charts, tables
 from hmm_exp.report.charts import PageChart, autocorrelations
 from hmm_exp.report.collect import RecordedRun, Subject
@@ -84,12 +86,20 @@ def _model_parts(model: RecordedRun | None) -> dict[str, Any]:
         "estimates": tables.estimates(model),
         "no_errors": model.run.data.tags.get(tags.NO_ERRORS, ""),
         "next_bars": tables.next_bars(model),
+        "strategies": tables.strategies(model),
+        "strategy_words": None if model.strategies is None else in_words(model.strategies),
+        "strategy_figure": _picture(model.strategy_figure),
         "effects": tables.effects(model),
         "residuals": [*_residual_charts(model)],
         "facts": [*tables.facts(model)],
         "space": model.run.data.tags[tags.OBSERVATION_SPACE].split("#")[0],
         "n_rows": len(model.regimes),
     }
+
+
+def _picture(png: bytes | None) -> str:
+    """Address of a picture that holds the picture itself; empty without one."""
+    return "" if png is None else f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _residual_charts(model: RecordedRun) -> Iterator[tuple[str, str, Markup, Markup]]:

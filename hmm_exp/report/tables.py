@@ -12,6 +12,7 @@ import pandas as pd
 from hmm_exp.figures.style import number, percent, regime_colors
 from hmm_exp.judge.residuals import ResidualLimits
 from hmm_exp.judge.return_forecasts import GAINS, SCORES
+from hmm_exp.judge.strategy_words import differences_shown, measures_shown
 from hmm_exp.judge.unscored import FORECASTS
 from hmm_exp.judge.wording import without_sign_of_zero
 from hmm_exp.report.collect import RecordedRun
@@ -218,6 +219,26 @@ def next_bars(model: RecordedRun) -> DataTable:
         rows.append((label, cells))
     columns = ["bars", *(title for title, *_ in shown.values())] * len(parts)
     return DataTable(columns, rows, [(part, len(shown) + 1) for part in parts])
+
+
+def strategies(model: RecordedRun) -> list[tuple[str, DataTable]]:
+    """Title and table of the strategies' measures and of their differences from buy and hold."""
+    if model.strategies is None:
+        return []
+    return [
+        ("After costs, a year", _texts(measures_shown(model.strategies))),
+        ("Differences from buy and hold", _texts(differences_shown(model.strategies))),
+    ]
+
+
+def _texts(shown: pd.DataFrame) -> DataTable:
+    """A table of texts whose first column names the rows."""
+    first, *columns = shown.columns
+    rows = [
+        (name, [TableCell(text.replace("-", "−")) for text in texts])
+        for name, texts in zip(shown[first], shown[columns].to_numpy(), strict=True)
+    ]
+    return DataTable(columns, rows)
 
 
 def effects(model: RecordedRun) -> DataTable:

@@ -99,6 +99,17 @@ class Fields:
             raise self.fault(name, f"must be a whole number, at least {least}")
         return value
 
+    def wholes(self, name: str, least: int) -> tuple[int, ...]:
+        """A list of distinct whole numbers."""
+        values = self._value(name)
+        if (
+            not isinstance(values, list)
+            or not all(type(value) is int and value >= least for value in values)
+            or len(set(values)) < len(values)
+        ):
+            raise self.fault(name, f"must be distinct whole numbers, at least {least}")
+        return tuple(values)
+
     def number(self, name: str, above: float = -math.inf) -> float:
         """A finite number above a bound, of at most `LARGEST`."""
         value = self._value(name)

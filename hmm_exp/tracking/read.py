@@ -65,6 +65,12 @@ def read_text(client: MlflowClient, run_id: str, name: str) -> str | None:
         return None if path is None else path.read_text()
 
 
+def read_bytes(client: MlflowClient, run_id: str, name: str) -> bytes | None:
+    """A file of a run as it is."""
+    with _local(client, run_id, name) as path:
+        return None if path is None else path.read_bytes()
+
+
 def read_data(client: MlflowClient, run_id: str) -> Source | None:
     """The data of a run; None when it is not here, or has changed since."""
     with _local(client, run_id, CONFIG_FILE) as path:

@@ -1,0 +1,142 @@
+"""Figure of trading rules: wealth and drawdown over the judged bars, with the regimes below."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hmm_exp.figures import style
+from hmm_exp.figures.decimate import COLUMNS, column_times, group_size, majority
+from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
+from hmm_exp.judge.strategy import HOLD, STRATEGIES
+from hmm_exp.judge.strategy_table import EQUAL, StrategyTable, drawdown, wealth
+
+_COLORS = {  # far from the regimes' colours
+    HOLD: style.INK,
+    "regime": style.ACCENT,
+    "regime_target": "#5cb8a7",
+    "average": "#9a9a9a",
+    "ewma": "#8e5ea2",
+}
+_HEIGHT, _FOOT, _STRIP = 560, 72, 12  # pixels
+_LEAST = 1e-6  # of wealth on the log axis
+
+
+def strategies(
+    table: StrategyTable, regimes: np.ndarray, labels: Sequence[str], *, subject: str = ""
+) -> Figure:
+    """Wealth (log axis) and drawdown of every strategy at the first delay, after costs.
+
+    Parameters
+    ----------
+    regimes
+        State known at the close of every judged bar, shape (n,); -1 if unknown.
+    """
+    shown = table.rows[table.rows["delay"] == table.rows["delay"].iloc[0]]
+    courses = {row["strategy"]: wealth(table.net[place]) for place, row in shown.iterrows()}
+    figure = style.new_figure(
+        _title(shown),
+        "Wealth and drawdown after costs",
+        f"{shown['part'].iloc[0]}, delay {shown['delay'].iloc[0]}, "
+        f"{shown['cost_bp'].iloc[0]:g} bp one way",
+        subject,
+        height=_HEIGHT,
+    )
+    style.add_key(figure, [STRATEGIES[name] for name in courses], [_COLORS[n] for n in courses])
+    sheet = add_sheet(figure)
+    days = style.days(table.time)
+    span = (float(days[0]), float(days[-1]))
+    box = (style.MARGIN, _FOOT, style.WIDTH - 20, _HEIGHT - 90)
+    low, high = (panel.scaled(span, (0, 1)) for panel in _unequal(box))
+    high = _draw_wealth(sheet, high, days, courses)
+    low = _draw_drawdown(sheet, low, days, {n: drawdown(c) for n, c in courses.items()})
+    sheet.draw_title(high, "wealth, 1 before the first bar (log scale)")
+    sheet.draw_title(low, "drawdown")
+    sheet.draw_frames([high, low])
+    _draw_regimes(sheet, low, table.time, regimes, labels)
+    _draw_time(sheet, low, table.time)
+    return figure
+
+
+def _unequal(box: tuple[float, float, float, float]) -> tuple[Panel, Panel]:
+    """The lower panel, a third of the height, and the upper one."""
+    thirds = cut(3, 1, box, (0, 26))
+    top = thirds[0].bottom + thirds[0].height - thirds[1].bottom
+    left, bottom, width = thirds[1].left, thirds[1].bottom, thirds[1].width
+    return thirds[2], Panel(left, bottom, width, top)
+
+
+def _title(shown: pd.DataFrame) -> str:
+    """Sharpe ratio and drawdown of the regimes and of buy and hold."""
+    rows = {row["strategy"]: row for row in shown.to_dict("records")}
+    texts = []
+    for name in ("regime", HOLD):
+        sharpe, loss = rows[name]["sharpe"], rows[name]["max_drawdown"]
+        ratio = f"{sharpe:.2f}".replace("-", "−") if np.isfinite(sharpe) else "unknown"
+        texts.append(f"{STRATEGIES[name]}: Sharpe {ratio}, drawdown {style.percent(abs(loss))}")
+    note = rows["regime"]["note"]
+    return f"Regime {note}: {texts[1].partition(': ')[2]}" if note == EQUAL else "; ".join(texts)
+
+
+def _draw_wealth(
+    sheet: Sheet, panel: Panel, days: np.ndarray, courses: Mapping[str, np.ndarray]
+) -> Panel:
+    """Draw logarithms of the wealth; return the panel with its range."""
+    logs = {name: np.log10(np.maximum(course, _LEAST)) for name, course in courses.items()}
+    every = np.concatenate([[0.0], *logs.values()])
+    panel = panel.scaled(panel.xlim, style.padded(float(every.min()), float(every.max()), 0.05))
+    style.draw_lines(sheet, [panel.at(panel.xlim, [0, 0])], style.FAINT, linewidths=0.8)
+    _draw_courses(sheet, panel, days, logs)
+    low, high = 10.0 ** panel.ylim[0], 10.0 ** panel.ylim[1]
+    ticks = style.log_ticks(low, high, 6)
+    if len(ticks) < 3:
+        ticks = style.round_ticks(low, high, 6)
+    sheet.draw_yticks(panel, np.log10(ticks), [style.number(tick) for tick in ticks])
+    return panel
+
+
+def _draw_drawdown(
+    sheet: Sheet, panel: Panel, days: np.ndarray, losses: Mapping[str, np.ndarray]
+) -> Panel:
+    """Draw drawdowns; return the panel with its range."""
+    least = min(float(loss.min()) for loss in losses.values()) or -0.01
+    panel = panel.scaled(panel.xlim, (1.05 * least, 0.0))
+    _draw_courses(sheet, panel, days, losses)
+    ticks = style.round_ticks(*panel.ylim, 4)
+    names = [f"−{style.percent(-tick)}" if tick else "0" for tick in ticks]
+    sheet.draw_yticks(panel, ticks, names)
+    return panel
+
+
+def _draw_courses(
+    sheet: Sheet, panel: Panel, days: np.ndarray, courses: Mapping[str, np.ndarray]
+) -> None:
+    """Draw lines through the lowest point of every pixel column, regimes last and so on top."""
+    starts = np.arange(0, len(days), group_size(len(days)))
+    for name in sorted(courses, key=lambda name: name.startswith("regime")):
+        y = np.append(np.minimum.reduceat(courses[name], starts), courses[name][-1])
+        x = np.append(days[starts], days[-1])
+        width = 1.8 if name in ("regime", HOLD) else 1.1
+        sheet.plot(*panel.at(x, y), color=_COLORS[name], linewidth=width)
+
+
+def _draw_regimes(
+    sheet: Sheet, panel: Panel, time: np.ndarray, regimes: np.ndarray, labels: Sequence[str]
+) -> None:
+    """Strip of the most frequent regime per pixel column, under the lowest panel."""
+    states = majority(regimes, len(labels))
+    edges = np.append(style.days(column_times(time, COLUMNS)), panel.xlim[1])
+    across, (low, high) = panel.x(edges), np.array([-_STRIP - 4, -4]) + panel.bottom
+    for k, color in enumerate(style.regime_colors(len(labels))):
+        inside = np.append(states == k, False)
+        sheet.fill_between(across, low, high, where=inside, step="post", color=color, linewidth=0)
+
+
+def _draw_time(sheet: Sheet, panel: Panel, time: np.ndarray) -> None:
+    start, end = int(time[0]), int(time[-1])
+    room = (end - start) // 20  # labels at the edges would overlap or leave the figure
+    at, names = style.time_ticks(start + room, end - room, most=9)
+    below = Panel(panel.left, panel.bottom - _STRIP - 6, panel.width, 1, panel.xlim)
+    sheet.draw_xticks(below, style.days(at), names)
+    sheet.write(panel.left + panel.width / 2, 22, "time (UTC)", ha="center", va="top", fontsize=9)
