@@ -237,8 +237,9 @@ def test_the_command_prints_tables_and_verdict_and_writes_its_files(folder, resu
 )
 def test_bad_input_is_one_line(folder, capsys, words, message):
     assert command(folder, *words) == 2
-    (error,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    error = capsys.readouterr().err
     assert message in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
