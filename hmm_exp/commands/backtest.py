@@ -13,9 +13,9 @@ from typing import Any
 from hmm_exp.command_line import (
     DONE,
     Parser,
+    Reading,
     add_read_options,
     exit_status,
-    show_reading,
     with_read_options,
 )
 from hmm_exp.files import written_beside
@@ -47,7 +47,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--model",
         default=PRODUCTION,
-        help=f"models:/..., runs:/..., a run's id, a folder or a file (default: {PRODUCTION})",
+        help="models:/..., runs:/..., a run's id or its start, a folder or a file "
+        f"(default: {PRODUCTION})",
     )
     add(
         "--cost-bp",
@@ -86,10 +87,11 @@ def run(args: argparse.Namespace) -> int:
 
     since = None if args.since is None else instant(f"--from {args.since}", args.since)
     detector = with_read_options(find_detector(args.model), args)
-    bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
-    show_reading(bars.report, detector)
     options = BacktestOptions(args.cost_bp, args.delays, args.target, since)
-    found = backtest_bars(detector, bars, options)
+    with Reading(detector) as reading:
+        bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
+        reading.take(bars.report)
+        found = backtest_bars(detector, bars, options)
     if args.figure:
         from hmm_exp import figures
         from hmm_exp.figures.strategy import strategies
