@@ -179,7 +179,7 @@ def test_every_formula_is_drawn_on_every_page(site):
         text = page.read_text()
         drawn[page.relative_to(site).as_posix()] = text.count("<math")
         prose = re.sub(r"<(pre|code|script|style).*?</\1>", "", text, flags=re.DOTALL)
-        assert not re.search(r"\\[(\[]|\\(?:frac|ln|sum|mid)\b|\$[^$]{1,60}\$", prose), page.name
+        assert not re.search(r"\\[(\[a-zA-Z]|\$[^$]{1,60}\$", prose), page.name
     for name in ("bic", "states", "yardstick", "look-ahead"):
         assert drawn[f"explanation/{name}.html"] >= 3, name
     assert drawn["reference/api.html"] >= 8

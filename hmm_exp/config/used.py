@@ -9,7 +9,7 @@ from typing import Any
 from hmm_exp.config.schema import Config, flat
 
 _FILES, _SETS = ("bars", "features"), ("v1", "v2", "v1v2", "range", "returns")
-_OF_FILES = "path bar_stamp gaps bad_rows timestamp_column volume_column"
+_OF_FILES = "path bar_stamp gaps bad_rows timestamp_column volume_column calendar"
 # A setting that decides, its values, and the settings that only these values use. `selection` is
 # not here: the choice of a winner reads its whole rule from a run. The windows of feature sets are
 # not here either: a sweep compares sets, and a param that one cell lacks looks like a difference.
@@ -23,6 +23,8 @@ USED_WITH: list[tuple[str, tuple[Any, ...], list[str]]] = [
     ("split.kind", ("walk_forward",), ["split.refit_every", "split.window", "split.warm"]),
     ("split.kind", ("walk_forward",), ["split.refit_starts"]),
     ("split.warm", (True,), ["split.refit_starts"]),
+    ("decision.rule", ("hysteresis",), ["decision.enter", "decision.leave"]),
+    ("decision.rule", ("min_bars",), ["decision.min_bars"]),
 ]
 
 
