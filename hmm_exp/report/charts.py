@@ -238,7 +238,7 @@ def criteria(rows: pd.DataFrame) -> PageChart:
     kept: dict[str, list[str]] = {"names": []}
     for densities, group in rows.groupby("covariance", sort=False):
         covariance, _, heavy_tailed = str(densities).partition("-")
-        group = _with_gaps(group.drop_duplicates("n_states", keep="last"))
+        group = _with_gaps(group.sort_values("bic").drop_duplicates("n_states"))
         data = {"x": group["n_states"].to_numpy(float)}
         for name in CRITERIA:
             if name in rows and rows[name].notna().any():
