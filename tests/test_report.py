@@ -418,6 +418,19 @@ def test_a_check_of_a_gain_is_worded_by_its_interval(subject, low, high, passed,
     assert [check.passed for check in checks if check.text == words] == [passed]
 
 
+def test_a_baseline_without_a_score_gets_no_claim(subject):
+    metrics = subject.model.run.data.metrics
+    before = {name: metrics[name] for name in metrics if name.startswith("ewma_gain_test")}
+    for name in before:
+        del metrics[name]
+    try:
+        checks = verdict(subject).checks
+    finally:
+        metrics.update(before)
+    (check,) = [check for check in checks if check.text.endswith("the EWMA Student-t")]
+    assert (check.passed, check.text.split(" the ")[0]) == (None, "On test it is not compared with")
+
+
 def test_the_gain_over_every_baseline_is_tabled(subject):
     table = baselines(subject.model)
     assert [name for name, _ in table.rows] == [
