@@ -337,10 +337,12 @@ def test_the_timeline_shows_at_each_close_what_was_known_then(subject):
     assert (shown.loc[shown.index < rows.index[0], "state"] == UNKNOWN).all()
     at = shown.index[shown.index >= rows.index[0]]
     latest = rows.index.searchsorted(at, side="right") - 1
-    assert (shown.loc[at, "state"] == rows["state"].to_numpy()[latest]).all()
+    decided = rows["regime"].where(rows["regime"] >= 0, UNKNOWN).to_numpy()
+    assert (decided != rows["state"]).any()
+    assert (shown.loc[at, "state"] == decided[latest]).all()
     cut = rows.index[len(rows) // 2]
     future = rows.copy()
-    future.loc[future.index > cut, ["state", "p_state_0"]] = [1, 0.123]
+    future.loc[future.index > cut, ["regime", "p_state_0"]] = [1, 0.123]
     rewritten = bars_with_regimes(replace(model, regimes=future))
     pd.testing.assert_frame_equal(rewritten[:cut], shown[:cut])
 
@@ -416,6 +418,19 @@ def test_a_check_of_a_gain_is_worded_by_its_interval(subject, low, high, passed,
     finally:
         metrics.update(before)
     assert [check.passed for check in checks if check.text == words] == [passed]
+
+
+def test_a_baseline_without_a_score_gets_no_claim(subject):
+    metrics = subject.model.run.data.metrics
+    before = {name: metrics[name] for name in metrics if name.startswith("ewma_gain_test")}
+    for name in before:
+        del metrics[name]
+    try:
+        checks = verdict(subject).checks
+    finally:
+        metrics.update(before)
+    (check,) = [check for check in checks if check.text.endswith("the EWMA Student-t")]
+    assert (check.passed, check.text.split(" the ")[0]) == (None, "On test it is not compared with")
 
 
 def test_the_gain_over_every_baseline_is_tabled(subject):

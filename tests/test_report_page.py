@@ -290,6 +290,14 @@ def test_criteria_join_only_neighbours_and_name_a_left_out_null():
     assert not charts.criteria(criteria_of((2, 3))).about["null_left_out"]
 
 
+def test_of_cells_with_one_number_of_states_the_page_draws_the_lowest():
+    rows = pd.concat([criteria_of((2, 3)), criteria_of((2, 3)).assign(bic=[900.0, 950.0])])
+    chart = charts.criteria(rows)
+    (source,) = Document.from_json(chart.item["doc"]).select({"name": "criterion-diag"})
+    lowest = rows.groupby("n_states")["bic"].min()
+    assert np.asarray(source.data["y"]).tolist() == (lowest - lowest.min()).tolist()
+
+
 def test_quantiles_beyond_the_plot_are_counted(subject):  # noqa: F811
     rows = pd.DataFrame(
         {"kind": "quantile", "x": [-4.0, 0.0, 4.0, 4.2], "value": [-7.0, 0.0, 4.0, 5.0]}

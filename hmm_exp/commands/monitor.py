@@ -18,6 +18,8 @@ from hmm_exp.command_line import (
     Reading,
     add_read_options,
     exit_status,
+    figure_file,
+    output_file,
     with_read_options,
 )
 from hmm_exp.files import written_beside
@@ -101,8 +103,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         f"(default: {PRODUCTION})",
     )
     add("--since", metavar="TIME", help="monitor bars after this (UTC; default: end of training)")
-    add("--output", type=Path, metavar="JSON", help="write the results to this file")
-    add("--figure", type=Path, metavar="PNG", help="draw them in this file (or .svg, .pdf)")
+    add("--output", type=output_file, metavar="JSON", help="write the results to this file")
+    add("--figure", type=figure_file, metavar="PNG", help="draw them in this file (or .svg, .pdf)")
     add_read_options(parser)
     return parser.parse_args(argv)
 

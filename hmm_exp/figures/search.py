@@ -99,9 +99,9 @@ def _draw_criterion(axes: Axes, table: pd.DataFrame, name: str, excess: np.ndarr
 
 
 def _tried(n_states: Sequence[int] | np.ndarray, values: np.ndarray) -> pd.Series:
-    """Values by number of states, NaN where a number was not tried: lines break there."""
-    states = np.asarray(n_states)
-    return pd.Series(values, index=states).reindex(range(states.min(), states.max() + 1))
+    """Lowest value by number of states, NaN where a number was not tried: lines break there."""
+    lowest = pd.Series(values, index=np.asarray(n_states)).groupby(level=0).min()
+    return lowest.reindex(range(lowest.index[0], lowest.index[-1] + 1))
 
 
 def _name_lines(axes: Axes, names: Sequence[str], excess: dict, top: float) -> None:

@@ -153,7 +153,7 @@ def _luck(subject: Subject) -> Iterator[Check]:
 def _test_gain(model: RecordedRun, name: str, gain: WordedGain | None) -> Check:
     over = FORECASTS[BASELINES[name]]
     if gain is None:
-        return Check(None, f"On test it forecasts better than {over}", unmeasured(model.run, name))
+        return Check(None, f"On test it is not compared with {over}", unmeasured(model.run, name))
     bound = model.metrics[f"{name}_gain_test_bound"]
     text = f"{signed(gain.mean)} nats per bar, lower bound {signed(bound)}"
     return Check(gain.word == BETTER, f"On test it forecasts {gain.against}", text)
