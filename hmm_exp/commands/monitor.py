@@ -146,13 +146,15 @@ def _table(result: "MonitorResult") -> str:
     """One line per control chart."""
     import pandas as pd
 
+    from hmm_exp.judge.wording import percent
+
     shown = [
         {
             "series": finding.name,
             "expected": f"{finding.promised:.4f}",
             "observed": f"{finding.seen:.4f}",
-            "highest": f"{finding.highest:.0%}",
-            "now": f"{finding.now:.0%}",
+            "highest": percent(finding.highest),
+            "now": percent(finding.now),
             "alarm at": f"{finding.alarm_at:%Y-%m-%d %H:%M}" if finding.alarm_at else "",
             "drift since": f"{finding.drift_since:%Y-%m-%d %H:%M}" if finding.drift_since else "",
         }

@@ -16,6 +16,7 @@ from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.walk import Walk
 from hmm_exp.judge.states import expected_dwell
 from hmm_exp.judge.strategy_table import StrategyTable
+from hmm_exp.judge.wording import probability
 from hmm_exp.market.reading import unclosed_hint
 
 
@@ -138,5 +139,5 @@ def regime_in_words(regimes: pd.DataFrame) -> str:
 def _named(regimes: pd.DataFrame, state: int, *more: str) -> str:
     """Label of a state, its number, and its probability in the last row."""
     label = next(iter(regimes["label"][regimes["state"] == state]), "regime")
-    sure = f"probability {regimes[f'p_state_{state}'].iloc[-1]:.3f}"
+    sure = f"probability {probability(regimes[f'p_state_{state}'].iloc[-1])}"
     return ", ".join([f"{label} (state {state})", *more, sure])

@@ -18,7 +18,7 @@ from hmm_exp.judge.residuals import (
     rejections,
     residual_effects,
 )
-from hmm_exp.judge.wording import signed
+from hmm_exp.judge.wording import percent, signed
 
 _WEEK = 7 * 86_400_000_000_000  # ns
 _LINES = (style.INK, "#9a9a9a", "#8e5ea2")  # far from the regimes' colours
@@ -110,7 +110,7 @@ def _best_week(time: np.ndarray, gain: np.ndarray, what: str) -> str:
     course = np.concatenate([[0.0], np.cumsum(np.nan_to_num(gain))])
     after = np.searchsorted(time, time + _WEEK)
     best = (course[after] - course[:-1]).max()
-    return f"best week: {style.percent(best / course[-1])} of the {what}" if course[-1] > 0 else ""
+    return f"best week: {percent(best / course[-1])} of the {what}" if course[-1] > 0 else ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -149,7 +149,9 @@ def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
     text = f"BIC is lowest at {_states(best)}"
     if len(bic) > 1:
         ahead = style.number(round(bic.iloc[1] - bic.iloc[0], 1))
-        text += f", {ahead} below {_states(int(bic.index[1]))}"
+        pair = len(bic) == 2 and 1 in bic  # one fit and its null: no search
+        text = f"BIC of {_states(best)} is" if pair else f"{text},"
+        text += f" {ahead} below {_states(int(bic.index[1]))}"
     if not _eligible(table)[(table["n_states"] == best).to_numpy()].all():
         text += ", but ineligible"
     if chosen is not None and chosen != best:

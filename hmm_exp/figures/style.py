@@ -185,18 +185,15 @@ def number(value: float) -> str:
     return text.replace("-", "−")
 
 
-def percent(share: float) -> str:
-    """Format a share: 62 %, 0.4 %."""
-    if 0 < share < 0.01 or 0.99 < share < 1:
-        return f"{100 * share:.1f} %"
-    return f"{100 * share:.0f} %"
-
-
 def round_ticks(low: float, high: float, n: int) -> np.ndarray:
-    """About `n` round values inside [low, high]."""
-    ticks = np.asarray(MaxNLocator(nbins=n, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
-    ticks[np.abs(ticks) < 1e-9 * (high - low)] = 0.0
-    return ticks[(ticks >= low) & (ticks <= high)]
+    """About `n` round values inside [low, high], more of them if fewer than three are inside."""
+    for nbins in range(n, 3 * n):
+        ticks = np.asarray(MaxNLocator(nbins, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+        ticks[np.abs(ticks) < 1e-9 * (high - low)] = 0.0
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if len(ticks) >= 3:
+            break
+    return ticks
 
 
 def log_ticks(low: float, high: float, most: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from hmm_exp.figures.decimate import (
     regime_lines,
 )
 from hmm_exp.judge.states import occupancy
+from hmm_exp.judge.wording import percent
 
 _LOG_FROM = 3.0  # ratio of highest to lowest price from which the axis is logarithmic
 _CERTAIN = 0.9
@@ -55,7 +56,7 @@ def price(
         occupancy_title(labels, shares), f"Close by {kind} regime", most, scale, subject
     )
     colors = style.regime_colors(len(labels))
-    names = [f"{n} {style.percent(s)}" for n, s in zip(labels, shares, strict=True)]
+    names = [f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True)]
     axes = style.add_axes(figure, xlabel="time (UTC)", ylabel=f"close ({unit})")
     _draw_price(axes, time, close, states, colors)
     _set_price_axis(axes, close, logarithmic)
@@ -112,8 +113,8 @@ def probabilities(
     """
     with np.errstate(invalid="ignore"):
         certain = (probs.max(axis=1) > _CERTAIN).sum() / max(np.isfinite(probs[:, 0]).sum(), 1)
-    share = style.percent(certain)
-    title = f"One regime is more than {style.percent(_CERTAIN)} probable in {share} of bars"
+    share = percent(certain)
+    title = f"One regime is more than {percent(_CERTAIN)} probable in {share} of bars"
     size = group_size(len(time), _AREAS)
     averaged = f"mean of {size} bars per column" if size > 1 else ""
     figure = style.new_figure(title, f"{kind.capitalize()} probabilities", averaged, subject)
@@ -196,8 +197,8 @@ def _recovered_title(truth: Sequence[str], labels: Sequence[str], shares: np.nda
     found = np.diag(shares)
     worst = int(found.argmin())
     return (
-        f"Balanced accuracy {style.percent(found.mean())}; hardest to find is "
-        f"{truth[worst]}, {style.percent(found[worst])} of its bars"
+        f"Balanced accuracy {percent(found.mean())}; hardest to find is "
+        f"{truth[worst]}, {percent(found[worst])} of its bars"
     )
 
 
@@ -218,13 +219,13 @@ def occupancy_title(labels: Sequence[str], shares: np.ndarray) -> str:
     if len(labels) == 1:
         return f"One regime, {labels[0]}, holds every bar"
     if len(labels) <= 3:
-        parts = (f"{n} {style.percent(s)}" for n, s in zip(labels, shares, strict=True))
+        parts = (f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True))
         return f"{', '.join(parts)} of bars"
     most = int(np.argmax(shares))
-    share = style.percent(shares[most])
+    share = percent(shares[most])
     if most == len(labels) - 1:
         return f"Most frequent regime is the most turbulent, {labels[most]}: {share}"
     return (
         f"Most frequent regime is {labels[most]}, {share} of bars; "
-        f"the most turbulent, {labels[-1]}, holds {style.percent(shares[-1])}"
+        f"the most turbulent, {labels[-1]}, holds {percent(shares[-1])}"
     )

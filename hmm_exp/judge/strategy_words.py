@@ -33,6 +33,7 @@ def measures_shown(rows: pd.DataFrame) -> pd.DataFrame:
     shown = _names(rows)
     for name, (title, form) in _MEASURES.items():
         shown[title] = [form.format(x) if np.isfinite(x) else _UNKNOWN for x in rows[name]]
+        shown[title] = shown[title].str.replace("%", " %")
     return shown.assign(note=rows["note"])
 
 
