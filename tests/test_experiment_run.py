@@ -523,8 +523,8 @@ def test_the_report_begins_with_what_was_read_and_a_doubtful_last_bar_is_named(
     usable = report["features"]["rows"] - report["features"]["missing_rows"]
     assert usable == np.isfinite(outcome.prepared.X).all(axis=1).sum() == 2978
     assert outcome.regime_now.endswith(
-        "; the last bar (2021-05-05 23:00) has 0 % of its hour's usual volume: it may not be "
-        "closed yet"
+        "; the last bar, which closes at 2021-05-06T00:00:00Z, has 0 % of its hour's usual "
+        "volume: it may not be closed yet"
     )
 
 

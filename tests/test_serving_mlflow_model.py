@@ -133,12 +133,12 @@ BAD_REQUESTS = [
     ),
     pytest.param(
         lambda f: f.assign(close=[np.nan, *f["close"][1:]]),
-        "1 row with a missing or infinite number, first close=nan at 2021-01-01 00:00",
+        "1 row with a missing or infinite number, first close=nan at 2021-01-01T00:00:00Z",
         id="NaN",
     ),
     pytest.param(
         lambda f: f.assign(close=["dear", *f["close"][1:]]),
-        "1 row with text instead of a number, first close=dear at 2021-01-01 00:00",
+        "1 row with text instead of a number, first close=dear at 2021-01-01T00:00:00Z",
         id="text",
     ),
     pytest.param(

@@ -12,6 +12,7 @@ from hmm_exp.features.recipe import Recipe
 from hmm_exp.features.season import HOURS
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.market.bars import timeframe_step
+from hmm_exp.market.iso import iso
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.stored.fields import LARGEST, Fields
 
@@ -109,7 +110,7 @@ class StreamModel:
         if self.season is not None:
             known["season"] = _by_column(self.season, self.recipe)
         if self.train_end is not None:
-            known["train_end"] = self.train_end.isoformat()
+            known["train_end"] = iso(self.train_end)
         return {
             "recipe": self.recipe.to_dict(),
             "scaler_mean": self.scaler_mean.tolist(),

@@ -18,7 +18,8 @@ from hmm_exp.detector.kernel import LAST_BAR, LAST_ROW, N_BARS, NEVER, constants
 from hmm_exp.detector.model import StreamModel, read_model
 from hmm_exp.detector.saved import read_state, text_of
 from hmm_exp.errors import DataError, one_line
-from hmm_exp.market.bars import OHLCV, PRICES, Bars, moment
+from hmm_exp.market.bars import OHLCV, PRICES, Bars
+from hmm_exp.market.iso import iso
 from hmm_exp.market.options import ReadOptions, check_choice
 from hmm_exp.market.stamps import read_stamp
 from hmm_exp.stored.document import (
@@ -71,7 +72,7 @@ def read_bar(
         numbers = _without_unused((opens, high, low, close, volume), needs)
         if fault := _fault(numbers, needs):
             values = ", ".join(f"{name}={x:g}" for name, x in zip(OHLCV, numbers, strict=True))
-            raise DataError(f"the bar of {moment(stamp)} {fault}: {values}")
+            raise DataError(f"the bar of {iso(stamp)} {fault}: {values}")
     return stamp, numbers  # type: ignore[return-value]
 
 
@@ -318,7 +319,7 @@ class Stream:
             "format": FORMAT,
             "model": self.model.to_dict(),
             "missing": self.missing,
-            "last_bar": str(self.time),
+            "last_bar": _last_bar(self.time),
             "clock": text_of(self._clock),
             "memory": text_of(self._memory),
             "decider": self._decider.to_dict(),
@@ -342,7 +343,7 @@ class Stream:
         stream = cls(model, stored.text("missing"))
         clock, memory = (stored.text(name, longest=LARGEST) for name in ("clock", "memory"))
         stream._clock, stream._memory = read_state(clock, memory, model)
-        if stored.text("last_bar") != str(stream.time):
+        if stored.text("last_bar") not in (_last_bar(stream.time), str(stream.time)):  # in 0.x
             raise stored.fault("last_bar", f"the clock has {stream.time}")
         if "decider" in stored:  # an earlier version has the argmax, which remembers nothing
             stream._decider.restore(stored.part("decider"))
@@ -367,8 +368,8 @@ class Stream:
     def _check_place(self, time_ns: int, last: int) -> None:
         """Refuse a bar that may not follow the last one."""
         passed, rest = divmod(time_ns - last, self._step_ns)
-        told = f"the bar of {moment(time_ns - self._stamp_to_close)}"
-        after = f"the last bar was that of {moment(last - self._stamp_to_close)}"
+        told = f"the bar of {iso(time_ns - self._stamp_to_close)}"
+        after = f"the last bar was that of {iso(last - self._stamp_to_close)}"
         if time_ns == last:
             raise DataError(f"{told} was taken already")
         if time_ns < last:
@@ -404,6 +405,10 @@ class Stream:
             decided,
             None if train_end is None else available_at <= train_end,
         )
+
+
+def _last_bar(time: pd.Timestamp | None) -> str:
+    return str(time) if time is None else iso(time)
 
 
 def _utc(time_ns: np.ndarray) -> pd.DatetimeIndex:

@@ -35,6 +35,7 @@ from hmm_exp.judge.return_forecasts import Baselines, per_bar
 from hmm_exp.judge.split import SPLIT_NAMES, TEST, TRAIN, VAL, Fold, WalkForward
 from hmm_exp.judge.states import expected_dwell, raw_means
 from hmm_exp.judge.unscored import Unscored, in_fits, in_words
+from hmm_exp.market.iso import iso
 
 _SLACK = 1e-3  # weight of the uniform chain in a warm start: EM never leaves a zero
 
@@ -195,9 +196,7 @@ class _Walker:
             bar_probs=self.bar_probs,
             residuals=self.residuals,
             bars=pd.DataFrame(self.bars, columns=BAR_COLUMNS) if has_returns else None,
-            unscored=in_fits(
-                [(f"{r.fold.split.train_end:%Y-%m-%d %H:%M}", r.unscored) for r in self.refits]
-            ),
+            unscored=in_fits([(iso(r.fold.split.train_end), r.unscored) for r in self.refits]),
         )
         return Walk(self.refits, output, self.refit_of_row, self._candidate(), self.fitted)
 
@@ -346,7 +345,7 @@ def refusals(walk: Walk | None) -> list[str]:
     latest = refused[-1]
     return [
         f"{len(refused)} of {len(walk.refits)} fits were refused and the model before them went "
-        f"on, last at {latest.fold.split.train_end:%Y-%m-%d %H:%M}: {'; '.join(latest.refused)}"
+        f"on, last at {iso(latest.fold.split.train_end)}: {'; '.join(latest.refused)}"
     ]
 
 

@@ -23,6 +23,7 @@ from hmm_exp.features.season import bar_ends, hour_means, less_means
 from hmm_exp.files import written_beside
 from hmm_exp.market.bars import Bars, step_in_words, timeframe_step
 from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.iso import iso_texts
 from hmm_exp.market.resample import resample
 from hmm_exp.parallel import run_all
 
@@ -100,15 +101,15 @@ class FeatureTable:
         """
         path = Path(path)
         check_output(path)
-        _write_beside(self._arrow(utc=path.suffix.lower() != ".csv"), path)
+        _write_beside(self._arrow(as_text=path.suffix.lower() == ".csv"), path)
 
-    def _arrow(self, utc: bool) -> pa.Table:
-        """Columns for a file; CSV takes naive times and so says `2023-01-01 00:00:00`."""
+    def _arrow(self, as_text: bool) -> pa.Table:
+        """Columns for a file, with the times as text or as they are."""
         stamps = pd.DatetimeIndex(self.timestamp).tz_convert(None)
         whole = (stamps == stamps.floor("s")).all()
         stamps = stamps.as_unit("s") if whole else stamps.as_unit("ns")
-        kind = pa.timestamp(stamps.unit, "UTC" if utc else None)
-        arrays = {"timestamp": pa.array(stamps.to_numpy(), kind)}
+        times = pa.array(stamps.to_numpy(), pa.timestamp(stamps.unit, "UTC"))
+        arrays = {"timestamp": iso_texts(self.timestamp) if as_text else times}
         for column in self.frame:
             arrays[str(column)] = pa.array(self.frame[column].to_numpy(), from_pandas=True)
         return pa.table(arrays)

@@ -114,9 +114,3 @@ def shown(value: object) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 row`, `3 rows`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def moment(stamp: int | np.integer) -> str:
-    """Nanoseconds since 1970 as a date and time, UTC."""
-    time = pd.Timestamp(int(stamp), unit="ns")
-    return time.strftime("%Y-%m-%d %H:%M:%S" if time.second else "%Y-%m-%d %H:%M")

@@ -14,6 +14,7 @@ from bokeh.resources import Resources
 from markupsafe import Markup
 
 import hmm_exp
+from hmm_exp.market.iso import iso
 from hmm_exp.report import board, charts, tables
 from hmm_exp.report.charts import PageChart, autocorrelations
 from hmm_exp.report.collect import RecordedRun, Subject
@@ -34,7 +35,7 @@ def render(subject: Subject) -> str:
         undefined=jinja2.StrictUndefined,
     )
     run = subject.model.run if subject.model else next(iter(subject.cells), subject.main)
-    started = datetime.fromtimestamp(subject.main.info.start_time / 1000, UTC)
+    started = datetime.fromtimestamp(subject.main.info.start_time // 1000, UTC)
     return environment.get_template("report.html").render(
         **_assets(),
         **_model_parts(subject.model),
@@ -45,8 +46,8 @@ def render(subject: Subject) -> str:
         main=subject.main,
         sweep_id=subject.main.data.tags.get(tags.SWEEP_ID, ""),
         again=_recreate_command(subject),
-        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        started=f"{started:%Y-%m-%d %H:%M}",
+        made=iso(datetime.now(UTC).replace(microsecond=0)),
+        started=iso(started),
         version=hmm_exp.__version__,
     )
 

@@ -23,13 +23,13 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
 from hmm_exp.errors import DataError
+from hmm_exp.market.iso import iso_texts
 
 JSON, CSV = "application/json", "text/csv"
 MOST_ROWS = 1_000_000
@@ -159,13 +159,9 @@ def answer_text(answer: pd.DataFrame, kind: str = JSON) -> str:
 
 
 def _plain(column: pd.Series) -> list:
-    """Values for `json`; times in UTC as `2024-01-01T00:00:00+00:00`."""
-    if not isinstance(column.dtype, pd.DatetimeTZDtype):
-        return column.tolist()
-    times = column.dt.tz_convert(None).to_numpy().astype("datetime64[ns]")
-    seconds = times.astype("datetime64[s]")
-    text = np.datetime_as_string(seconds if (times == seconds).all() else times)
-    return [f"{time}+00:00" for time in text]
+    """Values for `json`, times as text."""
+    is_time = isinstance(column.dtype, pd.DatetimeTZDtype)
+    return iso_texts(column).to_pylist() if is_time else column.tolist()
 
 
 def _reader(content_type: str | None) -> Callable[[bytes, Collection[str]], pd.DataFrame]:
