@@ -23,6 +23,7 @@ from hmm_exp.experiment.select import select
 from hmm_exp.judge.return_forecasts import fit_return_densities, fit_static
 from hmm_exp.judge.split import TRAIN
 from hmm_exp.judge.volatility_baselines import VOLATILITY, fit_ewma
+from hmm_exp.market.iso import iso
 
 
 @pytest.fixture
@@ -493,7 +494,7 @@ def test_regime_in_words_tells_since_when(result):
     named = result.detector.labels[last["regime"]]
     assert f"{named} (state {last['regime']})" in words
     run_start = result.regimes["regime"].ne(last["regime"])[::-1].idxmax() + 1
-    assert f"since {result.regimes['available_at'][run_start]:%Y-%m-%d %H:%M}" in words
+    assert f"since {iso(result.regimes['available_at'][run_start])}," in words
     assert words.endswith(f"probability {last['p_state_' + str(last['regime'])]:.3f}")
 
 

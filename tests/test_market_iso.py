@@ -1,6 +1,7 @@
 """Written times have one form and read back as they were."""
 
 import io
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from hmm_exp.market.stamps import read_stamp
     [
         (pd.Timestamp("2024-03-31 03:00", tz="Europe/Berlin"), "2024-03-31T01:00:00Z"),
         (pd.Timestamp("2024-01-01 05:00:00.5", tz="UTC"), "2024-01-01T05:00:00.500000Z"),
+        (datetime(2024, 1, 1, 5, tzinfo=timezone(timedelta(hours=2))), "2024-01-01T03:00:00Z"),
         (0, "1970-01-01T00:00:00Z"),
         (np.int64(1_700_000_000_000_000_001), "2023-11-14T22:13:20.000000001Z"),
     ],

@@ -23,7 +23,7 @@ from hmm_exp.features.season import bar_ends, hour_means, less_means
 from hmm_exp.files import written_beside
 from hmm_exp.market.bars import Bars, step_in_words, timeframe_step
 from hmm_exp.market.gaps import chain_steps
-from hmm_exp.market.iso import iso_texts
+from hmm_exp.market.iso import iso, iso_texts
 from hmm_exp.market.resample import resample
 from hmm_exp.parallel import run_all
 
@@ -31,7 +31,7 @@ FORMATS = (".csv", ".parquet")
 _MANY = 1 << 16  # rows from which on threads are worth their start
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureTable:
     """Features of consecutive rows, the first of them complete.
 
@@ -65,6 +65,15 @@ class FeatureTable:
     recipe: Recipe
     ends: np.ndarray | None = None
     lost: Lost = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        columns = self.recipe.columns
+        more = f" and {len(columns) - 3} more" if len(columns) > 3 else ""
+        first, last = (iso(time) for time in self.available_at[[0, -1]])
+        return (
+            f"FeatureTable: {len(self):,} rows of {self.recipe.grid}, known {first} to {last}\n"
+            f"{', '.join(columns[:3])}{more}; {self.n_missing:,} rows lack a feature"
+        )
 
     def __len__(self) -> int:
         return len(self.frame)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import ConfigError
+from hmm_exp.market.iso import iso
 
 _LONGEST_VALUE = 60  # characters in a message
 
@@ -15,7 +16,7 @@ PRICES = ("open", "high", "low", "close")
 OHLCV = (*PRICES, "volume")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bars:
     """Bars in time order, complete and valid.
 
@@ -46,6 +47,13 @@ class Bars:
     name: str = "bars"
     report: dict = field(default_factory=dict)
     states: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        head = f"Bars {self.name}: {len(self):,} of {step_in_words(self.step)}"
+        if not len(self):
+            return head
+        first, last = (iso(time) for time in self.time[[0, -1]])
+        return f"{head}, closed {first} to {last}\nstamps mark the {self.stamp}, gaps={self.gaps}"
 
     def __len__(self) -> int:
         return len(self.frame)

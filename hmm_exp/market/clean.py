@@ -230,7 +230,7 @@ def bars_from_frame(
     """
     frame, notes = tidy(frame)
     check_one_series(frame)
-    columns = _ohlcv_columns(frame, options.volume_column, name, needs)
+    columns = ohlcv_columns(frame, options.volume_column, name, needs)
     times = time_column(frame, options)
     absent = [name for name in OHLCV if name not in columns]
     rows = StampedRows(
@@ -293,7 +293,7 @@ def span_report(stamps: np.ndarray, step_ns: int, bar_stamp: str) -> dict:
     }
 
 
-def _ohlcv_columns(
+def ohlcv_columns(
     frame: pd.DataFrame, volume_column: str | None, name: str, needs: Collection[str]
 ) -> dict[str, str]:
     """Columns of open, high, low, close and volume; those that are not needed may be absent."""

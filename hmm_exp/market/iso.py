@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 def iso(time: datetime | int | np.integer) -> str:
     """Text of a time with a zone, or of nanoseconds since 1970; a fraction only if it has one."""
-    stamp = pd.Timestamp(time, tz="UTC" if isinstance(time, int | np.integer) else None)
+    zone = None if isinstance(time, datetime) else "UTC"
+    stamp = pd.Timestamp(time).tz_localize(zone) if zone else pd.Timestamp(time)
     return f"{stamp.tz_convert(None).isoformat()}Z"
 
 
