@@ -24,7 +24,7 @@ FORMS = {
     "another order, more columns": lambda f: f[BAR[::-1]].assign(symbol="X", note=None, trades=3),
     "index": lambda f: f.set_index("timestamp"),
     "nameless index": lambda f: f.set_index("timestamp").rename_axis(None),
-    "naive index": lambda f: f[BAR[1:]].set_axis(f["timestamp"].dt.tz_localize(None).rename("Date")),
+    "naive index": lambda f: f[BAR[1:]].set_axis(f["timestamp"].dt.tz_localize(None).rename("t")),
     "index of text": lambda f: f.assign(time=f["timestamp"].astype(str)).set_index("time")[BAR[1:]],
     "epochs": lambda f: f.assign(timestamp=f["timestamp"].astype("int64") // 10**6),
 }  # fmt: skip

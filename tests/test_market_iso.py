@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
-from hmm_exp.market.iso import iso, iso_texts
+from hmm_exp.market.iso import iso, iso_texts, write_rows
 from hmm_exp.market.stamps import read_stamp
 
 
@@ -43,3 +43,15 @@ def test_a_column_is_written_as_its_times_are_and_pandas_reads_it_back(zone, lat
     file.seek(0)
     back = pd.read_csv(file, parse_dates=["at"], skip_blank_lines=False)["at"]
     assert (back.dropna().array == column.dropna().array).all()
+
+
+@pytest.mark.parametrize("texts", [["calm", None], ["high, calm", 'a "b"'], ["two\nlines", "x"]])
+def test_texts_are_quoted_only_where_one_needs_it(texts):
+    table = pa.table({"at": iso_texts(pd.date_range("2024", periods=2, tz="UTC")), "text": texts})
+    file = io.BytesIO()
+    write_rows(table, file, header=True)
+    content = file.getvalue().decode()
+    assert ('"2024' in content) == (texts[0] != "calm")
+    back = pd.read_csv(io.StringIO(content), parse_dates=["at"], keep_default_na=False)
+    assert list(back["text"]) == [text or "" for text in texts]
+    assert back["at"][1] == pd.Timestamp("2024-01-02", tz="UTC")

@@ -82,6 +82,17 @@ def test_the_loaded_model_answers_as_the_detector_does(served, bars):
     pd.testing.assert_frame_equal(served.predict(bars), expected)
 
 
+def test_the_loaded_model_takes_names_in_any_case_and_times_as_index(served, bars):
+    expected = small_detector().filter(bars)
+    upper = bars.rename(columns=str.upper)
+    pd.testing.assert_frame_equal(served.predict(upper), expected)
+    pd.testing.assert_frame_equal(served.predict(upper.to_dict("list")), expected)
+    pd.testing.assert_frame_equal(served.predict(upper.to_dict("records")), expected)
+    indexed = served.predict(upper.set_index("TIMESTAMP"))
+    assert list(indexed.index) == list(expected["timestamp"])
+    pd.testing.assert_frame_equal(indexed.reset_index(drop=True), expected)
+
+
 def test_feature_rows_give_what_their_bars_give(served, bars, features):
     expected = small_detector().filter(bars)
     got = served.predict(features)

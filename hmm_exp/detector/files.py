@@ -13,7 +13,6 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
 
 from hmm_exp.detector.model import StreamModel
 from hmm_exp.errors import ConfigError, DataError
@@ -21,9 +20,7 @@ from hmm_exp.features.season import less_means, row_ends
 from hmm_exp.files import written_beside
 from hmm_exp.hmm import inference
 from hmm_exp.market.gaps import chain_steps
-from hmm_exp.market.iso import iso, iso_texts
-
-_OPTIONS = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+from hmm_exp.market.iso import iso, iso_texts, write_rows
 
 
 @dataclass
@@ -117,7 +114,7 @@ class RegimeFile:
             self._names = list(frame.columns)
             self._file.write((",".join(self._names) + "\n").encode())
         table = pa.table({name: _column(frame[name]) for name in self._names})
-        pyarrow.csv.write_csv(table, self._file, _OPTIONS)
+        write_rows(table, self._file, header=False)
 
 
 def _column(column: pd.Series) -> pa.Array:

@@ -305,7 +305,7 @@ class Stream:
         stream = cls(model, stored.text("missing"))
         clock, memory = (stored.text(name, longest=LARGEST) for name in ("clock", "memory"))
         stream._clock, stream._memory = read_state(clock, memory, model)
-        if stored.text("last_bar") not in (_last_bar(stream.time), str(stream.time)):  # in 0.x
+        if stored.text("last_bar") not in (_last_bar(stream.time), str(stream.time)):  # as before
             raise stored.fault("last_bar", f"the clock has {stream.time}")
         if "decider" in stored:  # an earlier version has the argmax, which remembers nothing
             stream._decider.restore(stored.part("decider"))

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from hmm_exp.errors import ConfigError, DataError, HistoryError
@@ -23,7 +22,7 @@ from hmm_exp.features.season import bar_ends, hour_means, less_means
 from hmm_exp.files import written_beside
 from hmm_exp.market.bars import Bars, step_in_words, timeframe_step
 from hmm_exp.market.gaps import chain_steps
-from hmm_exp.market.iso import iso, iso_texts
+from hmm_exp.market.iso import iso, iso_texts, write_rows
 from hmm_exp.market.resample import resample
 from hmm_exp.parallel import run_all
 
@@ -309,4 +308,4 @@ def _write_beside(table: pa.Table, path: Path) -> None:
 def _write_csv(table: pa.Table, path: Path) -> None:
     with path.open("wb") as file:
         file.write((",".join(table.column_names) + "\n").encode())  # pyarrow quotes every name
-        pa.csv.write_csv(table, file, pa.csv.WriteOptions(include_header=False))
+        write_rows(table, file, header=False)

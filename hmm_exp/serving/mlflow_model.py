@@ -189,6 +189,7 @@ def _save(folder: Path, detector: Detector, model: LoggedModel) -> None:
         model_id=model.model_id,
         run_id=model.source_run_id,
         signature=signature_of(detector),
+        metadata={"input": detector.input_hint},
         model_size_bytes=(folder / _DATA).stat().st_size,
     )
     mlflow.pyfunc.add_to_model(
