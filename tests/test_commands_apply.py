@@ -395,7 +395,7 @@ def test_follow_stops_at_a_bad_bar_or_leaves_it_out(folder, followed, bars, drop
     settled = 400 - live_detector(RECIPE).min_history + 1
     assert status == (0 if drop else 2)
     assert answered == (settled if drop else settled - 100)
-    assert "high below its low" in error
+    assert "high below low" in error
     assert error.count("skipped") == (2 if drop else 0)
     assert json.loads((folder / "s.json").read_text())["last_bar"] == iso(
         bars.frame.index[399 if drop else 299]
