@@ -120,6 +120,7 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
         names_in,
         resumed,
         rewind,
+        times_in,
     )
     from hmm_exp.serving.load import find_detector
 
@@ -140,7 +141,7 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
     to: Any = args.output
     with nullcontext(sys.stdout) if to is None else to.open("a", encoding="utf-8") as out:
         names = detector.columns if as_json else names_in(args.output, detector)
-        lines = RegimeLines(out, names, as_json, headed)
+        lines = RegimeLines(out, names, as_json, headed, times_in(args.output))
 
         def refuse(error: Exception) -> None:
             if not drops:

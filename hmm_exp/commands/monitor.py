@@ -84,7 +84,9 @@ def false_alarm_rate() -> str:
 
 
 def _text(time: "pd.Timestamp | None") -> str | None:
-    return None if time is None else time.isoformat()
+    from hmm_exp.market.iso import iso
+
+    return None if time is None else iso(time)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -155,8 +157,8 @@ def _table(result: "MonitorResult") -> str:
             "observed": f"{finding.seen:.4f}",
             "highest": percent(finding.highest),
             "now": percent(finding.now),
-            "alarm at": f"{finding.alarm_at:%Y-%m-%d %H:%M}" if finding.alarm_at else "",
-            "drift since": f"{finding.drift_since:%Y-%m-%d %H:%M}" if finding.drift_since else "",
+            "alarm at": _text(finding.alarm_at) or "",
+            "drift since": _text(finding.drift_since) or "",
         }
         for finding in result.findings
     ]
@@ -167,7 +169,7 @@ def _verdict(result: "MonitorResult") -> str:
     from hmm_exp.judge.wording import signed
 
     rows = result.rows
-    span = f"{rows.index[0]:%Y-%m-%d %H:%M} to {rows.index[-1]:%Y-%m-%d %H:%M}"
+    span = f"{_text(rows.index[0])} to {_text(rows.index[-1])}"
     notes = (
         "highest, now: cumulated shortfall as a share of its alarm threshold\n"
         f"a false alarm is {false_alarm_rate()}\n"
@@ -185,8 +187,8 @@ def _verdict(result: "MonitorResult") -> str:
     first, *others = result.alarms
     also = f"; {len(others)} more alarm{'s' * (len(others) > 1)} later" if others else ""
     return (
-        f"{notes}\nALARM at {first.alarm_at:%Y-%m-%d %H:%M} UTC: {first.name} differs from its "
-        f"expectation since {first.drift_since:%Y-%m-%d %H:%M}{also}"
+        f"{notes}\nALARM at {_text(first.alarm_at)}: {first.name} differs from its "
+        f"expectation since {_text(first.drift_since)}{also}"
     )
 
 

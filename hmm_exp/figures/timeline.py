@@ -67,6 +67,53 @@ def price(
     return figure
 
 
+def regimes(
+    time: np.ndarray,
+    close: np.ndarray,
+    states: np.ndarray,
+    probs: np.ndarray,
+    labels: Sequence[str],
+    *,
+    subject: str = "",
+    unit: str = "quote currency",
+) -> Figure:
+    """Close price coloured by regime, above the filtered probabilities.
+
+    Parameters
+    ----------
+    close
+        Closing prices, shape (T,).
+    states
+        Regime of every row, calm first, shape (T,); negative if undecided.
+    probs
+        Filtered probabilities, shape (T, K).
+    unit
+        Unit of the price.
+    """
+    logarithmic = bool(np.nanmax(close) > _LOG_FROM * np.nanmin(close))
+    shares, colors = occupancy(states, len(labels)), style.regime_colors(len(labels))
+    figure = style.new_figure(
+        occupancy_title(labels, shares),
+        "Close by filtered regime, and filtered probabilities",
+        "log scale" if logarithmic else "",
+        subject,
+        height=640,
+    )
+    upper = style.add_axes(figure, bottom=250, ylabel=f"close ({unit})")
+    lower = style.add_axes(figure, top=410, xlabel="time (UTC)", ylabel="probability")
+    _draw_price(upper, time, close, states, colors)
+    _set_price_axis(upper, close, logarithmic)
+    _draw_stack(lower, time, probs, colors)
+    style.set_time_axis(lower, time)
+    upper.set_xlim(lower.get_xlim())
+    lower.set_ylim(0, 1)
+    style.set_ticks(lower, "y", (0, 0.5, 1), ("0", "0.5", "1"))
+    names = [f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True)]
+    undecided = bool((states < 0).any())
+    style.add_key(figure, names + ["undecided"] * undecided, [*colors, *[style.FAINT] * undecided])
+    return figure
+
+
 def _draw_price(axes: Axes, time, close, states, colors) -> None:
     n_states = len(colors)
     known = np.where(states < 0, n_states, states)

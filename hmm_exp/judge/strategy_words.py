@@ -13,6 +13,7 @@ import pandas as pd
 from hmm_exp.judge.strategy import HOLD, STRATEGIES
 from hmm_exp.judge.strategy_gains import MEASURES
 from hmm_exp.judge.strategy_table import EQUAL
+from hmm_exp.market.iso import iso
 
 LEVEL = 0.05  # of the family
 _MEASURES = {  # title and form
@@ -149,9 +150,8 @@ def _invested(rows: pd.DataFrame) -> str:
 
 def _judged(rows: pd.DataFrame) -> str:
     row = rows.iloc[0]
-    first, last = (pd.Timestamp(row[name]) for name in ("first", "last"))
+    first, last = (iso(pd.to_datetime(row[name], utc=True)) for name in ("first", "last"))
     return (
-        f"judged: {row['part']}, {row['bars']:,} bars, {first:%Y-%m-%d %H:%M} to "
-        f"{last:%Y-%m-%d %H:%M} UTC; {row['cost_bp']:g} basis points for each trade, one way; "
-        "returns run across gaps"
+        f"judged: {row['part']}, {row['bars']:,} bars, {first} to {last}; {row['cost_bp']:g} basis "
+        "points for each trade, one way; returns run across gaps"
     )

@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from hmm_exp.errors import ConfigError, DataError
 from hmm_exp.files import GZIP, PARQUET
-from hmm_exp.market.bars import OHLCV, Bars, counted, moment, shown, timeframe_step
+from hmm_exp.market.bars import OHLCV, Bars, counted, shown, timeframe_step
 from hmm_exp.market.clean import StampedRows, bars_from_frame, span_report, stamped_frame
 from hmm_exp.market.columns import (
     OneSeries,
@@ -43,6 +43,7 @@ from hmm_exp.market.files import (
     refuse_other_kinds,
 )
 from hmm_exp.market.gaps import gap_report, usual_step
+from hmm_exp.market.iso import iso
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.time_column import time_column
 
@@ -380,6 +381,6 @@ def _after(last: Bars, bars: Bars) -> Bars:
 
 def _not_in_order(first: pd.Timestamp, last: pd.Timestamp) -> DataError:
     return DataError(
-        f"rows are not in time order: {moment(first.value)} comes after {moment(last.value)} in "
+        f"rows are not in time order: {iso(first.value)} comes after {iso(last.value)} in "
         "the file; sort it by time first"
     )

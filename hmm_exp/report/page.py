@@ -21,6 +21,7 @@ from hmm_exp.figures.strategy import DARK
 from hmm_exp.figures.style import regime_colors
 from hmm_exp.judge.strategy_words import in_words
 from hmm_exp.judge.wording import percent
+from hmm_exp.market.iso import iso
 from hmm_exp.report import board, charts, tables
 from hmm_exp.report.charts import PageChart, autocorrelations
 from hmm_exp.report.collect import RecordedRun, Subject
@@ -43,7 +44,7 @@ def render(subject: Subject) -> str:
     )
     environment.filters |= {"typeset": typeset, "setting": setting, "percent": percent}
     run = subject.model.run if subject.model else next(iter(subject.cells), subject.main)
-    started = datetime.fromtimestamp(subject.main.info.start_time / 1000, UTC)
+    started = datetime.fromtimestamp(subject.main.info.start_time // 1000, UTC)
     return environment.get_template("report.html").render(
         **_assets(),
         **_model_parts(subject.model),
@@ -54,8 +55,8 @@ def render(subject: Subject) -> str:
         main=subject.main,
         sweep_id=subject.main.data.tags.get(tags.SWEEP_ID, ""),
         again=_recreate_command(subject),
-        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        started=f"{started:%Y-%m-%d %H:%M}",
+        made=iso(datetime.now(UTC).replace(microsecond=0)),
+        started=iso(started),
         version=hmm_exp.__version__,
     )
 

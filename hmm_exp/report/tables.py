@@ -15,6 +15,7 @@ from hmm_exp.judge.return_forecasts import GAINS, SCORES
 from hmm_exp.judge.strategy_words import differences_shown, measures_shown
 from hmm_exp.judge.unscored import FORECASTS
 from hmm_exp.judge.wording import percent, without_sign_of_zero
+from hmm_exp.market.iso import iso
 from hmm_exp.report.collect import RecordedRun
 
 _EFFECTS = {
@@ -287,7 +288,7 @@ def facts(model: RecordedRun) -> Iterator[tuple[str, str]]:
     yield from (("read", line) for line in data.get("read", []))
     if "first" in data:
         first, last = (_close(data, data[name]) for name in ("first", "last"))
-        yield "bars", f"{data['rows_used']:,} of {data['step']}, closed {first} to {last} UTC"
+        yield "bars", f"{data['rows_used']:,} of {data['step']}, closed {first} to {last}"
     if "rows_by_split" in data:
         rows = (f"{name} {count:,}" for name, count in data["rows_by_split"].items())
         yield "rows", ", ".join(rows)
@@ -301,10 +302,8 @@ def facts(model: RecordedRun) -> Iterator[tuple[str, str]]:
 
 def _close(data: dict[str, Any], stamp: str) -> str:
     """Close of the bar with this recorded stamp, which is its open or its close."""
-    if data.get("bar_stamp") != "open":
-        return stamp
-    close = pd.Timestamp(stamp) + pd.Timedelta(data["step"].replace("H", "h"))
-    return f"{close:%Y-%m-%d %H:%M:%S}".removesuffix(":00")
+    step = data["step"].replace("H", "h") if data.get("bar_stamp") == "open" else 0
+    return iso(pd.to_datetime(stamp, utc=True) + pd.Timedelta(step))
 
 
 def _values(model: RecordedRun, name: str) -> dict[str, dict[str, float]]:
