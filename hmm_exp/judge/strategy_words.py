@@ -13,6 +13,7 @@ import pandas as pd
 from hmm_exp.judge.strategy import HOLD, STRATEGIES
 from hmm_exp.judge.strategy_gains import MEASURES
 from hmm_exp.judge.strategy_table import EQUAL
+from hmm_exp.judge.wording import without_sign_of_zero
 from hmm_exp.market.iso import iso
 
 LEVEL = 0.05  # of the family
@@ -33,7 +34,7 @@ def measures_shown(rows: pd.DataFrame) -> pd.DataFrame:
     """Return, risk and trading of every strategy, a year, as texts."""
     shown = _names(rows)
     for name, (title, form) in _MEASURES.items():
-        shown[title] = [form.format(x) if np.isfinite(x) else _UNKNOWN for x in rows[name]]
+        shown[title] = [_number(form, value) for value in rows[name]]
         shown[title] = shown[title].str.replace("%", " %")
     return shown.assign(note=rows["note"])
 
@@ -77,9 +78,11 @@ def verdict(rows: pd.DataFrame) -> str:
     if not found:
         return "no strategy beats buy and hold: all equal it, or cash"
     below, above = sum(one.high < 0 for one in found), sum(one.low > 0 for one in found)
-    parts = [f"{n - above - below} of {n} differences cover zero"]
-    if not above and not below:
-        parts = [f"all {n} differences cover zero"]
+    if below == n:
+        return f"no strategy beats buy and hold: all {n} differences lie below zero"
+    covering = n - above - below
+    which = f"all {n}" if covering == n else f"{covering} of {n}"
+    parts = [f"{which} differences cover zero"]
     parts += [f"{below} {_lie(below)} below it"] if below else []
     if above:
         p = min(one.p for one in found)
@@ -128,6 +131,10 @@ def _value(row: pd.Series, measure: str) -> str:
 def _p_value(row: pd.Series, measure: str) -> str:
     p = row[f"{measure}_p"]
     return f"{p:.3f}" if np.isfinite(p) and row["note"] != EQUAL else ""
+
+
+def _number(form: str, value: float) -> str:
+    return without_sign_of_zero(form.format(value)) if np.isfinite(value) else _UNKNOWN
 
 
 def _names(rows: pd.DataFrame) -> pd.DataFrame:
