@@ -269,7 +269,7 @@ def time_ticks(
         if len(at) <= most and min(np.diff(x[inside]), default=room) > longest + 12:
             break
     far = finer[0][[0, -1]] if len(finer[0]) else at
-    if len(at) < 2 and np.ptp(far) * room > (longest + 12) * (end - start):
+    if len(at) < 2 <= len(far) and np.ptp(far) * room > (longest + 12) * (end - start):
         return far, [finer[1][0], finer[1][-1]]
     return at, names
 
