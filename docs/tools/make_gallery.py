@@ -98,7 +98,7 @@ def filtered_and_smoothed(detector: hmm_exp.Detector, bars: hmm_exp.Bars) -> Fig
     time = table.available_at.as_unit("ns").asi8[window]
     label = detector.labels[-1]
     figure = style.new_figure(
-        f"Smoothed probabilities see {label} begin and end hours before filtered ones",
+        f"Smoothed probabilities see {label} hours before filtered ones",
         f"probability of {label} · {BARS_SHOWN} bars of the synthetic market · filtered: bars up "
         f"to each time, smoothed: all bars",
         height=360,
