@@ -244,9 +244,14 @@ def _show_doubts(report: dict[str, Any], detector: "Detector | None") -> None:
         print(f"warning: {one_line(warning)}", file=sys.stderr)
 
 
+# Otherwise numba has a terminal's colours reset at exit, also where nothing has a colour.
+NO_CODE_AT_EXIT = "NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1"
+
+
 def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run a command and return its exit status; errors become one line on standard error."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault(*NO_CODE_AT_EXIT)
     with redirect_stdout(coloured(sys.stdout)), redirect_stderr(coloured(sys.stderr)):
         return _exit_status(action, args)
 

@@ -126,6 +126,25 @@ def terminal() -> Iterator[TextIO]:
     os.close(ours)
 
 
+ENDS = """
+from hmm_exp.command_line import exit_status
+def action(_):
+    from numba.core.errors import termcolor
+    print(termcolor() and "done")
+    return 0
+exit_status(action, None)
+"""
+
+
+def test_a_command_leaves_no_escape_code_on_a_terminal_at_exit():
+    ours, theirs = pty.openpty()
+    subprocess.run([sys.executable, "-c", ENDS], stdout=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 1000)
+    os.close(ours)
+    assert shown == b"done\r\n"
+
+
 @pytest.mark.parametrize(
     ("environment", "on_terminal", "in_pipe"),
     [

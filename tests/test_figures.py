@@ -355,6 +355,7 @@ def test_criteria_of_a_single_fit_are_shown_beside_one_state():
     np.testing.assert_array_equal(bic.get_xdata(), [1, 2, 3])
     np.testing.assert_array_equal(bic.get_ydata(), [900, np.nan, 0])
     assert figure.axes[0].get_ylim()[1] > 900
+    assert figure.texts[0].get_text() == "BIC of 3 states is 900 below one state"
 
 
 def test_criteria_say_when_another_number_was_chosen_and_when_the_grid_ends():

@@ -166,7 +166,7 @@ def _draw_means(sheet: Sheet, panels: Sequence[Panel], means: np.ndarray, sds: n
 def _means_title(means, sds, features, labels) -> str:
     """Name the feature whose state means differ most, relative to the spread in the states."""
     if len(labels) == 1:
-        return f"One state over {len(features)} features"
+        return f"One state over {len(features)} feature{'s' * (len(features) > 1)}"
     between, within = means.max(axis=0) - means.min(axis=0), sds.mean(axis=0)
     apart = between / np.maximum(within, np.finfo(float).tiny)
     d = int(apart.argmax())

@@ -370,28 +370,24 @@ def _quiet_warnings(rows: StampedRows, needs: Collection[str]) -> list[str]:
 
 
 def _check(rows: StampedRows, needs: Collection[str], least: int) -> dict[str, int]:
-    """Refuse bad rows. Gives the numbers of bad values by column where it is not needed."""
+    """Refuse bad rows. Gives the numbers of bad values kept, by column that is not needed."""
     rows.need_stamps()
     rows.sort()
-    unused = _blank(rows, needs)
+    _blank(rows, needs)
     rows.need_cells(_bad_cells(rows, needs))
     rows.need_one_row_a_stamp()
     rows.need(least)
-    return unused
+    missing = dict(zip(OHLCV, np.isnan(rows.values).sum(axis=0).tolist(), strict=True))
+    return {name: count for name, count in missing.items() if count and name not in needs}
 
 
-def _blank(rows: StampedRows, needs: Collection[str]) -> dict[str, int]:
-    """Make bad values of columns that are not needed NaN; gives their number by column."""
-    counts = {}
+def _blank(rows: StampedRows, needs: Collection[str]) -> None:
+    """Make bad values of columns that are not needed NaN."""
     for place, name in enumerate(OHLCV):
-        if name in needs:
-            continue
-        values = rows.values[:, place]
-        bad = ~np.isfinite(values) | ((values < 0) if name == "volume" else (values <= 0))
-        rows.values[bad, place], rows.text[:, place] = np.nan, False
-        if bad.any():
-            counts[name] = int(bad.sum())
-    return counts
+        if name not in needs:
+            values = rows.values[:, place]
+            bad = ~np.isfinite(values) | ((values < 0) if name == "volume" else (values <= 0))
+            rows.values[bad, place], rows.text[:, place] = np.nan, False
 
 
 def _bad_cells(rows: StampedRows, needs: Collection[str]) -> list[tuple[str, np.ndarray]]:

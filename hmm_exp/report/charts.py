@@ -20,6 +20,7 @@ from bokeh.models import (
     ColumnDataSource,
     CrosshairTool,
     CustomJS,
+    CustomJSTickFormatter,
     DatetimeTickFormatter,
     FixedTicker,
     LogScale,
@@ -191,7 +192,9 @@ def gains_of(model: RecordedRun) -> pd.DataFrame:
 def _gain_panel(course: pd.DataFrame, x_range: Range1d) -> figure:
     panel = _panel(150, x_range, y_range=Range1d(0, 1, name="gain"))
     panel.yaxis.ticker = BasicTicker(desired_num_ticks=5)
-    panel.yaxis.formatter = NumeralTickFormatter(format="0,0.[000]")
+    panel.yaxis.formatter = CustomJSTickFormatter(
+        code=r"return tick.toLocaleString('en').replace('-', '\u2212')"
+    )
     data = {"x": course.index.to_numpy().view("int64") / 1e6}
     data |= {str(name): course[name].to_numpy(np.float32) for name in course}
     source = ColumnDataSource(data, name="course")

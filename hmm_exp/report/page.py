@@ -117,7 +117,7 @@ def _pictures(model: RecordedRun) -> Iterator[tuple[str, str]]:
 def typeset(text: str) -> Markup:
     """A text for the page: minus signs, `Student-t` on one line, names that break after `_`."""
     html = re.sub(r"(?<![\w-])-(?=[.\d])", "−", str(escape(text)))
-    html = re.sub(r"\b(\w+-\w)\b(?!-)", r'<span class="whole">\1</span>', html)
+    html = re.sub(r"\b([A-Za-z]\w*-\w)\b(?!-)", r'<span class="whole">\1</span>', html)
     return Markup(html.replace("_", "_<wbr>"))
 
 
