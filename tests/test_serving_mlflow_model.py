@@ -324,7 +324,7 @@ def test_a_detector_is_found_by_run_model_folder_and_file(store: Store, tmp_path
 
 
 @pytest.mark.parametrize(
-    "place", ["models:/nothing/Production", "models:/nothing@production", "runs:/0a1b", "nowhere"]
+    "place", ["models:/nothing/Production", "models:/nothing@production", "runs:/0a1b2c", "nowhere"]
 )
 def test_a_missing_model_is_one_line(store: Store, place):
     with pytest.raises(ModelError) as caught:
