@@ -168,6 +168,7 @@ def evidence_of(result: RunResult) -> Evidence:
     return Evidence(
         run=Run(info, RunData(tags=run_tags)),
         detector=detector,
+        labels=detector.labels,
         scores=_scores(result, "test"),
         trained_until=None,
         states=rows["state"].to_numpy(np.int64),

@@ -213,7 +213,7 @@ def test_a_ready_table_gives_the_rows_of_its_bars(config, result, folder):
     table.write(folder / "ready.csv")
     data = replace(config.data, kind="features", path=str(folder / "ready.csv"), timezone=ZONE)
     stamped = pd.read_csv(folder / "ready.csv")
-    stamped["timestamp"] += "+00:00"
+    stamped["timestamp"] = stamped["timestamp"].str.replace("Z", "+00:00")
     stamped.to_csv(folder / "ready.csv", index=False)
     ready = prepare(replace(config, data=data))
     np.testing.assert_array_equal(ready.table.ends, table.ends)

@@ -31,6 +31,7 @@ from hmm_exp.judge.split import TEST, TRAIN
 from hmm_exp.judge.unscored import in_fits, in_words, unusual, why_no_gain, why_no_return
 from hmm_exp.judge.variance import variance_gains, variance_losses, variance_shapes
 from hmm_exp.judge.volatility_baselines import BarSeries, fit_volatility
+from hmm_exp.market.iso import iso
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.monitor.expectations import Observations, expectations_of, make_expectations, observe
 from hmm_exp.monitor.monitor import monitor_bars
@@ -191,7 +192,7 @@ def test_a_fit_of_a_walk_without_densities_leaves_its_block_unscored(walks):
     last = [refit for refit in four.refits if "model" in refit.unscored][-1].fold
     assert unusual(four.output.unscored) == ["model"]
     assert four.output.unscored["model"] == (
-        f"in {n} of {len(missing)} fits, last at {last.split.train_end:%Y-%m-%d %H:%M}: {TOO_FEW}"
+        f"in {n} of {len(missing)} fits, last at {iso(last.split.train_end)}: {TOO_FEW}"
     )
     scored = np.isfinite(four.output.scores["model"].to_numpy())
     assert not scored[: last.stop - 1].any()

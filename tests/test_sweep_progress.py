@@ -91,7 +91,7 @@ def test_a_single_run_shows_its_progress_and_records_no_colours(workdir):
     assert status == 0, text
     *drawn, last = screens(text)
     rows = {line for shot in drawn for line in shot if line.startswith("v1@1H diag K=3  ")}
-    assert any(re.search(r"\d s  fitting 3 states", line) for line in rows)
+    assert any(re.search(r"\d s  (fitting 3 states|evaluating)", line) for line in rows)
     assert any(re.search(r"\d s  (writing|recording)$", line) for line in rows)
     (ended,) = [line for line in last if line.startswith("v1@1H diag K=3  ")]
     assert re.search(r"K=3  BIC [\d.]+  gain [+-]\.?\d", ended)
@@ -105,7 +105,8 @@ def test_a_single_run_shows_its_progress_and_records_no_colours(workdir):
 
 def test_a_single_run_in_a_pipe_has_one_plain_line(train_cli, workdir):
     done = train_cli(workdir, "model.n_states=2", *SMALL)
-    (line,) = done.stderr.splitlines()
+    *read, line = done.stderr.splitlines()
+    assert [text.split(" ")[0] for text in read] == ["synthetic", "features"]
     assert re.fullmatch(r"v1@1H diag K=2  K=2  BIC [\d.]+  gain \S+  [\d.]+ s", line)
     assert "\x1b" not in done.stdout
 
