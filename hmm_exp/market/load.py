@@ -4,11 +4,7 @@
 >>> bars.report["gaps"]["count"]
 """
 
-import gzip
-import io
-import zlib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from hmm_exp.errors import ConfigError, DataError
-from hmm_exp.files import GZIP, PARQUET
+from hmm_exp.files import PARQUET
 from hmm_exp.market.bars import OHLCV, Bars, counted, moment, shown, timeframe_step
+from hmm_exp.market.blocks import BLOCK, text_blocks
 from hmm_exp.market.clean import StampedRows, bars_from_frame, span_report, stamped_frame
 from hmm_exp.market.columns import (
     OneSeries,
@@ -32,15 +29,10 @@ from hmm_exp.market.columns import (
 from hmm_exp.market.files import (
     UNREADABLE_PARQUET,
     Table,
-    as_utf8,
-    below,
     damaged,
-    find_header,
-    first_lines,
     layout_of,
     parse,
     read_table,
-    refuse_other_kinds,
 )
 from hmm_exp.market.gaps import gap_report, usual_step
 from hmm_exp.market.options import ReadOptions
@@ -203,7 +195,6 @@ def _suffix_step(name: str) -> int:
         return 0
 
 
-BLOCK = 16 << 20  # bytes of text in a chunk, about 250,000 bars
 _PARQUET_ROWS = 250_000
 Chunk = TypeVar("Chunk", Bars, pd.DataFrame)
 _UNORDERED = ("newest first", "back in time")  # notes of a report
@@ -296,49 +287,16 @@ def _tables_of_file(
 ) -> Iterator[tuple[Table, float]]:
     with path.open("rb") as file:
         magic = file.read(4)
-        file.seek(0)
-        if magic == PARQUET:
-            yield from _parquet(path)
-        elif magic[:2] in (b"\xff\xfe", b"\xfe\xff") or not magic.strip():
-            yield read_table(path, is_header), 1.0
-        else:
-            size = path.stat().st_size
-            with gzip.open(file) if magic[:2] == GZIP else nullcontext(file) as text:
-                for table, is_last in _text_tables(text, is_header, path, block):
-                    yield table, 1.0 if is_last else min(file.tell() / size, 0.99)
-
-
-def _text_tables(
-    text: io.BufferedIOBase, is_header: Callable[[list[str]], bool], path: Path, block: int
-) -> Iterator[tuple[Table, bool]]:
-    """Each block under the header of the first one, and whether it is the last."""
-    header, about = None, {"file": str(path)}
-    try:
-        for content, is_last in _blocks(text, block):
-            if header is None:
-                refuse_other_kinds(content, path)
-            content = rows = as_utf8(content)
-            if header is None:
-                header = find_header(first_lines(content), is_header)
-                rows = below(content, header)
-                about |= layout_of(header)
+    if magic == PARQUET:
+        yield from _parquet(path)
+    elif not magic.strip():
+        yield read_table(path, is_header), 1.0
+    else:
+        about: dict = {}
+        for header, rows, share in text_blocks(path, is_header, block):
+            about = about or {"file": str(path)} | layout_of(header)
             frame, ragged = parse(rows, header, path)
-            yield Table(frame, about, ragged, header.notes), is_last
-            header = replace(header, line=header.line + content.count(b"\n"))
-    except (OSError, EOFError, zlib.error) as error:
-        raise damaged(path, "gzip", error) from None
-
-
-def _blocks(text: io.BufferedIOBase, size: int) -> Iterator[tuple[bytes, bool]]:
-    """Blocks that end with a line; a short rest stays with the last, as it tells too little."""
-    block, more = text.read(size), text.read(size)
-    while len(more) > size // 4:
-        cut = block.rfind(b"\n") + 1
-        if cut:
-            yield block[:cut], False
-        block, more = block[cut:] + more, text.read(size)
-    if block:
-        yield block + more, True
+            yield Table(frame, about, ragged, header.notes), share
 
 
 def _parquet(path: Path) -> Iterator[tuple[Table, float]]:
