@@ -259,7 +259,7 @@ def _check_data(settings: Config) -> None:
 
 
 def _check_symbols(data: DataConfig) -> None:
-    """Refuse settings of symbols that the kind of data does not read, or that exclude each other."""
+    """Refuse settings of symbols that this kind of data does not read, or that conflict."""
     is_set = [name for name in (*OF_PANELS, "symbol", "symbol_column") if getattr(data, name)]
     for name in is_set:
         reader = "panel" if name in OF_PANELS else "bars"

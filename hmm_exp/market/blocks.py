@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from hmm_exp.errors import DataError
 from hmm_exp.files import GZIP
 from hmm_exp.market.files import (
     Header,
@@ -48,6 +49,8 @@ def text_blocks(
             header = replace(header, line=n_above, n_lines=0)
     except (OSError, EOFError, zlib.error) as error:
         raise damaged(path, "gzip", error) from None
+    if header is None:
+        raise DataError(f"{path} is empty; set data.path")
 
 
 def _contents(path: Path, block: int) -> Iterator[tuple[bytes, float]]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from hmm_exp.errors import DataError
+from hmm_exp.errors import DataError, SeveralSeriesError
 from hmm_exp.market.bars import OHLCV, PRICES
 
 # Best first. Nameless and `index` columns are what a written DataFrame index becomes.
@@ -168,6 +168,16 @@ def find_series(names: Sequence[str]) -> dict[str, list[str]]:
     return {"symbol": symbols, "interval": _called(names, _INTERVALS)}
 
 
+def find_symbols(names: Sequence[str], chosen: str | None = None) -> str | None:
+    """Column that names the instrument of each row; `chosen` (data.symbol_column) or by its name.
+
+    Raises DataError when the chosen one is not there.
+    """
+    if chosen is not None:
+        return _chosen(names, chosen, "data.symbol_column")
+    return next(iter(find_series(names)["symbol"]), None)
+
+
 def find_zone(names: Sequence[str]) -> str | None:
     """Column that says in which zone the times of a table are, if any."""
     return next(iter(_called(names, _ZONES)), None)
@@ -315,9 +325,11 @@ def check_one(kind: str, column: str, values: pd.Series) -> None:
         f"{str(value)[:20]} ({count} rows)" for value, count in counts[:_SHOWN].items()
     )
     more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
-    raise DataError(
+    raise SeveralSeriesError(
         f"{len(counts)} {kind}s in column {column!r}: {shown}{more}; "
-        "a file holds one series of bars: keep the rows of one"
+        "a file holds one series of bars: keep the rows of one",
+        column=column if kind != "interval" else None,
+        first=str(counts.index[0]),
     )
 
 

@@ -36,6 +36,7 @@ from hmm_exp.market.files import (
 )
 from hmm_exp.market.gaps import gap_report, usual_step
 from hmm_exp.market.options import ReadOptions
+from hmm_exp.market.symbol_files import SymbolRows
 from hmm_exp.market.time_column import time_column
 
 
@@ -45,9 +46,10 @@ def read_bars(
     *,
     name: str | None = None,
     needs: Collection[str] = OHLCV,
+    rows: SymbolRows | None = None,
     **single: Any,
 ) -> Bars:
-    """Read bars from a file.
+    """Read bars from a file, or those of one symbol from files that hold several.
 
     Parameters
     ----------
@@ -56,9 +58,12 @@ def read_bars(
     options
         How to read it; or its fields one by one: `read_bars(path, bar_stamp="open")`.
     name
-        The instrument; the file's stem unless given.
+        The instrument; the symbol, or the file's stem, unless given.
     needs
         Columns that will be used, see `bars_from_frame`.
+    rows
+        The symbol whose rows are read, `SymbolRows("BTC")`; `path` may then be a folder or a
+        pattern, too. None for all rows of a file.
 
     Returns
     -------
@@ -71,8 +76,9 @@ def read_bars(
         As `ReadOptions` and `bars_from_frame`.
     """
     options = options or ReadOptions(**single)
-    table = whole_rows(read_table(path, is_bars_header), options)
-    name = name or instrument_name(path)
+    table = read_table(path, is_bars_header) if rows is None else rows.of(path)
+    table = whole_rows(table, options)
+    name = name or (instrument_name(path) if rows is None else rows.symbol)
     bars = bars_from_frame(table.frame, options, name=name, needs=needs)
     return replace(bars, report=_with_file(bars.report, table))
 
