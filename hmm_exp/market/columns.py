@@ -36,6 +36,7 @@ _SYMBOLS = ("symbol", "ticker", "pair", "instrument", "instrumentname", "product
             "asset", "security", "isin", "coin", "contract", "name", "code", "stock", "exchange",
            "market", "product", "underlying", "permno", "gvkey", "tic", "tscode", "instid",
            "instrumentid", "marketid", "contractname")  # fmt: skip
+_GROUPS = {"exchange", "market", "underlying", "product"}  # may hold several symbols
 _ENDS_OF_SYMBOLS = {"symbol", "ticker", "isin", "figi", "cusip", "sedol", "ric", "pair",
                     "instrument"}  # fmt: skip
 _ZONES = ("timezone", "tz", "zone", "utcoffset", "gmtoffset", "tzoffset")
@@ -175,7 +176,8 @@ def find_symbols(names: Sequence[str], chosen: str | None = None) -> str | None:
     """
     if chosen is not None:
         return _chosen(names, chosen, "data.symbol_column")
-    return next(iter(find_series(names)["symbol"]), None)
+    found = find_series(names)["symbol"]
+    return next((name for name in found if _bare(name) not in _GROUPS), None)
 
 
 def find_zone(names: Sequence[str]) -> str | None:

@@ -110,10 +110,7 @@ def _found(data: DataConfig) -> Iterable[PanelSymbol]:
     lake = SymbolFiles.of(path, data.symbol_column, one_file=False)
     if lake.column is None:
         return _of_files(list(lake.files), None)
-    return [
-        _printable(PanelSymbol(symbol, lake.folder_of(symbol), lake.column))
-        for symbol in lake.symbols()
-    ]
+    return [_printable(PanelSymbol(*pair, lake.column)) for pair in lake.paths().items()]
 
 
 def _of_files(files: list[str], pattern: str | None) -> Iterable[PanelSymbol]:

@@ -21,7 +21,7 @@ import pandas as pd
 from hmm_exp.config import nearest
 from hmm_exp.errors import DataError
 from hmm_exp.market.blocks import text_blocks
-from hmm_exp.market.columns import find_series, find_symbols, is_bars_header, tidy
+from hmm_exp.market.columns import find_symbols, is_bars_header, tidy
 from hmm_exp.market.files import Table, read_table
 from hmm_exp.market.long_table import LongTable, is_parquet, parquet_columns
 
@@ -136,7 +136,7 @@ class SymbolFiles:
                 f"data.symbol={symbol}"
             )
         if self.in_folders:
-            own = [file for file, value in self.files.items() if value == symbol]
+            own = self._by_symbol().get(symbol, [])
             tables = [read_table(file, is_bars_header) for file in own]
         else:
             found = [LongTable(file, self.column).rows(symbol, cache) for file in self.files]
@@ -148,17 +148,30 @@ class SymbolFiles:
             )
         return _merged(tables, {"file": self.path, "symbol": symbol})
 
-    def folder_of(self, symbol: str) -> str:
-        """The narrowest path of a symbol's files: its folder where there is one, else `path`."""
-        own = [Path(file) for file, value in self.files.items() if value == symbol]
-        tops = {top for file in own for top in file.parents if self.column in _keys(str(top))}
-        named = {top for top in tops if self.column not in _keys(str(top.parent))}
-        return str(named.pop()) if len(named) == 1 else self.path
+    def paths(self) -> dict[str, str]:
+        """The narrowest path that reads each symbol alone: its folder, or `path`; see `symbols`."""
+        symbols = self.symbols()
+        if not self.in_folders:
+            return dict.fromkeys(symbols, self.path)
+        return {symbol: self._folder(files) for symbol, files in self._by_symbol().items()}
+
+    def _folder(self, files: list[str]) -> str:
+        """The folder `key=symbol` if these files of a symbol are all that is in it."""
+        tops = {top for top in Path(files[0]).parents if self.column in _keys(top.name)}
+        top = str(tops.pop()) if len(tops) == 1 else self.path
+        return top if top != self.path and set(_below(top)) == set(files) else self.path
+
+    def _by_symbol(self) -> dict[str, list[str]]:
+        """Files of each symbol that folders name."""
+        groups: dict[str, list[str]] = {}
+        for file, symbol in self.files.items():
+            groups.setdefault(symbol or "", []).append(file)
+        return groups
 
     def _counts(self) -> Counter[str]:
         """Number of rows, or of files, by symbol."""
         if self.in_folders:
-            return Counter(value or "" for value in self.files.values())
+            return Counter({symbol: len(files) for symbol, files in self._by_symbol().items()})
         counts: Counter[str] = Counter()
         for file in self.files:
             counts.update(LongTable(file, str(self.column)).counts())
@@ -198,7 +211,7 @@ def _keys(file: str) -> dict[str, str]:
 
 def _key(file: str) -> str | None:
     """The key of the folders around a file that is named as symbols are."""
-    return next(iter(find_series([*_keys(str(Path(file).parent))])["symbol"]), None)
+    return find_symbols([*_keys(str(Path(file).parent))])
 
 
 def _all_in_folders(values: dict[str, str | None], key: str) -> dict[str, str | None]:
