@@ -44,6 +44,7 @@ from hmm_exp.market.files import (
 )
 
 _MOST_ROWS = 2_000_000  # rows to decode for one symbol; a file with more of them is cut
+_BATCH = 250_000  # rows in memory while those of a symbol are found
 _SLICE = 1_000_000  # rows sorted at once
 _GROUP = 16_384  # rows in a row group of a part: the least that is decoded
 _KEY = "symbol of the row"  # name of the column that parts are sorted by
@@ -67,9 +68,8 @@ class LongTable:
         if not is_parquet(self.file):
             return self._counts_of_text()
         counts: Counter[str] = Counter()
-        with _reading_parquet(self.file):
-            for found in _group_counts(self.file, self._name(parquet_columns(self.file))):
-                counts.update(found)
+        for found in _group_counts(self.file, self._name(parquet_columns(self.file))):
+            counts.update(found)
         return counts
 
     def rows(self, symbol: str, cache: Path | None = None) -> Table:
@@ -135,14 +135,18 @@ class LongTable:
         return _typed(pa.concat_tables(parts), headers[0], ragged, self.file)
 
     def _from_parquet(self, symbol: str, cache: Path | None) -> pa.Table:
-        with _reading_parquet(self.file), pq.ParquetFile(self.file) as file:
-            name = self._name(file.schema_arrow.names)
-            value = _as_stored(symbol, file.schema_arrow.field(name).type)
-            if value is None:
-                return file.schema_arrow.empty_table()
-            if cache is None or _rows_to_decode(file, name, value) <= _MOST_ROWS:
-                wanted = ds.field(name) == value
-                return pq.read_table(self.file, filters=wanted, partitioning=None)
+        with _opened(self.file) as file:
+            name, schema = self._name(file.schema_arrow.names), file.schema_arrow
+            value = _as_stored(symbol, schema.field(name).type)
+            groups = [] if value is None else _groups_with(file, name, value)
+            n_rows = sum(file.metadata.row_group(group).num_rows for group in groups)
+            if cache is None or n_rows <= _MOST_ROWS:
+                batches = file.iter_batches(_BATCH, groups) if groups else iter(())
+                found = (
+                    pa.Table.from_batches([batch]).filter(ds.field(name) == value)
+                    for batch in batches
+                )
+                return pa.concat_tables([schema.empty_table(), *found])
         return _of_parts(self._cut(cache), symbol)
 
     def _cut(self, cache: Path) -> Path:
@@ -175,7 +179,7 @@ class LongTable:
             for block in self._blocks():
                 yield block.table.append_column(_KEY, block.symbols), block
             return
-        with _reading_parquet(self.file), pq.ParquetFile(self.file) as file:
+        with _opened(self.file) as file:
             name = self._name(file.schema_arrow.names)
             for batch in file.iter_batches(_SLICE):
                 table = pa.Table.from_batches([batch])
@@ -215,9 +219,20 @@ def parquet_columns(file: str) -> list[str]:
         return pq.read_schema(file).names
 
 
+@contextmanager
+def _opened(file: str, dictionary: str | None = None) -> Iterator[pq.ParquetFile]:
+    """A Parquet file of which few rows are in memory at a time."""
+    names = None if dictionary is None else [dictionary]
+    with (
+        _reading_parquet(file),
+        pq.ParquetFile(file, read_dictionary=names, pre_buffer=False) as opened,
+    ):
+        yield opened
+
+
 def _group_counts(path: str, name: str) -> Iterator[dict[str, int]]:
     """Rows by symbol of each row group."""
-    with pq.ParquetFile(path, read_dictionary=[name]) as file:
+    with _opened(path, dictionary=name) as file:
         place = _place(file, name)
         kind = _plain(file.schema_arrow.field(name).type)
         for number in range(file.num_row_groups):
@@ -260,23 +275,23 @@ def _as_stored(symbol: str, kind: pa.DataType) -> pa.Scalar | None:
         return None
 
 
-def _rows_to_decode(file: pq.ParquetFile, name: str, value: pa.Scalar) -> int:
-    """Rows of the row groups that may hold a value, by their statistics."""
-    place, n_rows, wanted = _place(file, name), 0, value.as_py()
+def _groups_with(file: pq.ParquetFile, name: str, value: pa.Scalar) -> list[int]:
+    """Row groups that may hold a value, by their statistics."""
+    place, wanted, found = _place(file, name), value.as_py(), []
     for number in range(file.num_row_groups):
-        group = file.metadata.row_group(number)
-        stats = group.column(place).statistics
+        stats = file.metadata.row_group(number).column(place).statistics
         known = stats is not None and stats.has_min_max
         if not known or stats.min <= wanted <= stats.max:
-            n_rows += group.num_rows
-    return n_rows
+            found.append(number)
+    return found
 
 
 def _of_parts(folder: Path, symbol: str) -> pa.Table:
     """Rows of one symbol from the parts of a table that was cut."""
     parts = sorted(map(str, folder.glob("*.parquet")))
     wanted = ds.field(_KEY) == symbol
-    return pq.read_table(parts, filters=wanted, partitioning=None).drop_columns(_KEY)
+    found = pq.read_table(parts, filters=wanted, partitioning=None, pre_buffer=False)
+    return found.drop_columns(_KEY)
 
 
 def _typed(rows: pa.Table, header: Header, ragged: Ragged, path: str) -> Table:
