@@ -76,8 +76,9 @@ def choices(group: str) -> str:
 
 def nearest(word: str, options: Iterable[str]) -> str:
     """Give " (did you mean X?)" when something like `word` is among the options, else nothing."""
-    match = difflib.get_close_matches(word[:100], list(options), n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
+    known = {option.lower(): option for option in options}
+    match = difflib.get_close_matches(word[:100].lower(), known, n=1)
+    return f" (did you mean {known[match[0]]}?)" if match else ""
 
 
 def unknown_setting(name: str) -> str:

@@ -46,7 +46,7 @@ from hmm_exp.market.files import (
 _MOST_ROWS = 2_000_000  # rows to decode for one symbol; a file with more of them is cut
 _BATCH = 250_000  # rows in memory while those of a symbol are found
 _SLICE = 1_000_000  # rows sorted at once
-_GROUP = 16_384  # rows in a row group of a part: the least that is decoded
+_GROUP = 4_096  # rows in a row group of a part: the least that is decoded
 _KEY = "symbol of the row"  # name of the column that parts are sorted by
 _ABOUT = "about.json"
 Ragged = list[tuple[int, str]]

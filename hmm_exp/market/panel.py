@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
 
 from hmm_exp.config import DataConfig, nearest
 from hmm_exp.config.patterns import selected
@@ -17,7 +16,7 @@ from hmm_exp.errors import ConfigError, DataError
 from hmm_exp.market.load import instrument_name
 from hmm_exp.market.symbol_files import SymbolFiles, SymbolRows, files_of
 
-_PLAIN = re.compile(r"[\w.^=+-]+")  # characters that a registered model, its URI and a shell take
+_OTHER = re.compile(r"[^\w.^=+-]")  # what a registered model, its URI or a shell may not take
 
 
 @dataclass(frozen=True)
@@ -95,11 +94,7 @@ def registry_part(symbol: str) -> str:
     >>> registry_part("BTC/USDT")
     'BTC~2FUSDT'
     """
-    if _PLAIN.fullmatch(symbol):
-        return symbol
-    return "".join(
-        c if _PLAIN.fullmatch(c) else quote(c, safe="").replace("%", "~") for c in symbol
-    )
+    return _OTHER.sub(lambda found: "".join(f"~{byte:02X}" for byte in found[0].encode()), symbol)
 
 
 def _found(data: DataConfig) -> Iterable[PanelSymbol]:

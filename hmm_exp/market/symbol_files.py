@@ -93,7 +93,7 @@ class SymbolFiles:
             the files are in folders of the key.
         """
         files = files_of(path)
-        key = column or _key(files[0])
+        key = column or next(filter(None, map(_key, files)), None)
         values = {file: _keys(file).get(key) for file in files} if key else {}
         if any(value is not None for value in values.values()):
             return cls(path, key, _all_in_folders(values, str(key)))
@@ -122,6 +122,8 @@ class SymbolFiles:
                 f"{self.path}: {without:,} of {without + sum(counts.values()):,} {what}s have no "
                 f"symbol in {self.column!r}: fill it in, or set data.symbol_column"
             )
+        if not counts:
+            raise DataError(f"{self.path} has no rows; set data.path")
         return sorted(counts)
 
     def rows(self, symbol: str, cache: Path | None = None) -> Table:
@@ -186,7 +188,7 @@ def files_of(path: str) -> list[str]:
     """
     found = [path] if os.path.exists(path) else glob(path, recursive=True)  # noqa: PTH110, PTH207
     files = {file for one in found for file in (_below(one) if Path(one).is_dir() else [one])}
-    regular = sorted(file for file in files if Path(file).is_file())
+    regular = sorted(str(Path(file)) for file in files if Path(file).is_file())
     if not regular:
         endings = f" of a folder, files that end in {', '.join(_ENDINGS)} are read;"
         raise DataError(
