@@ -102,9 +102,10 @@ def test_a_symbol_of_parquet_is_found_in_a_column_of_any_type(kind, is_cut, tmp_
         monkeypatch.setattr(long_table, "_SLICE", 150)  # several parts
     codes = {"A": "10001", "B": "10002", "C": "9"} if kind == pa.int64() else {}
     names = [codes.get(symbol, symbol) for symbol in SYMBOLS]
-    table = pa.Table.from_pandas(LONG.drop(columns="symbol"), preserve_index=False)
     column = pa.array([int(name) if codes else name for name in names]).cast(kind)
     path = tmp_path / "long.parquet"
+    LONG.drop(columns="symbol").to_parquet(path)
+    table = pq.read_table(path)
     pq.write_table(table.append_column("symbol", column), path, row_group_size=90)
     long = LongTable(str(path), "symbol")
     assert long.counts() == {name: names.count(name) for name in set(names)}

@@ -135,7 +135,6 @@ def _printable(one: PanelSymbol) -> PanelSymbol:
     """The symbol, if terminals and stores can hold its name."""
     if {"Cc", "Cs"} & set(map(unicodedata.category, one.symbol)):
         raise DataError(
-            f"symbol {one.symbol!r} of {one.path} holds control characters or bytes that are not "
-            "UTF-8: rename it"
+            f"symbol {one.symbol!r} holds control characters or bytes that are not UTF-8: rename it"
         )
     return one
