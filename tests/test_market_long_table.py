@@ -61,7 +61,7 @@ def test_a_symbol_of_a_text_is_read_as_a_file_of_its_lines(form, is_cut, tmp_pat
     expected = read_bars(path, bar_stamp="open")
     (tmp_path / "long.csv").write_text(TEXTS[form])
     rows = SymbolRows("A", cache=tmp_path / "cache" if is_cut else None)
-    bars = read_bars(tmp_path / "long.csv", bar_stamp="open", rows=rows)
+    bars = read_bars(tmp_path / "long.csv", bar_stamp="open", symbol=rows)
     assert len(bars) == (SYMBOLS == "A").sum()
     pd.testing.assert_frame_equal(bars.frame, expected.frame)
     same = set(expected.report) - {"file"}
@@ -83,10 +83,10 @@ def test_rows_of_another_length_belong_to_the_symbol_they_name_and_keep_their_li
     cache = tmp_path / "cache" if is_cut else None
     rows = SymbolRows(symbol, cache=cache)
     with pytest.raises(DataError, match=r"1 row with more or fewer fields .* in line 351; data.b"):
-        read_bars(path, bar_stamp="open", rows=rows)
-    dropped = read_bars(path, bar_stamp="open", bad_rows="drop", rows=rows)
+        read_bars(path, bar_stamp="open", symbol=rows)
+    dropped = read_bars(path, bar_stamp="open", bad_rows="drop", symbol=rows)
     assert dropped.report["dropped"] == {"other number of fields": 1}
-    intact = read_bars(path, bar_stamp="open", rows=SymbolRows(other, cache=cache))
+    intact = read_bars(path, bar_stamp="open", symbol=SymbolRows(other, cache=cache))
     assert len(intact) == (other == SYMBOLS).sum()
 
 
@@ -195,7 +195,7 @@ def test_a_symbol_that_is_not_there_is_refused_with_the_nearest(tmp_path):
             SymbolRows(symbol).of(tmp_path / "long.csv")
     LONG.drop(columns="symbol").to_csv(tmp_path / "one.csv", index=False)
     with pytest.raises(DataError, match=r"no column of .*one.csv names symbols"):
-        SymbolRows("A").of(tmp_path / "one.csv")
+        read_bars(tmp_path / "one.csv", bar_stamp="open", symbol="A")
 
 
 def test_statistics_of_row_groups_of_one_symbol_are_enough(tmp_path, monkeypatch):

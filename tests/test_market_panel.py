@@ -96,7 +96,7 @@ def test_each_symbol_of_any_layout_has_the_bars_of_its_own_file(layout, tmp_path
     for one in found:
         table(one.symbol).to_parquet(tmp_path / "alone.pq")
         alone = read_bars("alone.pq", bar_stamp="open", name=one.symbol)
-        bars = read_bars(one.path, bar_stamp="open", name=one.symbol, rows=one.rows)
+        bars = read_bars(one.path, bar_stamp="open", name=one.symbol, symbol=one.rows)
         np.testing.assert_array_equal(bars.time, alone.time)
         np.testing.assert_allclose(bars.ohlcv, alone.ohlcv, rtol=1e-15)
         source = read_source(one.settings(data), tmp_path / "cache")
@@ -115,7 +115,7 @@ def test_a_symbols_rows_end_where_another_ones_begin_whatever_comes_later(tmp_pa
     for number, rows in enumerate((now, later)):
         rows.sort_values("time").to_csv(tmp_path / f"{number}.csv", index=False)
         (one,) = symbols_of(panel(tmp_path / f"{number}.csv", symbols=["BTC"]))
-        bars.append(read_bars(one.path, bar_stamp="open", rows=one.rows))
+        bars.append(read_bars(one.path, bar_stamp="open", symbol=one.rows))
     assert (bars[0].ohlcv[:81] == bars[1].ohlcv[:81]).all()
     assert (bars[0].ohlcv[81:, :4] != bars[1].ohlcv[81:, :4]).all()
 
@@ -191,9 +191,9 @@ def test_a_broken_file_is_listed_unread_and_only_its_own_bars_are_refused(lake):
     (lake / "ETHW.csv").write_text("time,open\n")
     found = symbols_of(panel("*.csv"))
     assert [one.symbol for one in found] == ["BTC", "ETH", "ETHW"]
-    assert len(read_bars(found[0].path, bar_stamp="open", rows=found[0].rows)) == N_BARS["BTC"]
+    assert len(read_bars(found[0].path, bar_stamp="open", symbol=found[0].rows)) == N_BARS["BTC"]
     with pytest.raises(DataError, match=r"ETH.csv is a damaged Parquet file"):
-        read_bars(found[1].path, bar_stamp="open", rows=found[1].rows)
+        read_bars(found[1].path, bar_stamp="open", symbol=found[1].rows)
     with pytest.raises(DataError, match="no column named high"):
         read_source(found[2].settings(panel("*.csv")))
 

@@ -126,7 +126,9 @@ def _read_bars(data: DataConfig, needs: tuple[str, ...], cache: Path | None) -> 
         return make_market(data.n_bars, data.n_regimes, data.seed)
     try:
         rows = SymbolRows(data.symbol, data.symbol_column, cache) if data.symbol else None
-        bars = read_bars(str(data.path), read_options(data), name=data.name, needs=needs, rows=rows)
+        bars = read_bars(
+            str(data.path), read_options(data), name=data.name, needs=needs, symbol=rows
+        )
     except SeveralSeriesError as error:
         if error.column is None:
             raise

@@ -46,7 +46,7 @@ def read_bars(
     *,
     name: str | None = None,
     needs: Collection[str] = OHLCV,
-    rows: SymbolRows | None = None,
+    symbol: str | SymbolRows | None = None,
     **single: Any,
 ) -> Bars:
     """Read bars from a file, or those of one symbol from files that hold several.
@@ -61,9 +61,9 @@ def read_bars(
         The instrument; the symbol, or the file's stem, unless given.
     needs
         Columns that will be used, see `bars_from_frame`.
-    rows
-        The symbol whose rows are read, `SymbolRows("BTC")`; `path` may then be a folder or a
-        pattern, too. None for all rows of a file.
+    symbol
+        The symbol whose rows are read; `path` may then be a folder or a pattern, too. None for all
+        rows of a file.
 
     Returns
     -------
@@ -76,6 +76,7 @@ def read_bars(
         As `ReadOptions` and `bars_from_frame`.
     """
     options = options or ReadOptions(**single)
+    rows = SymbolRows(symbol) if isinstance(symbol, str) else symbol
     table = read_table(path, is_bars_header) if rows is None else rows.of(path)
     table = whole_rows(table, options)
     name = name or (instrument_name(path) if rows is None else rows.symbol)

@@ -1,7 +1,7 @@
 """Symbols of a panel: files of one symbol each, a long table, or folders `symbol=BTC`.
 
 >>> for one in symbols_of(DataConfig(kind="panel", path="lake/*.parquet", bar_stamp="open")):
-...     bars = read_bars(one.path, bar_stamp="open", name=one.symbol, rows=one.rows)
+...     bars = read_bars(one.path, bar_stamp="open", name=one.symbol, symbol=one.rows)
 """
 
 import re
