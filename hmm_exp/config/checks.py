@@ -239,7 +239,7 @@ def _check_delays(settings: Config) -> None:
 
 def _check_data(settings: Config) -> None:
     data = settings.data
-    _check_symbols(data)
+    check_symbols(data)
     if data.kind == "synthetic":
         if data.path is not None:
             raise ConfigError(f"data.path={data.path} is set with data=synthetic: add data=bars")
@@ -259,8 +259,11 @@ def _check_data(settings: Config) -> None:
         )
 
 
-def _check_symbols(data: DataConfig) -> None:
-    """Refuse settings of symbols that this kind of data does not read, or that conflict."""
+def check_symbols(data: DataConfig) -> None:
+    """Refuse settings of symbols that this kind of data does not read, or that conflict.
+
+    Raises ConfigError.
+    """
     is_set = [name for name in (*OF_PANELS, "symbol", "symbol_column") if getattr(data, name)]
     for name in is_set:
         reader = "panel" if name in OF_PANELS else "bars"

@@ -77,7 +77,7 @@ def symbols_of(data: DataConfig) -> list[PanelSymbol]:
     for symbol in data.symbols:
         if symbol not in found:
             raise ConfigError(
-                f"data.symbols: no symbol {symbol!r}{nearest(symbol, found)} among the "
+                f"data.symbols=[{symbol}]: no such symbol{nearest(symbol, found)} among the "
                 f"{len(found)} of {data.path}"
             )
     names = [name for name in sorted(found) if not data.symbols or name in data.symbols]
