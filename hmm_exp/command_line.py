@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from hmm_exp.errors import HmmExpError, is_from_outside, one_line, refusal
@@ -25,6 +26,7 @@ DONE, REFUSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 VERSION = f"hmm_exp {__version__}"
+_FIGURES = (".png", ".svg", ".pdf", ".jpg", ".webp")
 _COMPLETION = """
 completion, after pip install 'hmm_exp[completion]':
   eval "$(register-python-argcomplete {prog})"
@@ -85,6 +87,22 @@ def whole(low: int, high: int) -> Callable[[str], int]:
         return value
 
     return read
+
+
+def output_file(text: str) -> Path:
+    """Type of an option for a file to write; its folder must exist."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: the folder {path.parent} does not exist")
+    return path
+
+
+def figure_file(text: str) -> Path:
+    """Type of an option for a figure to write; its suffix, if any, gives the format."""
+    suffix = Path(text).suffix.lower()
+    if suffix not in ("", *_FIGURES):
+        raise argparse.ArgumentTypeError(f"{text}: must end in {', '.join(_FIGURES)}")
+    return output_file(text)
 
 
 def named(setting: str) -> Callable[[str], str]:
@@ -226,9 +244,14 @@ def _show_doubts(report: dict[str, Any], detector: "Detector | None") -> None:
         print(f"warning: {one_line(warning)}", file=sys.stderr)
 
 
+# Otherwise numba has a terminal's colours reset at exit, also where nothing has a colour.
+NO_CODE_AT_EXIT = "NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1"
+
+
 def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run a command and return its exit status; errors become one line on standard error."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault(*NO_CODE_AT_EXIT)
     with redirect_stdout(coloured(sys.stdout)), redirect_stderr(coloured(sys.stderr)):
         return _exit_status(action, args)
 

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.command_line import VERSION, Output, coloured
+from hmm_exp.command_line import NO_CODE_AT_EXIT, VERSION, Output, coloured
 from hmm_exp.config import Config, checked, conf_dir
 from hmm_exp.config.help import help_text
 from hmm_exp.config.overrides import composition_error, hydra_words
@@ -66,6 +66,7 @@ def main() -> None:
 
 
 def _run() -> None:
+    os.environ.setdefault(*NO_CODE_AT_EXIT)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that the line below is all
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     warnings.formatwarning = _warning

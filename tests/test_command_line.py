@@ -14,7 +14,8 @@ import pytest
 
 from hmm_exp import causality, train
 from hmm_exp.command_line import coloured, has_colour, tinted
-from hmm_exp.commands import features, monitor, promote, registry, server, sweeps
+from hmm_exp.commands import backtest, features, monitor, promote, registry, server, sweeps
+from hmm_exp.report import __main__ as report
 from hmm_exp.version import __version__
 from tests.test_package import COMMANDS
 
@@ -38,6 +39,22 @@ CAUSALITY = ("--model", "m", "--bars", "b")
         (promote.parse, ("--sweep", "x" * 70_000), "must be a name of at most 100"),
         (sweeps.parse, ("show", "a'b"), "must be a name of at most 100"),
         (promote.parse, ("--run", "x", "--\x1b[31m"), r"\x1b[31m"),
+        (
+            backtest.parse,
+            ("--bars", "b", "--figure", "x.xyz"),
+            "--figure: x.xyz: must end in .png,",
+        ),
+        (
+            monitor.parse,
+            ("--bars", "b", "--figure", "none/x.png"),
+            "the folder none does not exist",
+        ),
+        (
+            backtest.parse,
+            ("--bars", "b", "--output", "none/x.csv"),
+            "the folder none does not exist",
+        ),
+        (report.parse, ("--run", "x", "--output", "none/x.html"), "the folder none does not exist"),
     ],
 )
 def test_an_option_that_cannot_work_is_one_short_line(parse, words, says, capsys):
@@ -107,6 +124,25 @@ def terminal() -> Iterator[TextIO]:
     with os.fdopen(theirs, "w") as stream:
         yield stream
     os.close(ours)
+
+
+ENDS = """
+from hmm_exp.command_line import exit_status
+def action(_):
+    from numba.core.errors import termcolor
+    print(termcolor() and "done")
+    return 0
+exit_status(action, None)
+"""
+
+
+def test_a_command_leaves_no_escape_code_on_a_terminal_at_exit():
+    ours, theirs = pty.openpty()
+    subprocess.run([sys.executable, "-c", ENDS], stdout=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 1000)
+    os.close(ours)
+    assert shown == b"done\r\n"
 
 
 @pytest.mark.parametrize(

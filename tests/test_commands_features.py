@@ -43,7 +43,7 @@ def test_the_documented_command_writes_the_table_and_reports_dropped_rows(bars_c
     columns = Recipe.of_set("v1", ["1H", "4H", "12H", "1D"]).columns
     assert list(table.columns) == ["timestamp", *columns]
     assert len(table) == 697 - 479
-    assert table["timestamp"][0] == "2021-01-20 23:00:00"  # known at the end of the 20th day
+    assert table["timestamp"][0] == "2021-01-20T23:00:00Z"  # known at the end of the 20th day
     assert table.isna().any(axis=1).sum() == 1
     assert "697 rows, 1H, 2021-01-01 to 2021-01-30; 1 gap with 3 missing bars" in done.stderr
     assert "479 warm-up rows dropped, 1 rows kept with empty cells" in done.stdout

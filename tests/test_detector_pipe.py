@@ -10,8 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hmm_exp.detector.pipe import BarLines, HeaderError, follow, resumed, rewind
-from hmm_exp.detector.stream import read_bar
+from hmm_exp.detector.pipe import (
+    BarLines,
+    HeaderError,
+    RegimeLines,
+    follow,
+    resumed,
+    rewind,
+    times_in,
+)
 from hmm_exp.errors import ConfigError, DataError, ModelError
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.market.stamps import read_stamp
@@ -295,7 +302,7 @@ def test_a_pipe_reads_the_columns_that_training_chose(detector, bars):
 def test_a_chosen_column_that_is_not_there_is_never_replaced_by_another(detector, bars, kind):
     stream = chosen(detector, **{f"{kind}_column": "mine"}).stream()
     (bar, *_) = records(bars)
-    with pytest.raises(DataError, match=f"no mine: send .*trained with data.{kind}_column=mine"):
+    with pytest.raises(DataError, match=f"data.{kind}_column=mine: no column of that name"):
         stream.update(bar)
     lines = BarLines(stream.model.reading, "live")
     with pytest.raises(HeaderError, match=f"data.{kind}_column=mine: no column of that name"):
@@ -359,9 +366,9 @@ def test_what_is_no_time_is_refused_in_one_short_line(value, zone):
 
 
 @pytest.mark.parametrize("bar", [None, 5, "bar", [1, 2], {}, {"timestamp": "2021-01-01"}])
-def test_what_is_no_bar_is_refused(bar):
-    with pytest.raises(DataError, match=r"a bar is a mapping|the bar has no"):
-        read_bar(bar)
+def test_what_is_no_bar_is_refused(stream, bar):
+    with pytest.raises(DataError, match=r"a bar is a mapping|no column named|no rows or"):
+        stream.update(bar)
 
 
 # --- going on
@@ -436,7 +443,23 @@ def test_columns_that_no_feature_uses_may_be_absent_or_bad_in_a_stream(bars):
     ]
     probs = expected.filter(like="p_state_").to_numpy()[-len(regimes) :]
     np.testing.assert_array_equal([regime.probs for regime in regimes], probs)
-    with pytest.raises(DataError, match="the bar has no close"):
+    with pytest.raises(DataError, match="no column named close"):
         stream.update({"timestamp": "2030-01-01 00:00", "open": 1.0})
     with pytest.raises(DataError, match="zero or negative price"):
         stream.update({"timestamp": "2030-01-01 00:00", "close": -1.0})
+
+
+def test_rows_go_on_in_the_form_of_an_earlier_version_and_else_in_iso(detector, bars, tmp_path):
+    regimes = detector.filter(bars).iloc[:-50]
+    regime = detector.stream(bars).latest
+    texts = {"old": "%Y-%m-%d %H:%M:%S", "new": "%Y-%m-%dT%H:%M:%SZ"}
+    for name, form in texts.items():
+        path = tmp_path / f"{name}.csv"
+        regimes.to_csv(path, index=False, date_format=form)
+        with path.open("a") as file:
+            RegimeLines(file, detector.columns, False, True, times_in(path)).write([regime])
+        times = pd.read_csv(path, parse_dates=["available_at"])["available_at"]
+        assert list(pd.to_datetime(times, utc=True))[-1] == regime.available_at
+        assert rewind(path, detector.stream(part(bars, slice(-60))).latest)
+        assert len(pd.read_csv(path)) == len(detector.filter(part(bars, slice(-60))))
+    assert times_in(tmp_path / "none.csv")(regime.available_at) == "2021-03-17T21:00:00Z"

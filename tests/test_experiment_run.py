@@ -23,6 +23,7 @@ from hmm_exp.experiment.select import select
 from hmm_exp.judge.return_forecasts import fit_return_densities, fit_static
 from hmm_exp.judge.split import TRAIN
 from hmm_exp.judge.volatility_baselines import VOLATILITY, fit_ewma
+from hmm_exp.market.iso import iso
 
 
 @pytest.fixture
@@ -496,7 +497,7 @@ def test_regime_in_words_tells_since_when(result):
     named = result.detector.labels[last["regime"]]
     assert f"{named} (state {last['regime']})" in words
     run_start = result.regimes["regime"].ne(last["regime"])[::-1].idxmax() + 1
-    assert f"since {result.regimes['available_at'][run_start]:%Y-%m-%d %H:%M}" in words
+    assert f"since {iso(result.regimes['available_at'][run_start])}," in words
     assert words.endswith(f"probability {last['p_state_' + str(last['regime'])]:.3f}")
 
 
@@ -526,8 +527,8 @@ def test_the_report_begins_with_what_was_read_and_a_doubtful_last_bar_is_named(
     usable = report["features"]["rows"] - report["features"]["missing_rows"]
     assert usable == np.isfinite(outcome.prepared.X).all(axis=1).sum() == 2978
     assert outcome.regime_now.endswith(
-        "; the last bar (2021-05-05 23:00) has 0 % of its hour's usual volume: it may not be "
-        "closed yet"
+        "; the last bar, which closes at 2021-05-06T00:00:00Z, has 0 % of its hour's usual "
+        "volume: it may not be closed yet"
     )
 
 

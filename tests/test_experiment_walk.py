@@ -17,6 +17,7 @@ from hmm_exp.experiment.run import run
 from hmm_exp.experiment.walk import carried
 from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.market.iso import iso
 from hmm_exp.market.synthetic import make_market
 
 HOURS = pd.date_range("2024-01-01", periods=1000, freq="h", tz="UTC")
@@ -185,7 +186,7 @@ def test_the_last_block_is_the_detectors_own_answer(result):
     answer = answer.tail(len(block)).reset_index(drop=True)
     block = block[list(answer.columns)].reset_index(drop=True)
     pd.testing.assert_frame_equal(answer, block, check_exact=True)
-    assert result.detector.meta["train_end"] == f"{STAMPS[2699].isoformat()}"
+    assert result.detector.meta["train_end"] == iso(STAMPS[2699])
 
 
 def test_every_bar_after_train_is_out_of_sample_and_no_other(result):

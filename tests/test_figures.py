@@ -338,6 +338,16 @@ def test_lines_of_criteria_join_only_neighbours_that_were_tried(tried):
         assert np.allclose(joined, unit or np.diff(x)[0])
 
 
+@pytest.mark.parametrize("tried", [(1, 1, 2), (2, 2), (2, 3, 2, 3), (2, 4, 2)])
+def test_cells_that_differ_by_another_setting_share_a_line_through_the_lowest(tried):
+    bic = 10.0 * np.arange(len(tried), 0, -1)
+    sweep = pd.DataFrame({"space": "v1 1H", "covariance": "diag", "n_states": tried, "bic": bic})
+    line, dots = figures.bic_by_space(sweep).axes[0].lines[:2]
+    assert np.isfinite(line.get_ydata()).sum() == len(set(tried))
+    assert len(dots.get_xdata()) == len(tried)
+    assert np.nanmax(line.get_ydata()) <= max(dots.get_ydata())
+
+
 def test_criteria_of_a_single_fit_are_shown_beside_one_state():
     table = pd.DataFrame({"n_states": [1, 3], "bic": [900.0, 0.0], "aic": [950.0, 0.0]})
     figure = figures.criteria(table, chosen=3)
@@ -345,6 +355,7 @@ def test_criteria_of_a_single_fit_are_shown_beside_one_state():
     np.testing.assert_array_equal(bic.get_xdata(), [1, 2, 3])
     np.testing.assert_array_equal(bic.get_ydata(), [900, np.nan, 0])
     assert figure.axes[0].get_ylim()[1] > 900
+    assert figure.texts[0].get_text() == "BIC of 3 states is 900 below one state"
 
 
 def test_criteria_say_when_another_number_was_chosen_and_when_the_grid_ends():

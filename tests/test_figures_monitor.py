@@ -49,4 +49,4 @@ def test_the_title_says_when_it_alarmed():
     quiet = monitor(*frames(3, peak=0.5), labels(3)).texts[0].get_text()
     loud = monitor(*frames(3, peak=2.0), labels(3)).texts[0].get_text()
     assert quiet == "No alarm: the highest chart reached 50 % of its threshold"
-    assert loud == "Alarm at 2024-02-11 16:00 UTC: log-likelihood differs from expectation"
+    assert loud == "Alarm at 2024-02-11T16:00:00Z: log-likelihood differs from expectation"

@@ -36,6 +36,14 @@ def test_no_text_overlaps_and_regimes_have_their_colours(n_states):
     assert {*regime_colors(n_states), ACCENT, INK} <= colors_in(figure)
 
 
+@pytest.mark.parametrize("n_states", [1, 3, 8])
+def test_the_strip_of_regimes_has_a_key(n_states):
+    figure, _ = drawn(n_states)
+    shown = [text.get_text() for text in figure.texts]
+    assert {*labels(n_states)} <= {*shown}
+    assert any("strip: decided regime" in text for text in shown)
+
+
 @pytest.mark.parametrize("n_bars", [100, 901, 40_000])
 def test_few_and_many_bars_are_drawn(n_bars):
     assert_texts_are_apart(drawn(n_bars=n_bars)[0])

@@ -207,6 +207,43 @@ def test_a_left_out_null_is_named():
     assert not any(note in t.get_text() for t in texts(figures.bic_by_space(without)))
 
 
+@pytest.mark.parametrize("room", [60, 90, 120])
+@pytest.mark.parametrize("name", ["high_low_range_pct_current_1H", "vwap_of_the_previous_day_4H"])
+def test_a_long_name_wraps_only_after_an_underscore(name, room):
+    lines, _ = fit_block([name], ((8, 1), (8, 9)), room)
+    assert "".join(lines) == name
+    assert len(lines) > 1
+    assert all(line.endswith("_") for line in lines[:-1])
+
+
+@pytest.mark.parametrize("ends", [(-476, 816), (-2.6, 1.9), (0, 19.9), (95, 100), (-0.7, 0.31)])
+def test_an_axis_has_three_labels_or_more(ends):
+    ticks = style.round_ticks(*ends, 3)
+    assert 3 <= len(ticks) <= 7
+    assert ticks[0] >= ends[0]
+    assert ticks[-1] <= ends[1]
+
+
+@pytest.mark.parametrize("longest", [75, 110, 680])
+def test_lengths_of_visits_have_labels_without_a_hole(longest):
+    states = np.repeat([0, 1, 0, 1], [longest, longest, 3, 4])
+    figure = figures.dwell_times(states, sticky(2, 0.9), ("calm", "turbulent"))
+    x = [float(t.get_text()) for t in texts(figure) if t.get_text().replace(",", "").isdigit()]
+    steps = np.diff(x[1 : x.index(1.0, 1)] if 1.0 in x[1:] else x[1:])
+    assert len(steps)
+    assert steps == pytest.approx(steps[0])
+
+
+@pytest.mark.parametrize("gain", [0.0, 1e-7])
+def test_a_gain_that_is_shown_as_zero_has_no_best_week(gain):
+    time = START + HOUR * np.arange(2_000)
+    splits = {"train": int(time[0]), "test": int(time[500])}
+    figure = cumulative_gain(time, {"static": np.full(2_000, gain)}, splits=splits)
+    assert not any("best week" in text.get_text() for text in texts(figure))
+    figure = cumulative_gain(time, {"static": np.full(2_000, 0.01)}, splits=splits)
+    assert any("best week" in text.get_text() for text in texts(figure))
+
+
 @pytest.mark.parametrize("longest", [2, 5, 400])
 def test_visits_fill_their_panel_however_short_they_are(longest):
     lengths = np.random.default_rng(0).integers(1, longest + 1, 4_000)

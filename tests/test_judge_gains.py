@@ -317,5 +317,5 @@ def test_blocks_too_long_for_the_series_widen_errors_by_two_at_most():
     centre = x.mean(axis=0)
     for block, kept in ((15.0, 0.5), (29.0, 0.25)):
         draws = bootstrap_means(x, block, seed=1, n_draws=10) - centre
-        found = gains_module._errors(x, centre, block, 1, 10)
+        found = gains_module.bootstrap_errors(x, centre, block, 1, 10)
         np.testing.assert_allclose(found, draws / math.sqrt(kept), rtol=1e-12)

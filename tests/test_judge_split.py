@@ -87,7 +87,7 @@ def test_a_splitter_prints_its_splits():
     config = SplitConfig(kind="walk_forward", train=0.4, val=0.3, test=0.3, refit_every=200)
     lines = str(make_split(HOURS, config)).splitlines()
     assert len(lines) == 1 + 3
-    assert "2024-01-17 15:00" in lines[1]  # the last bar of the first train
+    assert "2024-01-17T15:00:00Z" in lines[1]  # the last bar of the first train
     assert lines[2].endswith("val+test")
 
 
@@ -129,9 +129,9 @@ def test_a_walk_over_five_hundred_bars_by_hand():
     assert table["train_to"].tolist() == [HOURS[240], HOURS[390]]
     assert table["out_of_sample_to"].tolist() == [HOURS[390], HOURS[499]]
     assert split.to_dict() == {
-        "train_start": "2024-01-02T00:00:00+00:00",
-        "train_end": "2024-01-11T00:00:00+00:00",
-        "val_end": "2024-01-16T00:00:00+00:00",
+        "train_start": "2024-01-02T00:00:00Z",
+        "train_end": "2024-01-11T00:00:00Z",
+        "val_end": "2024-01-16T00:00:00Z",
         "refit_every": 150,
         "window": 300,
     }

@@ -125,6 +125,8 @@ def test_the_verdict_counts_what_covers_zero():
     )
     below = verdict(rows((-1, 1, 0.5), (-2, -1, 1.0)))
     assert below == "no strategy beats buy and hold: 2 of 4 differences cover zero, 2 lie below it"
+    lost = verdict(rows((-2, -1, 1.0), (-3, -1, 1.0)))
+    assert lost == "no strategy beats buy and hold: all 4 differences lie below zero"
 
 
 def test_the_verdict_does_not_sell_an_interval_above_zero_that_is_luck():

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from hmm_exp.judge.gains import GainEstimate, estimate_gain
-from hmm_exp.judge.wording import AS_WELL, BETTER, WORSE, WordedGain, listed, signed
+from hmm_exp.judge.wording import (
+    AS_WELL,
+    BETTER,
+    WORSE,
+    WordedGain,
+    listed,
+    percent,
+    probability,
+    signed,
+)
 
 
 @pytest.mark.parametrize(
@@ -62,3 +71,29 @@ def test_names_are_listed_as_in_a_sentence():
         "a and b",
         "a, b and c",
     ]
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [
+        (0.0, "0 %"),
+        (1.0, "100 %"),
+        (0.62, "62 %"),
+        (0.004, "0.4 %"),
+        (0.993, "99.3 %"),
+        (0.9998, "99.98 %"),
+        (0.0003, "0.03 %"),
+        (1 - 1e-7, ">99.99 %"),
+        (1e-7, "<0.01 %"),
+        (1.4, "140 %"),
+    ],
+)
+def test_only_none_and_all_are_0_and_100_percent(share, shown):
+    assert percent(share) == shown
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"), [(1.0, "1.000"), (0.99997, "above 0.999"), (0.9994, "0.999"), (0.7331, "0.733")]
+)
+def test_only_certainty_is_probability_one(p, shown):
+    assert probability(p) == shown

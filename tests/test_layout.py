@@ -25,6 +25,8 @@ FLOORS = [
 ]
 MOST_LINES, LARGEST_SHARE = 450, 0.18
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+# What a function of a module imports from above its room when it is called, and no module at once.
+LATE = {"detector/detector.py": {"hmm_exp.figures.timeline.regimes"}}  # `Detector.plot`
 # What a room may not know, whatever it would use it for.
 FORBIDDEN = {
     "hmm": {"pandas", "hydra", "mlflow"},
@@ -48,9 +50,10 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(path: Path, at_once: bool = False) -> set[str]:
+    """What a module imports, in its functions too or `at_once` alone."""
+    names, tree = set(), ast.parse(path.read_text())
+    for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -61,8 +64,9 @@ def imported(path: Path) -> set[str]:
 def test_a_room_imports_only_from_rooms_below():
     wrong = []
     for path in modules():
-        room = room_of(path)
-        for name in imported(path):
+        room, late = room_of(path), LATE.get(path.relative_to(PACKAGE).as_posix(), set())
+        assert late <= imported(path) - imported(path, at_once=True)
+        for name in imported(path) - late:
             top, _, rest = name.partition(".")
             other = rest.partition(".")[0]
             is_above = top == "hmm_exp" and other in FLOOR and FLOOR[other] >= FLOOR[room]

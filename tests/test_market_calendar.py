@@ -7,6 +7,7 @@ import pytest
 
 from hmm_exp.errors import ConfigError
 from hmm_exp.market.calendar import calendar_report
+from hmm_exp.market.iso import iso
 
 DAY, HOUR = pd.Timedelta(days=1), pd.Timedelta(hours=1)
 
@@ -40,7 +41,7 @@ def test_weekends_and_holidays_are_closed_and_a_missing_session_is_an_outage(cal
     lacking = days.delete([20, 100, 101])
     report = calendar_report(lacking, DAY, "open", "UTC", "XETR")
     assert (report["outages"], report["missing"], report["unit"]) == (2, 3, "session")
-    assert report["first_outages"] == [f"{days[19]:%Y-%m-%d %H:%M}", f"{days[99]:%Y-%m-%d %H:%M}"]
+    assert report["first_outages"] == [iso(days[place]) for place in (19, 99)]
 
 
 @pytest.mark.parametrize(

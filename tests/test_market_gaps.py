@@ -73,7 +73,7 @@ def test_a_hole_far_longer_than_a_closed_spell_has_its_dates(gaps):
     days = days[(days < "2007-03-05") | (days > "2018-04-02")]
     report = gap_report(nanoseconds(days), DAY, gaps)
     assert report["hole_count"] == 1
-    hole = {"days": 4050, "after": "2007-03-02 00:00", "until": "2018-04-03 00:00"}
+    hole = {"days": 4050, "after": "2007-03-02T00:00:00Z", "until": "2018-04-03T00:00:00Z"}
     assert report["holes"] == [hole]
     assert report["sessions"]
 

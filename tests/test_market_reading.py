@@ -8,6 +8,7 @@ import pytest
 
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.clean import bars_from_frame
+from hmm_exp.market.iso import iso
 from hmm_exp.market.load import read_bars, read_features
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.reading import unclosed_hint, what_was_read
@@ -71,7 +72,7 @@ def test_a_calendar_replaces_the_guess_about_sessions():
     report = bars_from_frame(table(WORKDAYS), OPEN).report
     found = {
         **{"calendar": "XETR", "closed": 500, "outages": 2, "missing": 3, "unit": "session"},
-        **{"first_outages": ["2011-03-01 00:00"], "outside": 1},
+        **{"first_outages": ["2011-03-01T00:00:00Z"], "outside": 1},
     }
     assert what_was_read(report | {"calendar": found}).endswith(
         "; XETR: 500 steps over closed times (data.gaps=bridge), 2 outages with 3 missing "
@@ -103,7 +104,7 @@ def test_a_last_bar_of_little_volume_is_doubted_and_a_usual_one_is_not(timeframe
     bars = resample(make_market(3000, n_regimes=1), timeframe)
     hint = unclosed_hint(with_last_volume(bars, 0.03))
     assert hint is not None
-    assert hint.startswith(f"the last bar ({bars.frame['timestamp'].iloc[-1]:%Y-%m-%d %H:%M}) has ")
+    assert hint.startswith(f"the last bar, which closes at {iso(bars.time[-1])}, has ")
     assert hint.endswith("it may not be closed yet")
     assert unclosed_hint(with_last_volume(bars, 0.5)) is None
 

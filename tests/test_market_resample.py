@@ -95,7 +95,7 @@ def test_a_late_bar_completes_the_bin_before_it_and_its_own():
     keep[46:71] = False  # the next bar is the last of the third day
     bars = resample(without(MARKET, keep), "1D")
     assert bars.report["partial_bins"] == 2
-    assert bars.report["first_partial"] == "2021-01-02 00:00"
+    assert bars.report["first_partial"] == "2021-01-02T00:00:00Z"
     assert resample(replace(without(MARKET, keep), gaps="bridge"), "1D").report["partial_bins"] == 0
 
 

@@ -40,6 +40,15 @@ def test_a_folder_gives_its_tables_and_a_pattern_what_it_matches(
     assert files_of(path) == files
 
 
+def test_links_are_followed_and_a_circle_of_them_ends(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "elsewhere/0.csv", "lake/symbol=A/0.csv")
+    (tmp_path / "lake" / "symbol=B").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "lake" / "symbol=C").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "lake" / "symbol=A" / "up").symlink_to(tmp_path / "lake")
+    assert SymbolFiles.of("lake").symbols() == ["A", "B", "C"]
+
+
 def test_a_folder_without_tables_names_the_endings_that_are_read(tmp_path):
     (tmp_path / "notes.md").touch()
     with pytest.raises(DataError, match=r"files that end in \.csv, .* are read; set data\.path"):

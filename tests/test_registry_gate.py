@@ -396,7 +396,8 @@ def against_champion(store, evidence, gate: GateConfig, gain: float, noise: floa
     [
         (-0.0007, 0.004, False, "at most 0.002 worse (gate.margin)"),
         (0.0, 0.0, False, "at most 0.002 worse (gate.margin)"),
-        (0.02, 0.1, False, "at most 0.002 worse (gate.margin)"),
+        (0.001, 0.004, False, ": better"),
+        (0.02, 0.1, False, ": better"),
         (-0.01, 0.004, True, "more than 0.002 worse (gate.margin)"),
         (0.001, 0.1, True, "it cannot be shown to be at most 0.002 worse, wait for more test bars"),
         (

@@ -1,5 +1,6 @@
 """The report of a sweep: content of the page, no outside resources, and its controls."""
 
+import base64
 import re
 import shutil
 import subprocess
@@ -8,12 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from PIL import Image
 
 from hmm_exp.commands import promote
 from hmm_exp.errors import TrackingError
@@ -40,7 +43,7 @@ QUIET = (
     *("--disable-background-networking", "--disable-component-update"),
 )
 # Empty elements that HTML never closes.
-VOID = {"meta", "link", "input", "br", "img", "hr"}
+VOID = {"meta", "link", "input", "br", "img", "hr", "wbr"}
 
 
 @dataclass
@@ -179,10 +182,13 @@ def test_strategies_are_tabled_with_the_verdict_and_the_picture(subject, page):
     assert f"{rows['sharpe'][0]:.2f}".replace("-", "−") in text
     assert text.count("200-bar average") == 4
     assert ("img", "picture") not in [(tag, attrs.get("class")) for tag, attrs in page.elements]
-    model = replace(subject.model, strategy_figure=b"\x89PNG")
+    Image.new("RGB", (2, 2), "white").save(png := BytesIO(), "PNG")
+    model = replace(subject.model, strategy_figure=png.getvalue())
     drawn = parsed(render(replace(subject, model=model)))
-    (picture,) = [attrs for tag, attrs in drawn.elements if tag == "img"]
-    assert picture["src"] == "data:image/png;base64,iVBORw=="
+    light, dark = [attrs for tag, attrs in drawn.elements if tag == "img"]
+    assert light["class"] == "picture by-light"
+    assert dark["class"] == "picture by-dark"
+    assert base64.b64decode(light["src"].partition(",")[2]) == png.getvalue()
 
 
 def test_a_table_with_empty_columns_is_shown(client, subject, tmp_path):
@@ -337,10 +343,12 @@ def test_the_timeline_shows_at_each_close_what_was_known_then(subject):
     assert (shown.loc[shown.index < rows.index[0], "state"] == UNKNOWN).all()
     at = shown.index[shown.index >= rows.index[0]]
     latest = rows.index.searchsorted(at, side="right") - 1
-    assert (shown.loc[at, "state"] == rows["state"].to_numpy()[latest]).all()
+    decided = rows["regime"].where(rows["regime"] >= 0, UNKNOWN).to_numpy()
+    assert (decided != rows["state"]).any()
+    assert (shown.loc[at, "state"] == decided[latest]).all()
     cut = rows.index[len(rows) // 2]
     future = rows.copy()
-    future.loc[future.index > cut, ["state", "p_state_0"]] = [1, 0.123]
+    future.loc[future.index > cut, ["regime", "p_state_0"]] = [1, 0.123]
     rewritten = bars_with_regimes(replace(model, regimes=future))
     pd.testing.assert_frame_equal(rewritten[:cut], shown[:cut])
 
@@ -416,6 +424,19 @@ def test_a_check_of_a_gain_is_worded_by_its_interval(subject, low, high, passed,
     finally:
         metrics.update(before)
     assert [check.passed for check in checks if check.text == words] == [passed]
+
+
+def test_a_baseline_without_a_score_gets_no_claim(subject):
+    metrics = subject.model.run.data.metrics
+    before = {name: metrics[name] for name in metrics if name.startswith("ewma_gain_test")}
+    for name in before:
+        del metrics[name]
+    try:
+        checks = verdict(subject).checks
+    finally:
+        metrics.update(before)
+    (check,) = [check for check in checks if check.text.endswith("the EWMA Student-t")]
+    assert (check.passed, check.text.split(" the ")[0]) == (None, "On test it is not compared with")
 
 
 def test_the_gain_over_every_baseline_is_tabled(subject):

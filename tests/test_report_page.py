@@ -241,17 +241,17 @@ def test_no_raw_json_is_shown(looks):
 
 def test_the_last_bar_closes_when_the_regime_is_known(subject, looks):  # noqa: F811
     now = subject.model.run.data.tags[tags.REGIME_NOW]
-    stamp = re.search(r"regime at (\S+ \S+) UTC", now)[1]
-    assert any(f"to {stamp} UTC" in look["shown"] for look in looks.values())
+    stamp = re.search(r"regime at (\S+):", now)[1]
+    assert any(f"to {stamp}" in look["shown"] for look in looks.values())
 
 
 @pytest.mark.parametrize(
     ("stamp", "step", "shown"),
     [
-        ("open", "1H", "closed 2024-01-01 01:00 to 2024-01-03 00:00 UTC"),
-        ("open", "1D", "closed 2024-01-02 00:00 to 2024-01-03 23:00 UTC"),
-        ("open", "0 days 00:00:30", "closed 2024-01-01 00:00:30 to 2024-01-02 23:00:30 UTC"),
-        ("close", "1H", "closed 2024-01-01 00:00 to 2024-01-02 23:00 UTC"),
+        ("open", "1H", "closed 2024-01-01T01:00:00Z to 2024-01-03T00:00:00Z"),
+        ("open", "1D", "closed 2024-01-02T00:00:00Z to 2024-01-03T23:00:00Z"),
+        ("open", "0 days 00:00:30", "closed 2024-01-01T00:00:30Z to 2024-01-02T23:00:30Z"),
+        ("close", "1H", "closed 2024-01-01T00:00:00Z to 2024-01-02T23:00:00Z"),
     ],
 )
 def test_facts_give_closes_whatever_the_stamp_means(subject, stamp, step, shown):  # noqa: F811
@@ -288,6 +288,14 @@ def test_criteria_join_only_neighbours_and_name_a_left_out_null():
     assert drawn_at.tolist() == [False, True, True, False, True]
     assert chart.about["null_left_out"]
     assert not charts.criteria(criteria_of((2, 3))).about["null_left_out"]
+
+
+def test_of_cells_with_one_number_of_states_the_page_draws_the_lowest():
+    rows = pd.concat([criteria_of((2, 3)), criteria_of((2, 3)).assign(bic=[900.0, 950.0])])
+    chart = charts.criteria(rows)
+    (source,) = Document.from_json(chart.item["doc"]).select({"name": "criterion-diag"})
+    lowest = rows.groupby("n_states")["bic"].min()
+    assert np.asarray(source.data["y"]).tolist() == (lowest - lowest.min()).tolist()
 
 
 def test_quantiles_beyond_the_plot_are_counted(subject):  # noqa: F811

@@ -168,8 +168,8 @@ def test_the_winner_is_promoted_and_answers_wherever_the_address_is_known(
     assert "promoted: models:/hmm_regime/Production is version 1" in swept[2].stdout
     run_id = champion(client, "hmm_regime").run_id
     assert run_id in {run.info.run_id for run in finished(client)}
+    forget_store()  # which takes the variable away where a store was open
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served.uri)
-    forget_store()
     model = mlflow.pyfunc.load_model("models:/hmm_regime/Production")
     answer = model.predict(make_market(n_bars=2500, n_regimes=3, seed=7).frame).iloc[-1]
     last = pd.read_csv(client.download_artifacts(run_id, "regimes.csv", str(tmp_path))).iloc[-1]

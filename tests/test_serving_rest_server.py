@@ -150,7 +150,10 @@ def test_the_server_answers_csv_to_who_accepts_it(server, bars):
         pd.testing.assert_frame_equal(got, expected, check_exact=True)
         connection.request("POST", "/invocations", b"close\n1\n", kinds)
         refused = connection.getresponse()
-        assert (refused.status, "send at least" in json.load(refused)["message"]) == (400, True)
+        assert (refused.status, "send timestamp with" in json.load(refused)["message"]) == (
+            400,
+            True,
+        )
 
 
 PARQUET = "application/vnd.apache.parquet"

@@ -100,11 +100,11 @@ def tries_of(client: MlflowClient, patience: float) -> tuple[int, str]:
 
 
 def test_patience_runs_out_once_and_comes_back_with_the_store(gone):
-    assert tries_of(gone, 0.5)[0] > 1
+    assert tries_of(gone, 3.0)[0] > 1
     assert tries_of(gone, 600.0)[0] == 1
     assert tries_of(gone, 600.0)[0] == 1
     assert patiently(lambda: "an answer", 600.0) == "an answer"
-    assert tries_of(gone, 0.5)[0] > 1
+    assert tries_of(gone, 3.0)[0] > 1
 
 
 def test_a_server_that_is_gone_is_one_short_line(gone):

@@ -10,7 +10,7 @@ ABOUT = {
     tags.INSTRUMENT: "dax",
     tags.DATA_DIGEST: "0a591a",
     tags.SWEEP_ID: "s1",
-    tags.REGIME_NOW: "regime at 2022-12-31 00:00 UTC: calm",
+    tags.REGIME_NOW: "regime at 2022-12-31T00:00:00Z: calm",
 }
 METRICS = {
     "n_states": 2.0,

@@ -171,7 +171,9 @@ def test_the_leaderboard_is_printed_and_kept_on_the_parent(swept):
 
 def test_the_last_line_is_the_regime_now(swept):
     last = swept[1].stdout.strip().splitlines()[-1]
-    assert re.fullmatch(r"regime at .* UTC: .* \(state \d\), since .*, probability [\d.]+", last)
+    assert re.fullmatch(
+        r"regime at \S+Z: .* \(state \d\), since \S+Z, probability (above )?[\d.]+", last
+    )
 
 
 def test_production_is_the_lowest_bic_of_the_space_that_forecasts_best(swept):

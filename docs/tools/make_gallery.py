@@ -53,6 +53,7 @@ def main() -> None:
         run_notebook(folder)
         shutil.rmtree(GALLERY, ignore_errors=True)
         shutil.copytree(fresh, GALLERY)
+        shutil.copy(GALLERY / "price.png", DOCS / "images")  # of the README
     figure = filtered_and_smoothed(detector, hmm_exp.make_market())
     store_small(style.save(figure, DOCS / "images" / "filtered_smoothed.png"))
 
@@ -98,7 +99,7 @@ def filtered_and_smoothed(detector: hmm_exp.Detector, bars: hmm_exp.Bars) -> Fig
     time = table.available_at.as_unit("ns").asi8[window]
     label = detector.labels[-1]
     figure = style.new_figure(
-        f"Smoothed probabilities see {label} begin and end hours before filtered ones",
+        f"Smoothed probabilities see {label} begin hours before filtered ones",
         f"probability of {label} · {BARS_SHOWN} bars of the synthetic market · filtered: bars up "
         f"to each time, smoothed: all bars",
         height=360,

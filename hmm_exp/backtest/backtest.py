@@ -22,6 +22,7 @@ from hmm_exp.judge.strategy import AVERAGE, PricedBars, TradingRules
 from hmm_exp.judge.strategy_table import Judged, StrategyTable, judge_strategies
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.iso import iso
 from hmm_exp.stored.fields import Fields
 
 
@@ -127,10 +128,9 @@ def _first_judged(
     later = int(bars.time.searchsorted(start.value, side="right"))
     n_judged = len(bars) - max(later, warm)
     if n_judged < MIN_BARS:
-        last = pd.Timestamp(bars.time[-1], unit="ns")
         raise DataError(
             f"{max(n_judged, 0)} bars to judge, at least {MIN_BARS} are needed: those after "
-            f"{start:%Y-%m-%d %H:%M} UTC (training, validation and --from) and after {warm} bars "
-            f"of warm-up count, and the last one is of {last:%Y-%m-%d %H:%M}; send newer bars"
+            f"{iso(start)} (training, validation and --from) and after {warm} bars of warm-up "
+            f"count, and the last one is of {iso(bars.time[-1])}; send newer bars"
         )
     return max(later, warm)

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         apply_to_pipe(args) if args.follow else apply_to_files(args)
     except SeveralSeriesError as error:
-        if error.column is None or args.follow:
+        if error.column is None or args.bars is None or args.follow:
             raise
         column = shlex.quote(error.column)
         raise DataError(f"{error}, or --symbol-column {column} reads each") from None
@@ -138,6 +138,7 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
         names_in,
         resumed,
         rewind,
+        times_in,
     )
     from hmm_exp.serving.load import find_detector
 
@@ -158,7 +159,7 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
     to: Any = args.output
     with nullcontext(sys.stdout) if to is None else to.open("a", encoding="utf-8") as out:
         names = detector.columns if as_json else names_in(args.output, detector)
-        lines = RegimeLines(out, names, as_json, headed)
+        lines = RegimeLines(out, names, as_json, headed, times_in(args.output))
 
         def refuse(error: Exception) -> None:
             if not drops:

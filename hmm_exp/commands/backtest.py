@@ -16,6 +16,8 @@ from hmm_exp.command_line import (
     Reading,
     add_read_options,
     exit_status,
+    figure_file,
+    output_file,
     with_read_options,
 )
 from hmm_exp.files import written_beside
@@ -71,8 +73,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "buy and hold in training)",
     )
     add("--from", dest="since", metavar="TIME", help="judge only bars after this (UTC)")
-    add("--output", type=Path, metavar="CSV", help="write the table to this file")
-    add("--figure", type=Path, metavar="PNG", help="draw wealth and drawdown (or .svg, .pdf)")
+    add("--output", type=output_file, metavar="CSV", help="write the table to this file")
+    add(
+        "--figure", type=figure_file, metavar="PNG", help="draw wealth and drawdown (or .svg, .pdf)"
+    )
     add_read_options(parser)
     return parser.parse_args(argv)
 

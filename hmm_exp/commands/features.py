@@ -100,10 +100,11 @@ def _table(bars: "Bars", recipe: "Recipe", args: argparse.Namespace) -> list[str
     """Build and write the feature table; describe it."""
     from hmm_exp.features.build import build_features
     from hmm_exp.features.lost import usable_in_words
+    from hmm_exp.market.iso import iso
 
     table = build_features(bars, recipe)
     table.write(args.output)
-    stamps = table.timestamp.dt.tz_convert(None)
+    first, last = (iso(table.timestamp.iloc[place]) for place in (0, -1))
     sessions = bars.report["gaps"].get("sessions", False)
     usable = usable_in_words(table, f"{args.features} of {bars.name}", sessions=sessions)
     return [
@@ -111,7 +112,7 @@ def _table(bars: "Bars", recipe: "Recipe", args: argparse.Namespace) -> list[str
         "cells for missing features",
         own_words(usable),
         f"{args.output}: {len(table):,} rows of {recipe.grid}, {len(recipe.columns)} features, "
-        f"{stamps.iloc[0]} to {stamps.iloc[-1]} UTC",
+        f"{first} to {last}",
     ]
 
 

@@ -18,6 +18,8 @@ from hmm_exp.command_line import (
     Reading,
     add_read_options,
     exit_status,
+    figure_file,
+    output_file,
     with_read_options,
 )
 from hmm_exp.files import written_beside
@@ -82,7 +84,9 @@ def false_alarm_rate() -> str:
 
 
 def _text(time: "pd.Timestamp | None") -> str | None:
-    return None if time is None else time.isoformat()
+    from hmm_exp.market.iso import iso
+
+    return None if time is None else iso(time)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -101,8 +105,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         f"(default: {PRODUCTION})",
     )
     add("--since", metavar="TIME", help="monitor bars after this (UTC; default: end of training)")
-    add("--output", type=Path, metavar="JSON", help="write the results to this file")
-    add("--figure", type=Path, metavar="PNG", help="draw them in this file (or .svg, .pdf)")
+    add("--output", type=output_file, metavar="JSON", help="write the results to this file")
+    add("--figure", type=figure_file, metavar="PNG", help="draw them in this file (or .svg, .pdf)")
     add_read_options(parser)
     return parser.parse_args(argv)
 
@@ -144,15 +148,17 @@ def _table(result: "MonitorResult") -> str:
     """One line per control chart."""
     import pandas as pd
 
+    from hmm_exp.judge.wording import percent
+
     shown = [
         {
             "series": finding.name,
             "expected": f"{finding.promised:.4f}",
             "observed": f"{finding.seen:.4f}",
-            "highest": f"{finding.highest:.0%}",
-            "now": f"{finding.now:.0%}",
-            "alarm at": f"{finding.alarm_at:%Y-%m-%d %H:%M}" if finding.alarm_at else "",
-            "drift since": f"{finding.drift_since:%Y-%m-%d %H:%M}" if finding.drift_since else "",
+            "highest": percent(finding.highest),
+            "now": percent(finding.now),
+            "alarm at": _text(finding.alarm_at) or "",
+            "drift since": _text(finding.drift_since) or "",
         }
         for finding in result.findings
     ]
@@ -163,7 +169,7 @@ def _verdict(result: "MonitorResult") -> str:
     from hmm_exp.judge.wording import signed
 
     rows = result.rows
-    span = f"{rows.index[0]:%Y-%m-%d %H:%M} to {rows.index[-1]:%Y-%m-%d %H:%M}"
+    span = f"{_text(rows.index[0])} to {_text(rows.index[-1])}"
     notes = (
         "highest, now: cumulated shortfall as a share of its alarm threshold\n"
         f"a false alarm is {false_alarm_rate()}\n"
@@ -181,8 +187,8 @@ def _verdict(result: "MonitorResult") -> str:
     first, *others = result.alarms
     also = f"; {len(others)} more alarm{'s' * (len(others) > 1)} later" if others else ""
     return (
-        f"{notes}\nALARM at {first.alarm_at:%Y-%m-%d %H:%M} UTC: {first.name} differs from its "
-        f"expectation since {first.drift_since:%Y-%m-%d %H:%M}{also}"
+        f"{notes}\nALARM at {_text(first.alarm_at)}: {first.name} differs from its "
+        f"expectation since {_text(first.drift_since)}{also}"
     )
 
 

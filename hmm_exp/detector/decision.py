@@ -47,6 +47,10 @@ class Decision:
         """A decider that knows nothing of the past."""
         return Decider(self, n_states, burn_in)
 
+    def __str__(self) -> str:
+        values = {"hysteresis": f" (enter {self.enter:g}, leave {self.leave:g})"}
+        return self.rule + (values | {"min_bars": f" ({self.min_bars})"}).get(self.rule, "")
+
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON."""
         return asdict(self)

@@ -10,8 +10,6 @@ Filtered probabilities use bars up to their own row only. A sequence starts from
 distribution: the fitted `startprob` belongs to the first training bar and means nothing later.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from hmm_exp.detector.model import OPTIONAL, StreamModel, part_names, read_parts
-from hmm_exp.errors import DataError, HistoryError, ModelError
+from hmm_exp.detector.model import OPTIONAL, StreamModel, named, part_names, read_parts
+from hmm_exp.detector.sent import Table, bars_sent, frame_of, indexed
+from hmm_exp.errors import ConfigError, DataError, HistoryError, ModelError
 from hmm_exp.features.build import FeatureTable, bars_in_words, build_features
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.features.season import row_ends
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.density import log_density
-from hmm_exp.market.bars import PRICES, Bars, step_in_words
-from hmm_exp.market.clean import bars_from_frame
+from hmm_exp.market.bars import Bars, step_in_words
+from hmm_exp.market.columns import is_known
 from hmm_exp.market.gaps import chain_steps, usual_step
 from hmm_exp.market.load import features_from_frame
 from hmm_exp.market.options import ReadOptions
@@ -45,12 +44,14 @@ from hmm_exp.stored.fields import Fields
 from hmm_exp.uncertainty.estimates import StandardErrors
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from hmm_exp.detector.stream import Stream
 
-Source = Bars | pd.DataFrame | FeatureTable
+Source = Bars | FeatureTable | Table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Detector(StreamModel):
     """A fitted regime model with everything that turns bars into its observations.
 
@@ -107,8 +108,9 @@ class Detector(StreamModel):
         Parameters
         ----------
         source
-            `Bars`; or a frame with `timestamp`, `open high low close volume`; or ready feature
-            rows, `timestamp` and the recipe's columns; or a `FeatureTable`. One sequence of at
+            `Bars`; or a frame (or mapping of columns) with times, open, high, low, close, volume;
+            or ready feature rows, times and the recipe's columns; or a `FeatureTable`. Names may
+            have any case and the usual variants, and times may be the index. One sequence of at
             least `min_history` bars (`min_rows` feature rows), the first of which are still
             settling.
 
@@ -120,6 +122,7 @@ class Detector(StreamModel):
             name of `state`, the most probable one. `regime` is the number of the state that the
             decision rule takes, -1 while the rows do not decide it. `in_training` marks rows whose
             parameters know later bars; a model that does not know its training has no such column.
+            Times that came in a DatetimeIndex are the index again, with its zone or without one.
 
         Raises
         ------
@@ -130,12 +133,13 @@ class Detector(StreamModel):
         """
         table = self.observe(source)
         probs = self.filtered(table).probs
-        return self.regimes(table, probs, decided=self.decider().advance(probs))
+        answer = self.regimes(table, probs, decided=self.decider().advance(probs))
+        return indexed(answer, source, self.reading)
 
     def smooth(self, source: Source) -> pd.DataFrame:
         """Regime of every row from all rows, later ones too: for looking back only; as `filter`."""
         table = self.observe(source)
-        return self.regimes(table, self.smoothed(table).probs)
+        return indexed(self.regimes(table, self.smoothed(table).probs), source, self.reading)
 
     def decode(self, source: Source) -> pd.DataFrame:
         """Most likely path through all rows (Viterbi): for looking back only.
@@ -143,11 +147,49 @@ class Detector(StreamModel):
         As `filter`, without probabilities: the path has one for the whole.
         """
         table = self.observe(source)
-        return self.regimes(table, None, self.decoded(table).states)
+        answer = self.regimes(table, None, self.decoded(table).states)
+        return indexed(answer, source, self.reading)
 
-    def stream(
-        self, history: "Bars | pd.DataFrame | None" = None, missing: str = "error"
-    ) -> "Stream":
+    def plot(self, source: Bars | Table) -> "Figure":
+        """Draw the close coloured by regime, above the filtered probabilities.
+
+        Parameters
+        ----------
+        source
+            Bars, as for `filter`.
+
+        Returns
+        -------
+        Figure
+            Of matplotlib, without pyplot; `hmm_exp.figures.save` writes it to a file.
+
+        Raises
+        ------
+        HistoryError, DataError
+            As `filter`; also for bars without closes.
+        ConfigError
+            Where the figures of this package, or matplotlib, are not installed.
+        """
+        try:
+            from hmm_exp.figures.timeline import regimes
+        except ImportError as error:
+            raise ConfigError(f"plot needs hmm_exp and matplotlib installed: {error}") from None
+        bars = self._accepted(source)
+        answer = self.filter(bars)
+        time = pd.DatetimeIndex(answer["available_at"]).as_unit("ns")
+        close = bars.frame["close"].reindex(time, method="ffill").to_numpy()
+        if not np.isfinite(close).all():
+            raise DataError("plot needs the close of every bar")
+        return regimes(
+            time.asi8,
+            close,
+            answer["regime"].to_numpy(),
+            answer.filter(like="p_state_").to_numpy(),
+            self.labels,
+            subject=f"{self.name} {self.recipe.grid}",
+        )
+
+    def stream(self, history: Bars | Table | None = None, missing: str = "error") -> "Stream":
         """Filter that takes bars one by one; at every bar its answer is that of `filter`.
 
         Parameters
@@ -175,14 +217,19 @@ class Detector(StreamModel):
         """Features of what `filter` takes, valid for this model and long enough for an answer."""
         if isinstance(source, FeatureTable):
             return source
-        if isinstance(source, pd.DataFrame) and self.holds_features(source):
-            return self._ready(source)
+        if not isinstance(source, Bars) and self.holds_features(frame := frame_of(source)):
+            return self._ready(frame)
         return build_features(self._long_enough(self._accepted(source)), self.recipe)
 
     def holds_features(self, frame: pd.DataFrame) -> bool:
         """True for ready feature rows; a frame with a close is one of bars."""
         prices = set(map(str.lower, map(str, frame.columns)))
         return "close" not in prices and any(name in frame for name in self.recipe.columns)
+
+    def reads(self, name: str) -> bool:
+        """True for a name of a column that `filter` may read."""
+        chosen = (self.reading.timestamp_column, self.reading.volume_column)
+        return name in (*self.recipe.columns, *chosen) or is_known(name)
 
     def scaled(self, table: FeatureTable) -> np.ndarray:
         """Observations of the model: scaled features, shape (T, D), NaN where missing."""
@@ -215,21 +262,6 @@ class Detector(StreamModel):
         from hmm_exp.detector.summary import summary_text
 
         return summary_text(self)
-
-    @property
-    def bar_columns(self) -> tuple[str, ...]:
-        """Names of the columns of bars that a caller sends: time, four prices, volume.
-
-        Those that no feature uses may be left out, see `Recipe.needs`.
-        """
-        return (self.reading.time, *PRICES, self.reading.volume)
-
-    @property
-    def input_hint(self) -> str:
-        """What a caller may send, in words."""
-        time, *bar = self.bar_columns
-        features = named(self.recipe.columns)
-        return f"{time} with {', '.join(bar)}, or {time} with {features}"
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON-ready values; floats keep every bit."""
@@ -276,12 +308,9 @@ class Detector(StreamModel):
         except OtherFileError as error:
             raise ModelError(f"{error}; {where_instead(source)}") from None
 
-    def _accepted(self, bars: "Bars | pd.DataFrame") -> Bars:
-        if isinstance(bars, pd.DataFrame):
-            with _hint(self.input_hint):
-                return bars_from_frame(
-                    bars, self.reading, step=self.step, name=self.name, needs=self.recipe.needs
-                )
+    def _accepted(self, bars: Bars | Table) -> Bars:
+        if not isinstance(bars, Bars):
+            return bars_sent(bars, self)
         if bars.step != self.step:
             raise DataError(
                 f"bars of {step_in_words(bars.step)}: the model was trained on bars of "
@@ -290,8 +319,7 @@ class Detector(StreamModel):
         return bars
 
     def _ready(self, frame: pd.DataFrame) -> FeatureTable:
-        needed = (self.bar_columns[0], *self.recipe.columns)
-        if missing := [name for name in needed if name not in frame]:
+        if missing := [name for name in self.recipe.columns if name not in frame]:
             raise DataError(f"no column {named(missing)}: send {self.input_hint}")
         if len(frame) < self.min_rows:
             raise HistoryError(
@@ -358,12 +386,6 @@ def _check_grid(time_ns: np.ndarray, row_step: pd.Timedelta, recipe: Recipe) -> 
     )
 
 
-def named(columns: Sequence[str], most: int = 3) -> str:
-    """The first names of a list, and how many more there are."""
-    more = f" and {len(columns) - most} more" if len(columns) > most else ""
-    return ", ".join(columns[:most]) + more
-
-
 def _check_meta(meta: Fields, needs_end: bool) -> None:
     """Refuse what cannot be where a model comes from; the monitor starts where training ended."""
     if "fingerprint" in meta:
@@ -372,14 +394,3 @@ def _check_meta(meta: Fields, needs_end: bool) -> None:
         meta.truth("refit")
     if needs_end or "train_end" in meta:
         meta.time("train_end")
-
-
-@contextmanager
-def _hint(what_to_send: str) -> Iterator[None]:
-    """Add to a complaint about a missing column what a caller may send instead."""
-    try:
-        yield
-    except DataError as error:
-        if "no column" in str(error):
-            raise DataError(f"{error}; send {what_to_send}") from None
-        raise

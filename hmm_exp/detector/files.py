@@ -13,7 +13,6 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
 
 from hmm_exp.detector.model import StreamModel
 from hmm_exp.errors import ConfigError, DataError
@@ -21,8 +20,7 @@ from hmm_exp.features.season import less_means, row_ends
 from hmm_exp.files import written_beside
 from hmm_exp.hmm import inference
 from hmm_exp.market.gaps import chain_steps
-
-_OPTIONS = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+from hmm_exp.market.iso import iso, iso_texts, write_rows
 
 
 @dataclass
@@ -116,22 +114,19 @@ class RegimeFile:
             self._names = list(frame.columns)
             self._file.write((",".join(self._names) + "\n").encode())
         table = pa.table({name: _column(frame[name]) for name in self._names})
-        pyarrow.csv.write_csv(table, self._file, _OPTIONS)
+        write_rows(table, self._file, header=False)
 
 
 def _column(column: pd.Series) -> pa.Array:
-    """UTC times without their zone, in whole seconds where they are whole."""
-    if not isinstance(column.dtype, pd.DatetimeTZDtype):
-        return pa.array(column.to_numpy(), from_pandas=True)
-    naive = column.dt.tz_localize(None).dt.as_unit("ns")
-    seconds = naive.dt.as_unit("s")
-    whole = (seconds == naive) | naive.isna()
-    return pa.array(seconds if whole.all() else naive, from_pandas=True)
+    """Column for a file, its times as text."""
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return iso_texts(column)
+    return pa.array(column.to_numpy(), from_pandas=True)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, pd.Timestamp):
-        return value.isoformat().replace("+00:00", "Z")
+        return iso(value)
     return value.item() if hasattr(value, "item") else value
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import ConfigError, DataError
-from hmm_exp.market.bars import moment, step_in_words
+from hmm_exp.market.bars import step_in_words
 from hmm_exp.market.clean import StampedRows
 from hmm_exp.market.columns import is_features_header, tidy
 from hmm_exp.market.files import read_table
 from hmm_exp.market.gaps import usual_step
+from hmm_exp.market.iso import iso
 from hmm_exp.market.load import whole_rows
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.time_column import time_column
@@ -120,7 +121,7 @@ def _length(stamps: np.ndarray, path: str | Path, row_step: pd.Timedelta | None)
     if row_step is not None and (is_irregular or step != row_step.as_unit("ns").value):
         return 0
     if is_irregular:
-        where = f", first after {moment(ordered[int(irregular.argmax())])}," if step else ""
+        where = f", first after {iso(ordered[int(irregular.argmax())])}," if step else ""
         raise DataError(
             f"{path}: rows at irregular times{where} have no length: data.bar_stamp=close reads "
             "times as the instants at which rows are known"
@@ -136,6 +137,6 @@ def _nullable(column: pd.Series) -> pd.Series:
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table with its times with a zone as text, so that they keep it in a file."""
+    """The table with its times with a zone as text, in that zone."""
     zoned = frame.select_dtypes("datetimetz")
     return frame.assign(**{str(name): zoned[name].astype(str) for name in zoned})

@@ -1,5 +1,6 @@
 """The computing parts of a fitted model: features, scaler, parameters, reading of bars."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,14 +12,15 @@ from hmm_exp.errors import ConfigError, ModelError
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.features.season import HOURS
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.market.bars import timeframe_step
+from hmm_exp.market.bars import PRICES, step_in_words, timeframe_step
+from hmm_exp.market.iso import iso
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.stored.fields import LARGEST, Fields
 
 _LONGEST_STEP = pd.Timedelta(days=366)  # of a bar of any timeframe
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StreamModel:
     """The computing parts of a detector, which adds answers about whole tables.
 
@@ -42,6 +44,17 @@ class StreamModel:
     decision: Decision = ARGMAX  # from probabilities to the regime; older models have this one
     # `available_at` of the last bar that the parameters know, UTC; None where it is not known.
     train_end: pd.Timestamp | None = None
+
+    def __repr__(self) -> str:
+        K = self.params.n_states
+        end = "an unknown time" if self.train_end is None else iso(self.train_end)
+        return (
+            f"{type(self).__name__} {self.name} {step_in_words(self.step)}: {K} "
+            f"state{'' if K == 1 else 's'} ({', '.join(self.labels)}) of "
+            f"{named(self.recipe.columns)}\n"
+            f"trained until {end}; needs {self.min_history:,} bars of history; decides by "
+            f"{self.decision}"
+        )
 
     @property
     def stamp(self) -> str:
@@ -70,6 +83,20 @@ class StreamModel:
         known = () if self.train_end is None else ("in_training",)
         probs = (f"p_state_{k}" for k in range(self.params.n_states))
         return ("timestamp", "available_at", "state", "label", "regime", *known, *probs)
+
+    @property
+    def bar_columns(self) -> tuple[str, ...]:
+        """Names of the columns of bars that a caller sends: time, four prices, volume.
+
+        Those that no feature uses may be left out, see `Recipe.needs`.
+        """
+        return (self.reading.time, *PRICES, self.reading.volume)
+
+    @property
+    def input_hint(self) -> str:
+        """What a caller may send, in words."""
+        time, *bar = self.bar_columns
+        return f"{time} with {', '.join(bar)}, or {time} with {named(self.recipe.columns)}"
 
     def decider(self) -> Decider:
         """A decider by the model's rule that has seen no row."""
@@ -109,7 +136,7 @@ class StreamModel:
         if self.season is not None:
             known["season"] = _by_column(self.season, self.recipe)
         if self.train_end is not None:
-            known["train_end"] = self.train_end.isoformat()
+            known["train_end"] = iso(self.train_end)
         return {
             "recipe": self.recipe.to_dict(),
             "scaler_mean": self.scaler_mean.tolist(),
@@ -123,6 +150,12 @@ class StreamModel:
             "decision": self.decision.to_dict(),
             **known,
         }
+
+
+def named(columns: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(columns) - most} more" if len(columns) > most else ""
+    return ", ".join(columns[:most]) + more
 
 
 def read_model(values: dict[str, Any], form: int) -> StreamModel:

@@ -28,10 +28,12 @@ from hmm_exp.market.columns import (
     find_volume,
     is_bars_header,
 )
+from hmm_exp.market.iso import iso
 from hmm_exp.market.options import ReadOptions
 
 _READ = 1 << 16  # bytes at once: what is there, without waiting for more
 _TIMES = ("timestamp", "available_at")
+_NAIVE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
 _LONGEST = 1 << 20  # bytes of a line
 _TAIL = 4 << 20  # bytes of an output file that one read can have led to, and more
 
@@ -136,6 +138,15 @@ def names_in(path: Path | None, model: StreamModel) -> tuple[str, ...]:
     return names
 
 
+def times_in(path: Path | None) -> Callable[[pd.Timestamp], str]:
+    """How to write times: as the rows of a file of an earlier version, else as `iso`."""
+    if path is None or not path.exists():
+        return iso
+    with path.open(encoding="utf-8", errors="replace") as file:
+        is_naive = _NAIVE.search(file.read(_READ))
+    return _naive if is_naive else iso
+
+
 def check_fresh(path: Path) -> None:
     """Raise ConfigError where a new stream would write behind the rows of another."""
     if path.exists() and path.stat().st_size:
@@ -179,7 +190,7 @@ def _is_after(line: bytes, latest: Regime | None, path: Path) -> bool:
         return False
     try:
         known = json.loads(text)["available_at"] if text.startswith("{") else text.split(",")[1]
-        time = pd.Timestamp(datetime.fromisoformat(known), tz="UTC")
+        time = pd.to_datetime(datetime.fromisoformat(known), utc=True)
     except (ValueError, TypeError, LookupError, RecursionError):
         raise ConfigError(
             f"{path} has the line {text[:60]!r}, which is no regime: move it away"
@@ -325,18 +336,26 @@ class BarLines:
 class RegimeLines:
     """Columns of regimes as lines of text: CSV under a header, or JSON objects.
 
-    The header is written unless the file is `headed` already.
+    The header is written unless the file is `headed` already. `text_of` writes a time.
     """
 
-    def __init__(self, file: IO[str], names: Sequence[str], as_json: bool, headed: bool) -> None:
+    def __init__(
+        self,
+        file: IO[str],
+        names: Sequence[str],
+        as_json: bool,
+        headed: bool,
+        text_of: Callable[[pd.Timestamp], str] = iso,
+    ) -> None:
         self._file, self._names, self._as_json = file, names, as_json
+        self._text_of = text_of
         if not headed and not as_json:
             file.write(",".join(self._names) + "\n")
 
     def write(self, regimes: list[Regime]) -> None:
         """Write a line for each regime and flush."""
         for regime in regimes:
-            times = {name: _moment(getattr(regime, name)) for name in _TIMES}
+            times = {name: self._text_of(getattr(regime, name)) for name in _TIMES}
             row = regime.to_dict() | times
             values = {name: row[name] for name in self._names}
             line = json.dumps(values) if self._as_json else ",".join(map(_cell, values.values()))
@@ -348,9 +367,9 @@ def _cell(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)  # as in other CSV files
 
 
-def _moment(time: pd.Timestamp) -> str:
-    text = time.strftime("%Y-%m-%d %H:%M:%S")
-    return text if time.value % 1_000_000_000 == 0 else time.tz_localize(None).isoformat(sep=" ")
+def _naive(time: pd.Timestamp) -> str:
+    """UTC without its zone, as earlier versions wrote it."""
+    return time.tz_convert(None).isoformat(sep=" ")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

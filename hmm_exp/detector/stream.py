@@ -17,8 +17,10 @@ from hmm_exp.detector.decision import UNDECIDED
 from hmm_exp.detector.kernel import LAST_BAR, LAST_ROW, N_BARS, NEVER, constants_of, new_state, run
 from hmm_exp.detector.model import StreamModel, read_model
 from hmm_exp.detector.saved import read_state, text_of
-from hmm_exp.errors import DataError, one_line
-from hmm_exp.market.bars import OHLCV, PRICES, Bars, moment
+from hmm_exp.detector.sent import Row, bars_sent, row_of
+from hmm_exp.errors import DataError
+from hmm_exp.market.bars import OHLCV, PRICES, Bars, step_in_words
+from hmm_exp.market.iso import iso
 from hmm_exp.market.options import ReadOptions, check_choice
 from hmm_exp.market.stamps import read_stamp
 from hmm_exp.stored.document import (
@@ -43,45 +45,28 @@ def bar_names(reading: ReadOptions) -> Names:
     return (reading.time, *PRICES, reading.volume)
 
 
-def read_bar(
-    bar: Mapping[str, Any],
-    names: Names = BAR,
-    timezone: str = "UTC",
-    needs: Collection[str] = OHLCV,
-) -> tuple[int, Numbers]:
-    """Stamp in nanoseconds since 1970 (UTC) and open, high, low, close, volume.
+def _quickly(
+    row: Mapping[str, Any], names: Names, timezone: str, needs: Collection[str]
+) -> tuple[int, Numbers] | None:
+    """Stamp in nanoseconds since 1970 (UTC) and numbers of a plain bar; None for any other.
 
-    A bar is a mapping of `names` (from `bar_names`) to a time (datetime, text or epoch), four
-    prices and a volume; a dict is fastest, a row of a DataFrame will do. A time that names no zone
-    is of `timezone`. A value outside `needs` may be absent or bad, and is then NaN. Raises
-    DataError if another value is absent or unreadable, or the bar is impossible.
+    A time that names no zone is of `timezone`. A value outside `needs` may be bad, and is then NaN.
     """
     try:
-        stamp = read_stamp(bar[names[0]], timezone)
+        stamp = read_stamp(row[names[0]], timezone)
         numbers = tuple(
-            value if type(value := bar[name]) is float else _number(value) for name in names[1:]
+            value if type(value := row[name]) is float else _number(value) for name in names[1:]
         )
-    except (KeyError, TypeError, ValueError, OverflowError):
-        stamp, numbers = _needed(bar, names, timezone, needs)
+    except (KeyError, TypeError, ValueError, OverflowError, DataError):
+        return None
     opens, high, low, close, volume = numbers
     # Comparisons with NaN are false, so one chain of them holds all that a bar must be.
     if not (
         0.0 < low <= opens <= high < _INFINITY and low <= close <= high and 0 <= volume < _INFINITY
     ):
         numbers = _without_unused((opens, high, low, close, volume), needs)
-        if fault := _fault(numbers, needs):
-            values = ", ".join(f"{name}={x:g}" for name, x in zip(OHLCV, numbers, strict=True))
-            raise DataError(f"the bar of {moment(stamp)} {fault}: {values}")
+        return None if _is_impossible(numbers, needs) else (stamp, numbers)
     return stamp, numbers  # type: ignore[return-value]
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a number or the text of one."""
-    try:
-        _number(value)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
 
 
 def _number(value: Any) -> float:
@@ -91,39 +76,6 @@ def _number(value: Any) -> float:
     if isinstance(value, str) and ("_" in value or not value.isascii()):
         raise ValueError  # Python reads 1_000 and digits of any script; tables do not
     return float(value)
-
-
-def _needed(
-    bar: Mapping[str, Any], names: Names, timezone: str, needs: Collection[str]
-) -> tuple[int, Numbers]:
-    """The bar with NaN for what is absent or no number and not needed. Raises DataError."""
-    if not hasattr(bar, "keys"):
-        raise DataError(f"a bar is a mapping such as a dict, not {type(bar).__name__}")
-    roles = dict(zip(OHLCV, names[1:], strict=True))
-    used = [names[0], *(name for role, name in roles.items() if role in needs)]
-    if missing := [name for name in used if name not in bar]:
-        raise _lacks(missing, names)
-    for name in used[1:]:
-        if not is_number(bar[name]):
-            time, value = (one_line(repr(bar[key])[:60]) for key in (names[0], name))
-            raise DataError(f"the bar of {time} has {name}={value}: no number")
-    numbers = (
-        _number(bar[name]) if name in bar and is_number(bar[name]) else nan
-        for name in roles.values()
-    )
-    return read_stamp(bar[names[0]], timezone), tuple(numbers)  # type: ignore[return-value]
-
-
-def _lacks(missing: list[str], names: Names) -> DataError:
-    """Error about keys that are not there, with those that training chose."""
-    chosen = [
-        f"data.{kind}_column={name}"
-        for kind, name in (("timestamp", names[0]), ("volume", names[-1]))
-        if name != kind and name in missing
-    ]
-    why = f"; the model was trained with {' and '.join(chosen)}" if chosen else ""
-    line = f"the bar has no {', '.join(missing)}: send {', '.join(names)}{why}"
-    return DataError(one_line(line))
 
 
 def _without_unused(numbers: Numbers, needs: Collection[str]) -> Numbers:
@@ -137,22 +89,20 @@ def _without_unused(numbers: Numbers, needs: Collection[str]) -> Numbers:
     return tuple(kept)  # type: ignore[return-value]
 
 
-def _fault(numbers: Numbers, needs: Collection[str]) -> str:
-    """What such a bar cannot be, by the rules for files; empty where it can."""
+def _is_impossible(numbers: Numbers, needs: Collection[str]) -> bool:
+    """Whether the rules for tables refuse such a bar."""
     opens, high, low, close, volume = numbers
     used = [value for name, value in zip(OHLCV, numbers, strict=True) if name in needs]
-    if not all(abs(value) < _INFINITY for value in used):
-        return "has a missing or infinite number"
-    if any(value <= 0.0 for value in numbers[:4]):
-        return "has a zero or negative price"
-    if high < low and {"high", "low"} & set(needs):
-        return "has its high below its low"
-    if volume < 0.0:
-        return "has a negative volume"
-    for price, name in ((opens, "open"), (close, "close")):
-        if (price > high or price < low) and {name, "high", "low"} & set(needs):
-            return "has open or close outside low..high"
-    return ""
+    return (
+        not all(abs(value) < _INFINITY for value in used)
+        or any(value <= 0.0 for value in numbers[:4])
+        or (high < low and bool({"high", "low"} & set(needs)))
+        or volume < 0.0
+        or any(
+            (price > high or price < low) and bool({name, "high", "low"} & set(needs))
+            for price, name in ((opens, "open"), (close, "close"))
+        )
+    )
 
 
 MISSING = ("error", "gap")
@@ -217,6 +167,9 @@ class Stream:
         self._clock, self._memory = new_state(model)
         self._decider = model.decider()
         self._names, self._timezone = bar_names(model.reading), model.reading.timezone
+        # Keys of the bars that `_names` belong to, and values of names that they lack.
+        self._keys: tuple[str, ...] = self._names
+        self._absent: dict[str, float] = {}
         self._needs = model.recipe.needs
         self._step_ns = model.step.as_unit("ns").value
         row_ns = model.row_step.as_unit("ns").value
@@ -229,14 +182,24 @@ class Stream:
         self._run(*no_bars, *self._rows)  # compiles, or reads what was compiled before
         self._decider.advance(self._rows[1][:0])
 
-    def update(self, bar: Mapping[str, Any]) -> Regime | None:
+    def __repr__(self) -> str:
+        model, latest = self.model, self.latest
+        bars = f"{self.n_bars:,} bars of {step_in_words(model.step)}"
+        last = "" if self.time is None else f", the last closed at {iso(self.time)}"
+        state = "no regime yet"
+        if latest is not None:
+            state = f"{latest.label}, probability {max(latest.probs):.3f}"
+        return f"Stream {model.name}: {bars}{last}\n{state}"
+
+    def update(self, bar: Row) -> Regime | None:
         """Take a closed bar and give the newest regime that it completes.
 
         Parameters
         ----------
         bar
-            `timestamp` (by the model's stamp convention) and `open high low close volume`. A
-            model whose training chose a column of times or of volume needs these by their names.
+            Its time (by the model's stamp convention), open, high, low, close and volume by name,
+            as `Detector.filter` reads them: a mapping, a row of a frame, or a frame of one row. A
+            dict with the keys of the one before it is fastest.
 
         Returns
         -------
@@ -253,14 +216,14 @@ class Stream:
         regimes = self.update_all(bar)
         return regimes[-1] if regimes else None
 
-    def update_all(self, bar: Mapping[str, Any]) -> list[Regime]:
+    def update_all(self, bar: Row) -> list[Regime]:
         """Do as `update`, and give every regime, oldest first.
 
         There are two when a bar comes after a gap: the coarser bar that the gap left open is known
         to be complete only now.
         """
-        stamp, numbers = read_bar(bar, self._names, self._timezone, self._needs)
-        return self._take(stamp + self._stamp_to_close, numbers)
+        time_ns, numbers = self._read(bar)
+        return self._take(time_ns, numbers)
 
     def extend(self, bars: Bars) -> pd.DataFrame:
         """Take many bars at once; gaps in and before them are gaps.
@@ -318,7 +281,7 @@ class Stream:
             "format": FORMAT,
             "model": self.model.to_dict(),
             "missing": self.missing,
-            "last_bar": str(self.time),
+            "last_bar": _last_bar(self.time),
             "clock": text_of(self._clock),
             "memory": text_of(self._memory),
             "decider": self._decider.to_dict(),
@@ -342,11 +305,26 @@ class Stream:
         stream = cls(model, stored.text("missing"))
         clock, memory = (stored.text(name, longest=LARGEST) for name in ("clock", "memory"))
         stream._clock, stream._memory = read_state(clock, memory, model)
-        if stored.text("last_bar") != str(stream.time):
+        if stored.text("last_bar") not in (_last_bar(stream.time), str(stream.time)):  # as before
             raise stored.fault("last_bar", f"the clock has {stream.time}")
         if "decider" in stored:  # an earlier version has the argmax, which remembers nothing
             stream._decider.restore(stored.part("decider"))
         return stream
+
+    def _read(self, bar: Row) -> tuple[int, Numbers]:
+        """When a bar is complete, in nanoseconds since 1970 (UTC), and its numbers."""
+        row = bar if type(bar) is dict else row_of(bar, self.model.reading)
+        if tuple(row) == self._keys:
+            whole = row | self._absent if self._absent else row
+            read = _quickly(whole, self._names, self._timezone, self._needs)
+            if read is not None:
+                return read[0] + self._stamp_to_close, read[1]
+        bars = bars_sent([row], self.model, one=True)
+        found = bars.report["columns"]
+        self._keys = tuple(row)
+        self._absent = {name: nan for name in BAR if name not in found}
+        self._names = tuple(found.get(name, name) for name in BAR)
+        return int(bars.time[0]), tuple(bars.ohlcv[0].tolist())
 
     def _run(self, *bars_and_rows: np.ndarray) -> int:
         return run(*self._constants, self._clock, self._memory, *bars_and_rows)
@@ -367,8 +345,8 @@ class Stream:
     def _check_place(self, time_ns: int, last: int) -> None:
         """Refuse a bar that may not follow the last one."""
         passed, rest = divmod(time_ns - last, self._step_ns)
-        told = f"the bar of {moment(time_ns - self._stamp_to_close)}"
-        after = f"the last bar was that of {moment(last - self._stamp_to_close)}"
+        told = f"the bar of {iso(time_ns - self._stamp_to_close)}"
+        after = f"the last bar was that of {iso(last - self._stamp_to_close)}"
         if time_ns == last:
             raise DataError(f"{told} was taken already")
         if time_ns < last:
@@ -404,6 +382,10 @@ class Stream:
             decided,
             None if train_end is None else available_at <= train_end,
         )
+
+
+def _last_bar(time: pd.Timestamp | None) -> str:
+    return str(time) if time is None else iso(time)
 
 
 def _utc(time_ns: np.ndarray) -> pd.DatetimeIndex:

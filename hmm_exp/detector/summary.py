@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hmm_exp.market.iso import iso
 from hmm_exp.uncertainty.estimates import StandardErrors, without_errors
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ def summary_text(detector: "Detector") -> str:
 
 
 def _title(detector: "Detector") -> Iterator[str]:
-    kind, end = detector.params.covariance_type, detector.meta.get("train_end")
+    kind, end = detector.params.covariance_type, detector.train_end
     states = f"{detector.n_states} state{'s' if detector.n_states > 1 else ''}"
     density = "Gaussian" if detector.params.df is None else "Student-t"
     yield f"{density} hidden Markov model of {detector.name}: {states}, {kind} covariance"
-    yield f"Rows of {detector.recipe.grid}" + (f", fitted up to {end}" if end else "")
+    yield f"Rows of {detector.recipe.grid}" + (f", fitted up to {iso(end)}" if end else "")
 
 
 def _rows(detector: "Detector", errors: StandardErrors) -> Iterator[tuple[str, list[str]]]:

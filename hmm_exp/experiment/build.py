@@ -19,6 +19,7 @@ from hmm_exp.hmm.states import posterior_spread
 from hmm_exp.judge.split import part_names
 from hmm_exp.judge.states import raw_means
 from hmm_exp.market.bars import OHLCV
+from hmm_exp.market.iso import iso
 from hmm_exp.monitor.expectations import Observations, Observed, make_expectations, with_gaps
 
 
@@ -44,7 +45,7 @@ def build_detector(fits: Fits) -> Detector:
         train_end=train_end,
         meta={
             "fingerprint": prepared.fingerprint,
-            "train_end": train_end.isoformat(),
+            "train_end": iso(train_end),
             "refit": refitted,
             "columns": {role: read[role] for role in ("timestamp", *OHLCV) if role in read},
         },

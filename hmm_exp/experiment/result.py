@@ -16,6 +16,8 @@ from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.walk import Walk
 from hmm_exp.judge.states import expected_dwell
 from hmm_exp.judge.strategy_table import StrategyTable
+from hmm_exp.judge.wording import probability
+from hmm_exp.market.iso import iso
 from hmm_exp.market.reading import unclosed_hint
 
 
@@ -127,16 +129,16 @@ class RunResult:
 def regime_in_words(regimes: pd.DataFrame) -> str:
     """Decided regime of the last row of a frame in words."""
     last, decided = regimes.iloc[-1], regimes["regime"].to_numpy()
-    at = f"regime at {last['available_at']:%Y-%m-%d %H:%M} UTC"
+    at = f"regime at {iso(last['available_at'])}"
     if last["regime"] == UNDECIDED:
         return f"{at}: not decided yet, most probable is {_named(regimes, last['state'])}"
     changes = np.flatnonzero(np.diff(decided)) + 1
     since = regimes["available_at"].iloc[changes[-1] if len(changes) else 0]
-    return f"{at}: {_named(regimes, last['regime'], f'since {since:%Y-%m-%d %H:%M}')}"
+    return f"{at}: {_named(regimes, last['regime'], f'since {iso(since)}')}"
 
 
 def _named(regimes: pd.DataFrame, state: int, *more: str) -> str:
     """Label of a state, its number, and its probability in the last row."""
     label = next(iter(regimes["label"][regimes["state"] == state]), "regime")
-    sure = f"probability {regimes[f'p_state_{state}'].iloc[-1]:.3f}"
+    sure = f"probability {probability(regimes[f'p_state_{state}'].iloc[-1])}"
     return ", ".join([f"{label} (state {state})", *more, sure])

@@ -37,6 +37,7 @@ from hmm_exp.judge.split import SPLIT_NAMES, TEST, TRAIN, VAL, Fold, WalkForward
 from hmm_exp.judge.states import expected_dwell, raw_means
 from hmm_exp.judge.strategy import TradingRules
 from hmm_exp.judge.unscored import Unscored, in_fits, in_words
+from hmm_exp.market.iso import iso
 
 _SLACK = 1e-3  # weight of the uniform chain in a warm start: EM never leaves a zero
 
@@ -203,9 +204,7 @@ class _Walker:
             bar_probs=self.bar_probs,
             residuals=self.residuals,
             bars=pd.DataFrame(self.bars, columns=BAR_COLUMNS) if has_returns else None,
-            unscored=in_fits(
-                [(f"{r.fold.split.train_end:%Y-%m-%d %H:%M}", r.unscored) for r in self.refits]
-            ),
+            unscored=in_fits([(iso(r.fold.split.train_end), r.unscored) for r in self.refits]),
         )
         return Walk(
             self.refits,
@@ -368,7 +367,7 @@ def refusals(walk: Walk | None) -> list[str]:
     latest = refused[-1]
     return [
         f"{len(refused)} of {len(walk.refits)} fits were refused and the model before them went "
-        f"on, last at {latest.fold.split.train_end:%Y-%m-%d %H:%M}: {'; '.join(latest.refused)}"
+        f"on, last at {iso(latest.fold.split.train_end)}: {'; '.join(latest.refused)}"
     ]
 
 

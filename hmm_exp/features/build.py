@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from hmm_exp.errors import ConfigError, DataError, HistoryError
@@ -23,6 +22,7 @@ from hmm_exp.features.season import bar_ends, hour_means, less_means
 from hmm_exp.files import written_beside
 from hmm_exp.market.bars import Bars, step_in_words, timeframe_step
 from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.iso import iso, iso_texts, write_rows
 from hmm_exp.market.resample import resample
 from hmm_exp.parallel import run_all
 
@@ -30,7 +30,7 @@ FORMATS = (".csv", ".parquet")
 _MANY = 1 << 16  # rows from which on threads are worth their start
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureTable:
     """Features of consecutive rows, the first of them complete.
 
@@ -64,6 +64,15 @@ class FeatureTable:
     recipe: Recipe
     ends: np.ndarray | None = None
     lost: Lost = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        columns = self.recipe.columns
+        more = f" and {len(columns) - 3} more" if len(columns) > 3 else ""
+        first, last = (iso(time) for time in self.available_at[[0, -1]])
+        return (
+            f"FeatureTable: {len(self):,} rows of {self.recipe.grid}, known {first} to {last}\n"
+            f"{', '.join(columns[:3])}{more}; {self.n_missing:,} rows lack a feature"
+        )
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -100,15 +109,15 @@ class FeatureTable:
         """
         path = Path(path)
         check_output(path)
-        _write_beside(self._arrow(utc=path.suffix.lower() != ".csv"), path)
+        _write_beside(self._arrow(as_text=path.suffix.lower() == ".csv"), path)
 
-    def _arrow(self, utc: bool) -> pa.Table:
-        """Columns for a file; CSV takes naive times and so says `2023-01-01 00:00:00`."""
+    def _arrow(self, as_text: bool) -> pa.Table:
+        """Columns for a file, with the times as text or as they are."""
         stamps = pd.DatetimeIndex(self.timestamp).tz_convert(None)
         whole = (stamps == stamps.floor("s")).all()
         stamps = stamps.as_unit("s") if whole else stamps.as_unit("ns")
-        kind = pa.timestamp(stamps.unit, "UTC" if utc else None)
-        arrays = {"timestamp": pa.array(stamps.to_numpy(), kind)}
+        times = pa.array(stamps.to_numpy(), pa.timestamp(stamps.unit, "UTC"))
+        arrays = {"timestamp": iso_texts(self.timestamp) if as_text else times}
         for column in self.frame:
             arrays[str(column)] = pa.array(self.frame[column].to_numpy(), from_pandas=True)
         return pa.table(arrays)
@@ -299,4 +308,4 @@ def _write_beside(table: pa.Table, path: Path) -> None:
 def _write_csv(table: pa.Table, path: Path) -> None:
     with path.open("wb") as file:
         file.write((",".join(table.column_names) + "\n").encode())  # pyarrow quotes every name
-        pa.csv.write_csv(table, file, pa.csv.WriteOptions(include_header=False))
+        write_rows(table, file, header=False)

@@ -22,6 +22,7 @@ from hmm_exp.features.season import bar_ends
 from hmm_exp.files import written_beside
 from hmm_exp.market.bars import OHLCV, Bars, timeframe_step
 from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.iso import iso_texts
 from hmm_exp.market.load import read_bars
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.resample import resample
@@ -138,7 +139,8 @@ def write_lookbacks(
     names = {} if options is None else {"timestamp": options.time, "volume": options.volume}
     for name, bars in lookbacks.items():
         with written_beside(Path(folder) / f"{name}.csv") as part:
-            bars.frame.rename(columns=names).to_csv(part, index=False)
+            stamps = iso_texts(bars.frame["timestamp"]).to_pylist()
+            bars.frame.assign(timestamp=stamps).rename(columns=names).to_csv(part, index=False)
 
 
 def _recent(bars: Bars, timeframe: str, begin: pd.Timestamp) -> Bars:

@@ -19,7 +19,7 @@ from hmm_exp.figures.drift import drift
 from hmm_exp.figures.model import state_means, transition_matrix
 from hmm_exp.figures.search import bic_by_space, convergence, criteria
 from hmm_exp.figures.style import regime_colors, save
-from hmm_exp.figures.timeline import price, probabilities, recovered
+from hmm_exp.figures.timeline import price, probabilities, recovered, regimes
 
 __all__ = [
     "bic_by_space",
@@ -32,6 +32,7 @@ __all__ = [
     "probabilities",
     "recovered",
     "regime_colors",
+    "regimes",
     "save",
     "state_means",
     "transition_matrix",

@@ -58,7 +58,8 @@ def dwell_times(
         _draw_survival(sheet, panel, runs[k], transmat[k, k], style.regime_colors(n_states)[k])
         lengths = f"mean {_mean(runs[k])}, expected {bars_text(dwell[k])}"
         sheet.draw_title(panel, labels[k], lengths)
-        sheet.draw_xticks(panel, [1.0, *style.round_ticks(0.3 * panel.xlim[1], panel.xlim[1], 3)])
+        ticks = style.round_ticks(0, panel.xlim[1], 4)
+        sheet.draw_xticks(panel, [1.0, *ticks[panel.x(ticks) > panel.left + 0.15 * panel.width]])
         if k % columns == 0:
             shares = style.log_ticks(10**least, 1.0, 5)
             sheet.draw_yticks(panel, np.log10(shares), [f"{share:g}" for share in shares])

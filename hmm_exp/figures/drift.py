@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from hmm_exp.figures import style
 from hmm_exp.figures.model import bars_text
 from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
+from hmm_exp.judge.wording import percent
 
 _DAY = 86_400e9  # nanoseconds
 _LONGEST = 1e6  # bars: longer expected visits are drawn here
@@ -137,8 +138,8 @@ def _title(agreement: np.ndarray) -> str:
     known = agreement[np.isfinite(agreement)]
     if len(known) == 0:
         return "Only one fit, no agreement to measure"
-    least = f"at least {style.percent(known.min())}"
-    return f"Successive fits agree on {style.percent(known.mean())} of labels on average, {least}"
+    least = f"at least {percent(known.min())}"
+    return f"Successive fits agree on {percent(known.mean())} of labels on average, {least}"
 
 
 def _most_moved(means: np.ndarray, features: Sequence[str], labels: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from hmm_exp.judge.residuals import (
     rejections,
     residual_effects,
 )
-from hmm_exp.judge.wording import signed
+from hmm_exp.judge.wording import percent, signed
 
 _WEEK = 7 * 86_400_000_000_000  # ns
 _LINES = (style.INK, "#9a9a9a", "#8e5ea2")  # far from the regimes' colours
@@ -104,13 +104,14 @@ def _gain_title(gains: Mapping[str, np.ndarray], part: str) -> str:
 
 
 def _best_week(time: np.ndarray, gain: np.ndarray, what: str) -> str:
-    """Share of a positive gain in its best week; empty for less than two weeks."""
+    """Share of a gain above zero in its best week; empty for less than two weeks."""
     if len(time) == 0 or time[-1] - time[0] < 2 * _WEEK:
         return ""
     course = np.concatenate([[0.0], np.cumsum(np.nan_to_num(gain))])
     after = np.searchsorted(time, time + _WEEK)
     best = (course[after] - course[:-1]).max()
-    return f"best week: {style.percent(best / course[-1])} of the {what}" if course[-1] > 0 else ""
+    is_gain = course[-1] > 0 and signed(course[-1] / len(gain)) != signed(0.0)
+    return f"best week: {percent(best / course[-1])} of the {what}" if is_gain else ""
 
 
 @dataclass(frozen=True, eq=False)

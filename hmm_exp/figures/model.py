@@ -85,12 +85,12 @@ def bars_text(bars: float) -> str:
 
 
 def _probability(p: float) -> str:
-    """Three decimals, four near 0 and 1; empty if it rounds to zero."""
+    """Three decimals, four within 0.01 of 0 and 1; empty if it rounds to zero."""
     if p < _LEAST_SHOWN:
         return ""
     if p > 1 - _LEAST_SHOWN:
         return "1"
-    return f"{p:.4f}"[1:] if p < 0.01 or p > 0.995 else f"{p:.3f}"[1:]
+    return f"{p:.4f}"[1:] if p < 0.01 or p > 0.99 else f"{p:.3f}"[1:]
 
 
 def state_means(
@@ -166,7 +166,7 @@ def _draw_means(sheet: Sheet, panels: Sequence[Panel], means: np.ndarray, sds: n
 def _means_title(means, sds, features, labels) -> str:
     """Name the feature whose state means differ most, relative to the spread in the states."""
     if len(labels) == 1:
-        return f"One state over {len(features)} features"
+        return f"One state over {len(features)} feature{'s' * (len(features) > 1)}"
     between, within = means.max(axis=0) - means.min(axis=0), sds.mean(axis=0)
     apart = between / np.maximum(within, np.finfo(float).tiny)
     d = int(apart.argmax())

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from hmm_exp.figures import style
 from hmm_exp.figures.decimate import column_means, column_times
 from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
+from hmm_exp.judge.wording import percent
+from hmm_exp.market.iso import iso
 
 _PAIR = (("log_lik", "log-likelihood", style.INK), ("score", "next-bar score", "#8e5ea2"))
 _ALARM = "#c2185b"  # not a regime's colour
@@ -71,12 +73,12 @@ def _first_alarm(charts: Sequence[pd.Series]) -> pd.Timestamp | None:
 def _title(charts: Sequence[pd.Series], labels: Sequence[str], alarm: pd.Timestamp | None) -> str:
     """Name the first chart that alarmed, or the highest chart."""
     if alarm is None:
-        highest = style.percent(max(float(chart.max()) for chart in charts))
+        highest = percent(max(float(chart.max()) for chart in charts))
         return f"No alarm: the highest chart reached {highest} of its threshold"
     first = next(chart for chart in charts if _first_alarm([chart]) == alarm)
     names = {f"{column}_chart": name for column, name, _ in _PAIR}
     names |= {f"p_state_{k}_chart": f"time in {label}" for k, label in enumerate(labels)}
-    return f"Alarm at {alarm:%Y-%m-%d %H:%M} UTC: {names[str(first.name)]} differs from expectation"
+    return f"Alarm at {iso(alarm)}: {names[str(first.name)]} differs from expectation"
 
 
 def _columns(frame: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -99,9 +99,9 @@ def _draw_criterion(axes: Axes, table: pd.DataFrame, name: str, excess: np.ndarr
 
 
 def _tried(n_states: Sequence[int] | np.ndarray, values: np.ndarray) -> pd.Series:
-    """Values by number of states, NaN where a number was not tried: lines break there."""
-    states = np.asarray(n_states)
-    return pd.Series(values, index=states).reindex(range(states.min(), states.max() + 1))
+    """Lowest value by number of states, NaN where a number was not tried: lines break there."""
+    lowest = pd.Series(values, index=np.asarray(n_states)).groupby(level=0).min()
+    return lowest.reindex(range(lowest.index[0], lowest.index[-1] + 1))
 
 
 def _name_lines(axes: Axes, names: Sequence[str], excess: dict, top: float) -> None:
@@ -149,7 +149,9 @@ def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
     text = f"BIC is lowest at {_states(best)}"
     if len(bic) > 1:
         ahead = style.number(round(bic.iloc[1] - bic.iloc[0], 1))
-        text += f", {ahead} below {_states(int(bic.index[1]))}"
+        pair = len(bic) == 2 and 1 in bic  # one fit and its null: no search
+        text = f"BIC of {_states(best)} is" if pair else f"{text},"
+        text += f" {ahead} below {_states(int(bic.index[1]))}"
     if not _eligible(table)[(table["n_states"] == best).to_numpy()].all():
         text += ", but ineligible"
     if chosen is not None and chosen != best:

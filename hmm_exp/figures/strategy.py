@@ -11,6 +11,7 @@ from hmm_exp.figures.decimate import COLUMNS, column_times, group_size, majority
 from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
 from hmm_exp.judge.strategy import HOLD, STRATEGIES
 from hmm_exp.judge.strategy_table import EQUAL, StrategyTable, drawdown, wealth
+from hmm_exp.judge.wording import percent
 
 _COLORS = {  # far from the regimes' colours
     HOLD: style.INK,
@@ -19,7 +20,8 @@ _COLORS = {  # far from the regimes' colours
     "average": "#9a9a9a",
     "ewma": "#8e5ea2",
 }
-_HEIGHT, _FOOT, _STRIP = 560, 72, 12  # pixels
+DARK = {style.ACCENT: "#58b8a8", "#5cb8a7": "#2f7f72", "#8e5ea2": "#b993c9"}  # on a dark ground
+_HEIGHT, _FOOT, _STRIP = 584, 96, 12  # pixels
 _LEAST = 1e-6  # of wealth on the log axis
 
 
@@ -40,6 +42,7 @@ def strategies(
         "Wealth and drawdown after costs",
         f"{shown['part'].iloc[0]}, delay {shown['delay'].iloc[0]}, "
         f"{shown['cost_bp'].iloc[0]:g} bp one way",
+        "strip: decided regime",
         subject,
         height=_HEIGHT,
     )
@@ -56,6 +59,7 @@ def strategies(
     sheet.draw_frames([high, low])
     _draw_regimes(sheet, low, table.time, regimes, labels)
     _draw_time(sheet, low, table.time)
+    style.add_key(figure, labels, style.regime_colors(len(labels)), below=_HEIGHT - 20)
     return figure
 
 
@@ -74,7 +78,7 @@ def _title(shown: pd.DataFrame) -> str:
     for name in ("regime", HOLD):
         sharpe, loss = rows[name]["sharpe"], rows[name]["max_drawdown"]
         ratio = f"{sharpe:.2f}".replace("-", "−") if np.isfinite(sharpe) else "unknown"
-        texts.append(f"{STRATEGIES[name]}: Sharpe {ratio}, drawdown {style.percent(abs(loss))}")
+        texts.append(f"{STRATEGIES[name]}: Sharpe {ratio}, drawdown {percent(abs(loss))}")
     note = rows["regime"]["note"]
     return f"Regime {note}: {texts[1].partition(': ')[2]}" if note == EQUAL else "; ".join(texts)
 
@@ -104,7 +108,7 @@ def _draw_drawdown(
     panel = panel.scaled(panel.xlim, (1.05 * least, 0.0))
     _draw_courses(sheet, panel, days, losses)
     ticks = style.round_ticks(*panel.ylim, 4)
-    names = [f"−{style.percent(-tick)}" if tick else "0" for tick in ticks]
+    names = [f"−{percent(-tick)}" if tick else "0" for tick in ticks]
     sheet.draw_yticks(panel, ticks, names)
     return panel
 
@@ -139,4 +143,4 @@ def _draw_time(sheet: Sheet, panel: Panel, time: np.ndarray) -> None:
     at, names = style.time_ticks(start + room, end - room, most=9)
     below = Panel(panel.left, panel.bottom - _STRIP - 6, panel.width, 1, panel.xlim)
     sheet.draw_xticks(below, style.days(at), names)
-    sheet.write(panel.left + panel.width / 2, 22, "time (UTC)", ha="center", va="top", fontsize=9)
+    sheet.write(panel.left + panel.width / 2, 48, "time (UTC)", ha="center", va="top", fontsize=9)

@@ -185,18 +185,15 @@ def number(value: float) -> str:
     return text.replace("-", "−")
 
 
-def percent(share: float) -> str:
-    """Format a share: 62 %, 0.4 %."""
-    if 0 < share < 0.01 or 0.99 < share < 1:
-        return f"{100 * share:.1f} %"
-    return f"{100 * share:.0f} %"
-
-
 def round_ticks(low: float, high: float, n: int) -> np.ndarray:
-    """About `n` round values inside [low, high]."""
-    ticks = np.asarray(MaxNLocator(nbins=n, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
-    ticks[np.abs(ticks) < 1e-9 * (high - low)] = 0.0
-    return ticks[(ticks >= low) & (ticks <= high)]
+    """About `n` round values inside [low, high], more of them if fewer than three are inside."""
+    for nbins in range(n, 3 * n):
+        ticks = np.asarray(MaxNLocator(nbins, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+        ticks[np.abs(ticks) < 1e-9 * (high - low)] = 0.0
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if len(ticks) >= 3:
+            break
+    return ticks
 
 
 def log_ticks(low: float, high: float, most: int) -> np.ndarray:
@@ -272,7 +269,7 @@ def time_ticks(
         if len(at) <= most and min(np.diff(x[inside]), default=room) > longest + 12:
             break
     far = finer[0][[0, -1]] if len(finer[0]) else at
-    if len(at) < 2 and np.ptp(far) * room > (longest + 12) * (end - start):
+    if len(at) < 2 <= len(far) and np.ptp(far) * room > (longest + 12) * (end - start):
         return far, [finer[1][0], finer[1][-1]]
     return at, names
 

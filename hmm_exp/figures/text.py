@@ -6,6 +6,7 @@
 A cut text has an ellipsis in its middle, because names differ at both ends.
 """
 
+import re
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -73,16 +74,25 @@ def _parts(parts: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _words(parts: Sequence[str]) -> list[tuple[str, str]]:
-    """Words as tokens; a line may end inside a very long word."""
+    """Words as tokens; a line may end inside a very long word, after `_` if there is one."""
     tokens = []
     for part in parts:
         glue = SEPARATOR
         for word in part.split(" "):
-            size = _CHUNK if len(word) > 2 * _CHUNK else max(len(word), 1)
-            for start in range(0, len(word), size):
-                tokens.append((glue if start == 0 else "", word[start : start + size]))
+            for piece in _pieces(word):
+                tokens.append((glue, piece))
+                glue = ""
             glue = " "
     return tokens
+
+
+def _pieces(word: str) -> list[str]:
+    """A very long word in pieces that end with `_`, or of `_CHUNK` characters without one."""
+    if len(word) <= 2 * _CHUNK:
+        return [word]
+    parts = re.findall(r"[^_]*_|[^_]+", word)
+    size = _CHUNK if max(map(len, parts)) > 2 * _CHUNK else len(word)
+    return [part[i : i + size] for part in parts for i in range(0, len(part), size)]
 
 
 def _wrapped(tokens: Sequence[tuple[str, str]], points: float, room: float) -> list[str]:

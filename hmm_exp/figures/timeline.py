@@ -18,6 +18,7 @@ from hmm_exp.figures.decimate import (
     regime_lines,
 )
 from hmm_exp.judge.states import occupancy
+from hmm_exp.judge.wording import percent
 
 _LOG_FROM = 3.0  # ratio of highest to lowest price from which the axis is logarithmic
 _CERTAIN = 0.9
@@ -55,7 +56,7 @@ def price(
         occupancy_title(labels, shares), f"Close by {kind} regime", most, scale, subject
     )
     colors = style.regime_colors(len(labels))
-    names = [f"{n} {style.percent(s)}" for n, s in zip(labels, shares, strict=True)]
+    names = [f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True)]
     axes = style.add_axes(figure, xlabel="time (UTC)", ylabel=f"close ({unit})")
     _draw_price(axes, time, close, states, colors)
     _set_price_axis(axes, close, logarithmic)
@@ -63,6 +64,53 @@ def price(
     style.mark_splits(axes, splits or {})
     unknown = bool((states < 0).any())
     style.add_key(figure, names + ["unknown"] * unknown, [*colors, *[style.FAINT] * unknown])
+    return figure
+
+
+def regimes(
+    time: np.ndarray,
+    close: np.ndarray,
+    states: np.ndarray,
+    probs: np.ndarray,
+    labels: Sequence[str],
+    *,
+    subject: str = "",
+    unit: str = "quote currency",
+) -> Figure:
+    """Close price coloured by regime, above the filtered probabilities.
+
+    Parameters
+    ----------
+    close
+        Closing prices, shape (T,).
+    states
+        Regime of every row, calm first, shape (T,); negative if undecided.
+    probs
+        Filtered probabilities, shape (T, K).
+    unit
+        Unit of the price.
+    """
+    logarithmic = bool(np.nanmax(close) > _LOG_FROM * np.nanmin(close))
+    shares, colors = occupancy(states, len(labels)), style.regime_colors(len(labels))
+    figure = style.new_figure(
+        occupancy_title(labels, shares),
+        "Close by filtered regime, and filtered probabilities",
+        "log scale" if logarithmic else "",
+        subject,
+        height=640,
+    )
+    upper = style.add_axes(figure, bottom=250, ylabel=f"close ({unit})")
+    lower = style.add_axes(figure, top=410, xlabel="time (UTC)", ylabel="probability")
+    _draw_price(upper, time, close, states, colors)
+    _set_price_axis(upper, close, logarithmic)
+    _draw_stack(lower, time, probs, colors)
+    style.set_time_axis(lower, time)
+    upper.set_xlim(lower.get_xlim())
+    lower.set_ylim(0, 1)
+    style.set_ticks(lower, "y", (0, 0.5, 1), ("0", "0.5", "1"))
+    names = [f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True)]
+    undecided = bool((states < 0).any())
+    style.add_key(figure, names + ["undecided"] * undecided, [*colors, *[style.FAINT] * undecided])
     return figure
 
 
@@ -112,8 +160,8 @@ def probabilities(
     """
     with np.errstate(invalid="ignore"):
         certain = (probs.max(axis=1) > _CERTAIN).sum() / max(np.isfinite(probs[:, 0]).sum(), 1)
-    share = style.percent(certain)
-    title = f"One regime is more than {style.percent(_CERTAIN)} probable in {share} of bars"
+    share = percent(certain)
+    title = f"One regime is more than {percent(_CERTAIN)} probable in {share} of bars"
     size = group_size(len(time), _AREAS)
     averaged = f"mean of {size} bars per column" if size > 1 else ""
     figure = style.new_figure(title, f"{kind.capitalize()} probabilities", averaged, subject)
@@ -196,8 +244,8 @@ def _recovered_title(truth: Sequence[str], labels: Sequence[str], shares: np.nda
     found = np.diag(shares)
     worst = int(found.argmin())
     return (
-        f"Balanced accuracy {style.percent(found.mean())}; hardest to find is "
-        f"{truth[worst]}, {style.percent(found[worst])} of its bars"
+        f"Balanced accuracy {percent(found.mean())}; hardest to find is "
+        f"{truth[worst]}, {percent(found[worst])} of its bars"
     )
 
 
@@ -218,13 +266,13 @@ def occupancy_title(labels: Sequence[str], shares: np.ndarray) -> str:
     if len(labels) == 1:
         return f"One regime, {labels[0]}, holds every bar"
     if len(labels) <= 3:
-        parts = (f"{n} {style.percent(s)}" for n, s in zip(labels, shares, strict=True))
+        parts = (f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True))
         return f"{', '.join(parts)} of bars"
     most = int(np.argmax(shares))
-    share = style.percent(shares[most])
+    share = percent(shares[most])
     if most == len(labels) - 1:
         return f"Most frequent regime is the most turbulent, {labels[most]}: {share}"
     return (
         f"Most frequent regime is {labels[most]}, {share} of bars; "
-        f"the most turbulent, {labels[-1]}, holds {style.percent(shares[-1])}"
+        f"the most turbulent, {labels[-1]}, holds {percent(shares[-1])}"
     )

@@ -18,6 +18,7 @@ import pandas as pd
 from hmm_exp.config import SplitConfig
 from hmm_exp.errors import ConfigError, DataError
 from hmm_exp.market.gaps import usual_step
+from hmm_exp.market.iso import iso
 from hmm_exp.market.stamps import read_stamp
 
 BEFORE, TRAIN, VAL, TEST = -1, 0, 1, 2
@@ -46,7 +47,7 @@ class Split:
     def to_dict(self) -> dict[str, Any]:
         """Instants as ISO texts."""
         names = ("train_start", "train_end", "val_end")
-        return {name: getattr(self, name).isoformat() for name in names}
+        return {name: iso(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,7 @@ class WalkForward(Split):
         )
 
     def __str__(self) -> str:
-        def minutes(time: pd.Timestamp) -> str:
-            return f"{time:%Y-%m-%d %H:%M}"
-
-        times = dict.fromkeys(("train_from", "train_to", "out_of_sample_to"), minutes)
+        times = dict.fromkeys(("train_from", "train_to", "out_of_sample_to"), iso)
         return self.table().to_string(index=False, formatters=times)
 
 

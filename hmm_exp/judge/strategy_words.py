@@ -13,6 +13,8 @@ import pandas as pd
 from hmm_exp.judge.strategy import HOLD, STRATEGIES
 from hmm_exp.judge.strategy_gains import MEASURES
 from hmm_exp.judge.strategy_table import EQUAL
+from hmm_exp.judge.wording import without_sign_of_zero
+from hmm_exp.market.iso import iso
 
 LEVEL = 0.05  # of the family
 _MEASURES = {  # title and form
@@ -32,7 +34,8 @@ def measures_shown(rows: pd.DataFrame) -> pd.DataFrame:
     """Return, risk and trading of every strategy, a year, as texts."""
     shown = _names(rows)
     for name, (title, form) in _MEASURES.items():
-        shown[title] = [form.format(x) if np.isfinite(x) else _UNKNOWN for x in rows[name]]
+        shown[title] = [_number(form, value) for value in rows[name]]
+        shown[title] = shown[title].str.replace("%", " %")
     return shown.assign(note=rows["note"])
 
 
@@ -75,9 +78,11 @@ def verdict(rows: pd.DataFrame) -> str:
     if not found:
         return "no strategy beats buy and hold: all equal it, or cash"
     below, above = sum(one.high < 0 for one in found), sum(one.low > 0 for one in found)
-    parts = [f"{n - above - below} of {n} differences cover zero"]
-    if not above and not below:
-        parts = [f"all {n} differences cover zero"]
+    if below == n:
+        return f"no strategy beats buy and hold: all {n} differences lie below zero"
+    covering = n - above - below
+    which = f"all {n}" if covering == n else f"{covering} of {n}"
+    parts = [f"{which} differences cover zero"]
     parts += [f"{below} {_lie(below)} below it"] if below else []
     if above:
         p = min(one.p for one in found)
@@ -128,6 +133,10 @@ def _p_value(row: pd.Series, measure: str) -> str:
     return f"{p:.3f}" if np.isfinite(p) and row["note"] != EQUAL else ""
 
 
+def _number(form: str, value: float) -> str:
+    return without_sign_of_zero(form.format(value)) if np.isfinite(value) else _UNKNOWN
+
+
 def _names(rows: pd.DataFrame) -> pd.DataFrame:
     """Strategy and delay of every row."""
     delays = ["" if row.strategy == HOLD else str(row.delay) for row in rows.itertuples()]
@@ -148,9 +157,8 @@ def _invested(rows: pd.DataFrame) -> str:
 
 def _judged(rows: pd.DataFrame) -> str:
     row = rows.iloc[0]
-    first, last = (pd.Timestamp(row[name]) for name in ("first", "last"))
+    first, last = (iso(pd.to_datetime(row[name], utc=True)) for name in ("first", "last"))
     return (
-        f"judged: {row['part']}, {row['bars']:,} bars, {first:%Y-%m-%d %H:%M} to "
-        f"{last:%Y-%m-%d %H:%M} UTC; {row['cost_bp']:g} basis points for each trade, one way; "
-        "returns run across gaps"
+        f"judged: {row['part']}, {row['bars']:,} bars, {first} to {last}; {row['cost_bp']:g} basis "
+        "points for each trade, one way; returns run across gaps"
     )

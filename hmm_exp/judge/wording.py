@@ -75,6 +75,23 @@ def without_sign_of_zero(text: str) -> str:
     return text.lstrip("+-") if re.fullmatch(r"[+-][0.]+\D*", text) else text
 
 
+def percent(share: float) -> str:
+    """A share such as 62 %, 0.4 % or 99.98 %: only 0 and 1 themselves are 0 % and 100 %."""
+    if not 0.0 < share < 1.0:
+        return f"{100 * share:.0f} %"
+    for digits in (0, 1, 2) if 0.01 <= share <= 0.99 else (1, 2):
+        text = f"{100 * share:.{digits}f}"
+        if float(text) not in (0.0, 100.0):
+            return f"{text} %"
+    return "<0.01 %" if share < 0.5 else ">99.99 %"
+
+
+def probability(p: float) -> str:
+    """A probability in three decimals; only 1 itself is 1.000."""
+    text = f"{p:.3f}"
+    return "above 0.999" if text == "1.000" and p < 1.0 else text
+
+
 def from_next(lead: float, digits: int = 4, side: str = "above") -> str:
     """Distance of the best from the next: `0.0329 above the next`, or `equal to the next`."""
     text = f"{lead:.{digits}f}"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import ConfigError
+from hmm_exp.market.iso import iso
 
 _LONGEST_VALUE = 60  # characters in a message
 
@@ -15,7 +16,7 @@ PRICES = ("open", "high", "low", "close")
 OHLCV = (*PRICES, "volume")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bars:
     """Bars in time order, complete and valid.
 
@@ -46,6 +47,13 @@ class Bars:
     name: str = "bars"
     report: dict = field(default_factory=dict)
     states: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        head = f"Bars {self.name}: {len(self):,} of {step_in_words(self.step)}"
+        if not len(self):
+            return head
+        first, last = (iso(time) for time in self.time[[0, -1]])
+        return f"{head}, closed {first} to {last}\nstamps mark the {self.stamp}, gaps={self.gaps}"
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -114,9 +122,3 @@ def shown(value: object) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 row`, `3 rows`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def moment(stamp: int | np.integer) -> str:
-    """Nanoseconds since 1970 as a date and time, UTC."""
-    time = pd.Timestamp(int(stamp), unit="ns")
-    return time.strftime("%Y-%m-%d %H:%M:%S" if time.second else "%Y-%m-%d %H:%M")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import ConfigError
-from hmm_exp.market.bars import moment
+from hmm_exp.market.iso import iso
 
 _DAY = pd.Timedelta(days=1)
 _SHOWN = 3  # outages in a report
@@ -72,7 +72,7 @@ def calendar_report(
         "outages": len(outages),
         "missing": int(missing.sum()),
         "unit": "session" if step == _DAY else "bar",
-        "first_outages": [moment(time) for time in _nanoseconds(stamps)[outages[:_SHOWN]]],
+        "first_outages": [iso(time) for time in _nanoseconds(stamps)[outages[:_SHOWN]]],
         "outside": outside,
     }
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import ConfigError, DataError
-from hmm_exp.market.bars import OHLCV, Bars, counted, moment, shown, step_in_words
+from hmm_exp.market.bars import OHLCV, Bars, counted, shown, step_in_words
 from hmm_exp.market.columns import (
     check_one,
     check_one_series,
@@ -25,6 +25,7 @@ from hmm_exp.market.columns import (
 )
 from hmm_exp.market.files import NO_VALUE
 from hmm_exp.market.gaps import gap_report, usual_step
+from hmm_exp.market.iso import iso
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.time_column import TimeColumn, time_column
 from hmm_exp.market.zones import UNREADABLE
@@ -130,8 +131,7 @@ class StampedRows:
             self._refuse_several_series()
             stamps = np.unique(self.stamps[conflict])
             line = (
-                f"{counted(len(stamps), 'conflicting duplicate timestamp')}, "
-                f"first {moment(stamps[0])}"
+                f"{counted(len(stamps), 'conflicting duplicate timestamp')}, first {iso(stamps[0])}"
             )
             counts = {"conflicting duplicate timestamp": int(conflict.sum())}
             kept = "upper one (newest first)" if self.newest_first else "last"
@@ -165,7 +165,7 @@ class StampedRows:
         column = int(np.argmax(cells[row]))
         value = self.raw.iloc[self.rows[row], column]
         name = shown(self.raw.columns[column])
-        return f"first {name}={shown(value)} at {moment(self.stamps[row])}"
+        return f"first {name}={shown(value)} at {iso(self.stamps[row])}"
 
 
 def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -230,7 +230,7 @@ def bars_from_frame(
     """
     frame, notes = tidy(frame)
     check_one_series(frame)
-    columns = _ohlcv_columns(frame, options.volume_column, name, needs)
+    columns = ohlcv_columns(frame, options.volume_column, name, needs)
     times = time_column(frame, options)
     absent = [name for name in OHLCV if name not in columns]
     rows = StampedRows(
@@ -286,14 +286,14 @@ def span_report(stamps: np.ndarray, step_ns: int, bar_stamp: str) -> dict:
     step = pd.Timedelta(step_ns, unit="ns")
     return {
         "bar_stamp": bar_stamp,
-        "first": moment(stamps[0]),
-        "last": moment(stamps[-1]),
+        "first": iso(stamps[0]),
+        "last": iso(stamps[-1]),
         "step": step_in_words(step),
         "off_grid_steps": int((np.diff(stamps) % step_ns != 0).sum()),
     }
 
 
-def _ohlcv_columns(
+def ohlcv_columns(
     frame: pd.DataFrame, volume_column: str | None, name: str, needs: Collection[str]
 ) -> dict[str, str]:
     """Columns of open, high, low, close and volume; those that are not needed may be absent."""
@@ -370,28 +370,24 @@ def _quiet_warnings(rows: StampedRows, needs: Collection[str]) -> list[str]:
 
 
 def _check(rows: StampedRows, needs: Collection[str], least: int) -> dict[str, int]:
-    """Refuse bad rows. Gives the numbers of bad values by column where it is not needed."""
+    """Refuse bad rows. Gives the numbers of bad values kept, by column that is not needed."""
     rows.need_stamps()
     rows.sort()
-    unused = _blank(rows, needs)
+    _blank(rows, needs)
     rows.need_cells(_bad_cells(rows, needs))
     rows.need_one_row_a_stamp()
     rows.need(least)
-    return unused
+    missing = dict(zip(OHLCV, np.isnan(rows.values).sum(axis=0).tolist(), strict=True))
+    return {name: count for name, count in missing.items() if count and name not in needs}
 
 
-def _blank(rows: StampedRows, needs: Collection[str]) -> dict[str, int]:
-    """Make bad values of columns that are not needed NaN; gives their number by column."""
-    counts = {}
+def _blank(rows: StampedRows, needs: Collection[str]) -> None:
+    """Make bad values of columns that are not needed NaN."""
     for place, name in enumerate(OHLCV):
-        if name in needs:
-            continue
-        values = rows.values[:, place]
-        bad = ~np.isfinite(values) | ((values < 0) if name == "volume" else (values <= 0))
-        rows.values[bad, place], rows.text[:, place] = np.nan, False
-        if bad.any():
-            counts[name] = int(bad.sum())
-    return counts
+        if name not in needs:
+            values = rows.values[:, place]
+            bad = ~np.isfinite(values) | ((values < 0) if name == "volume" else (values <= 0))
+            rows.values[bad, place], rows.text[:, place] = np.nan, False
 
 
 def _bad_cells(rows: StampedRows, needs: Collection[str]) -> list[tuple[str, np.ndarray]]:

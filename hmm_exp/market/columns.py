@@ -47,6 +47,10 @@ _NOT_TRADED_VOLUME = {"taker", "buy", "sell", "bid", "ask", "ma", "sma", "ema", 
                       "delta", "change", "oscillator", "osc", "log", "weighted", "rvol",
                       "ratio"}  # fmt: skip
 _TRADED = re.compile(r"vol|tick|trades|tradecount|count|amount|turnover|qty|quantity")
+_KNOWN = {
+    *_TIMES, *_TIMES_OF["open"], *_TIMES_OF["close"], *_DATES, *_CLOCKS, *_SYMBOLS, *_ZONES,
+    *_INTERVALS, *(name for names in _PRICE_NAMES.values() for name in names), "price", "vol", "v",
+}  # fmt: skip
 _MARK = re.compile(r" \[\d+\]$")
 
 
@@ -59,6 +63,15 @@ def is_bars_header(names: Sequence[str]) -> bool:
 def is_features_header(names: Sequence[str]) -> bool:
     """True for a line that names a time and another column."""
     return len(names) > 1 and _names_a_time(names)
+
+
+def is_known(name: str) -> bool:
+    """Whether a column of that name may hold a time, a price, a volume or the instrument."""
+    return (
+        _bare(_MARK.sub("", name)) in _KNOWN
+        or _asset(name) is not None
+        or bool(_ENDS_OF_SYMBOLS & set(_in_order(name)[-1:]))
+    )
 
 
 def marked(names: Iterable[str]) -> list[str]:

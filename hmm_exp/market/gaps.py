@@ -7,7 +7,7 @@ bars would fit. With `gaps="bridge"` (sessions) neighbours are neighbours.
 import numpy as np
 import pandas as pd
 
-from hmm_exp.market.bars import moment
+from hmm_exp.market.iso import iso
 
 MAX_MISSING = 24
 """More missing bars than these start a new sequence."""
@@ -84,8 +84,8 @@ def gap_report(time_ns: np.ndarray, step_ns: int, gaps: str) -> dict:
     if len(longer):
         longest = int(np.argmax(np.diff(time_ns)))
         report["longest"] = str(pd.Timedelta(time_ns[longest + 1] - time_ns[longest], unit="ns"))
-        report["longest_after"] = moment(time_ns[longest])
-        report["first_after"] = moment(time_ns[longer[0]])
+        report["longest_after"] = iso(time_ns[longest])
+        report["first_after"] = iso(time_ns[longer[0]])
         report["sessions"] = sessions = looks_like_sessions(time_ns, step_ns)
         report |= _holes(time_ns, longer, step_ns, sessions)
     return report
@@ -102,8 +102,8 @@ def _holes(time_ns: np.ndarray, longer: np.ndarray, step_ns: int, sessions: bool
         "holes": [
             {
                 "days": int(length[i] // (_WEEK // 7)),
-                "after": moment(time_ns[longer[i]]),
-                "until": moment(time_ns[longer[i] + 1]),
+                "after": iso(time_ns[longer[i]]),
+                "until": iso(time_ns[longer[i] + 1]),
             }
             for i in longest
         ],

@@ -16,7 +16,7 @@ import pyarrow.parquet
 
 from hmm_exp.errors import ConfigError, DataError
 from hmm_exp.files import PARQUET
-from hmm_exp.market.bars import OHLCV, Bars, counted, moment, shown, timeframe_step
+from hmm_exp.market.bars import OHLCV, Bars, counted, shown, timeframe_step
 from hmm_exp.market.blocks import BLOCK, text_blocks
 from hmm_exp.market.clean import StampedRows, bars_from_frame, span_report, stamped_frame
 from hmm_exp.market.columns import (
@@ -35,6 +35,7 @@ from hmm_exp.market.files import (
     read_table,
 )
 from hmm_exp.market.gaps import gap_report, usual_step
+from hmm_exp.market.iso import iso
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.symbol_files import SymbolRows
 from hmm_exp.market.time_column import time_column
@@ -345,6 +346,6 @@ def _after(last: Bars, bars: Bars) -> Bars:
 
 def _not_in_order(first: pd.Timestamp, last: pd.Timestamp) -> DataError:
     return DataError(
-        f"rows are not in time order: {moment(first.value)} comes after {moment(last.value)} in "
+        f"rows are not in time order: {iso(first.value)} comes after {iso(last.value)} in "
         "the file; sort it by time first"
     )

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.market.bars import Bars
+from hmm_exp.market.iso import iso
 
 _LONG = pd.Timedelta(days=3 * 365)  # spans that years describe
 _DAY = pd.Timedelta(days=1)
@@ -97,7 +98,7 @@ def _by_calendar(found: dict[str, Any], bridges: bool) -> str:
 
 def _time(moment: str) -> str:
     """A date alone for midnight, as daily bars have it."""
-    return moment.removesuffix(" 00:00")
+    return moment.removesuffix("T00:00:00Z")
 
 
 def _quiet(report: dict[str, Any]) -> Iterator[str]:
@@ -130,8 +131,8 @@ def unclosed_hint(bars: Bars) -> str | None:
         usual = "its hour's usual volume"
     if len(before) < _FEWEST or not volume[-1] < min(_LITTLE * np.median(before), before.min()):
         return None
-    stamp, share = bars.frame["timestamp"].iloc[-1], 100 * volume[-1] / np.median(before)
+    share = 100 * volume[-1] / np.median(before)
     return (
-        f"the last bar ({stamp:%Y-%m-%d %H:%M}) has {share:.0f} % of {usual}: it may not be closed "
-        "yet"
+        f"the last bar, which closes at {iso(bars.time[-1])}, has {share:.0f} % of {usual}: it may "
+        "not be closed yet"
     )

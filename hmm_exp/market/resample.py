@@ -12,8 +12,9 @@ import pandas as pd
 
 from hmm_exp.compiling import entry
 from hmm_exp.errors import ConfigError, HistoryError
-from hmm_exp.market.bars import OHLCV, Bars, moment, step_in_words, timeframe_step
+from hmm_exp.market.bars import OHLCV, Bars, step_in_words, timeframe_step
 from hmm_exp.market.clean import stamped_frame
+from hmm_exp.market.iso import iso
 
 
 def resample(bars: Bars, timeframe: str) -> Bars:
@@ -151,8 +152,8 @@ def _report(stamps: np.ndarray, counts: np.ndarray, bars: Bars, step: pd.Timedel
         "source_step": step_in_words(bars.step),
         "source_rows": len(bars),
         "rows_used": len(stamps),
-        "first": moment(stamps[0]),
-        "last": moment(stamps[-1]),
+        "first": iso(stamps[0]),
+        "last": iso(stamps[-1]),
         "partial_bins": len(partial),
     }
-    return report | ({"first_partial": moment(stamps[partial[0]])} if len(partial) else {})
+    return report | ({"first_partial": iso(stamps[partial[0]])} if len(partial) else {})

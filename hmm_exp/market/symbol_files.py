@@ -198,8 +198,11 @@ def files_of(path: str) -> list[str]:
 
 
 def _below(folder: str) -> Iterable[str]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+    """Files of tables below a folder, through links that lead to no folder above."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place).resolve()
+        own = [name for name in folders if not name.startswith((".", "_"))]
+        folders[:] = [name for name in own if not here.is_relative_to((here / name).resolve())]
         for name in names:
             if name.lower().endswith(_ENDINGS) and not name.startswith((".", "_")):
                 yield str(Path(place) / name)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import DataError
-from hmm_exp.market.bars import counted, moment, shown
+from hmm_exp.market.bars import counted, shown
 from hmm_exp.market.columns import (
     find_clock,
     find_timestamps,
@@ -19,6 +19,7 @@ from hmm_exp.market.columns import (
     times_of_other_stamp,
     times_of_stamp,
 )
+from hmm_exp.market.iso import iso
 from hmm_exp.market.options import ReadOptions
 from hmm_exp.market.stamps import Stamps, read_stamps
 from hmm_exp.market.zones import UNREADABLE
@@ -123,7 +124,7 @@ def _far_from_all(times: TimeColumn) -> list[str]:
     place = 0 if n_few == before else -1
     return [
         f"{counted(n_few, 'time')} of {times.name!r} lies {steps.max() // _DAY:,} days from the "
-        f"others: {moment(ns[place])}"
+        f"others: {iso(ns[place])}"
     ]
 
 

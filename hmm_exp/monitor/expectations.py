@@ -43,6 +43,7 @@ from hmm_exp.judge.return_forecasts import (
 )
 from hmm_exp.judge.unscored import fitted
 from hmm_exp.judge.volatility_baselines import VOLATILITY, BarSeries, VolatilityBaseline
+from hmm_exp.market.iso import iso
 from hmm_exp.monitor.cusum import MIN_BARS, ControlChart, fit_chart, threshold
 from hmm_exp.stored.fields import Fields
 
@@ -133,8 +134,8 @@ class Expectations:
         """Plain values, for the detector's JSON."""
         optional = {"score": self.score, "yardstick": self.densities, "static": self.static}
         return {
-            "first": self.first.isoformat(),
-            "last": self.last.isoformat(),
+            "first": iso(self.first),
+            "last": iso(self.last),
             "n_rows": self.n_rows,
             "held_out": self.held_out,
             "log_lik": self.log_lik.to_dict(),

@@ -26,6 +26,7 @@ from hmm_exp.judge.volatility_baselines import VOLATILITY, BarSeries, bar_hours
 from hmm_exp.judge.wording import WordedGain
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps
+from hmm_exp.market.iso import iso
 from hmm_exp.monitor.cusum import ControlChart
 from hmm_exp.monitor.expectations import (
     Expectations,
@@ -136,8 +137,8 @@ def _start(
     if last <= start:
         after = "the training" if since is None else "--since"
         raise DataError(
-            f"no row to judge after {start:%Y-%m-%d %H:%M} UTC, the end of {after} or of the first "
-            f"{detector.min_history} bars: the last one is of {last:%Y-%m-%d %H:%M}; send newer "
+            f"no row to judge after {iso(start)}, the end of {after} or of the first "
+            f"{detector.min_history} bars: the last one is of {iso(last)}; send newer "
             "bars, or another --since"
         )
     return start

@@ -182,7 +182,9 @@ def _comparison(
         f"gain over {name} on {found.n_bars:,} test bars after the training of both "
         f"{signed(found.gain)} nats per bar, lower bound {signed(found.low)}"
     )
-    if found.low > -gate.margin:
+    if found.low > 0.0:
+        yield Finding("note", f"{shown}: better")
+    elif found.low > -gate.margin:
         yield Finding("note", f"{shown}: at most {gate.margin:g} worse (gate.margin)")
     elif found.high < -gate.margin:
         yield Finding("refuse", f"{shown}: more than {gate.margin:g} worse (gate.margin)")

@@ -11,6 +11,7 @@ from hmm_exp.errors import DataError, TrackingError
 from hmm_exp.hmm.states import Agreement, agreement
 from hmm_exp.judge.states import expected_dwell
 from hmm_exp.market.bars import Bars
+from hmm_exp.market.iso import iso
 from hmm_exp.registry.versions import STAGE, Versions, champion_of
 from hmm_exp.serving.load import load_detector
 from hmm_exp.tracking import tags
@@ -134,7 +135,7 @@ def difference_lines(found: RegimeDifference, names: tuple[str, str]) -> list[st
         row = found.latest
         lines += [
             "",
-            f"last difference {row['available_at']:%Y-%m-%d %H:%M} UTC: {row['label']} by "
+            f"last difference {iso(row['available_at'])}: {row['label']} by "
             f"{names[0]}, {row['label_new']} by {names[1]}",
         ]
     return lines
@@ -170,7 +171,7 @@ def _status(version: ModelVersion) -> str:
 
 
 def _moment(milliseconds: int) -> str:
-    return f"{pd.Timestamp(milliseconds, unit='ms', tz='UTC'):%Y-%m-%d %H:%M}"
+    return iso(pd.Timestamp(milliseconds // 1000, unit="s", tz="UTC"))
 
 
 def _described(detector: Detector) -> dict[str, str]:

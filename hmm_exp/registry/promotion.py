@@ -9,10 +9,10 @@ r"""Promotion through the gate and rollback, one at a time.
 import getpass
 import hashlib
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -22,6 +22,7 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import GateConfig
 from hmm_exp.errors import TrackingError, one_line
+from hmm_exp.market.iso import iso
 from hmm_exp.registry.evidence import NotJudged, model_id, read_evidence, read_incumbent
 from hmm_exp.registry.gate import judge
 from hmm_exp.registry.installation import REFUSED, UNCHANGED, install, repair, write_decision
@@ -181,7 +182,7 @@ def rollback(client: MlflowClient, registry_name: str, to: str | None = None) ->
             raise TrackingError(f"not rolled back: {failure}")
         check()
         versions.settle(back.version)
-        moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        moment = iso(datetime.now(UTC).replace(microsecond=0))
         versions.tag(current.version, tags.ROLLED_BACK, f"{moment} to version {back.version}")
         return Rollback(back, current.version, found.lines)
 

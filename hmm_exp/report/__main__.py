@@ -7,9 +7,15 @@ Exit status: 0 done, 2 bad input.
 
 import argparse
 import sys
-from pathlib import Path
 
-from hmm_exp.command_line import DONE, Parser, add_tracking_uri, exit_status, named
+from hmm_exp.command_line import (
+    DONE,
+    Parser,
+    add_tracking_uri,
+    exit_status,
+    named,
+    output_file,
+)
 
 EXAMPLES = """examples:
   python -m hmm_exp.report --sweep latest                  # logged on the sweep's parent run
@@ -39,7 +45,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     about.add_argument("--run", metavar="ID", help="id of a finished run or its beginning")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="file to write (default: artifact report.html of the run or the sweep's parent run)",
     )

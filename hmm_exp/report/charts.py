@@ -20,6 +20,7 @@ from bokeh.models import (
     ColumnDataSource,
     CrosshairTool,
     CustomJS,
+    CustomJSTickFormatter,
     DatetimeTickFormatter,
     FixedTicker,
     LogScale,
@@ -116,14 +117,15 @@ def _link(panels: list[figure], boundaries: list[pd.Timestamp]) -> None:
 def bars_with_regimes(model: RecordedRun) -> pd.DataFrame:
     """Regime known at the close of every base bar, or of every model row without prices.
 
-    Columns: `close` (float32, if recorded), `state` and `p0 ...` in 1/250 (uint8); `UNKNOWN`
-    before the first regime.
+    Columns: `close` (float32, if recorded), `state` (the decided regime) and `p0 ...` in 1/250
+    (uint8); `UNKNOWN` before the first regime.
     """
     scores = model.scores
     rows = model.regimes
     n_states = len(model.labels)
     known = pd.DataFrame(index=rows.index)
-    known["state"] = rows["state"].fillna(UNKNOWN).astype(np.float32)
+    decided = rows["regime"] if "regime" in rows else rows["state"]  # none in earlier versions
+    known["state"] = decided.where(decided >= 0, UNKNOWN).astype(np.float32)
     shares = np.rint(_CERTAIN * model.probs.to_numpy(np.float64))
     for k in range(n_states):
         known[f"p{k}"] = shares[:, k]
@@ -190,6 +192,9 @@ def gains_of(model: RecordedRun) -> pd.DataFrame:
 def _gain_panel(course: pd.DataFrame, x_range: Range1d) -> figure:
     panel = _panel(150, x_range, y_range=Range1d(0, 1, name="gain"))
     panel.yaxis.ticker = BasicTicker(desired_num_ticks=5)
+    panel.yaxis.formatter = CustomJSTickFormatter(
+        code=r"return tick.toLocaleString('en').replace('-', '\u2212')"
+    )
     data = {"x": course.index.to_numpy().view("int64") / 1e6}
     data |= {str(name): course[name].to_numpy(np.float32) for name in course}
     source = ColumnDataSource(data, name="course")
@@ -238,7 +243,7 @@ def criteria(rows: pd.DataFrame) -> PageChart:
     kept: dict[str, list[str]] = {"names": []}
     for densities, group in rows.groupby("covariance", sort=False):
         covariance, _, heavy_tailed = str(densities).partition("-")
-        group = _with_gaps(group.drop_duplicates("n_states", keep="last"))
+        group = _with_gaps(group.sort_values("bic").drop_duplicates("n_states"))
         data = {"x": group["n_states"].to_numpy(float)}
         for name in CRITERIA:
             if name in rows and rows[name].notna().any():

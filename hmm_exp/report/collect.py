@@ -160,7 +160,7 @@ def _read_model(client: MlflowClient, run: Run) -> RecordedRun:
     diagnostics = read_table(client, run_id, "diagnostics.csv")
     if regimes is None or diagnostics is None:
         raise TrackingError(f"run {run_id} has lost its {REGIMES_FILE} or diagnostics.csv")
-    index = pd.DatetimeIndex(regimes["available_at"].astype("datetime64[ns]"))
+    index = pd.to_datetime(regimes["available_at"], utc=True).dt.tz_convert(None).dt.as_unit("ns")
     return RecordedRun(
         run=run,
         regimes=regimes.set_index(index),

@@ -3,8 +3,10 @@
 The template engine escapes all text of the store; chart data is JSON without `<`.
 """
 
+import ast
 import base64
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +14,18 @@ from typing import Any
 
 import jinja2
 from bokeh.resources import Resources
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import hmm_exp
+from hmm_exp.figures.strategy import DARK
+from hmm_exp.figures.style import regime_colors
 from hmm_exp.judge.strategy_words import in_words
+from hmm_exp.judge.wording import percent
+from hmm_exp.market.iso import iso
 from hmm_exp.report import board, charts, tables
 from hmm_exp.report.charts import PageChart, autocorrelations
 from hmm_exp.report.collect import RecordedRun, Subject
+from hmm_exp.report.picture import darkened
 from hmm_exp.report.words import verdict
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.runs import called
@@ -35,8 +42,9 @@ def render(subject: Subject) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters |= {"typeset": typeset, "setting": setting, "percent": percent}
     run = subject.model.run if subject.model else next(iter(subject.cells), subject.main)
-    started = datetime.fromtimestamp(subject.main.info.start_time / 1000, UTC)
+    started = datetime.fromtimestamp(subject.main.info.start_time // 1000, UTC)
     return environment.get_template("report.html").render(
         **_assets(),
         **_model_parts(subject.model),
@@ -47,8 +55,8 @@ def render(subject: Subject) -> str:
         main=subject.main,
         sweep_id=subject.main.data.tags.get(tags.SWEEP_ID, ""),
         again=_recreate_command(subject),
-        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        started=f"{started:%Y-%m-%d %H:%M}",
+        made=iso(datetime.now(UTC).replace(microsecond=0)),
+        started=iso(started),
         version=hmm_exp.__version__,
     )
 
@@ -88,7 +96,7 @@ def _model_parts(model: RecordedRun | None) -> dict[str, Any]:
         "next_bars": tables.next_bars(model),
         "strategies": tables.strategies(model),
         "strategy_words": None if model.strategies is None else in_words(model.strategies),
-        "strategy_figure": _picture(model.strategy_figure),
+        "strategy_figures": [*_pictures(model)],
         "effects": tables.effects(model),
         "residuals": [*_residual_charts(model)],
         "facts": [*tables.facts(model)],
@@ -97,9 +105,36 @@ def _model_parts(model: RecordedRun | None) -> dict[str, Any]:
     }
 
 
-def _picture(png: bytes | None) -> str:
-    """Address of a picture that holds the picture itself; empty without one."""
-    return "" if png is None else f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def _pictures(model: RecordedRun) -> Iterator[tuple[str, str]]:
+    """Theme and address of the strategy figure; the address holds the picture itself."""
+    png = model.strategy_figure
+    if png is not None:
+        dark = darkened(png, DARK, regime_colors(len(model.labels)))
+        for theme, picture in (("light", png), ("dark", dark)):
+            yield theme, f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+
+
+def typeset(text: str) -> Markup:
+    """A text for the page: minus signs, `Student-t` on one line, names that break after `_`."""
+    html = re.sub(r"(?<![\w-])-(?=[.\d])", "−", str(escape(text)))
+    html = re.sub(r"\b([A-Za-z]\w*-\w)\b(?!-)", r'<span class="whole">\1</span>', html)
+    return Markup(html.replace("_", "_<wbr>"))
+
+
+def setting(value: str) -> str:
+    """A recorded setting as the command line takes it: `[1H,4H]`, `true`, `null`."""
+    try:
+        return _override(ast.literal_eval(value))
+    except (ValueError, SyntaxError):
+        return value
+
+
+def _override(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_override, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_override(one)}' for key, one in value.items())}}}"
+    return {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
 
 
 def _residual_charts(model: RecordedRun) -> Iterator[tuple[str, str, Markup, Markup]]:

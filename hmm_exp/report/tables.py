@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hmm_exp.figures.style import number, percent, regime_colors
+from hmm_exp.figures.style import number, regime_colors
 from hmm_exp.judge.residuals import ResidualLimits
 from hmm_exp.judge.return_forecasts import GAINS, SCORES
 from hmm_exp.judge.strategy_words import differences_shown, measures_shown
 from hmm_exp.judge.unscored import FORECASTS
-from hmm_exp.judge.wording import without_sign_of_zero
+from hmm_exp.judge.wording import percent, without_sign_of_zero
+from hmm_exp.market.iso import iso
 from hmm_exp.report.collect import RecordedRun
 
 _EFFECTS = {
@@ -178,7 +179,15 @@ def estimates(model: RecordedRun) -> DataTable:
         for table, name in _ESTIMATED.items()
         for row, column, cells in _with_errors(model, table)
     ]
-    return DataTable(["estimate", "std err", "robust std err", "from", "to"] if rows else [], rows)
+    return _without_empty(["estimate", "std err", "robust std err", "from", "to"], rows)
+
+
+def _without_empty(columns: list[str], rows: list[tuple[str, list[TableCell]]]) -> DataTable:
+    """A table without the columns that have no text in any row."""
+    kept = [i for i in range(len(columns)) if any(cells[i].text for _, cells in rows)]
+    return DataTable(
+        [columns[i] for i in kept], [(name, [cells[i] for i in kept]) for name, cells in rows]
+    )
 
 
 def _with_errors(model: RecordedRun, name: str) -> Iterator[tuple[str, str, list[TableCell]]]:
@@ -238,7 +247,7 @@ def _texts(shown: pd.DataFrame) -> DataTable:
         (name, [TableCell(text.replace("-", "−")) for text in texts])
         for name, texts in zip(shown[first], shown[columns].to_numpy(), strict=True)
     ]
-    return DataTable(columns, rows)
+    return _without_empty(columns, rows)
 
 
 def effects(model: RecordedRun) -> DataTable:
@@ -253,11 +262,9 @@ def effects(model: RecordedRun) -> DataTable:
             text = percent(value) if effect == "tail_share" else f"{value:.3f}"
             cells.append(TableCell(text, 1.0 if value > limit else 0.0))
         rows.append((name, cells))
-    columns = [
-        f"{title}, limit {percent(x) if key == 'tail_share' else f'{x:g}'}"
-        for key, title in _EFFECTS.items()
-        for x in [getattr(limits, key)]
-    ]
+    limit = {key: f"{getattr(limits, key):g}" for key in _EFFECTS}
+    limit["tail_share"] = percent(limits.tail_share).replace(" ", "\xa0")
+    columns = [f"{title}, limit\xa0{limit[key]}" for key, title in _EFFECTS.items()]
     return DataTable(columns, rows)
 
 
@@ -281,7 +288,7 @@ def facts(model: RecordedRun) -> Iterator[tuple[str, str]]:
     yield from (("read", line) for line in data.get("read", []))
     if "first" in data:
         first, last = (_close(data, data[name]) for name in ("first", "last"))
-        yield "bars", f"{data['rows_used']:,} of {data['step']}, closed {first} to {last} UTC"
+        yield "bars", f"{data['rows_used']:,} of {data['step']}, closed {first} to {last}"
     if "rows_by_split" in data:
         rows = (f"{name} {count:,}" for name, count in data["rows_by_split"].items())
         yield "rows", ", ".join(rows)
@@ -295,10 +302,8 @@ def facts(model: RecordedRun) -> Iterator[tuple[str, str]]:
 
 def _close(data: dict[str, Any], stamp: str) -> str:
     """Close of the bar with this recorded stamp, which is its open or its close."""
-    if data.get("bar_stamp") != "open":
-        return stamp
-    close = pd.Timestamp(stamp) + pd.Timedelta(data["step"].replace("H", "h"))
-    return f"{close:%Y-%m-%d %H:%M:%S}".removesuffix(":00")
+    step = data["step"].replace("H", "h") if data.get("bar_stamp") == "open" else 0
+    return iso(pd.to_datetime(stamp, utc=True) + pd.Timedelta(step))
 
 
 def _values(model: RecordedRun, name: str) -> dict[str, dict[str, float]]:

@@ -4,9 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hmm_exp.figures.style import percent
 from hmm_exp.judge.unscored import FORECASTS, OTHERS, why_no_gain
-from hmm_exp.judge.wording import BETTER, WordedGain
+from hmm_exp.judge.wording import BETTER, WordedGain, percent
 from hmm_exp.judge.wording import signed as with_sign
 from hmm_exp.report.collect import RecordedRun, Subject
 from hmm_exp.sweep.luck import why_unchecked
@@ -153,9 +152,8 @@ def _luck(subject: Subject) -> Iterator[Check]:
 def _test_gain(model: RecordedRun, name: str, gain: WordedGain | None) -> Check:
     over = FORECASTS[BASELINES[name]]
     if gain is None:
-        return Check(None, f"On test it forecasts better than {over}", unmeasured(model.run, name))
-    bound = model.metrics[f"{name}_gain_test_bound"]
-    text = f"{signed(gain.mean)} nats per bar, lower bound {signed(bound)}"
+        return Check(None, f"On test it is not compared with {over}", unmeasured(model.run, name))
+    text = f"{signed(gain.mean)} nats per bar, {signed(gain.low)} to {signed(gain.high)}"
     return Check(gain.word == BETTER, f"On test it forecasts {gain.against}", text)
 
 

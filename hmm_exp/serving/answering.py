@@ -7,29 +7,23 @@ regimes = model.predict(bars)  # timestamp, open, high, low, close, volume
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
-from decimal import Decimal
-from numbers import Real
 
 import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
-from hmm_exp.detector.detector import Detector, named
-from hmm_exp.errors import LONGEST_LINE, DataError, HmmExpError, one_line
+from hmm_exp.detector.detector import Detector
+from hmm_exp.detector.sent import Table, check_kinds, frame_of
+from hmm_exp.errors import LONGEST_LINE, HmmExpError, one_line
 from hmm_exp.market.clean import StampedRows
-from hmm_exp.market.columns import check_one_series
+from hmm_exp.market.columns import tidy
 from hmm_exp.market.time_column import time_column
 from hmm_exp.serving import rest
 
 _SETTING = re.compile(r"; set data\.\w+")
 _REMEDY = re.compile(r"data\.bad_rows=drop (leave|keep)s")
 _OPTION = re.compile(r"\bdata\.(?=\w+=)")
-_MISSING = (type(None), type(pd.NA), type(pd.NaT))
-_NUMBERS = (str, Real, Decimal, *_MISSING)  # allowed types of numeric cells
-_TIMES = (*_NUMBERS, date, np.datetime64)
-_MOST_BITS = 1000  # of an integer; a double holds up to 1023
 
 
 class RequestError(MlflowException):
@@ -63,23 +57,21 @@ class RegimeModel:
     ----------
     detector
         The model.
-    columns
-        Columns that it reads; others are ignored.
     """
 
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
-        self.columns = input_columns(detector)
 
-    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def predict(self, frame: Table) -> pd.DataFrame:
         """Compute the regime of every row from the rows up to it.
 
         Parameters
         ----------
         frame
-            `timestamp` (text, datetimes or epochs) with `open high low close volume`, or with the
-            feature columns of the model: one sequence of at least `min_history` bars. A model
-            trained on another time or volume column reads the column of that name.
+            What `Detector.filter` takes: times (text, datetimes or epochs) with open, high, low,
+            close and volume, or with the feature columns of the model, of which no cell may be
+            missing. One sequence of at least `min_history` bars. A model trained on another time
+            or volume column reads the column of that name.
 
         Returns
         -------
@@ -97,32 +89,18 @@ class RegimeModel:
     def answer(self, body: bytes, content_type: str | None, kind: str = rest.JSON) -> str:
         """Answer the body of a request with a text of this kind; raises like `predict`."""
         with _refusals(self.detector):
-            frame = rest.read_body(body, content_type, self.columns)
+            frame = rest.read_body(body, content_type, self.detector.reads)
             return rest.answer_text(self._regimes(frame), kind)
 
     def get_raw_model(self) -> Detector:
         """Return the detector; MLflow defines the name."""
         return self.detector
 
-    def _regimes(self, frame: pd.DataFrame) -> pd.DataFrame:
-        check_one_series(frame)
-        frame = frame.loc[:, frame.columns.isin(self.columns)]
-        if frame.empty:
-            raise DataError("no rows, or none of the known columns")
-        twice = frame.columns[frame.columns.duplicated()]
-        if len(twice):
-            raise DataError(f"columns named more than once: {named(list(twice.unique()))}")
-        _check_kinds(frame, self.detector.bar_columns[0])
+    def _regimes(self, table: Table) -> pd.DataFrame:
+        frame = frame_of(table)
         if self.detector.holds_features(frame):
-            _check_features(frame, self.detector)
-        else:
-            _check_bars(frame, self.detector)
+            _check_features(tidy(frame)[0], self.detector)
         return self.detector.filter(frame)
-
-
-def input_columns(detector: Detector) -> tuple[str, ...]:
-    """Columns that a detector reads in a frame of bars or features."""
-    return tuple(dict.fromkeys((*detector.bar_columns, *detector.recipe.columns)))
 
 
 @contextmanager
@@ -143,49 +121,15 @@ def _refusals(detector: Detector) -> Iterator[None]:
         raise RequestError(f"the model failed: {type(error).__name__}", 500) from error
 
 
-def _check_kinds(frame: pd.DataFrame, time: str) -> None:
-    """Refuse cells that are neither numbers nor texts, nor times in the column `time`."""
-    for name in frame.columns:
-        column, kinds = frame[name], _TIMES if name == time else _NUMBERS
-        if column.dtype != object:
-            if not _fits(column.dtype.type, kinds):
-                raise DataError(f"column {name} holds values of type {column.dtype}")
-            continue
-        for row, cell in enumerate(column, 1):
-            if not _fits(type(cell), kinds):
-                kind = type(cell).__name__
-                raise DataError(f"column {name} holds a value of type {kind} in data row {row}")
-            if isinstance(cell, int) and cell.bit_length() > _MOST_BITS:
-                raise DataError(f"column {name} holds a number beyond 1e300 in data row {row}")
-
-
-def _fits(kind: type, kinds: tuple[type, ...]) -> bool:
-    return issubclass(kind, kinds) and not issubclass(kind, bool)
-
-
-def _check_bars(frame: pd.DataFrame, detector: Detector) -> None:
-    """Refuse bars with missing columns; the times may be the index."""
-    time, *others = detector.bar_columns
-    needs = {
-        detector.reading.volume if name == "volume" else name for name in detector.recipe.needs
-    }
-    others = [name for name in others if name in needs]
-    indexed = isinstance(frame.index, pd.DatetimeIndex) or frame.index.name is not None
-    needed = others if indexed else [time, *others]
-    if missing := [name for name in needed if name not in frame]:
-        raise DataError(f"no column {named(missing)}")
-
-
 def _check_features(frame: pd.DataFrame, detector: Detector) -> None:
     """Refuse feature cells that are not finite numbers; the detector checks the columns.
 
     A row that lacks a feature can be omitted and then counts as missing.
     """
-    time = detector.bar_columns[0]
+    times = time_column(frame, detector.reading)
     present = [name for name in detector.recipe.columns if name in frame]
-    if time not in frame:
-        return
-    rows = StampedRows(frame, time_column(frame, detector.reading), present, detector.reading)
+    check_kinds(frame, present, times.name)
+    rows = StampedRows(frame, times, present, detector.reading)
     rows.need_stamps()
     missing = ~np.isfinite(rows.values) & ~rows.text
     rows.need_cells(

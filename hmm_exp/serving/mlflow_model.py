@@ -23,7 +23,6 @@ from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import AnyType
 from mlflow.utils.environment import (
     _CONDA_ENV_FILE_NAME,
     _PYTHON_ENV_FILE_NAME,
@@ -36,7 +35,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import ModelError, one_line
 from hmm_exp.serving import rest
-from hmm_exp.serving.answering import RegimeModel, input_columns
+from hmm_exp.serving.answering import RegimeModel
 from hmm_exp.stored.document import FILE_NAME
 
 MODEL_NAME = "model"
@@ -129,10 +128,10 @@ def smoke_test_failure(uri: str) -> str | None:
 
 
 def signature_of(detector: Detector) -> ModelSignature:
-    """Input columns, all optional, and output columns.
+    """Output columns alone.
 
-    Inputs have any type: MLflow would refuse integer volumes for doubles and accept only one form
-    of timestamp. `RegimeModel` checks them instead, with clearer messages.
+    Inputs are left to `RegimeModel`: by a schema of them MLflow would drop `Close` for `close`, and
+    an index of times, before the model sees the table.
     """
     kinds = {
         "timestamp": DataType.datetime,
@@ -143,9 +142,6 @@ def signature_of(detector: Detector) -> ModelSignature:
         "in_training": DataType.boolean,
     }
     return ModelSignature(
-        inputs=Schema(
-            [ColSpec(AnyType(), name, required=False) for name in input_columns(detector)]
-        ),
         outputs=Schema(
             [ColSpec(kinds.get(name, DataType.double), name) for name in detector.columns]
         ),
@@ -193,6 +189,7 @@ def _save(folder: Path, detector: Detector, model: LoggedModel) -> None:
         model_id=model.model_id,
         run_id=model.source_run_id,
         signature=signature_of(detector),
+        metadata={"input": detector.input_hint},
         model_size_bytes=(folder / _DATA).stat().st_size,
     )
     mlflow.pyfunc.add_to_model(

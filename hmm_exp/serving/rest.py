@@ -17,23 +17,25 @@ import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
 from hmm_exp.errors import DataError
+from hmm_exp.market.iso import iso_texts
 
 JSON, CSV = "application/json", "text/csv"
 MOST_ROWS = 1_000_000
 MOST_BYTES = 256 * 2**20
+MOST_CELLS = 64 * MOST_ROWS
+Reads = Callable[[str], bool]
 
 _SERVER = "mlflow.pyfunc.scoring_server"
 _PARAMETERS = ["data", "content_type", "model", "input_schema"]
@@ -105,7 +107,7 @@ def _note_accept(server: Any) -> None:
     server._async_catch_mlflow_exception = decorate_noting
 
 
-def read_body(body: bytes, content_type: str | None, names: Collection[str]) -> pd.DataFrame:
+def read_body(body: bytes, content_type: str | None, reads: Reads) -> pd.DataFrame:
     """Read the frame of a request.
 
     Parameters
@@ -114,8 +116,8 @@ def read_body(body: bytes, content_type: str | None, names: Collection[str]) -> 
         Body of the request.
     content_type
         `application/json`, `text/csv` or `application/vnd.apache.parquet`, in UTF-8.
-    names
-        Columns to read; the frame may have others.
+    reads
+        Whether a column of that name may be read; the frame may have others.
 
     Raises
     ------
@@ -128,7 +130,7 @@ def read_body(body: bytes, content_type: str | None, names: Collection[str]) -> 
             f"the body has {len(body) / 2**20:,.0f} MB, the most is {MOST_BYTES >> 20}: {_INSTEAD}",
             status=413,
         )
-    frame = read(body, names)
+    frame = read(body, reads)
     _check_length(len(frame))
     return frame
 
@@ -159,16 +161,12 @@ def answer_text(answer: pd.DataFrame, kind: str = JSON) -> str:
 
 
 def _plain(column: pd.Series) -> list:
-    """Values for `json`; times in UTC as `2024-01-01T00:00:00+00:00`."""
-    if not isinstance(column.dtype, pd.DatetimeTZDtype):
-        return column.tolist()
-    times = column.dt.tz_convert(None).to_numpy().astype("datetime64[ns]")
-    seconds = times.astype("datetime64[s]")
-    text = np.datetime_as_string(seconds if (times == seconds).all() else times)
-    return [f"{time}+00:00" for time in text]
+    """Values for `json`, times as text."""
+    is_time = isinstance(column.dtype, pd.DatetimeTZDtype)
+    return iso_texts(column).to_pylist() if is_time else column.tolist()
 
 
-def _reader(content_type: str | None) -> Callable[[bytes, Collection[str]], pd.DataFrame]:
+def _reader(content_type: str | None) -> Callable[[bytes, Reads], pd.DataFrame]:
     kind, *parameters = [part.strip().lower() for part in (content_type or "").split(";")]
     if kind not in _READERS:
         raise RefusedError(f"content type {kind[:60]!r}: send {', '.join(_READERS)}", status=415)
@@ -196,7 +194,7 @@ def _text(body: bytes) -> str:
         raise RefusedError(line) from None
 
 
-def _from_json(body: bytes, names: Collection[str]) -> pd.DataFrame:
+def _from_json(body: bytes, reads: Reads) -> pd.DataFrame:
     request = _parsed(_text(body))
     forms = list(request) if isinstance(request, dict) else []
     if len(forms) != 1 or forms[0] not in _FORMS:
@@ -205,7 +203,7 @@ def _from_json(body: bytes, names: Collection[str]) -> pd.DataFrame:
             f"the JSON must be an object with one of the keys {', '.join(_FORMS)} and no other; "
             f"it has {there}"
         )
-    return _FORMS[forms[0]](request[forms[0]], names)
+    return _FORMS[forms[0]](request[forms[0]], reads)
 
 
 def _parsed(text: str) -> Any:
@@ -228,19 +226,21 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _records(rows: Any, names: Collection[str]) -> pd.DataFrame:
+def _records(rows: Any, reads: Reads) -> pd.DataFrame:
     """Frame of `[{"open": 1, ...}, ...]`, known columns only."""
     if not isinstance(rows, list):
         raise RefusedError("the rows must be a list of objects")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise RefusedError(f"data row {number} must be an object with the columns' names")
-    there = set().union(*rows)
-    return pd.DataFrame(rows, columns=[name for name in names if name in there])
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if reads(name)]
+    if len(rows) * len(names) > MOST_CELLS:
+        raise RefusedError(f"{len(rows):,} rows of {len(names):,} names: {_INSTEAD}", status=413)
+    return pd.DataFrame(rows, columns=names)
 
 
-def _split(parts: Any, names: Collection[str]) -> pd.DataFrame:
-    """Frame of `{"columns": ["open", ...], "data": [[1, ...], ...]}`; an index is ignored."""
+def _split(parts: Any, reads: Reads) -> pd.DataFrame:
+    """Frame of `{"columns": ["open", ...], "data": [[1, ...], ...]}`; an index may hold times."""
     if not isinstance(parts, dict) or not {"columns", "data"} <= {*parts} <= {*_SPLIT}:
         raise RefusedError(f"dataframe_split must be an object of {', '.join(_SPLIT)}")
     columns, rows = parts["columns"], parts["data"]
@@ -251,13 +251,16 @@ def _split(parts: Any, names: Collection[str]) -> pd.DataFrame:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, list) or len(row) != len(columns):
             raise RefusedError(f"data row {number} must be a list of {len(columns)} values")
-    return pd.DataFrame(rows, columns=columns)
+    index = parts.get("index")
+    if not isinstance(index, list) or len(index) != len(rows):
+        return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns, index=pd.Index(index, name="index"))
 
 
-def _inputs(columns: Any, names: Collection[str]) -> pd.DataFrame:
+def _inputs(columns: Any, reads: Reads) -> pd.DataFrame:
     """Frame of `{"open": [1, ...], ...}`, or of rows like `_records`."""
     if isinstance(columns, list):
-        return _records(columns, names)
+        return _records(columns, reads)
     if not isinstance(columns, dict) or not all(isinstance(v, list) for v in columns.values()):
         raise RefusedError("inputs must be an object of lists, one a column, or a list of objects")
     if len({len(values) for values in columns.values()}) > 1:
@@ -265,7 +268,7 @@ def _inputs(columns: Any, names: Collection[str]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _from_csv(body: bytes, names: Collection[str]) -> pd.DataFrame:
+def _from_csv(body: bytes, reads: Reads) -> pd.DataFrame:
     content = _text(body).encode()
     if not content.strip():
         raise RefusedError("the body is empty")
@@ -276,7 +279,7 @@ def _from_csv(body: bytes, names: Collection[str]) -> pd.DataFrame:
         raise RefusedError(f"the body is not CSV: {error}") from None
 
 
-def _from_parquet(body: bytes, names: Collection[str]) -> pd.DataFrame:
+def _from_parquet(body: bytes, reads: Reads) -> pd.DataFrame:
     try:
         file = pa_parquet.ParquetFile(pa.BufferReader(body))
         _check_length(file.metadata.num_rows)

@@ -14,6 +14,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from hmm_exp import owner
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.cache import FOLDER as CACHE
+from hmm_exp.market.iso import iso
 from hmm_exp.store.address import sqlite_path
 from hmm_exp.store.relocation import relocate
 from hmm_exp.sweep import terminal
@@ -132,11 +133,11 @@ def in_words(run: Run) -> str:
 
 def _row(parent: Run, counts: dict[str, Counter]) -> dict[str, object]:
     sweep_id = parent.data.tags[tags.SWEEP_ID]
-    begun = datetime.fromtimestamp(parent.info.start_time / 1000, UTC)
+    begun = datetime.fromtimestamp(parent.info.start_time // 1000, UTC)
     statuses = ("FINISHED", "FAILED", "KILLED", "RUNNING")
     return {
         "sweep": sweep_id,
-        "started (UTC)": f"{begun:%Y-%m-%d %H:%M}",
+        "started (UTC)": iso(begun),
         "status": status_of(parent),
         "cells": parent.data.tags.get(tags.N_CELLS, ""),
         **{status.lower(): counts.get(sweep_id, Counter())[status] for status in statuses},

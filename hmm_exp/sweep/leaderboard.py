@@ -281,7 +281,7 @@ def _best_across(client: MlflowClient, spaces: list[list[Run]], finished: list[R
     verdict = (
         f"{winners[best].name} wins across {len(winners)} spaces: {metric} "
         f"{signed(means[best])} nats per bar, {from_next(ranked[0] - ranked[1])}, "
-        f"on {len(common)} common validation bars"
+        f"on {len(common):,} common validation bars"
     )
     return Choice(winners[best].run.info.run_id, [*inside, verdict])
 

@@ -115,9 +115,9 @@ def _is_there(client: MlflowClient, run_id: str, name: str) -> bool:
 
 
 def _by_time(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(available_at=table["available_at"].astype("datetime64[ns]")).set_index(
-        "available_at"
-    )
+    """The table by its column of times, which have a zone in newer CSV files alone."""
+    time = pd.to_datetime(table["available_at"], utc=True).dt.tz_convert(None).dt.as_unit("ns")
+    return table.assign(available_at=time).set_index("available_at")
 
 
 def densities_of(run: Run) -> str | None:

@@ -230,7 +230,10 @@
       const words = [new Date(at(i)).toISOString().slice(0, 16).replace("T", " ") + " UTC"];
       if (price) words.push(whole(bars.close[i]));
       const state = bars.state[i];
-      if (state !== UNKNOWN) words.push(`${about.labels[state]} ${Math.round(100 * bars[`p${state}`][i] / CERTAIN)} %`);
+      if (state !== UNKNOWN) {
+        const share = 100 * bars[`p${state}`][i] / CERTAIN;
+        words.push(`${about.labels[state]} ${states > 1 && share > 99 ? "above 99" : Math.round(share)} %`);
+      }
       $("#readout").textContent = words.join("  ·  ");
     });
     window.report = { time, doc }; // for tests
@@ -296,14 +299,14 @@
     filter();
   }
 
-  // A table that is wider than its place shows that there is more.
-  for (const place of $$(".scroll")) {
+  // A table or picture that is wider than its place shows that there is more.
+  for (const place of $$(".scroll, .pan")) {
     const hint = document.createElement("p");
     hint.className = "hint";
     place.before(hint);
     const look = () => {
       const rest = place.scrollWidth - place.clientWidth;
-      hint.textContent = rest > 1 ? "scroll sideways for more columns →" : "";
+      hint.textContent = rest > 1 ? "scroll sideways for more →" : "";
       place.classList.toggle("more", place.scrollLeft < rest - 1);
       place.tabIndex = rest > 1 ? 0 : -1;
     };
