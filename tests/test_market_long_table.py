@@ -116,6 +116,18 @@ def test_a_symbol_of_parquet_is_found_in_a_column_of_any_type(kind, is_cut, tmp_
     assert not len(long.rows("none").frame)
 
 
+@pytest.mark.parametrize("index", [["time"], ["symbol"], ["symbol", "time"], ["time", "symbol"]])
+def test_a_symbol_is_found_whichever_columns_are_the_index_of_pandas(index, tmp_path):
+    path = tmp_path / "long.parquet"
+    LONG.set_index(index).sort_index(kind="stable").to_parquet(path)
+    bars = read_bars(path, bar_stamp="open", symbol="B")
+    own = LONG[LONG["symbol"] == "B"]
+    assert bars.frame["timestamp"].tolist() == own["time"].tolist()
+    assert bars.frame["close"].tolist() == own["close"].tolist()
+    with pytest.raises(DataError, match="3 symbols in column 'symbol'"):
+        read_bars(path, bar_stamp="open")
+
+
 def test_a_cut_is_made_once_and_again_when_the_file_changes(tmp_path):
     path, cache = tmp_path / "long.csv", tmp_path / "cache"
     LONG.to_csv(path, index=False)

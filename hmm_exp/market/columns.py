@@ -289,7 +289,7 @@ _SHOWN = 4  # values of a column in a message
 
 
 def tidy(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Give the frame unique text names, with its index of times or with a name as a column.
+    """Give the frame unique text names, with its index of times or with names as columns.
 
     A column that repeats another of its name is left out; one that differs is marked "[2]". Returns
     the frame, and notes on what was done. Raises DataError when two levels of column names hold
@@ -297,6 +297,9 @@ def tidy(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """
     if isinstance(frame.columns, pd.MultiIndex):
         frame = _without_instrument(frame)
+    if isinstance(frame.index, pd.MultiIndex):
+        own = [i for i, name in enumerate(frame.index.names) if name not in frame.columns]
+        frame = frame.reset_index(level=own).reset_index(drop=True)
     if isinstance(frame.index, pd.DatetimeIndex) or frame.index.name is not None:
         clash = frame.index.name in frame.columns
         frame = frame.reset_index(drop=clash)
