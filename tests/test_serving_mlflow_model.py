@@ -324,12 +324,18 @@ def test_a_detector_is_found_by_run_model_folder_and_file(store: Store, tmp_path
 
 
 @pytest.mark.parametrize(
-    "place", ["models:/nothing/Production", "models:/nothing@production", "runs:/0a1b", "nowhere"]
+    ("place", "named"),
+    [
+        ("models:/nothing/Production", "models:/nothing"),
+        ("models:/nothing@production", "models:/nothing"),
+        ("runs:/0a1b2c", "run 0a1b2c"),
+        ("nowhere", "nowhere"),
+    ],
 )
-def test_a_missing_model_is_one_line(store: Store, place):
+def test_a_missing_model_is_one_line(store: Store, place, named):
     with pytest.raises(ModelError) as caught:
         hmm_exp.load_detector(place)
-    assert place.split("/")[0] in str(caught.value)
+    assert named in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -12,10 +12,10 @@ from hmm_exp.experiment.decided import burn_in_rows, decision_of
 from hmm_exp.experiment.fits import Fits
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.source import read_options
-from hmm_exp.features.naming import Traits, state_names, state_traits
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.hmm.states import posterior_spread
+from hmm_exp.judge.naming import Traits, state_names, state_traits
 from hmm_exp.judge.split import part_names
 from hmm_exp.judge.states import raw_means
 from hmm_exp.market.bars import OHLCV

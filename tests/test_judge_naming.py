@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hmm_exp.features.naming import _WORDS, state_names, state_traits
 from hmm_exp.features.recipe import FEATURES, SETS
 from hmm_exp.hmm.states import labels
+from hmm_exp.judge.naming import _WORDS, state_names, state_traits
 
 RANGE, VWAP, RETURN = (
     "high_low_range_pct_current_1H",
