@@ -148,7 +148,7 @@ def find_volume(names: Sequence[str], chosen: str | None = None, hint: str = "")
     """Column of the volume in units of the base asset.
 
     `chosen` (data.volume_column) wins; then a column named volume; then the only one of that kind;
-    then the one whose asset stands before another's in `hint`, a text with the symbol in it
+    then the one whose asset stands before another's in `hint`, lines with the symbol in them
     (`ETC/BTC` takes `Volume ETC`); then the only one not in a quote currency. Raises DataError.
     """
     if chosen is not None:
@@ -261,10 +261,10 @@ def _asset(name: str) -> set[str] | None:
 
 
 def _first_of_pair(assets: dict[str, set[str] | None], hint: str) -> list[str]:
-    symbol = _bare(hint)
+    symbols = [_bare(line) for line in hint.splitlines()]
     known = {name: next(iter(asset)) for name, asset in assets.items() if asset and len(asset) == 1}
     pairs = ((name, a + b) for name, a in known.items() for b in known.values() if a != b)
-    return [name for name, pair in pairs if pair in symbol]
+    return [name for name, pair in pairs if any(pair in symbol for symbol in symbols)]
 
 
 def _chosen(names: Sequence[str], chosen: str, option: str) -> str:
