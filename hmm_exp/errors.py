@@ -89,6 +89,22 @@ class DataError(HmmExpError):
     """Bars or features are not usable."""
 
 
+class SeveralSeriesError(DataError):
+    """A table holds several series.
+
+    Attributes
+    ----------
+    column
+        The column that names the symbols; None where the series differ in something else.
+    first
+        The first name.
+    """
+
+    def __init__(self, *parts: object, column: str | None = None, first: str = "") -> None:
+        super().__init__(*parts)
+        self.column, self.first = column, first
+
+
 class HistoryError(DataError):
     """Too few bars for the windows or the filter's burn-in."""
 

@@ -22,6 +22,7 @@ from hmm_exp.market.zones import UNREADABLE
         (["Volume ETC", "Volume BTC"], "ETC/BTC", "Volume ETC"),
         (["Volume BTC", "Volume ETC"], "Binance_ETCBTC_1h", "Volume ETC"),
         (["Volume EUR", "Volume USDT"], "EUR/USDT", "Volume EUR"),
+        (["Volume ETC", "Volume BTC"], "ETC/BTC\nETCBTC", "Volume ETC"),  # BTC does not meet ETC
         (["Volume_(BTC)", "Volume_(Currency)"], "", "Volume_(BTC)"),
         (["baseVolume", "quoteVolume"], "", "baseVolume"),
         (["Volume", "Quote asset volume", "Taker buy base asset volume"], "", "Volume"),

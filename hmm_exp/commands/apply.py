@@ -1,11 +1,12 @@
 """Compute the regimes of new bars with a stored model, from file to file or in a pipe.
 
-Probabilities are filtered: each row uses only bars up to its own. Exit status: 0 done; 2 bad
-input, with one line on standard error.
+Probabilities are filtered: each row uses only bars up to its own. Exit status: 0 done; 1 some of
+many symbols failed; 2 bad input, with one line on standard error.
 """
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,8 @@ from hmm_exp.command_line import (
     own_words,
     with_read_options,
 )
+from hmm_exp.commands.apply_panel import add_symbol_options, apply_to_panel, is_panel
+from hmm_exp.errors import DataError, SeveralSeriesError
 
 EXAMPLES = """examples:
   hmm-apply --model models:/hmm_regime/Production --bars new.csv --latest
@@ -31,6 +34,8 @@ EXAMPLES = """examples:
   hmm-apply --model runs:/0a1b2c3d4e5f --features-csv v1.csv --output regimes.csv
   hmm-apply --model ./model --lookbacks lookbacks/ --latest     # by hmm-features --lookbacks
   hmm-apply --model 0a1b2c3d --bars new.csv --join table.csv --output joined.csv
+  hmm-apply --model 0a1b2c3d --bars 'lake/*.parquet' --output regimes/    # a file per symbol
+  hmm-apply --model 0a1b2c3d --bars long.csv --symbol-column symbol --latest
   feed | hmm-apply --model models:/hmm_regime/Production --follow \\
       --bars history.csv --state stream.json >> regimes.csv
 
@@ -39,6 +44,10 @@ regime_state, regime_label, regime_p_state_0, ... A time of the table is the ins
 row is known, unless bars are stamped open (--bar-stamp) and the table has the step of the model's
 rows: then a time is a row's start, and the row is known one step later. --join-stamp decides
 otherwise. Rows before the first regime stay empty; regime_available_at shows how old a regime is.
+
+Many symbols: --output is a folder, and gets <symbol>.parquet for each; with --long it is one
+.parquet file. --latest prints one line per symbol. A symbol that cannot be read is named at the
+end, and the exit status is 1.
 
 --follow reads bars from standard input (CSV with a header, or one JSON object per line) and
 writes a regime for each bar that closes. With --state it saves its state whenever the input
@@ -78,6 +87,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--bad-rows drop)",
     )
     _add_join_options(parser)
+    add_symbol_options(parser)
     add_read_options(parser)
     args = parser.parse_args(argv)
     _check(parser, args)
@@ -86,7 +96,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit status."""
-    apply_to_pipe(args) if args.follow else apply_to_files(args)
+    if is_panel(args):
+        return apply_to_panel(args)
+    try:
+        apply_to_pipe(args) if args.follow else apply_to_files(args)
+    except SeveralSeriesError as error:
+        if error.column is None or args.bars is None or args.follow:
+            raise
+        column = shlex.quote(error.column)
+        raise DataError(f"{error}, or --symbol-column {column} reads each") from None
     return DONE
 
 
@@ -102,7 +120,7 @@ def apply_to_files(args: argparse.Namespace) -> None:
     to = _regime_file(args.output) if args.join is None else _joined_file(args, detector)
     with reading, Progress() as progress, to as write:
         newest, n_read = apply(extend, chunks, write, progress)
-        _check_read(args, detector, n_read, newest.n_rows)
+        check_read(args, detector, n_read, newest.n_rows)
     if args.latest:
         print(json.dumps(newest.to_dict()))
     if args.output is not None and args.join is None:
@@ -179,6 +197,10 @@ class Progress:
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
+    if is_panel(args) and (
+        args.bars is None or args.follow or args.join or args.lookbacks or args.features_csv
+    ):
+        parser.error("many symbols are read with --bars alone, and written by --output or --latest")
     given = [args.bars, args.features_csv, args.lookbacks].count(None)
     if args.follow:
         if args.features_csv or args.lookbacks or args.latest or args.join:
@@ -244,7 +266,7 @@ def _taken_by(reading: Reading) -> Callable[[dict[str, Any], float], None]:
     return take
 
 
-def _check_read(args: argparse.Namespace, detector: Any, n_read: int, n_rows: int) -> None:
+def check_read(args: argparse.Namespace, detector: Any, n_read: int, n_rows: int) -> None:
     """Refuse results from too few bars."""
     from hmm_exp.errors import HistoryError
     from hmm_exp.market.bars import step_in_words
@@ -297,7 +319,6 @@ def _joined_file(args: argparse.Namespace, detector: Any) -> Iterator[Callable[[
 
     from hmm_exp.detector.files import RegimeFile
     from hmm_exp.detector.join import join_regimes, read_rows
-    from hmm_exp.errors import DataError
 
     stamp = args.join_stamp or detector.reading.bar_stamp
     reading = replace(detector.reading, bar_stamp=stamp, timestamp_column=args.join_column)

@@ -18,7 +18,18 @@ from typing import Any, get_args, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.config.schema import DELAYS, RULES, Config, OneOf, SplitConfig, conf_dir, flat, walk
+from hmm_exp.config.schema import (
+    DELAYS,
+    OF_PANELS,
+    RULES,
+    Config,
+    DataConfig,
+    OneOf,
+    SplitConfig,
+    conf_dir,
+    flat,
+    walk,
+)
 from hmm_exp.errors import ConfigError
 
 _IN_WORDS = {
@@ -65,8 +76,9 @@ def choices(group: str) -> str:
 
 def nearest(word: str, options: Iterable[str]) -> str:
     """Give " (did you mean X?)" when something like `word` is among the options, else nothing."""
-    match = difflib.get_close_matches(word[:100], list(options), n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
+    known = {option.lower(): option for option in options}
+    match = difflib.get_close_matches(word[:100].lower(), known, n=1)
+    return f" (did you mean {known[match[0]]}?)" if match else ""
 
 
 def unknown_setting(name: str) -> str:
@@ -111,6 +123,10 @@ def checked(config: "DictConfig | Config") -> Config:
     _check_selection(settings)
     _check_decision(settings)
     _check_workers(settings)
+    if settings.data.kind == "panel":
+        raise ConfigError(
+            "data=panel is not trained yet: data=bars data.symbol=<name> trains one symbol of it"
+        )
     return settings
 
 
@@ -223,6 +239,7 @@ def _check_delays(settings: Config) -> None:
 
 def _check_data(settings: Config) -> None:
     data = settings.data
+    check_symbols(data)
     if data.kind == "synthetic":
         if data.path is not None:
             raise ConfigError(f"data.path={data.path} is set with data=synthetic: add data=bars")
@@ -233,11 +250,55 @@ def _check_data(settings: Config) -> None:
             )
         return
     if data.path is None:
-        raise ConfigError(f"data.path is not set: data.path=<file> says where the {data.kind} are")
+        what = "symbols" if data.kind == "panel" else data.kind
+        raise ConfigError(f"data.path is not set: data.path=<file> says where the {what} are")
     if data.bar_stamp is None:
         raise ConfigError(
             "data.bar_stamp is not set: data.bar_stamp=open when the file stamps a bar's start "
             "(exchanges, TradingView), data.bar_stamp=close when it stamps the end"
+        )
+
+
+def check_symbols(data: DataConfig) -> None:
+    """Refuse settings of symbols that this kind of data does not read, or that conflict.
+
+    Raises ConfigError.
+    """
+    is_set = [name for name in (*OF_PANELS, "symbol", "symbol_column") if getattr(data, name)]
+    for name in is_set:
+        reader = "panel" if name in OF_PANELS else "bars"
+        if data.kind != reader and not (name == "symbol_column" and data.kind == "panel"):
+            raise ConfigError(
+                f"data.{name}={getattr(data, name)} is set with data={data.kind}: add data={reader}"
+            )
+    if data.kind == "bars" and data.symbol_column and not data.symbol:
+        raise ConfigError(
+            f"data.symbol_column={data.symbol_column} needs data.symbol=<name>, or data=panel"
+        )
+    if data.kind == "panel" and data.name:
+        raise ConfigError(
+            f"data.name={data.name} is set with data=panel: each symbol names itself; "
+            "data.symbol_pattern finds the name in that of a file"
+        )
+    if data.symbol_pattern is not None:
+        _check_pattern(data.symbol_pattern, data.symbol_column)
+
+
+def _check_pattern(pattern: str, column: str | None) -> None:
+    if column is not None:
+        raise ConfigError(
+            f"data.symbol_pattern={pattern} and data.symbol_column={column} are both set: a symbol "
+            "is named by its file or by a column"
+        )
+    try:
+        n_groups = re.compile(pattern).groups
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ConfigError(
+            f"data.symbol_pattern={pattern}: not a regular expression: {error}"
+        ) from None
+    if n_groups != 1:
+        raise ConfigError(
+            f"data.symbol_pattern={pattern}: {n_groups} groups; one pair of ( ) marks the symbol"
         )
 
 

@@ -14,7 +14,10 @@ DEFAULT_N_STATES = 3
 
 @dataclass
 class DataConfig:
-    """Where the bars come from. `kind`: synthetic, bars (OHLCV file) or features (ready table)."""
+    """Where the bars come from.
+
+    `kind`: synthetic, bars (OHLCV file), features (ready table) or panel (bars of many symbols).
+    """
 
     kind: str = "synthetic"
     path: str | None = None
@@ -26,6 +29,12 @@ class DataConfig:
     timestamp_column: str | None = None
     volume_column: str | None = None
     calendar: str | None = None
+    symbol: str | None = None
+    symbol_column: str | None = None
+    symbol_pattern: str | None = None
+    symbols: list[str] = field(default_factory=list)
+    include: list[str] = field(default_factory=list)
+    exclude: list[str] = field(default_factory=list)
     n_bars: int = 26_280
     n_regimes: int = 3
     seed: int = 7
@@ -316,12 +325,15 @@ class Name(Text):
 
 
 RULES: dict[str, OneOf | Range | Each | Text] = {
-    "data.kind": OneOf(("synthetic", "bars", "features")),
+    "data.kind": OneOf(("synthetic", "bars", "features", "panel")),
     "data.path": Text(4096),
     "data.name": Text(200),
     "data.timestamp_column": Text(1000),
     "data.volume_column": Text(1000),
     "data.calendar": Text(100),
+    "data.symbol": Text(200),
+    "data.symbol_column": Text(1000),
+    "data.symbol_pattern": Text(1000),
     "data.bar_stamp": OneOf(("open", "close")),
     "data.gaps": OneOf(("split", "bridge")),
     "data.bad_rows": OneOf(("error", "drop")),
@@ -380,6 +392,7 @@ RULES: dict[str, OneOf | Range | Each | Text] = {
 }
 
 
+OF_PANELS = ("symbol_pattern", "symbols", "include", "exclude")  # settings of data=panel alone
 DELAYS = Range(1, 1000)  # of strategy.delays, bars
 
 # First parts of the names of settings that cannot change what a run fits.

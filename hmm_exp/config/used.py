@@ -6,9 +6,9 @@ False
 
 from typing import Any
 
-from hmm_exp.config.schema import Config, flat
+from hmm_exp.config.schema import OF_PANELS, Config, flat
 
-_FILES, _SETS = ("bars", "features"), ("v1", "v2", "v1v2", "range", "returns")
+_FILES, _SETS = ("bars", "features", "panel"), ("v1", "v2", "v1v2", "range", "returns")
 _OF_FILES = "path bar_stamp gaps bad_rows timestamp_column volume_column calendar"
 # A setting that decides, its values, and the settings that only these values use. `selection` is
 # not here: the choice of a winner reads its whole rule from a run. The windows of feature sets are
@@ -16,6 +16,9 @@ _OF_FILES = "path bar_stamp gaps bad_rows timestamp_column volume_column calenda
 USED_WITH: list[tuple[str, tuple[Any, ...], list[str]]] = [
     ("data.kind", ("synthetic",), ["data.n_bars", "data.n_regimes", "data.seed"]),
     ("data.kind", _FILES, [f"data.{name}" for name in _OF_FILES.split()]),
+    ("data.kind", ("bars",), ["data.symbol"]),
+    ("data.kind", ("bars", "panel"), ["data.symbol_column"]),
+    ("data.kind", ("panel",), [f"data.{name}" for name in OF_PANELS]),
     ("features.name", ("columns",), ["features.columns"]),
     ("features.name", _SETS, ["timeframe.name", "timeframe.timeframes"]),  # columns name theirs
     ("split.train_end", (None,), ["split.train", "split.val", "split.test"]),

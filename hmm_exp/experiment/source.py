@@ -8,6 +8,7 @@ With a cache (`cache.py`), one process of a sweep reads and the others map its a
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.config import DataConfig
-from hmm_exp.errors import DataError
+from hmm_exp.errors import DataError, SeveralSeriesError
 from hmm_exp.experiment.cache import Content, entry
 from hmm_exp.features.build import FeatureTable
 from hmm_exp.features.recipe import Recipe
@@ -28,6 +29,7 @@ from hmm_exp.market.clean import stamped_frame
 from hmm_exp.market.gaps import chain_steps, usual_step
 from hmm_exp.market.load import read_bars, read_features
 from hmm_exp.market.options import ReadOptions
+from hmm_exp.market.symbol_files import SymbolRows, files_of
 from hmm_exp.market.synthetic import make_market
 
 SCORES_FILE = "scores.parquet"  # of a run: the log scores of every base bar
@@ -73,7 +75,9 @@ def read_source(
     be used, see `bars_from_frame`.
     """
     settings = json.dumps(vars(data), sort_keys=True)
-    return _read(_ReadSettings(settings, _file_state(data.path), needs, cache))
+    files = [data.path] if data.symbol is None else files_of(str(data.path))
+    state = tuple(part for file in files for part in _file_state(file))
+    return _read(_ReadSettings(settings, state, needs, cache))
 
 
 def read_options(data: DataConfig) -> ReadOptions:
@@ -103,7 +107,9 @@ def _read(reading: _ReadSettings) -> Source:
     if data.kind == "features":
         return _source_of_features(data, reading.cache, key)
     key.append(reading.needs)
-    bars, digest = shared_bars(reading.cache, key, lambda: _read_bars(data, reading.needs))
+    bars, digest = shared_bars(
+        reading.cache, key, lambda: _read_bars(data, reading.needs, reading.cache)
+    )
     return Source(
         bars=bars,
         frame=None,
@@ -115,10 +121,22 @@ def _read(reading: _ReadSettings) -> Source:
     )
 
 
-def _read_bars(data: DataConfig, needs: tuple[str, ...]) -> Bars:
+def _read_bars(data: DataConfig, needs: tuple[str, ...], cache: Path | None) -> Bars:
     if data.kind == "synthetic":
         return make_market(data.n_bars, data.n_regimes, data.seed)
-    bars = read_bars(str(data.path), read_options(data), name=data.name, needs=needs)
+    try:
+        rows = SymbolRows(data.symbol, data.symbol_column, cache) if data.symbol else None
+        bars = read_bars(
+            str(data.path), read_options(data), name=data.name, needs=needs, symbol=rows
+        )
+    except SeveralSeriesError as error:
+        if error.column is None:
+            raise
+        column, first = shlex.quote(error.column), shlex.quote(error.first)
+        raise DataError(
+            f"{error}, or read one with data.symbol={first} data.symbol_column={column}, "
+            "all with data=panel"
+        ) from None
     return replace(bars, report=bars.report | _calendar(data, bars.frame, bars.step))
 
 

@@ -8,12 +8,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import pandas as pd
 
 from hmm_exp.config import RULES, nearest
+from hmm_exp.config.patterns import selected
 from hmm_exp.errors import ConfigError, ModelError
 from hmm_exp.market.bars import OHLCV, timeframe_step
 from hmm_exp.market.options import check_timezone
@@ -257,34 +257,8 @@ def column_timeframe(column: str) -> str | None:
 def select_columns(
     names: Sequence[str], include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> list[str]:
-    """Names that match a pattern of `include` (all when empty) and none of `exclude`.
-
-    Patterns are globs and respect case; the order of `names` is kept.
-
-    Raises
-    ------
-    ConfigError
-        When a pattern matches nothing, or nothing is left.
-    """
-    for option, patterns in (("include", include), ("exclude", exclude)):
-        for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise ConfigError(
-                    f"features.{option} pattern {pattern!r} matches no column"
-                    f"{nearest(pattern, names)}"
-                )
-    selected = [
-        name
-        for name in names
-        if (not include or _matches(name, include)) and not _matches(name, exclude)
-    ]
-    if not selected:
-        raise ConfigError("features.include and features.exclude leave no column")
-    return selected
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    """Columns that the patterns of features.include and features.exclude leave; see `selected`."""
+    return selected(names, include, exclude, "features", "column")
 
 
 def _plain(value: Any) -> Any:

@@ -301,7 +301,7 @@ def ohlcv_columns(
     symbols = [frame[n].iloc[0] for n in find_series(names)["symbol"] if len(frame)]
     columns = find_prices(names, needs)
     try:
-        hint = " ".join(map(str, [*symbols, name]))
+        hint = "\n".join(map(str, [*symbols, name]))
         columns["volume"] = find_volume(names, volume_column, hint)
     except DataError:
         if "volume" in needs or volume_column is not None:

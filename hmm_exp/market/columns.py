@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from hmm_exp.errors import DataError
+from hmm_exp.errors import DataError, SeveralSeriesError
 from hmm_exp.market.bars import OHLCV, PRICES
 
 # Best first. Nameless and `index` columns are what a written DataFrame index becomes.
@@ -36,6 +36,7 @@ _SYMBOLS = ("symbol", "ticker", "pair", "instrument", "instrumentname", "product
             "asset", "security", "isin", "coin", "contract", "name", "code", "stock", "exchange",
            "market", "product", "underlying", "permno", "gvkey", "tic", "tscode", "instid",
            "instrumentid", "marketid", "contractname")  # fmt: skip
+_GROUPS = {"exchange", "market", "underlying", "product"}  # may hold several symbols
 _ENDS_OF_SYMBOLS = {"symbol", "ticker", "isin", "figi", "cusip", "sedol", "ric", "pair",
                     "instrument"}  # fmt: skip
 _ZONES = ("timezone", "tz", "zone", "utcoffset", "gmtoffset", "tzoffset")
@@ -147,7 +148,7 @@ def find_volume(names: Sequence[str], chosen: str | None = None, hint: str = "")
     """Column of the volume in units of the base asset.
 
     `chosen` (data.volume_column) wins; then a column named volume; then the only one of that kind;
-    then the one whose asset stands before another's in `hint`, a text with the symbol in it
+    then the one whose asset stands before another's in `hint`, lines with the symbol in them
     (`ETC/BTC` takes `Volume ETC`); then the only one not in a quote currency. Raises DataError.
     """
     if chosen is not None:
@@ -179,6 +180,17 @@ def find_series(names: Sequence[str]) -> dict[str, list[str]]:
     ends = [name for name in names if _ENDS_OF_SYMBOLS & set(_in_order(name)[-1:])]
     symbols = [*known, *(name for name in ends if name not in known)]
     return {"symbol": symbols, "interval": _called(names, _INTERVALS)}
+
+
+def find_symbols(names: Sequence[str], chosen: str | None = None) -> str | None:
+    """Column that names the instrument of each row; `chosen` (data.symbol_column) or by its name.
+
+    Raises DataError when the chosen one is not there.
+    """
+    if chosen is not None:
+        return _chosen(names, chosen, "data.symbol_column")
+    found = find_series(names)["symbol"]
+    return next((name for name in found if _bare(name) not in _GROUPS), None)
 
 
 def find_zone(names: Sequence[str]) -> str | None:
@@ -249,10 +261,10 @@ def _asset(name: str) -> set[str] | None:
 
 
 def _first_of_pair(assets: dict[str, set[str] | None], hint: str) -> list[str]:
-    symbol = _bare(hint)
+    symbols = [_bare(line) for line in hint.splitlines()]
     known = {name: next(iter(asset)) for name, asset in assets.items() if asset and len(asset) == 1}
     pairs = ((name, a + b) for name, a in known.items() for b in known.values() if a != b)
-    return [name for name, pair in pairs if pair in symbol]
+    return [name for name, pair in pairs if any(pair in symbol for symbol in symbols)]
 
 
 def _chosen(names: Sequence[str], chosen: str, option: str) -> str:
@@ -277,7 +289,7 @@ _SHOWN = 4  # values of a column in a message
 
 
 def tidy(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Give the frame unique text names, with its index of times or with a name as a column.
+    """Give the frame unique text names, with its index of times or with names as columns.
 
     A column that repeats another of its name is left out; one that differs is marked "[2]". Returns
     the frame, and notes on what was done. Raises DataError when two levels of column names hold
@@ -285,6 +297,9 @@ def tidy(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """
     if isinstance(frame.columns, pd.MultiIndex):
         frame = _without_instrument(frame)
+    if isinstance(frame.index, pd.MultiIndex):
+        own = [i for i, name in enumerate(frame.index.names) if name not in frame.columns]
+        frame = frame.reset_index(level=own).reset_index(drop=True)
     if isinstance(frame.index, pd.DatetimeIndex) or frame.index.name is not None:
         clash = frame.index.name in frame.columns
         frame = frame.reset_index(drop=clash)
@@ -328,9 +343,11 @@ def check_one(kind: str, column: str, values: pd.Series) -> None:
         f"{str(value)[:20]} ({count} rows)" for value, count in counts[:_SHOWN].items()
     )
     more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
-    raise DataError(
+    raise SeveralSeriesError(
         f"{len(counts)} {kind}s in column {column!r}: {shown}{more}; "
-        "a file holds one series of bars: keep the rows of one"
+        "a file holds one series of bars: keep the rows of one",
+        column=column if kind != "interval" else None,
+        first=str(counts.index[0]),
     )
 
 

@@ -13,7 +13,7 @@ import select
 import stat
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +258,33 @@ def parse(
     Returns the frame, and the line numbers and texts of rows with more or fewer fields than the
     header.
     """
+    kinds = {name: pa.string() for name in clock_columns(header.names)}
+    options = pa_csv.ConvertOptions(
+        null_values=NO_VALUE, strings_can_be_null=True, column_types=kinds
+    )
+    table, ragged = _columns(rows, header, path, options)
+    return table.to_pandas(date_as_object=False), ragged
+
+
+def parse_text(
+    rows: bytes, header: Header, path: str | Path, only: int | None = None
+) -> tuple[pa.Table, list[tuple[int, str]]]:
+    """Columns as the text that stands in the file, named "0", "1", ...; else as `parse`.
+
+    With `only`, that column alone.
+    """
+    names = [str(i) for i in range(len(header.names))]
+    options = pa_csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        include_columns=[] if only is None else [names[only]],
+    )
+    return _columns(rows, replace(header, names=names), path, options)
+
+
+def _columns(
+    rows: bytes, header: Header, path: str | Path, options: pa_csv.ConvertOptions
+) -> tuple[pa.Table, list[tuple[int, str]]]:
+    """Columns of one block of text, and the rows of another length."""
     if header.delimiter == " ":
         rows = b"\n".join(_BLANKS.sub(b" ", row.strip()) for row in rows.split(b"\n"))
     ragged: list[tuple[int, str]] = []
@@ -267,7 +294,9 @@ def parse(
         return "skip"
 
     if not rows.strip():
-        return pd.DataFrame(columns=header.names), ragged
+        names = options.include_columns or header.names
+        nothing = [pa.nulls(0, options.column_types.get(name, pa.null())) for name in names]
+        return pa.Table.from_arrays(nothing, names=names), ragged
     try:
         table = pa_csv.read_csv(
             io.BytesIO(rows),
@@ -279,13 +308,9 @@ def parse(
             parse_options=pa_csv.ParseOptions(
                 delimiter=header.delimiter, invalid_row_handler=leave_out
             ),
-            convert_options=pa_csv.ConvertOptions(
-                null_values=NO_VALUE,
-                strings_can_be_null=True,
-                column_types={name: pa.string() for name in clock_columns(header.names)},
-            ),
+            convert_options=options,
         )
-        return table.to_pandas(date_as_object=False), ragged
+        return table, ragged
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{path} cannot be read as a table: {_reason(error)}") from error
 

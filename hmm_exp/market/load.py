@@ -4,11 +4,7 @@
 >>> bars.report["gaps"]["count"]
 """
 
-import gzip
-import io
-import zlib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from hmm_exp.errors import ConfigError, DataError
-from hmm_exp.files import GZIP, PARQUET
+from hmm_exp.files import PARQUET
 from hmm_exp.market.bars import OHLCV, Bars, counted, shown, timeframe_step
+from hmm_exp.market.blocks import BLOCK, text_blocks
 from hmm_exp.market.clean import StampedRows, bars_from_frame, span_report, stamped_frame
 from hmm_exp.market.columns import (
     OneSeries,
@@ -32,19 +29,15 @@ from hmm_exp.market.columns import (
 from hmm_exp.market.files import (
     UNREADABLE_PARQUET,
     Table,
-    as_utf8,
-    below,
     damaged,
-    find_header,
-    first_lines,
     layout_of,
     parse,
     read_table,
-    refuse_other_kinds,
 )
 from hmm_exp.market.gaps import gap_report, usual_step
 from hmm_exp.market.iso import iso
 from hmm_exp.market.options import ReadOptions
+from hmm_exp.market.symbol_files import SymbolRows
 from hmm_exp.market.time_column import time_column
 
 
@@ -54,9 +47,10 @@ def read_bars(
     *,
     name: str | None = None,
     needs: Collection[str] = OHLCV,
+    symbol: str | SymbolRows | None = None,
     **single: Any,
 ) -> Bars:
-    """Read bars from a file.
+    """Read bars from a file, or those of one symbol from files that hold several.
 
     Parameters
     ----------
@@ -65,9 +59,12 @@ def read_bars(
     options
         How to read it; or its fields one by one: `read_bars(path, bar_stamp="open")`.
     name
-        The instrument; the file's stem unless given.
+        The instrument; the symbol, or the file's stem, unless given.
     needs
         Columns that will be used, see `bars_from_frame`.
+    symbol
+        The symbol whose rows are read; `path` may then be a folder or a pattern, too. None for all
+        rows of a file.
 
     Returns
     -------
@@ -80,8 +77,10 @@ def read_bars(
         As `ReadOptions` and `bars_from_frame`.
     """
     options = options or ReadOptions(**single)
-    table = whole_rows(read_table(path, is_bars_header), options)
-    name = name or instrument_name(path)
+    rows = SymbolRows(symbol) if isinstance(symbol, str) else symbol
+    table = read_table(path, is_bars_header) if rows is None else rows.of(path)
+    table = whole_rows(table, options)
+    name = name or (instrument_name(path) if rows is None else rows.symbol)
     bars = bars_from_frame(table.frame, options, name=name, needs=needs)
     return replace(bars, report=_with_file(bars.report, table))
 
@@ -204,7 +203,6 @@ def _suffix_step(name: str) -> int:
         return 0
 
 
-BLOCK = 16 << 20  # bytes of text in a chunk, about 250,000 bars
 _PARQUET_ROWS = 250_000
 Chunk = TypeVar("Chunk", Bars, pd.DataFrame)
 _UNORDERED = ("newest first", "back in time")  # notes of a report
@@ -297,49 +295,16 @@ def _tables_of_file(
 ) -> Iterator[tuple[Table, float]]:
     with path.open("rb") as file:
         magic = file.read(4)
-        file.seek(0)
-        if magic == PARQUET:
-            yield from _parquet(path)
-        elif magic[:2] in (b"\xff\xfe", b"\xfe\xff") or not magic.strip():
-            yield read_table(path, is_header), 1.0
-        else:
-            size = path.stat().st_size
-            with gzip.open(file) if magic[:2] == GZIP else nullcontext(file) as text:
-                for table, is_last in _text_tables(text, is_header, path, block):
-                    yield table, 1.0 if is_last else min(file.tell() / size, 0.99)
-
-
-def _text_tables(
-    text: io.BufferedIOBase, is_header: Callable[[list[str]], bool], path: Path, block: int
-) -> Iterator[tuple[Table, bool]]:
-    """Each block under the header of the first one, and whether it is the last."""
-    header, about = None, {"file": str(path)}
-    try:
-        for content, is_last in _blocks(text, block):
-            if header is None:
-                refuse_other_kinds(content, path)
-            content = rows = as_utf8(content)
-            if header is None:
-                header = find_header(first_lines(content), is_header)
-                rows = below(content, header)
-                about |= layout_of(header)
+    if magic == PARQUET:
+        yield from _parquet(path)
+    elif not magic.strip():
+        yield read_table(path, is_header), 1.0
+    else:
+        about: dict = {}
+        for header, rows, share in text_blocks(path, is_header, block):
+            about = about or {"file": str(path)} | layout_of(header)
             frame, ragged = parse(rows, header, path)
-            yield Table(frame, about, ragged, header.notes), is_last
-            header = replace(header, line=header.line + content.count(b"\n"))
-    except (OSError, EOFError, zlib.error) as error:
-        raise damaged(path, "gzip", error) from None
-
-
-def _blocks(text: io.BufferedIOBase, size: int) -> Iterator[tuple[bytes, bool]]:
-    """Blocks that end with a line; a short rest stays with the last, as it tells too little."""
-    block, more = text.read(size), text.read(size)
-    while len(more) > size // 4:
-        cut = block.rfind(b"\n") + 1
-        if cut:
-            yield block[:cut], False
-        block, more = block[cut:] + more, text.read(size)
-    if block:
-        yield block + more, True
+            yield Table(frame, about, ragged, header.notes), share
 
 
 def _parquet(path: Path) -> Iterator[tuple[Table, float]]:

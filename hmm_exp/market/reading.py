@@ -36,6 +36,8 @@ def what_was_read(report: dict[str, Any]) -> str:
 
 def _rows(report: dict[str, Any]) -> str:
     name = Path(report["file"]).name if "file" in report else report["name"]
+    if "symbol" in report and not name.endswith(f"={report['symbol']}"):
+        name += f" {report['symbol']}"
     name += " market" if "seed" in report else ""
     name += f" ({report['part']})" if "part" in report else ""
     used, read = report["rows_used"], report["rows_read"]
