@@ -21,7 +21,7 @@ def checking(**data) -> Config:
         ({"kind": "features", "symbol_pattern": "(.*)"}, "with data=features: add data=panel"),
         ({"kind": "features", "symbol": "A"}, "with data=features: add data=bars"),
         ({"kind": "synthetic", "symbol_column": "s"}, "with data=synthetic: add data=bars"),
-        ({"kind": "bars", "symbol_column": "s"}, "needs data.symbol=<name>, or data=panel"),
+        ({"kind": "bars", "symbol_column": "s"}, "needs data.symbol=<name>"),
         ({"kind": "panel", "symbol": "A"}, "data.symbol=A is set with data=panel: add data=bars"),
         ({"kind": "panel", "name": "A"}, "data.name=A is set with data=panel: each symbol names"),
         ({"kind": "panel", "symbol_pattern": "(a"}, "not a regular expression: missing"),

@@ -272,9 +272,7 @@ def check_symbols(data: DataConfig) -> None:
                 f"data.{name}={getattr(data, name)} is set with data={data.kind}: add data={reader}"
             )
     if data.kind == "bars" and data.symbol_column and not data.symbol:
-        raise ConfigError(
-            f"data.symbol_column={data.symbol_column} needs data.symbol=<name>, or data=panel"
-        )
+        raise ConfigError(f"data.symbol_column={data.symbol_column} needs data.symbol=<name>")
     if data.kind == "panel" and data.name:
         raise ConfigError(
             f"data.name={data.name} is set with data=panel: each symbol names itself; "

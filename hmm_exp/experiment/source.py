@@ -134,8 +134,7 @@ def _read_bars(data: DataConfig, needs: tuple[str, ...], cache: Path | None) -> 
             raise
         column, first = shlex.quote(error.column), shlex.quote(error.first)
         raise DataError(
-            f"{error}, or read one with data.symbol={first} data.symbol_column={column}, "
-            "all with data=panel"
+            f"{error}, or read one with data.symbol={first} data.symbol_column={column}"
         ) from None
     return replace(bars, report=bars.report | _calendar(data, bars.frame, bars.step))
 
