@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY = 0.5  # seconds
 log = logging.getLogger(__name__)
-_stages = logging.getLogger("hmm_exp.stages")
+# For the log file alone; a child of `hmm_exp` would propagate again after Hydra sets up logging.
+_stages = logging.getLogger("hmm_exp_stages")
 _stages.propagate = False
 
 
