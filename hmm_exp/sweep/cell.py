@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 # For the log file alone; a child of `hmm_exp` would propagate again after Hydra sets up logging.
 _stages = logging.getLogger("hmm_exp_stages")
 _stages.propagate = False
+_stages.setLevel(logging.INFO)
 
 
 def run_cell(settings: Config) -> None:
