@@ -87,7 +87,7 @@ def test_every_room_has_a_floor_and_none_is_a_fifth_of_the_package():
 
 
 def test_help_imports_nothing_heavy():
-    heavy = "mlflow sklearn numba matplotlib pandas"
+    heavy = "mlflow sklearn numba matplotlib pandas numpy"
     program = (
         "import sys, hmm_exp.train\n"
         f"loaded = [name for name in '{heavy}'.split() if name in sys.modules]\n"

@@ -10,9 +10,11 @@ while the loop runs, which neither slows the fit nor changes its bits.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np  # a display is imported on the way to `--help`
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class EMRunProgress:
 class _RunState:
     place: int
     of: int
-    counts: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    history: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    counts: "np.ndarray | tuple[float, ...]" = ()
+    history: "np.ndarray | tuple[float, ...]" = ()
 
 
 _under_way: list[_RunState] = []  # append and remove are each one step of the interpreter
@@ -66,13 +68,11 @@ def visible_run(place: int, of: int) -> Iterator[None]:
         _mine.reset(token)
 
 
-def follow(counts: np.ndarray, history: np.ndarray) -> None:
+def follow(counts: "np.ndarray", history: "np.ndarray") -> None:
     """Register the arrays of this thread's run: its count (first element) and its likelihoods."""
     if run := _mine.get():
-        run.history, run.counts = (
-            history,
-            counts,
-        )  # in this order: a reader of counts finds the history
+        # In this order: a reader of the counts finds the history.
+        run.history, run.counts = history, counts
 
 
 def under_way() -> list[EMRunProgress]:
