@@ -492,12 +492,13 @@ def test_a_features_table_without_returns_has_no_yardstick(small_config, bars_cs
 
 
 def test_regime_in_words_tells_since_when(result):
-    words = regime_in_words(result.regimes)
-    last = result.regimes.iloc[-1]
+    agreed = np.flatnonzero(result.regimes["regime"] == result.regimes["state"])[-1]
+    regimes = result.regimes[: agreed + 1]
+    words, last = regime_in_words(regimes), regimes.iloc[-1]
     named = result.detector.labels[last["regime"]]
     assert f"{named} (state {last['regime']})" in words
-    run_start = result.regimes["regime"].ne(last["regime"])[::-1].idxmax() + 1
-    assert f"since {iso(result.regimes['available_at'][run_start])}," in words
+    run_start = regimes["regime"].ne(last["regime"])[::-1].idxmax() + 1
+    assert f"since {iso(regimes['available_at'][run_start])}," in words
     assert words.endswith(f"probability {last['p_state_' + str(last['regime'])]:.3f}")
 
 
@@ -507,6 +508,8 @@ def test_regime_in_words_follows_the_decision_and_not_the_row(result):
     words = regime_in_words(regimes[: doubt + 1])
     named = result.detector.labels[regimes["regime"][doubt]]
     assert f": {named} (state {regimes['regime'][doubt]}), since" in words
+    assert f"; most probable is {regimes['label'][doubt]} (state" in words
+    assert words.endswith(": not enough to decide")
     first = regime_in_words(regimes[:1])
     assert f"not decided yet, most probable is {regimes['label'][0]}" in first
 

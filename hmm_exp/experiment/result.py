@@ -127,14 +127,17 @@ class RunResult:
 
 
 def regime_in_words(regimes: pd.DataFrame) -> str:
-    """Decided regime of the last row of a frame in words."""
+    """Decided regime of the last row of a frame in words, and the most probable if another."""
     last, decided = regimes.iloc[-1], regimes["regime"].to_numpy()
     at = f"regime at {iso(last['available_at'])}"
     if last["regime"] == UNDECIDED:
         return f"{at}: not decided yet, most probable is {_named(regimes, last['state'])}"
     changes = np.flatnonzero(np.diff(decided)) + 1
     since = regimes["available_at"].iloc[changes[-1] if len(changes) else 0]
-    return f"{at}: {_named(regimes, last['regime'], f'since {iso(since)}')}"
+    words = f"{at}: {_named(regimes, last['regime'], f'since {iso(since)}')}"
+    if last["state"] == last["regime"]:
+        return words
+    return f"{words}; most probable is {_named(regimes, last['state'])}: not enough to decide"
 
 
 def _named(regimes: pd.DataFrame, state: int, *more: str) -> str:
