@@ -351,7 +351,7 @@ def test_metrics_are_finite_and_named_as_promised(result):
         "ewma_gain_val_error variance_gain_test parkinson_variance_gain_test_error "
         "residual_ks_next_return residuals_reject detection_delay_median missed_switch_share "
         "strategy_regime_return_test strategy_regime_sharpe_test strategy_regime_drawdown_test "
-        "strategy_hold_sharpe_test strategy_p_value "
+        "strategy_regime_turnover_test strategy_hold_sharpe_test strategy_p_value "
         "seconds_features seconds_fit seconds_evaluate"
     )
     assert set(promised.split()) <= set(result.metrics)

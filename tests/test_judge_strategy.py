@@ -256,6 +256,7 @@ def test_the_metrics_are_those_of_the_first_delay(made):
     assert metrics["strategy_regime_sharpe_test"] == by_row.loc[("regime", 1), "sharpe"]
     assert metrics["strategy_hold_sharpe_test"] == by_row.loc[("hold", 1), "sharpe"]
     assert metrics["strategy_regime_drawdown_test"] == by_row.loc[("regime", 1), "max_drawdown"]
+    assert metrics["strategy_regime_turnover_test"] == by_row.loc[("regime", 1), "turnover"]
     least = by_row.loc[["regime", "regime_target"], ["return_p", "sharpe_p"]].min(axis=None)
     assert metrics["strategy_p_value"] == least
 

@@ -78,6 +78,7 @@ class StrategyTable:
             "strategy_regime_return_test": regime["return"],
             "strategy_regime_sharpe_test": regime["sharpe"],
             "strategy_regime_drawdown_test": regime["max_drawdown"],
+            "strategy_regime_turnover_test": regime["turnover"],
             "strategy_hold_sharpe_test": hold["sharpe"],
             "strategy_p_value": self.rows.loc[by_regime, [f"{name}_p" for name in MEASURES]].min(
                 axis=None
