@@ -58,7 +58,8 @@ def strategies(
     sheet.draw_title(low, "drawdown")
     sheet.draw_frames([high, low])
     _draw_regimes(sheet, low, table.time, regimes, labels)
-    _draw_time(sheet, low, table.time)
+    strip = Panel(low.left, low.bottom - _STRIP - 6, low.width, 1, low.xlim)
+    sheet.draw_time(strip, int(table.time[0]), int(table.time[-1]), y=48)
     style.add_key(figure, labels, style.regime_colors(len(labels)), below=_HEIGHT - 20)
     return figure
 
@@ -135,12 +136,3 @@ def _draw_regimes(
     for k, color in enumerate(style.regime_colors(len(labels))):
         inside = np.append(states == k, False)
         sheet.fill_between(across, low, high, where=inside, step="post", color=color, linewidth=0)
-
-
-def _draw_time(sheet: Sheet, panel: Panel, time: np.ndarray) -> None:
-    start, end = int(time[0]), int(time[-1])
-    room = (end - start) // 20  # labels at the edges would overlap or leave the figure
-    at, names = style.time_ticks(start + room, end - room, most=9)
-    below = Panel(panel.left, panel.bottom - _STRIP - 6, panel.width, 1, panel.xlim)
-    sheet.draw_xticks(below, style.days(at), names)
-    sheet.write(panel.left + panel.width / 2, 48, "time (UTC)", ha="center", va="top", fontsize=9)
