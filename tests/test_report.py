@@ -22,6 +22,7 @@ from hmm_exp.figures.style import regime_colors
 from hmm_exp.judge.return_forecasts import GAINS
 from hmm_exp.judge.strategy_words import in_words
 from hmm_exp.judge.unscored import FORECASTS
+from hmm_exp.report.board import heatmap
 from hmm_exp.report.charts import UNKNOWN, bars_with_regimes
 from hmm_exp.report.collect import Subject, read_run, read_sweep
 from hmm_exp.report.log import report_line
@@ -439,3 +440,21 @@ def test_the_gain_over_every_baseline_is_tabled(subject):
     assert cells == [gain["val"], gain["test"]]
     assert FORECASTS[added["strongest"].idxmax()] == f"the {strongest}"
     assert "range EWMA Student-t by hour" in parsed(render(subject)).sections["baselines"]
+
+
+@pytest.mark.parametrize(
+    ("gain", "text"),
+    [
+        *((0.2492, "+.249"), (-0.05, "−.050"), (0.0, ".000"), (1.05, "+1.050")),
+        *((-10.25, "−10.250"), (100.5, "+100.500")),
+    ],
+)
+def test_a_heatmap_leaves_out_only_a_leading_zero(subject, gain, text):
+    run = next(run for run in subject.cells if "return_gain_val" in run.data.metrics)
+    before = run.data.metrics["return_gain_val"]
+    run.data.metrics["return_gain_val"] = gain
+    try:
+        ((_, (cell,)),) = heatmap(replace(subject, cells=[run]), "return_gain_val").rows
+    finally:
+        run.data.metrics["return_gain_val"] = before
+    assert cell.text == text
