@@ -11,7 +11,7 @@ from hmm_exp.figures.decimate import COLUMNS, column_times, group_size, majority
 from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
 from hmm_exp.judge.strategy import HOLD, STRATEGIES
 from hmm_exp.judge.strategy_table import EQUAL, StrategyTable, drawdown, wealth
-from hmm_exp.judge.wording import percent
+from hmm_exp.judge.wording import percent, without_sign_of_zero
 
 _COLORS = {  # far from the regimes' colours
     HOLD: style.INK,
@@ -78,7 +78,8 @@ def _title(shown: pd.DataFrame) -> str:
     texts = []
     for name in ("regime", HOLD):
         sharpe, loss = rows[name]["sharpe"], rows[name]["max_drawdown"]
-        ratio = f"{sharpe:.2f}".replace("-", "−") if np.isfinite(sharpe) else "unknown"
+        ratio = f"{sharpe:.2f}" if np.isfinite(sharpe) else "unknown"
+        ratio = without_sign_of_zero(ratio).replace("-", "−")
         texts.append(f"{STRATEGIES[name]}: Sharpe {ratio}, drawdown {percent(abs(loss))}")
     note = rows["regime"]["note"]
     return f"Regime {note}: {texts[1].partition(': ')[2]}" if note == EQUAL else "; ".join(texts)
