@@ -24,7 +24,14 @@ for name in ("NO_COLOR", "FORCE_COLOR"):  # what tests compare has no colours
     os.environ.pop(name, None)
 
 
-LONGEST = ("sweep", "readme", "server_server", "sweep_plan", "tracking_ui", "train_cli", "report")
+LONGEST = (
+    *("sweep", "readme", "server_server", "sweep_plan", "tracking_ui", "train_cli", "report"),
+    "report_page",
+)
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,6 +65,17 @@ def workdir(tmp_path, empty_store) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, empty_store):
+    """One store for a test file, which MLflow forgets afterwards."""
+    from tests.small_detector import forget_store, store_in  # most files do without its imports
+
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    yield store_in(folder)
+    forget_store()
+
+
 @pytest.fixture
 def small_config() -> Config:
     """A run that takes a fraction of a second: 3,000 synthetic hours, two starts."""
@@ -65,6 +83,17 @@ def small_config() -> Config:
         data=DataConfig(n_bars=3000, name="synthetic", bar_stamp="open"),
         model=replace(ModelConfig(), n_init=2, n_states=3),
     )
+
+
+@pytest.fixture
+def bars_csv(small_config, tmp_path):
+    """The small synthetic market as a user's file."""
+    from hmm_exp.experiment.prepare import prepare  # most files do without its imports
+
+    frame = prepare(small_config).source.bars.frame
+    path = tmp_path / "bars.csv"
+    frame.assign(timestamp=frame["timestamp"].dt.tz_localize(None)).to_csv(path, index=False)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -98,3 +127,30 @@ def train_cli(warm):
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def reported_sweep(
+    tmp_path_factory, empty_store, train_cli
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Two cells that finish and two whose window is longer than their data."""
+    folder = tmp_path_factory.mktemp("report")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    words = ("model.n_states=2,3", "features.window=20,2400", "data.n_bars=2500", "gate=off")
+    small = ("model.n_init=1", "tracking.figures=false")
+    done = train_cli(folder, "-m", *words, *small)
+    assert done.returncode == 1, done.stderr
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium of this machine, for a test file."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install '.[dev]'")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=path, args=list(QUIET))
+        yield chromium
+        chromium.close()

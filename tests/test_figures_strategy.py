@@ -1,5 +1,7 @@
 """The figure of strategies is readable at any number of states, bars and prices."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,3 +67,13 @@ def test_the_title_gives_sharpe_and_drawdown_of_both():
 def test_the_title_says_when_the_regimes_trade_nothing():
     assert title(drawn(invested=(0, 1, 2))[0]).startswith("Regime equals buy and hold: Sharpe ")
     assert title(drawn(invested=())[0]).startswith("Regime: Sharpe unknown, drawdown 0 %;")
+
+
+@pytest.mark.parametrize(
+    ("sharpe", "text"), [(-0.004, "0.00"), (-0.0, "0.00"), (-0.006, "−0.01"), (0.004, "0.00")]
+)
+def test_a_sharpe_ratio_of_zero_has_no_sign(sharpe, text):
+    table = drawn()[1]
+    flat = replace(table, rows=table.rows.assign(sharpe=sharpe))
+    figure = strategies(flat, np.zeros(len(table.time), dtype=int), labels(3))
+    assert title(figure).count(f"Sharpe {text}, drawdown") == 2

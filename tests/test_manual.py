@@ -5,7 +5,6 @@ import html
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tokenize
@@ -34,7 +33,6 @@ DIALECT = re.compile(
 )
 MOST_DIALECT = 60
 RECORD = (ROOT / "docs" / "reference" / "record.md").read_text()
-BROWSER = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
 # A formula in plain letters: an index, a root, a power, a sum, or an indented line of code.
 PLAIN_FORMULA = re.compile(
     r"\b[a-zA-Z]_[a-z0-9]+\b|\bsqrt\b|√|∑|[²³]|[a-z)]\^|^ {4,}\S.*",
@@ -226,19 +224,6 @@ def formulas():
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A Chromium of this machine."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install '.[dev]'")
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=list(BROWSER))
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["1280-light", "390-dark"])

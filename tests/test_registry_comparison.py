@@ -1,6 +1,5 @@
 """Candidate against champion by scoring the champion again on the candidate's own bars."""
 
-import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +18,8 @@ from hmm_exp.registry.versions import Champion
 from hmm_exp.serving.mlflow_model import log_detector
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import read_data, read_scores
-from tests.small_detector import forget_store, store_in
 
 N_BARS = 6000
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory, empty_store):
-    folder = tmp_path_factory.mktemp("store")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    yield store_in(folder)
-    forget_store()
 
 
 def recorded(store, features: str, timeframe: str, seed: int = 7) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -19,11 +18,9 @@ from hmm_exp.registry.versions import Champion
 from hmm_exp.tracking import tags
 from tests.small_detector import (
     candidate,
-    forget_store,
     shown_regimes,
     shown_scores,
     small_detector,
-    store_in,
 )
 
 DEFAULT, STRICT, STRICTEST, OFF = map(named_gate, ("default", "strict", "strictest", "off"))
@@ -32,14 +29,6 @@ OTHERS = {  # what the gate calls the baselines that only the strictest asks for
     "ewma_hour": "the EWMA Student-t by hour",
     "range_ewma_hour": "the range EWMA Student-t by hour",
 }
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory, empty_store):
-    folder = tmp_path_factory.mktemp("store")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    yield store_in(folder)
-    forget_store()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """`scripts/registry.py`: versions, one version, what differs between two, the way back."""
 
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,21 +14,16 @@ from hmm_exp.registry.versions import Versions
 from scripts import registry as script
 from tests.small_detector import (
     candidate,
-    forget_store,
     shown_scores,
     small_detector,
-    store_in,
 )
 
 NAME = "hmm_regime"
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory, empty_store):
+def store(store):
     """Two versions: the second has other means, another window and a warning."""
-    folder = tmp_path_factory.mktemp("store")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    store = store_in(folder)
     second = small_detector("BTC", 1)
     weak = shown_scores(over_ewma=-0.01)
     for run_id in (
@@ -37,8 +31,7 @@ def store(tmp_path_factory, empty_store):
         candidate(store, replace(second, min_history=80), scores=weak, sweep_id="sweep-2"),
     ):
         promote(store.client, run_id, registry_name=NAME, gate=GateConfig())
-    yield store
-    forget_store()
+    return store
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Labels of a new champion go on from the old one's, in what Production serves."""
 
-import shutil
 from dataclasses import replace
 from itertools import permutations
 
@@ -16,22 +15,12 @@ from hmm_exp.registry.promotion import promote, rollback
 from hmm_exp.tracking import tags
 from tests.small_detector import (
     candidate,
-    forget_store,
     shown_regimes,
     small_detector,
-    store_in,
 )
 
 GATE = GateConfig()
 NAMES = ("calm", "normal", "turbulent")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory, empty_store):
-    folder = tmp_path_factory.mktemp("store")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    yield store_in(folder)
-    forget_store()
 
 
 def path(n_rows: int = 2000, seed: int = 0) -> np.ndarray:

@@ -1,6 +1,5 @@
 """The lease that serialises promotions among machines, on a real store and over a real server."""
 
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,15 +13,11 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.errors import TrackingError
 from hmm_exp.registry import lease as leases
 from hmm_exp.registry.lease import Lease, is_void, lease
-from tests.small_detector import forget_store, store_in
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory, empty_store) -> MlflowClient:
-    folder = tmp_path_factory.mktemp("store")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    yield store_in(folder).client
-    forget_store()
+def client(store) -> MlflowClient:
+    return store.client
 
 
 @pytest.fixture

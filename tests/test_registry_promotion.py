@@ -1,7 +1,6 @@
 """Promotion and rollback in a real store: who may replace whom, and what Production serves."""
 
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -21,20 +20,11 @@ from hmm_exp.store.store import Store
 from hmm_exp.tracking import tags
 from scripts import promote as promote_script
 from scripts import rollback as rollback_script
-from tests.small_detector import candidate, forget_store, shown_scores, small_detector, store_in
+from tests.small_detector import candidate, shown_scores, small_detector
 
 ROOT = Path(__file__).resolve().parents[1]
 GATE = GateConfig()
 OFF = named_gate("off")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory, empty_store):
-    """One store for the module; every test has its own registry name."""
-    folder = tmp_path_factory.mktemp("store")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    yield store_in(folder)
-    forget_store()
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,12 @@
 
 import base64
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from html.parser import HTMLParser
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,6 +22,7 @@ from hmm_exp.figures.style import regime_colors
 from hmm_exp.judge.return_forecasts import GAINS
 from hmm_exp.judge.strategy_words import in_words
 from hmm_exp.judge.unscored import FORECASTS
+from hmm_exp.report.board import heatmap
 from hmm_exp.report.charts import UNKNOWN, bars_with_regimes
 from hmm_exp.report.collect import Subject, read_run, read_sweep
 from hmm_exp.report.log import report_line
@@ -36,12 +34,7 @@ from hmm_exp.tracking import tags
 from hmm_exp.tracking.ui import plain
 from tests.test_train_cli import runs_of, store_of
 
-CHROMIUM = Path("/usr/bin/chromium")
 EVIL = "<img src=x onerror=\"document.title='gone'\"></script><b>"
-QUIET = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-)
 # Empty elements that HTML never closes.
 VOID = {"meta", "link", "input", "br", "img", "hr", "wbr"}
 
@@ -86,22 +79,8 @@ def report_cli(warm):
 
 
 @pytest.fixture(scope="module")
-def swept(
-    tmp_path_factory, empty_store, train_cli
-) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """Two cells that finish and two whose window is longer than their data."""
-    folder = tmp_path_factory.mktemp("report")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    words = ("model.n_states=2,3", "features.window=20,2400", "data.n_bars=2500", "gate=off")
-    small = ("model.n_init=1", "tracking.figures=false")
-    done = train_cli(folder, "-m", *words, *small)
-    assert done.returncode == 1, done.stderr
-    return folder, done
-
-
-@pytest.fixture(scope="module")
-def client(swept) -> MlflowClient:
-    return store_of(swept[0])
+def client(reported_sweep) -> MlflowClient:
+    return store_of(reported_sweep[0])
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +93,8 @@ def page(subject) -> Page:
     return parsed(render(subject))
 
 
-def test_a_sweep_ends_with_its_report(swept, client):
-    folder, done = swept
+def test_a_sweep_ends_with_its_report(reported_sweep, client):
+    folder, done = reported_sweep
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("report: ")]
     html = (folder / line.removeprefix("report: ")).read_text()
     (parent,) = runs_of(client, "sweep")
@@ -251,8 +230,10 @@ def test_text_of_the_store_is_never_markup(client):
     assert not [attrs for tag, attrs in page.elements if tag == "img" or "onerror" in attrs]
 
 
-def test_the_command_makes_the_same_report_again(report_cli, swept, subject, page, tmp_path):
-    folder, _ = swept
+def test_the_command_makes_the_same_report_again(
+    report_cli, reported_sweep, subject, page, tmp_path
+):
+    folder, _ = reported_sweep
     sweep_id = subject.main.data.tags[tags.SWEEP_ID]
     done = report_cli(folder, "--sweep", sweep_id, "--output", str(tmp_path / "again.html"))
     assert done.stdout == f"report: {tmp_path / 'again.html'}\n"
@@ -271,16 +252,16 @@ def test_a_run_has_a_report_of_the_same_make(client, subject):
     assert f"--run {run_id}" in text["reproduce"]
 
 
-def test_bad_input_is_one_line(report_cli, swept):
+def test_bad_input_is_one_line(report_cli, reported_sweep):
     lines = {
         (
             "--sweep",
             "never",
-        ): f"error: no sweep never in this store (sqlite:///{swept[0]}/mlflow.db)\n",
+        ): f"error: no sweep never in this store (sqlite:///{reported_sweep[0]}/mlflow.db)\n",
         (): "error: one of the arguments --sweep --run is required (see --help)\n",
     }
     for words, line in lines.items():
-        done = report_cli(swept[0], *words)
+        done = report_cli(reported_sweep[0], *words)
         assert (done.returncode, done.stderr) == (2, line)
 
 
@@ -354,15 +335,15 @@ def test_the_timeline_shows_at_each_close_what_was_known_then(subject):
 
 
 def test_the_terminal_gives_the_sentences_of_the_report_before_the_promotion(
-    swept, subject, capsys
+    reported_sweep, subject, capsys
 ):
     found = verdict(subject)
     sentences = [found.headline, f"believe it? {found.belief}"]
-    lines = swept[1].stdout.splitlines()
+    lines = reported_sweep[1].stdout.splitlines()
     start = lines.index(sentences[0])
     assert lines[start : start + 2] == sentences
     assert lines[start + 2].startswith("promoted: ")
-    where = ("--tracking-uri", f"sqlite:///{swept[0]}/mlflow.db", "--dry-run")
+    where = ("--tracking-uri", f"sqlite:///{reported_sweep[0]}/mlflow.db", "--dry-run")
     winner = subject.model.run.info.run_id
     for words in (("--sweep", "latest"), ("--run", winner)):
         capsys.readouterr()
@@ -461,134 +442,19 @@ def test_the_gain_over_every_baseline_is_tabled(subject):
     assert "range EWMA Student-t by hour" in parsed(render(subject)).sections["baselines"]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=list(QUIET))
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
-def html(subject, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(render(subject), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def view(browser, html):
-    """The report in its own tab, all charts drawn; no console error, nothing fetched."""
-    context = browser.new_context(color_scheme="light", viewport={"width": 1200, "height": 900})
-    tab = context.new_page()
-    complaints, asked = [], []
-    tab.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
-    tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.goto(html.as_uri())
-    drawn(tab)
-    yield tab
-    context.close()
-    assert not complaints
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-
-
-def drawn(tab) -> None:
-    tab.wait_for_selector("html[data-ready=true]", state="attached", timeout=60_000)
-
-
-def column(tab, place: int) -> list[str]:
-    rows = tab.locator("#leaderboard tbody tr:visible")
-    return [row.locator("th, td").nth(place).inner_text() for row in rows.all()]
-
-
-def test_the_leaderboard_sorts_and_filters(view):
-    states = view.locator("#leaderboard thead button").nth(1)
-    states.click()
-    assert column(view, 1) == ["2", "3", "", ""]  # what is missing stays last
-    states.click()
-    assert column(view, 1) == ["3", "2", "", ""]
-    view.fill("#filter", "K=3 window=20 ")
-    assert {name.split(" window")[0] for name in column(view, 0)} == {"v1@1H diag K=3"}
-    view.fill("#filter", "")
-    view.check("#eligible")
-    assert len(column(view, 0)) == 2
-    assert view.inner_text("#count") == "2 of 4 cells"
-
-
-SPAN = "(({time}) => [time.start, time.end])(window.report)"
-PRICES = "window.report.doc.get_model_by_name('price').start"
-AREAS = "[...window.report.doc.get_model_by_name('probabilities').data.x]"
-
-
-def test_zooming_one_panel_zooms_all(view):
-    start, end = view.evaluate(SPAN)
-    lowest = view.evaluate(PRICES)
-    view.locator("#timeline").scroll_into_view_if_needed()
-    box = view.locator("#timeline").bounding_box()
-    y = box["y"] + 100
-    view.mouse.move(box["x"] + 500, y)
-    view.mouse.down()
-    view.mouse.move(box["x"] + 600, y, steps=4)
-    view.mouse.up()
-    view.wait_for_function(f"window.report.time.start > {start}")
-    view.wait_for_timeout(200)  # two frames: the panels follow in the next
-    left, right = view.evaluate(SPAN)
-    assert start < left < right < end
-    assert right - left == pytest.approx((end - start) * 100 / (box["width"] - 72), rel=0.1)
-    shared = "new Set([...window.report.doc.all_models].filter(m => m.type === 'Figure')"
-    assert view.evaluate(f"{shared}.map(m => m.x_range.id)).size") == 1
-    assert view.evaluate(PRICES) > lowest  # the price axis fits what is in view
-    assert view.evaluate("Number.isFinite(window.report.doc.get_model_by_name('gain').end)")
-    # probabilities are drawn of the bars in view, no longer of groups
-    first, second = view.evaluate(f"{AREAS}.slice(0, 2)")
-    assert second - first == 3_600_000
-    view.get_by_role("button", name="all", exact=True).click()
-    view.wait_for_function(f"window.report.time.start === {start}")
-
-
-def test_the_readout_names_the_bar_under_the_pointer(view, subject):
-    box = view.locator("#timeline").bounding_box()
-    view.locator("#timeline").hover(position={"x": box["width"] / 2, "y": 100})
-    view.wait_for_function("document.querySelector('#readout').textContent.includes('UTC')")
-    assert any(label in view.inner_text("#readout") for label in subject.model.labels)
-
-
-def test_dark_follows_the_system_and_the_button(view):
-    paper = "getComputedStyle(document.body).backgroundColor"
-    axis = "[...window.report.doc.all_models].find(m => m.type === 'DatetimeAxis')"
-    light, ink = view.evaluate(paper), view.evaluate(f"{axis}.major_label_text_color")
-    view.emulate_media(color_scheme="dark")
-    view.wait_for_function(f"{axis}.major_label_text_color !== '{ink}'")
-    dark = view.evaluate(paper)
-    assert dark != light
-    view.click("#theme")
-    assert view.evaluate(paper) == light
-    assert view.evaluate(f"{axis}.major_label_text_color") == ink
-
-
-def test_nothing_sticks_out_at_any_width(view):
-    for width in (1200, 900, 420):
-        view.set_viewport_size({"width": width, "height": 900})
-        view.wait_for_timeout(150)
-        assert view.evaluate("document.documentElement.scrollWidth") <= width
-
-
-def test_it_opens_in_a_sandboxed_frame_as_mlflow_shows_it(browser, html, tmp_path):
-    outer = tmp_path / "outer.html"
-    outer.write_text(
-        f'<iframe id="f" sandbox="allow-scripts" src="{html.as_uri()}" width=1100 height=800>'
-    )
-    tab = browser.new_page()
-    complaints = []
-    tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.goto(outer.as_uri())
-    frame = tab.frames[1]
-    frame.wait_for_selector("html[data-ready=true]", state="attached", timeout=60_000)
-    frame.click("#theme")
-    assert frame.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert not complaints
-    tab.close()
+@pytest.mark.parametrize(
+    ("gain", "text"),
+    [
+        *((0.2492, "+.249"), (-0.05, "−.050"), (0.0, ".000"), (1.05, "+1.050")),
+        *((-10.25, "−10.250"), (100.5, "+100.500")),
+    ],
+)
+def test_a_heatmap_leaves_out_only_a_leading_zero(subject, gain, text):
+    run = next(run for run in subject.cells if "return_gain_val" in run.data.metrics)
+    before = run.data.metrics["return_gain_val"]
+    run.data.metrics["return_gain_val"] = gain
+    try:
+        ((_, (cell,)),) = heatmap(replace(subject, cells=[run]), "return_gain_val").rows
+    finally:
+        run.data.metrics["return_gain_val"] = before
+    assert cell.text == text

@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,21 +13,21 @@ from bokeh.document import Document
 
 from hmm_exp.judge.residuals import ResidualLimits
 from hmm_exp.report import charts, tables
+from hmm_exp.report.collect import Subject, read_sweep
 from hmm_exp.report.page import TEMPLATES, render
 from hmm_exp.report.words import verdict
 from hmm_exp.tracking import tags
-from tests.test_report import (  # noqa: F401 (fixtures)
-    browser,
-    client,
-    drawn,
-    parsed,
-    subject,
-    swept,
-)
+from tests.test_report import parsed
+from tests.test_train_cli import store_of
 
 READABLE = 4.5  # contrast of WCAG 2.1, level AA
 WIDTHS = (1280, 390)
 RGB = tuple[float, float, float]
+
+
+@pytest.fixture(scope="module")
+def subject(reported_sweep) -> Subject:
+    return read_sweep(store_of(reported_sweep[0]), "latest")
 
 
 def luminance(color: RGB) -> float:
@@ -95,7 +96,7 @@ NORMALISED = ["'Open' read as open", "rows sorted by time"]
 
 
 @pytest.fixture(scope="module")
-def address(subject, tmp_path_factory) -> str:  # noqa: F811
+def address(subject, tmp_path_factory) -> str:
     """A page with long names, warnings, dropped rows, untried numbers of states and outliers."""
     model = subject.model
     run = model.run
@@ -175,7 +176,7 @@ FITTED = """() => {
 
 
 @pytest.fixture(scope="module")
-def looks(browser, address) -> dict[tuple[str, int], dict]:  # noqa: F811
+def looks(browser, address) -> dict[tuple[str, int], dict]:
     """What the browser lays out, by colour scheme and width."""
     found = {}
     for scheme in ("light", "dark"):
@@ -239,7 +240,7 @@ def test_no_raw_json_is_shown(looks):
         assert "1,166 with a missing or infinite number" in look["shown"]
 
 
-def test_the_last_bar_closes_when_the_regime_is_known(subject, looks):  # noqa: F811
+def test_the_last_bar_closes_when_the_regime_is_known(subject, looks):
     now = subject.model.run.data.tags[tags.REGIME_NOW]
     stamp = re.search(r"regime at (\S+):", now)[1]
     assert any(f"to {stamp}" in look["shown"] for look in looks.values())
@@ -254,7 +255,7 @@ def test_the_last_bar_closes_when_the_regime_is_known(subject, looks):  # noqa: 
         ("close", "1H", "closed 2024-01-01T00:00:00Z to 2024-01-02T23:00:00Z"),
     ],
 )
-def test_facts_give_closes_whatever_the_stamp_means(subject, stamp, step, shown):  # noqa: F811
+def test_facts_give_closes_whatever_the_stamp_means(subject, stamp, step, shown):
     data = {"first": "2024-01-01 00:00", "last": "2024-01-02 23:00", "rows_used": 48}
     model = replace(subject.model, data=data | {"bar_stamp": stamp, "step": step})
     assert dict(tables.facts(model))["bars"] == f"48 of {step}, {shown}"
@@ -269,7 +270,7 @@ def test_facts_give_closes_whatever_the_stamp_means(subject, stamp, step, shown)
         ("unchanged", "", "–"),
     ],
 )
-def test_a_promotion_with_a_warning_has_no_tick(subject, decision, reasons, sign):  # noqa: F811
+def test_a_promotion_with_a_warning_has_no_tick(subject, decision, reasons, sign):
     known = subject.model.run.data.tags
     before = dict(known)
     known.update({tags.GATE_DECISION: decision, tags.GATE_REASONS: reasons})
@@ -298,7 +299,7 @@ def test_of_cells_with_one_number_of_states_the_page_draws_the_lowest():
     assert np.asarray(source.data["y"]).tolist() == (lowest - lowest.min()).tolist()
 
 
-def test_quantiles_beyond_the_plot_are_counted(subject):  # noqa: F811
+def test_quantiles_beyond_the_plot_are_counted(subject):
     rows = pd.DataFrame(
         {"kind": "quantile", "x": [-4.0, 0.0, 4.0, 4.2], "value": [-7.0, 0.0, 4.0, 5.0]}
     )
@@ -309,3 +310,125 @@ def test_quantiles_beyond_the_plot_are_counted(subject):  # noqa: F811
     text = parsed(render(replace(subject, model=model))).sections["residuals"]
     assert "points beyond" not in text
     assert str(ResidualLimits().memory) in text
+
+
+@pytest.fixture(scope="module")
+def html(subject, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(render(subject), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def view(browser, html):
+    """The report in its own tab, all charts drawn; no console error, nothing fetched."""
+    context = browser.new_context(color_scheme="light", viewport={"width": 1200, "height": 900})
+    tab = context.new_page()
+    complaints, asked = [], []
+    tab.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(html.as_uri())
+    drawn(tab)
+    yield tab
+    context.close()
+    assert not complaints
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def drawn(tab) -> None:
+    tab.wait_for_selector("html[data-ready=true]", state="attached", timeout=60_000)
+
+
+def column(tab, place: int) -> list[str]:
+    rows = tab.locator("#leaderboard tbody tr:visible")
+    return [row.locator("th, td").nth(place).inner_text() for row in rows.all()]
+
+
+def test_the_leaderboard_sorts_and_filters(view):
+    states = view.locator("#leaderboard thead button").nth(1)
+    states.click()
+    assert column(view, 1) == ["2", "3", "", ""]  # what is missing stays last
+    states.click()
+    assert column(view, 1) == ["3", "2", "", ""]
+    view.fill("#filter", "K=3 window=20 ")
+    assert {name.split(" window")[0] for name in column(view, 0)} == {"v1@1H diag K=3"}
+    view.fill("#filter", "")
+    view.check("#eligible")
+    assert len(column(view, 0)) == 2
+    assert view.inner_text("#count") == "2 of 4 cells"
+
+
+SPAN = "(({time}) => [time.start, time.end])(window.report)"
+PRICES = "window.report.doc.get_model_by_name('price').start"
+AREAS = "[...window.report.doc.get_model_by_name('probabilities').data.x]"
+
+
+def test_zooming_one_panel_zooms_all(view):
+    start, end = view.evaluate(SPAN)
+    lowest = view.evaluate(PRICES)
+    view.locator("#timeline").scroll_into_view_if_needed()
+    box = view.locator("#timeline").bounding_box()
+    y = box["y"] + 100
+    view.mouse.move(box["x"] + 500, y)
+    view.mouse.down()
+    view.mouse.move(box["x"] + 600, y, steps=4)
+    view.mouse.up()
+    view.wait_for_function(f"window.report.time.start > {start}")
+    view.wait_for_timeout(200)  # two frames: the panels follow in the next
+    left, right = view.evaluate(SPAN)
+    assert start < left < right < end
+    assert right - left == pytest.approx((end - start) * 100 / (box["width"] - 72), rel=0.1)
+    shared = "new Set([...window.report.doc.all_models].filter(m => m.type === 'Figure')"
+    assert view.evaluate(f"{shared}.map(m => m.x_range.id)).size") == 1
+    assert view.evaluate(PRICES) > lowest  # the price axis fits what is in view
+    assert view.evaluate("Number.isFinite(window.report.doc.get_model_by_name('gain').end)")
+    # probabilities are drawn of the bars in view, no longer of groups
+    first, second = view.evaluate(f"{AREAS}.slice(0, 2)")
+    assert second - first == 3_600_000
+    view.get_by_role("button", name="all", exact=True).click()
+    view.wait_for_function(f"window.report.time.start === {start}")
+
+
+def test_the_readout_names_the_bar_under_the_pointer(view, subject):
+    box = view.locator("#timeline").bounding_box()
+    view.locator("#timeline").hover(position={"x": box["width"] / 2, "y": 100})
+    view.wait_for_function("document.querySelector('#readout').textContent.includes('UTC')")
+    assert any(label in view.inner_text("#readout") for label in subject.model.labels)
+
+
+def test_dark_follows_the_system_and_the_button(view):
+    paper = "getComputedStyle(document.body).backgroundColor"
+    axis = "[...window.report.doc.all_models].find(m => m.type === 'DatetimeAxis')"
+    light, ink = view.evaluate(paper), view.evaluate(f"{axis}.major_label_text_color")
+    view.emulate_media(color_scheme="dark")
+    view.wait_for_function(f"{axis}.major_label_text_color !== '{ink}'")
+    dark = view.evaluate(paper)
+    assert dark != light
+    view.click("#theme")
+    assert view.evaluate(paper) == light
+    assert view.evaluate(f"{axis}.major_label_text_color") == ink
+
+
+def test_nothing_sticks_out_at_any_width(view):
+    for width in (1200, 900, 420):
+        view.set_viewport_size({"width": width, "height": 900})
+        view.wait_for_timeout(150)
+        assert view.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_it_opens_in_a_sandboxed_frame_as_mlflow_shows_it(browser, html, tmp_path):
+    outer = tmp_path / "outer.html"
+    outer.write_text(
+        f'<iframe id="f" sandbox="allow-scripts" src="{html.as_uri()}" width=1100 height=800>'
+    )
+    tab = browser.new_page()
+    complaints = []
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.goto(outer.as_uri())
+    frame = tab.frames[1]
+    frame.wait_for_selector("html[data-ready=true]", state="attached", timeout=60_000)
+    frame.click("#theme")
+    assert frame.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert not complaints
+    tab.close()

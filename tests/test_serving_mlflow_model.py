@@ -22,10 +22,8 @@ from hmm_exp.store.store import Store
 from tests.small_detector import (
     MIN_HISTORY,
     candidate,
-    forget_store,
     ready_features,
     small_detector,
-    store_in,
 )
 
 HOUR = pd.Timedelta(hours=1)
@@ -51,13 +49,6 @@ print(json.dumps({{
     "min_history": hmm_exp.load_detector({uri!r}).min_history,
 }}))
 """
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """One store for the module: making it takes seconds."""
-    yield store_in(tmp_path_factory.mktemp("store"))
-    forget_store()
 
 
 @pytest.fixture(scope="module")

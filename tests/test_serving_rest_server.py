@@ -22,20 +22,12 @@ from hmm_exp.serving.mlflow_model import sample_bars
 from hmm_exp.store.store import Store
 from tests.small_detector import (
     candidate,
-    forget_store,
     ready_features,
     small_detector,
-    store_in,
 )
 from tests.test_serving_mlflow_model import BAD_REQUESTS
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    yield store_in(tmp_path_factory.mktemp("store"))
-    forget_store()
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,7 @@ from hmm_exp.store.run_ids import full_run_id
 from hmm_exp.store.store import Store
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.runs import sweep_named
-from tests.small_detector import candidate, forget_store, small_detector, store_in
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    yield store_in(tmp_path_factory.mktemp("store"))
-    forget_store()
+from tests.small_detector import candidate, small_detector
 
 
 @pytest.fixture(scope="module")

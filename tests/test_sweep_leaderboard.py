@@ -1,7 +1,6 @@
 """Who wins a sweep, on a store whose cells are made up: train and validation alone decide."""
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from hmm_exp.sweep.leaderboard import choose, common_scores, criteria_by_states,
 from hmm_exp.sweep.luck import missing_scores, shortfalls
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.runs import latest_sweep_id, sweep_cells
-from tests.small_detector import forget_store, shown_scores, store_in
+from tests.small_detector import shown_scores
 
 SETTINGS = {
     "selection.within": "bic",
@@ -27,14 +26,6 @@ SETTINGS = {
     "selection.across": "return_gain_val",
     "split.kind": "ratio",
 }
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory, empty_store):
-    folder = tmp_path_factory.mktemp("store")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    yield store_in(folder)
-    forget_store()
 
 
 class Sweep:

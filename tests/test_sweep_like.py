@@ -11,17 +11,10 @@ from hmm_exp.errors import ConfigError, DataError, TrackingError
 from hmm_exp.judge.split import make_split
 from hmm_exp.sweep.like import resolve_like
 from hmm_exp.tracking import tags
-from tests.small_detector import forget_store, store_in
 from tests.test_train_cli import SMALL, runs_of, store_of
 
 HOURS = pd.date_range("2021-01-01 01:00", periods=2000, freq="h", tz="UTC")
 NAMES = ("train_start", "train_end", "val_end")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    yield store_in(tmp_path_factory.mktemp("store"))
-    forget_store()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Under the leaderboard: the winner's gain, how many were tried, White's reality check."""
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 
 from hmm_exp.sweep.luck import weigh_choice, write_luck
 from hmm_exp.tracking import tags
-from tests.small_detector import forget_store, store_in
 
 COMPLETE_TAGS = {tags.OBSERVATION_SPACE: "v1", tags.DATA_DIGEST: "digest"}
 COMPLETE_PARAMS = {
@@ -22,14 +20,6 @@ COMPLETE_PARAMS = {
     "selection.elbow": "0.05",
     "selection.across": "return_gain_val",
 }
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory, empty_store):
-    folder = tmp_path_factory.mktemp("store")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    yield store_in(folder)
-    forget_store()
 
 
 def cell(

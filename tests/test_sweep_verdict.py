@@ -1,7 +1,6 @@
 """The verdict in two sentences: how many regimes, and whether to believe them."""
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,18 +18,9 @@ from hmm_exp.sweep.verdict import (
     verdict_lines,
 )
 from hmm_exp.tracking import tags
-from tests.small_detector import forget_store, store_in
 from tests.test_sweep_luck import COMPLETE_PARAMS, COMPLETE_TAGS
 
 N_BARS = 800
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory, empty_store):
-    folder = tmp_path_factory.mktemp("store")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    yield store_in(folder)
-    forget_store()
 
 
 def cell(store, n_states: int, score: float, *, noise: int = 0, metrics=None, **more: str):

@@ -1,17 +1,9 @@
 """Files of a run read alike whether an earlier version wrote their times or this one."""
 
 import pandas as pd
-import pytest
 
 from hmm_exp.tracking.read import read_regimes
-from tests.small_detector import candidate, forget_store, shown_regimes, small_detector, store_in
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """One store for the module: making it takes seconds."""
-    yield store_in(tmp_path_factory.mktemp("store"))
-    forget_store()
+from tests.small_detector import candidate, shown_regimes, small_detector
 
 
 def test_times_with_and_without_a_zone_are_the_same_times(store):

@@ -22,30 +22,11 @@ from hmm_exp.tracking.ui import history_key
 pytestmark = pytest.mark.slow
 SWEEP = ("-m", "features=v1,v2", "model.n_states=2", "data.n_bars=6000", "model.n_init=1")
 SHOWN_GAIN = re.compile(r"-?\d+(\.\d{1,2})?")  # millinats
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 
 
 @pytest.fixture(scope="module")
-def chromium() -> str:
-    """Where the browser is."""
-    pytest.importorskip("playwright", reason="Playwright is not installed: pip install '.[dev]'")
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    return path
-
-
-@pytest.fixture(scope="module")
-def swept(chromium, train_cli, empty_store, tmp_path_factory):
+def swept(browser, train_cli, empty_store, tmp_path_factory):
     """A folder with a finished sweep, and what the sweep printed."""
     folder = tmp_path_factory.mktemp("ui")
     shutil.copy(empty_store, folder / "mlflow.db")
@@ -82,17 +63,12 @@ def address(swept):
 
 
 @pytest.fixture(scope="module")
-def page(chromium, address):
-    """One page of one browser."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
-        page = browser.new_page(viewport={"width": 1600, "height": 1000})
-        page.set_default_timeout(60_000)
-        page.add_init_script(NO_ASSISTANT)
-        yield page
-        browser.close()
+def page(browser, address):
+    """One page of the browser."""
+    page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    page.set_default_timeout(60_000)
+    page.add_init_script(NO_ASSISTANT)
+    return page
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,8 @@ def monitor(
     style.add_key(figure, ["expected", *labels], [style.ACCENT, *colors])
     sheet = add_sheet(figure)
     box = (style.MARGIN, 44, style.WIDTH - 20, 150 * (len(shown) + 2) + 44)
-    first, last = style.days(_nanoseconds(rows.index)[[0, -1]])
+    ends = _nanoseconds(rows.index)[[0, -1]]
+    first, last = style.days(ends)
     span = (first, last) if last > first else (first - 1 / 24, last + 1 / 24)
     panels = [c.scaled(span, (0, 1)) for c in cut(len(shown) + 2, 1, box, (0, 34))]
     for i, (frame, column, name, ink) in enumerate(shown):
@@ -61,7 +62,7 @@ def monitor(
         marks = [panel.at([at, at], panel.ylim) for panel in panels]
         style.draw_lines(sheet, marks, _ALARM, linewidths=1.2)
     sheet.draw_frames(panels)
-    _draw_time(sheet, panels[-1], rows.index)
+    sheet.draw_time(panels[-1], int(ends[0]), int(ends[1]), y=22)
     return figure
 
 
@@ -150,14 +151,6 @@ def _apart(panel: Panel) -> list[float]:
         if np.sqrt(tick) <= panel.ylim[1] and min(near, default=np.inf) > 15:
             kept.append(tick)
     return sorted(kept)
-
-
-def _draw_time(sheet: Sheet, panel: Panel, time: pd.Index) -> None:
-    start, end = map(int, _nanoseconds(time)[[0, -1]])
-    at, names = style.time_ticks(start, end, panel.width, most=9, points=8)
-    sheet.draw_xticks(panel, style.days(at), names)
-    middle = panel.left + panel.width / 2
-    sheet.write(middle, 22, "time (UTC)", ha="center", va="top", fontsize=9)
 
 
 def _nanoseconds(time: pd.Index) -> np.ndarray:

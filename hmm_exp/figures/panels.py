@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hmm_exp.figures.style import FAINT, GREY, INK, draw_lines, number
+from hmm_exp.figures.style import FAINT, GREY, INK, days, draw_lines, number, time_ticks
 from hmm_exp.figures.text import DPI, fit_all, fit_block
 
 _POINTS = 8
@@ -102,6 +102,13 @@ class Sheet(Axes):
         style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": size}
         for x, name in zip(places, names, strict=True):
             self.write(float(x), panel.bottom - 4, name, rotation=rotation, **style)
+
+    def draw_time(self, panel: Panel, start: int, end: int, y: float) -> None:
+        """Label round instants from `start` to `end` (nanoseconds), and the axis at height `y`."""
+        at, names = time_ticks(start, end, panel.width, most=9, points=_POINTS)
+        self.draw_xticks(panel, days(at), names)
+        middle = panel.left + panel.width / 2
+        self.write(middle, y, "time (UTC)", ha="center", va="top", fontsize=9)
 
     def write(self, x: float, y: float, text: str, *, color: str = GREY, **style) -> None:
         """Write small text at a position in pixels."""

@@ -11,7 +11,7 @@ from hmm_exp.figures.decimate import COLUMNS, column_times, group_size, majority
 from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
 from hmm_exp.judge.strategy import HOLD, STRATEGIES
 from hmm_exp.judge.strategy_table import EQUAL, StrategyTable, drawdown, wealth
-from hmm_exp.judge.wording import percent
+from hmm_exp.judge.wording import percent, without_sign_of_zero
 
 _COLORS = {  # far from the regimes' colours
     HOLD: style.INK,
@@ -58,7 +58,8 @@ def strategies(
     sheet.draw_title(low, "drawdown")
     sheet.draw_frames([high, low])
     _draw_regimes(sheet, low, table.time, regimes, labels)
-    _draw_time(sheet, low, table.time)
+    strip = Panel(low.left, low.bottom - _STRIP - 6, low.width, 1, low.xlim)
+    sheet.draw_time(strip, int(table.time[0]), int(table.time[-1]), y=48)
     style.add_key(figure, labels, style.regime_colors(len(labels)), below=_HEIGHT - 20)
     return figure
 
@@ -77,7 +78,8 @@ def _title(shown: pd.DataFrame) -> str:
     texts = []
     for name in ("regime", HOLD):
         sharpe, loss = rows[name]["sharpe"], rows[name]["max_drawdown"]
-        ratio = f"{sharpe:.2f}".replace("-", "−") if np.isfinite(sharpe) else "unknown"
+        ratio = f"{sharpe:.2f}" if np.isfinite(sharpe) else "unknown"
+        ratio = without_sign_of_zero(ratio).replace("-", "−")
         texts.append(f"{STRATEGIES[name]}: Sharpe {ratio}, drawdown {percent(abs(loss))}")
     note = rows["regime"]["note"]
     return f"Regime {note}: {texts[1].partition(': ')[2]}" if note == EQUAL else "; ".join(texts)
@@ -135,12 +137,3 @@ def _draw_regimes(
     for k, color in enumerate(style.regime_colors(len(labels))):
         inside = np.append(states == k, False)
         sheet.fill_between(across, low, high, where=inside, step="post", color=color, linewidth=0)
-
-
-def _draw_time(sheet: Sheet, panel: Panel, time: np.ndarray) -> None:
-    start, end = int(time[0]), int(time[-1])
-    room = (end - start) // 20  # labels at the edges would overlap or leave the figure
-    at, names = style.time_ticks(start + room, end - room, most=9)
-    below = Panel(panel.left, panel.bottom - _STRIP - 6, panel.width, 1, panel.xlim)
-    sheet.draw_xticks(below, style.days(at), names)
-    sheet.write(panel.left + panel.width / 2, 48, "time (UTC)", ha="center", va="top", fontsize=9)

@@ -246,7 +246,7 @@ def days(time: np.ndarray) -> np.ndarray:
 
 
 def time_ticks(
-    start: int, end: int, room: float = WIDTH - MARGIN - 20, *, most: int = 8, points: float = _TEXT
+    start: int, end: int, room: float, *, most: int = 8, points: float = _TEXT
 ) -> tuple[np.ndarray, list[str]]:
     """At most `most` round instants in [start, end] (nanoseconds), and their labels.
 

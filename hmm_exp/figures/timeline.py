@@ -56,14 +56,12 @@ def price(
         occupancy_title(labels, shares), f"Close by {kind} regime", most, scale, subject
     )
     colors = style.regime_colors(len(labels))
-    names = [f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True)]
     axes = style.add_axes(figure, xlabel="time (UTC)", ylabel=f"close ({unit})")
     _draw_price(axes, time, close, states, colors)
     _set_price_axis(axes, close, logarithmic)
     style.set_time_axis(axes, time)
     style.mark_splits(axes, splits or {})
-    unknown = bool((states < 0).any())
-    style.add_key(figure, names + ["unknown"] * unknown, [*colors, *[style.FAINT] * unknown])
+    _add_key(figure, labels, shares, "unknown" if (states < 0).any() else "")
     return figure
 
 
@@ -106,12 +104,17 @@ def regimes(
     _draw_stack(lower, time, probs, colors)
     style.set_time_axis(lower, time)
     upper.set_xlim(lower.get_xlim())
-    lower.set_ylim(0, 1)
-    style.set_ticks(lower, "y", (0, 0.5, 1), ("0", "0.5", "1"))
-    names = [f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True)]
-    undecided = bool((states < 0).any())
-    style.add_key(figure, names + ["undecided"] * undecided, [*colors, *[style.FAINT] * undecided])
+    _add_key(figure, labels, shares, "undecided" if (states < 0).any() else "")
     return figure
+
+
+def _add_key(figure: Figure, labels: Sequence[str], shares: np.ndarray, other: str) -> None:
+    """Key of the regimes with their shares, and of the bars without one if they have a name."""
+    names = [f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True)]
+    colors = [*style.regime_colors(len(labels)), style.FAINT]
+    if other:
+        names.append(other)
+    style.add_key(figure, names, colors[: len(names)])
 
 
 def _draw_price(axes: Axes, time, close, states, colors) -> None:
@@ -169,8 +172,6 @@ def probabilities(
     colors = style.regime_colors(len(labels))
     _draw_stack(axes, time, probs, colors)
     style.set_time_axis(axes, time)
-    axes.set_ylim(0, 1)
-    style.set_ticks(axes, "y", (0, 0.5, 1), ("0", "0.5", "1"))
     style.mark_splits(axes, splits or {})
     style.add_key(figure, labels, colors)
     return figure
@@ -191,6 +192,8 @@ def _draw_stack(axes: Axes, time: np.ndarray, probs: np.ndarray, colors: Sequenc
             color=colors[k],
             linewidth=0,
         )
+    axes.set_ylim(0, 1)
+    style.set_ticks(axes, "y", (0, 0.5, 1), ("0", "0.5", "1"))
 
 
 def recovered(

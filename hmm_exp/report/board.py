@@ -1,6 +1,7 @@
 """A sweep's cells as a leaderboard, as heatmaps of their gain, and the unfinished ones."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def _heat(runs: list[Run], metric: str, scale: float, winner: str | None) -> Tab
     value = best.data.metrics[metric]
     more = f", best of {len(runs)} cells" if len(runs) > 1 else ""
     title = f"{called(best)}: {signed(value)} nats per bar{more}"
-    text = signed(value, 3).replace("0.", ".")
+    text = re.sub(r"^(\D?)0", r"\1", signed(value, 3))
     mark = "winner" if winner in {run.info.run_id for run in runs} else ""
     mark = mark or ("ineligible" if tags.FAULTS in best.data.tags else "")
     return TableCell(text, value / scale, title=title, mark=mark)

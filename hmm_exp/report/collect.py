@@ -18,7 +18,15 @@ from hmm_exp.sweep.leaderboard import criteria_by_states, leaderboard
 from hmm_exp.sweep.verdict import StatesTried, states_tried
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE
-from hmm_exp.tracking.read import REGIMES_FILE, read_bytes, read_scores, read_table, read_text
+from hmm_exp.tracking.read import (
+    REGIMES_FILE,
+    REPORT_FILE,
+    by_time,
+    read_bytes,
+    read_scores,
+    read_table,
+    read_text,
+)
 from hmm_exp.tracking.runs import (
     called,
     current_cells,
@@ -160,14 +168,13 @@ def _read_model(client: MlflowClient, run: Run) -> RecordedRun:
     diagnostics = read_table(client, run_id, "diagnostics.csv")
     if regimes is None or diagnostics is None:
         raise TrackingError(f"run {run_id} has lost its {REGIMES_FILE} or diagnostics.csv")
-    index = pd.to_datetime(regimes["available_at"], utc=True).dt.tz_convert(None).dt.as_unit("ns")
     return RecordedRun(
         run=run,
-        regimes=regimes.set_index(index),
+        regimes=by_time(regimes),
         scores=read_scores(client, run_id),
         tables={str(name): _wide(rows) for name, rows in diagnostics.groupby("table", sort=False)},
         residuals=read_table(client, run_id, "residuals.csv"),
-        data=json.loads(read_text(client, run_id, "data_report.json") or "{}"),
+        data=json.loads(read_text(client, run_id, REPORT_FILE) or "{}"),
         strategies=_strategies(client, run_id),
         strategy_figure=read_bytes(client, run_id, "plots/strategy.png"),
     )

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 
 import hmm_exp
 from hmm_exp.figures.strategy import DARK
-from hmm_exp.figures.style import regime_colors
+from hmm_exp.figures.style import capitalize, regime_colors
 from hmm_exp.judge.strategy_words import in_words
 from hmm_exp.judge.wording import percent
 from hmm_exp.market.iso import iso
@@ -43,6 +43,7 @@ def render(subject: Subject) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"typeset": typeset, "setting": setting, "percent": percent}
+    environment.filters["sentence"] = capitalize
     run = subject.model.run if subject.model else next(iter(subject.cells), subject.main)
     started = datetime.fromtimestamp(subject.main.info.start_time // 1000, UTC)
     return environment.get_template("report.html").render(

@@ -41,7 +41,7 @@ def read_scores(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
         static_score, ewma_score` in nats, NaN where not scored; where there are bars, `close`.
     """
     with _local(client, run_id, SCORES_FILE) as path:
-        return None if path is None else _by_time(pd.read_parquet(path))
+        return None if path is None else by_time(pd.read_parquet(path))
 
 
 def read_regimes(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
@@ -50,7 +50,13 @@ def read_regimes(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
         if path is None:
             return None
         wanted = pyarrow.csv.ConvertOptions(include_columns=_REGIME_COLUMNS)
-        return _by_time(pyarrow.csv.read_csv(path, convert_options=wanted).to_pandas())
+        return by_time(pyarrow.csv.read_csv(path, convert_options=wanted).to_pandas())
+
+
+def by_time(table: pd.DataFrame) -> pd.DataFrame:
+    """A table by its `available_at` in UTC without a zone, which only newer files write."""
+    time = pd.to_datetime(table["available_at"], utc=True).dt.tz_convert(None).dt.as_unit("ns")
+    return table.assign(available_at=time).set_index("available_at")
 
 
 def read_table(client: MlflowClient, run_id: str, name: str) -> pd.DataFrame | None:
@@ -112,12 +118,6 @@ def _is_there(client: MlflowClient, run_id: str, name: str) -> bool:
         if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
             return False
         raise
-
-
-def _by_time(table: pd.DataFrame) -> pd.DataFrame:
-    """The table by its column of times, which have a zone in newer CSV files alone."""
-    time = pd.to_datetime(table["available_at"], utc=True).dt.tz_convert(None).dt.as_unit("ns")
-    return table.assign(available_at=time).set_index("available_at")
 
 
 def densities_of(run: Run) -> str | None:
