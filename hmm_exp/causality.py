@@ -20,6 +20,7 @@ from hmm_exp.command_line import (
     DONE,
     Parser,
     Reading,
+    add_model_option,
     add_read_options,
     exit_status,
     whole,
@@ -164,11 +165,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         epilog=EXAMPLES,
     )
     add = parser.add_argument
-    add(
-        "--model",
-        required=True,
-        help="models:/..., runs:/..., a run's id or its start, a folder or a file",
-    )
+    add_model_option(parser)
     add("--bars", type=Path, required=True, help="bars: CSV, gzip or Parquet")
     add_read_options(parser)
     add("--times", type=whole(1, 100_000), default=20, help="number of random times (default: 20)")
@@ -178,13 +175,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Check the model, print the table and the verdict; return the exit status."""
-    from hmm_exp.market.load import read_bars
     from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
     with Reading(detector) as reading:
-        bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
-        reading.take(bars.report)
+        bars = reading.bars(args.bars)
         table = check_causality(detector, bars, args.times, args.seed)
     shown = table.reset_index()
     shown["largest_change"] = shown["largest_change"].map("{:.3g}".format)

@@ -20,6 +20,7 @@ from hmm_exp.version import __version__
 
 if TYPE_CHECKING:
     from hmm_exp.detector.detector import Detector
+    from hmm_exp.market.bars import Bars
     from hmm_exp.market.options import ReadOptions
 
 DONE, REFUSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -118,6 +119,13 @@ def named(setting: str) -> Callable[[str], str]:
     return read
 
 
+def add_model_option(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add `--model`, required unless it has a default."""
+    words = "models:/..., runs:/..., a run's id or its start, a folder or a file"
+    more = f" (default: {default})" if default else ""
+    parser.add_argument("--model", default=default, required=default is None, help=f"{words}{more}")
+
+
 def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
     """Add `--tracking-uri`, the store."""
     parser.add_argument(
@@ -200,9 +208,7 @@ class Reading:
     After an error only differences from training and warnings precede the line of the error.
 
     with Reading(detector) as reading:
-        bars = read_bars(path)
-        reading.take(bars.report)
-        result = work_on(bars)
+        result = work_on(reading.bars(path))
     """
 
     def __init__(self, detector: "Detector | None" = None) -> None:
@@ -212,6 +218,16 @@ class Reading:
     def take(self, report: dict[str, Any]) -> None:
         """Add the data report of a table."""
         self.reports.append(report)
+
+    def bars(self, path: Path, **options: Any) -> "Bars":
+        """Read bars as the detector reads them; options as those of `read_bars`."""
+        from hmm_exp.market.load import read_bars
+
+        assert self.detector is not None
+        needs = self.detector.recipe.needs
+        bars = read_bars(path, self.detector.reading, needs=needs, **options)
+        self.take(bars.report)
+        return bars
 
     def __enter__(self) -> "Reading":
         return self

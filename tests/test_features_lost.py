@@ -89,7 +89,7 @@ def test_rows_of_several_timeframes_are_counted_on_the_finest():
 
 def test_a_ready_table_shows_what_is_missing_in_it():
     table = build_features(bars_of(hours().drop([300])), V1)
-    ready = replace(table, lost={}, warmup_rows=0)
+    ready = replace(table, find_lost=dict, warmup_rows=0)
     assert usable_in_words(ready, "f") == (
         "features f: 379 of 380 rows usable; 1 with a missing value (close_logret_current_1H, "
         "log_volume_delta_current_1H)"

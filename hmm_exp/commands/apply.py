@@ -19,6 +19,7 @@ from hmm_exp.command_line import (
     DONE,
     Parser,
     Reading,
+    add_model_option,
     add_read_options,
     exit_status,
     own_words,
@@ -67,11 +68,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         epilog=EXAMPLES,
     )
     add = parser.add_argument
-    add(
-        "--model",
-        required=True,
-        help="models:/..., runs:/..., a run's id or its start, a folder or a file",
-    )
+    add_model_option(parser)
     add("--bars", type=Path, help="bars: CSV, gzip or Parquet; with --follow the history")
     add("--features-csv", type=Path, metavar="FILE", help="precomputed features")
     add("--lookbacks", type=Path, metavar="FOLDER", help="bars per timeframe: 1H.csv, 4H.csv, ...")
@@ -110,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
 def apply_to_files(args: argparse.Namespace) -> None:
     """Write the regimes of a file of bars or features, or of a folder of lookbacks."""
-    from hmm_exp.detector.files import apply
+    from hmm_exp.detector.files import apply, check_read
     from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
@@ -120,7 +117,7 @@ def apply_to_files(args: argparse.Namespace) -> None:
     to = _regime_file(args.output) if args.join is None else _joined_file(args, detector)
     with reading, Progress() as progress, to as write:
         newest, n_read = apply(extend, chunks, write, progress)
-        check_read(args, detector, n_read, newest.n_rows)
+        check_read(detector, n_read, newest.n_rows, of_bars=args.bars is not None)
     if args.latest:
         print(json.dumps(newest.to_dict()))
     if args.output is not None and args.join is None:
@@ -153,7 +150,8 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
         _note(f"{args.state}: resumes after the bar that closed at {stream.time}")
     else:
         with Reading(detector) as reading:
-            stream = detector.stream(_history(args, reading), missing)
+            history = None if args.bars is None else reading.bars(args.bars)
+            stream = detector.stream(history, missing)
     headed = resumes if args.output is None else rewind(args.output, stream.latest)
     as_json = args.json or (args.output is not None and args.output.suffix == ".jsonl")
     to: Any = args.output
@@ -266,25 +264,6 @@ def _taken_by(reading: Reading) -> Callable[[dict[str, Any], float], None]:
     return take
 
 
-def check_read(args: argparse.Namespace, detector: Any, n_read: int, n_rows: int) -> None:
-    """Refuse results from too few bars."""
-    from hmm_exp.errors import HistoryError
-    from hmm_exp.market.bars import step_in_words
-
-    if args.bars is not None and n_read < detector.min_history:
-        raise HistoryError(
-            f"{n_read:,} bars of {step_in_words(detector.step)} are too few: at least "
-            f"{detector.min_history:,} consecutive bars are needed, windows and burn-in included"
-        )
-    if args.bars is None and n_rows < detector.min_rows:
-        raise HistoryError(
-            f"{n_rows} rows with their windows filled are too few: at least {detector.min_rows} "
-            f"consecutive rows of {detector.recipe.grid} are needed"
-        )
-    if n_rows == 0:
-        raise HistoryError(f"no row of {n_read} has every feature")
-
-
 @contextmanager
 def _regime_file(path: Path | None) -> Iterator[Callable[[Any], None]]:
     """A writer of regimes into a file that exists only when complete; without a path, a no-op."""
@@ -337,18 +316,6 @@ def _joined_file(args: argparse.Namespace, detector: Any) -> Iterator[Callable[[
     n_empty = int(joined[f"{args.prefix}state"].isna().sum())
     _note(f"{args.join}: {table.in_words}; --join-stamp decides")
     _note(f"{args.output}: {len(joined):,} rows written, {n_empty:,} before the first regime")
-
-
-def _history(args: argparse.Namespace, reading: Reading) -> Any:
-    """Bars to start a stream with, if given."""
-    from hmm_exp.market.load import read_bars
-
-    if args.bars is None:
-        return None
-    detector: Any = reading.detector
-    bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
-    reading.take(bars.report)
-    return bars
 
 
 def _note(text: str) -> None:

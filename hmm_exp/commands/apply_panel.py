@@ -98,19 +98,15 @@ def _apply_to_symbol(
     write: "Write",
 ) -> int:
     """Read a symbol, write its regimes and print the newest one; gives the number of rows."""
-    from hmm_exp.commands.apply import check_read
-    from hmm_exp.detector.files import apply
-    from hmm_exp.market.load import read_bars
+    from hmm_exp.detector.files import apply, check_read
     from hmm_exp.market.reading import unclosed_hint
 
     rows = replace(one.rows, cache=cache) if one.rows else None
     regimes: list[Any] = []
     with Reading(detector) as reading:
-        needs = detector.recipe.needs
-        bars = read_bars(one.path, detector.reading, name=one.symbol, needs=needs, symbol=rows)
-        reading.take(bars.report)
+        bars = reading.bars(Path(one.path), name=one.symbol, symbol=rows)
         newest, n_read = apply(detector.stream().extend, [(bars, 1.0)], regimes.append)
-        check_read(args, detector, n_read, newest.n_rows)
+        check_read(detector, n_read, newest.n_rows)
     write(one.symbol, regimes[0])
     if args.latest:
         print(json.dumps({"symbol": one.symbol} | newest.to_dict()), flush=True)

@@ -14,6 +14,7 @@ from hmm_exp.command_line import (
     DONE,
     Parser,
     Reading,
+    add_model_option,
     add_read_options,
     exit_status,
     figure_file,
@@ -22,7 +23,6 @@ from hmm_exp.command_line import (
 )
 from hmm_exp.files import written_beside
 
-PRODUCTION = "models:/hmm_regime/Production"
 EXAMPLES = """examples:
   hmm-backtest --bars bars.csv
   hmm-backtest --bars bars.csv --output table.csv --figure strategy.png
@@ -46,12 +46,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--bars", type=Path, required=True, help="bars: CSV, gzip or Parquet")
-    add(
-        "--model",
-        default=PRODUCTION,
-        help="models:/..., runs:/..., a run's id or its start, a folder or a file "
-        f"(default: {PRODUCTION})",
-    )
+    add_model_option(parser, "models:/hmm_regime/Production")
     add(
         "--cost-bp",
         type=_number(0, 1000),
@@ -86,16 +81,13 @@ def run(args: argparse.Namespace) -> int:
     from hmm_exp.backtest.backtest import BacktestOptions, backtest_bars
     from hmm_exp.judge.split import instant
     from hmm_exp.judge.strategy_words import differences_shown, in_words, measures_shown
-    from hmm_exp.market.load import read_bars
     from hmm_exp.serving.load import find_detector
 
     since = None if args.since is None else instant(f"--from {args.since}", args.since)
     detector = with_read_options(find_detector(args.model), args)
     options = BacktestOptions(args.cost_bp, args.delays, args.target, since)
     with Reading(detector) as reading:
-        bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
-        reading.take(bars.report)
-        found = backtest_bars(detector, bars, options)
+        found = backtest_bars(detector, reading.bars(args.bars), options)
     if args.figure:
         from hmm_exp import figures
         from hmm_exp.figures.strategy import strategies

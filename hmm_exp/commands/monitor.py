@@ -16,6 +16,7 @@ from hmm_exp.command_line import (
     DONE,
     Parser,
     Reading,
+    add_model_option,
     add_read_options,
     exit_status,
     figure_file,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from hmm_exp.monitor.expectations import Expectations
     from hmm_exp.monitor.monitor import MonitorResult
 
-PRODUCTION = "models:/hmm_regime/Production"
 EXAMPLES = """examples:
   hmm-monitor --bars new.csv
   hmm-monitor --bars new.csv --output monitor.json --figure monitor.png
@@ -98,12 +98,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--bars", type=Path, required=True, help="bars: CSV, gzip or Parquet")
-    add(
-        "--model",
-        default=PRODUCTION,
-        help="models:/..., runs:/..., a run's id or its start, a folder or a file "
-        f"(default: {PRODUCTION})",
-    )
+    add_model_option(parser, "models:/hmm_regime/Production")
     add("--since", metavar="TIME", help="monitor bars after this (UTC; default: end of training)")
     add("--output", type=output_file, metavar="JSON", help="write the results to this file")
     add("--figure", type=figure_file, metavar="PNG", help="draw them in this file (or .svg, .pdf)")
@@ -114,7 +109,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Monitor the bars, print the table and the verdict, write the files; return exit status."""
     from hmm_exp.judge.split import instant
-    from hmm_exp.market.load import read_bars
     from hmm_exp.monitor.expectations import expectations_of
     from hmm_exp.monitor.monitor import monitor_bars
     from hmm_exp.serving.load import find_detector
@@ -123,9 +117,7 @@ def run(args: argparse.Namespace) -> int:
     detector = with_read_options(find_detector(args.model), args)
     expected = expectations_of(detector)
     with Reading(detector) as reading:
-        bars = read_bars(args.bars, detector.reading, needs=detector.recipe.needs)
-        reading.take(bars.report)
-        result = monitor_bars(detector, bars, since)
+        result = monitor_bars(detector, reading.bars(args.bars), since)
     if args.figure:
         from hmm_exp import figures
 

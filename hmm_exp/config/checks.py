@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config.schema import (
-    DELAYS,
     OF_PANELS,
     RULES,
     Config,
@@ -115,7 +114,6 @@ def checked(config: "DictConfig | Config") -> Config:
     _check_texts(settings)
     _check_ranges(settings)
     _check_states(settings)
-    _check_delays(settings)
     _check_emission(settings)
     _check_data(settings)
     _check_features(settings)
@@ -226,14 +224,6 @@ def _check_emission(settings: Config) -> None:
     if settings.model.engine != "native":
         raise ConfigError(
             f"model.emission=student_t with model.engine={settings.model.engine}: must be native"
-        )
-
-
-def _check_delays(settings: Config) -> None:
-    delays = settings.strategy.delays
-    if not delays or len(set(delays)) < len(delays) or not all(d in DELAYS for d in delays):
-        raise ConfigError(
-            f"strategy.delays={delays}: must be distinct whole numbers, each {DELAYS}"
         )
 
 

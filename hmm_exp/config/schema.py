@@ -286,12 +286,15 @@ class Each:
     """A list whose parts all follow one rule; it is not empty."""
 
     rule: Range
+    distinct: bool = False
 
     def __contains__(self, values: Any) -> bool:
-        return len(values) > 0 and all(value in self.rule for value in values)
+        repeats = self.distinct and len(set(values)) < len(values)
+        return len(values) > 0 and not repeats and all(value in self.rule for value in values)
 
     def __str__(self) -> str:
-        return f"one or more, each {self.rule}"
+        kind = " distinct whole numbers" if self.distinct else ""
+        return f"one or more{kind}, each {self.rule}"
 
 
 @dataclass(frozen=True)
@@ -385,6 +388,7 @@ RULES: dict[str, OneOf | Range | Each | Text] = {
     "compute.workers": Range(1, 4096),
     "sweep.cell_timeout": Range(0, above=True),
     "strategy.cost_bp": Range(0, 1000),
+    "strategy.delays": Each(Range(1, 1000), distinct=True),
     "tracking.experiment": Name(256),  # the column of MLflow's table
     "tracking.patience": Range(0),
     "registry.name": Name(256, "/:'?"),  # a quote breaks MLflow's search, ? its URIs
@@ -393,7 +397,6 @@ RULES: dict[str, OneOf | Range | Each | Text] = {
 
 
 OF_PANELS = ("symbol_pattern", "symbols", "include", "exclude")  # settings of data=panel alone
-DELAYS = Range(1, 1000)  # of strategy.delays, bars
 
 # First parts of the names of settings that cannot change what a run fits.
 NOT_IN_RESULT = {

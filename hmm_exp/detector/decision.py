@@ -19,7 +19,6 @@ probabilities of a lookback agree only after the burn-in of the filter, so earli
 set. The argmax remembers nothing and decides every row.
 """
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -129,8 +128,8 @@ class Decider:
         candidate = stored.whole("candidate", least=UNDECIDED)
         if candidate >= K:
             raise stored.fault("candidate", f"must be below {K}, the number of states")
-        possible = stored.array("possible")
-        if not _is_subset(possible, range(K)):
+        possible = stored.wholes("possible", least=0)
+        if not possible or max(possible) >= K:
             raise stored.fault("possible", f"must be distinct numbers of states below {K}")
         self._memory[_POSSIBLE:] = np.isin(np.arange(K), possible)
         rows, in_a_row = (stored.whole(name, least=0) for name in ("rows", "in_a_row"))
@@ -141,12 +140,6 @@ class Decider:
             if value > most:
                 raise stored.fault(name, f"must be at most {most}")
         self._memory[:_POSSIBLE] = rows, candidate, in_a_row
-
-
-def _is_subset(numbers: np.ndarray, of: Iterable[int]) -> bool:
-    """Whether numbers are distinct, some, and all among others."""
-    distinct = set(numbers.ravel().tolist())
-    return numbers.ndim == 1 and 0 < len(distinct) == len(numbers) and distinct <= set(of)
 
 
 @entry

@@ -15,10 +15,11 @@ import pandas as pd
 import pyarrow as pa
 
 from hmm_exp.detector.model import StreamModel
-from hmm_exp.errors import ConfigError, DataError
+from hmm_exp.errors import ConfigError, DataError, HistoryError
 from hmm_exp.features.season import less_means, row_ends
 from hmm_exp.files import written_beside
 from hmm_exp.hmm import inference
+from hmm_exp.market.bars import step_in_words
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.market.iso import iso, iso_texts, write_rows
 
@@ -79,6 +80,22 @@ def apply(
         n_read += len(rows)
         progress(n_read, share)
     return newest, n_read
+
+
+def check_read(model: StreamModel, n_read: int, n_rows: int, of_bars: bool = True) -> None:
+    """Raise HistoryError where too few bars or feature rows were read for the rows of an answer."""
+    if of_bars and n_read < model.min_history:
+        raise HistoryError(
+            f"{n_read:,} bars of {step_in_words(model.step)} are too few: at least "
+            f"{model.min_history:,} consecutive bars are needed, windows and burn-in included"
+        )
+    if not of_bars and n_rows < model.min_rows:
+        raise HistoryError(
+            f"{n_rows} rows with their windows filled are too few: at least {model.min_rows} "
+            f"consecutive rows of {model.recipe.grid} are needed"
+        )
+    if n_rows == 0:
+        raise HistoryError(f"no row of {n_read} has every feature")
 
 
 class RegimeFile:

@@ -289,7 +289,7 @@ def shared_features(
         n_missing=about["n_missing"],
         recipe=recipe,
         ends=arrays.get("ends"),
-        lost=about["lost"],
+        find_lost=lambda: about["lost"],
     )
 
 

@@ -5,8 +5,9 @@ nothing in it depends on later bars, nor on how many there are.
 """
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,8 @@ class FeatureTable:
     ends
         When the bars of its seasonal columns ended, shape (T, S), see `season.bar_ends`; None
         without a season.
-    lost
-        Incomplete rows by reason, warm-up included, see `lost.lost_rows`; empty for a ready table.
+    find_lost
+        Finds `lost`; it computes the features once more where bars have gaps.
     """
 
     frame: pd.DataFrame
@@ -63,7 +64,7 @@ class FeatureTable:
     n_missing: int
     recipe: Recipe
     ends: np.ndarray | None = None
-    lost: Lost = field(default_factory=dict)
+    find_lost: Callable[[], Lost] = dict
 
     def __repr__(self) -> str:
         columns = self.recipe.columns
@@ -76,6 +77,11 @@ class FeatureTable:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    @property
+    def lost(self) -> Lost:
+        """Incomplete rows by reason, see `lost_rows`, warm-up included; empty for a ready table."""
+        return self.find_lost()
 
     @property
     def available_at(self) -> pd.DatetimeIndex:
@@ -156,7 +162,7 @@ def build_features(bars: Bars, recipe: Recipe) -> FeatureTable:
         n_missing=int(missing[first:].sum()),
         recipe=recipe,
         ends=bar_ends(recipe, bins[recipe.grid].time[first:], {k: b.time for k, b in bins.items()}),
-        lost=_lost(bars, recipe, bins, X) if missing.any() else {},
+        find_lost=partial(_lost, bars, recipe, bins, X) if missing.any() else dict,
     )
 
 
