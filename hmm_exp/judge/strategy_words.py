@@ -13,7 +13,7 @@ import pandas as pd
 from hmm_exp.judge.strategy import HOLD, STRATEGIES
 from hmm_exp.judge.strategy_gains import MEASURES
 from hmm_exp.judge.strategy_table import EQUAL
-from hmm_exp.judge.wording import without_sign_of_zero
+from hmm_exp.judge.wording import signed, without_sign_of_zero
 from hmm_exp.market.iso import iso
 
 LEVEL = 0.05  # of the family
@@ -121,11 +121,9 @@ def _value(row: pd.Series, measure: str) -> str:
         return "equal"
     if not np.isfinite(values).all():
         return _UNKNOWN
-    if measure == "return":
-        value, low, high = (f"{100 * value:+.1f}" for value in values)
-        return f"{value} % ({low} to {high})"
-    value, low, high = (f"{value:+.2f}" for value in values)
-    return f"{value} ({low} to {high})"
+    scale, digits, unit = (100.0, 1, " %") if measure == "return" else (1.0, 2, "")
+    value, low, high = (signed(scale * value, digits) for value in values)
+    return f"{value}{unit} ({low} to {high})"
 
 
 def _p_value(row: pd.Series, measure: str) -> str:

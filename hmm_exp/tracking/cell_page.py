@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from hmm_exp.judge.unscored import FORECASTS
+from hmm_exp.judge.wording import signed
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.ui import plain, view_path
 
@@ -76,4 +77,4 @@ def _figure(metrics: Mapping[str, float], name: str) -> str:
     if name not in metrics:
         return ""
     error = metrics.get(f"{name}_error")
-    return f"{metrics[name]:+.4f}" + ("" if error is None else f" ± {error:.4f}")
+    return signed(metrics[name]) + ("" if error is None else f" ± {error:.4f}")
