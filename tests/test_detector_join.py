@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hmm_exp.detector.files import RegimeFile
 from hmm_exp.detector.join import join_regimes, read_rows
 from hmm_exp.errors import ConfigError, DataError
 from hmm_exp.features.recipe import Recipe
@@ -141,3 +142,10 @@ def test_regimes_of_fewer_bars_fill_fewer_rows(tmp_path):
     table = table_of(tmp_path, BARS.frame.index)
     last = join_regimes(table, few, "")["available_at"].iloc[-1]
     assert last == few["available_at"].iloc[-1]
+
+
+def test_a_table_whose_names_hold_commas_is_written_whole(tmp_path):
+    joined = join_regimes(table_of(tmp_path, instants(5), **{"range, %": range(5)}), REGIMES, "r_")
+    with RegimeFile(tmp_path / "joined.csv") as file:
+        file.write(joined)
+    assert list(pd.read_csv(tmp_path / "joined.csv")) == list(joined)

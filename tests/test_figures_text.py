@@ -107,7 +107,7 @@ def test_names_of_usual_length_are_never_cut(n_states):
 
 def test_a_text_becomes_smaller_then_wraps_and_is_cut_only_then():
     sizes = ((9, 1), (8, 2))
-    parts = ["Close by filtered regime", "most frequent of 30 bars per pixel"]
+    parts = ["Close by decided regime", "most frequent of 30 bars per pixel"]
     whole = SEPARATOR.join(parts)
     assert fit_block(parts, sizes, width(whole, 9)) == ([whole], 9)
     assert fit_block(parts, sizes, width(whole, 8)) == ([whole], 8)

@@ -55,3 +55,12 @@ def test_texts_are_quoted_only_where_one_needs_it(texts):
     back = pd.read_csv(io.StringIO(content), parse_dates=["at"], keep_default_na=False)
     assert list(back["text"]) == [text or "" for text in texts]
     assert back["at"][1] == pd.Timestamp("2024-01-02", tz="UTC")
+
+
+@pytest.mark.parametrize("names", [["at", "close"], ["at", "range, pct"], ["at", 'the "close"']])
+def test_names_of_columns_are_quoted_only_where_they_need_it(names):
+    file = io.BytesIO()
+    write_rows(pa.table([[1, 2], [0.5, 1.5]], names), file, header=True)
+    content = file.getvalue().decode()
+    assert ('"' in content) == (names[1] != "close")
+    assert list(pd.read_csv(io.StringIO(content))) == names

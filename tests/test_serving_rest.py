@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hmm_exp.detector.files import RegimeFile
 from hmm_exp.serving import rest
 from hmm_exp.serving.answering import RegimeModel, RequestError
 from hmm_exp.serving.mlflow_model import sample_bars
@@ -305,3 +306,10 @@ def test_an_answer_as_csv_holds_the_numbers_and_times_of_the_answer_as_json():
     text = MODEL.answer(CSV_TEXT.encode(), CSV, CSV)
     as_csv = pd.read_csv(io.StringIO(text))
     pd.testing.assert_frame_equal(as_csv, as_json, check_exact=True)
+
+
+def test_an_answer_as_csv_is_written_as_hmm_apply_writes_it(tmp_path):
+    answer = small_detector().filter(BARS).assign(in_training=True)
+    with RegimeFile(tmp_path / "regimes.csv") as file:
+        file.write(answer)
+    assert answer_text(answer, CSV) == (tmp_path / "regimes.csv").read_text()

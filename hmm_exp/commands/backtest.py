@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         picture = strategies(found.table, found.regimes, detector.labels, subject=detector.name)
         figures.save(picture, args.figure)
     if args.output:
-        from hmm_exp.experiment.artifacts import write_csv
+        from hmm_exp.market.iso import write_csv
 
         with written_beside(args.output) as part:
             write_csv(found.table.rows, part)

@@ -12,7 +12,6 @@ from typing import IO, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from hmm_exp.detector.model import StreamModel
 from hmm_exp.errors import ConfigError, DataError, HistoryError
@@ -21,7 +20,7 @@ from hmm_exp.files import written_beside
 from hmm_exp.hmm import inference
 from hmm_exp.market.bars import step_in_words
 from hmm_exp.market.gaps import chain_steps
-from hmm_exp.market.iso import iso, iso_texts, write_rows
+from hmm_exp.market.iso import arrow_table, iso, write_rows
 
 
 @dataclass
@@ -127,18 +126,9 @@ class RegimeFile:
     def write(self, frame: pd.DataFrame) -> None:
         """Append rows; the first call decides the header."""
         assert self._file is not None
-        if not self._names:
-            self._names = list(frame.columns)
-            self._file.write((",".join(self._names) + "\n").encode())
-        table = pa.table({name: _column(frame[name]) for name in self._names})
-        write_rows(table, self._file, header=False)
-
-
-def _column(column: pd.Series) -> pa.Array:
-    """Column for a file, its times as text."""
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        return iso_texts(column)
-    return pa.array(column.to_numpy(), from_pandas=True)
+        is_first = not self._names
+        self._names = self._names or list(frame.columns)
+        write_rows(arrow_table(frame[self._names]), self._file, header=is_first)
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from hmm_exp.experiment.walk import Walk, drift_table, refit_table
 from hmm_exp.hmm.estimator import plain_estimator
 from hmm_exp.judge.residuals import residual_shapes
 from hmm_exp.judge.split import SPLIT_NAMES, WalkForward
-from hmm_exp.market.iso import iso_texts, write_rows
+from hmm_exp.market.iso import arrow_table, write_csv
 
 
 def write_artifacts(result: RunResult, folder: Path) -> float:
@@ -42,7 +41,8 @@ def write_artifacts(result: RunResult, folder: Path) -> float:
     if result.walk is not None:
         _write_walk(result, result.walk, folder)
     if result.assessment.scores is not None:
-        pyarrow.parquet.write_table(_arrow(result.assessment.scores, _naive), folder / SCORES_FILE)
+        scores = arrow_table(result.assessment.scores, _naive)
+        pyarrow.parquet.write_table(scores, folder / SCORES_FILE)
     if result.strategies is not None:
         write_csv(result.strategies.rows, folder / STRATEGY_FILE)
     if result.assessment.residuals:
@@ -81,26 +81,11 @@ def data_report(result: RunResult) -> dict[str, Any]:
     }
 
 
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame with pyarrow, ten times faster than pandas; times as `2024-01-01T05:00:00Z`."""
-    write_rows(_arrow(frame, iso_texts), path, header=True)
-
-
 def _write_walk(result: RunResult, walk: Walk, folder: Path) -> None:
     split = result.prepared.split
     assert isinstance(split, WalkForward)
     write_csv(refit_table(walk, split), folder / "refits.csv")
     write_csv(drift_table(walk, result.prepared.recipe.titles), folder / "drift.csv")
-
-
-def _arrow(frame: pd.DataFrame, of_times: Callable[[pd.Series], pa.Array]) -> pa.Table:
-    """Columns for a file, missing numbers as null."""
-    columns = {}
-    for name, column in frame.items():
-        is_time = isinstance(column.dtype, pd.DatetimeTZDtype)
-        array = of_times(column) if is_time else pa.array(column.to_numpy(), from_pandas=True)
-        columns[str(name)] = array
-    return pa.table(columns)
 
 
 def _naive(times: pd.Series) -> pa.Array:

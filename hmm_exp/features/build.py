@@ -306,12 +306,7 @@ def window_settings(recipe: Recipe) -> list[str]:
 def _write_beside(table: pa.Table, path: Path) -> None:
     with written_beside(path) as part:
         if path.suffix.lower() == ".csv":
-            _write_csv(table, part)
+            with part.open("wb") as file:
+                write_rows(table, file, header=True)
         else:
             pa.parquet.write_table(table, part)
-
-
-def _write_csv(table: pa.Table, path: Path) -> None:
-    with path.open("wb") as file:
-        file.write((",".join(table.column_names) + "\n").encode())  # pyarrow quotes every name
-        write_rows(table, file, header=False)

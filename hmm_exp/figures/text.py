@@ -1,6 +1,6 @@
 """Make texts fit: measure them as drawn, make them smaller, wrap them, and only then cut them.
 
-    lines, points = fit_block(["Close by filtered regime", subject], ((9, 1), (8, 2)), room=960)
+    lines, points = fit_block(["Close by decided regime", subject], ((9, 1), (8, 2)), room=960)
     names, points = fit_all(labels, 9, room=80)
 
 A cut text has an ellipsis in its middle, because names differ at both ends.

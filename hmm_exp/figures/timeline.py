@@ -92,7 +92,7 @@ def regimes(
     shares, colors = occupancy(states, len(labels)), style.regime_colors(len(labels))
     figure = style.new_figure(
         occupancy_title(labels, shares),
-        "Close by filtered regime, and filtered probabilities",
+        "Close by decided regime, and filtered probabilities",
         "log scale" if logarithmic else "",
         subject,
         height=640,

@@ -12,6 +12,7 @@ replaces one function, `scoring_server.invocations`, in the server's process onl
 """
 
 import inspect
+import io
 import json
 import logging
 import re
@@ -29,7 +30,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
 from hmm_exp.errors import DataError
-from hmm_exp.market.iso import iso_texts
+from hmm_exp.market.iso import arrow_table, iso_texts, write_rows
 
 JSON, CSV = "application/json", "text/csv"
 MOST_ROWS = 1_000_000
@@ -152,10 +153,12 @@ def answer_kind(accept: str | None) -> str:
 
 def answer_text(answer: pd.DataFrame, kind: str = JSON) -> str:
     """Regimes as JSON in MLflow's form, `{"predictions": [{"timestamp": ...}, ...]}`, or as CSV."""
+    if kind == CSV:
+        text = io.BytesIO()
+        write_rows(arrow_table(answer), text, header=True)
+        return text.getvalue().decode()
     names = list(answer)
     columns = [_plain(answer[name]) for name in names]
-    if kind == CSV:
-        return pd.DataFrame(dict(zip(names, columns, strict=True))).to_csv(index=False)
     rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     return json.dumps({"predictions": rows})
 
