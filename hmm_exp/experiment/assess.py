@@ -16,13 +16,13 @@ import pandas as pd
 
 from hmm_exp.errors import FitError
 from hmm_exp.experiment.candidate import Candidate
-from hmm_exp.experiment.decided import decided_regimes, regime_metrics
+from hmm_exp.experiment.decided import decided_regimes, planted_delay, regime_metrics
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.hmm.criteria import bic_next
 from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.judge.added_gain import AddedGains, added_gains
 from hmm_exp.judge.gains import gain_metrics
-from hmm_exp.judge.next_bar import detection_delay, named_as_planted, next_bar_table
+from hmm_exp.judge.next_bar import next_bar_table
 from hmm_exp.judge.residuals import (
     ResidualEffects,
     forecast_residuals,
@@ -246,7 +246,8 @@ def assess(
     added = _added_gains(prepared, output)
     metrics |= gain_metrics(gains | added.of_strongest, prepared.target_part)
     metrics |= part_means(added.of_strongest, prepared.target_part)
-    metrics |= _residual_metrics(residuals, effects, objections) | _delay(prepared, output)
+    metrics |= _residual_metrics(residuals, effects, objections)
+    metrics |= planted_delay(prepared, most_probable(output.bar_probs))
     metrics |= regime_metrics(prepared, output.regimes)
     scaler = prepared.scaler
     raw_errors = None if errors is None else errors.in_units(scaler.mean_, scaler.scale_)
@@ -391,15 +392,6 @@ def _variance_gains(prepared: Prepared, output: ModelOutput) -> dict[str, np.nda
             continue
         gains |= {f"{proxy}{name}": gain for name, gain in variance_gains(losses).items()}
     return gains
-
-
-def _delay(prepared: Prepared, output: ModelOutput) -> dict[str, float]:
-    """Bars from a planted switch to the label that follows it."""
-    bars = prepared.source.bars
-    if bars is None or bars.states is None:
-        return {}
-    found = most_probable(output.bar_probs)
-    return detection_delay(bars.states, named_as_planted(bars.states, found)).metrics()
 
 
 def _recorded_scores(prepared: Prepared, scores: pd.DataFrame) -> pd.DataFrame:

@@ -40,14 +40,24 @@ def decided_regimes(prepared: Prepared, posterior: Posterior) -> np.ndarray:
 def regime_metrics(prepared: Prepared, regimes: np.ndarray) -> dict[str, float]:
     """Metrics of decided regimes (T,) out of sample, and their delay on a planted market.
 
-    The delay is that of all bars, as `detection_delay` of the most probable states.
+    The delay is that of all bars, as `planted_delay` of the most probable states.
     """
     rows = ((prepared.part == VAL) | (prepared.part == TEST)) & (regimes >= 0)
     time = prepared.table.available_at[rows]
-    metrics = visit_metrics(regimes[rows], prepared.table.steps[rows], time)
-    bars, row = prepared.source.bars, prepared.row_of_bar
+    delay = planted_delay(prepared, at_close(prepared, regimes))
+    return visit_metrics(regimes[rows], prepared.table.steps[rows], time) | {
+        f"regime_{name}": value for name, value in delay.items()
+    }
+
+
+def planted_delay(prepared: Prepared, states: np.ndarray) -> dict[str, float]:
+    """Bars from a planted switch to the state at a close (N,) that follows it; else empty."""
+    bars = prepared.source.bars
     if bars is None or bars.states is None:
-        return metrics
-    at_close = np.where(row >= 0, regimes[row], -1)
-    delay = detection_delay(bars.states, named_as_planted(bars.states, at_close))
-    return metrics | {f"regime_{name}": value for name, value in delay.metrics().items()}
+        return {}
+    return detection_delay(bars.states, named_as_planted(bars.states, states)).metrics()
+
+
+def at_close(prepared: Prepared, states: np.ndarray) -> np.ndarray:
+    """State known at every base bar's close, shape (N,), from those of the rows; -1 if unknown."""
+    return np.where(prepared.row_of_bar >= 0, states[prepared.row_of_bar], -1)

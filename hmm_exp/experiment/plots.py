@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hmm_exp import figures
+from hmm_exp.experiment.decided import at_close
 from hmm_exp.experiment.result import RunResult
 from hmm_exp.experiment.walk import Walk, walk_dwell, walk_means
 from hmm_exp.figures.judged import cumulative_gain, residuals
@@ -98,8 +99,7 @@ def _timelines(result: RunResult, subject: str) -> Iterator[tuple[str, Figure]]:
     splits = _split_starts(result)
     bars = prepared.source.bars
     if bars is not None:
-        known = prepared.row_of_bar >= 0
-        states = np.where(known, assessment.states[prepared.row_of_bar], -1)
+        states = at_close(prepared, assessment.states)
         close = bars.frame["close"].to_numpy()
         yield (
             "price",

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.experiment.assess import baselines_of
+from hmm_exp.experiment.decided import at_close
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.judge.split import TEST, VAL, WalkForward
 from hmm_exp.judge.strategy import PricedBars, RuleOptions, TradingRules, learn_rules
@@ -70,11 +71,6 @@ def positions_of(prepared: Prepared, rules: TradingRules, regimes: np.ndarray) -
     bars = priced_bars(prepared)
     assert bars is not None
     return rules.positions(bars, at_close(prepared, regimes))
-
-
-def at_close(prepared: Prepared, regimes: np.ndarray) -> np.ndarray:
-    """Regime known at every base bar's close, shape (N,), from those of the rows; -1 if unknown."""
-    return np.where(prepared.row_of_bar >= 0, regimes[prepared.row_of_bar], -1)
 
 
 def priced_bars(prepared: Prepared) -> PricedBars | None:

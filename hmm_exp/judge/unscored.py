@@ -12,6 +12,7 @@ from typing import TypeVar
 import pandas as pd
 
 from hmm_exp.errors import FitError, one_line
+from hmm_exp.judge.wording import listed
 
 Fitted = TypeVar("Fitted")
 Unscored = dict[str, str]  # reason by missing item: RETURN, or a key of FORECASTS
@@ -98,6 +99,4 @@ def in_fits(fits: Sequence[tuple[str, Unscored]]) -> Unscored:
 def _sentence(names: list[str], reason: str) -> str:
     if names == [RETURN]:
         return reason
-    *others, last = (FORECASTS[name] for name in names)
-    which = f"{', '.join(others)} and {last}" if others else last
-    return f"{which} cannot be fitted: {reason}"
+    return f"{listed([FORECASTS[name] for name in names])} cannot be fitted: {reason}"
