@@ -6,21 +6,21 @@ r"""Significance over many symbols: a p-value per symbol, and control of the fal
 Each value is a table of gains: one row per bar, one column per gain that the gate asks for, as in
 `gains.py`. One symbol in memory suffices: a mapping may load its values when they are asked for.
 
-*Symbol.* "All gains are above zero" is the alternative to "at least one is not". The largest p-value
-of the gains tests it at its level, whatever their dependence (Berger 1982, Technometrics 24).
+*Symbol.* "All gains are above zero" is the alternative to "at least one is not". The largest
+p-value of the gains tests it, whatever their dependence (Berger 1982, Technometrics 24).
 
 *Gain.* The p-value of one gain is the larger of two, both from t = mean / error with `hac_error`:
 
 1. The share of bootstrap samples with t* >= t, where t* is the error of a resampled mean over the
    HAC error of the same sample. Gonçalves & Vogelsang (2011, Econometric Theory 27) show that this
    "naive" studentisation reproduces the uncertainty of the HAC error itself.
-2. The level at which the lower bound of `estimate_gain` is zero, so that a gain with a p-value up to
-   .05, .025 or .01 has a lower bound above zero at that level. Between and beyond the simulated
-   levels, the normal quantile of the p-value is linear in t.
+2. The level at which the lower bound of `estimate_gain` is zero, so that a gain with a p-value
+   below .05, .025 or .01 has a lower bound above zero at that level. Between and beyond the
+   simulated levels, the normal quantile of the p-value is linear in t.
 
-The bootstrap alone is too optimistic far from the centre: of worthless gains of 1,000 bars, .2 to
-.3 % have a p-value up to .1 %. The second p-value is based on the worst of eight kinds of worthless
-gains and corrects this. The first one follows the skewness and the tails of the gain itself.
+The bootstrap alone is too optimistic far from the centre: of 11,000 worthless gains of 1,000 bars
+and seven kinds, .25 % have a p-value up to .1 %. The second p-value is based on the worst of eight
+kinds and corrects this. The first one follows the skewness and the tails of the gain itself.
 
 *Bootstrap.* A sample is that of the stationary bootstrap (Politis & Romano 1994), with the block
 length of `gains.py`. Its blocks are common to all symbols: block k of draw b starts at the same
@@ -37,6 +37,8 @@ The HAC error of a sample is based on sums over `_CELLS`-ths of the window. Its 
 *Tail.* With fewer than ten exceedances, p < .001 of 10,000 draws, a generalised Pareto distribution
 of the largest 2.5 % of the draws gives the p-value (Knijnenburg, Wessels, Reinders & Shmulevich
 2009, Bioinformatics 25). Its shape is at least zero, since a finite end point would make p zero.
+The fit is to squares: those of a normal statistic have an exponential tail, those of Student's t a
+Pareto tail. Without squares, a normal p-value of .00001 becomes six times too large.
 
 *Panel.* Benjamini & Hochberg (1995, JRSS B 57) limit the expected share of false promotions for
 independent or positively dependent p-values, Benjamini & Yekutieli (2001, Annals of Statistics 29)
@@ -167,7 +169,7 @@ def symbol_p_value(
         scored = np.isfinite(gain.to_numpy(np.float64))
         if scored.sum() < MIN_BARS:
             return math.nan
-        places = _places(index.asi8[scored], calendar.asi8)
+        places = _places(index.asi8[scored], calendar.as_unit("ns").asi8)
         found.append(_p_value(gain.to_numpy(np.float64)[scored], places, seed, n_draws))
     return max(found, default=math.nan)
 
@@ -175,7 +177,7 @@ def symbol_p_value(
 def _p_value(gain: np.ndarray, places: np.ndarray, seed: int, n_draws: int) -> float:
     statistic = float(gain.mean()) / hac_error(gain)
     worthless = bootstrap_statistics(gain, places, seed=seed, n_draws=n_draws)
-    return max(_share_above(statistic, worthless), bound_p_value(statistic, len(gain)))
+    return max(tail_p_value(statistic, worthless), bound_p_value(statistic, len(gain)))
 
 
 def bound_p_value(statistic: float, n_bars: int) -> float:
@@ -196,20 +198,30 @@ def bound_p_value(statistic: float, n_bars: int) -> float:
     return float(norm.sf(z[place] + slope * (statistic - t[place])))
 
 
-def _share_above(statistic: float, draws: np.ndarray) -> float:
-    """Chance of a draw of at least `statistic`, by count or by the fitted tail."""
+def tail_p_value(statistic: float, draws: np.ndarray) -> float:
+    """Chance of a draw of at least `statistic`: by count, or by a fitted tail if draws are few.
+
+    Parameters
+    ----------
+    statistic
+        The observed one, studentised.
+    draws
+        Statistics where there is no gain, shape (n_draws,), symmetric or skewed about zero.
+    """
     count = np.count_nonzero(draws >= statistic)
     n_tail = int(_TAIL * len(draws))
     if count >= _FEW or n_tail < _FEW:
         return float((1 + count) / (1 + len(draws)))
-    largest = np.sort(draws)[-n_tail - 1 :]
+    largest = np.square(np.sort(draws)[-n_tail - 1 :])
     threshold = 0.5 * (largest[0] + largest[1])
     excess = largest[1:] - threshold
     if excess[-1] <= ROUNDING:  # a constant gain
         return float((1 + count) / (1 + len(draws)))
     shape, _, scale = genpareto.fit(excess, floc=0.0)
-    tail = (shape, scale) if shape > 0.0 else (0.0, excess.mean())
-    return n_tail / len(draws) * float(genpareto.sf(statistic - threshold, tail[0], scale=tail[1]))
+    if shape <= 0.0:
+        shape, scale = 0.0, excess.mean()
+    beyond = genpareto.sf(statistic**2 - threshold, shape, scale=scale)
+    return n_tail / len(draws) * float(beyond)
 
 
 def _places(bars: np.ndarray, calendar: np.ndarray) -> np.ndarray:
