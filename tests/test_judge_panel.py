@@ -9,6 +9,7 @@ from arch.bootstrap import StationaryBootstrap
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from benchmarks import critical_values as made
 from hmm_exp.errors import ConfigError, DataError
 from hmm_exp.judge.gains import MULTIPLIERS, bound_multiplier, estimate_gain, hac_error, window
 from hmm_exp.judge.panel import (
@@ -214,6 +215,15 @@ def test_the_p_value_of_a_bound_falls_without_jumps_and_is_half_without_a_gain()
     assert np.abs(np.diff(p)).max() < 0.01
     assert bound_p_value(0.0, 1500) == pytest.approx(0.5)
     assert p[-1] > 0.0
+
+
+@pytest.mark.parametrize("n_bars", [500, 1000])
+def test_the_p_value_of_a_bound_keeps_small_levels_for_the_worst_kind_of_gain(n_bars):
+    """Levels below the simulated ones; 40,000 statistics, both signs of 20,000 series."""
+    statistics = np.abs(made.statistics(made.KINDS["regimes 50"], n_bars, 20_000, seed=8))
+    p = [bound_p_value(t, n_bars) for t in statistics[statistics > 3.0]]
+    for level in (0.003, 0.001):
+        assert 0.4 * level < np.count_nonzero(np.array(p) <= level) / 40_000 < 1.6 * level
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.12])
