@@ -98,13 +98,13 @@ def worthless(n_panels: int, common: float = 0.0) -> str:
     )
 
 
-def planted(n_panels: int, common: float = 0.0) -> str:
+def planted(n_panels: int) -> str:
     """Mean share of false promotions, and power, where a fifth of the symbols gains."""
     means = np.zeros(N_SYMBOLS)
     means[:N_PLANTED] = np.resize(MEANS, N_PLANTED)
     false, found, found_by = [], [], []
     for seed in range(n_panels):
-        table = decisions(panel(np.random.default_rng(10_000 + seed), means, common))
+        table = decisions(panel(np.random.default_rng(10_000 + seed), means, 0.0))
         promoted = table["promoted"].to_numpy()
         false.append(promoted[N_PLANTED:].sum() / max(promoted.sum(), 1))
         found.append(promoted[:N_PLANTED])
