@@ -61,7 +61,6 @@ VARIANCES = [f"{name}_variance" for name in ("model", "static", "ewma")]
 # Log scores in nats, variance forecasts up to a factor, pseudo-residual of the next return.
 BAR_COLUMNS = [*SCORES, *VARIANCES, "return_residual"]
 NEXT_RETURN = "next_return"
-_BASELINES: dict[bytes, Baselines] = {}  # by the bars they were fitted on
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,17 +207,11 @@ def next_return_criterion(prepared: Prepared, posterior: Posterior) -> float:
 
 
 def baselines_of(prepared: Prepared) -> Baselines | None:
-    """Forecasts without states, fitted on the train bars; None without base returns.
-
-    A process fits the same bars once: the cells of a sweep share them.
-    """
-    if prepared.series is None:
+    """Forecasts without states, fitted on the train bars; None without base returns."""
+    if (series := prepared.series) is None:
         return None
-    train = prepared.series.part(prepared.target_part == TRAIN)
-    digest = train.digest
-    if digest not in _BASELINES:
-        _BASELINES[digest] = fit_baselines(train)
-    return _BASELINES[digest]
+    train = prepared.target_part == TRAIN
+    return series.once(train.tobytes(), lambda: fit_baselines(series.part(train)))
 
 
 def assess(

@@ -31,8 +31,8 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import FitError
+from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.return_forecasts import Baselines, ReturnDensities, mix
-from hmm_exp.judge.volatility_baselines import BarSeries
 
 
 def variance_shapes(

@@ -31,6 +31,7 @@ from hmm_exp.errors import ModelError
 from hmm_exp.features.build import FeatureTable
 from hmm_exp.hmm.inference import Filtered
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.gains import hac_error
 from hmm_exp.judge.residuals import predicted_probs
 from hmm_exp.judge.return_forecasts import (
@@ -42,7 +43,7 @@ from hmm_exp.judge.return_forecasts import (
     mix,
 )
 from hmm_exp.judge.unscored import fitted
-from hmm_exp.judge.volatility_baselines import VOLATILITY, BarSeries, VolatilityBaseline
+from hmm_exp.judge.volatility_baselines import VOLATILITY, VolatilityBaseline
 from hmm_exp.market.iso import iso
 from hmm_exp.monitor.cusum import MIN_BARS, ControlChart, fit_chart, threshold
 from hmm_exp.stored.fields import Fields
