@@ -20,6 +20,7 @@ from hmm_exp.experiment.decided import decided_regimes, planted_delay, regime_me
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.hmm.criteria import bic_next
 from hmm_exp.hmm.posterior import Posterior
+from hmm_exp.hmm.rows import largest_column
 from hmm_exp.judge.added_gain import AddedGains, added_gains
 from hmm_exp.judge.gains import gain_metrics
 from hmm_exp.judge.next_bar import next_bar_table
@@ -270,7 +271,7 @@ def assess(
 def most_probable(probs: np.ndarray) -> np.ndarray:
     """Most probable state of every row, shape (T,); -1 where there are no probabilities."""
     known = np.isfinite(probs[:, 0])
-    return np.where(known, np.where(known[:, None], probs, 0.0).argmax(axis=1), -1)
+    return np.where(known, largest_column(probs), -1)
 
 
 def _out_of_sample(part: np.ndarray) -> np.ndarray:
@@ -319,7 +320,7 @@ def _summary(
         means=raw_means(params.means, scaler.mean_, scaler.scale_),
         covars=raw_covars(params.covariances(), scaler.scale_),
         df=params.df,
-        states=output.probs[rows].argmax(axis=1),
+        states=largest_column(output.probs[rows]),
         steps=prepared.table.steps[rows],
     )
 

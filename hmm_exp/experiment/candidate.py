@@ -15,6 +15,7 @@ from hmm_exp.hmm.fit import Fit, Search, fit, fit_larger
 from hmm_exp.hmm.health import HealthLimits, condition_numbers, hard_faults
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.posterior import Posterior
+from hmm_exp.hmm.rows import missing_rows
 from hmm_exp.hmm.states import posterior_spread, volatility_order
 from hmm_exp.judge.split import TEST, VAL
 from hmm_exp.market.bars import timeframe_step
@@ -129,7 +130,7 @@ def _measure(
     params = fitted.params
     posterior = Posterior(params, prepared.X, prepared.table.steps)
     steps = train_steps(prepared.table.steps, rows)
-    observed = ~np.isnan(prepared.X).any(axis=1)
+    observed = ~missing_rows(prepared.X)
     parts = {"train": rows, "val": prepared.part == VAL, "test": prepared.part == TEST}
     n_rows = {name: int((mask & observed).sum()) for name, mask in parts.items()}
     on_train = inference.filter(params.startprob, params.transmat, posterior.density[rows], steps)

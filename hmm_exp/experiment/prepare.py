@@ -28,6 +28,7 @@ from hmm_exp.experiment.source import (
 from hmm_exp.features.build import FeatureTable, build_features, ways_out, window_settings
 from hmm_exp.features.lost import usable_in_words
 from hmm_exp.features.recipe import Recipe, select_columns
+from hmm_exp.hmm.rows import missing_rows
 from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.split import TEST, TRAIN, VAL, Fold, Split, make_split, train_option
 from hmm_exp.judge.volatility_baselines import bar_hours
@@ -194,14 +195,14 @@ class Prepared:
         report = self.source.report
         sessions = report["gaps"].get("sessions", False)
         name = f"{self.config.features.name}@{self.timeframe} of {self.source.name}"
-        usable = int((~np.isnan(self.X).any(axis=1)).sum())
+        usable = int((~missing_rows(self.X)).sum())
         return [what_was_read(report), usable_in_words(self.table, name, usable, sessions)]
 
     @property
     def unseen_hours(self) -> list[str]:
         """A warning where rows after train are missing, because train has no bar of their hour."""
         later = (self.part == VAL) | (self.part == TEST)
-        lost = np.isnan(self.X).any(axis=1) & ~np.isnan(self.table.X).any(axis=1) & later
+        lost = missing_rows(self.X) & ~missing_rows(self.table.X) & later
         if not lost.any():
             return []
         return [

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from hmm_exp.hmm.rows import finite_rows
 from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.return_forecasts import Baselines, ReturnDensities, part_means
 from hmm_exp.judge.student_t import MixtureFit, Problem, Weights, fit_from, scale_floor
@@ -100,7 +101,7 @@ def added_gains(
         Mask of the bars whose target is in train, shape (N,).
     """
     returns, unfitted = series.next_return, Unscored()
-    used = train & np.isfinite(returns) & np.isfinite(probs).all(axis=1)
+    used = train & np.isfinite(returns) & finite_rows(probs)
     rows = TrainRows(probs[used], returns[used], densities)
     gains, on_train, found = {}, {}, dict[str, Added]()
     for name, baseline in baselines.volatility.items():

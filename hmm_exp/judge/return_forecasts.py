@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import FitError
+from hmm_exp.hmm.rows import finite_rows
 from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.split import SPLIT_NAMES, TEST, TRAIN, VAL
 from hmm_exp.judge.student_t import fit_mixture, log_mixture
@@ -110,7 +111,7 @@ def fit_return_densities(probs_train: np.ndarray, next_return_train: np.ndarray)
     FitError
         Too few such rows, or returns that do not vary.
     """
-    scored = np.isfinite(next_return_train) & np.isfinite(probs_train).all(axis=1)
+    scored = np.isfinite(next_return_train) & finite_rows(probs_train)
     if not scored.any():
         raise FitError("no train bar has both state probabilities and a next return")
     fit = fit_mixture(probs_train[scored], next_return_train[scored])
