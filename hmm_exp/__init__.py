@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hmm_exp.market.bars import Bars
     from hmm_exp.market.load import read_bars
     from hmm_exp.market.synthetic import make_market
+    from hmm_exp.registry.detectors import load_detectors
     from hmm_exp.serving.load import load_detector
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "figures",
     "latest_observation",
     "load_detector",
+    "load_detectors",
     "make_market",
     "prepare",
     "read_bars",
@@ -69,6 +71,7 @@ _HOMES = {
     "checked": "config",
     "latest_observation": "features.lookbacks",
     "load_detector": "serving.load",
+    "load_detectors": "registry.detectors",
     "make_market": "market.synthetic",
     "prepare": "experiment.prepare",
     "read_bars": "market.load",

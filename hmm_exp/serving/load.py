@@ -40,19 +40,19 @@ def load_detector(source: str | Path) -> Detector:
         The model does not exist or holds no detector.
     """
     if not _SCHEME.match(str(source)):
-        return _from_path(Path(source))
+        return read_detector(Path(source))
     import mlflow
     from mlflow.exceptions import MlflowException
 
     uri = str(source)
-    with tempfile.TemporaryDirectory() as folder, _store_for(uri):
+    with tempfile.TemporaryDirectory() as folder, store_for(uri):
         if run := _RUN_URI.fullmatch(uri):
             uri = f"runs:/{_full_id(run[1])}{(run[2] or '').rstrip('/') or '/model'}"
         try:
             local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
         except (MlflowException, OSError, ImportError) as error:
             raise ModelError(f"no model at {source}: {one_line(error)}") from None
-        return _from_path(Path(local), uri)
+        return read_detector(Path(local), uri)
 
 
 def find_detector(name: str) -> Detector:
@@ -77,8 +77,11 @@ def _full_id(run: str) -> str:
         raise ModelError(f"no model of run {run}: {error}") from None
 
 
-def _from_path(path: Path, uri: str | None = None) -> Detector:
-    """Read the detector of a file or of a folder, such as that of an MLflow model."""
+def read_detector(path: Path, uri: str | None = None) -> Detector:
+    """Read the detector of a file or of a folder, such as that of an MLflow model, found at `uri`.
+
+    Raises ModelError if it holds no detector, with the `uri` in place of the path.
+    """
     try:
         return Detector.load(path)
     except ModelError as error:
@@ -86,10 +89,10 @@ def _from_path(path: Path, uri: str | None = None) -> Detector:
 
 
 @contextmanager
-def _store_for(uri: str) -> Iterator[None]:
+def store_for(uri: str) -> Iterator[None]:
     """Point MLflow at its current store, after a check that the store exists and works.
 
-    MLflow would create a missing store and retry a broken one for minutes.
+    MLflow would create a missing store and retry a broken one for minutes. Raises ModelError.
     """
     if not uri.startswith(("models:/", "runs:/")):
         yield
