@@ -8,7 +8,6 @@ import argparse
 import json
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -26,6 +25,7 @@ from hmm_exp.command_line import (
     with_read_options,
 )
 from hmm_exp.commands.apply_panel import add_symbol_options, apply_to_panel, is_panel
+from hmm_exp.commands.progress import Progress
 from hmm_exp.errors import DataError, SeveralSeriesError
 
 EXAMPLES = """examples:
@@ -169,28 +169,6 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
                 stream.save(args.state)
 
         follow(stream, sys.stdin.buffer, lines.write, pause, refuse)
-
-
-class Progress:
-    """A progress line on a terminal, rewritten in place and cleared at the end; none in a pipe."""
-
-    def __init__(self) -> None:
-        self.live = sys.stderr.isatty()
-        self.began = time.monotonic()
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.live:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def __call__(self, n_rows: int, share: float) -> None:
-        """Show the rows read and the time left."""
-        if self.live:
-            left = (time.monotonic() - self.began) * (1 / max(share, 1e-9) - 1)
-            text = f"\r\x1b[K{n_rows:,} rows, {share:.0%}, {left:.0f} s left"
-            print(text, end="", file=sys.stderr, flush=True)
 
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
