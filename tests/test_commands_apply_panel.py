@@ -144,7 +144,7 @@ def test_regimes_of_many_symbols_ignore_the_future(folder, bars, capsys):
     [
         (["--bars", "none/*.csv", "--latest"], "no file matches none/*.csv"),
         (["--bars", "lake", "--output", "x.csv"], "--output x.csv: many symbols need a folder"),
-        (["--bars", "lake", "--long", "--output", "x.csv"], "--long needs a .parquet file"),
+        (["--bars", "lake", "--long", "--output", "x.json"], "--long needs a .parquet or .csv"),
         (["--bars", "lake", "--symbols", "btc", "--latest"], "no such symbol (did you mean BTC?)"),
         (["--bars", "lake", "--symbol-pattern", "(a", "--latest"], "--symbol-pattern=(a: not a"),
         (["--bars", "long.csv", "--latest"], "keep the rows of one, or --symbol-column coin reads"),

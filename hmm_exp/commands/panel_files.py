@@ -112,23 +112,32 @@ class _LongParquet(LongFile):
         self._writer: Any = None
 
     def write(self, symbol: str, frame: "pd.DataFrame") -> None:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         from hmm_exp.files import written_beside
 
-        table = self._whole(pa.Table.from_pandas(frame.assign(symbol=symbol), preserve_index=False))
+        table = self._table(frame.assign(symbol=symbol))
         if self._writer is None:
             part = self._stack.enter_context(written_beside(self._path))
             self._writer = self._stack.enter_context(pq.ParquetWriter(part, table.schema))
         self._writer.write_table(table)
 
-    def _whole(self, table: "pa.Table") -> "pa.Table":
-        """The table with all columns, in order."""
+    def _table(self, frame: "pd.DataFrame") -> "pa.Table":
+        """The regimes with all columns, in order."""
         import pyarrow as pa
 
-        for name in self._columns:
-            if name not in table.column_names:
-                kind = pa.bool_() if name == "in_training" else pa.float64()
-                table = table.append_column(name, pa.nulls(len(table), kind))
-        return table.select(self._columns).replace_schema_metadata()
+        columns = {name: _column(frame[name]) for name in frame}
+        for name in set(self._columns) - set(columns):
+            kind = pa.bool_() if name == "in_training" else pa.float64()
+            columns[name] = pa.nulls(len(frame), kind)
+        return pa.table({name: columns[name] for name in self._columns})
+
+
+def _column(column: "pd.Series") -> Any:
+    """A column for Parquet; times are UTC."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if not isinstance(column.dtype, pd.DatetimeTZDtype):
+        return pa.array(column.to_numpy(), from_pandas=True)
+    return pa.array(column.dt.tz_convert(None).to_numpy(), pa.timestamp("ns", "UTC"))

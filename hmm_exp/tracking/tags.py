@@ -3,7 +3,9 @@
 LONGEST = 5_000  # characters that a tag keeps of a longer text
 
 SWEEP_ID = "sweep_id"
-KIND = "kind"  # "sweep" on a parent run, "cell" on a run with a model
+KIND = "kind"  # "sweep" on a parent run, "symbol" on one of a panel, "cell" on one with a model
+SYMBOL = "symbol"  # of a panel
+N_SYMBOLS = "n_symbols"  # on the parent run of a panel
 CELL = "cell"  # the cell's name in words, such as "v1@1H diag K=3"
 FINGERPRINT = "fingerprint"
 OBSERVATION_SPACE = "observation_space"
@@ -22,6 +24,7 @@ NO_ERRORS = "no_errors"  # why standard errors are missing; absent when none is
 FAULTS = "faults"  # hard faults joined by "; ", absent when there are none
 CRITERIA_BY_STATES = "criteria_by_states"  # JSON of a run's selection table
 REGIME_NOW = "regime_now"
+NOW = "now"  # on a symbol's run, followed by .regime, .since or .probability
 GATE_DECISION = "gate_decision"
 GATE_REASONS = "gate_reasons"
 GATE_NOTES = "gate_notes"  # what the gate measured, whether it refused or not
