@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hmm_exp.causality import check_causality
     from hmm_exp.config import Config, checked
     from hmm_exp.detector.detector import Detector
+    from hmm_exp.detector.panel_stream import PanelStream
     from hmm_exp.detector.stream import Stream
     from hmm_exp.errors import HmmExpError
     from hmm_exp.experiment.prepare import prepare
@@ -37,6 +38,7 @@ __all__ = [
     "Detector",
     "GaussianHMM",
     "HmmExpError",
+    "PanelStream",
     "Recipe",
     "Stream",
     "StudentTHMM",
@@ -64,6 +66,7 @@ _HOMES = {
     "StudentTHMM": "hmm.estimator",
     "HmmExpError": "errors",
     "Recipe": "features.recipe",
+    "PanelStream": "detector.panel_stream",
     "Stream": "detector.stream",
     "build_features": "features.build",
     "build_lookbacks": "features.lookbacks",

@@ -268,15 +268,16 @@ def _report(
         )
     lines += [f"{symbol}: {own_words(error)}" for symbol, error in models.failed.items()]
     with_model = {*models.detectors, *models.failed}
-    lines += _counted("symbol", "model", [name for name in symbols if name not in with_model])
-    lines += _counted("model", "bars", [name for name in models.detectors if name not in symbols])
+    lines += without("symbol", "model", [name for name in symbols if name not in with_model])
+    lines += without("model", "bars", [name for name in models.detectors if name not in symbols])
     if models.failed:
         lines.append(f"error: {len(models.failed)} of {n_all} symbols failed")
     for line in lines:
         print(line, file=sys.stderr)
 
 
-def _counted(noun: str, lacks: str, names: Sequence[str]) -> list[str]:
+def without(noun: str, lacks: str, names: Sequence[str]) -> list[str]:
+    """A line that names the symbols or models that lack something; none if there are none."""
     from hmm_exp.config.checks import few
 
     if not names:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hmm_exp.detector.model import StreamModel
 
-_ENDINGS = (".csv", ".jsonl", ".parquet")  # of files
+_ENDINGS = (".csv", ".json", ".jsonl", ".parquet")  # of files
 
 
 @contextmanager
@@ -40,19 +40,20 @@ def regime_files(
             yield kind(path, columns_of(models), stack)
 
 
-def folder_for_symbols(path: Path) -> Path:
+def folder_for_symbols(path: Path, option: str = "--output") -> Path:
     """The path as a folder, made if it is not there. Raises ConfigError for a file."""
     if path.is_file() or path.suffix in _ENDINGS:
-        raise ConfigError(f"--output {path}: many symbols need a folder, or --long")
+        or_long = ", or --long" if option == "--output" else ""
+        raise ConfigError(f"{option} {path}: many symbols need a folder{or_long}")
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def symbol_file(folder: Path, symbol: str, csv: bool) -> Path:
-    """The file of a symbol."""
+def symbol_file(folder: Path, symbol: str, kind: str) -> Path:
+    """The file of a symbol, `kind` its ending."""
     from hmm_exp.market.panel import registry_part
 
-    return folder / f"{registry_part(symbol)}.{'csv' if csv else 'parquet'}"
+    return folder / f"{registry_part(symbol)}.{kind}"
 
 
 def columns_of(models: Iterable["StreamModel"]) -> list[str]:
@@ -76,7 +77,8 @@ class FolderFiles:
 
         if self.folder is None:
             return
-        with written_beside(symbol_file(self.folder, symbol, self.csv)) as part:
+        path = symbol_file(self.folder, symbol, "csv" if self.csv else "parquet")
+        with written_beside(path) as part:
             write_csv(frame, part) if self.csv else frame.to_parquet(part, index=False)
 
 

@@ -47,15 +47,33 @@ def follow(
     model = stream.model
     lines = BarLines(model.reading, model.name, model.recipe.needs)
     overlaps = stream.time is not None
+
+    def take(line: str) -> None:
+        nonlocal overlaps
+        bar = lines.bar(line)
+        overlaps = overlaps and (bar is None or stream.has_taken(bar[lines.names[0]]))
+        if bar is not None and not overlaps:
+            write(stream.update_all(bar))
+
+    take_lines(source, take, pause, refuse)
+
+
+def take_lines(
+    source: IO[bytes],
+    take: Callable[[str], None],
+    pause: Callable[[], None],
+    refuse: Callable[[DataError], Any],
+) -> None:
+    """Give the lines of a pipe to `take` until it ends, with `pause` and `refuse` as in `follow`.
+
+    Raises HeaderError that `take` raises.
+    """
     try:
         pause()
         for batch in _batches(source):
             for line in batch:
                 try:
-                    bar = lines.bar(_text_of(line))
-                    overlaps = overlaps and (bar is None or stream.has_taken(bar[lines.names[0]]))
-                    if bar is not None and not overlaps:
-                        write(stream.update_all(bar))
+                    take(_text_of(line))
                 except HeaderError:
                     raise
                 except DataError as error:
@@ -207,13 +225,18 @@ class RegimeLines:
         if not headed and not as_json:
             file.write(",".join(self._names) + "\n")
 
-    def write(self, regimes: list[Regime]) -> None:
-        """Write a line for each regime and flush."""
+    def write(self, regimes: list[Regime], symbol: str | None = None) -> None:
+        """Write a line for each regime and flush; `symbol` is the value of a column of that name.
+
+        In CSV a cell is empty where the regime's model does not give the column.
+        """
         for regime in regimes:
             times = {name: self._text_of(getattr(regime, name)) for name in _TIMES}
-            row = regime.to_dict() | times
-            values = {name: row[name] for name in self._names}
-            line = json.dumps(values) if self._as_json else ",".join(map(_cell, values.values()))
+            row = {"symbol": symbol} | regime.to_dict() | times
+            if self._as_json:
+                line = json.dumps({name: row[name] for name in self._names if name in row})
+            else:
+                line = ",".join(_cell(row.get(name, "")) for name in self._names)
             self._file.write(line + "\n")
         self._file.flush()
 

@@ -101,7 +101,10 @@ def find_detectors(pattern: str, symbols: Collection[str] | None = None) -> Foun
         ]
         places = _places(client, versions)
         loaded = run_all(_load, list(zip(versions, places, strict=True)), _AT_ONCE)
-    return _by_symbol(pattern, versions, loaded)
+    found = _by_symbol(pattern, versions, loaded)
+    if symbols is None and not found.detectors and not found.failed:
+        raise ModelError(f"{pattern} matches no model of one symbol, only {few(found.others)}")
+    return found
 
 
 def _in_production(client: MlflowClient, pattern: str, is_alias: bool) -> list[ModelVersion]:
