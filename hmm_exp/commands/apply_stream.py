@@ -81,6 +81,7 @@ def apply_to_pipe_of_many(args: argparse.Namespace) -> int:
             folder_for_symbols(path, option)
     models = panel_models(args, None)
     failed = models.failed
+    headed = args.state is not None and any(args.state.glob("*.json"))
     streams = PanelStream(dict(_opened(args, models.detectors, failed)))
     for symbol, error in failed.items():
         note(f"{symbol}: {own_words(error)}")
@@ -92,7 +93,7 @@ def apply_to_pipe_of_many(args: argparse.Namespace) -> int:
         goes_on = drops and (symbol is None or symbol in streams)
         if not goes_on and symbol in streams:
             failed[str(symbol)] = error
-        words = f"{symbol}: {own_words(error)}" if symbol else own_words(error)
+        words = f"{symbol}: {own_words(error)}" if symbol in streams else own_words(error)
         note(f"skipped: {words}" if goes_on else f"{words}; its bars are left out from now on")
         return not goes_on
 
@@ -100,7 +101,7 @@ def apply_to_pipe_of_many(args: argparse.Namespace) -> int:
         if args.state is not None:
             streams.save(args.state)
 
-    write = _Answers(args, streams).write
+    write = _Answers(args, streams, headed).write
     follow_symbols(streams, sys.stdin.buffer, write, pause, refuse, args.symbol_column)
     if failed:
         note(f"error: {len(failed)} of {len({*streams, *failed})} symbols failed: {few(failed)}")
@@ -171,14 +172,13 @@ def _answer_file(args: argparse.Namespace, symbol: str) -> Path:
 class _Answers:
     """Regimes as lines, on standard output with their symbol or in a file for each symbol."""
 
-    def __init__(self, args: argparse.Namespace, streams: "PanelStream") -> None:
+    def __init__(self, args: argparse.Namespace, streams: "PanelStream", headed: bool) -> None:
         from hmm_exp.detector.pipe import RegimeLines
 
         self._args, self._streams = args, streams
         self._own: dict[str, RegimeLines] = {}
         if args.output is None:
             names = columns_of(stream.model for stream in streams.values())
-            headed = any(stream.time for stream in streams.values()) and args.state is not None
             self._all = RegimeLines(sys.stdout, names, args.json, headed)
 
     def write(self, symbol: str, regimes: list["Regime"]) -> None:
