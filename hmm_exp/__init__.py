@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hmm_exp.causality import check_causality
     from hmm_exp.config import Config, checked
     from hmm_exp.detector.detector import Detector
+    from hmm_exp.detector.pooled import PooledDetector
     from hmm_exp.detector.stream import Stream
     from hmm_exp.errors import HmmExpError
     from hmm_exp.experiment.prepare import prepare
@@ -36,6 +37,7 @@ __all__ = [
     "Detector",
     "GaussianHMM",
     "HmmExpError",
+    "PooledDetector",
     "Recipe",
     "Stream",
     "StudentTHMM",
@@ -58,6 +60,7 @@ _HOMES = {
     "Bars": "market.bars",
     "Config": "config",
     "Detector": "detector.detector",
+    "PooledDetector": "detector.pooled",
     "GaussianHMM": "hmm.estimator",
     "StudentTHMM": "hmm.estimator",
     "HmmExpError": "errors",
