@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hmm_exp.config import Config, checked
     from hmm_exp.detector.detector import Detector
     from hmm_exp.detector.panel_stream import PanelStream
+    from hmm_exp.detector.pooled import PooledDetector
     from hmm_exp.detector.stream import Stream
     from hmm_exp.errors import HmmExpError
     from hmm_exp.experiment.prepare import prepare
@@ -39,6 +40,7 @@ __all__ = [
     "GaussianHMM",
     "HmmExpError",
     "PanelStream",
+    "PooledDetector",
     "Recipe",
     "Stream",
     "StudentTHMM",
@@ -62,6 +64,7 @@ _HOMES = {
     "Bars": "market.bars",
     "Config": "config",
     "Detector": "detector.detector",
+    "PooledDetector": "detector.pooled",
     "GaussianHMM": "hmm.estimator",
     "StudentTHMM": "hmm.estimator",
     "HmmExpError": "errors",

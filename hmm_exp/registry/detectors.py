@@ -27,7 +27,7 @@ from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import ModelError, one_line
 from hmm_exp.parallel import run_all
 from hmm_exp.registry.versions import ALIAS, STAGE
-from hmm_exp.serving.load import read_detector, store_for
+from hmm_exp.serving.load import detector_in, store_for
 from hmm_exp.tracking import tags
 
 _PATTERN = re.compile(rf"(?:models:/+)?(?P<name>[^/:]+?)(?P<place>/{STAGE}|@{ALIAS})?", re.I)
@@ -181,10 +181,10 @@ def _load(found: tuple[ModelVersion, str]) -> Any:
     uri = f"models:/{version.name}/{version.version}"
     try:
         if is_local_uri(place):
-            return read_detector(Path(local_file_uri_to_path(place)), uri)
+            return detector_in(Path(local_file_uri_to_path(place)), uri)
         with tempfile.TemporaryDirectory() as folder:
             data = mlflow.artifacts.download_artifacts(f"{place}/data", dst_path=folder)
-            return read_detector(Path(data), uri)
+            return detector_in(Path(data), uri)
     except ModelError as error:
         return error
     except (MlflowException, OSError) as error:

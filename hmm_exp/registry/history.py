@@ -13,7 +13,7 @@ from hmm_exp.judge.states import expected_dwell
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.iso import iso
 from hmm_exp.registry.versions import STAGE, Versions, champion_of
-from hmm_exp.serving.load import load_detector
+from hmm_exp.serving.load import load_single
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.ui import in_a_line, plain_table
 
@@ -60,7 +60,7 @@ def version_lines(version: ModelVersion) -> list[str]:
 def load_version(versions: Versions, number: str) -> tuple[str, Detector]:
     """Name of a version for tables, and its detector."""
     version = champion_of(versions.get(number))
-    return f"version {version.version}", load_detector(version.uri)
+    return f"version {version.version}", load_single(version.uri)
 
 
 def parameter_table(old: Detector, new: Detector, names: tuple[str, str]) -> pd.DataFrame:
