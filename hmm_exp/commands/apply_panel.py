@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,6 +23,7 @@ from hmm_exp.command_line import (
     REFUSED,
     CommaList,
     Reading,
+    note,
     own_words,
     with_read_options,
 )
@@ -129,36 +130,57 @@ def symbols_in(args: argparse.Namespace) -> list["PanelSymbol"]:
     return symbols_of(data)
 
 
-def panel_models(args: argparse.Namespace, symbols: Sequence[str] | None) -> PanelModels:
-    """One model for all symbols, or the model of each that has one.
+def panel_models(args: argparse.Namespace, symbols: Sequence[str]) -> PanelModels:
+    """The models of symbols, by a pattern, of a pool, or one for all.
 
-    Without `symbols`, all symbols that have a model. Raises ModelError if no symbol has one.
+    Raises ModelError if there is no model, or none of these symbols.
     """
     from hmm_exp.config.checks import few
-    from hmm_exp.serving.load import find_detector
 
-    if symbols is not None and not has_many_models(args):
-        detector = with_read_options(find_detector(args.model), args)
-        return PanelModels(dict.fromkeys(symbols, detector))
+    models = own_models(args) if has_many_models(args) else _shared_models(args, symbols)
+    models.failed = {name: error for name, error in models.failed.items() if name in symbols}
+    if not models.failed and not {*models.detectors} & {*symbols}:
+        raise ModelError(
+            f"no symbol of {args.bars} has a model of {args.model}: bars are of {few(symbols)}, "
+            f"models of {few(models.detectors)}; --symbol-pattern reads symbols from files' names"
+        )
+    return models
+
+
+def own_models(args: argparse.Namespace) -> PanelModels:
+    """The model of each symbol that has one by the pattern of `--model`."""
+    from hmm_exp.config.checks import few
     from hmm_exp.registry.detectors import find_detectors
 
     found = find_detectors(args.model, args.symbols)
     if found.others:
-        print(f"left out, not of one symbol: {few(found.others)}", file=sys.stderr)
-    detectors = {
-        symbol: with_read_options(model, args) for symbol, model in found.detectors.items()
-    }
-    own = {*detectors, *found.failed} if symbols is None else {*symbols}
-    failed: dict[str, HmmExpError] = {s: e for s, e in found.failed.items() if s in own}
+        note(f"left out, not of one symbol: {few(found.others)}")
+    return _read_as_asked(args, found.detectors, {**found.failed})
+
+
+def _shared_models(args: argparse.Namespace, symbols: Sequence[str]) -> PanelModels:
+    """One model for all symbols; of a pool for those that it was trained on."""
+    from hmm_exp.detector.detector import Detector
+    from hmm_exp.serving.load import find_model
+
+    model = find_model(args.model)
+    if isinstance(model, Detector):
+        return _read_as_asked(args, dict.fromkeys(symbols, model))
+    return _read_as_asked(args, model.detectors)
+
+
+def _read_as_asked(
+    args: argparse.Namespace,
+    detectors: Mapping[str, "Detector"],
+    failed: dict[str, HmmExpError] | None = None,
+) -> PanelModels:
+    """The models of the symbols asked for, with the options of reading."""
+    failed = failed or {}
     for symbol in args.symbols or ():
         if symbol not in detectors and symbol not in failed:
-            failed[symbol] = ModelError(f"no model in Production matches {args.model}")
-    if not failed and not own & {*detectors}:
-        raise ModelError(
-            f"no symbol of {args.bars} has a model of {args.model}: bars are of {few(sorted(own))},"
-            f" models of {few(detectors)}; --symbol-pattern reads a symbol from a file's name"
-        )
-    return PanelModels(detectors, failed)
+            failed[symbol] = ModelError(f"{args.model} has no model of this symbol")
+    asked = {s: one for s, one in detectors.items() if s in (args.symbols or detectors)}
+    return PanelModels({s: with_read_options(one, args) for s, one in asked.items()}, failed)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hmm_exp.command_line import DONE, REFUSED, Reading, note, own_words, with_read_options
-from hmm_exp.commands.apply_panel import panel_models, symbols_in, without
+from hmm_exp.commands.apply_panel import own_models, symbols_in, without
 from hmm_exp.commands.panel_files import columns_of, folder_for_symbols, symbol_file
 from hmm_exp.commands.progress import Progress
 from hmm_exp.config.checks import few
@@ -79,7 +79,7 @@ def apply_to_pipe_of_many(args: argparse.Namespace) -> int:
     for option, path in (("--output", args.output), ("--state", args.state)):
         if path is not None:
             folder_for_symbols(path, option)
-    models = panel_models(args, None)
+    models = own_models(args)
     failed = models.failed
     headed = args.state is not None and any(args.state.glob("*.json"))
     streams = PanelStream(dict(_opened(args, models.detectors, failed)))

@@ -63,13 +63,7 @@ def load_detector(source: str | Path) -> Detector | PooledDetector:
 
 def load_single(source: str | Path) -> Detector:
     """Load a detector as `load_detector`; a pool is refused. Raises ModelError."""
-    found = load_detector(source)
-    if isinstance(found, PooledDetector):
-        raise ModelError(
-            f"{source} is one model of {len(found.symbols):,} symbols, and one detector is needed: "
-            f"in Python load_detector(...).of({found.symbols[0]!r}) gives it"
-        )
-    return found
+    return _single(load_detector(source), source)
 
 
 def find_detector(name: str) -> Detector:
@@ -77,9 +71,23 @@ def find_detector(name: str) -> Detector:
 
     The id may be shortened. An existing path comes first.
     """
+    return _single(find_model(name), name)
+
+
+def find_model(name: str) -> Detector | PooledDetector:
+    """Load a detector or a pool by a name as for `find_detector`."""
     if Path(name).exists():
-        return Detector.load(name)
-    return load_single(f"runs:/{name}" if _RUN_ID.fullmatch(name) else name)
+        return read_detector(name)
+    return load_detector(f"runs:/{name}" if _RUN_ID.fullmatch(name) else name)
+
+
+def _single(found: Detector | PooledDetector, source: str | Path) -> Detector:
+    if isinstance(found, PooledDetector):
+        raise ModelError(
+            f"{source} is one model of {len(found.symbols):,} symbols, and one detector is needed: "
+            f"in Python load_detector(...).of({found.symbols[0]!r}) gives it"
+        )
+    return found
 
 
 def _full_id(run: str) -> str:
