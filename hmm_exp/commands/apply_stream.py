@@ -88,6 +88,8 @@ def apply_to_pipe_of_many(args: argparse.Namespace) -> int:
     drops = args.bad_rows == "drop"
 
     def refuse(error: HmmExpError, symbol: str | None) -> bool:
+        if symbol in failed:  # from the beginning, and named then
+            return True
         if symbol is None and not drops:
             raise error
         goes_on = drops and (symbol is None or symbol in streams)
