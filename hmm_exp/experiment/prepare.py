@@ -225,8 +225,10 @@ def prepare(config: Config) -> Prepared:
         For input that no fit should start on.
     """
     folder = config.sweep.folder
-    cache = Path(folder) / CACHE if config.cache and folder else None
-    source = read_source(config.data, cache, needs_of(config))
+    cut = Path(folder) / CACHE if config.cache and folder else None
+    # One process alone reads a symbol of a panel.
+    cache = None if config.sweep.symbol else cut
+    source = read_source(config.data, cache, needs_of(config), cut)
     started = time.perf_counter()
     config = on_base(config, source)
     table = _features(config, source, cache)

@@ -19,6 +19,7 @@ from hmm_exp import owner
 from hmm_exp.config import Config
 from hmm_exp.errors import LONGEST_LINE, described, one_line
 from hmm_exp.judge.wording import signed
+from hmm_exp.market.bars import counted
 from hmm_exp.market.panel import PanelSymbol
 from hmm_exp.panel.plan import Job
 from hmm_exp.store.store import Store, patiently
@@ -230,14 +231,14 @@ class Symbol:
 
     def _report(self, finished: FinishedSweep, choice: Choice, failures: list[str]) -> None:
         """Print the symbol in one line."""
-        n_failed = f"{len(failures)} of {len(self.job.configurations)} cells failed"
-        failed = f"{n_failed}: {failures[0]}" if failures else ""
+        n_cells = counted(len(self.job.configurations), "cell")
+        failed = f"{len(failures)} of {n_cells} failed: {failures[0]}" if failures else ""
         winner = finished.winner(choice)
         if winner is None:
             words = [failed or f"no winner: {choice.reasons[-1]}"]
         else:
             gain = winner.data.metrics.get("return_gain_val")
-            words = [f"{called(winner)} of {len(finished.cells)} cells"]
+            words = [f"{called(winner)} of {counted(len(finished.cells), 'cell')}"]
             words += [f"gain {signed(gain)} on validation"] if gain is not None else []
             words += [failed] if failed else []
         level = logging.ERROR if failed or winner is None else logging.INFO
