@@ -96,7 +96,7 @@ def find_detectors(pattern: str, symbols: Collection[str] | None = None) -> Foun
         is_alias = str(known["place"]).startswith("@")
         versions = [
             version
-            for version in _in_production(client, known["name"], is_alias)
+            for version in in_production(client, known["name"], is_alias)
             if symbols is None or version.tags.get(tags.INSTRUMENT, "") in {"", *symbols}
         ]
         places = _places(client, versions)
@@ -107,8 +107,11 @@ def find_detectors(pattern: str, symbols: Collection[str] | None = None) -> Foun
     return found
 
 
-def _in_production(client: MlflowClient, pattern: str, is_alias: bool) -> list[ModelVersion]:
-    """The version in Production of each model that matches. Raises ModelError without one."""
+def in_production(client: MlflowClient, pattern: str, is_alias: bool = False) -> list[ModelVersion]:
+    """The version in Production of each model whose name matches, in the order of the names.
+
+    Raises ModelError if none matches, or none is in Production.
+    """
     beginning = _MAGIC.split(pattern)[0]
     models = [model for model in _models(client, beginning) if fnmatchcase(model.name, pattern)]
     if not models:
