@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from hmm_exp.commands import apply_panel
+from hmm_exp.commands import symbols
 from hmm_exp.commands.apply import main
 from hmm_exp.detector.pooled import PooledDetector
 from hmm_exp.features.recipe import Recipe
@@ -128,8 +128,8 @@ def test_other_processes_write_the_same_bytes(folder, bars, run, monkeypatch):
     run(*words, "alone")
     run("--bars", "lake", "--long", "--output", "alone.parquet")
     (folder / "lake" / "symbol=ETH" / "0.parquet").write_bytes(b"PAR1 and no more")
-    monkeypatch.setattr(apply_panel, "_TRIAL", 0.0)
-    monkeypatch.setattr(apply_panel, "_PAYS_FROM", 0.0)
+    monkeypatch.setattr(symbols, "_TRIAL", 0.0)
+    monkeypatch.setattr(symbols, "_PAYS_FROM", 0.0)
     monkeypatch.setattr("hmm_exp.parallel.cores", lambda: 2)
     status, _, err = run(*words, "helped")
     assert status == 1

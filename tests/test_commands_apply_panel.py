@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from hmm_exp.commands import apply_panel
+from hmm_exp.commands import symbols
 from hmm_exp.commands.apply import main
 from hmm_exp.features.recipe import Recipe
 from tests.live_detector import SHORT, gappy_bars, live_detector
@@ -71,7 +71,7 @@ def test_each_symbol_of_a_folder_gets_the_regimes_of_its_own_bars(folder, expect
 def test_a_long_table_gives_one_with_a_row_group_a_symbol(
     cut_from, folder, expected, capsys, monkeypatch
 ):
-    monkeypatch.setattr(apply_panel, "_CUT_FROM", cut_from)
+    monkeypatch.setattr(symbols, "_CUT_FROM", cut_from)
     words = ["--bars", "long.csv", "--symbol-column", "coin", "--long", "--output", "all.parquet"]
     status, _, err = run(capsys, *words)
     assert status == 0

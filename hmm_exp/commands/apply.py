@@ -23,14 +23,10 @@ from hmm_exp.command_line import (
     note,
     with_read_options,
 )
-from hmm_exp.commands.apply_panel import (
-    add_symbol_options,
-    apply_to_panel,
-    has_many_models,
-    is_panel,
-)
+from hmm_exp.commands.apply_panel import apply_to_panel
 from hmm_exp.commands.apply_stream import apply_to_pipe, apply_to_pipe_of_many
 from hmm_exp.commands.progress import Progress
+from hmm_exp.commands.symbols import add_symbol_options, has_many_models, names_symbols
 from hmm_exp.errors import DataError, SeveralSeriesError
 
 EXAMPLES = """examples:
@@ -89,7 +85,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--bad-rows drop)",
     )
     _add_join_options(parser)
-    add_symbol_options(parser)
+    symbols = add_symbol_options(parser)
+    symbols.add_argument(
+        "--long", action="store_true", help="write one Parquet or CSV file with a column symbol"
+    )
+    symbols.add_argument(
+        "--csv", action="store_true", help="write CSV files into the folder, not Parquet"
+    )
     add_read_options(parser)
     args = parser.parse_args(argv)
     _check(parser, args)
@@ -98,7 +100,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit status."""
-    if is_panel(args):
+    if _is_panel(args):
         return apply_to_pipe_of_many(args) if args.follow else apply_to_panel(args)
     try:
         apply_to_pipe(args) if args.follow else apply_to_files(args)
@@ -133,7 +135,7 @@ def apply_to_files(args: argparse.Namespace) -> None:
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
-    if is_panel(args):
+    if _is_panel(args):
         _check_panel(parser, args)
     given = [args.bars, args.features_csv, args.lookbacks].count(None)
     if args.follow:
@@ -148,6 +150,11 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--join needs --output, the file for the joined table")
     if args.output is None and not args.latest:
         parser.error("give --output, --latest or both")
+
+
+def _is_panel(args: argparse.Namespace) -> bool:
+    """Whether many symbols are meant."""
+    return names_symbols(args) or args.long or args.csv
 
 
 def _check_panel(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

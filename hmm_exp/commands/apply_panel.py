@@ -7,29 +7,25 @@ at the end, and the exit status is 1.
 import argparse
 import json
 import sys
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hmm_exp.command_line import (
-    DONE,
-    REFUSED,
-    CommaList,
-    Reading,
-    note,
-    own_words,
-    with_read_options,
-)
+from hmm_exp.command_line import DONE, REFUSED, Reading, own_words
 from hmm_exp.commands.panel_files import FolderFiles, LongFile, regime_files
 from hmm_exp.commands.progress import Progress
-from hmm_exp.errors import HmmExpError, ModelError
+from hmm_exp.commands.symbols import (
+    PanelModels,
+    cut_tables,
+    in_order,
+    panel_models,
+    symbols_in,
+    without,
+)
+from hmm_exp.errors import HmmExpError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,56 +33,6 @@ if TYPE_CHECKING:
     from hmm_exp.detector.detector import Detector
     from hmm_exp.detector.files import Newest
     from hmm_exp.market.panel import PanelSymbol
-
-    Pair = tuple[PanelSymbol, Detector]
-    Apply = Callable[[Pair], "_Applied"]
-
-_CUT_FROM = 8  # symbols of a long table; for fewer, to read it again is faster than to cut it
-# Seconds in this process before others are started, and of work left for which they pay.
-_TRIAL, _PAYS_FROM = 1.0, 6.0
-
-
-def is_panel(args: argparse.Namespace) -> bool:
-    """Whether `--bars` names many symbols, by a folder, a pattern or options, or `--model` does."""
-    if args.symbols or args.symbol_column or args.symbol_pattern or args.long or args.csv:
-        return True
-    bars = args.bars
-    is_lake = bars is not None and (bars.is_dir() or (has_magic(str(bars)) and not bars.exists()))
-    return is_lake or has_many_models(args)
-
-
-def has_many_models(args: argparse.Namespace) -> bool:
-    """Whether `--model` is a pattern: each symbol has its own model."""
-    return has_magic(args.model) and not Path(args.model).exists()
-
-
-def add_symbol_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of symbols."""
-    options = parser.add_argument_group(
-        "many symbols", "--bars is a folder, a pattern such as 'lake/*.parquet', or a long table"
-    )
-    add = options.add_argument
-    add("--symbols", action=CommaList, nargs="+", metavar="NAME", help="only these")
-    add("--symbol-column", metavar="NAME", help="column of symbols, or key of folders key=symbol")
-    add("--symbol-pattern", metavar="REGEX", help="its group is the symbol in the name of a file")
-    add("--long", action="store_true", help="write one Parquet or CSV file with a column symbol")
-    add("--csv", action="store_true", help="write CSV files into the folder, not Parquet")
-
-
-@dataclass
-class PanelModels:
-    """The models of symbols.
-
-    Attributes
-    ----------
-    detectors
-        The detector of each symbol that has one.
-    failed
-        Why another symbol has none, where it should have one.
-    """
-
-    detectors: dict[str, "Detector"]
-    failed: dict[str, HmmExpError] = field(default_factory=dict)
 
 
 def apply_to_panel(args: argparse.Namespace) -> int:
@@ -98,11 +44,11 @@ def apply_to_panel(args: argparse.Namespace) -> int:
     done = _Done()
     with (
         regime_files(args.output, args.long, args.csv, used) as files,
-        _cache(work) as cache,
+        cut_tables(work) as cache,
         Progress("symbols") as progress,
     ):
         apply = partial(_apply_to_symbol, cache, files if isinstance(files, FolderFiles) else None)
-        for place, applied in enumerate(_in_order(apply, list(zip(work, used, strict=True))), 1):
+        for place, applied in enumerate(in_order(apply, list(zip(work, used, strict=True))), 1):
             progress.clear()
             try:
                 _take(args, applied, files, done)
@@ -111,76 +57,6 @@ def apply_to_panel(args: argparse.Namespace) -> int:
             progress(place, place / len(work))
     _report(args, done, [one.symbol for one in found], models)
     return REFUSED if models.failed else DONE
-
-
-def symbols_in(args: argparse.Namespace) -> list["PanelSymbol"]:
-    """The symbols of `--bars`."""
-    from hmm_exp.config import DataConfig
-    from hmm_exp.config.checks import check_symbols
-    from hmm_exp.market.panel import symbols_of
-
-    data = DataConfig(
-        kind="panel",
-        path=str(args.bars),
-        symbols=args.symbols or [],
-        symbol_column=args.symbol_column,
-        symbol_pattern=args.symbol_pattern,
-    )
-    check_symbols(data)
-    return symbols_of(data)
-
-
-def panel_models(args: argparse.Namespace, symbols: Sequence[str]) -> PanelModels:
-    """The models of symbols, by a pattern, of a pool, or one for all.
-
-    Raises ModelError if there is no model, or none of these symbols.
-    """
-    from hmm_exp.config.checks import few
-
-    models = own_models(args) if has_many_models(args) else _shared_models(args, symbols)
-    models.failed = {name: error for name, error in models.failed.items() if name in symbols}
-    if not models.failed and not {*models.detectors} & {*symbols}:
-        raise ModelError(
-            f"no symbol of {args.bars} has a model of {args.model}: bars are of {few(symbols)}, "
-            f"models of {few(models.detectors)}; --symbol-pattern reads symbols from files' names"
-        )
-    return models
-
-
-def own_models(args: argparse.Namespace) -> PanelModels:
-    """The model of each symbol that has one by the pattern of `--model`."""
-    from hmm_exp.config.checks import few
-    from hmm_exp.registry.detectors import find_detectors
-
-    found = find_detectors(args.model, args.symbols)
-    if found.others:
-        note(f"left out, not of one symbol: {few(found.others)}")
-    return _read_as_asked(args, found.detectors, {**found.failed})
-
-
-def _shared_models(args: argparse.Namespace, symbols: Sequence[str]) -> PanelModels:
-    """One model for all symbols; of a pool for those that it was trained on."""
-    from hmm_exp.detector.detector import Detector
-    from hmm_exp.serving.load import find_model
-
-    model = find_model(args.model)
-    if isinstance(model, Detector):
-        return _read_as_asked(args, dict.fromkeys(symbols, model))
-    return _read_as_asked(args, model.detectors)
-
-
-def _read_as_asked(
-    args: argparse.Namespace,
-    detectors: Mapping[str, "Detector"],
-    failed: dict[str, HmmExpError] | None = None,
-) -> PanelModels:
-    """The models of the symbols asked for, with the options of reading."""
-    failed = failed or {}
-    for symbol in args.symbols or ():
-        if symbol not in detectors and symbol not in failed:
-            failed[symbol] = ModelError(f"{args.model} has no model of this symbol")
-    asked = {s: one for s, one in detectors.items() if s in (args.symbols or detectors)}
-    return PanelModels({s: with_read_options(one, args) for s, one in asked.items()}, failed)
 
 
 @dataclass
@@ -195,25 +71,9 @@ class _Applied:
     error: HmmExpError | None = None
 
 
-def _in_order(apply: "Apply", pairs: Sequence["Pair"]) -> Iterator[_Applied]:
-    """Answers for the symbols in their order; other processes help where much is left to do."""
-    from hmm_exp.parallel import cores
-
-    began = time.monotonic()
-    for n_done, pair in enumerate(pairs, 1):
-        yield apply(pair)
-        spent, rest = time.monotonic() - began, pairs[n_done:]
-        if cores() > 1 and spent >= _TRIAL and spent / n_done * len(rest) >= _PAYS_FROM:
-            break
-    else:
-        return
-    from joblib import Parallel, delayed
-
-    with Parallel(cores(), return_as="generator", batch_size=1) as run:
-        yield from run(delayed(apply)(pair) for pair in rest)
-
-
-def _apply_to_symbol(cache: Path | None, files: FolderFiles | None, pair: "Pair") -> _Applied:
+def _apply_to_symbol(
+    cache: Path | None, files: FolderFiles | None, pair: "tuple[PanelSymbol, Detector]"
+) -> _Applied:
     """Read a symbol, compute its regimes, and write them if they go into a file of their own."""
     from hmm_exp.detector.files import apply, check_read
     from hmm_exp.market.reading import unclosed_hint
@@ -296,22 +156,3 @@ def _report(
         lines.append(f"error: {len(models.failed)} of {n_all} symbols failed")
     for line in lines:
         print(line, file=sys.stderr)
-
-
-def without(noun: str, lacks: str, names: Sequence[str]) -> list[str]:
-    """A line that names the symbols or models that lack something; none if there are none."""
-    from hmm_exp.config.checks import few
-
-    if not names:
-        return []
-    return [f"{len(names):,} {noun}{'s' * (len(names) > 1)} without {lacks}: {few(names)}"]
-
-
-@contextmanager
-def _cache(found: Sequence["PanelSymbol"]) -> Iterator[Path | None]:
-    """A folder in which a long table is cut by symbol, deleted at the end; None for few symbols."""
-    if len(found) < _CUT_FROM or found[0].column is None:
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hmm_exp.command_line import DONE, REFUSED, Reading, note, own_words, with_read_options
-from hmm_exp.commands.apply_panel import own_models, symbols_in, without
 from hmm_exp.commands.panel_files import columns_of, folder_for_symbols, symbol_file
 from hmm_exp.commands.progress import Progress
+from hmm_exp.commands.symbols import own_models, symbols_in, without
 from hmm_exp.config.checks import few
 from hmm_exp.errors import HmmExpError
 
