@@ -144,6 +144,24 @@ def test_a_deleted_version_serves_no_longer_and_a_model_outside_of_the_search_is
     assert list(hmm_exp.load_detectors("gone.*")) == ["KEPT"]
 
 
+def test_the_champions_of_a_pattern_are_one_table(store, capsys):
+    where = ["--tracking-uri", store.uri, "--registry"]
+    assert registry_command(["list", *where, "hmm_regime.*"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["model", "version", "since"]
+    assert [row.split()[:2] for row in rows] == [
+        ["hmm_regime.BTC~2FUSDT", "2"],
+        ["hmm_regime.ETH", "1"],
+        ["hmm_regime.X~40Y~3A1", "1"],
+        ["hmm_regime.pool", "1"],
+    ]
+    for command in (["rollback"], ["show", "1"], ["diff", "1", "2"]):
+        assert registry_command([*command, *where, "hmm_regime.*"]) == 2
+        assert f"{command[0]} takes one registered model" in capsys.readouterr().err
+    assert registry_command(["list", *where, "none.*"]) == 2
+    assert "no registered model matches none.*" in capsys.readouterr().err
+
+
 def test_names_of_symbols_work_in_mlflow_and_in_the_history(store, capsys):
     name = name_of("BTC/USDT")
     model = mlflow.pyfunc.load_model(f"models:/{name}/Production", suppress_warnings=True)

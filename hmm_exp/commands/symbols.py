@@ -140,10 +140,9 @@ def _read_as_asked(
 def without(noun: str, lacks: str, names: Sequence[str]) -> list[str]:
     """A line that names the symbols or models that lack something; none if there are none."""
     from hmm_exp.config.checks import few
+    from hmm_exp.market.bars import counted
 
-    if not names:
-        return []
-    return [f"{len(names):,} {noun}{'s' * (len(names) > 1)} without {lacks}: {few(names)}"]
+    return [f"{counted(len(names), noun)} without {lacks}: {few(names)}"] if names else []
 
 
 def in_order(work: Callable[[Item], Answer], items: Sequence[Item]) -> Iterator[Answer]:
