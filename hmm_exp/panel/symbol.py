@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from mlflow.entities import Run
+from mlflow.entities import Run, RunTag
 
 from hmm_exp import owner
 from hmm_exp.config import Config
@@ -225,8 +225,8 @@ class Symbol:
     def _write(self, finished: FinishedSweep, place: Path, about: dict[str, str]) -> None:
         client, run_id = self.store.client, finished.parent.info.run_id
         log_files(client, run_id, place)
-        for name, text in about.items():
-            client.set_tag(run_id, name, text[: tags.LONGEST])
+        found = [RunTag(name, text[: tags.LONGEST]) for name, text in about.items()]
+        client.log_batch(run_id, tags=found)
         client.set_terminated(run_id, "FINISHED" if finished.complete else "FAILED")
 
     def _report(self, finished: FinishedSweep, choice: Choice, failures: list[str]) -> None:

@@ -168,9 +168,8 @@ def close_left(store: Store, sweep_id: str) -> None:
     A cell whose worker was lost and that the launcher gave to another leaves such a run, and so
     does a run whose making the store confirmed to nobody.
     """
-    for run in sweep_members(store.client, sweep_id):
-        if run.info.status == "RUNNING":
-            store.client.set_terminated(run.info.run_id, "KILLED")
+    for run in sweep_members(store.client, sweep_id, "RUNNING"):
+        store.client.set_terminated(run.info.run_id, "KILLED")
     close_orphans(store)
 
 

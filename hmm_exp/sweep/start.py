@@ -189,7 +189,7 @@ def _still_running(store: Store, parent: Run, sweep_id: str) -> str:
 
     Cells left by a main process that was killed end by themselves within a second.
     """
-    running = [run for run in sweep_members(store.client, sweep_id) if run.info.status == "RUNNING"]
+    running = sweep_members(store.client, sweep_id, "RUNNING")
     if parent.info.status == "RUNNING":
         running.append(parent)
     owners = {run.data.tags.get(tags.OWNER, "") for run in running}
