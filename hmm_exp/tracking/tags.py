@@ -3,7 +3,9 @@
 LONGEST = 5_000  # characters that a tag keeps of a longer text
 
 SWEEP_ID = "sweep_id"
-KIND = "kind"  # "sweep" on a parent run, "cell" on a run with a model
+KIND = "kind"  # "sweep" on a parent run, "symbol" on one of a panel, "cell" on one with a model
+SYMBOL = "symbol"  # of a panel
+N_SYMBOLS = "n_symbols"  # on the parent run of a panel
 CELL = "cell"  # the cell's name in words, such as "v1@1H diag K=3"
 FINGERPRINT = "fingerprint"
 OBSERVATION_SPACE = "observation_space"
