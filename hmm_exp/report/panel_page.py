@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 import hmm_exp
-from hmm_exp.figures.style import regime_colors
+from hmm_exp.figures.style import capitalize, regime_colors
 from hmm_exp.judge.wording import percent
 from hmm_exp.market.iso import iso
 from hmm_exp.report import panel_words
@@ -229,7 +229,7 @@ def _details(
     boards = dict(iter(subject.cells.groupby("symbol", sort=False)))
     return [
         {
-            "verdict": subject.verdicts.get(row["symbol"], []),
+            "verdict": [*map(capitalize, subject.verdicts.get(row["symbol"], []))],
             "facts": [*_facts(row, subject.fdr)],
             "load": _load(row, boards.get(row["symbol"])),
             **_cells(boards.get(row["symbol"]), row["winner"]),

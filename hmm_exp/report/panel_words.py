@@ -97,7 +97,7 @@ def summary(subject: PanelSubject, now: Mapping[str, RegimeNow]) -> PanelSummary
     return PanelSummary(
         capitalize(headline),
         [
-            Answer("Which models", *_promotions(subject, in_production)),
+            Answer("Which are promoted", *_promotions(subject, in_production)),
             Answer("How much better", *_gains(table)),
             Answer("What it means", *_meaning(subject, in_production)),
         ],

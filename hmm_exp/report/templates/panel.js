@@ -166,13 +166,14 @@
     }
     draw.fillStyle = `rgb(${shade(1).join(",")})`;
     const columns = Math.round(room);
+    draw.beginPath(); draw.moveTo(gutter, high);
     for (let x = 0; x < columns; x++) {
       const from = Math.floor(x * nDays / columns), to = Math.max(from + 1, Math.floor((x + 1) * nDays / columns));
       const known = shares.slice(from, to).filter((share) => share !== null);
-      if (!known.length) continue;
-      const mean = known.reduce((a, b) => a + b, 0) / known.length;
-      draw.fillRect(gutter + x * room / columns, y(mean), room / columns + 0.3, high - y(mean));
+      const mean = known.length ? known.reduce((a, b) => a + b, 0) / known.length : 0;
+      for (const edge of [x, x + 1]) draw.lineTo(gutter + edge * room / columns, y(mean));
     }
+    draw.lineTo(gutter + room, high); draw.fill();
     draw.fillStyle = css("ink");
     for (const at of shared.slice(1)) if (at > 0) for (let at_y = 6; at_y < high; at_y += 7) draw.fillRect(gutter + at / nDays * room - 0.5, at_y, 1, 4);
     timeAxis(draw, days, gutter, high, room);
@@ -344,7 +345,6 @@
       draw.fillStyle = css("hair"); draw.fillRect(left, y(value), room, 1);
       draw.fillStyle = css("grey"); draw.fillText(short(value), left - 6, y(value));
     }
-    const colour = (i) => (chart.regimes[i] === UNKNOWN ? css("faint") : colourOf(one, chart.regimes[i]));
     const faint = css("faint"), colours = one.labels.map((_, k) => colourOf(one, k));
     draw.lineWidth = 1.6; draw.lineJoin = draw.lineCap = "round";
     for (let i = 0; i < list.length;) {
