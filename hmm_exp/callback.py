@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hmm_exp.config import Config, checked
 from hmm_exp.config.overrides import composition_error
 from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
+from hmm_exp.panel.panel import panel
 from hmm_exp.store.folders import check_folder
 from hmm_exp.store.login import hide_login
 from hmm_exp.sweep import child
@@ -50,7 +51,7 @@ class SweepCallback(Callback):
         with _exits_with(BAD_INPUT):
             hide_login(config)
             check_folder("hydra.sweep.dir", config.hydra.sweep.dir)
-            _running = sweep(config, _report)
+            _running = (panel if config.data.kind == "panel" else sweep)(config, _report)
             self.settings = _open = cast(Config, next(_running))
             if not in_this_process(config):
                 child.dismiss()  # the launcher's own processes have theirs

@@ -38,9 +38,13 @@ def cell(config: DictConfig) -> None:
     try:
         settings = checked(config)
         with busy("loading", settings.quiet or settings.sweep.parent_run is not None):
-            from hmm_exp.sweep.cell import run_cell  # MLflow and numba only when there is work
+            # MLflow and numba only when there is work
+            if settings.sweep.symbols is not None:
+                from hmm_exp.panel.part import run_job as run
+            else:
+                from hmm_exp.sweep.cell import run_cell as run
 
-        run_cell(settings)
+        run(settings)
     except HmmExpError as error:  # raised further, Hydra would add lines of its own
         _refuse(str(error))
     except Exception as error:

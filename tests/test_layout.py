@@ -19,6 +19,7 @@ FLOORS = [
     {"tracking"},
     {"registry", "server"},
     {"sweep"},
+    {"panel"},
     {"commands", "causality", "report"},
     {"callback"},
     {"train"},

@@ -179,8 +179,18 @@ class _LongFile:
         from hmm_exp.files import written_beside
 
         named = frame.assign(symbol=symbol)[["symbol", *frame.columns]]
-        table = pa.Table.from_pandas(named, preserve_index=False)
+        table = pa.table({name: _column(named[name]) for name in named})
         if self._writer is None:
             part = self._stack.enter_context(written_beside(self._path))
             self._writer = self._stack.enter_context(pq.ParquetWriter(part, table.schema))
         self._writer.write_table(table)
+
+
+def _column(column: "pd.Series") -> Any:
+    """A column for Parquet; times are UTC."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if not isinstance(column.dtype, pd.DatetimeTZDtype):
+        return pa.array(column.to_numpy(), from_pandas=True)
+    return pa.array(column.dt.tz_convert(None).to_numpy(), pa.timestamp("ns", "UTC"))

@@ -121,10 +121,6 @@ def checked(config: "DictConfig | Config") -> Config:
     _check_selection(settings)
     _check_decision(settings)
     _check_workers(settings)
-    if settings.data.kind == "panel":
-        raise ConfigError(
-            "data=panel is not trained yet: data=bars data.symbol=<name> trains one symbol of it"
-        )
     return settings
 
 
@@ -229,6 +225,8 @@ def _check_emission(settings: Config) -> None:
 
 def _check_data(settings: Config) -> None:
     data = settings.data
+    if settings.plots == "winner" and data.kind != "panel":
+        raise ConfigError(f"plots=winner is set with data={data.kind}: it is for data=panel")
     check_symbols(data)
     if data.kind == "synthetic":
         if data.path is not None:

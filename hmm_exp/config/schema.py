@@ -140,7 +140,8 @@ class GateConfig:
     `static_gain`, `ewma_gain` and `other_gains` say what follows when a gain's lower bound, at
     `level`, is not above zero: refuse, warn or ignore. `champion_bars` are the fewest on which
     candidate and champion are compared; 0 leaves that out. `margin`, nats per bar, is how much
-    worse than the champion a candidate may be.
+    worse than the champion a candidate may be. In a panel `fdr`, the expected share of false
+    promotions, takes the place of `level`.
     """
 
     name: str = "default"
@@ -152,6 +153,7 @@ class GateConfig:
     ewma_gain: str = "warn"
     other_gains: str = "ignore"
     level: float = 0.025
+    fdr: float = 0.05
     champion_bars: int = 500
     margin: float = 0.002
 
@@ -191,6 +193,11 @@ class SweepConfig:
         and where logs and finished but unrecorded work are kept.
     varied
         Swept settings that a cell's name does not show otherwise.
+    configurations, symbols
+        Of a job of a panel, as JSON: what each configuration changes in the job's settings, by
+        dotted name; and number, name, path and column of its symbols.
+    symbol
+        Of a cell of a panel.
     """
 
     cell_timeout: float | None = None
@@ -201,11 +208,14 @@ class SweepConfig:
     owner: str | None = None
     folder: str | None = None
     varied: list[str] = field(default_factory=list)
+    configurations: str | None = None
+    symbols: str | None = None
+    symbol: str | None = None
 
 
 @dataclass
 class RegistryConfig:
-    """The registered model that the winner is promoted to."""
+    """The registered model that the winner is promoted to; in a panel `{symbol}` is in its name."""
 
     name: str = "hmm_regime"
 
@@ -237,6 +247,7 @@ class Config:
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     cache: bool = True
+    plots: str | None = None
     promote: bool | None = None
     quiet: bool = False
     sweep_id: str | None = None
@@ -384,6 +395,8 @@ RULES: dict[str, OneOf | Range | Each | Text] = {
     "gate.level": OneOf((0.05, 0.025, 0.01)),
     "gate.champion_bars": Range(0),
     "gate.margin": Range(0),
+    "gate.fdr": Range(0, 0.5, above=True),
+    "plots": OneOf(("all", "winner")),
     "compute.threads": Range(1, 4096),
     "compute.workers": Range(1, 4096),
     "sweep.cell_timeout": Range(0, above=True),
@@ -401,7 +414,7 @@ OF_PANELS = ("symbol_pattern", "symbols", "include", "exclude")  # settings of d
 # First parts of the names of settings that cannot change what a run fits.
 NOT_IN_RESULT = {
     *("gate", "compute", "tracking", "registry", "sweep"),
-    *("cache", "promote", "quiet", "sweep_id"),
+    *("cache", "plots", "promote", "quiet", "sweep_id"),
 }
 
 

@@ -18,7 +18,7 @@ USED_WITH: list[tuple[str, tuple[Any, ...], list[str]]] = [
     ("data.kind", _FILES, [f"data.{name}" for name in _OF_FILES.split()]),
     ("data.kind", ("bars",), ["data.symbol"]),
     ("data.kind", ("bars", "panel"), ["data.symbol_column"]),
-    ("data.kind", ("panel",), [f"data.{name}" for name in OF_PANELS]),
+    ("data.kind", ("panel",), [*(f"data.{name}" for name in OF_PANELS), "gate.fdr"]),
     ("features.name", ("columns",), ["features.columns"]),
     ("features.name", _SETS, ["timeframe.name", "timeframe.timeframes"]),  # columns name theirs
     ("split.train_end", (None,), ["split.train", "split.val", "split.test"]),

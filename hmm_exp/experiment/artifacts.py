@@ -49,13 +49,18 @@ def write_artifacts(result: RunResult, folder: Path) -> float:
         write_csv(residual_shapes(result.assessment.residuals), folder / "residuals.csv")
     started = time.perf_counter()
     if result.config.tracking.figures:
-        from hmm_exp.experiment.plots import run_figures  # matplotlib only when it draws
-        from hmm_exp.figures import save
-
-        (folder / "plots").mkdir()
-        for name, figure in run_figures(result):
-            save(figure, folder / "plots" / f"{name}.png")
+        write_figures(result, folder / "plots")
     return time.perf_counter() - started
+
+
+def write_figures(result: RunResult, folder: Path) -> None:
+    """Draw every figure of a run into `folder`, which is new."""
+    from hmm_exp.experiment.plots import run_figures  # matplotlib only when it draws
+    from hmm_exp.figures import save
+
+    folder.mkdir()
+    for name, figure in run_figures(result):
+        save(figure, folder / f"{name}.png")
 
 
 def data_report(result: RunResult) -> dict[str, Any]:

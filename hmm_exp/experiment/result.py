@@ -126,6 +126,21 @@ class RunResult:
         return "; ".join(filter(None, [regime_in_words(self.regimes), hint]))
 
 
+def regime_at_end(regimes: pd.DataFrame) -> dict[str, str]:
+    """Decided regime of the last row of a frame: `regime`, `since` and `probability`, as texts.
+
+    Empty where it is not decided yet.
+    """
+    last, decided = regimes.iloc[-1], regimes["regime"].to_numpy()
+    if last["regime"] == UNDECIDED:
+        return {}
+    changes = np.flatnonzero(np.diff(decided)) + 1
+    since = regimes["available_at"].iloc[changes[-1] if len(changes) else 0]
+    label = next(iter(regimes["label"][regimes["state"] == last["regime"]]), "regime")
+    sure = float(regimes[f"p_state_{last['regime']}"].iloc[-1])
+    return {"regime": str(label), "since": iso(since), "probability": repr(sure)}
+
+
 def regime_in_words(regimes: pd.DataFrame) -> str:
     """Decided regime of the last row of a frame in words, and the most probable if another."""
     last, decided = regimes.iloc[-1], regimes["regime"].to_numpy()

@@ -50,6 +50,36 @@ class Verdict:
         return [finding.text for finding in self.findings if finding.weight in weights]
 
 
+@dataclass(frozen=True)
+class PanelTest:
+    """Significance of a symbol's gains among those of all symbols of a panel."""
+
+    p_value: float  # the largest of the gains that the gate asks for
+    q_bh: float  # adjusted by Benjamini & Hochberg, which decides
+    q_by: float  # and by Benjamini & Yekutieli
+    fdr: float
+    n_symbols: int
+
+    @property
+    def finding(self) -> "Finding":
+        """What the gate finds."""
+        passes = self.q_bh <= self.fdr
+        rest = "at most" if passes else "more than"
+        return Finding(
+            "note" if passes else "refuse",
+            f"gains among {self.n_symbols:,} symbols: p = {self.p_value:.2g}, adjusted q = "
+            f"{self.q_bh:.2g} (Benjamini-Hochberg), {rest} gate.fdr={self.fdr:g}; by "
+            f"Benjamini-Yekutieli {self.q_by:.2g}",
+        )
+
+
+def asked_gains(gate: GateConfig) -> list[str]:
+    """Baselines over which the gate asks for a gain."""
+    asked = {"static": gate.static_gain, "ewma": gate.ewma_gain}
+    asked |= dict.fromkeys(OTHERS, gate.other_gains)
+    return [baseline for baseline, weight in asked.items() if weight == "refuse"]
+
+
 def named_gate(name: str) -> GateConfig:
     """Load the gate of `conf/gate/<name>.yaml`. Raises ConfigError if unknown or invalid."""
     folder = conf_dir() / "gate"
@@ -67,17 +97,30 @@ def named_gate(name: str) -> GateConfig:
 
 
 def judge(
-    client: MlflowClient, evidence: Evidence, incumbent: Incumbent | None, gate: GateConfig
+    client: MlflowClient,
+    evidence: Evidence,
+    incumbent: Incumbent | None,
+    gate: GateConfig,
+    panel: PanelTest | None = None,
 ) -> Verdict:
-    """Apply the gate's rules to a candidate, and compare it with the champion."""
+    """Apply the gate's rules to a candidate, and compare it with the champion.
+
+    In a panel its test decides on the gains that the gate asks for, in place of `gate.level`.
+    """
+    static, ewma, others = gate.static_gain, gate.ewma_gain, gate.other_gains
+    if panel is not None:
+        static, ewma, others = (
+            "note" if weight == "refuse" else weight for weight in (static, ewma, others)
+        )
     return Verdict(
         [
             *_instrument(evidence.run, incumbent.champion if incumbent else None, gate),
             *_hard_faults(evidence.run, gate),
             *_use(evidence, gate),
-            *_gain(evidence, "static", gate.static_gain, gate.level),
-            *_gain(evidence, "ewma", gate.ewma_gain, gate.level),
-            *_other_gains(evidence, gate),
+            *([panel.finding] if panel else []),
+            *_gain(evidence, "static", static, gate.level),
+            *_gain(evidence, "ewma", ewma, gate.level),
+            *_other_gains(evidence, others, gate.level),
             *_comparison(client, evidence, incumbent, gate),
         ]
     )
@@ -157,13 +200,11 @@ def _gain(evidence: Evidence, baseline: str, weight: str, level: float) -> Itera
         yield Finding(weight, f"{shown}: its {bound} is not above zero")
 
 
-def _other_gains(evidence: Evidence, gate: GateConfig) -> Iterator[Finding]:
+def _other_gains(evidence: Evidence, others: str, level: float) -> Iterator[Finding]:
     """The gains over the other volatility forecasts; one that the data do not allow is a note."""
     for baseline in OTHERS:
-        weight = gate.other_gains
-        if weight != "ignore" and evidence.lacks(baseline):
-            weight = "note"
-        yield from _gain(evidence, baseline, weight, gate.level)
+        weight = "note" if others != "ignore" and evidence.lacks(baseline) else others
+        yield from _gain(evidence, baseline, weight, level)
 
 
 def _comparison(

@@ -24,7 +24,7 @@ from hmm_exp.config import GateConfig
 from hmm_exp.errors import TrackingError, one_line
 from hmm_exp.market.iso import iso
 from hmm_exp.registry.evidence import NotJudged, model_id, read_evidence, read_incumbent
-from hmm_exp.registry.gate import judge
+from hmm_exp.registry.gate import PanelTest, judge
 from hmm_exp.registry.installation import REFUSED, UNCHANGED, install, repair, write_decision
 from hmm_exp.registry.labels import LabelMatch, name_states
 from hmm_exp.registry.lease import lease
@@ -105,6 +105,7 @@ def promote(
     gate: GateConfig,
     force: bool = False,
     dry_run: bool = False,
+    panel: PanelTest | None = None,
 ) -> Decision:
     """Put a run's model into Production if it passes the gate, and smoke-test it there.
 
@@ -124,6 +125,8 @@ def promote(
         Turn the gate's reasons into warnings. A synthetic market never replaces a real one.
     dry_run
         Decide, but change nothing.
+    panel
+        How significant the gains are among those of all symbols of a panel.
 
     Raises
     ------
@@ -137,7 +140,7 @@ def promote(
         run = client.get_run(run_id)
         versions = Versions(client, registry_name)
         repaired = [] if dry_run else repair(versions).lines
-        decision, labels = _decide(client, run, versions.champion(), gate, force)
+        decision, labels = _decide(client, run, versions.champion(), gate, force, panel)
         if dry_run:
             return replace(decision, dry_run=True)
         if decision.naming is None:
@@ -188,18 +191,25 @@ def rollback(client: MlflowClient, registry_name: str, to: str | None = None) ->
 
 
 def _decide(
-    client: MlflowClient, run: Run, current: Champion | None, gate: GateConfig, force: bool
+    client: MlflowClient,
+    run: Run,
+    current: Champion | None,
+    gate: GateConfig,
+    force: bool,
+    panel: PanelTest | None,
 ) -> tuple[Decision, tuple[str, ...]]:
     """Apply the gate and label the states of an accepted model; also return its present labels."""
     version = current.version if current else None
     if current is not None and _same_model(run, current):
         return Decision(version=version, noop=True), ()
+    if panel is not None and panel.finding.weight == "refuse" and not force:
+        return Decision(version=version, reasons=[panel.finding.text]), ()  # spares the evidence
     try:
         evidence = read_evidence(client, run)
     except NotJudged as why:
         return Decision(version=version, reasons=[str(why)]), ()
     incumbent = read_incumbent(current) if current else None
-    verdict = judge(client, evidence, incumbent, gate)
+    verdict = judge(client, evidence, incumbent, gate, panel)
     reasons = verdict.of("final") if force else verdict.of("final", "refuse")
     forced = [f"forced: {reason}" for reason in verdict.of("refuse")] if force else []
     decision = Decision(

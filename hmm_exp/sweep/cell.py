@@ -48,11 +48,16 @@ def run_cell(settings: Config) -> None:
     if settings.sweep.parent_run is None:
         _run_alone(settings)
     else:
-        if settings.sweep.owner != owner.this_process():
-            _end_with(settings.sweep.owner)
-            with suppress(OSError):  # for paths as the user wrote them, where the folder is shared
-                os.chdir(HydraConfig.get().runtime.cwd)
-        _SweepCell(settings, HydraConfig.get().job.num + 1).run()
+        join_main(settings)
+        SweepCell(settings, HydraConfig.get().job.num + 1).run()
+
+
+def join_main(settings: Config) -> None:
+    """In a process of a launcher: end when the main process ends, and work in its folder."""
+    if settings.sweep.owner != owner.this_process():
+        _end_with(settings.sweep.owner)
+        with suppress(OSError):  # for paths as the user wrote them, where the folder is shared
+            os.chdir(HydraConfig.get().runtime.cwd)
 
 
 def _run_alone(settings: Config) -> None:
@@ -155,7 +160,7 @@ def _end_with(main: str | None) -> None:
 
 
 @dataclass
-class _SweepCell:
+class SweepCell:
     """One cell of a sweep in the process that supervises it."""
 
     settings: Config
@@ -173,29 +178,33 @@ class _SweepCell:
             with recorded(record):
                 self._run(record)
         except (Exception, KeyboardInterrupt) as error:
-            self._report(error, record.unrecorded)
+            self.report_failure(error, record.unrecorded)
             if isinstance(error, KeyboardInterrupt):
                 raise
 
     def _run(self, record: RunRecord) -> None:
-        with progress.Line(self.folder, self.number, cell_name(self.settings)) as line:
-            if self._is_superseded(record.store):
+        with progress.Line(self.folder, self.number, self.name) as line:
+            if self.is_superseded(record.store):
                 return
             space = self._ask("prepare", self.settings, self.log_file, progress=line)
-            if self._is_done(record.store, space):
+            if self.is_done(record.store, space):
                 line.skipped = True
                 return
             record.start(space)
             bundle = self._fitted(space, line)
             line("recording")
             self._record(record, bundle)
-        log.info("%s  %s", self.head, terminal.summary_line(bundle.metrics, bundle.tags))
+        self.report(bundle)
+
+    @property
+    def name(self) -> str:
+        """Name for the progress line."""
+        return cell_name(self.settings)
 
     @property
     def head(self) -> str:
         """Number in the sweep, and name."""
-        place = f"[{self.number}/{self.settings.sweep.n_cells}]"
-        return f"{place} {one_line(cell_name(self.settings), 120)}"
+        return f"[{self.number}/{self.settings.sweep.n_cells}] {one_line(self.name, 120)}"
 
     @property
     def log_file(self) -> Path:
@@ -218,7 +227,7 @@ class _SweepCell:
             name, *arguments, within=self.settings.sweep.cell_timeout, on_progress=progress
         )
 
-    def _is_superseded(self, store: Store) -> bool:
+    def is_superseded(self, store: Store) -> bool:
         """Whether a later start of the sweep has replaced this one."""
         parent_run = str(self.settings.sweep.parent_run)
         parent = patiently(lambda: store.client.get_run(parent_run), self._patience)
@@ -228,7 +237,7 @@ class _SweepCell:
         log.warning("%s  left to a later start of this sweep", self.head)
         return True
 
-    def _is_done(self, store: Store, space: dict[str, str]) -> bool:
+    def is_done(self, store: Store, space: dict[str, str]) -> bool:
         """Whether an earlier start of this sweep finished the cell."""
         if self.settings.sweep.attempt == 1:
             return False
@@ -251,12 +260,20 @@ class _SweepCell:
     def _record(self, record: RunRecord, bundle: Bundle) -> None:
         """Record a bundle; it stays on disk when the store does not answer within the patience."""
         try:
-            record.finish(bundle)
+            record.finish(self.to_record(bundle))
         except TrackingError as error:
             raise TrackingError(f"{error}; the finished work is in {bundle.folder}") from None
         bundle.remove()
 
-    def _report(self, error: BaseException, unrecorded: str) -> None:
+    def to_record(self, bundle: Bundle) -> Bundle:
+        """What of the bundle goes into the store."""
+        return bundle
+
+    def report(self, bundle: Bundle) -> None:
+        """Print the recorded cell in one line."""
+        log.info("%s  %s", self.head, terminal.summary_line(bundle.metrics, bundle.tags))
+
+    def report_failure(self, error: BaseException, unrecorded: str) -> None:
         """Print a failure in one line."""
         reason = f"{status_after(error)}: {described(error)} (log: {self.log_file}){unrecorded}"
         log.error("%s  %s", self.head, one_line(reason, LONGEST_LINE - len(self.head) - 2))

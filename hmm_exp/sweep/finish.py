@@ -43,7 +43,7 @@ class FinishedSweep:
         """Close the runs that nobody works on and read the sweep. Raises TrackingError."""
         sweep_id, patience = str(settings.sweep_id), settings.tracking.patience
         store = patiently(lambda: store_of(settings.tracking), patience)
-        patiently(lambda: _close_left(store, sweep_id), patience)
+        patiently(lambda: close_left(store, sweep_id), patience)
         cells = patiently(lambda: sweep_cells(store.client, sweep_id), patience)
         parent = patiently(lambda: sweep_parent(store.client, sweep_id), patience)
         return cls(settings, store, parent, current_cells(cells, str(settings.sweep.attempt)))
@@ -95,7 +95,7 @@ class FinishedSweep:
         found = self._ask(lambda: luck.weigh_choice(client, self.cells, choice.run_id))
         self._ask(lambda: luck.write_luck(client, self.parent.info.run_id, found))
         notes = [*found.lines, *luck.missing_scores(self.cells), *luck.shortfalls(self.cells)]
-        if (winner := self._winner(choice)) is None:
+        if (winner := self.winner(choice)) is None:
             return notes
         lines = self._ask(lambda: verdict_lines(client, winner, self.cells, found.metrics))
         return [*notes, *lines]
@@ -128,13 +128,14 @@ class FinishedSweep:
         print(f"compare: {ui.ui_command(self.store)}{link}")
         if not complete:
             print(f"repeat the command with sweep_id={self.sweep_id} to try unfinished cells again")
-        if winner := self._winner(choice):
+        if winner := self.winner(choice):
             print(winner.data.tags.get(tags.REGIME_NOW, ""))
 
     def _ask(self, step: Callable[[], Result]) -> Result:
         return patiently(step, self.settings.tracking.patience)
 
-    def _winner(self, choice: Choice) -> Run | None:
+    def winner(self, choice: Choice) -> Run | None:
+        """The run that was chosen."""
         return next((run for run in self.cells if run.info.run_id == choice.run_id), None)
 
     def _decision(self, choice: Choice) -> list[str]:
@@ -153,7 +154,7 @@ class FinishedSweep:
         client, run_id = self.store.client, self.parent.info.run_id
         page = ui.sweep_page(
             self.parent,
-            self._winner(choice),
+            self.winner(choice),
             leaderboard.leaderboard(self.cells) if self.cells else None,
             [*choice.reasons[::-1], *notes],  # the last one decided
             any(item.path == ui.REPORT for item in client.list_artifacts(run_id)),
@@ -161,7 +162,7 @@ class FinishedSweep:
         client.set_tag(run_id, tags.NOTE, page[: tags.LONGEST])
 
 
-def _close_left(store: Store, sweep_id: str) -> None:
+def close_left(store: Store, sweep_id: str) -> None:
     """Close the runs that a launcher left RUNNING when it returned: nobody works on them.
 
     A cell whose worker was lost and that the launcher gave to another leaves such a run, and so

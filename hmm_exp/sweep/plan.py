@@ -10,11 +10,13 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from itertools import combinations, product
 from operator import attrgetter
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.config import NOT_IN_RESULT, Config, SweepConfig, checked, flat
+from hmm_exp.config import NOT_IN_RESULT, Config, SweepConfig, checked, flat, to_config
 from hmm_exp.config.checks import is_setting
 from hmm_exp.config.grid import MOST_CELLS, as_word, grid
 from hmm_exp.config.overrides import is_setting_word
@@ -42,10 +44,13 @@ _NAMED_BY = {"decision": "decision.rule"}  # setting of a group that a cell's na
 class SweepPlan:
     """A sweep whose settings are all valid."""
 
-    n_cells: int  # size of the grid
+    n_cells: int  # fits to run: of a panel, those of all its symbols
+    n_jobs: int  # jobs that Hydra launches
+    choices: dict[str, list[str]]  # words of the grid, by setting
     variations: list[Config]  # one config per variation
     varied: list[str]  # swept settings that `cell_name` does not show otherwise
     repeated: list[str]  # warnings about values that are named twice and run once
+    job_words: tuple[str, ...] = ()  # more words for Hydra, of the program
 
 
 def plan_sweep(config: DictConfig) -> SweepPlan:
@@ -80,23 +85,41 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     with read_write(config), open_dict(config):  # Hydra reads the grid from here
         config.hydra.sweeper.params = None
         config.hydra.overrides.task = [as_word(words) for words in choices.values()]
-    return SweepPlan(n_cells, variations, varied, repeated)
+    return SweepPlan(n_cells, n_cells, choices, variations, varied, repeated)
+
+
+def all_cells(config: DictConfig, choices: dict[str, list[str]]) -> list[Config]:
+    """Settings of every cell of a planned grid. Hydra composes once for each choice of groups."""
+    plain = [words for name, words in choices.items() if is_setting(name)]
+    groups = [words for name, words in choices.items() if not is_setting(name)]
+    cells = []
+    for chosen in product(*groups):
+        base = _compose(config, [*chosen, *(words[0] for words in plain)])
+        cells += [to_config(_with_words(base, words)) for words in product(*plain)]
+    return cells
 
 
 def _check_pairs(first: Config, by_setting: list[list[Config]]) -> None:
     """Refuse values of two settings that do not go together, as no cell by itself shows."""
-    usual = flat(first)
-    changes = [
-        [{k: v for k, v in flat(settings).items() if v != usual[k]} for settings in variations]
-        for variations in by_setting
-    ]
+    changes = [[difference(first, one) for one in variations] for variations in by_setting]
     for some, others in combinations(changes, 2):
         for one, other in product(some, others):
-            settings = deepcopy(first)
-            for name, value in (one | other).items():
-                group, _, field = name.rpartition(".")
-                setattr(getattr(settings, group) if group else settings, field, value)
-            checked(settings)
+            checked(with_values(first, one | other))
+
+
+def with_values(settings: Config, values: dict[str, Any]) -> Config:
+    """A copy of settings with other values, by dotted name."""
+    changed = deepcopy(settings)
+    for name, value in values.items():
+        group, _, field = name.rpartition(".")
+        setattr(getattr(changed, group) if group else changed, field, value)
+    return changed
+
+
+def difference(first: Config, other: Config) -> dict[str, Any]:
+    """What other settings hold in place of those of `first`, by dotted name."""
+    usual = flat(first)
+    return {name: value for name, value in flat(other).items() if value != usual[name]}
 
 
 def check_data(plan: SweepPlan) -> tuple[set[str], list[str], list[str]]:
@@ -150,6 +173,11 @@ def refuse_sweep_words(config: DictConfig) -> None:
     if params:
         grid = " ".join(f"{key}={value}" for key, value in params.items())
         raise ConfigError(f"the experiment holds a grid ({grid}): add -m to sweep over it")
+    if config.data.kind == "panel":
+        raise ConfigError(
+            "data=panel is a sweep over its symbols: add -m, or train one of them with data=bars "
+            "data.symbol=<name>"
+        )
 
 
 def refuse_own_words(settings: Config) -> None:
@@ -207,13 +235,19 @@ def _varied(config: DictConfig, base: DictConfig, words: dict[str, str], word: s
     Composing takes Hydra a tenth of a second, which a plain setting need not wait for. A choice of
     a group, and what the schema refuses, is left to it.
     """
-    name = word.partition("=")[0]
-    if is_setting(name):
-        varied = OmegaConf.masked_copy(base, [str(name) for name in base if name != "hydra"])
+    if is_setting(word.partition("=")[0]):
         with suppress(OmegaConfBaseException):
-            OmegaConf.update(varied, name, OverridesParser.create().parse_override(word).value())
-            return varied
+            return _with_words(base, [word])
     return _compose(config, list(words.values()))
+
+
+def _with_words(base: DictConfig, words: Iterable[str]) -> DictConfig:
+    """The composed `base` with other values of plain settings."""
+    varied = OmegaConf.masked_copy(base, [str(name) for name in base if name != "hydra"])
+    parser = OverridesParser.create()
+    for word in words:
+        OmegaConf.update(varied, word.partition("=")[0], parser.parse_override(word).value())
+    return varied
 
 
 _IN_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -240,11 +274,11 @@ def check_launcher(config: DictConfig, settings: Config) -> None:
         )
 
 
-def set_up_launcher(config: DictConfig, settings: Config, n_cells: int) -> None:
-    """Set how many cells the launcher runs at a time, and the address that Ray listens on."""
+def set_up_launcher(config: DictConfig, settings: Config, n_jobs: int) -> None:
+    """Set how many jobs the launcher runs at a time, and the address that Ray listens on."""
     if _is(config, "JoblibLauncher"):
         with read_write(config), open_dict(config):
-            config.hydra.launcher.n_jobs = min(settings.compute.workers or cores(), n_cells)
+            config.hydra.launcher.n_jobs = min(settings.compute.workers or cores(), n_jobs)
     if _is(config, "RayLauncher"):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if config.hydra.launcher.ray.init.get("address") in (None, "local"):

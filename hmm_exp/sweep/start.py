@@ -4,6 +4,7 @@ import secrets
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mlflow.entities import Run, RunStatus
@@ -35,7 +36,14 @@ from hmm_exp.tracking.runs import sweep_cells, sweep_named, sweep_parent
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
 
-def open_sweep(config: DictConfig, plan: SweepPlan) -> tuple[Config, list[str], list[str]]:
+CheckedData = tuple[set[str], list[str], list[str]]  # as `check_data` gives it
+
+
+def open_sweep(
+    config: DictConfig,
+    plan: SweepPlan,
+    check: Callable[[SweepPlan], CheckedData] = check_data,
+) -> tuple[Config, list[str], list[str]]:
     """Check the data, open the sweep's parent run, and tell every cell about it.
 
     What cells must know is appended to the overrides from which Hydra composes them, so that it
@@ -47,7 +55,7 @@ def open_sweep(config: DictConfig, plan: SweepPlan) -> tuple[Config, list[str], 
     if settings.sweep_id is not None:
         _check_known(settings)
     check_store(settings.tracking)
-    digests, read, warnings = check_data(plan)
+    digests, read, warnings = check(plan)
     store = open_store(settings.tracking)
     close_orphans(store)
     if settings.sweep_id is None:
@@ -65,10 +73,10 @@ def open_sweep(config: DictConfig, plan: SweepPlan) -> tuple[Config, list[str], 
     settings.sweep.owner = owner.this_process()
     settings.sweep.folder = str(artifact_root(store) / "sweeps" / settings.sweep_id)
     settings.sweep.varied = plan.varied
-    settings.compute.threads = settings.compute.threads or _threads(settings, plan.n_cells)
+    settings.compute.threads = settings.compute.threads or _threads(settings, plan.n_jobs)
     with read_write(config), open_dict(config):
-        config.hydra.overrides.task += _words(settings)
-    set_up_launcher(config, settings, plan.n_cells)
+        config.hydra.overrides.task += [*_words(settings), *plan.job_words]
+    set_up_launcher(config, settings, plan.n_jobs)
     return settings, read, warnings
 
 
@@ -204,8 +212,8 @@ def _words(settings: Config) -> list[str]:
     ]
 
 
-def _threads(settings: Config, n_cells: int) -> int | None:
+def _threads(settings: Config, n_jobs: int) -> int | None:
     """Threads of a cell, so that concurrent cells share the cores; None for all of them."""
     if settings.compute.workers == 1:
         return None
-    return max(1, cores() // min(settings.compute.workers or cores(), n_cells))
+    return max(1, cores() // min(settings.compute.workers or cores(), n_jobs))

@@ -23,7 +23,10 @@ from typing import Any
 from hmm_exp.compiling import when_compiling
 from hmm_exp.config import Config
 from hmm_exp.errors import HmmExpError, described, refusal
+from hmm_exp.experiment.artifacts import write_figures
+from hmm_exp.experiment.days import write_days
 from hmm_exp.experiment.prepare import Prepared, prepare
+from hmm_exp.experiment.result import RunResult, regime_at_end
 from hmm_exp.experiment.run import run
 from hmm_exp.sweep.garbage import collect_seldom
 from hmm_exp.sweep.progress import ProgressThread
@@ -64,6 +67,7 @@ class _Server:
     def __init__(self, answers: _Answers) -> None:
         self.answers = answers
         self.prepared: Prepared | None = None
+        self.results: dict[str, RunResult] = {}  # of cells on the same data, by fingerprint
         self.log_file: Path | None = None
 
     def prepare(self, settings: Config, log_file: Path | None) -> dict[str, str]:
@@ -73,6 +77,9 @@ class _Server:
             _print_into(log_file)
         self.prepared = None
         self.prepared = prepare(settings)
+        kept = next(iter(self.results.values()), None)
+        if kept is not None and kept.config.data != settings.data:
+            self.results.clear()
         return data_identity(self.prepared)
 
     def fit(self, folder: Path, watched: bool = False) -> None:
@@ -88,6 +95,19 @@ class _Server:
             result = run(self.prepared, stage)
             stage("writing")
             write_bundle(result, folder, self.log_file)
+        if self.prepared.config.sweep.symbol is not None:  # whose winner is shown later
+            self.results[self.prepared.fingerprint] = result
+
+    def show(self, settings: Config, fingerprint: str, folder: Path) -> dict[str, str]:
+        """Write what is shown of a symbol's winner: its regimes by day, and its figures.
+
+        A winner of an earlier start of the sweep is fitted again. Gives its regime now.
+        """
+        result = self.results.get(fingerprint) or run(prepare(settings))
+        write_days(result, folder)
+        if settings.tracking.figures:
+            write_figures(result, folder / "plots")
+        return regime_at_end(result.regimes)
 
 
 def main() -> None:

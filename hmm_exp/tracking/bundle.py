@@ -73,6 +73,7 @@ def identity(settings: Config) -> dict[str, str]:
         tags.SWEEP_ID: settings.sweep_id,
         tags.PARENT_RUN: settings.sweep.parent_run,
         tags.ATTEMPT: settings.sweep.attempt,
+        tags.SYMBOL: settings.sweep.symbol,
     }
     return {name: str(text) for name, text in known.items() if text}
 

@@ -114,6 +114,21 @@ def sweep_cells(client: MlflowClient, sweep_id: str) -> list[Run]:
     return sorted(runs, key=lambda run: run.info.start_time)
 
 
+def symbol_runs(client: MlflowClient, sweep_id: str) -> list[Run]:
+    """Runs of the symbols of a panel."""
+    return all_runs(client, _of_sweep(sweep_id, "symbol"))
+
+
+def runs_of_symbol(client: MlflowClient, sweep_id: str, symbol: str) -> list[Run]:
+    """Runs of a symbol in a panel, its own and its cells, in the order they were started."""
+    quote = "'" if "'" not in symbol else '"'
+    among = f"tags.{tags.SWEEP_ID} = '{sweep_id}'"
+    if quote not in symbol:  # MLflow's filters know no escapes
+        among += f" and tags.{tags.SYMBOL} = {quote}{symbol}{quote}"
+    found = [run for run in all_runs(client, among) if run.data.tags.get(tags.SYMBOL) == symbol]
+    return sorted(found, key=lambda run: run.info.start_time)
+
+
 def all_runs(client: MlflowClient, filter_string: str) -> list[Run]:
     """Runs of all experiments that match a filter, in no particular order."""
     places = experiment_ids(client)

@@ -24,6 +24,7 @@ NO_ERRORS = "no_errors"  # why standard errors are missing; absent when none is
 FAULTS = "faults"  # hard faults joined by "; ", absent when there are none
 CRITERIA_BY_STATES = "criteria_by_states"  # JSON of a run's selection table
 REGIME_NOW = "regime_now"
+NOW = "now"  # on a symbol's run, followed by .regime, .since or .probability
 GATE_DECISION = "gate_decision"
 GATE_REASONS = "gate_reasons"
 GATE_NOTES = "gate_notes"  # what the gate measured, whether it refused or not

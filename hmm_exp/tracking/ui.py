@@ -80,6 +80,21 @@ def sweep_page(
     return "\n\n".join(parts)
 
 
+def panel_page(parent: Run, table: pd.DataFrame, verdict: Sequence[str]) -> str:
+    """Description of a panel in Markdown: what it shows, and its first symbols.
+
+    `table` is that of `symbols.csv`, `verdict` the lines of the terminal.
+    """
+    experiment = parent.info.experiment_id
+    link = view_path(experiment, parent.data.tags[tags.SWEEP_ID])
+    columns = ["winner", "promoted", "regime"]
+    rows = ["| symbol | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    for _, row in table.head(_ROWS).fillna("").iterrows():
+        name = f"[{plain(row['symbol'])}]({run_path(experiment, row['run'])})"
+        rows.append("| " + " | ".join([name, *(plain(row[c]) for c in columns)]) + " |")
+    return "\n\n".join([f"[Table of all cells]({link})", _bullets(verdict), "\n".join(rows)])
+
+
 def version_page(run: Run, about: Mapping[str, str], metrics: Mapping[str, str]) -> str:
     """Description of a model version in Markdown: its run, its figures, the gate's findings.
 

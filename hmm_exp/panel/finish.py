@@ -1,0 +1,239 @@
+"""The end of a panel: significance over all symbols, promotions, table and the parent's record."""
+
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+from mlflow.entities import Metric, Run
+
+from hmm_exp.config import Config
+from hmm_exp.errors import TrackingError
+from hmm_exp.judge.wording import listed
+from hmm_exp.market.bars import counted
+from hmm_exp.panel.plan import model_name
+from hmm_exp.panel.significance import panel_tests
+from hmm_exp.panel.table import SYMBOLS_FILE, symbol_row, symbols_table, table_lines
+from hmm_exp.registry import promotion
+from hmm_exp.registry.gate import PanelTest, asked_gains
+from hmm_exp.registry.promotion import Decision
+from hmm_exp.registry.versions import STAGE
+from hmm_exp.store.store import Store, analyse, patiently, store_of
+from hmm_exp.sweep import leaderboard
+from hmm_exp.sweep.finish import close_left
+from hmm_exp.tracking import tags, ui
+from hmm_exp.tracking.record import log_files
+from hmm_exp.tracking.runs import current_cells, sweep_cells, sweep_parent, symbol_runs
+
+Result = TypeVar("Result")
+Tests = dict[str, PanelTest | None]
+_NAMED = 5  # symbols in a line
+
+
+@dataclass(frozen=True)
+class FinishedPanel:
+    """A panel whose jobs have run, as the store holds it."""
+
+    settings: Config
+    store: Store
+    parent: Run
+    symbols: dict[str, Run]  # runs of the symbols, by name
+    cells: dict[str, list[Run]]  # cells that count, by symbol
+    names: list[str]  # all symbols of the panel
+
+    @classmethod
+    def read(cls, settings: Config, names: list[str]) -> "FinishedPanel":
+        """Close the runs that nobody works on and read the panel. Raises TrackingError."""
+        sweep_id, patience = str(settings.sweep_id), settings.tracking.patience
+        store = patiently(lambda: store_of(settings.tracking), patience)
+        patiently(lambda: close_left(store, sweep_id), patience)
+        client = store.client
+        cells = patiently(lambda: sweep_cells(client, sweep_id), patience)
+        runs = patiently(lambda: symbol_runs(client, sweep_id), patience)
+        parent = patiently(lambda: sweep_parent(client, sweep_id), patience)
+        by_symbol: dict[str, list[Run]] = defaultdict(list)
+        for run in current_cells(cells, str(settings.sweep.attempt)):
+            by_symbol[run.data.tags.get(tags.SYMBOL, "")].append(run)
+        known = {run.data.tags[tags.SYMBOL]: run for run in runs}
+        return cls(settings, store, parent, dict(sorted(known.items())), by_symbol, names)
+
+    @property
+    def sweep_id(self) -> str:
+        """Id of the panel."""
+        return str(self.settings.sweep_id)
+
+    @property
+    def winners(self) -> dict[str, Run]:
+        """Winning cell of every symbol that has one."""
+        found = {}
+        for symbol, run in self.symbols.items():
+            winner = run.data.tags.get(tags.WINNER)
+            for cell in self.cells.get(symbol, []):
+                if cell.info.run_id == winner:
+                    found[symbol] = cell
+        return found
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell of every symbol finished."""
+        return not self.unfinished
+
+    @property
+    def unfinished(self) -> dict[str, str]:
+        """Symbols without a run, or with a cell that did not finish, and why."""
+        found = {name: "it left no run" for name in self.names if name not in self.symbols}
+        for symbol, run in self.symbols.items():
+            if run.info.status != "FINISHED":
+                found[symbol] = _reason([run, *self.cells.get(symbol, [])])
+        return found
+
+    def test(self) -> Tests:
+        """Test the gains of all winners, and record the figures on the runs of the symbols."""
+        client, gate = self.store.client, self.settings.gate
+        tests = self._ask(lambda: panel_tests(client, self.winners, gate))
+        now = int(time.time() * 1000)
+        for symbol, test in tests.items():
+            if test is not None:
+                figures = {"p_value": test.p_value, "q_bh": test.q_bh, "q_by": test.q_by}
+                metrics = [Metric(name, float(x), now, 0) for name, x in figures.items()]
+                place = self.symbols[symbol].info.run_id
+                self._ask(partial(client.log_batch, place, metrics))
+        return tests
+
+    def promote(self, tests: Tests) -> tuple[dict[str, Decision], list[str]]:
+        """Ask the gate for every winner; gives decisions by symbol, and failures of the store."""
+        decisions: dict[str, Decision] = {}
+        failures: list[str] = []
+        if self.settings.promote is False:
+            return decisions, failures
+        is_asked = bool(asked_gains(self.settings.gate))
+        for symbol, run in self.winners.items():
+            test = tests.get(symbol)
+            if is_asked and test is None:
+                reason = "too few scored test bars for a test of its gains"
+                decisions[symbol] = Decision(reasons=[reason])
+                continue
+            try:
+                decisions[symbol] = promotion.promote(
+                    self.store.client,
+                    run.info.run_id,
+                    registry_name=self._model(symbol),
+                    gate=self.settings.gate,
+                    panel=test,
+                )
+            except TrackingError as error:
+                failures.append(f"{symbol} is not promoted: {error}")
+        return decisions, failures
+
+    def table(self, tests: Tests, decisions: dict[str, Decision]) -> pd.DataFrame:
+        """Rows of `symbols.csv`."""
+        return symbols_table(
+            [
+                symbol_row(
+                    run,
+                    self.cells.get(symbol, []),
+                    tests.get(symbol),
+                    decisions.get(symbol),
+                    self._model(symbol),
+                )
+                for symbol, run in self.symbols.items()
+            ]
+        )
+
+    def verdict(self, table: pd.DataFrame, tests: Tests) -> list[str]:
+        """What the panel shows, in sentences."""
+        gate, n_symbols = self.settings.gate, len(self.names)
+        now = int(table["promoted"].isin(["yes", "already"]).sum())
+        lines = [f"{now:,} of {counted(n_symbols, 'symbol')} in {STAGE}"]
+        tested = [test for test in tests.values() if test]
+        if tested:
+            chosen = sum(test.q_bh <= gate.fdr for test in tested)
+            strict = sum(test.q_by <= gate.fdr for test in tested)
+            asked = listed([f"{name}_gain" for name in asked_gains(gate)])
+            lines = [
+                f"{chosen:,} of {counted(len(tested), 'tested symbol')} gain on test ({asked}) at "
+                f"a false discovery rate of {gate.fdr:.0%} (Benjamini-Hochberg, gate.fdr); "
+                f"{strict:,} by Benjamini-Yekutieli, which allows any dependence",
+                *lines,
+            ]
+        elif not asked_gains(gate):
+            lines.append("the gate asks for no gain: promotions have no false discovery rate")
+        regimes = Counter(table["regime"].dropna())
+        if regimes:
+            lines.append(
+                "regimes now: " + ", ".join(f"{label} {n:,}" for label, n in regimes.most_common())
+            )
+        return lines
+
+    def record(self, table: pd.DataFrame, lines: list[str]) -> None:
+        """Write the parent's files, tags and status, and the panel's view in the UI."""
+        cells = [run for runs in self.cells.values() for run in runs]
+        self._ask(lambda: self._write(table, cells, lines))
+        place = (self.store.experiment_id, self.sweep_id)
+        self._ask(lambda: ui.save_view(self.store.client, *place, cells))
+        analyse(self.store)
+
+    def describe(self, table: pd.DataFrame, lines: list[str]) -> None:
+        """Write the parent's page in the UI."""
+        run_id = self.parent.info.run_id
+        page = ui.panel_page(self.parent, table, lines)
+        self._ask(lambda: self.store.client.set_tag(run_id, tags.NOTE, page[: tags.LONGEST]))
+
+    def failure_lines(self) -> list[str]:
+        """Name symbols that did not finish, each with its reason."""
+        unfinished = self.unfinished
+        lines = [f"NOT FINISHED: {name}: {why}" for name, why in list(unfinished.items())[:_NAMED]]
+        more = len(unfinished) - len(lines)
+        return lines + ([f"and {more:,} more symbols did not finish"] if more > 0 else [])
+
+    def links(self) -> list[str]:
+        """Where to compare, and how to go on."""
+        link = ui.ui_link(self.store, sweep_id=self.sweep_id)
+        lines = [f"compare: {ui.ui_command(self.store)}{link}"]
+        if not self.complete:
+            lines.append(
+                f"repeat the command with sweep_id={self.sweep_id} to try unfinished symbols again"
+            )
+        return lines
+
+    def table_lines(self, table: pd.DataFrame) -> list[str]:
+        """The table for the terminal."""
+        return table_lines(table, self.parent.info.run_id)
+
+    def _model(self, symbol: str) -> str:
+        return model_name(self.settings.registry.name, symbol)
+
+    def _write(self, table: pd.DataFrame, cells: list[Run], lines: list[str]) -> None:
+        client, run_id = self.store.client, self.parent.info.run_id
+        with tempfile.TemporaryDirectory() as folder:
+            table.to_csv(Path(folder) / SYMBOLS_FILE, index=False)
+            if cells:
+                _leaderboard(cells).to_csv(Path(folder) / "leaderboard.csv", index=False)
+            log_files(client, run_id, Path(folder))
+        client.set_tag(run_id, tags.VERDICT, "\n".join(lines)[: tags.LONGEST])
+        client.set_tag(run_id, tags.N_SYMBOLS, str(len(self.names)))
+        client.set_terminated(run_id, "FINISHED" if self.complete else "FAILED")
+
+    def _ask(self, step: Callable[[], Result]) -> Result:
+        return patiently(step, self.settings.tracking.patience)
+
+
+def _leaderboard(cells: list[Run]) -> pd.DataFrame:
+    """Cells of all symbols, by symbol, best first inside each space."""
+    table = leaderboard.leaderboard(cells)
+    symbol_of = {run.info.run_id: run.data.tags.get(tags.SYMBOL, "") for run in cells}
+    table.insert(0, "symbol", table["run"].map(symbol_of))
+    return table.sort_values("symbol", kind="stable")
+
+
+def _reason(runs: list[Run]) -> str:
+    """First reason of a run that did not finish."""
+    reasons = (
+        run.data.tags.get(tags.STATUS_REASON) for run in runs if run.info.status != "FINISHED"
+    )
+    return next(filter(None, reasons), "its process is gone")

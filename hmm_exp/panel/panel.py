@@ -1,0 +1,68 @@
+"""One panel, from its plan to its verdict.
+
+Hydra runs the jobs, in this process or on other machines, while the generator waits, as it does
+for `sweep.sweep`:
+
+    running = panel(config, report)
+    settings = next(running)    # the settings are valid, the parent run is open
+    succeeded = next(running)   # after the jobs: winners are tested, promoted and reported
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from hmm_exp.config import Config
+from hmm_exp.sweep import child, progress
+from hmm_exp.sweep.garbage import collect_seldom
+from hmm_exp.sweep.like import resolve_like
+from hmm_exp.sweep.plan import check_launcher, refuse_own_words
+
+if TYPE_CHECKING:
+    from hmm_exp.store.store import Store
+
+
+def panel(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator[Config | bool]:
+    """Run one panel; Hydra runs the jobs between the first and the second value.
+
+    Yields the settings of the open panel, then True when every symbol finished and one of them has
+    a winner. `report` makes the report and gives the line that names its place. Raises
+    HmmExpError: before the first value nothing is written, after it finished work stays.
+    """
+    with progress.busy("checking settings and data", config.quiet):
+        resolve_like(config)
+        child.worker()  # it imports while this process imports MLflow
+        from hmm_exp.panel.plan import escaped, plan_panel
+
+        plan = plan_panel(config)
+        refuse_own_words(plan.settings)
+        check_launcher(config, plan.settings)
+        collect_seldom()
+        from hmm_exp.sweep.start import announce, end_cells, open_sweep
+        from hmm_exp.tracking import tags
+
+        settings, read, warnings = open_sweep(config, plan.sweep, plan.check_data)
+    notes = escaped(settings.registry.name, plan.symbols)
+    announce(settings, read + notes, plan.sweep.repeated + warnings)
+    names = [one.symbol for one in plan.symbols]
+    yield settings
+
+    from hmm_exp.panel.finish import FinishedPanel
+
+    end_cells(settings)
+    with progress.busy(f"judging {len(names):,} symbols", settings.quiet):
+        finished = FinishedPanel.read(settings, names)
+        finished.store.client.set_tag(finished.parent.info.run_id, tags.N_SYMBOLS, str(len(names)))
+        tests = finished.test()
+        decisions, failures = finished.promote(tests)
+        table = finished.table(tests, decisions)
+    lines = finished.verdict(table, tests)
+    print("", *finished.table_lines(table), "", *finished.failure_lines(), sep="\n")
+    print(*lines, *failures, sep="\n")
+    finished.record(table, lines)
+    if settings.tracking.report:
+        print(report(finished.store, finished.sweep_id))
+    finished.describe(table, lines)
+    print(*finished.links(), sep="\n")
+    yield finished.complete and not failures and bool(finished.winners)

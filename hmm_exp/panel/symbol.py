@@ -1,0 +1,241 @@
+"""One symbol of a panel: its cells one after the other, then the choice among them.
+
+The symbol has a run of its own, the parent of its cells. The process that supervises the cells
+chooses and records, so that all symbols of a panel are judged side by side; the end of the panel
+adds what needs all of them.
+"""
+
+import logging
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from mlflow.entities import Run
+
+from hmm_exp import owner
+from hmm_exp.config import Config
+from hmm_exp.errors import LONGEST_LINE, described, one_line
+from hmm_exp.judge.wording import signed
+from hmm_exp.market.panel import PanelSymbol
+from hmm_exp.panel.plan import Job
+from hmm_exp.store.store import Store, patiently
+from hmm_exp.sweep import child, leaderboard
+from hmm_exp.sweep.cell import SweepCell
+from hmm_exp.sweep.child import CellError
+from hmm_exp.sweep.finish import FinishedSweep
+from hmm_exp.sweep.leaderboard import Choice
+from hmm_exp.tracking import tags
+from hmm_exp.tracking.bundle import Bundle
+from hmm_exp.tracking.record import fail_run, log_files
+from hmm_exp.tracking.runs import called, current_cells, runs_of_symbol
+
+Result = TypeVar("Result")
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class SymbolCell(SweepCell):
+    """One cell of a symbol; the line about it is that of its symbol."""
+
+    symbol: str = ""
+    # Fingerprints of cells that an earlier start finished, and the settings of all by fingerprint.
+    finished: set[str] = field(default_factory=set)
+    seen: dict[str, Config] = field(default_factory=dict)
+    failure: str | None = None
+    is_new: bool = False  # whether this start of the panel ran it
+
+    @property
+    def name(self) -> str:
+        """Name for the progress line."""
+        return f"{self.symbol} {super().name}"
+
+    def is_superseded(self, store: Store) -> bool:
+        """A later start of the panel is noticed by the job, once for every symbol."""
+        return False
+
+    def is_done(self, store: Store, space: dict[str, str]) -> bool:
+        """Whether an earlier start of this panel finished the cell."""
+        fingerprint = space[tags.FINGERPRINT]
+        self.seen[fingerprint] = self.settings
+        self.is_new = fingerprint not in self.finished
+        return not self.is_new
+
+    def to_record(self, bundle: Bundle) -> Bundle:
+        """Leave the EM iterations out: of every observation space they would be another metric."""
+        return replace(bundle, log_lik_history=[])
+
+    def report(self, bundle: Bundle) -> None:
+        """Print nothing."""
+
+    def report_failure(self, error: BaseException, unrecorded: str) -> None:
+        """Keep the reason for the symbol's line."""
+        self.is_new = True
+        self.failure = f"{described(error)} (log: {self.log_file}){unrecorded}"
+
+
+@dataclass
+class Symbol:
+    """One symbol in the process that supervises its cells."""
+
+    job: Job
+    number: int  # in the panel, from 0
+    one: PanelSymbol
+    store: Store
+    n_symbols: int
+
+    def run(self) -> None:
+        """Run and record the symbol's cells and choose among them; print one line."""
+        before = self._recorded_before()
+        parent = self._opened(before)
+        try:
+            self._run(parent, before)
+        except Exception as error:
+            with suppress(Exception):  # the first error is the one to report
+                fail_run(self.store, parent.info.run_id, error)
+            raise
+
+    def _run(self, parent: Run, before: list[Run]) -> None:
+        cells = self._run_cells(parent.info.run_id, before)
+        failures = [cell.failure for cell in cells if cell.failure]
+        if parent.info.status == "FINISHED" and not any(cell.is_new for cell in cells):
+            self._ask(lambda: self.store.client.set_terminated(parent.info.run_id))
+            log.info("%s  finished before", self.head)
+            return
+        finished = self._finished(parent)
+        choice = self._judged(finished, cells[0].seen)
+        self._report(finished, choice, failures)
+
+    @property
+    def head(self) -> str:
+        """Number in the panel, and name."""
+        return f"[{self.number + 1}/{self.n_symbols}] {one_line(self.one.symbol, 60)}"
+
+    def _ask(self, step: Callable[[], Result]) -> Result:
+        return patiently(step, self.job.settings.tracking.patience)
+
+    def _recorded_before(self) -> list[Run]:
+        """Runs of the symbol from earlier starts of the panel."""
+        sweep = self.job.settings.sweep
+        if sweep.attempt == 1:
+            return []
+        return self._ask(lambda: runs_of_symbol(self.store.client, self.sweep_id, self.one.symbol))
+
+    @property
+    def sweep_id(self) -> str:
+        """Id of the panel."""
+        return str(self.job.settings.sweep_id)
+
+    def _opened(self, before: list[Run]) -> Run:
+        """The symbol's run as it was, and RUNNING from now on."""
+        client, mine = self.store.client, owner.this_process()
+        found = next((run for run in before if run.data.tags.get(tags.KIND) == "symbol"), None)
+        if found is not None:
+            run_id = found.info.run_id
+            self._ask(lambda: client.set_tag(run_id, tags.OWNER, mine))
+            self._ask(lambda: client.update_run(run_id, status="RUNNING"))
+            return found
+        about = {
+            tags.KIND: "symbol",
+            tags.SYMBOL: self.one.symbol,
+            tags.SWEEP_ID: self.sweep_id,
+            tags.PARENT_RUN: str(self.job.settings.sweep.parent_run),
+            tags.OWNER: mine,
+        }
+        place = self.store.experiment_id
+        return self._ask(
+            lambda: client.create_run(place, tags=about, run_name=self.one.symbol[:250])
+        )
+
+    def _run_cells(self, parent_run: str, before: list[Run]) -> list[SymbolCell]:
+        done = [run for run in before if run.info.status == "FINISHED"]
+        finished = {run.data.tags.get(tags.FINGERPRINT, "") for run in done}
+        seen: dict[str, Config] = {}
+        cells = []
+        for place, settings in enumerate(self.job.cells_of(self.one, parent_run)):
+            number = self.number * len(self.job.configurations) + place + 1
+            cells.append(SymbolCell(settings, number, self.one.symbol, finished, seen))
+            cells[-1].run()
+        return cells
+
+    def _finished(self, parent: Run) -> FinishedSweep:
+        """The symbol as a sweep whose cells have run."""
+        client, run_id = self.store.client, parent.info.run_id
+        settings = self.job.cells_of(self.one, run_id)[0]
+        runs = self._ask(lambda: runs_of_symbol(client, self.sweep_id, self.one.symbol))
+        cells = [run for run in runs if run.data.tags.get(tags.KIND) == "cell"]
+        cells = current_cells(cells, str(settings.sweep.attempt))
+        return FinishedSweep(settings, self.store, parent, cells)
+
+    def _judged(self, finished: FinishedSweep, seen: dict[str, Config]) -> Choice:
+        """Choose and weigh the winner, and record what is found on the symbol's run."""
+        choice = finished.choose()
+        notes = finished.weigh(choice)
+        winner = finished.winner(choice)
+        verdict = notes[-2:] if winner else []
+        lines = [*verdict, *choice.reasons, *notes[: len(notes) - len(verdict)]]
+        about = {tags.VERDICT: "\n".join(lines)}
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            if finished.cells:
+                table = leaderboard.leaderboard(finished.cells)
+                table.to_csv(place / "leaderboard.csv", index=False)
+            if winner is not None:
+                about |= {tags.WINNER: winner.info.run_id}
+                about |= {tags.REGIME_NOW: winner.data.tags.get(tags.REGIME_NOW, "")}
+                about |= self._shown(winner, seen, place)
+            self._ask(lambda: self._write(finished, place, about))
+        finished.describe(choice, notes)
+        return choice
+
+    def _shown(self, winner: Run, seen: dict[str, Config], place: Path) -> dict[str, str]:
+        """Write the winner's days, and its figures into its run; gives its regime now as tags."""
+        fingerprint = winner.data.tags[tags.FINGERPRINT]
+        settings = seen.get(fingerprint)
+        if settings is None:  # of another command, before this one resumed its sweep
+            return {}
+        draws = self.job.settings.tracking.figures and not settings.tracking.figures
+        settings = replace(settings, tracking=replace(settings.tracking, figures=draws))
+        within = settings.sweep.cell_timeout
+        try:
+            now = child.worker().ask("show", settings, fingerprint, place, within=within)
+        except CellError as error:
+            log.warning("%s  no figures: %s", self.head, error)
+            return {}
+        plots = place / "plots"
+        if plots.is_dir():
+            client, run_id = self.store.client, winner.info.run_id
+            self._ask(lambda: client.log_artifacts(run_id, str(plots), "plots"))
+            for file in plots.iterdir():
+                file.unlink()
+            plots.rmdir()
+        return {f"{tags.NOW}.{name}": text for name, text in now.items()}
+
+    def _write(self, finished: FinishedSweep, place: Path, about: dict[str, str]) -> None:
+        client, run_id = self.store.client, finished.parent.info.run_id
+        log_files(client, run_id, place)
+        for name, text in about.items():
+            client.set_tag(run_id, name, text[: tags.LONGEST])
+        client.set_terminated(run_id, "FINISHED" if finished.complete else "FAILED")
+
+    def _report(self, finished: FinishedSweep, choice: Choice, failures: list[str]) -> None:
+        """Print the symbol in one line."""
+        n_failed = f"{len(failures)} of {len(self.job.configurations)} cells failed"
+        failed = f"{n_failed}: {failures[0]}" if failures else ""
+        winner = finished.winner(choice)
+        if winner is None:
+            line = f"{self.head}  {failed or f'no winner: {choice.reasons[-1]}'}"
+            log.error("%s", one_line(line, LONGEST_LINE))
+            return
+        gain = winner.data.metrics.get("return_gain_val")
+        words = [f"{called(winner)} of {len(finished.cells)} cells"]
+        words += [f"gain {signed(gain)} on validation"] if gain is not None else []
+        words += [failed] if failed else []
+        log.log(
+            logging.ERROR if failed else logging.INFO,
+            "%s  %s",
+            self.head,
+            one_line(", ".join(words), LONGEST_LINE),
+        )
