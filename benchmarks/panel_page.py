@@ -24,12 +24,9 @@ import pyarrow.parquet
 from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
 from mlflow.tracking import MlflowClient
 
-from hmm_exp.report.panel import (
-    DAYS_FILE,
-    SYMBOLS_FILE,
-    PanelSubject,
-    read_panel,
-)
+from hmm_exp.experiment.days import DAYS_FILE, LABELS
+from hmm_exp.panel.table import SYMBOLS_FILE
+from hmm_exp.report.panel import PanelSubject, read_panel
 from hmm_exp.report.panel_map import SymbolDays
 from hmm_exp.report.panel_page import panel_page
 from hmm_exp.tracking import tags
@@ -202,7 +199,7 @@ def write_days(days: SymbolDays, path: Path) -> None:
     """Write the regimes of a symbol by day as its run does."""
     columns = {"day": days.day, "close": days.close, "regime": days.regime, "split": days.split}
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
-    labels = {b"labels": json.dumps([*days.labels]).encode()}
+    labels = {LABELS: json.dumps([*days.labels]).encode()}
     pa.parquet.write_table(table.replace_schema_metadata(labels), path)
 
 

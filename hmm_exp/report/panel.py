@@ -22,6 +22,8 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from hmm_exp.errors import TrackingError
+from hmm_exp.experiment.days import DAYS_FILE, LABELS
+from hmm_exp.panel.table import SYMBOLS_FILE
 from hmm_exp.parallel import run_all
 from hmm_exp.report.panel_map import SymbolDays
 from hmm_exp.sweep.leaderboard import leaderboard
@@ -29,14 +31,13 @@ from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE
 from hmm_exp.tracking.read import read_table, read_text
 from hmm_exp.tracking.runs import (
-    all_runs,
     current_cells,
     sweep_cells,
     sweep_named,
     sweep_parent,
+    symbol_runs,
 )
 
-SYMBOLS_FILE, DAYS_FILE = "symbols.csv", "days.parquet"
 TEXTS = (  # columns of `SYMBOLS_FILE`; the others are numbers
     *("symbol", "status", "winner", "promoted", "reason", "model", "version", "regime", "since"),
     "run",
@@ -96,8 +97,7 @@ def read_panel(client: MlflowClient, sweep_id: str) -> PanelSubject:
     table = read_table(client, run_id, SYMBOLS_FILE, texts=TEXTS)
     if table is None:
         raise TrackingError(f"panel {sweep_id} has no {SYMBOLS_FILE}: it did not end")
-    is_symbol = f"tags.{tags.SWEEP_ID} = '{sweep_id}' and tags.{tags.KIND} = 'symbol'"
-    runs = {run.info.run_id: run for run in all_runs(client, is_symbol)}
+    runs = {run.info.run_id: run for run in symbol_runs(client, sweep_id)}
     shown = table.set_index("symbol")["run"]
     own = {str(symbol): runs[run] for symbol, run in shown.items() if run in runs}
     days = run_all(lambda run: read_days(client, run), [*own.values()], threads=_READERS)
@@ -158,7 +158,7 @@ def read_days(client: MlflowClient, run: Run) -> SymbolDays | None:
 
 def _days(path: Path) -> SymbolDays:
     table = pa.parquet.ParquetFile(path).read()
-    labels: Sequence[Any] = json.loads((table.schema.metadata or {}).get(b"labels", b"[]"))
+    labels: Sequence[Any] = json.loads((table.schema.metadata or {}).get(LABELS, b"[]"))
     column = {name: table.column(name) for name in ("day", "close", "regime", "split")}
     return SymbolDays(
         labels=[str(label) for label in labels],
