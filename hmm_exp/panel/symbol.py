@@ -226,16 +226,12 @@ class Symbol:
         failed = f"{n_failed}: {failures[0]}" if failures else ""
         winner = finished.winner(choice)
         if winner is None:
-            line = f"{self.head}  {failed or f'no winner: {choice.reasons[-1]}'}"
-            log.error("%s", one_line(line, LONGEST_LINE))
-            return
-        gain = winner.data.metrics.get("return_gain_val")
-        words = [f"{called(winner)} of {len(finished.cells)} cells"]
-        words += [f"gain {signed(gain)} on validation"] if gain is not None else []
-        words += [failed] if failed else []
-        log.log(
-            logging.ERROR if failed else logging.INFO,
-            "%s  %s",
-            self.head,
-            one_line(", ".join(words), LONGEST_LINE),
-        )
+            words = [failed or f"no winner: {choice.reasons[-1]}"]
+        else:
+            gain = winner.data.metrics.get("return_gain_val")
+            words = [f"{called(winner)} of {len(finished.cells)} cells"]
+            words += [f"gain {signed(gain)} on validation"] if gain is not None else []
+            words += [failed] if failed else []
+        level = logging.ERROR if failed or winner is None else logging.INFO
+        text = one_line(", ".join(words), LONGEST_LINE - len(self.head) - 2)
+        log.log(level, "%s  %s", self.head, text)
