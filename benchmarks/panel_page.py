@@ -7,7 +7,7 @@
 500 synthetic symbols of 1,200 days and four cells each, two to five regimes; symbols share days of
 turbulence. `make` is the page of a panel that is read; paint and `drawn` (the map) are Chromium's,
 opening the file: the median of five tabs; left out where there is no browser. With `--store`, the
-runs, files and tags of such a panel are written to a new store first, which takes minutes.
+runs and files of such a panel, without those of its cells, are written to a new store first.
 """
 
 import argparse
@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
-from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
+from mlflow.entities import Run, RunData, RunInfo, RunTag
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.experiment.days import DAYS_FILE, LABELS
 from hmm_exp.panel.table import SYMBOLS_FILE
-from hmm_exp.report.panel import PanelSubject, read_panel
+from hmm_exp.report.panel import LEADERBOARD_FILE, PanelSubject, read_panel
 from hmm_exp.report.panel_map import SymbolDays
 from hmm_exp.report.panel_page import panel_page
 from hmm_exp.tracking import tags
@@ -165,7 +165,6 @@ def _cells(random: np.random.Generator, name: str) -> list[dict]:
             "val_ll/bar": random.normal(9, 0.1),
             "gain_t": random.normal(0.02, 0.01),
             "gain_ewma": random.normal(0.01, 0.01),
-            "gain_test": random.normal(0.02, 0.01),
             "eligible": "yes",
             "s": 0.4,
             "run": f"{random.integers(2**62):032x}",
@@ -176,10 +175,10 @@ def _cells(random: np.random.Generator, name: str) -> list[dict]:
 
 
 def store_panel(client: MlflowClient, subject: PanelSubject, folder: Path) -> None:
-    """Write the runs of a panel into a store, as its sweep does."""
+    """Write what the page of a panel reads into a store, as its sweep does."""
     place = client.create_experiment("regimes", artifact_location=f"file://{folder}/mlruns")
     main = client.create_run(place, tags=dict(subject.main.data.tags)).info.run_id
-    client.log_param(main, "gate.fdr", subject.fdr)
+    client.set_tag(main, tags.FDR, str(subject.fdr))
     ids = {}
     for name in subject.symbols["symbol"]:
         known = {tags.KIND: "symbol", tags.SWEEP_ID: SWEEP, tags.SYMBOL: name}
@@ -188,11 +187,11 @@ def store_panel(client: MlflowClient, subject: PanelSubject, folder: Path) -> No
         if name in subject.days:
             write_days(subject.days[name], folder / DAYS_FILE)
             client.log_artifact(ids[name], str(folder / DAYS_FILE))
-        for cell in subject.cells[subject.cells["symbol"] == name].to_dict("records"):
-            _store_cell(client, place, ids[name], cell)
     table = subject.symbols.assign(run=subject.symbols["symbol"].map(ids))
     table.to_csv(folder / SYMBOLS_FILE, index=False)
     client.log_artifact(main, str(folder / SYMBOLS_FILE))
+    subject.cells.to_csv(folder / LEADERBOARD_FILE, index=False)
+    client.log_artifact(main, str(folder / LEADERBOARD_FILE))
 
 
 def write_days(days: SymbolDays, path: Path) -> None:
@@ -201,24 +200,6 @@ def write_days(days: SymbolDays, path: Path) -> None:
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
     labels = {LABELS: json.dumps([*days.labels]).encode()}
     pa.parquet.write_table(table.replace_schema_metadata(labels), path)
-
-
-def _store_cell(client: MlflowClient, place: str, symbol_run: str, cell: dict) -> None:
-    known = {tags.KIND: "cell", tags.SWEEP_ID: SWEEP, tags.SYMBOL: cell["symbol"]}
-    known |= {tags.CELL: cell["cell"], tags.PARENT_RUN: symbol_run, tags.FINGERPRINT: cell["run"]}
-    known |= {tags.OBSERVATION_SPACE: "v1@1H#1", tags.DATA_DIGEST: "1"}
-    run_id = client.create_run(place, tags=known).info.run_id
-    metrics = {"n_states": cell["K"], "n_params": 20.0, "bic": cell["bic"]}
-    metrics |= {"return_gain_val": cell["gain_t"], "return_gain_test": cell["gain_test"]}
-    params = {"gate.fdr": "0.05", "split.kind": "holdout", "selection.within": "bic"}
-    params |= {"selection.rule": "lowest", "selection.near_tie": "2"}
-    params |= {"selection.elbow": "0.1", "selection.across": "return_gain_val"}
-    client.log_batch(
-        run_id,
-        [Metric(name, value, 0, 0) for name, value in metrics.items()],
-        [Param(*pair) for pair in params.items()],
-    )
-    client.set_terminated(run_id)
 
 
 if __name__ == "__main__":

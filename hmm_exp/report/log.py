@@ -16,7 +16,6 @@ from hmm_exp.tracking.record import log_files
 from hmm_exp.tracking.runs import sweep_named, sweep_parent
 from hmm_exp.tracking.ui import REPORT
 
-
 AnySubject = Subject | PanelSubject
 
 

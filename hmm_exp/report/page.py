@@ -127,9 +127,14 @@ def _pictures(model: RecordedRun) -> Iterator[tuple[str, str]]:
 
 def typeset(text: str) -> Markup:
     """A text for the page: minus signs, `Student-t` on one line, names that break after `_`."""
-    html = re.sub(r"(?<![\w-])-(?=[.\d])", "−", str(escape(text)))
+    html = str(escape(with_minus(text)))
     html = re.sub(r"\b([A-Za-z]\w*-\w)\b(?!-)", r'<span class="whole">\1</span>', html)
     return Markup(html.replace("_", "_<wbr>"))
+
+
+def with_minus(text: str) -> str:
+    """A text with minus signs before its negative numbers."""
+    return re.sub(r"(?<![\w-])-(?=[.\d])", "−", text)
 
 
 def setting(value: str) -> str:

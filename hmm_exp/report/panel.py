@@ -26,17 +26,10 @@ from hmm_exp.experiment.days import DAYS_FILE, LABELS
 from hmm_exp.panel.table import SYMBOLS_FILE
 from hmm_exp.parallel import run_all
 from hmm_exp.report.panel_map import SymbolDays
-from hmm_exp.sweep.leaderboard import leaderboard
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE
 from hmm_exp.tracking.read import read_table, read_text
-from hmm_exp.tracking.runs import (
-    current_cells,
-    sweep_cells,
-    sweep_named,
-    sweep_parent,
-    symbol_runs,
-)
+from hmm_exp.tracking.runs import sweep_named, sweep_parent, symbol_runs
 
 TEXTS = (  # columns of `SYMBOLS_FILE`; the others are numbers
     *("symbol", "status", "winner", "promoted", "reason", "model", "version", "regime", "since"),
@@ -46,6 +39,8 @@ NUMBERS = (
     *("K", "gain_val", "gain_test", "ewma_gain_test", "p_value", "q_bh", "q_by", "probability"),
     "cells",
 )
+LEADERBOARD_FILE = "leaderboard.csv"
+CELL_TEXTS = ("symbol", "cell", "eligible", "run")
 _READERS = 8  # threads: a store on a server answers several at a time
 
 
@@ -64,9 +59,9 @@ class PanelSubject:
     verdicts
         Sentences of the verdict by symbol.
     cells
-        Leaderboard of all cells, with `symbol` and `gain_test`.
+        Leaderboard of all cells, with their `symbol`.
     fdr
-        Largest false discovery rate of the promotions; None if it is not recorded.
+        Largest false discovery rate of the promotions; None if their gate asks for no gain.
     """
 
     main: Run
@@ -101,9 +96,7 @@ def read_panel(client: MlflowClient, sweep_id: str) -> PanelSubject:
     shown = table.set_index("symbol")["run"]
     own = {str(symbol): runs[run] for symbol, run in shown.items() if run in runs}
     days = run_all(lambda run: read_days(client, run), [*own.values()], threads=_READERS)
-    attempt = parent.data.tags.get(tags.ATTEMPT, "1")
-    cells = current_cells(sweep_cells(client, sweep_id), attempt)
-    rates = [run.data.params.get("gate.fdr") for run in (parent, *cells[:1])]
+    cells = read_table(client, run_id, LEADERBOARD_FILE, texts=CELL_TEXTS)
     return PanelSubject(
         main=parent,
         symbols=_typed(table),
@@ -111,8 +104,8 @@ def read_panel(client: MlflowClient, sweep_id: str) -> PanelSubject:
         verdicts={
             symbol: run.data.tags.get(tags.VERDICT, "").splitlines() for symbol, run in own.items()
         },
-        cells=_board(cells),
-        fdr=next((float(rate) for rate in rates if rate), None),
+        cells=pd.DataFrame({"symbol": []}) if cells is None else cells,
+        fdr=float(rate) if (rate := parent.data.tags.get(tags.FDR)) else None,
         environment=read_text(client, run_id, ENVIRONMENT_FILE) or "",
         command=parent.data.tags.get(tags.COMMAND, ""),
     )
@@ -124,18 +117,6 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         **{name: table[name].fillna("").astype(str) for name in TEXTS},
         **{name: pd.to_numeric(table[name]).astype(float) for name in NUMBERS},
-    )
-
-
-def _board(cells: list[Run]) -> pd.DataFrame:
-    """Leaderboard of all cells with their symbols and gains on test."""
-    if not cells:
-        return pd.DataFrame({"symbol": []})
-    runs = {run.info.run_id: run.data for run in cells}
-    table = leaderboard(cells)
-    return table.assign(
-        symbol=[runs[run].tags.get(tags.SYMBOL, "") for run in table["run"]],
-        gain_test=[runs[run].metrics.get("return_gain_test") for run in table["run"]],
     )
 
 

@@ -21,7 +21,7 @@ from hmm_exp.figures.style import capitalize, regime_colors
 from hmm_exp.judge.wording import percent
 from hmm_exp.market.iso import iso
 from hmm_exp.report import panel_words
-from hmm_exp.report.page import assets, script_json, template
+from hmm_exp.report.page import assets, script_json, template, with_minus
 from hmm_exp.report.panel import PanelSubject
 from hmm_exp.report.panel_map import (
     CLOSED,
@@ -51,7 +51,6 @@ _COLUMNS = {  # of a symbol's leaderboard: name on the page and format
     "gain_range": ("over range EWMA", "{:+.4f}"),
     "gain_hour": ("over EWMA by hour", "{:+.4f}"),
     "gain_both": ("over range EWMA by hour", "{:+.4f}"),
-    "gain_test": ("test, over static", "{:+.4f}"),
     "s": ("seconds", "{:.1f}"),
     "eligible": ("eligible", ""),
     "run": ("run", ""),
@@ -127,7 +126,7 @@ def _rows(subject: PanelSubject, now: Mapping[str, RegimeNow]) -> list[dict[str,
     sizes = sizes[np.isfinite(sizes)]
     scale = float(np.quantile(sizes, _SHADED)) if len(sizes) else 0.0
     rows = []
-    for row in subject.symbols.to_dict("records"):
+    for row in _records(subject.symbols):
         regime = now[row["symbol"]]
         p_values = [(name, row[name]) for name in ("p_value", "q_bh", "q_by")]
         rows.append(
@@ -146,6 +145,11 @@ def _rows(subject: PanelSubject, now: Mapping[str, RegimeNow]) -> list[dict[str,
             }
         )
     return rows
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    names = [str(name) for name in table]
+    return [dict(zip(names, row, strict=True)) for row in table.itertuples(index=False)]
 
 
 def _number(value: float, form: str) -> TableCell:
@@ -229,14 +233,19 @@ def _details(
     boards = dict(iter(subject.cells.groupby("symbol", sort=False)))
     return [
         {
-            "verdict": [*map(capitalize, subject.verdicts.get(row["symbol"], []))],
+            "verdict": [*map(_sentence, subject.verdicts.get(row["symbol"], []))],
             "facts": [*_facts(row, subject.fdr)],
             "load": _load(row, boards.get(row["symbol"])),
             **_cells(boards.get(row["symbol"]), row["winner"]),
             "chart": closes(shown[row["symbol"]].close) if row["symbol"] in shown else None,
         }
-        for row in subject.symbols.to_dict("records")
+        for row in _records(subject.symbols)
     ]
+
+
+def _sentence(line: str) -> str:
+    """A line of the terminal for the page; the name of a cell keeps its first letter."""
+    return with_minus(line if "@" in line.split(" ")[0] else capitalize(line))
 
 
 def _facts(row: Mapping[str, Any], fdr: float | None) -> list[tuple[str, str]]:
@@ -261,7 +270,11 @@ def _facts(row: Mapping[str, Any], fdr: float | None) -> list[tuple[str, str]]:
         "winner": f"{row['winner']}{states}" if row["winner"] else "",
         "regime now": f"{row['regime']}{since}{sure}" if row["regime"] else "",
         **{name: f"{signed(gain)} nats per bar" for name, gain in gains.items() if gain == gain},
-        **{name: f"{_number(p, '{:.4f}').text}{more}" for name, (p, more) in chances.items() if p >= 0},
+        **{
+            name: f"{_number(p, '{:.4f}').text}{more}"
+            for name, (p, more) in chances.items()
+            if p >= 0
+        },
         "promoted": ": ".join(filter(None, [row["promoted"], row["reason"]])),
         "registered as": f"{row['model']}{version}" if row["version"] else "",
         "run": row["run"],

@@ -12,6 +12,7 @@ from hmm_exp.judge.wording import percent
 from hmm_exp.report.panel import PanelSubject
 from hmm_exp.report.panel_map import SymbolDays
 from hmm_exp.report.words import signed
+from hmm_exp.tracking import tags
 
 STALE = 14  # days without a bar after which a symbol has ended, if others go on
 GROUPS = {  # where symbols are now; the last three have no place between calm and turbulent
@@ -22,6 +23,7 @@ GROUPS = {  # where symbols are now; the last three have no place between calm a
     "unknown": "unknown",
     "ended": "ended before",
 }
+_NAMED = 5  # symbols in a sentence
 _NOW = ("turbulent", "between", "calm", "single")
 
 
@@ -110,27 +112,26 @@ def symbols(count: int) -> str:
 
 
 def _promotions(subject: PanelSubject, promoted: int) -> tuple[str, list[str]]:
-    table, at = subject.symbols, _rate(subject)
-    lines = [
-        "A symbol's p-value is the largest among the gains that its gate asks for. "
-        f"Benjamini-Hochberg then keeps the expected share of false promotions at {at or 'a limit'}"
-        " if the symbols are independent or rise together."
-    ]
-    if subject.fdr is not None and table["q_by"].notna().any():
-        strict = int((table["q_by"] <= subject.fdr).sum())
-        lines.append(f"Benjamini-Yekutieli, which allows any dependence, passes {strict}.")
+    table, recorded = subject.symbols, subject.main.data.tags.get(tags.VERDICT, "").splitlines()
+    lines = [f"{capitalize(line)}." for line in recorded if not line.startswith("regimes now")]
+    if subject.fdr is not None:
+        lines.append(
+            "A symbol's p-value is the largest among the gains that its gate asks for; q is the "
+            "p-value adjusted for the number of symbols. The limit holds for independent symbols, "
+            "and for symbols that depend on each other positively."
+        )
     already = int((table["promoted"] == "already").sum())
     if already:
         lines.append(f"{already} of them were in Production before.")
-    others = table.loc[table["status"] != "finished", "status"].value_counts()
-    if len(others):
-        lines.append(f"Without a result: {', '.join(f'{n} {why}' for why, n in others.items())}.")
-    rate = f" at a false discovery rate of {at}" if at else ""
+    without = [*table.loc[table["winner"] == "", "symbol"]]
+    if without:
+        more = f" and {len(without) - _NAMED:,} more" if len(without) > _NAMED else ""
+        lines.append(f"Without a winner: {', '.join(without[:_NAMED])}{more}.")
+    missing = int(subject.main.data.tags.get(tags.N_SYMBOLS, 0)) - len(table)
+    if missing > 0:
+        lines.append(f"{capitalize(symbols(missing))} left no run.")
+    rate = f" at a false discovery rate of {percent(subject.fdr)}" if subject.fdr else ""
     return f"{promoted or 'None'} of {len(table):,} promoted{rate}", lines
-
-
-def _rate(subject: PanelSubject) -> str:
-    return "" if subject.fdr is None else percent(subject.fdr)
 
 
 def _gains(table: pd.DataFrame) -> tuple[str, list[str]]:
@@ -162,14 +163,16 @@ def _meaning(subject: PanelSubject, promoted: int) -> tuple[str, list[str]]:
     if subject.fdr is None:
         return f"The regimes of {symbols(promoted)} forecast the next return", lines
     false = subject.fdr * promoted
-    most = f"about {false:.0f}" if false >= 1.5 else "about one" if false > 0.5 else "fewer than one"
+    most = (
+        f"about {false:.0f}" if false >= 1.5 else "about one" if false > 0.5 else "fewer than one"
+    )
     return f"Of {symbols(promoted)} promoted, expect {most} to be luck", lines
 
 
 def _caveats() -> Iterator[str]:
     yield (
-        "Every symbol has a model of its own. Calm and turbulent compare the regimes of one symbol: "
-        "the calm of one market may be wilder than the storm of another."
+        "Every symbol has a model of its own. Calm and turbulent compare the regimes of one "
+        "symbol: the calmest regime of one market may be wilder than the most turbulent of another."
     )
     yield (
         "The parameters were fitted on the train days and know all of them; validation chose the "

@@ -6,6 +6,7 @@ SWEEP_ID = "sweep_id"
 KIND = "kind"  # "sweep" on a parent run, "symbol" on one of a panel, "cell" on one with a model
 SYMBOL = "symbol"  # of a panel
 N_SYMBOLS = "n_symbols"  # on the parent run of a panel
+FDR = "fdr"  # false discovery rate of a panel's promotions; absent if its gate asks for no gain
 CELL = "cell"  # the cell's name in words, such as "v1@1H diag K=3"
 FINGERPRINT = "fingerprint"
 OBSERVATION_SPACE = "observation_space"

@@ -258,7 +258,7 @@
     details ??= JSON.parse($("#symbol-data").textContent);
     const one = symbols[i], about = details[i];
     inside("h1").textContent = one.name;
-    inside(".verdict").replaceChildren(...about.verdict.map((line) => element("p", line)));
+    inside(".verdict").replaceChildren(...about.verdict.map((line, k) => element("p", line, { className: ["answer", ""][k] ?? "lead" })));
     inside(".facts").replaceChildren(...about.facts.flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
     inside("#through-time").hidden = !about.chart;
     inside(".key").replaceChildren(...one.labels.map((text, k) => {
