@@ -129,7 +129,8 @@ def read_days(client: MlflowClient, run: Run) -> SymbolDays | None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             uri = f"{root.rstrip('/')}/{DAYS_FILE}"
-            path = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
+            place = {"dst_path": folder, "tracking_uri": client.tracking_uri}
+            path = Path(download_artifacts(artifact_uri=uri, **place))
         except (MlflowException, OSError):
             if any(item.path == DAYS_FILE for item in client.list_artifacts(run.info.run_id)):
                 raise

@@ -87,7 +87,7 @@ def summary(subject: PanelSubject, now: Mapping[str, RegimeNow]) -> PanelSummary
     n_symbols = len(table)
     counts = pd.Series([one.group for one in now.values()], dtype=str).value_counts()
     turbulent, known = counts.get("turbulent", 0), counts.reindex(_NOW[:3], fill_value=0).sum()
-    promoted = f"{in_production or 'no'} of {symbols(n_symbols)} promoted"
+    promoted = f"{in_production or 'none'} of {symbols(n_symbols)} promoted"
     if n_symbols == 1:
         promoted = "its model is promoted" if in_production else "its model is not promoted"
         promoted = f"{table['symbol'].iloc[0]}: {promoted}"
