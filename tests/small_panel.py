@@ -61,7 +61,9 @@ def symbol_row(name: str, days: SymbolDays | None, **others: object) -> dict[str
 def panel_subject(days: dict[str, SymbolDays | None], **rows: dict[str, object]) -> PanelSubject:
     """A panel of some symbols; `rows` changes columns of a symbol's row."""
     known = {name: one for name, one in days.items() if one is not None}
-    table = pd.DataFrame([symbol_row(name, one, **rows.get(name, {})) for name, one in days.items()])
+    table = pd.DataFrame(
+        [symbol_row(name, one, **rows.get(name, {})) for name, one in days.items()]
+    )
     about = {tags.SWEEP_ID: SWEEP, tags.KIND: "sweep", tags.N_SYMBOLS: str(len(days))}
     info = RunInfo("f" * 32, "1", "user", "FINISHED", 1_775_900_000_000, None, "active")
     cells = [

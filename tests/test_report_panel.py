@@ -39,9 +39,7 @@ def written() -> PanelSubject:
 
 @pytest.fixture(scope="module")
 def panel_run(store, written, tmp_path_factory) -> str:
-    return store_panel(
-        store.client, written, tmp_path_factory.mktemp("files"), store.experiment_id
-    )
+    return store_panel(store.client, written, tmp_path_factory.mktemp("files"), store.experiment_id)
 
 
 @pytest.fixture(scope="module")

@@ -200,6 +200,7 @@
   });
   function show(at) {
     cursor = at;
+    if (!$("#map")) return;
     for (const line of lines) line.hidden = !at;
     if (!at) { $("#readout").textContent = "\u00a0"; return; }
     const room = $("#map").clientWidth - gutter - RIGHT, x = gutter + (at.d + 0.5) / nDays * room;
@@ -222,7 +223,7 @@
     map.addEventListener("pointermove", (event) => show(under(event)));
     map.addEventListener("pointerdown", (event) => show(under(event)));
     map.addEventListener("click", (event) => {
-      if (event.pointerType !== "touch") location.hash = address(mapped[order[under(event).i]].name);
+      if (event.pointerType !== "touch") go(address(mapped[order[under(event).i]].name));
     });
     share.addEventListener("pointermove", (event) => show({ d: under(event).d }));
     for (const place of [map, share]) place.addEventListener("pointerleave", () => show(null));
@@ -231,7 +232,7 @@
       const step = event.shiftKey ? 30 : 1, { d = nDays - 1, i = 0 } = cursor ?? {};
       const move = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
       if (move) show({ d: clamp(d + (cursor ? move[0] : 0), nDays - 1), i: clamp(i + (cursor ? move[1] : 0), order.length - 1) });
-      else if (event.key === "Enter" && cursor) location.hash = address(mapped[order[i]].name);
+      else if (event.key === "Enter" && cursor) go(address(mapped[order[i]].name));
       else return;
       event.preventDefault();
     });
@@ -382,12 +383,22 @@
   });
   $("#close").addEventListener("pointerleave", () => { $("#close-readout").textContent = "\u00a0"; });
 
-  // The address names the symbol, so that the back button works.
+  // The address names the symbol, so that the back button works. A sandboxed frame follows no link.
   history.scrollRestoration = "manual";
   window.addEventListener("scroll", () => { if (open === null) above = window.scrollY; }, { passive: true });
-  function route() {
+  function go(hash) {
+    try { history.pushState(null, "", hash); } catch { /* the address stays */ }
+    route(hash);
+  }
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href^="#"]');
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    go(link.getAttribute("href"));
+  });
+  function route(hash) {
     let name = "";
-    try { name = decodeURIComponent(location.hash.slice(1)); } catch { /* not one of ours */ }
+    try { name = decodeURIComponent(hash.slice(1)); } catch { /* not one of ours */ }
     const i = named.get(name) ?? null, before = open;
     open = i;
     if (i !== null) fill(i);
@@ -402,13 +413,13 @@
       document.querySelector(`#symbols a[data-symbol="${before}"]`)?.focus({ preventScroll: true });
     }
   }
-  window.addEventListener("hashchange", route);
+  window.addEventListener("popstate", () => route(location.hash));
 
   function drawAll() { drawMap(); drawShare(); drawChart(); show(null); }
   onTheme(drawAll);
   async function start() {
     regimes = await unpack(data.regimes);
-    route();
+    route(location.hash);
     drawAll();
     let width = root.clientWidth;
     new ResizeObserver(() => { if (root.clientWidth !== width) { width = root.clientWidth; drawAll(); } }).observe(root);
