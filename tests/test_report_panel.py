@@ -127,7 +127,7 @@ def test_the_headline_counts_promotions_and_turbulence():
     assert "3 of 40 promoted at a false discovery rate of 5 %" in text
     assert "1 of them were in Production before" in text
     assert "Of 3 symbols promoted, expect fewer than one to be luck" in text
-    many = panel_subject(days, **{name: won for name in days})
+    many = panel_subject(days, **dict.fromkeys(days, won))
     assert "expect about 2 to be luck" in words(many)
     assert words(panel_subject(days)).startswith("None of 40 symbols promoted")
     assert "No model is better than luck beyond doubt" in words(panel_subject(days))

@@ -1,5 +1,7 @@
 """The regimes of a panel on one scale and one time axis, and what symbols have in common."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -68,7 +70,7 @@ def test_similar_symbols_are_neighbours():
     order = similar_order(regime_map({name: symbol_days(path) for name, path in paths.items()}))
     assert sorted(order) == [*range(12)]
     groups = [i % 3 for i in order]
-    assert sum(a != b for a, b in zip(groups, groups[1:], strict=False)) == 2
+    assert sum(a != b for a, b in itertools.pairwise(groups)) == 2
 
 
 @pytest.mark.parametrize("n_symbols", [0, 1, 2, 3])
