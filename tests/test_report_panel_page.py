@@ -109,6 +109,7 @@ def test_nothing_sticks_out_overlaps_or_is_hard_to_read(opened, address, scheme)
             for *top, share in reversed(layers):
                 ground = mixed(tuple(top), share, ground)
             assert contrast(mixed(color[:3], color[3], ground), ground) >= READABLE, (place, text)
+        assert {text for text, _ in look["labels"][0]} <= {"train", "validation", "val", "test"}
         for (one, a), (other, b) in itertools.chain.from_iterable(
             itertools.combinations(group, 2) for group in look["labels"]
         ):

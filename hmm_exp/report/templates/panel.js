@@ -5,7 +5,7 @@
   const data = JSON.parse($("#panel-data").textContent);
   const symbols = data.symbols, days = data.days, nDays = days.length;
   const UNKNOWN = 255, NO_BAR = 254, MISSING = 65535, RIGHT = 8, NAMED = 11;
-  const WORDS = ["train", "validation", "test"];
+  const WORDS = ["train", "validation", "test"], SHORT = ["train", "val", "test"];
   const mapped = symbols.filter((one) => one.row >= 0).sort((a, b) => a.row - b.row);
   let regimes = new Uint8Array(0); // of all symbols of the map, day by day
 
@@ -145,7 +145,7 @@
     const draw = $("#map canvas").getContext("2d");
     shared.forEach((at, k) => {
       const left = gutter + at / nDays * room, free = (ends[k] - at) / nDays * room;
-      const text = [WORDS[k], WORDS[k].slice(0, 3)].find((word) => draw.measureText(word).width + 8 < free);
+      const text = [WORDS[k], SHORT[k]].find((word) => draw.measureText(word).width + 8 < free);
       if (at < 0 || ends[k] < 0 || !text) return;
       const span = document.createElement("span");
       span.textContent = text; span.style.left = `${left + 2}px`;
@@ -368,7 +368,7 @@
       if (i < 0) return;
       draw.fillStyle = css("grey");
       if (i > 0) for (let from = 4; from < high; from += 7) draw.fillRect(left + i / list.length * room, from, 1, 4);
-      draw.fillText(WORDS[k].slice(0, k ? 4 - (k === 1) : 5), left + i / list.length * room + 4, 8);
+      draw.fillText(SHORT[k], left + i / list.length * room + 4, 8);
     });
     timeAxis(draw, list, left, high + 18, room);
     chart.left = left;
