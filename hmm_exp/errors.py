@@ -105,6 +105,20 @@ class SeveralSeriesError(DataError):
         self.column, self.first = column, first
 
 
+class MissingColumnError(DataError):
+    """A table has no column that a feature needs.
+
+    Attributes
+    ----------
+    column
+        Its usual name, such as "volume".
+    """
+
+    def __init__(self, *parts: object, column: str = "") -> None:
+        super().__init__(*parts)
+        self.column = column
+
+
 class HistoryError(DataError):
     """Too few bars for the windows or the filter's burn-in."""
 

@@ -30,16 +30,7 @@ from hmm_exp.market.columns import is_known
 from hmm_exp.market.gaps import chain_steps, usual_step
 from hmm_exp.market.load import features_from_frame
 from hmm_exp.market.options import ReadOptions
-from hmm_exp.stored.document import (
-    DETECTOR,
-    FORMAT,
-    OtherFileError,
-    detector_file,
-    format_of,
-    read_document,
-    where_instead,
-    write_document,
-)
+from hmm_exp.stored.document import DETECTOR, FORMAT, format_of, write_document
 from hmm_exp.stored.fields import Fields
 from hmm_exp.uncertainty.estimates import StandardErrors
 
@@ -300,13 +291,17 @@ class Detector(StreamModel):
         Raises
         ------
         ModelError
-            There is none, or it is damaged.
+            There is none, it is damaged, or it is of a pool.
         """
-        source = detector_file(Path(path))
-        try:
-            return read_document(source, DETECTOR, cls.from_dict)
-        except OtherFileError as error:
-            raise ModelError(f"{error}; {where_instead(source)}") from None
+        from hmm_exp.detector.pooled import read_detector
+
+        found = read_detector(path)
+        if not isinstance(found, Detector):
+            raise ModelError(
+                f"{path} holds one model of {len(found.symbols):,} symbols: "
+                f"hmm_exp.load_detector gives it, and .of({found.symbols[0]!r}) its detector"
+            )
+        return found
 
     def _accepted(self, bars: Bars | Table) -> Bars:
         if not isinstance(bars, Bars):

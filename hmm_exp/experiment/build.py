@@ -1,5 +1,6 @@
 """The detector of a run: build it from the chosen fit, add its baseline, tabulate its regimes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -64,7 +65,8 @@ def state_labels(fits: Fits) -> tuple[str, ...]:
     else:
         models = [(fits.chosen.params, fits.fitted.scaler), (fits.served.params, fits.scaler)]
     ordered_by = _ordered_by(fits)
-    traits = [_traits(params, scaler, fits.fitted, ordered_by) for params, scaler in models]
+    titles = fits.fitted.recipe.titles
+    traits = [traits_of(params, scaler, titles, ordered_by) for params, scaler in models]
     return state_names(*traits, n_states=fits.served.n_states)
 
 
@@ -77,16 +79,16 @@ def _ordered_by(fits: Fits) -> int | np.ndarray | None:
     return posterior_spread(posterior.filtered.probs[train], prepared.row_return[train])
 
 
-def _traits(
+def traits_of(
     params: GaussianParams,
     scaler: StandardScaler,
-    prepared: Prepared,
+    titles: Sequence[str],
     ordered_by: int | np.ndarray | None,
 ) -> Traits:
-    """Words for states of about equal volatility."""
+    """Words for states of about equal volatility, by features in the units of a scaler."""
     spread = np.sqrt(np.diagonal(params.covariances(), axis1=1, axis2=2)) * scaler.scale_
     means = raw_means(params.means, scaler.mean_, scaler.scale_)
-    return state_traits(means, spread, prepared.recipe.titles, ordered_by)
+    return state_traits(means, spread, titles, ordered_by)
 
 
 def with_expectations(detector: Detector, fits: Fits, output: ModelOutput) -> Detector:

@@ -1,12 +1,14 @@
 """Fit one number of states and measure it: the unit that selection compares."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from hmm_exp.config import Config
 from hmm_exp.errors import FitError
 from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.criteria import criteria
 from hmm_exp.hmm.cross_validation import cross_validate
@@ -80,27 +82,32 @@ def fit_candidate(
         options["search"] = replace(options["search"], n_init=n_init)
         fitted = fit(X, steps, n_states=n_states, initial=initial, **options)
     fitted = replace(fitted, params=_ordered(prepared, fitted.params, rows))
-    return _measure(prepared, fitted, rows, note)
+    return measure(prepared, fitted, rows, note)
 
 
 def fit_options(prepared: Prepared, rows: np.ndarray) -> dict[str, Any]:
     """Options of `hmm.fit.fit` for these rows (a mask), as configured."""
-    config, place = prepared.config, prepared.volatility
-    model = config.model
+    place = prepared.volatility
     return {
-        "search": Search(
-            covariance_type=config.covariance.type,
-            emission=model.emission,
-            n_init=model.n_init,
-            n_iter=model.n_iter,
-            tol=model.tol,
-            min_covar=model.min_covar,
-            seed=model.random_state,
-            engine=model.engine,
-            threads=config.compute.threads,
-        ),
+        "search": search_of(prepared.config),
         "volatility": None if place is None else prepared.X[rows, place],
     }
+
+
+def search_of(config: Config) -> Search:
+    """Starts and EM runs of a fit, as configured."""
+    model = config.model
+    return Search(
+        covariance_type=config.covariance.type,
+        emission=model.emission,
+        n_init=model.n_init,
+        n_iter=model.n_iter,
+        tol=model.tol,
+        min_covar=model.min_covar,
+        seed=model.random_state,
+        engine=model.engine,
+        threads=config.compute.threads,
+    )
 
 
 def held_out(prepared: Prepared, n_states: int) -> dict[str, float]:
@@ -123,46 +130,65 @@ def held_out(prepared: Prepared, n_states: int) -> dict[str, float]:
     return {"cv": -scale * result.mean, "cv_error": scale * result.standard_error}
 
 
-def _measure(
-    prepared: Prepared, fitted: Fit, rows: np.ndarray, note: str | None = None
+class FittedRows(NamedTuple):
+    """The rows of a fit, under its model."""
+
+    density: np.ndarray  # log density under every state, nats, shape (T, K)
+    observed: np.ndarray  # mask of the complete rows, shape (T,)
+    steps: np.ndarray  # chain steps, shape (T,); 0 starts a sequence
+
+
+def measured(
+    fitted: Fit, rows: FittedRows, config: Config, recipe: Recipe, note: str | None = None
 ) -> Candidate:
+    """A fit with the measures that its own rows give."""
     params = fitted.params
-    posterior = Posterior(params, prepared.X, prepared.table.steps)
-    steps = train_steps(prepared.table.steps, rows)
-    observed = ~np.isnan(prepared.X).any(axis=1)
-    parts = {"train": rows, "val": prepared.part == VAL, "test": prepared.part == TEST}
-    n_rows = {name: int((mask & observed).sum()) for name, mask in parts.items()}
-    on_train = inference.filter(params.startprob, params.transmat, posterior.density[rows], steps)
-    smoothed = inference.smooth_filtered(on_train, params.transmat, steps)
-    entropy = inference.entropy_filtered(on_train, params.transmat, steps)
-    occupancy = smoothed.probs[observed[rows]].mean(axis=0)
+    on_train = inference.filter(params.startprob, params.transmat, rows.density, rows.steps)
+    smoothed = inference.smooth_filtered(on_train, params.transmat, rows.steps)
+    entropy = inference.entropy_filtered(on_train, params.transmat, rows.steps)
+    occupancy, n_rows = smoothed.probs[rows.observed].mean(axis=0), int(rows.observed.sum())
     limits = HealthLimits(
-        min_occupancy=prepared.config.selection.min_occupancy,
-        min_dwell=HealthLimits.min_dwell * prepared.recipe.repeats,
-        min_covar=prepared.config.model.min_covar,
+        min_occupancy=config.selection.min_occupancy,
+        min_dwell=HealthLimits.min_dwell * recipe.repeats,
+        min_covar=config.model.min_covar,
     )
     return Candidate(
         fit=fitted,
-        log_lik={"train": smoothed.log_lik} | _conditional(prepared, posterior, n_rows),
-        n_rows=n_rows,
-        criteria=criteria(smoothed.log_lik, params.n_parameters(), n_rows["train"], entropy),
+        log_lik={"train": smoothed.log_lik},
+        n_rows={"train": n_rows},
+        criteria=criteria(smoothed.log_lik, params.n_parameters(), n_rows, entropy),
         occupancy=occupancy,
         max_condition_number=float(condition_numbers(params).max()),
         faults=hard_faults(
             params,
             occupancy,
-            n_rows["train"],
+            n_rows,
             fitted.status,
             limits,
             covar_floor=fitted.covar_floor,
-            features=prepared.recipe.columns,
+            features=recipe.columns,
         ),
-        posterior=posterior,
+        posterior=None,
         note=note,
     )
 
 
-def _conditional(
+def measure(
+    prepared: Prepared, fitted: Fit, rows: np.ndarray, note: str | None = None
+) -> Candidate:
+    """A fit, states in order, with its measures on prepared rows; `rows` is the mask of train."""
+    posterior = Posterior(fitted.params, prepared.X, prepared.table.steps)
+    observed = ~np.isnan(prepared.X).any(axis=1)
+    steps = train_steps(prepared.table.steps, rows)
+    own = FittedRows(posterior.density[rows], observed[rows], steps)
+    candidate = measured(fitted, own, prepared.config, prepared.recipe, note)
+    later = {"val": prepared.part == VAL, "test": prepared.part == TEST}
+    n_rows = candidate.n_rows | {name: int((mask & observed).sum()) for name, mask in later.items()}
+    log_lik = candidate.log_lik | conditional(prepared, posterior, n_rows)
+    return replace(candidate, log_lik=log_lik, n_rows=n_rows, posterior=posterior)
+
+
+def conditional(
     prepared: Prepared, posterior: Posterior, n_rows: dict[str, int]
 ) -> dict[str, float]:
     """Log-likelihood of validation and test given all rows before."""
@@ -178,13 +204,26 @@ def _conditional(
 
 
 def _ordered(prepared: Prepared, params: GaussianParams, rows: np.ndarray) -> GaussianParams:
-    """States by mean volatility; without a feature that measures it, by the spread of returns."""
-    if prepared.volatility is not None:
-        return params.reordered(volatility_order(params.means[:, prepared.volatility]))
-    returns = prepared.row_return
+    returns = None if prepared.row_return is None else prepared.row_return[rows]
+    steps = train_steps(prepared.table.steps, rows)
+    return ordered(params, prepared.X[rows], steps, prepared.volatility, returns)
+
+
+def ordered(
+    params: GaussianParams,
+    X: np.ndarray,
+    steps: np.ndarray,
+    volatility: int | None,
+    returns: np.ndarray | None,
+) -> GaussianParams:
+    """States by mean volatility; without a feature that measures it, by the spread of returns.
+
+    `volatility` is the column of X (T, D) that measures it; `returns` (T,) are those at the close
+    of the rows.
+    """
+    if volatility is not None:
+        return params.reordered(volatility_order(params.means[:, volatility]))
     if returns is None:
         return params.reordered(volatility_order(np.linalg.norm(params.means, axis=1)))
-    density = log_density(params, prepared.X[rows])
-    steps = train_steps(prepared.table.steps, rows)
-    probs = inference.smooth(params.startprob, params.transmat, density, steps).probs
-    return params.reordered(volatility_order(posterior_spread(probs, returns[rows])))
+    probs = inference.smooth(params.startprob, params.transmat, log_density(params, X), steps).probs
+    return params.reordered(volatility_order(posterior_spread(probs, returns)))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
+from hmm_exp.config import Config
 from hmm_exp.errors import FitError
 from hmm_exp.experiment.assess import next_return_criterion
 from hmm_exp.experiment.candidate import (
@@ -18,6 +19,7 @@ from hmm_exp.experiment.candidate import (
     fit_candidate,
     fit_options,
     held_out,
+    search_of,
     train_steps,
 )
 from hmm_exp.experiment.prepare import Prepared
@@ -89,7 +91,7 @@ def fit_grid(prepared: Prepared, progress: Progress) -> Fits:
     candidates = [c if c is chosen else replace(c, posterior=None) for c in candidates]
     refit, served = _refit(prepared, chosen, warnings, progress)
     table = selection_table(candidates, chosen, null)
-    warnings += _edge_warning(candidates, chosen) + _choice_warnings(prepared, candidates, chosen)
+    warnings += edge_warning(candidates, chosen) + _choice_warnings(prepared, candidates, chosen)
     scaling = served.scaler, served.season
     return Fits(candidates, chosen, prepared, refit, *scaling, null, table, warnings)
 
@@ -103,7 +105,7 @@ def fit_walks(prepared: Prepared, progress: Progress) -> Fits:
     table = selection_table(candidates, walk.candidate, null)
     table = table.join(scores.set_axis(table.index[-len(walks) :]))
     fitted, chosen = walk.fitted, walk.candidate
-    warnings += _edge_warning(candidates, chosen)
+    warnings += edge_warning(candidates, chosen)
     scaling = fitted.scaler, fitted.season
     return Fits(candidates, chosen, fitted, None, *scaling, null, table, warnings, walk)
 
@@ -171,7 +173,8 @@ def _refit(
     return refit, wider
 
 
-def _edge_warning(candidates: list[Candidate], chosen: Candidate) -> list[str]:
+def edge_warning(candidates: list[Candidate], chosen: Candidate) -> list[str]:
+    """A warning where the largest number of states tried is the best."""
     if len(candidates) == 1 or chosen is not candidates[-1]:
         return []
     return [f"the best number of states, {chosen.n_states}, is the largest tried"]
@@ -196,11 +199,18 @@ def _choice_warnings(
 
 def _null(prepared: Prepared) -> dict[str, float]:
     """Criteria of the one-state model."""
-    config = prepared.config
-    X = prepared.X[prepared.train]
+    rows = prepared.train
+    options = fit_options(prepared, rows)
+    steps = train_steps(prepared.table.steps, rows)
+    return null_criteria(prepared.X[rows], steps, prepared.config, options["volatility"])
+
+
+def null_criteria(
+    X: np.ndarray, steps: np.ndarray, config: Config, volatility: np.ndarray | None
+) -> dict[str, float]:
+    """Criteria of the one-state model of train rows; arguments as in `hmm.fit.fit`."""
     if config.model.emission == "student_t":
-        steps = train_steps(prepared.table.steps, prepared.train)
-        one = fit(X, steps, n_states=1, **fit_options(prepared, prepared.train))
+        one = fit(X, steps, 1, search_of(config), volatility=volatility)
         log_lik, n_params = one.log_lik, one.params.n_parameters()
     else:
         log_lik, n_params = single_gaussian(X, config.covariance.type, config.model.min_covar)

@@ -28,6 +28,7 @@ from hmm_exp.experiment.walk import refusals, walk_metrics
 from hmm_exp.judge.split import WalkForward
 from hmm_exp.judge.states import switches_per_1000
 from hmm_exp.judge.strategy_table import StrategyTable
+from hmm_exp.uncertainty.estimates import StandardErrors
 
 __all__ = ["RunResult", "regime_in_words", "run"]
 
@@ -57,23 +58,41 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
     fitted = time.perf_counter()
 
     progress("evaluating")
+    result = judged(prepared, fits, detector, fit_errors(fits))
+    seconds = {"seconds_features": prepared.seconds, "seconds_fit": fitted - started}
+    seconds["seconds_evaluate"] = time.perf_counter() - fitted
+    return replace(result, metrics=result.metrics | seconds)
+
+
+def judged(
+    prepared: Prepared,
+    fits: Fits,
+    detector: Detector,
+    errors: tuple[StandardErrors, StandardErrors],
+) -> RunResult:
+    """Judge fits whose detector is built.
+
+    Parameters
+    ----------
+    detector
+        From `build_detector`, without baseline, standard errors and trading rules.
+    errors
+        Standard errors of the chosen and of the served model.
+    """
     if fits.walk:
         prepared = prepared.scaled_by(fits.scaler, fits.season)
         output = fits.walk.output
     else:
         assert fits.chosen.posterior is not None
         output = model_output(prepared, fits.chosen.posterior)
-    errors, served_errors = fit_errors(fits)
-    assessment = assess(prepared, fits.chosen, output, detector.labels, errors)
-    detector = replace(with_expectations(detector, fits, output), errors=served_errors)
+    assessment = assess(prepared, fits.chosen, output, detector.labels, errors[0])
+    detector = replace(with_expectations(detector, fits, output), errors=errors[1])
     detector = replace(detector, strategy=_served_rules(prepared, fits, detector))
     regimes = regime_table(prepared, detector, fits)
     strategies = _strategies(prepared, fits, output, detector.labels)
 
     metrics = fits.metrics() | assessment.metrics | _path_metrics(prepared, fits, regimes)
     metrics |= strategies.metrics() if strategies else {}
-    metrics |= {"seconds_features": prepared.seconds, "seconds_fit": fitted - started}
-    metrics["seconds_evaluate"] = time.perf_counter() - fitted
     return RunResult(
         prepared=prepared,
         candidates=fits.candidates,
@@ -95,7 +114,7 @@ def _run(prepared: Prepared, progress: Progress) -> RunResult:
         ],
         walk=fits.walk,
         strategies=strategies,
-        no_errors=errors.reason,
+        no_errors=errors[0].reason,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from hmm_exp.errors import DataError, SeveralSeriesError
+from hmm_exp.errors import DataError, MissingColumnError, SeveralSeriesError
 from hmm_exp.market.bars import OHLCV, PRICES
 
 # Best first. Nameless and `index` columns are what a written DataFrame index becomes.
@@ -92,7 +92,8 @@ def find_prices(names: Sequence[str], needed: Collection[str] = PRICES) -> dict[
     found = _prices(names)
     missing = [price for price in PRICES if price in needed and not found[price]]
     if missing:
-        raise DataError(f"no column named {', '.join(missing)}; {_there_are(names)}")
+        absent = ", ".join(missing)
+        raise MissingColumnError(f"no column named {absent}; {_there_are(names)}", column=absent)
     for price, columns in found.items():
         if len(columns) > 1:
             shown = ", ".join(map(_printable, columns))
@@ -163,7 +164,8 @@ def find_volume(names: Sequence[str], chosen: str | None = None, hint: str = "")
         [name for name, asset in assets.items() if asset and not asset & _QUOTES],
     )
     if not assets and not plain:
-        raise DataError(f"no column named volume; {_there_are(names)}; set data.volume_column")
+        line = f"no column named volume; {_there_are(names)}; set data.volume_column"
+        raise MissingColumnError(line, column="volume")
     for columns in ways if len(plain) < 2 else ():
         if len(columns) == 1:
             return columns[0]

@@ -17,7 +17,7 @@ from hmm_exp.judge.states import find_visits, observed_dwell, occupancy
 from hmm_exp.judge.unscored import why_no_gain
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.registry.versions import Champion
-from hmm_exp.serving.load import load_detector
+from hmm_exp.serving.load import load_single
 from hmm_exp.serving.mlflow_model import smoke_test
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import read_regimes, read_scores, unscored_of
@@ -99,9 +99,10 @@ def read_evidence(client: MlflowClient, run: Run) -> Evidence:
 def read_incumbent(champion: Champion) -> Incumbent:
     """Load the champion's model."""
     try:
-        return Incumbent(champion, smoke_test(champion.uri))
+        detector = smoke_test(champion.uri)
     except ModelError:
-        return Incumbent(champion, None)
+        detector = None
+    return Incumbent(champion, detector if isinstance(detector, Detector) else None)
 
 
 def model_id(run: Run) -> str | None:
@@ -120,7 +121,7 @@ def _models(run: Run) -> list[str]:
 
 def _own_labels(run: Run, detector: Detector) -> tuple[str, ...]:
     models = _models(run)
-    return detector.labels if len(models) < 2 else load_detector(f"models:/{models[0]}").labels
+    return detector.labels if len(models) < 2 else load_single(f"models:/{models[0]}").labels
 
 
 def _working_detector(run: Run) -> Detector:
@@ -133,9 +134,12 @@ def _working_detector(run: Run) -> Detector:
     if not model_id(run):
         raise NotJudged("the run holds no model")
     try:
-        return smoke_test(f"models:/{model_id(run)}")
+        detector = smoke_test(f"models:/{model_id(run)}")
     except ModelError as error:
         raise NotJudged(str(error)) from None
+    if not isinstance(detector, Detector):
+        raise NotJudged(f"the run holds one model of {len(detector.symbols):,} symbols")
+    return detector
 
 
 def _steps(rows: pd.DataFrame, detector: Detector) -> np.ndarray:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.tracking import MlflowClient
 
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import DataError, TrackingError
@@ -12,8 +13,9 @@ from hmm_exp.hmm.states import Agreement, agreement
 from hmm_exp.judge.states import expected_dwell
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.iso import iso
+from hmm_exp.registry.detectors import in_production
 from hmm_exp.registry.versions import STAGE, Versions, champion_of
-from hmm_exp.serving.load import load_detector
+from hmm_exp.serving.load import load_single
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.ui import in_a_line, plain_table
 
@@ -38,6 +40,18 @@ def list_lines(versions: Versions) -> list[str]:
     return [*shown.splitlines(), *([""] if reasons else []), *reasons]
 
 
+def champion_lines(client: MlflowClient, pattern: str) -> list[str]:
+    """The versions in Production of all models whose names match, as a table.
+
+    Raises ModelError if there is none.
+    """
+    rows = [{"model": found.name} | _row(found) for found in in_production(client, pattern)]
+    about = ["status", "replaces", "reasons", "labels"]
+    return plain_table(
+        pd.DataFrame(rows).drop(columns=about).dropna(axis=1, how="all")
+    ).splitlines()
+
+
 def version_lines(version: ModelVersion) -> list[str]:
     """All records of one version, one `name  value` per line."""
     about = {
@@ -60,7 +74,7 @@ def version_lines(version: ModelVersion) -> list[str]:
 def load_version(versions: Versions, number: str) -> tuple[str, Detector]:
     """Name of a version for tables, and its detector."""
     version = champion_of(versions.get(number))
-    return f"version {version.version}", load_detector(version.uri)
+    return f"version {version.version}", load_single(version.uri)
 
 
 def parameter_table(old: Detector, new: Detector, names: tuple[str, str]) -> pd.DataFrame:

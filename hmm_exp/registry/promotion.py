@@ -29,7 +29,7 @@ from hmm_exp.registry.installation import REFUSED, UNCHANGED, install, repair, w
 from hmm_exp.registry.labels import LabelMatch, name_states
 from hmm_exp.registry.lease import lease
 from hmm_exp.registry.versions import ALIAS, STAGE, Champion, Versions, champion_of
-from hmm_exp.serving.load import load_detector
+from hmm_exp.serving.load import load_single
 from hmm_exp.serving.mlflow_model import log_detector, smoke_test_failure
 from hmm_exp.store.address import sqlite_path
 from hmm_exp.tracking import tags
@@ -243,7 +243,7 @@ def _named_model(run: Run, naming: LabelMatch, labels: tuple[str, ...]) -> str:
     assert model is not None
     if naming.labels == labels:
         return model
-    detector = load_detector(f"models:/{model}")
+    detector = load_single(f"models:/{model}")
     named = replace(detector, labels=naming.labels)
     return log_detector(run.info.experiment_id, run.info.run_id, named).model_id
 

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
 from hmm_exp.detector.detector import Detector
+from hmm_exp.detector.pooled import PooledDetector
 from hmm_exp.detector.sent import Table, check_kinds, frame_of
 from hmm_exp.errors import LONGEST_LINE, HmmExpError, one_line
 from hmm_exp.market.clean import StampedRows
@@ -56,10 +57,10 @@ class RegimeModel:
     Attributes
     ----------
     detector
-        The model.
+        The model, or a pool of many symbols' models.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector | PooledDetector) -> None:
         self.detector = detector
 
     def predict(self, frame: Table) -> pd.DataFrame:
@@ -71,12 +72,14 @@ class RegimeModel:
             What `Detector.filter` takes: times (text, datetimes or epochs) with open, high, low,
             close and volume, or with the feature columns of the model, of which no cell may be
             missing. One sequence of at least `min_history` bars. A model trained on another time
-            or volume column reads the column of that name.
+            or volume column reads the column of that name. A pool also takes a column `symbol`,
+            and one sequence of each symbol.
 
         Returns
         -------
         DataFrame
-            `timestamp, available_at, state, label, regime, in_training, p_state_0 ...`
+            `timestamp, available_at, state, label, regime, in_training, p_state_0 ...`; of a pool
+            `symbol` first
 
         Raises
         ------
@@ -92,19 +95,26 @@ class RegimeModel:
             frame = rest.read_body(body, content_type, self.detector.reads)
             return rest.answer_text(self._regimes(frame), kind)
 
-    def get_raw_model(self) -> Detector:
-        """Return the detector; MLflow defines the name."""
+    def get_raw_model(self) -> Detector | PooledDetector:
+        """Return the detector or the pool; MLflow defines the name."""
         return self.detector
 
     def _regimes(self, table: Table) -> pd.DataFrame:
         frame = frame_of(table)
-        if self.detector.holds_features(frame):
-            _check_features(tidy(frame)[0], self.detector)
-        return self.detector.filter(frame)
+        if isinstance(self.detector, PooledDetector):
+            return self.detector.each(frame, _checked)
+        return _checked(self.detector, frame)
+
+
+def _checked(detector: Detector, frame: pd.DataFrame) -> pd.DataFrame:
+    """Regimes of bars, or of feature rows whose cells are all numbers."""
+    if detector.holds_features(frame):
+        _check_features(tidy(frame)[0], detector)
+    return detector.filter(frame)
 
 
 @contextmanager
-def _refusals(detector: Detector) -> Iterator[None]:
+def _refusals(detector: Detector | PooledDetector) -> Iterator[None]:
     """Turn every error into a RequestError, with errors of other libraries as its cause.
 
     Texts of unexpected errors may contain paths and are not sent to the caller.
@@ -137,7 +147,7 @@ def _check_features(frame: pd.DataFrame, detector: Detector) -> None:
     )
 
 
-def _for_caller(line: str, detector: Detector) -> str:
+def _for_caller(line: str, detector: Detector | PooledDetector) -> str:
     """Adapt an error to the caller: no `data.` settings, and advice on what to send."""
     text = _SETTING.sub("", line)
     text = _OPTION.sub("", _REMEDY.sub(r"\1", text))  # "leave them out", "keep the last"

@@ -3,7 +3,8 @@
     model = mlflow.pyfunc.load_model("models:/hmm_regime/Production")
     regimes = model.predict(bars)  # timestamp, open, high, low, close, volume
 
-Each call takes one sequence with its lookback, not a single bar. The stored model holds the
+Each call takes one sequence with its lookback, not a single bar; a pool takes one of each symbol,
+with a column `symbol`. The stored model holds the
 detector as JSON and this package's source, without pickle, so that any process with the pinned
 packages can load it. `smoke_test` loads a stored model and lets it predict.
 """
@@ -33,6 +34,7 @@ from mlflow.utils.environment import (
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from hmm_exp.detector.detector import Detector
+from hmm_exp.detector.pooled import SYMBOL, PooledDetector, read_detector
 from hmm_exp.errors import ModelError, one_line
 from hmm_exp.serving import rest
 from hmm_exp.serving.answering import RegimeModel
@@ -69,8 +71,10 @@ _SOURCE = (  # parts of this package needed to load and predict
 )
 
 
-def log_detector(experiment_id: str, run_id: str, detector: Detector) -> LoggedModel:
-    """Log the detector as the model of a run, in MLflow's current store.
+def log_detector(
+    experiment_id: str, run_id: str, detector: Detector | PooledDetector
+) -> LoggedModel:
+    """Log the detector, or the pool, as the model of a run, in MLflow's current store.
 
     Returns
     -------
@@ -97,7 +101,7 @@ def log_detector(experiment_id: str, run_id: str, detector: Detector) -> LoggedM
     return model
 
 
-def smoke_test(uri: str) -> Detector:
+def smoke_test(uri: str) -> Detector | PooledDetector:
     """Load a model, let it predict on sample bars, and return its detector.
 
     Raises ModelError if the model cannot be loaded, or gives no probabilities.
@@ -127,13 +131,14 @@ def smoke_test_failure(uri: str) -> str | None:
     return None
 
 
-def signature_of(detector: Detector) -> ModelSignature:
+def signature_of(detector: Detector | PooledDetector) -> ModelSignature:
     """Output columns alone.
 
     Inputs are left to `RegimeModel`: by a schema of them MLflow would drop `Close` for `close`, and
     an index of times, before the model sees the table.
     """
     kinds = {
+        SYMBOL: DataType.string,
         "timestamp": DataType.datetime,
         "available_at": DataType.datetime,
         "state": DataType.long,
@@ -154,8 +159,13 @@ def requirements() -> list[str]:
     return [f"{name}=={version(name)}" for name in RUNTIME_PACKAGES]
 
 
-def sample_bars(detector: Detector) -> pd.DataFrame:
-    """Synthetic bars, just enough for the detector to give a regime."""
+def sample_bars(detector: Detector | PooledDetector) -> pd.DataFrame:
+    """Synthetic bars, just enough for the detector, or the first of a pool, to give a regime."""
+    if isinstance(detector, PooledDetector):
+        symbol = detector.symbols[0]
+        bars = sample_bars(detector.of(symbol))
+        bars.insert(0, SYMBOL, symbol)
+        return bars
     n_bars = detector.min_history + int(detector.row_step / detector.step)
     random = np.random.default_rng(0)
     close = 100 * np.exp(0.005 * random.standard_normal(n_bars).cumsum())
@@ -171,7 +181,7 @@ def sample_bars(detector: Detector) -> pd.DataFrame:
     return pd.DataFrame(dict(zip(detector.bar_columns, columns, strict=True)))
 
 
-def _save(folder: Path, detector: Detector, model: LoggedModel) -> None:
+def _save(folder: Path, detector: Detector | PooledDetector, model: LoggedModel) -> None:
     """Write the files of `mlflow.pyfunc.save_model`: detector, source, pinned packages.
 
     That function would search all installed packages for the versions already known here, and copy
@@ -227,7 +237,7 @@ def _source() -> dict[str, bytes]:
 
 def _load_pyfunc(data_path: str) -> RegimeModel:
     """Load a stored model; MLflow calls this."""
-    model = RegimeModel(Detector.load(data_path))
+    model = RegimeModel(read_detector(data_path))
     if rest.in_server():
         rest.answer_requests(model.answer)
     return model
