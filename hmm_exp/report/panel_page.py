@@ -39,6 +39,7 @@ from hmm_exp.report.tables import TableCell, plain
 from hmm_exp.report.words import signed
 from hmm_exp.tracking import tags
 
+ASSETS = ("report.css", "panel.css", "shared.js", "drawing.js", "panel.js", "symbol.js")
 MOST_DAYS = 20  # common days shown
 CODES = 65_534  # steps of a close between the lowest and the highest; one more is a missing close
 _SHADED = 0.95  # quantile of the gains' sizes that has the full shade
@@ -67,7 +68,7 @@ def panel_page(subject: PanelSubject) -> str:
     started = datetime.fromtimestamp(main.info.start_time // 1000, UTC)
     sweep_id = main.data.tags[tags.SWEEP_ID]
     return template("panel.html").render(
-        **assets("report.css", "panel.css", "shared.js", "panel.js"),
+        **assets(*ASSETS),
         subject=subject,
         sweep_id=sweep_id,
         summary=panel_words.summary(subject, now),
