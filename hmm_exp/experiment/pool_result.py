@@ -92,10 +92,10 @@ def run_pool(
     return judge.result(comparison)
 
 
-def pooled_result(fits: PoolFits, prepared: Prepared) -> RunResult:
-    """Result of the pooled model on one symbol, with the symbol's detector.
+def pooled_result(fits: PoolFits, symbol: str, prepared: Prepared) -> RunResult:
+    """Result of the pooled model on a symbol, with the symbol's detector.
 
-    Criteria and faults are those of the pool. Raises FitError as `run`.
+    Faults are those of the pool. Raises FitError as `run`.
     """
     chosen = measure(prepared, fits.chosen.fit, prepared.train)
     chosen = replace(chosen, criteria={}, faults=fits.chosen.faults)
@@ -112,7 +112,7 @@ def pooled_result(fits: PoolFits, prepared: Prepared) -> RunResult:
     )
     detector = build_detector(single)
     meta = detector.meta | {"fingerprint": fits.pool.fingerprint}
-    detector = replace(detector, labels=fits.labels, meta=meta)
+    detector = replace(detector, name=symbol, labels=fits.labels, meta=meta)
     errors = without_errors(chosen.params, _NO_ERRORS)
     return judged(prepared, single, detector, (errors, errors))
 
@@ -133,7 +133,7 @@ class _Judge:
         for number, (symbol, prepared) in enumerate(pool.again(), 1):
             progress(f"judging {symbol}, {number:,} of {len(pool.symbols):,}")
             try:
-                result = pooled_result(self._fits, prepared)
+                result = pooled_result(self._fits, symbol, prepared)
             except HmmExpError as error:
                 pool.left_out[symbol] = str(error)
                 continue
