@@ -39,13 +39,6 @@ def test_a_setting_of_symbols_that_nothing_reads_is_refused(data, line):
     assert "\n" not in str(error.value)
 
 
-def test_a_panel_is_not_trained_yet():
-    with pytest.raises(
-        ConfigError, match=r"data=panel is not trained yet: data=bars data\.symbol="
-    ):
-        checking(kind="panel", symbols=["A"], include=["*"], symbol_pattern="(.*)")
-
-
 def test_bars_of_one_symbol_record_its_name_and_column():
     known = used(checking(kind="bars", symbol="A", symbol_column="ticker"))
     assert (known["data.symbol"], known["data.symbol_column"]) == ("A", "ticker")

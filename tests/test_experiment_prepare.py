@@ -243,3 +243,23 @@ def test_more_states_than_distinct_rows_is_refused(small_config, bars_csv):
     config.model = replace(config.model, n_states=None, state_grid=[2, 20])
     with pytest.raises(FitError, match=r"20 states from 9 distinct train rows: .*model.state_grid"):
         prepare(config)
+
+
+def test_the_base_timeframe_is_that_of_the_bars(small_config, bars_csv):
+    hourly = prepare(edited(small_config, bars_csv))
+    base = prepare(edited(small_config, bars_csv, timeframe__timeframes=["base"]))
+    assert base.observation_space == hourly.observation_space
+    np.testing.assert_array_equal(base.X, hourly.X)
+    daily = pd.read_csv(bars_csv)
+    daily["timestamp"] = pd.date_range("2015-01-01", periods=len(daily))
+    daily.to_csv(bars_csv, index=False)
+    daily = prepare(edited(small_config, bars_csv, timeframe__timeframes=["base"]))
+    assert daily.timeframe == "1D"
+
+
+def test_bars_of_half_a_minute_have_no_base_timeframe(small_config, bars_csv):
+    frame = pd.read_csv(bars_csv)
+    frame["timestamp"] = pd.date_range("2024-01-01", periods=len(frame), freq="30s")
+    frame.to_csv(bars_csv, index=False)
+    with pytest.raises(ConfigError, match="timeframe=base: bars of 0 days 00:00:30"):
+        prepare(edited(small_config, bars_csv, timeframe__timeframes=["base"]))

@@ -26,7 +26,11 @@ from hmm_exp.config import Config, conf_dir, flat, to_config
 from tests.conftest import ROOT
 
 SET_BY_THE_PROGRAM = {
-    f"sweep.{name}" for name in ("parent_run", "n_cells", "attempt", "owner", "folder", "varied")
+    f"sweep.{name}"
+    for name in (
+        *("parent_run", "n_cells", "attempt", "owner", "folder", "varied"),
+        *("configurations", "symbols", "symbol"),
+    )
 }
 DIALECT = re.compile(
     r"\b(?:said|told|speaks?|spoken|held\s+(?:to|against)|beside)\b", flags=re.IGNORECASE

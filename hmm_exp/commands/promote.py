@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 from hmm_exp.command_line import DONE, REFUSED, Parser, add_store_options, exit_status, named
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
+
+    from hmm_exp.config import GateConfig
+    from hmm_exp.registry.gate import PanelTest
 
 EXAMPLES = """examples:
   hmm-promote --sweep latest --dry-run                 # would the winner pass?
@@ -54,21 +58,72 @@ def promote(args: argparse.Namespace) -> int:
 
     gate = named_gate(args.gate)
     client = store.connect(args.tracking_uri)
+    if args.sweep and (panel := _panel(client, args.sweep)):
+        return _promote_panel(client, panel, args, gate)
     run_id = _run(client, args.run) if args.run else _winner(client, args.sweep)
     if run_id is None:
         return REFUSED
     if args.run:
         _print_verdict(client, run_id)
+    name, test = _of_symbol(client, run_id, args.registry, gate)
     decision = promotion.promote(
         client,
         run_id,
-        registry_name=args.registry,
+        registry_name=name,
         gate=gate,
         force=args.force,
         dry_run=args.dry_run,
+        panel=test,
     )
-    print(*decision.lines(args.registry), sep="\n")
+    print(*decision.lines(name), sep="\n")
     return REFUSED if decision.refused else DONE
+
+
+def _panel(client: "MlflowClient", sweep: str) -> "Run | None":
+    """Parent run of a panel; None for a sweep over one market."""
+    from hmm_exp.tracking import tags
+    from hmm_exp.tracking.runs import sweep_named, sweep_parent
+
+    parent = sweep_parent(client, sweep_named(client, sweep))
+    return parent if tags.N_SYMBOLS in parent.data.tags else None
+
+
+def _promote_panel(
+    client: "MlflowClient", parent: "Run", args: argparse.Namespace, gate: "GateConfig"
+) -> int:
+    """Test the winners of a panel and promote those that pass; 0 if any is in Production."""
+    from hmm_exp.errors import ConfigError
+    from hmm_exp.panel.finish import FinishedPanel
+
+    if args.force:
+        raise ConfigError("--force promotes one run: give --run instead of --sweep")
+    finished = FinishedPanel.recorded(client, parent, args.tracking_uri, gate, args.registry)
+    tests = finished.test()
+    decisions, failures = finished.promote(tests, args.dry_run)
+    table = finished.table(tests, decisions)
+    print(*finished.table_lines(table), "", *finished.verdict(table, tests), *failures, sep="\n")
+    return DONE if table["promoted"].ne("no").any() and not failures else REFUSED
+
+
+def _of_symbol(
+    client: "MlflowClient", run_id: str, registry: str, gate: "GateConfig"
+) -> "tuple[str, PanelTest | None]":
+    """Registered model for a run, and for a cell of a panel the recorded test of its symbol."""
+    from mlflow.exceptions import MlflowException
+
+    from hmm_exp.config import Config
+    from hmm_exp.registry.gate import recorded_test
+    from hmm_exp.tracking import tags
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:  # the promotion reports it
+        return registry, None
+    if tags.SYMBOL not in run.data.tags:
+        return registry, None
+    if registry == Config().registry.name:
+        registry = run.data.params.get("registry.name", registry)
+    return registry, recorded_test(client, run, gate)
 
 
 def _run(client: "MlflowClient", name: str) -> str:
@@ -115,6 +170,7 @@ def _print_verdict(client: "MlflowClient", run_id: str) -> None:
         return
     parent = run.data.tags.get(tags.PARENT_RUN)
     cells = sweep_cells(client, run.data.tags[tags.SWEEP_ID]) if parent else [run]
+    cells = [cell for cell in cells if cell.data.tags.get(tags.PARENT_RUN) == parent]
     sweep = client.get_run(parent).data.metrics if parent else {}
     print(*verdict_lines(client, run, cells, sweep), sep="\n")
 

@@ -13,6 +13,9 @@ A sweep of eight cells (-m makes lists into a grid), tracked, judged, its winner
 Your own bars; bar_stamp says whether a time marks a bar's open or its close:
   python -m hmm_exp.train -m data=bars data.path=bars.csv data.bar_stamp=open \\
       model.n_states=2,3,4,5 features=v1,v2
+Many markets, one file each; winners are promoted at a limited false discovery rate:
+  python -m hmm_exp.train -m data=panel data.path='lake/*.parquet' data.bar_stamp=open \\
+      model.n_states=2,3 features=v1,range timeframe=base
 Other dimensions, and the number of states searched inside each run:
   python -m hmm_exp.train -m covariance=diag,full timeframe=1H,4H model.state_grid=[2,3,4]
 A named experiment:

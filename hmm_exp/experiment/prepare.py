@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.config import NOT_IN_RESULT, Config, flat
 from hmm_exp.detector.detector import feature_table
-from hmm_exp.errors import DataError, FitError
+from hmm_exp.errors import ConfigError, DataError, FitError
 from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.experiment.source import (
     Source,
@@ -30,7 +30,8 @@ from hmm_exp.features.lost import usable_in_words
 from hmm_exp.features.recipe import Recipe, select_columns
 from hmm_exp.judge.split import TEST, TRAIN, VAL, Fold, Split, make_split, train_option
 from hmm_exp.judge.volatility_baselines import BarSeries, bar_hours
-from hmm_exp.market.bars import OHLCV, timeframe_step
+from hmm_exp.market.bars import OHLCV, step_in_words, timeframe_step
+from hmm_exp.market.gaps import usual_step
 from hmm_exp.market.reading import what_was_read
 from hmm_exp.version import __version__
 
@@ -41,6 +42,7 @@ IN_FINGERPRINT_OTHERWISE = {
     "data.calendar",
     "split.like",
 }  # digest; numbers of states; a report alone; dates
+_BASE = "base"  # the timeframe of the bars themselves
 _ROUNDING = 1e-9  # of means by hour: a log that follows the clock alone is constant without them
 
 
@@ -223,9 +225,12 @@ def prepare(config: Config) -> Prepared:
         For input that no fit should start on.
     """
     folder = config.sweep.folder
-    cache = Path(folder) / CACHE if config.cache and folder else None
-    source = read_source(config.data, cache, needs_of(config))
+    cut = Path(folder) / CACHE if config.cache and folder else None
+    # One process alone reads a symbol of a panel.
+    cache = None if config.sweep.symbol else cut
+    source = read_source(config.data, cache, needs_of(config), cut)
     started = time.perf_counter()
+    config = on_base(config, source)
     table = _features(config, source, cache)
     split = make_split(source.time, config.split)
     part = split.of(table.available_at)
@@ -261,7 +266,28 @@ def volatility_column(recipe: Recipe) -> int | None:
 
 def needs_of(config: Config) -> tuple[str, ...]:
     """Columns of bars that a config's features use; all for a ready table."""
-    return OHLCV if config.data.kind == "features" else recipe_of(config).needs
+    return OHLCV if config.data.kind == "features" else recipe_of(_on_base(config, "1H")).needs
+
+
+def on_base(config: Config, source: Source) -> Config:
+    """The config with the length of the bars in place of the timeframe `base`.
+
+    Raises ConfigError for bars that no timeframe names.
+    """
+    if _BASE not in config.timeframe.timeframes:
+        return config
+    if source.bars is not None:
+        step = source.bars.step
+    else:
+        step = pd.Timedelta(usual_step(source.time.as_unit("ns").asi8), unit="ns")
+    if step.value % 60_000_000_000:
+        raise ConfigError(f"timeframe={_BASE}: bars of {step}: a timeframe is of whole minutes")
+    return _on_base(config, step_in_words(step))
+
+
+def _on_base(config: Config, name: str) -> Config:
+    names = [name if each == _BASE else each for each in config.timeframe.timeframes]
+    return replace(config, timeframe=replace(config.timeframe, timeframes=names))
 
 
 def _features(config: Config, source: Source, cache: Path | None) -> FeatureTable:

@@ -67,17 +67,21 @@ class Source:
 
 
 def read_source(
-    data: DataConfig, cache: Path | None = None, needs: tuple[str, ...] = OHLCV
+    data: DataConfig,
+    cache: Path | None = None,
+    needs: tuple[str, ...] = OHLCV,
+    cut: Path | None = None,
 ) -> Source:
     """Read bars or ready features as configured, once per process, file state and settings.
 
     All processes with the same folder `cache` read once. `needs` are the columns of bars that will
-    be used, see `bars_from_frame`.
+    be used, see `bars_from_frame`. In the folder `cut`, by default `cache`, a long table is kept by
+    symbol.
     """
     settings = json.dumps(vars(data), sort_keys=True)
     files = [data.path] if data.symbol is None else files_of(str(data.path))
     state = tuple(part for file in files for part in _file_state(file))
-    return _read(_ReadSettings(settings, state, needs, cache))
+    return _read(_ReadSettings(settings, state, needs, cache, cut or cache))
 
 
 def read_options(data: DataConfig) -> ReadOptions:
@@ -92,12 +96,13 @@ def column_step(column: str) -> pd.Timedelta:
 
 @dataclass(frozen=True)
 class _ReadSettings:
-    """Key of `_read`; the folder of the cache is not part of it."""
+    """Key of `_read`; the folders of the cache are not part of it."""
 
     settings: str
     file_state: tuple[int | str, ...]
     needs: tuple[str, ...]
     cache: Path | None = field(compare=False)
+    cut: Path | None = field(compare=False)
 
 
 @lru_cache(maxsize=4)
@@ -108,7 +113,7 @@ def _read(reading: _ReadSettings) -> Source:
         return _source_of_features(data, reading.cache, key)
     key.append(reading.needs)
     bars, digest = shared_bars(
-        reading.cache, key, lambda: _read_bars(data, reading.needs, reading.cache)
+        reading.cache, key, lambda: _read_bars(data, reading.needs, reading.cut)
     )
     return Source(
         bars=bars,
@@ -121,11 +126,11 @@ def _read(reading: _ReadSettings) -> Source:
     )
 
 
-def _read_bars(data: DataConfig, needs: tuple[str, ...], cache: Path | None) -> Bars:
+def _read_bars(data: DataConfig, needs: tuple[str, ...], cut: Path | None) -> Bars:
     if data.kind == "synthetic":
         return make_market(data.n_bars, data.n_regimes, data.seed)
     try:
-        rows = SymbolRows(data.symbol, data.symbol_column, cache) if data.symbol else None
+        rows = SymbolRows(data.symbol, data.symbol_column, cut) if data.symbol else None
         bars = read_bars(
             str(data.path), read_options(data), name=data.name, needs=needs, symbol=rows
         )

@@ -11,27 +11,30 @@ from typing import TypeVar
 
 import pandas as pd
 from mlflow.entities import Metric, Run
+from mlflow.tracking import MlflowClient
 
-from hmm_exp.config import Config
+from hmm_exp.config import Config, GateConfig, TrackingConfig
 from hmm_exp.errors import TrackingError
+from hmm_exp.judge.unscored import FORECASTS
 from hmm_exp.judge.wording import listed
 from hmm_exp.market.bars import counted
-from hmm_exp.panel.plan import model_name
+from hmm_exp.panel.plan import model_name, name_template
 from hmm_exp.panel.significance import panel_tests
-from hmm_exp.panel.table import SYMBOLS_FILE, symbol_row, symbols_table, table_lines
+from hmm_exp.panel.table import symbol_row, symbols_table, table_lines
 from hmm_exp.registry import promotion
 from hmm_exp.registry.gate import PanelTest, asked_gains
 from hmm_exp.registry.promotion import Decision
 from hmm_exp.registry.versions import STAGE
 from hmm_exp.store.store import Store, analyse, patiently, store_of
 from hmm_exp.sweep import leaderboard
-from hmm_exp.sweep.finish import close_left
 from hmm_exp.tracking import tags, ui
+from hmm_exp.tracking.read import SYMBOLS_FILE
 from hmm_exp.tracking.record import log_files
 from hmm_exp.tracking.runs import current_cells, sweep_cells, sweep_parent, symbol_runs
 
 Result = TypeVar("Result")
 Tests = dict[str, PanelTest | None]
+Tell = Callable[[str], None]
 _NAMED = 5  # symbols in a line
 
 
@@ -45,13 +48,15 @@ class FinishedPanel:
     symbols: dict[str, Run]  # runs of the symbols, by name
     cells: dict[str, list[Run]]  # cells that count, by symbol
     names: list[str]  # all symbols of the panel
+    tell: Tell  # shows what is under way
 
     @classmethod
-    def read(cls, settings: Config, names: list[str]) -> "FinishedPanel":
-        """Close the runs that nobody works on and read the panel. Raises TrackingError."""
+    def read(
+        cls, settings: Config, names: list[str], tell: Tell = lambda text: None
+    ) -> "FinishedPanel":
+        """Read a panel; `names` are all its symbols. Raises TrackingError."""
         sweep_id, patience = str(settings.sweep_id), settings.tracking.patience
         store = patiently(lambda: store_of(settings.tracking), patience)
-        patiently(lambda: close_left(store, sweep_id), patience)
         client = store.client
         cells = patiently(lambda: sweep_cells(client, sweep_id), patience)
         runs = patiently(lambda: symbol_runs(client, sweep_id), patience)
@@ -60,7 +65,21 @@ class FinishedPanel:
         for run in current_cells(cells, str(settings.sweep.attempt)):
             by_symbol[run.data.tags.get(tags.SYMBOL, "")].append(run)
         known = {run.data.tags[tags.SYMBOL]: run for run in runs}
-        return cls(settings, store, parent, dict(sorted(known.items())), by_symbol, names)
+        return cls(settings, store, parent, dict(sorted(known.items())), by_symbol, names, tell)
+
+    @classmethod
+    def recorded(
+        cls, client: MlflowClient, parent: Run, uri: str | None, gate: GateConfig, registry: str
+    ) -> "FinishedPanel":
+        """A panel as its parent run records it, for another decision."""
+        experiment = client.get_experiment(parent.info.experiment_id).name
+        sweep_id = parent.data.tags[tags.SWEEP_ID]
+        settings = Config(gate=gate, sweep_id=sweep_id)
+        settings.tracking = TrackingConfig(uri=uri, experiment=experiment)
+        settings.registry.name = name_template(registry)
+        settings.sweep.attempt = int(parent.data.tags.get(tags.ATTEMPT, "1"))
+        names = [run.data.tags[tags.SYMBOL] for run in symbol_runs(client, sweep_id)]
+        return cls.read(settings, sorted(names))
 
     @property
     def sweep_id(self) -> str:
@@ -95,7 +114,7 @@ class FinishedPanel:
     def test(self) -> Tests:
         """Test the gains of all winners, and record the figures on the runs of the symbols."""
         client, gate = self.store.client, self.settings.gate
-        tests = self._ask(lambda: panel_tests(client, self.winners, gate))
+        tests = self._ask(lambda: panel_tests(client, self.winners, gate, self.tell))
         now = int(time.time() * 1000)
         for symbol, test in tests.items():
             if test is not None:
@@ -105,14 +124,15 @@ class FinishedPanel:
                 self._ask(partial(client.log_batch, place, metrics))
         return tests
 
-    def promote(self, tests: Tests) -> tuple[dict[str, Decision], list[str]]:
+    def promote(self, tests: Tests, dry_run: bool = False) -> tuple[dict[str, Decision], list[str]]:
         """Ask the gate for every winner; gives decisions by symbol, and failures of the store."""
         decisions: dict[str, Decision] = {}
         failures: list[str] = []
         if self.settings.promote is False:
             return decisions, failures
         is_asked = bool(asked_gains(self.settings.gate))
-        for symbol, run in self.winners.items():
+        for number, (symbol, run) in enumerate(self.winners.items(), 1):
+            self.tell(f"asking the gate for symbol {number:,} of {len(self.names):,}")
             test = tests.get(symbol)
             if is_asked and test is None:
                 reason = "too few scored test bars for a test of its gains"
@@ -124,6 +144,7 @@ class FinishedPanel:
                     run.info.run_id,
                     registry_name=self._model(symbol),
                     gate=self.settings.gate,
+                    dry_run=dry_run,
                     panel=test,
                 )
             except TrackingError as error:
@@ -154,11 +175,12 @@ class FinishedPanel:
         if tested:
             chosen = sum(test.q_bh <= gate.fdr for test in tested)
             strict = sum(test.q_by <= gate.fdr for test in tested)
-            asked = listed([f"{name}_gain" for name in asked_gains(gate)])
+            rivals = listed([FORECASTS[name] for name in asked_gains(gate)])
             lines = [
-                f"{chosen:,} of {counted(len(tested), 'tested symbol')} gain on test ({asked}) at "
-                f"a false discovery rate of {gate.fdr:.0%} (Benjamini-Hochberg, gate.fdr); "
-                f"{strict:,} by Benjamini-Yekutieli, which allows any dependence",
+                f"{chosen:,} of {counted(len(tested), 'tested symbol')} forecast test bars better "
+                f"than {rivals}, of which {gate.fdr:.0%} are expected to be false (gate.fdr, "
+                f"Benjamini-Hochberg); {strict:,} by Benjamini-Yekutieli, which allows any "
+                "dependence",
                 *lines,
             ]
         elif not asked_gains(gate):

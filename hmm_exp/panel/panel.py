@@ -49,10 +49,14 @@ def panel(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     yield settings
 
     from hmm_exp.panel.finish import FinishedPanel
+    from hmm_exp.store.store import patiently, store_of
+    from hmm_exp.sweep.finish import close_left
 
     end_cells(settings)
-    with progress.busy(f"judging {len(names):,} symbols", settings.quiet):
-        finished = FinishedPanel.read(settings, names)
+    with progress.busy(f"reading {len(names):,} symbols", settings.quiet) as tell:
+        store = patiently(lambda: store_of(settings.tracking), settings.tracking.patience)
+        patiently(lambda: close_left(store, str(settings.sweep_id)), settings.tracking.patience)
+        finished = FinishedPanel.read(settings, names, tell)
         finished.store.client.set_tag(finished.parent.info.run_id, tags.N_SYMBOLS, str(len(names)))
         tests = finished.test()
         decisions, failures = finished.promote(tests)

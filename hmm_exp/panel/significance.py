@@ -4,7 +4,7 @@ The winners were chosen on validation, so their gains on test are not biased by 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 from mlflow.entities import Run
@@ -17,16 +17,25 @@ from hmm_exp.tracking.read import read_scores
 
 
 def panel_tests(
-    client: MlflowClient, winners: Mapping[str, Run], gate: GateConfig
+    client: MlflowClient,
+    winners: Mapping[str, Run],
+    gate: GateConfig,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, PanelTest | None]:
     """Test the gains that the gate asks for, of the winner of every symbol.
+
+    `tell` shows what is under way.
 
     None for a symbol whose gains have too few scored bars. Empty if the gate asks for no gain.
     """
     asked = asked_gains(gate)
     if not asked:
         return {}
-    gains = {symbol: _gains(client, run, asked) for symbol, run in winners.items()}
+    gains = {}
+    for number, (symbol, run) in enumerate(winners.items(), 1):
+        tell(f"reading the scores of symbol {number:,} of {len(winners):,}")
+        gains[symbol] = _gains(client, run, asked)
+    tell(f"testing the gains of {len(winners):,} symbols")
     table = judge_panel(gains, gate.fdr).drop(columns="promoted")
     n_symbols = int(table["p"].notna().sum())
     return {

@@ -19,6 +19,7 @@ from hmm_exp import owner
 from hmm_exp.config import Config
 from hmm_exp.errors import LONGEST_LINE, described, one_line
 from hmm_exp.judge.wording import signed
+from hmm_exp.market.bars import counted
 from hmm_exp.market.panel import PanelSymbol
 from hmm_exp.panel.plan import Job
 from hmm_exp.store.store import Store, patiently
@@ -44,6 +45,7 @@ class SymbolCell(SweepCell):
     # Fingerprints of cells that an earlier start finished, and the settings of all by fingerprint.
     finished: set[str] = field(default_factory=set)
     seen: dict[str, Config] = field(default_factory=dict)
+    digests: set[str] = field(default_factory=set)  # of the data as read now
     failure: str | None = None
     is_new: bool = False  # whether this start of the panel ran it
 
@@ -60,6 +62,7 @@ class SymbolCell(SweepCell):
         """Whether an earlier start of this panel finished the cell."""
         fingerprint = space[tags.FINGERPRINT]
         self.seen[fingerprint] = self.settings
+        self.digests.add(space[tags.DATA_DIGEST])
         self.is_new = fingerprint not in self.finished
         return not self.is_new
 
@@ -104,7 +107,7 @@ class Symbol:
             self._ask(lambda: self.store.client.set_terminated(parent.info.run_id))
             log.info("%s  finished before", self.head)
             return
-        finished = self._finished(parent)
+        finished = self._finished(parent, cells[0].digests)
         choice = self._judged(finished, cells[0].seen)
         self._report(finished, choice, failures)
 
@@ -153,19 +156,25 @@ class Symbol:
         done = [run for run in before if run.info.status == "FINISHED"]
         finished = {run.data.tags.get(tags.FINGERPRINT, "") for run in done}
         seen: dict[str, Config] = {}
+        digests: set[str] = set()
         cells = []
         for place, settings in enumerate(self.job.cells_of(self.one, parent_run)):
             number = self.number * len(self.job.configurations) + place + 1
-            cells.append(SymbolCell(settings, number, self.one.symbol, finished, seen))
+            cells.append(SymbolCell(settings, number, self.one.symbol, finished, seen, digests))
             cells[-1].run()
         return cells
 
-    def _finished(self, parent: Run) -> FinishedSweep:
-        """The symbol as a sweep whose cells have run."""
+    def _finished(self, parent: Run, digests: set[str]) -> FinishedSweep:
+        """The symbol as a sweep whose cells have run, on the data as read now."""
         client, run_id = self.store.client, parent.info.run_id
         settings = self.job.cells_of(self.one, run_id)[0]
         runs = self._ask(lambda: runs_of_symbol(client, self.sweep_id, self.one.symbol))
-        cells = [run for run in runs if run.data.tags.get(tags.KIND) == "cell"]
+        cells = [
+            run
+            for run in runs
+            if run.data.tags.get(tags.KIND) == "cell"
+            and run.data.tags.get(tags.DATA_DIGEST, "") in {*digests, ""}
+        ]
         cells = current_cells(cells, str(settings.sweep.attempt))
         return FinishedSweep(settings, self.store, parent, cells)
 
@@ -222,20 +231,16 @@ class Symbol:
 
     def _report(self, finished: FinishedSweep, choice: Choice, failures: list[str]) -> None:
         """Print the symbol in one line."""
-        n_failed = f"{len(failures)} of {len(self.job.configurations)} cells failed"
-        failed = f"{n_failed}: {failures[0]}" if failures else ""
+        n_cells = counted(len(self.job.configurations), "cell")
+        failed = f"{len(failures)} of {n_cells} failed: {failures[0]}" if failures else ""
         winner = finished.winner(choice)
         if winner is None:
-            line = f"{self.head}  {failed or f'no winner: {choice.reasons[-1]}'}"
-            log.error("%s", one_line(line, LONGEST_LINE))
-            return
-        gain = winner.data.metrics.get("return_gain_val")
-        words = [f"{called(winner)} of {len(finished.cells)} cells"]
-        words += [f"gain {signed(gain)} on validation"] if gain is not None else []
-        words += [failed] if failed else []
-        log.log(
-            logging.ERROR if failed else logging.INFO,
-            "%s  %s",
-            self.head,
-            one_line(", ".join(words), LONGEST_LINE),
-        )
+            words = [failed or f"no winner: {choice.reasons[-1]}"]
+        else:
+            gain = winner.data.metrics.get("return_gain_val")
+            words = [f"{called(winner)} of {counted(len(finished.cells), 'cell')}"]
+            words += [f"gain {signed(gain)} on validation"] if gain is not None else []
+            words += [failed] if failed else []
+        level = logging.ERROR if failed or winner is None else logging.INFO
+        text = one_line(", ".join(words), LONGEST_LINE - len(self.head) - 2)
+        log.log(level, "%s  %s", self.head, text)

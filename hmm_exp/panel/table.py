@@ -10,9 +10,9 @@ from hmm_exp.judge.wording import signed
 from hmm_exp.registry.gate import PanelTest
 from hmm_exp.registry.promotion import Decision
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.read import SYMBOLS_FILE
 from hmm_exp.tracking.runs import called
 
-SYMBOLS_FILE = "symbols.csv"  # among the artifacts of a panel's run
 MOST_ROWS = 20  # on the terminal
 _GAINS = {
     "gain_val": "return_gain_val",
@@ -104,6 +104,8 @@ def _outcome(
         return {"promoted": "no", "reason": "promote=false"}
     if decision.noop:
         return {"promoted": "already", "reason": ""}
+    if decision.dry_run and not decision.refused:
+        return {"promoted": "would be", "reason": ""}
     if decision.promoted:
         return {"promoted": "yes", "reason": ""}
     return {"promoted": "no", "reason": "; ".join(decision.reasons)}

@@ -73,6 +73,17 @@ class PanelTest:
         )
 
 
+def recorded_test(client: MlflowClient, cell: Run, gate: GateConfig) -> PanelTest | None:
+    """Test of a panel's symbol as it is on record, for one of its cells; None without one."""
+    symbol = client.get_run(cell.data.tags[tags.PARENT_RUN])
+    found = symbol.data.metrics
+    if "p_value" not in found or symbol.data.tags.get(tags.WINNER) != cell.info.run_id:
+        return None
+    panel = client.get_run(symbol.data.tags[tags.PARENT_RUN])
+    n_symbols = int(panel.data.tags.get(tags.N_SYMBOLS, "0"))
+    return PanelTest(found["p_value"], found["q_bh"], found["q_by"], gate.fdr, n_symbols)
+
+
 def asked_gains(gate: GateConfig) -> list[str]:
     """Baselines over which the gate asks for a gain."""
     asked = {"static": gate.static_gain, "ewma": gate.ewma_gain}

@@ -22,7 +22,7 @@ from hmm_exp.sweep.verdict import verdict_lines
 from hmm_exp.tracking import tags, ui
 from hmm_exp.tracking.bundle import LOG_FILE
 from hmm_exp.tracking.record import log_files
-from hmm_exp.tracking.runs import called, current_cells, sweep_cells, sweep_parent
+from hmm_exp.tracking.runs import called, current_cells, sweep_cells, sweep_members, sweep_parent
 
 Result = TypeVar("Result")
 
@@ -168,7 +168,7 @@ def close_left(store: Store, sweep_id: str) -> None:
     A cell whose worker was lost and that the launcher gave to another leaves such a run, and so
     does a run whose making the store confirmed to nobody.
     """
-    for run in sweep_cells(store.client, sweep_id):
+    for run in sweep_members(store.client, sweep_id):
         if run.info.status == "RUNNING":
             store.client.set_terminated(run.info.run_id, "KILLED")
     close_orphans(store)

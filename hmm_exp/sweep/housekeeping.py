@@ -20,16 +20,19 @@ from hmm_exp.store.relocation import relocate
 from hmm_exp.sweep import terminal
 from hmm_exp.sweep.leaderboard import leaderboard
 from hmm_exp.tracking import tags, ui
+from hmm_exp.tracking.read import SYMBOLS_FILE, read_table
 from hmm_exp.tracking.runs import (
     all_runs,
     called,
     lacks,
     status_of,
     sweep_cells,
+    sweep_members,
     sweep_parent,
 )
 
 _SERVED = "mlflow-artifacts:"
+_SYMBOL_COLUMNS = ["symbol", "status", "winner", "gain_test", "q_bh", "promoted", "regime"]
 
 
 def sweeps_table(client: MlflowClient) -> str:
@@ -45,7 +48,11 @@ def sweep_text(client: MlflowClient, sweep_id: str) -> str:
     """Leaderboard of one sweep, and the reason of every unfinished cell, as text."""
     parent, cells = sweep_parent(client, sweep_id), sweep_cells(client, sweep_id)
     lines = [f"sweep {sweep_id}: {status_of(parent)}, {parent.data.tags.get(tags.N_CELLS)} cells"]
-    lines += ["", terminal.leaderboard_table(leaderboard(cells)), ""] if cells else []
+    if tags.N_SYMBOLS in parent.data.tags:
+        table = read_table(client, parent.info.run_id, SYMBOLS_FILE)
+        lines += [] if table is None else ["", ui.plain_table(table[_SYMBOL_COLUMNS]), ""]
+    elif cells:
+        lines += ["", terminal.leaderboard_table(leaderboard(cells)), ""]
     lines += [in_words(run) for run in cells if status_of(run) != "FINISHED" or lacks(run)]
     lines += [parent.data.tags.get(tags.VERDICT) or parent.data.tags.get(tags.NOTE, "")]
     return "\n".join(lines).rstrip()
@@ -60,7 +67,8 @@ def removable(client: MlflowClient, sweep_id: str | None = None) -> tuple[list[R
     cells = sweep_cells(client, sweep_id) if sweep_id else _runs(client, "cell")
     sweeps = _runs(client, "sweep")
     running = {run.data.tags[tags.SWEEP_ID] for run in sweeps if status_of(run) == "RUNNING"}
-    kept = {parent.data.tags.get(tags.WINNER) for parent in sweeps}
+    parents = [*sweeps, *_runs(client, "symbol")]
+    kept = {parent.data.tags.get(tags.WINNER) for parent in parents}
     kept |= {version.run_id for version in client.search_model_versions()}
     latest = {_twins(run): run.info.run_id for run in cells if status_of(run) == "FINISHED"}
     ended = [
@@ -106,7 +114,7 @@ def close_elsewhere(client: MlflowClient, sweep_id: str) -> list[Run]:
     For a user who knows that nothing works on it any more; gives the runs as they were. Raises
     TrackingError when a process of this machine works on it.
     """
-    runs = [sweep_parent(client, sweep_id), *sweep_cells(client, sweep_id)]
+    runs = [sweep_parent(client, sweep_id), *sweep_members(client, sweep_id)]
     running = [run for run in runs if run.info.status == "RUNNING"]
     for name in (run.data.tags.get(tags.OWNER, "") for run in running):
         if owner.is_alive(name):

@@ -59,13 +59,17 @@ def stop() -> None:
 
 
 @contextmanager
-def busy(text: str, quiet: bool) -> Iterator[None]:
-    """Show one line of work before there is a sweep to draw."""
+def busy(text: str, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show one line of work outside of a sweep; what is yielded shows another in its place."""
     watched = wanted(quiet)
-    if watched:
-        print(f"{text} ...", end="", file=sys.stderr, flush=True)
+
+    def tell(text: str) -> None:
+        if watched:
+            print(f"\r\x1b[K{text} ...", end="", file=sys.stderr, flush=True)
+
+    tell(text)
     try:
-        yield
+        yield tell
     finally:
         if watched:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -31,7 +31,7 @@ from hmm_exp.sweep.resume import changes
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.record import removed_on_error
-from hmm_exp.tracking.runs import sweep_cells, sweep_named, sweep_parent
+from hmm_exp.tracking.runs import sweep_members, sweep_named, sweep_parent
 
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
@@ -189,7 +189,7 @@ def _still_running(store: Store, parent: Run, sweep_id: str) -> str:
 
     Cells left by a main process that was killed end by themselves within a second.
     """
-    running = [run for run in sweep_cells(store.client, sweep_id) if run.info.status == "RUNNING"]
+    running = [run for run in sweep_members(store.client, sweep_id) if run.info.status == "RUNNING"]
     if parent.info.status == "RUNNING":
         running.append(parent)
     owners = {run.data.tags.get(tags.OWNER, "") for run in running}

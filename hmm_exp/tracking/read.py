@@ -22,6 +22,7 @@ from hmm_exp.market.bars import OHLCV
 from hmm_exp.tracking import tags
 
 REGIMES_FILE = "regimes.csv"
+SYMBOLS_FILE = "symbols.csv"  # of a panel: one row a symbol
 CONFIG_FILE, REPORT_FILE = "config.json", "data_report.json"
 _REGIME_COLUMNS = ("available_at", "split", "state")
 

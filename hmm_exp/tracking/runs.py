@@ -114,6 +114,12 @@ def sweep_cells(client: MlflowClient, sweep_id: str) -> list[Run]:
     return sorted(runs, key=lambda run: run.info.start_time)
 
 
+def sweep_members(client: MlflowClient, sweep_id: str) -> list[Run]:
+    """Cells of a sweep and, in a panel, runs of its symbols, in the order they were started."""
+    runs = all_runs(client, f"tags.{tags.SWEEP_ID} = '{sweep_id}' and tags.{tags.KIND} != 'sweep'")
+    return sorted(runs, key=lambda run: run.info.start_time)
+
+
 def symbol_runs(client: MlflowClient, sweep_id: str) -> list[Run]:
     """Runs of the symbols of a panel."""
     return all_runs(client, _of_sweep(sweep_id, "symbol"))
