@@ -64,12 +64,16 @@ class PanelMean:
         """Symbols that count."""
         return len(self._means)
 
+    def series(self) -> pd.Series:
+        """The series whose mean is that of the symbols, by instant; empty without a symbol."""
+        if not self._means:
+            return self._deviations
+        scale = len(self._deviations) / len(self._means)
+        return float(np.mean(self._means)) + scale * self._deviations
+
     def estimate(self) -> GainEstimate | None:
         """The mean with its interval; None without a symbol. `n_bars` counts instants."""
-        if not self._means:
-            return None
-        scale = len(self._deviations) / len(self._means)
-        return estimate_gain(np.mean(self._means) + scale * self._deviations.to_numpy())
+        return estimate_gain(self.series().to_numpy())
 
 
 @dataclass(frozen=True, eq=False)
