@@ -33,7 +33,7 @@ from hmm_exp.sweep import child
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.bundle import Bundle, cell_name
 from hmm_exp.tracking.read import read_scores
-from hmm_exp.tracking.record import RunRecord, recorded
+from hmm_exp.tracking.record import LONGEST_NAME, RunRecord, recorded
 from hmm_exp.tracking.runs import all_runs, called
 
 Result = TypeVar("Result")
@@ -102,15 +102,14 @@ class Pools:
         settings, client = self.finished.settings, self.finished.store.client
         if settings.promote is False:
             return []
-        name = model_name(settings.registry.name, tags.POOL)
         try:
             decision = promotion.promote(
-                client, best.info.run_id, registry_name=name, gate=settings.gate
+                client, best.info.run_id, registry_name=self.model, gate=settings.gate
             )
         except HmmExpError as error:
             self.failures.append(f"the pool is not promoted: {error}")
             return []
-        return decision.lines(name)
+        return decision.lines(self.model)
 
     def _cell(self, configuration: Config) -> Config:
         """Settings of a pool's run, a child of the panel's."""
@@ -123,8 +122,18 @@ class Pools:
             configurations=None,
         )
         return replace(
-            configuration, pool=False, sweep=sweep, sweep_id=panel.sweep_id, tracking=panel.tracking
+            configuration,
+            pool=False,
+            registry=replace(configuration.registry, name=self.model),
+            sweep=sweep,
+            sweep_id=panel.sweep_id,
+            tracking=panel.tracking,
         )
+
+    @property
+    def model(self) -> str:
+        """Name of the registered model."""
+        return model_name(self.finished.settings.registry.name, tags.POOL)
 
     def _own_scores(self, folder: Path) -> dict[str, Path]:
         """Files with the validation scores of the winners, by symbol."""
@@ -146,16 +155,18 @@ class Pools:
             if same and run.info.status == "FINISHED":
                 return run
         folder = Path(str(cell.sweep.folder))
-        record = RunRecord(self.finished.store, cell, folder / "logs" / "pool.log")
+        log_file = folder / "logs" / f"pool.{known[tags.FINGERPRINT]}.{cell.sweep.attempt}.log"
+        record = RunRecord(self.finished.store, cell, log_file)
         with recorded(record):
             run_id = record.start(known)
-            client.update_run(run_id, name=f"pool {cell_name(cell)}"[:250])
-            bundle = self._fitted(cell, own, folder / "pending" / known[tags.FINGERPRINT])
+            client.update_run(run_id, name=f"pool {cell_name(cell)}"[:LONGEST_NAME])
+            place = folder / "pending" / known[tags.FINGERPRINT]
+            bundle = self._fitted(cell, own, place, log_file)
             record.finish(bundle)
         bundle.remove()
         return self._ask(lambda: client.get_run(run_id))
 
-    def _fitted(self, cell: Config, own: dict[str, Path], place: Path) -> Bundle:
+    def _fitted(self, cell: Config, own: dict[str, Path], place: Path, log_file: Path) -> Bundle:
         """Bundle of a pool: of an earlier start that could not record it, or a new one."""
         if not place.is_dir():
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +178,8 @@ class Pools:
                 )
                 for one in self.symbols
             }
-            child.worker().ask("pool", settings, own, place, on_progress=self.finished.tell)
+            tell = self.finished.tell
+            child.worker().ask("pool", settings, own, place, log_file, on_progress=tell)
         bundle = Bundle.read(place)
         left_out = pd.read_csv(bundle.artifacts / "left_out.csv", dtype=str)
         self.left_out |= dict(left_out.itertuples(index=False, name=None))

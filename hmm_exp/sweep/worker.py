@@ -113,11 +113,15 @@ class _Server:
             write_figures(result, folder / "plots")
         return regime_at_end(result.regimes)
 
-    def pool(self, settings: dict[str, Config], own: dict[str, Path], folder: Path) -> None:
+    def pool(
+        self, settings: dict[str, Config], own: dict[str, Path], folder: Path, log_file: Path
+    ) -> None:
         """Fit one model to symbols and write its bundle into `folder`.
 
         `own` holds the files with the scores of the symbols' own models.
         """
+        self.log_file = log_file
+        _print_into(log_file)
 
         def own_scores(symbol: str) -> pd.DataFrame | None:
             return pd.read_parquet(own[symbol]) if symbol in own else None
