@@ -6,6 +6,7 @@ import pytest
 
 from hmm_exp.judge.gains import estimate_gain, hac_error
 from hmm_exp.judge.pool import COLUMNS, PanelMean, PoolComparison, against_own
+from hmm_exp.market.bars import counted
 
 HOURS = pd.date_range("2024-01-01", periods=900, freq="h")
 
@@ -119,7 +120,7 @@ def test_the_sentence_has_the_word_the_interval_and_the_counts(shifts, words):
     assert found.sentence.startswith(f"one model for all forecasts validation {words}")
     assert " nats per bar, 95 % interval " in found.sentence
     n_better, n_worse = sum(s > 0 for s in shifts), sum(s < 0 for s in shifts)
-    counts = f"(better on {n_better} symbols, worse on {n_worse} of {len(shifts)})"
+    counts = f"(better on {counted(n_better, 'symbol')}, worse on {n_worse} of {len(shifts)})"
     assert found.sentence.endswith(counts)
 
 

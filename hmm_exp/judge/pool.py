@@ -29,6 +29,7 @@ import pandas as pd
 
 from hmm_exp.judge.gains import MIN_BARS, GainEstimate, estimate_gain
 from hmm_exp.judge.wording import BETTER, WORSE, WordedGain, signed
+from hmm_exp.market.bars import counted
 
 COLUMNS = (
     *("symbol", "gain_val", "gain_test", "own_gain_val"),
@@ -155,7 +156,7 @@ class PoolComparison:
         return (
             f"one model for all forecasts validation {worded.against}: {signed(worded.mean)} nats "
             f"per bar, 95 % interval {signed(worded.low)} to {signed(worded.high)} (better on "
-            f"{(words == BETTER).sum():,} symbols, worse on {(words == WORSE).sum():,} of "
+            f"{counted(int((words == BETTER).sum()), 'symbol')}, worse on {(words == WORSE).sum():,} of "
             f"{self.n_compared:,})"
         )
 
