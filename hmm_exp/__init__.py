@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hmm_exp.causality import check_causality
     from hmm_exp.config import Config, checked
     from hmm_exp.detector.detector import Detector
+    from hmm_exp.detector.panel_stream import PanelStream
     from hmm_exp.detector.pooled import PooledDetector
     from hmm_exp.detector.stream import Stream
     from hmm_exp.errors import HmmExpError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from hmm_exp.market.bars import Bars
     from hmm_exp.market.load import read_bars
     from hmm_exp.market.synthetic import make_market
+    from hmm_exp.registry.detectors import load_detectors
     from hmm_exp.serving.load import load_detector
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "Detector",
     "GaussianHMM",
     "HmmExpError",
+    "PanelStream",
     "PooledDetector",
     "Recipe",
     "Stream",
@@ -49,6 +52,7 @@ __all__ = [
     "figures",
     "latest_observation",
     "load_detector",
+    "load_detectors",
     "make_market",
     "prepare",
     "read_bars",
@@ -65,6 +69,7 @@ _HOMES = {
     "StudentTHMM": "hmm.estimator",
     "HmmExpError": "errors",
     "Recipe": "features.recipe",
+    "PanelStream": "detector.panel_stream",
     "Stream": "detector.stream",
     "build_features": "features.build",
     "build_lookbacks": "features.lookbacks",
@@ -72,6 +77,7 @@ _HOMES = {
     "checked": "config",
     "latest_observation": "features.lookbacks",
     "load_detector": "serving.load",
+    "load_detectors": "registry.detectors",
     "make_market": "market.synthetic",
     "prepare": "experiment.prepare",
     "read_bars": "market.load",

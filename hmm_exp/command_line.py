@@ -386,6 +386,11 @@ def _discard(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def note(text: str) -> None:
+    """Print a line to standard error at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
 _OF_TRAINING = re.compile(r"(?:;|, or) set data\.path(?: to a file in it)?$")  # here no setting
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from hmm_exp.commands import apply_panel
+from hmm_exp.commands import symbols
 from hmm_exp.commands.apply import main
 from hmm_exp.features.recipe import Recipe
 from tests.live_detector import SHORT, gappy_bars, live_detector
@@ -71,7 +71,7 @@ def test_each_symbol_of_a_folder_gets_the_regimes_of_its_own_bars(folder, expect
 def test_a_long_table_gives_one_with_a_row_group_a_symbol(
     cut_from, folder, expected, capsys, monkeypatch
 ):
-    monkeypatch.setattr(apply_panel, "_CUT_FROM", cut_from)
+    monkeypatch.setattr(symbols, "_CUT_FROM", cut_from)
     words = ["--bars", "long.csv", "--symbol-column", "coin", "--long", "--output", "all.parquet"]
     status, _, err = run(capsys, *words)
     assert status == 0
@@ -144,7 +144,7 @@ def test_regimes_of_many_symbols_ignore_the_future(folder, bars, capsys):
     [
         (["--bars", "none/*.csv", "--latest"], "no file matches none/*.csv"),
         (["--bars", "lake", "--output", "x.csv"], "--output x.csv: many symbols need a folder"),
-        (["--bars", "lake", "--long", "--output", "x.csv"], "--long needs a .parquet file"),
+        (["--bars", "lake", "--long", "--output", "x.json"], "--long needs a .parquet or .csv"),
         (["--bars", "lake", "--symbols", "btc", "--latest"], "no such symbol (did you mean BTC?)"),
         (["--bars", "lake", "--symbol-pattern", "(a", "--latest"], "--symbol-pattern=(a: not a"),
         (["--bars", "long.csv", "--latest"], "keep the rows of one, or --symbol-column coin reads"),

@@ -13,7 +13,7 @@ from hmm_exp.config import RULES, DataConfig
 from hmm_exp.errors import ConfigError, DataError
 from hmm_exp.experiment.source import read_source
 from hmm_exp.market.load import read_bars
-from hmm_exp.market.panel import PanelSymbol, registry_part, symbols_of
+from hmm_exp.market.panel import PanelSymbol, registry_part, symbol_named, symbols_of
 from hmm_exp.market.synthetic import make_market
 
 N_BARS = {"BTC": 120, "ETH": 150, "ETHW": 90}
@@ -230,6 +230,7 @@ def test_the_settings_of_a_symbol_are_those_of_bars_and_keep_how_they_are_read()
 def test_no_two_symbols_share_the_name_of_a_registered_model(symbols):
     parts = [registry_part(symbol) for symbol in symbols if symbol.isprintable()]
     assert len(set(parts)) == len(parts)
+    assert [symbol_named(part) for part in parts] == [s for s in symbols if s.isprintable()]
     assert all(f"hmm_regime.{part}" in RULES["registry.name"] for part in parts)
 
 

@@ -7,10 +7,8 @@ many symbols failed; 2 bad input, with one line on standard error.
 import argparse
 import json
 import shlex
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,13 @@ from hmm_exp.command_line import (
     add_model_option,
     add_read_options,
     exit_status,
-    own_words,
+    note,
     with_read_options,
 )
-from hmm_exp.commands.apply_panel import add_symbol_options, apply_to_panel, is_panel
+from hmm_exp.commands.apply_panel import apply_to_panel
+from hmm_exp.commands.apply_stream import apply_to_pipe, apply_to_pipe_of_many
+from hmm_exp.commands.progress import Progress
+from hmm_exp.commands.symbols import add_symbol_options, has_many_models, names_symbols
 from hmm_exp.errors import DataError, SeveralSeriesError
 
 EXAMPLES = """examples:
@@ -84,7 +85,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--bad-rows drop)",
     )
     _add_join_options(parser)
-    add_symbol_options(parser)
+    symbols = add_symbol_options(parser)
+    symbols.add_argument(
+        "--long", action="store_true", help="write one Parquet or CSV file with a column symbol"
+    )
+    symbols.add_argument(
+        "--csv", action="store_true", help="write CSV files into the folder, not Parquet"
+    )
     add_read_options(parser)
     args = parser.parse_args(argv)
     _check(parser, args)
@@ -93,8 +100,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit status."""
-    if is_panel(args):
-        return apply_to_panel(args)
+    if _is_panel(args):
+        return apply_to_pipe_of_many(args) if args.follow else apply_to_panel(args)
     try:
         apply_to_pipe(args) if args.follow else apply_to_files(args)
     except SeveralSeriesError as error:
@@ -121,84 +128,15 @@ def apply_to_files(args: argparse.Namespace) -> None:
     if args.latest:
         print(json.dumps(newest.to_dict()))
     if args.output is not None and args.join is None:
-        _note(f"{args.output}: {newest.n_rows:,} rows written from {n_read:,} rows read")
+        note(f"{args.output}: {newest.n_rows:,} rows written from {n_read:,} rows read")
     for hint in hints:
-        _note(hint)
-
-
-def apply_to_pipe(args: argparse.Namespace) -> None:
-    """Write the regimes of bars as they arrive on standard input."""
-    from hmm_exp.detector.pipe import (
-        RegimeLines,
-        check_fresh,
-        follow,
-        names_in,
-        resumed,
-        rewind,
-        times_in,
-    )
-    from hmm_exp.serving.load import find_detector
-
-    detector = with_read_options(find_detector(args.model), args)
-    drops = detector.reading.bad_rows == "drop"
-    missing = args.missing or ("gap" if drops else "error")
-    resumes = args.state is not None and args.state.exists()
-    if args.output is not None and not resumes:
-        check_fresh(args.output)
-    if resumes:
-        stream = resumed(args.state, detector.stream(missing=missing))
-        _note(f"{args.state}: resumes after the bar that closed at {stream.time}")
-    else:
-        with Reading(detector) as reading:
-            history = None if args.bars is None else reading.bars(args.bars)
-            stream = detector.stream(history, missing)
-    headed = resumes if args.output is None else rewind(args.output, stream.latest)
-    as_json = args.json or (args.output is not None and args.output.suffix == ".jsonl")
-    to: Any = args.output
-    with nullcontext(sys.stdout) if to is None else to.open("a", encoding="utf-8") as out:
-        names = detector.columns if as_json else names_in(args.output, detector)
-        lines = RegimeLines(out, names, as_json, headed, times_in(args.output))
-
-        def refuse(error: Exception) -> None:
-            if not drops:
-                raise error
-            _note(f"skipped: {own_words(error)}")
-
-        def pause() -> None:
-            if args.state is not None:
-                stream.save(args.state)
-
-        follow(stream, sys.stdin.buffer, lines.write, pause, refuse)
-
-
-class Progress:
-    """A progress line on a terminal, rewritten in place and cleared at the end; none in a pipe."""
-
-    def __init__(self) -> None:
-        self.live = sys.stderr.isatty()
-        self.began = time.monotonic()
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.live:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def __call__(self, n_rows: int, share: float) -> None:
-        """Show the rows read and the time left."""
-        if self.live:
-            left = (time.monotonic() - self.began) * (1 / max(share, 1e-9) - 1)
-            text = f"\r\x1b[K{n_rows:,} rows, {share:.0%}, {left:.0f} s left"
-            print(text, end="", file=sys.stderr, flush=True)
+        note(hint)
 
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
-    if is_panel(args) and (
-        args.bars is None or args.follow or args.join or args.lookbacks or args.features_csv
-    ):
-        parser.error("many symbols are read with --bars alone, and written by --output or --latest")
+    if _is_panel(args):
+        _check_panel(parser, args)
     given = [args.bars, args.features_csv, args.lookbacks].count(None)
     if args.follow:
         if args.features_csv or args.lookbacks or args.latest or args.join:
@@ -212,6 +150,22 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--join needs --output, the file for the joined table")
     if args.output is None and not args.latest:
         parser.error("give --output, --latest or both")
+
+
+def _is_panel(args: argparse.Namespace) -> bool:
+    """Whether many symbols are meant."""
+    return names_symbols(args) or args.long or args.csv
+
+
+def _check_panel(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse options that do not go with many symbols."""
+    if args.follow and (args.long or args.csv or not has_many_models(args)):
+        parser.error(
+            "--follow of many symbols needs a --model of each, such as "
+            "'models:/hmm_regime.*/Production', and takes only --bars, --output and --state"
+        )
+    if (args.bars is None and not args.follow) or args.join or args.lookbacks or args.features_csv:
+        parser.error("many symbols are read with --bars alone, and written by --output or --latest")
 
 
 def _source(
@@ -314,12 +268,8 @@ def _joined_file(args: argparse.Namespace, detector: Any) -> Iterator[Callable[[
         joined = join_regimes(table, regimes, args.prefix)
         file.write(joined)
     n_empty = int(joined[f"{args.prefix}state"].isna().sum())
-    _note(f"{args.join}: {table.in_words}; --join-stamp decides")
-    _note(f"{args.output}: {len(joined):,} rows written, {n_empty:,} before the first regime")
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    note(f"{args.join}: {table.in_words}; --join-stamp decides")
+    note(f"{args.output}: {len(joined):,} rows written, {n_empty:,} before the first regime")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,196 +1,158 @@
-"""Compute the regimes of many symbols with one model: `hmm-apply` on a folder, a pattern, a table.
+"""Compute the regimes of many symbols: `hmm-apply` on a folder, a pattern, a table.
 
-A symbol that fails costs only itself: it is named at the end, and the exit status is 1.
+All symbols have one model, or each has its own. A symbol that fails costs only itself: it is named
+at the end, and the exit status is 1.
 """
 
 import argparse
 import json
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hmm_exp.command_line import (
-    DONE,
-    REFUSED,
-    CommaList,
-    Reading,
-    own_words,
-    with_read_options,
+from hmm_exp.command_line import DONE, REFUSED, Reading, own_words
+from hmm_exp.commands.panel_files import FolderFiles, LongFile, regime_files
+from hmm_exp.commands.progress import Progress
+from hmm_exp.commands.symbols import (
+    PanelModels,
+    cut_tables,
+    in_order,
+    panel_models,
+    symbols_in,
+    without,
 )
-from hmm_exp.errors import ConfigError, HmmExpError
+from hmm_exp.errors import HmmExpError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hmm_exp.detector.detector import Detector
+    from hmm_exp.detector.files import Newest
     from hmm_exp.market.panel import PanelSymbol
-
-    Write = Callable[[str, pd.DataFrame], None]
-
-_CUT_FROM = 8  # symbols of a long table; for fewer, to read it again is faster than to cut it
-
-
-def is_panel(args: argparse.Namespace) -> bool:
-    """Whether `--bars` names many symbols: a folder, a pattern, or with options of symbols."""
-    if args.symbols or args.symbol_column or args.symbol_pattern or args.long:
-        return True
-    bars = args.bars
-    return bars is not None and (bars.is_dir() or (has_magic(str(bars)) and not bars.exists()))
-
-
-def add_symbol_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of symbols."""
-    options = parser.add_argument_group(
-        "many symbols", "--bars is a folder, a pattern such as 'lake/*.parquet', or a long table"
-    )
-    add = options.add_argument
-    add("--symbols", action=CommaList, nargs="+", metavar="NAME", help="only these")
-    add("--symbol-column", metavar="NAME", help="column of symbols, or key of folders key=symbol")
-    add("--symbol-pattern", metavar="REGEX", help="its group is the symbol in the name of a file")
-    add("--long", action="store_true", help="write one Parquet file with a column symbol")
 
 
 def apply_to_panel(args: argparse.Namespace) -> int:
     """Write the regimes of each symbol, print the newest with `--latest`; give the exit status."""
-    from hmm_exp.serving.load import find_detector
-
-    detector = with_read_options(find_detector(args.model), args)
-    found = _symbols(args)
-    failed: dict[str, HmmExpError] = {}
-    n_rows = 0
-    with _output(args) as write, _cache(found) as cache:
-        for one in found:
+    found = symbols_in(args)
+    models = panel_models(args, [one.symbol for one in found])
+    work = [one for one in found if one.symbol in models.detectors]
+    used = [models.detectors[one.symbol] for one in work]
+    done = _Done()
+    with (
+        regime_files(args.output, args.long, args.csv, used) as files,
+        cut_tables(work) as cache,
+        Progress("symbols") as progress,
+    ):
+        apply = partial(_apply_to_symbol, cache, files if isinstance(files, FolderFiles) else None)
+        for place, applied in enumerate(in_order(apply, list(zip(work, used, strict=True))), 1):
+            progress.clear()
             try:
-                n_rows += _apply_to_symbol(args, detector, one, cache, write)
+                _take(args, applied, files, done)
             except HmmExpError as error:
-                failed[one.symbol] = error
-    _report(args, len(found), n_rows, failed)
-    return REFUSED if failed else DONE
+                models.failed[applied.symbol] = error
+            progress(place, place / len(work))
+    _report(args, done, [one.symbol for one in found], models)
+    return REFUSED if models.failed else DONE
 
 
-def _symbols(args: argparse.Namespace) -> list["PanelSymbol"]:
-    from hmm_exp.config import DataConfig
-    from hmm_exp.config.checks import check_symbols
-    from hmm_exp.market.panel import symbols_of
+@dataclass
+class _Applied:
+    """What came of a symbol: reports of what was read, and its newest regime or the error."""
 
-    data = DataConfig(
-        kind="panel",
-        path=str(args.bars),
-        symbols=args.symbols or [],
-        symbol_column=args.symbol_column,
-        symbol_pattern=args.symbol_pattern,
-    )
-    check_symbols(data)
-    return symbols_of(data)
+    symbol: str
+    reading: Reading
+    regimes: "pd.DataFrame | None" = None  # if they are to be written
+    newest: "Newest | None" = None
+    hint: str | None = None
+    error: HmmExpError | None = None
 
 
 def _apply_to_symbol(
-    args: argparse.Namespace,
-    detector: "Detector",
-    one: "PanelSymbol",
-    cache: Path | None,
-    write: "Write",
-) -> int:
-    """Read a symbol, write its regimes and print the newest one; gives the number of rows."""
+    cache: Path | None, files: FolderFiles | None, pair: "tuple[PanelSymbol, Detector]"
+) -> _Applied:
+    """Read a symbol, compute its regimes, and write them if they go into a file of their own."""
     from hmm_exp.detector.files import apply, check_read
     from hmm_exp.market.reading import unclosed_hint
 
+    one, detector = pair
     rows = replace(one.rows, cache=cache) if one.rows else None
     regimes: list[Any] = []
-    with Reading(detector) as reading:
-        bars = reading.bars(Path(one.path), name=one.symbol, symbol=rows)
+    answer = _Applied(one.symbol, Reading(detector))
+    try:
+        bars = answer.reading.bars(Path(one.path), name=one.symbol, symbol=rows)
         newest, n_read = apply(detector.stream().extend, [(bars, 1.0)], regimes.append)
         check_read(detector, n_read, newest.n_rows)
-    write(one.symbol, regimes[0])
+    except HmmExpError as error:
+        return replace(answer, error=error)
+    answer = replace(answer, newest=newest, hint=unclosed_hint(bars))
+    if files is None:
+        return replace(answer, regimes=regimes[0])
+    files.write(one.symbol, regimes[0])
+    return answer
+
+
+@dataclass
+class _Done:
+    """What was done: symbols, rows, and the symbols by their regime now."""
+
+    n_symbols: int = 0
+    n_rows: int = 0
+    regimes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, newest: "Newest", detector: "Detector") -> None:
+        """Count a symbol."""
+        assert newest.row is not None
+        self.n_symbols += 1
+        self.n_rows += newest.n_rows
+        regime = int(newest.row["regime"])
+        self.regimes[detector.labels[regime] if regime >= 0 else "undecided"] += 1
+
+    def lines(self) -> list[str]:
+        """The regimes now as a table."""
+        names = [name for name, _ in self.regimes.most_common()]
+        width = max(map(len, [*names, "regime now"]))
+        rows = [f"{name:<{width}}  {self.regimes[name]:>7,}" for name in names]
+        return [f"{'regime now':<{width}}  symbols", *rows] if rows else []
+
+
+def _take(
+    args: argparse.Namespace, applied: _Applied, files: "FolderFiles | LongFile", done: _Done
+) -> None:
+    """Show what was read, write a symbol's regimes and print the newest. Raises its error."""
+    with applied.reading:
+        if applied.error is not None:
+            raise applied.error
+    newest, detector = applied.newest, applied.reading.detector
+    assert newest is not None
+    assert detector is not None
+    if applied.regimes is not None:
+        files.write(applied.symbol, applied.regimes)
+    done.add(newest, detector)
     if args.latest:
-        print(json.dumps({"symbol": one.symbol} | newest.to_dict()), flush=True)
-    if hint := unclosed_hint(bars):
-        print(f"{one.symbol}: {hint}", file=sys.stderr)
-    return newest.n_rows
+        print(json.dumps({"symbol": applied.symbol} | newest.to_dict()), flush=True)
+    if applied.hint:
+        print(f"{applied.symbol}: {applied.hint}", file=sys.stderr)
 
 
 def _report(
-    args: argparse.Namespace, n_found: int, n_rows: int, failed: dict[str, HmmExpError]
+    args: argparse.Namespace, done: _Done, symbols: Sequence[str], models: PanelModels
 ) -> None:
-    """Print what was written, then each failed symbol with its reason."""
-    lines = [f"{symbol}: {own_words(error)}" for symbol, error in failed.items()]
+    """Print what was done, each failed symbol with its reason, and what has no counterpart."""
+    n_all = done.n_symbols + len(models.failed)
+    lines = done.lines()
     if args.output is not None:
-        n_done = n_found - len(failed)
-        lines.insert(0, f"{args.output}: {n_rows:,} rows written, {n_done} of {n_found} symbols")
-    if failed:
-        lines.append(f"error: {len(failed)} of {n_found} symbols failed")
+        lines.append(
+            f"{args.output}: {done.n_rows:,} rows written, {done.n_symbols} of {n_all} symbols"
+        )
+    lines += [f"{symbol}: {own_words(error)}" for symbol, error in models.failed.items()]
+    with_model = {*models.detectors, *models.failed}
+    lines += without("symbol", "model", [name for name in symbols if name not in with_model])
+    lines += without("model", "bars", [name for name in models.detectors if name not in symbols])
+    if models.failed:
+        lines.append(f"error: {len(models.failed)} of {n_all} symbols failed")
     for line in lines:
         print(line, file=sys.stderr)
-
-
-@contextmanager
-def _cache(found: list["PanelSymbol"]) -> Iterator[Path | None]:
-    """A folder in which a long table is cut by symbol, deleted at the end; None for few symbols."""
-    if len(found) < _CUT_FROM or found[0].column is None:
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
-@contextmanager
-def _output(args: argparse.Namespace) -> Iterator["Write"]:
-    """Write regimes nowhere, into a folder, or into one file that exists only when complete."""
-    path = args.output
-    if path is None:
-        yield lambda symbol, frame: None
-    elif not args.long:
-        if path.is_file() or path.suffix in (".csv", ".jsonl", ".parquet"):
-            raise ConfigError(f"--output {path}: many symbols need a folder, or --long")
-        path.mkdir(parents=True, exist_ok=True)
-        yield partial(_write_file, path)
-    elif path.suffix != ".parquet" or not path.parent.is_dir():
-        raise ConfigError(f"--output {path}: --long needs a .parquet file in a folder that exists")
-    else:
-        with ExitStack() as stack:
-            yield _LongFile(path, stack).write
-
-
-def _write_file(folder: Path, symbol: str, frame: "pd.DataFrame") -> None:
-    from hmm_exp.files import written_beside
-    from hmm_exp.market.panel import registry_part
-
-    with written_beside(folder / f"{registry_part(symbol)}.parquet") as part:
-        frame.to_parquet(part, index=False)
-
-
-class _LongFile:
-    """One Parquet file with a row group for each symbol; it is made with the first."""
-
-    def __init__(self, path: Path, stack: ExitStack) -> None:
-        self._path, self._stack = path, stack
-        self._writer: Any = None
-
-    def write(self, symbol: str, frame: "pd.DataFrame") -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        from hmm_exp.files import written_beside
-
-        named = frame.assign(symbol=symbol)[["symbol", *frame.columns]]
-        table = pa.table({name: _column(named[name]) for name in named})
-        if self._writer is None:
-            part = self._stack.enter_context(written_beside(self._path))
-            self._writer = self._stack.enter_context(pq.ParquetWriter(part, table.schema))
-        self._writer.write_table(table)
-
-
-def _column(column: "pd.Series") -> Any:
-    """A column for Parquet; times are UTC."""
-    import pandas as pd
-    import pyarrow as pa
-
-    if not isinstance(column.dtype, pd.DatetimeTZDtype):
-        return pa.array(column.to_numpy(), from_pandas=True)
-    return pa.array(column.dt.tz_convert(None).to_numpy(), pa.timestamp("ns", "UTC"))

@@ -23,6 +23,7 @@ from hmm_exp.command_line import (
     output_file,
     with_read_options,
 )
+from hmm_exp.commands.symbols import add_symbol_options, names_symbols
 from hmm_exp.files import written_beside
 
 if TYPE_CHECKING:
@@ -38,10 +39,14 @@ EXAMPLES = """examples:
   hmm-monitor --bars new.csv --output monitor.json --figure monitor.png
   hmm-monitor --bars new.csv --since "2024-06-01 12:00"
   hmm-monitor --bars new.csv --model runs:/0a1b2c3d4e5f
+  hmm-monitor --bars 'lake/*.parquet' --model 'models:/hmm_regime.*/Production'
   hmm-monitor --bars new.csv --model ./model || mail -s "look at it" me
 
 The file holds the new bars and, before them, enough bars for the model's windows. Only bars after
 its training are monitored. After you have looked into an alarm, --since restarts from a later bar.
+
+Many symbols: one row for each, of the chart that alarmed or came nearest to it; --output holds the
+results by symbol. A symbol that cannot be monitored is named at the end.
 
 exit status: 0 as expected; 1 alarm; 2 bad input
 """
@@ -97,13 +102,17 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         epilog=EXAMPLES,
     )
     add = parser.add_argument
-    add("--bars", type=Path, required=True, help="bars: CSV, gzip or Parquet")
+    add("--bars", type=Path, required=True, help="bars: CSV, gzip or Parquet; or many symbols")
     add_model_option(parser, "models:/hmm_regime/Production")
     add("--since", metavar="TIME", help="monitor bars after this (UTC; default: end of training)")
     add("--output", type=output_file, metavar="JSON", help="write the results to this file")
     add("--figure", type=figure_file, metavar="PNG", help="draw them in this file (or .svg, .pdf)")
+    add_symbol_options(parser)
     add_read_options(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.figure and names_symbols(args):
+        parser.error("--figure draws one symbol: give its --bars and its --model")
+    return args
 
 
 def run(args: argparse.Namespace) -> int:
@@ -114,6 +123,10 @@ def run(args: argparse.Namespace) -> int:
     from hmm_exp.serving.load import find_detector
 
     since = None if args.since is None else instant(f"--since {args.since}", args.since)
+    if names_symbols(args):
+        from hmm_exp.commands.monitor_panel import monitor_panel
+
+        return monitor_panel(args, since)
     detector = with_read_options(find_detector(args.model), args)
     expected = expectations_of(detector)
     with Reading(detector) as reading:

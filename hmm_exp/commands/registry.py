@@ -4,6 +4,7 @@ Exit status: 0 done; 2 bad input, or there is nothing to roll back to.
 """
 
 import argparse
+from glob import has_magic
 from pathlib import Path
 
 from hmm_exp.command_line import (
@@ -15,9 +16,11 @@ from hmm_exp.command_line import (
     exit_status,
     read_options,
 )
+from hmm_exp.errors import ConfigError
 
 EXAMPLES = """examples:
   hmm-registry list                             # all versions, oldest first
+  hmm-registry list --registry 'hmm_regime.*'   # of many models those in Production
   hmm-registry show production                  # all records of one version
   hmm-registry diff 3 production                # parameters that differ
   hmm-registry diff 3 4 --bars bars.csv         # and their regimes on these bars
@@ -65,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     from hmm_exp.store.store import connect
 
     needs_models = args.command not in ("list", "show")
+    if has_magic(args.registry) and args.command != "list":
+        raise ConfigError(f"--registry {args.registry}: {args.command} takes one registered model")
     versions = Versions(connect(args.tracking_uri, artifacts=needs_models), args.registry)
     actions = {"list": _list, "show": _show, "diff": _diff, "rollback": _rollback}
     print(*actions[args.command](versions, args), sep="\n")
@@ -72,8 +77,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(versions, args: argparse.Namespace) -> list[str]:
-    from hmm_exp.registry.history import list_lines
+    from hmm_exp.registry.history import champion_lines, list_lines
 
+    if has_magic(versions.name):
+        return champion_lines(versions.client, versions.name)
     return list_lines(versions)
 
 

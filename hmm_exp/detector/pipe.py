@@ -5,10 +5,9 @@ written. A process that was killed loads it, cuts from its output file what the 
 and leaves out bars that it has: the feed may begin again anywhere before.
 """
 
-import csv
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,20 +15,11 @@ from typing import IO, Any
 
 import pandas as pd
 
+from hmm_exp.detector.bar_lines import BarLines, HeaderError
 from hmm_exp.detector.model import StreamModel
-from hmm_exp.detector.stream import Regime, Stream, bar_names
+from hmm_exp.detector.stream import Regime, Stream
 from hmm_exp.errors import ConfigError, DataError, ModelError
-from hmm_exp.market.bars import OHLCV
-from hmm_exp.market.columns import (
-    find_clock,
-    find_prices,
-    find_series,
-    find_timestamps,
-    find_volume,
-    is_bars_header,
-)
 from hmm_exp.market.iso import iso
-from hmm_exp.market.options import ReadOptions
 
 _READ = 1 << 16  # bytes at once: what is there, without waiting for more
 _TIMES = ("timestamp", "available_at")
@@ -57,15 +47,33 @@ def follow(
     model = stream.model
     lines = BarLines(model.reading, model.name, model.recipe.needs)
     overlaps = stream.time is not None
+
+    def take(line: str) -> None:
+        nonlocal overlaps
+        bar = lines.bar(line)
+        overlaps = overlaps and (bar is None or stream.has_taken(bar[lines.names[0]]))
+        if bar is not None and not overlaps:
+            write(stream.update_all(bar))
+
+    take_lines(source, take, pause, refuse)
+
+
+def take_lines(
+    source: IO[bytes],
+    take: Callable[[str], None],
+    pause: Callable[[], None],
+    refuse: Callable[[DataError], Any],
+) -> None:
+    """Give the lines of a pipe to `take` until it ends, with `pause` and `refuse` as in `follow`.
+
+    Raises HeaderError that `take` raises.
+    """
     try:
         pause()
         for batch in _batches(source):
             for line in batch:
                 try:
-                    bar = lines.bar(_text_of(line))
-                    overlaps = overlaps and (bar is None or stream.has_taken(bar[lines.names[0]]))
-                    if bar is not None and not overlaps:
-                        write(stream.update_all(bar))
+                    take(_text_of(line))
                 except HeaderError:
                     raise
                 except DataError as error:
@@ -198,141 +206,6 @@ def _is_after(line: bytes, latest: Regime | None, path: Path) -> bool:
     return latest is None or time > latest.available_at
 
 
-_DELIMITERS = ",;\t|"
-_MOST_COLUMNS = 1000
-_CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[AaPp][Mm])?|\d{4}|\d{6}")
-
-
-class HeaderError(DataError):
-    """The first line names no columns, or not those that the model needs: nothing can be read."""
-
-
-class BarLines:
-    """Bars out of lines of text, CSV or JSON as the first line shows.
-
-    Later lines may be headers too, of the same or of other columns. `reading` names the columns of
-    the times and the volume; the instrument's `name` tells the base asset's volume from another;
-    columns outside `needs` may be absent. `names` are the keys of the bars, those that a stream
-    with this reading takes.
-    """
-
-    def __init__(self, reading: ReadOptions, name: str, needs: Collection[str] = OHLCV) -> None:
-        self.names = bar_names(reading)
-        self._reading, self._name, self._needs = reading, name, needs
-        self._header: list[str] | None = None
-        self._is_json = False
-        self._delimiter = ","
-        self._places: dict[str, str] = {}  # column of every name
-        self._columns: tuple[str, ...] | None = None  # among which they were found
-        self._clock: tuple[str, str] | None = None  # a date and a clock that make up the time
-        self._series: dict[str, Any] = {}  # what symbol and interval columns hold
-
-    def bar(self, line: str) -> dict[str, Any] | None:
-        """Read a line; None for a blank one and for a header.
-
-        Raises HeaderError if the first line cannot be used, so that no other can; DataError if the
-        line is no bar, or its header lacks a column.
-        """
-        text = line.strip()
-        if not text:
-            return None
-        values = self._of_json(text) if text.startswith("{") else self._of_csv(text)
-        if values is None:
-            return None
-        if tuple(values) != self._columns:
-            self._find_places(list(values))
-        self._check_series(values)
-        bar = {name: values[column] for name, column in self._places.items()}
-        if self._clock is not None:
-            date, clock = (str(values[column]) for column in self._clock)
-            bar[self.names[0]] = f"{date} {clock}" if _CLOCK.fullmatch(clock) else clock
-        return bar
-
-    def _of_json(self, text: str) -> dict[str, Any]:
-        self._is_json = True
-        try:
-            return json.loads(text, object_pairs_hook=_unique)
-        except (ValueError, RecursionError) as error:  # also of numbers with 4,300 digits
-            raise DataError(f"{text[:60]!r} is no JSON object: {error}") from None
-
-    def _of_csv(self, text: str) -> dict[str, Any] | None:
-        if self._header is None:
-            self._begin(text)
-            return None
-        if "close" in text.lower() and (names := self._header_in(text)):
-            if names != self._header:
-                self._header = names
-                self._find_places(names)
-            return None
-        fields = self._fields(text, self._delimiter)
-        if len(fields) != len(self._header):
-            raise DataError(f"{text[:60]!r} has {len(fields)} fields, not {len(self._header)}")
-        return dict(zip(self._header, fields, strict=True))
-
-    def _begin(self, text: str) -> None:
-        """Take the first line of CSV for the header."""
-        if self._is_json:
-            raise DataError(f"{text[:60]!r} is no JSON object")
-        names = self._header_in(text)
-        if names is None:
-            raise HeaderError(
-                f"{text[:60]!r} names no columns: send a header such as "
-                "timestamp,open,high,low,close,volume first, or JSON objects"
-            )
-        try:
-            self._find_places(names)
-        except DataError as error:
-            raise HeaderError(str(error)) from None
-        self._header = names
-
-    def _header_in(self, text: str) -> list[str] | None:
-        """Names of a line that is a header; its delimiter is that of the lines after it."""
-        for delimiter in _DELIMITERS:
-            try:
-                names = self._fields(text, delimiter)
-            except DataError:
-                return None
-            if is_bars_header(names):
-                self._delimiter = delimiter
-                return names
-        return None
-
-    def _fields(self, text: str, delimiter: str) -> list[str]:
-        try:
-            return [field.strip() for field in next(csv.reader([text], delimiter=delimiter))]
-        except csv.Error as error:
-            raise DataError(f"{text[:60]!r} is no line of CSV: {error}") from None
-
-    def _find_places(self, names: list[str]) -> None:
-        """Find the columns of a bar among names. Raises DataError, now and for lines to come."""
-        self._columns = None
-        if len(names) > _MOST_COLUMNS:
-            raise DataError(f"{len(names):,} columns are more than {_MOST_COLUMNS:,}")
-        reading = self._reading
-        time = find_timestamps(names, reading.bar_stamp, reading.timestamp_column)[0]
-        columns = find_prices(names, self._needs)
-        if "volume" in self._needs or reading.volume_column is not None:
-            columns["volume"] = find_volume(names, reading.volume_column, self._name)
-        for column in (time, *columns.values()):
-            if names.count(column) > 1:
-                raise DataError(f"{names.count(column)} columns are named {column}")
-        keys = dict(zip(OHLCV, self.names[1:], strict=True))
-        self._places = {self.names[0]: time} | {keys[role]: c for role, c in columns.items()}
-        self._clock = find_clock(names, time)
-        self._columns = tuple(names)
-
-    def _check_series(self, values: dict[str, Any]) -> None:
-        """Raise DataError where a line is of another instrument than the first one."""
-        for kind, columns in find_series(list(values)).items():
-            for column in columns:
-                first = self._series.setdefault(column, values[column])
-                if values[column] != first:
-                    raise DataError(
-                        f"another {kind} in {column!r}: {str(values[column])[:40]!r} after "
-                        f"{str(first)[:40]!r}; a stream takes the bars of one"
-                    )
-
-
 class RegimeLines:
     """Columns of regimes as lines of text: CSV under a header, or JSON objects.
 
@@ -352,13 +225,18 @@ class RegimeLines:
         if not headed and not as_json:
             file.write(",".join(self._names) + "\n")
 
-    def write(self, regimes: list[Regime]) -> None:
-        """Write a line for each regime and flush."""
+    def write(self, regimes: list[Regime], symbol: str | None = None) -> None:
+        """Write a line for each regime and flush; `symbol` is the value of a column of that name.
+
+        In CSV a cell is empty where the regime's model does not give the column.
+        """
         for regime in regimes:
             times = {name: self._text_of(getattr(regime, name)) for name in _TIMES}
-            row = regime.to_dict() | times
-            values = {name: row[name] for name in self._names}
-            line = json.dumps(values) if self._as_json else ",".join(map(_cell, values.values()))
+            row = {"symbol": symbol} | regime.to_dict() | times
+            if self._as_json:
+                line = json.dumps({name: row[name] for name in self._names if name in row})
+            else:
+                line = ",".join(_cell(row.get(name, "")) for name in self._names)
             self._file.write(line + "\n")
         self._file.flush()
 
@@ -370,10 +248,3 @@ def _cell(value: Any) -> str:
 def _naive(time: pd.Timestamp) -> str:
     """UTC without its zone, as earlier versions wrote it."""
     return time.tz_convert(None).isoformat(sep=" ")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a name is there twice")
-    return values

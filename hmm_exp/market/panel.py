@@ -17,6 +17,7 @@ from hmm_exp.market.load import instrument_name
 from hmm_exp.market.symbol_files import SymbolFiles, SymbolRows, files_of
 
 _OTHER = re.compile(r"[^\w.^=+-]")  # what a registered model, its URI or a shell may not take
+_ESCAPED = re.compile(r"(?:~[0-9A-F]{2})+")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,17 @@ def registry_part(symbol: str) -> str:
     'BTC~2FUSDT'
     """
     return _OTHER.sub(lambda found: "".join(f"~{byte:02X}" for byte in found[0].encode()), symbol)
+
+
+def symbol_named(part: str) -> str:
+    """The symbol of a `registry_part`.
+
+    >>> symbol_named("BTC~2FUSDT")
+    'BTC/USDT'
+    """
+    return _ESCAPED.sub(
+        lambda found: bytes.fromhex(found[0].replace("~", "")).decode(errors="replace"), part
+    )
 
 
 def _found(data: DataConfig) -> Iterable[PanelSymbol]:

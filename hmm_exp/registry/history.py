@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.tracking import MlflowClient
 
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import DataError, TrackingError
@@ -12,6 +13,7 @@ from hmm_exp.hmm.states import Agreement, agreement
 from hmm_exp.judge.states import expected_dwell
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.iso import iso
+from hmm_exp.registry.detectors import in_production
 from hmm_exp.registry.versions import STAGE, Versions, champion_of
 from hmm_exp.serving.load import load_single
 from hmm_exp.tracking import tags
@@ -36,6 +38,18 @@ def list_lines(versions: Versions) -> list[str]:
     ]
     shown = plain_table(table.drop(columns=["reasons", "labels"]).dropna(axis=1, how="all"))
     return [*shown.splitlines(), *([""] if reasons else []), *reasons]
+
+
+def champion_lines(client: MlflowClient, pattern: str) -> list[str]:
+    """The versions in Production of all models whose names match, as a table.
+
+    Raises ModelError if there is none.
+    """
+    rows = [{"model": found.name} | _row(found) for found in in_production(client, pattern)]
+    about = ["status", "replaces", "reasons", "labels"]
+    return plain_table(
+        pd.DataFrame(rows).drop(columns=about).dropna(axis=1, how="all")
+    ).splitlines()
 
 
 def version_lines(version: ModelVersion) -> list[str]:

@@ -46,30 +46,24 @@ def load_detector(source: str | Path) -> Detector | PooledDetector:
         The model does not exist or holds no detector.
     """
     if not _SCHEME.match(str(source)):
-        return _from_path(Path(source))
+        return detector_in(Path(source))
     import mlflow
     from mlflow.exceptions import MlflowException
 
     uri = str(source)
-    with tempfile.TemporaryDirectory() as folder, _store_for(uri):
+    with tempfile.TemporaryDirectory() as folder, store_for(uri):
         if run := _RUN_URI.fullmatch(uri):
             uri = f"runs:/{_full_id(run[1])}{(run[2] or '').rstrip('/') or '/model'}"
         try:
             local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
         except (MlflowException, OSError, ImportError) as error:
             raise ModelError(f"no model at {source}: {one_line(error)}") from None
-        return _from_path(Path(local), uri)
+        return detector_in(Path(local), uri)
 
 
 def load_single(source: str | Path) -> Detector:
     """Load a detector as `load_detector`; a pool is refused. Raises ModelError."""
-    found = load_detector(source)
-    if isinstance(found, PooledDetector):
-        raise ModelError(
-            f"{source} is one model of {len(found.symbols):,} symbols, and one detector is needed: "
-            f"in Python load_detector(...).of({found.symbols[0]!r}) gives it"
-        )
-    return found
+    return _single(load_detector(source), source)
 
 
 def find_detector(name: str) -> Detector:
@@ -77,9 +71,23 @@ def find_detector(name: str) -> Detector:
 
     The id may be shortened. An existing path comes first.
     """
+    return _single(find_model(name), name)
+
+
+def find_model(name: str) -> Detector | PooledDetector:
+    """Load a detector or a pool by a name as for `find_detector`."""
     if Path(name).exists():
-        return Detector.load(name)
-    return load_single(f"runs:/{name}" if _RUN_ID.fullmatch(name) else name)
+        return read_detector(name)
+    return load_detector(f"runs:/{name}" if _RUN_ID.fullmatch(name) else name)
+
+
+def _single(found: Detector | PooledDetector, source: str | Path) -> Detector:
+    if isinstance(found, PooledDetector):
+        raise ModelError(
+            f"{source} is one model of {len(found.symbols):,} symbols, and one detector is needed: "
+            f"in Python load_detector(...).of({found.symbols[0]!r}) gives it"
+        )
+    return found
 
 
 def _full_id(run: str) -> str:
@@ -94,8 +102,11 @@ def _full_id(run: str) -> str:
         raise ModelError(f"no model of run {run}: {error}") from None
 
 
-def _from_path(path: Path, uri: str | None = None) -> Detector | PooledDetector:
-    """Read the detector of a file or of a folder, such as that of an MLflow model."""
+def detector_in(path: Path, uri: str | None = None) -> Detector | PooledDetector:
+    """Read the detector of a file or of a folder, such as that of an MLflow model, found at `uri`.
+
+    Raises ModelError if it holds no detector, with the `uri` in place of the path.
+    """
     try:
         return read_detector(path)
     except ModelError as error:
@@ -103,10 +114,10 @@ def _from_path(path: Path, uri: str | None = None) -> Detector | PooledDetector:
 
 
 @contextmanager
-def _store_for(uri: str) -> Iterator[None]:
+def store_for(uri: str) -> Iterator[None]:
     """Point MLflow at its current store, after a check that the store exists and works.
 
-    MLflow would create a missing store and retry a broken one for minutes.
+    MLflow would create a missing store and retry a broken one for minutes. Raises ModelError.
     """
     if not uri.startswith(("models:/", "runs:/")):
         yield
