@@ -152,12 +152,11 @@ class PoolComparison:
         if self.mean is None:
             return "one model for all is not compared: no symbol has scores of a model of its own"
         worded = WordedGain.of(OWN_MODELS, self.mean)
-        words = self.table["word"]
+        n_better, n_worse = (int((self.table["word"] == word).sum()) for word in (BETTER, WORSE))
         return (
             f"one model for all forecasts validation {worded.against}: {signed(worded.mean)} nats "
             f"per bar, 95 % interval {signed(worded.low)} to {signed(worded.high)} (better on "
-            f"{counted(int((words == BETTER).sum()), 'symbol')}, worse on {(words == WORSE).sum():,} of "
-            f"{self.n_compared:,})"
+            f"{counted(n_better, 'symbol')}, worse on {n_worse} of {self.n_compared:,})"
         )
 
 
