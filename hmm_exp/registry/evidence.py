@@ -83,9 +83,9 @@ def read_evidence(client: MlflowClient, run: Run) -> Evidence:
     Raises NotJudged if the run is not finished, or has no model that passes its smoke test.
     """
     detector = _working_detector(run)
-    scores = read_scores(client, run.info.run_id)
+    scores = read_scores(client, run)
     train = None if scores is None else scores.index[scores["split"] == "train"]
-    regimes = read_regimes(client, run.info.run_id)
+    regimes = read_regimes(client, run)
     test = None
     if regimes is not None and isinstance(detector, Detector):
         test = regimes[regimes["split"] == "test"].dropna()

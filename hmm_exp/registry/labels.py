@@ -52,7 +52,7 @@ def name_states(
         return LabelMatch(fresh, story, flagged=True)
     paths = _shared_paths(
         read_regimes(client, champion.run_id) if champion.run_id else None,
-        read_regimes(client, evidence.run.info.run_id),
+        read_regimes(client, evidence.run),
     )
     return match_labels(*paths, old.labels, version, fresh)
 
