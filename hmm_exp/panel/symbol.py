@@ -7,6 +7,7 @@ adds what needs all of them.
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -221,15 +222,18 @@ class Symbol:
             return {}
         draws = self.job.settings.tracking.figures and not settings.tracking.figures
         settings = replace(settings, tracking=replace(settings.tracking, figures=draws))
-        within = settings.sweep.cell_timeout
+        within, began = settings.sweep.cell_timeout, time.perf_counter()
         try:
             now = child.worker().ask("show", settings, fingerprint, place, within=within)
         except CellError as error:  # not FINISHED, so that resuming tries again
             log.warning("%s  no figures: %s", self.head, error)
             return {tags.STATUS_REASON: f"no figures: {error}"}
+        client, seconds = self.store.client, time.perf_counter() - began
+        of_symbol = winner.data.tags[tags.PARENT_RUN]
+        self._ask(lambda: client.log_metric(of_symbol, "seconds_plots", seconds))
         plots = place / "plots"
         if plots.is_dir():
-            client, run_id = self.store.client, winner.info.run_id
+            run_id = winner.info.run_id
             self._ask(lambda: client.log_artifacts(run_id, str(plots), "plots"))
             for file in plots.iterdir():
                 file.unlink()
