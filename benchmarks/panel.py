@@ -168,7 +168,7 @@ def by_ray(folder: Path) -> None:
         place = folder / str(workers)
         place.mkdir()
         (place / "lake").symlink_to(folder / "lake")
-        words = [*WORDS, "compute=ray", f"hydra.launcher.ray.init.num_cpus={workers}"]
+        words = [*WORDS, "compute=ray", f"+hydra.launcher.ray.init.num_cpus={workers}"]
         watched(place, [*words, "tracking.report=false"])
         symbols = [run for run in runs_of(place) if run.data.tags["kind"] == "symbol"]
         walls[workers] = span(symbols)

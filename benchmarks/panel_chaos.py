@@ -28,7 +28,7 @@ from benchmarks.chaos import FIRST, MOST_KILLS, make_store, seen_id, with_store
 N_SYMBOLS, N_CELLS = 8, 2  # cells of a symbol
 WORDS = ["data=panel", "data.path=../lake/*.parquet", "data.bar_stamp=open", "features=range"]
 WORDS += ["model.n_states=2,3", "model.n_init=2", "tracking.report=false"]
-WORKERS = {"ray": ["hydra.launcher.ray.init.num_cpus=2"], "joblib": ["compute.workers=2"]}
+WORKERS = {"ray": ["+hydra.launcher.ray.init.num_cpus=2"], "joblib": ["compute.workers=2"]}
 KILLS = ("main", "worker", "child", "SIGTERM", "Ctrl-C")
 MOST_STARTS = 4  # after the kills: each lost worker of joblib ends a start
 OF_PLACE = ["promoted", "version", "run"]  # columns of symbols.csv that a resumed panel may change
