@@ -32,6 +32,7 @@ from hmm_exp.experiment.pool_result import run_pool
 from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.experiment.result import RunResult, regime_at_end
 from hmm_exp.experiment.run import run
+from hmm_exp.experiment.source import forget_sources
 from hmm_exp.sweep.garbage import collect_seldom
 from hmm_exp.sweep.progress import ProgressThread
 from hmm_exp.tracking.pack import data_identity, write_bundle, write_pool_bundle
@@ -80,10 +81,12 @@ class _Server:
         if log_file is not None:
             _print_into(log_file)
         self.prepared = None
-        self.prepared = prepare(settings)
         kept = next(iter(self.results.values()), None)
-        if kept is not None and kept.config.data != settings.data:
+        if kept is not None and kept.config.data != settings.data:  # one symbol in memory at a time
+            del kept
             self.results.clear()
+            forget_sources()
+        self.prepared = prepare(settings)
         return data_identity(self.prepared)
 
     def fit(self, folder: Path, watched: bool = False) -> None:
