@@ -19,7 +19,7 @@ from hmm_exp.registry.promotion import champion
 from hmm_exp.server.postgres import free_port
 from hmm_exp.store.store import open_store
 from hmm_exp.sweep import finish, start
-from hmm_exp.sweep.cell import _SweepCell
+from hmm_exp.sweep.cell import SweepCell
 from hmm_exp.sweep.housekeeping import close_elsewhere
 from hmm_exp.sweep.plan import set_up_launcher
 from hmm_exp.tracking import tags
@@ -121,7 +121,7 @@ def test_ray_on_this_machine_joins_nobody_and_is_heard_by_nobody(
     monkeypatch.setattr(os, "environ", {"RAY_ADDRESS": "elsewhere:6379"})
     launcher = {"_target_": "some.RayLauncher", "ray": {"init": {"address": said}}}
     config = OmegaConf.create({"hydra": {"launcher": launcher}})
-    set_up_launcher(config, Config(), n_cells=2)
+    set_up_launcher(config, Config(), n_jobs=2)
     assert config.hydra.launcher.ray.init.address == meant
     assert os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") == loopback
 
@@ -187,9 +187,9 @@ def test_a_launcher_that_is_not_installed_is_one_line(tmp_path, plugin, preset, 
 def test_a_worker_that_does_not_share_the_folder_of_the_sweep_has_its_own(tmp_path):
     settings = Config(sweep_id="20260102-030405-abcd")
     settings.sweep.folder = str(tmp_path / "shared")
-    assert _SweepCell(settings, 1).folder == tmp_path / "shared"
+    assert SweepCell(settings, 1).folder == tmp_path / "shared"
     settings.sweep.folder = "/proc/none/shared"
-    assert _SweepCell(settings, 1).folder.name == settings.sweep_id
+    assert SweepCell(settings, 1).folder.name == settings.sweep_id
 
 
 def test_a_sweep_whose_machines_are_gone_can_be_closed_and_resumed(workdir, monkeypatch):
@@ -219,7 +219,7 @@ def test_a_cell_that_was_given_to_another_worker_counts_once(workdir):
         run = store.client.create_run(store.experiment_id, tags=known)
         if status == "FINISHED":
             store.client.set_terminated(run.info.run_id)
-    finish._close_left(store, str(settings.sweep_id))
+    finish.close_left(store, str(settings.sweep_id))
     cells = current_cells(sweep_cells(store.client, settings.sweep_id), "1")
     counted = sorted((run.data.tags[tags.FINGERPRINT], run.info.status) for run in cells)
     assert counted == [("a", "FINISHED"), ("b", "KILLED")]

@@ -178,7 +178,7 @@ class FinishedPanel:
             rivals = listed([FORECASTS[name] for name in asked_gains(gate)])
             lines = [
                 f"{chosen:,} of {counted(len(tested), 'tested symbol')} forecast test bars better "
-                f"than {rivals}, of which {gate.fdr:.0%} are expected to be false (gate.fdr, "
+                f"than {rivals}; on average at most {gate.fdr:.0%} of such are false (gate.fdr, "
                 f"Benjamini-Hochberg); {strict:,} by Benjamini-Yekutieli, which allows any "
                 "dependence",
                 *lines,
