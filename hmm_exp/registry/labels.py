@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from mlflow.tracking import MlflowClient
 
+from hmm_exp.detector.pooled import PooledDetector
 from hmm_exp.hmm.states import agreement, labels
 from hmm_exp.registry.comparison import same_market
 from hmm_exp.registry.evidence import Evidence, Incumbent
@@ -36,6 +37,8 @@ def name_states(
 ) -> LabelMatch:
     """Label a candidate's states after the champion's, on rows labelled by both runs."""
     fresh = evidence.labels
+    if isinstance(evidence.detector, PooledDetector):
+        return LabelMatch(fresh, "fresh: those of a pool are by volatility", flagged=False)
     if incumbent is None:
         return LabelMatch(fresh, "fresh: the first version", flagged=False)
     old, champion = incumbent.detector, incumbent.champion

@@ -2,12 +2,13 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.csv
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
@@ -88,10 +89,15 @@ def by_time(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(available_at=time).set_index("available_at")
 
 
-def read_table(client: MlflowClient, run: str | Run, name: str) -> pd.DataFrame | None:
-    """A CSV file of a run."""
+def read_table(
+    client: MlflowClient, run: str | Run, name: str, texts: Iterable[str] = ()
+) -> pd.DataFrame | None:
+    """A CSV file of a run; the columns `texts` stay texts, whatever they look like."""
+    types = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.string()))
     with _local(client, run, name) as path:
-        return None if path is None else pyarrow.csv.read_csv(path).to_pandas()
+        if path is None:
+            return None
+        return pyarrow.csv.read_csv(path, convert_options=types).to_pandas()
 
 
 def read_text(client: MlflowClient, run: str | Run, name: str) -> str | None:
