@@ -192,7 +192,7 @@ class PooledDetector:
     def parts(self, source: Mapping[str, Source] | Table) -> dict[str, Any]:
         """What `filter` takes, by symbol. Raises DataError."""
         if isinstance(source, Mapping) and not any(map(_is_symbol, source)):
-            parts = dict(source)
+            parts = {str(symbol): part for symbol, part in source.items()}
         else:
             parts = dict(_by_symbol(frame_of(source)))
         if not parts:

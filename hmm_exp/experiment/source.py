@@ -84,6 +84,11 @@ def read_source(
     return _read(_ReadSettings(settings, state, needs, cache, cut or cache))
 
 
+def forget_sources() -> None:
+    """Let go of the inputs that this process has read."""
+    _read.cache_clear()
+
+
 def read_options(data: DataConfig) -> ReadOptions:
     """How the data is read; a synthetic market stamps the open of its bars."""
     return ReadOptions.of(replace(data, bar_stamp=data.bar_stamp or "open"))

@@ -20,7 +20,7 @@ from hmm_exp.judge.wording import listed
 from hmm_exp.market.bars import counted
 from hmm_exp.panel.plan import model_name, name_template
 from hmm_exp.panel.significance import panel_tests
-from hmm_exp.panel.table import symbol_row, symbols_table, table_lines
+from hmm_exp.panel.table import missing_row, symbol_row, symbols_table, table_lines
 from hmm_exp.registry import promotion
 from hmm_exp.registry.gate import PanelTest, asked_gains
 from hmm_exp.registry.promotion import Decision
@@ -35,6 +35,7 @@ from hmm_exp.tracking.runs import current_cells, sweep_cells, sweep_parent, symb
 Result = TypeVar("Result")
 Tests = dict[str, PanelTest | None]
 Tell = Callable[[str], None]
+_NO_RUN = "it left no run"
 _NAMED = 5  # symbols in a line
 
 
@@ -54,7 +55,11 @@ class FinishedPanel:
     def read(
         cls, settings: Config, names: list[str], tell: Tell = lambda text: None
     ) -> "FinishedPanel":
-        """Read a panel; `names` are all its symbols. Raises TrackingError."""
+        """Read a panel. Raises TrackingError.
+
+        `names` are the symbols of the command. One of an earlier start counts too if it has a
+        winner.
+        """
         sweep_id, patience = str(settings.sweep_id), settings.tracking.patience
         store = patiently(lambda: store_of(settings.tracking), patience)
         client = store.client
@@ -65,7 +70,10 @@ class FinishedPanel:
         for run in current_cells(cells, str(settings.sweep.attempt)):
             by_symbol[run.data.tags.get(tags.SYMBOL, "")].append(run)
         known = {run.data.tags[tags.SYMBOL]: run for run in runs}
-        return cls(settings, store, parent, dict(sorted(known.items())), by_symbol, names, tell)
+        counted_too = {name for name, run in known.items() if tags.WINNER in run.data.tags}
+        names = sorted({*names, *counted_too})
+        symbols = {name: known[name] for name in names if name in known}
+        return cls(settings, store, parent, symbols, by_symbol, names, tell)
 
     @classmethod
     def recorded(
@@ -105,7 +113,7 @@ class FinishedPanel:
     @property
     def unfinished(self) -> dict[str, str]:
         """Symbols without a run, or with a cell that did not finish, and why."""
-        found = {name: "it left no run" for name in self.names if name not in self.symbols}
+        found = {name: _NO_RUN for name in self.names if name not in self.symbols}
         for symbol, run in self.symbols.items():
             if run.info.status != "FINISHED":
                 found[symbol] = _reason([run, *self.cells.get(symbol, [])])
@@ -153,18 +161,19 @@ class FinishedPanel:
 
     def table(self, tests: Tests, decisions: dict[str, Decision]) -> pd.DataFrame:
         """Rows of `symbols.csv`."""
-        return symbols_table(
-            [
-                symbol_row(
-                    run,
-                    self.cells.get(symbol, []),
-                    tests.get(symbol),
-                    decisions.get(symbol),
-                    self._model(symbol),
-                )
-                for symbol, run in self.symbols.items()
-            ]
-        )
+        missing = [name for name in self.names if name not in self.symbols]
+        rows = [missing_row(name, _NO_RUN, self._model(name)) for name in missing]
+        rows += [
+            symbol_row(
+                run,
+                self.cells.get(symbol, []),
+                tests.get(symbol),
+                decisions.get(symbol),
+                self._model(symbol),
+            )
+            for symbol, run in self.symbols.items()
+        ]
+        return symbols_table(rows)
 
     def verdict(self, table: pd.DataFrame, tests: Tests) -> list[str]:
         """What the panel shows, in sentences."""

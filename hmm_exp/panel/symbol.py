@@ -7,9 +7,11 @@ adds what needs all of them.
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +35,8 @@ from hmm_exp.tracking.bundle import Bundle
 from hmm_exp.tracking.record import fail_run, log_files
 from hmm_exp.tracking.runs import called, current_cells, runs_of_symbol
 
+_OF_WINNER = {tags.WINNER, tags.REGIME_NOW, tags.STATUS_REASON}
+_OF_WINNER |= {f"{tags.NOW}.{name}" for name in ("regime", "since", "probability")}
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ class SymbolCell(SweepCell):
     symbol: str = ""
     # Fingerprints of cells that an earlier start finished, and the settings of all by fingerprint.
     finished: set[str] = field(default_factory=set)
+    reopen: Callable[[], None] = lambda: None  # before anything of the symbol changes
     seen: dict[str, Config] = field(default_factory=dict)
     digests: set[str] = field(default_factory=set)  # of the data as read now
     failure: str | None = None
@@ -59,12 +64,15 @@ class SymbolCell(SweepCell):
         return False
 
     def is_done(self, store: Store, space: dict[str, str]) -> bool:
-        """Whether an earlier start of this panel finished the cell."""
+        """Whether an earlier start of this panel, or of this job, finished the cell."""
         fingerprint = space[tags.FINGERPRINT]
         self.seen[fingerprint] = self.settings
         self.digests.add(space[tags.DATA_DIGEST])
-        self.is_new = fingerprint not in self.finished
-        return not self.is_new
+        if fingerprint in self.finished:
+            return True
+        self.is_new = True
+        self.reopen()
+        return False
 
     def to_record(self, bundle: Bundle) -> Bundle:
         """Leave the EM iterations out: of every observation space they would be another metric."""
@@ -88,11 +96,12 @@ class Symbol:
     one: PanelSymbol
     store: Store
     n_symbols: int
+    _is_open: bool = False  # whether its run is RUNNING by this process
 
     def run(self) -> None:
         """Run and record the symbol's cells and choose among them; print one line."""
-        before = self._recorded_before()
-        parent = self._opened(before)
+        before = self._recorded()
+        parent = self._found(before) or self._created()
         try:
             self._run(parent, before)
         except Exception as error:
@@ -101,12 +110,12 @@ class Symbol:
             raise
 
     def _run(self, parent: Run, before: list[Run]) -> None:
-        cells = self._run_cells(parent.info.run_id, before)
+        cells = self._run_cells(parent, before)
         failures = [cell.failure for cell in cells if cell.failure]
         if parent.info.status == "FINISHED" and not any(cell.is_new for cell in cells):
-            self._ask(lambda: self.store.client.set_terminated(parent.info.run_id))
             log.info("%s  finished before", self.head)
             return
+        self._reopen(parent)  # also where its data can no longer be read
         finished = self._finished(parent, cells[0].digests)
         choice = self._judged(finished, cells[0].seen)
         self._report(finished, choice, failures)
@@ -119,11 +128,8 @@ class Symbol:
     def _ask(self, step: Callable[[], Result]) -> Result:
         return patiently(step, self.job.settings.tracking.patience)
 
-    def _recorded_before(self) -> list[Run]:
-        """Runs of the symbol from earlier starts of the panel."""
-        sweep = self.job.settings.sweep
-        if sweep.attempt == 1:
-            return []
+    def _recorded(self) -> list[Run]:
+        """Runs of the symbol: of earlier starts, or of this job on a worker that was lost."""
         return self._ask(lambda: runs_of_symbol(self.store.client, self.sweep_id, self.one.symbol))
 
     @property
@@ -131,36 +137,45 @@ class Symbol:
         """Id of the panel."""
         return str(self.job.settings.sweep_id)
 
-    def _opened(self, before: list[Run]) -> Run:
-        """The symbol's run as it was, and RUNNING from now on."""
-        client, mine = self.store.client, owner.this_process()
+    def _found(self, before: list[Run]) -> Run | None:
+        """The symbol's run of an earlier start; one that is not finished is RUNNING from now on."""
         found = next((run for run in before if run.data.tags.get(tags.KIND) == "symbol"), None)
-        if found is not None:
-            run_id = found.info.run_id
-            self._ask(lambda: client.set_tag(run_id, tags.OWNER, mine))
-            self._ask(lambda: client.update_run(run_id, status="RUNNING"))
-            return found
+        if found is not None and found.info.status != "FINISHED":
+            self._reopen(found)
+        return found
+
+    def _reopen(self, parent: Run) -> None:
+        """Mark the symbol's run as RUNNING: killed from now on, it is judged again."""
+        if self._is_open:
+            return
+        client, run_id = self.store.client, parent.info.run_id
+        self._ask(lambda: client.set_tag(run_id, tags.OWNER, owner.this_process()))
+        self._ask(lambda: client.update_run(run_id, status="RUNNING"))
+        self._is_open = True
+
+    def _created(self) -> Run:
+        self._is_open = True
         about = {
             tags.KIND: "symbol",
             tags.SYMBOL: self.one.symbol,
             tags.SWEEP_ID: self.sweep_id,
             tags.PARENT_RUN: str(self.job.settings.sweep.parent_run),
-            tags.OWNER: mine,
+            tags.OWNER: owner.this_process(),
         }
-        place = self.store.experiment_id
-        return self._ask(
-            lambda: client.create_run(place, tags=about, run_name=self.one.symbol[:250])
-        )
+        create = self.store.client.create_run
+        place, name = self.store.experiment_id, self.one.symbol[:250]
+        return self._ask(lambda: create(place, tags=about, run_name=name))
 
-    def _run_cells(self, parent_run: str, before: list[Run]) -> list[SymbolCell]:
+    def _run_cells(self, parent: Run, before: list[Run]) -> list[SymbolCell]:
         done = [run for run in before if run.info.status == "FINISHED"]
         finished = {run.data.tags.get(tags.FINGERPRINT, "") for run in done}
+        known = (self.one.symbol, finished, partial(self._reopen, parent))
         seen: dict[str, Config] = {}
         digests: set[str] = set()
         cells = []
-        for place, settings in enumerate(self.job.cells_of(self.one, parent_run)):
+        for place, settings in enumerate(self.job.cells_of(self.one, parent.info.run_id)):
             number = self.number * len(self.job.configurations) + place + 1
-            cells.append(SymbolCell(settings, number, self.one.symbol, finished, seen, digests))
+            cells.append(SymbolCell(settings, number, *known, seen, digests))
             cells[-1].run()
         return cells
 
@@ -207,15 +222,18 @@ class Symbol:
             return {}
         draws = self.job.settings.tracking.figures and not settings.tracking.figures
         settings = replace(settings, tracking=replace(settings.tracking, figures=draws))
-        within = settings.sweep.cell_timeout
+        within, began = settings.sweep.cell_timeout, time.perf_counter()
         try:
             now = child.worker().ask("show", settings, fingerprint, place, within=within)
-        except CellError as error:
+        except CellError as error:  # not FINISHED, so that resuming tries again
             log.warning("%s  no figures: %s", self.head, error)
-            return {}
+            return {tags.STATUS_REASON: f"no figures: {error}"}
+        client, seconds = self.store.client, time.perf_counter() - began
+        of_symbol = winner.data.tags[tags.PARENT_RUN]
+        self._ask(lambda: client.log_metric(of_symbol, "seconds_plots", seconds))
         plots = place / "plots"
         if plots.is_dir():
-            client, run_id = self.store.client, winner.info.run_id
+            run_id = winner.info.run_id
             self._ask(lambda: client.log_artifacts(run_id, str(plots), "plots"))
             for file in plots.iterdir():
                 file.unlink()
@@ -227,7 +245,10 @@ class Symbol:
         log_files(client, run_id, place)
         for name, text in about.items():
             client.set_tag(run_id, name, text[: tags.LONGEST])
-        client.set_terminated(run_id, "FINISHED" if finished.complete else "FAILED")
+        for name in _OF_WINNER & set(finished.parent.data.tags) - set(about):  # of other data
+            client.delete_tag(run_id, name)
+        whole = finished.complete and tags.STATUS_REASON not in about
+        client.set_terminated(run_id, "FINISHED" if whole else "FAILED")
 
     def _report(self, finished: FinishedSweep, choice: Choice, failures: list[str]) -> None:
         """Print the symbol in one line."""

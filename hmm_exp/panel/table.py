@@ -19,6 +19,10 @@ _GAINS = {
     "gain_test": "return_gain_test",
     "ewma_gain_test": "ewma_gain_test",
 }
+_COLUMNS = [
+    *("symbol", "status", "winner", "K", *_GAINS, "p_value", "q_bh", "q_by", "promoted", "reason"),
+    *("model", "version", "regime", "since", "probability", "cells", "run"),
+]
 _SHOWN: dict[
     str, Callable[[Any], str]
 ] = {  # columns on the terminal, and how their numbers are written
@@ -49,7 +53,7 @@ def symbol_row(
     }
     return {
         "symbol": run.data.tags[tags.SYMBOL],
-        "status": run.info.status.lower() if winner else "no winner",
+        "status": _status(run) if winner else "no winner",
         "winner": called(winner) if winner else None,
         "K": metrics.get("n_states"),
         **{column: metrics.get(name) for column, name in _GAINS.items()},
@@ -65,9 +69,15 @@ def symbol_row(
     }
 
 
+def missing_row(symbol: str, reason: str, model: str) -> dict[str, Any]:
+    """Row of a symbol without a run."""
+    about = {"symbol": symbol, "status": "failed", "promoted": "no", "reason": reason}
+    return about | {"model": model, "cells": 0}
+
+
 def symbols_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows of all symbols, promoted ones first, then by adjusted p-value and gain on test."""
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=_COLUMNS)
     keys = pd.DataFrame(
         {
             "order": ~table["promoted"].isin(["yes", "already"]),
@@ -92,6 +102,10 @@ def table_lines(table: pd.DataFrame, run_id: str) -> list[str]:
     more = len(table) - len(shown)
     rest = [f"and {more:,} more symbols, in {SYMBOLS_FILE} of run {run_id}"] if more else []
     return [lines, *rest]
+
+
+def _status(run: Run) -> str:
+    return "finished" if run.info.status == "FINISHED" else "failed"
 
 
 def _outcome(

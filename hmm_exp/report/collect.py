@@ -213,7 +213,7 @@ def _rival(client: MlflowClient, winner: RecordedRun, cells: list[Run]) -> Runne
     if winner.scores is None or not others:
         return None
     best = max(others, key=lambda run: run.data.metrics["return_gain_val"])
-    scores = read_scores(client, best.info.run_id)
+    scores = read_scores(client, best)
     if scores is None:
         return None
     lead = winner.scores["model_score"] - scores["model_score"].reindex(winner.scores.index)
