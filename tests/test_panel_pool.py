@@ -154,6 +154,7 @@ def test_a_resumed_panel_fits_no_pool_twice(pooled, train_cli):
     assert {run.info.run_id for run in pools_of(folder)} == before
     assert best_of(folder).data.tags[tags.VERDICT] in again.stdout
     assert "models:/hmm_regime.pool/Production already is this model" in again.stdout
+    assert "TINY is not in the pool: " in again.stdout
 
 
 @pytest.mark.parametrize(

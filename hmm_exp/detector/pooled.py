@@ -4,8 +4,8 @@
     regimes = pool.filter({"BTC": btc_bars, "ETH": eth_bars})     # symbol, timestamp, state, ...
     stream = pool.of("BTC").stream(btc_bars)
 
-Its file holds the parts that all symbols share once, and for every symbol what training told it:
-scaler, season, bar length, reading of bars, history needed.
+Its file holds the parts that all symbols share once, and those of every symbol: scaler, season, bar
+length, reading of bars, history needed.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -67,9 +67,11 @@ def panel(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         lines = finished.verdict(table, tests)
         if settings.pool:
             pools = Pools(finished, plan.symbols, plan.configurations)
-            pools.run()
+            try:
+                pools.run()
+            finally:
+                end_cells(settings)
             lines, failures = [*lines, *pools.lines()], [*failures, *pools.failures]
-            end_cells(settings)
     print("", *finished.table_lines(table), "", *finished.failure_lines(), sep="\n")
     print(*lines, *failures, sep="\n")
     finished.record(table, lines)

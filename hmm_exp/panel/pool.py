@@ -8,16 +8,17 @@ The models of the symbols come first, because the pool is compared with their wi
 process fits and judges a pool; this process gives it the scores of the winners as files.
 """
 
+import csv
 import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import TypeVar
 
-import pandas as pd
 from mlflow.entities import Run
 
 from hmm_exp.config import Config
@@ -31,8 +32,8 @@ from hmm_exp.registry import promotion
 from hmm_exp.store.store import patiently
 from hmm_exp.sweep import child
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.bundle import Bundle, cell_name
-from hmm_exp.tracking.read import read_scores
+from hmm_exp.tracking.bundle import LEFT_OUT_FILE, Bundle, cell_name
+from hmm_exp.tracking.read import read_scores, read_text
 from hmm_exp.tracking.record import LONGEST_NAME, RunRecord, recorded
 from hmm_exp.tracking.runs import all_runs, called
 
@@ -70,7 +71,7 @@ class Pools:
             for symbol, reason in [*self.left_out.items()][:_NAMED]
         ]
         if (more := len(self.left_out) - _NAMED) > 0:
-            lines.append(f"and {counted(more, 'symbol')} more are not in it, see left_out.csv")
+            lines.append(f"and {counted(more, 'symbol')} more are not in it, see {LEFT_OUT_FILE}")
         if (best := self.best) is None:
             return [*lines, *(self._why_none() if self.runs else [])]
         gain = best.data.metrics.get("return_gain_val")
@@ -153,6 +154,8 @@ class Pools:
         for run in self._ask(lambda: all_runs(client, among)):
             same = run.data.tags.get(tags.FINGERPRINT) == known[tags.FINGERPRINT]
             if same and run.info.status == "FINISHED":
+                read = partial(read_text, client, run.info.run_id, LEFT_OUT_FILE)
+                self._note_left_out(self._ask(read) or "")
                 return run
         folder = Path(str(cell.sweep.folder))
         log_file = folder / "logs" / f"pool.{known[tags.FINGERPRINT]}.{cell.sweep.attempt}.log"
@@ -181,9 +184,11 @@ class Pools:
             tell = self.finished.tell
             child.worker().ask("pool", settings, own, place, log_file, on_progress=tell)
         bundle = Bundle.read(place)
-        left_out = pd.read_csv(bundle.artifacts / "left_out.csv", dtype=str)
-        self.left_out |= dict(left_out.itertuples(index=False, name=None))
+        self._note_left_out((bundle.artifacts / LEFT_OUT_FILE).read_text())
         return bundle
+
+    def _note_left_out(self, table: str) -> None:
+        self.left_out |= {row["symbol"]: row["reason"] for row in csv.DictReader(StringIO(table))}
 
     def _identity(self, cell: Config) -> dict[str, str]:
         """Tags that are known before the fit, from the cells of the same configuration."""

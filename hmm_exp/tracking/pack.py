@@ -19,9 +19,16 @@ from hmm_exp.experiment.source import SCORES_FILE
 from hmm_exp.hmm.estimator import plain_estimator
 from hmm_exp.market.iso import write_csv
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.bundle import ARTIFACTS, DETECTOR, LOG_FILE, RECORD, Bundle
+from hmm_exp.tracking.bundle import (
+    ARTIFACTS,
+    DETECTOR,
+    LEFT_OUT_FILE,
+    LOG_FILE,
+    POOL_FILE,
+    RECORD,
+    Bundle,
+)
 
-POOL_FILE = "pool.csv"  # of a pool: the table of its comparison
 MOST_STEPS = 25  # of a convergence series: each is a row in the store
 
 
@@ -56,7 +63,7 @@ def _write_pool(result: PoolResult, folder: Path) -> None:
     place.mkdir(parents=True)
     write_csv(result.comparison.table, place / POOL_FILE)
     left_out = pd.DataFrame(result.left_out.items(), columns=["symbol", "reason"])
-    write_csv(left_out, place / "left_out.csv")
+    write_csv(left_out, place / LEFT_OUT_FILE)
     write_csv(fits.selection, place / "selection.csv")
     result.scores.to_parquet(place / SCORES_FILE, index=False)
     joblib.dump(plain_estimator(fits.chosen.params), place / "model.joblib")
