@@ -26,7 +26,7 @@ for name in ("NO_COLOR", "FORCE_COLOR"):  # what tests compare has no colours
 
 LONGEST = (
     *("sweep", "readme", "server_server", "sweep_plan", "tracking_ui", "train_cli", "report"),
-    "report_page",
+    *("report_page", "report_panel_page"),
 )
 QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),

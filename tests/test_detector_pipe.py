@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 from dataclasses import replace
 from datetime import datetime
@@ -66,6 +67,26 @@ def fed(stream, content: bytes, drop=True):
 
     follow(stream, Pipe(content), regimes.extend, lambda: None, refuse)
     return regimes, refusals
+
+
+def test_the_state_is_saved_when_input_pauses_and_not_while_more_of_it_waits(
+    stream, news, monkeypatch
+):
+    monkeypatch.setattr("hmm_exp.detector.pipe._READ", 100)  # a line or two
+    monkeypatch.setattr("hmm_exp.detector.pipe._PAUSES_EVERY", 1e9)
+    reader, writer = os.pipe()
+    pauses, regimes = [], []
+    with os.fdopen(reader, "rb", 0) as source, os.fdopen(writer, "wb", 0) as sink:
+
+        def pause():
+            pauses.append(len(regimes))
+            if len(pauses) == 2:  # all that waited was taken
+                sink.write(b"".join(news[50:60]))
+                sink.close()
+
+        sink.write(HEADER + b"".join(news[:50]))
+        follow(stream, source, regimes.extend, pause, lambda error: None)
+    assert pauses == [0, 50, 60]
 
 
 # --- any line

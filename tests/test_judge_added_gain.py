@@ -7,21 +7,16 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from hmm_exp.compiling import entry
-from hmm_exp.hmm.simd import load, log, store
 from hmm_exp.judge.added_gain import (
     EXPONENTS,
     Added,
     TrainRows,
     _climb,
-    _expectation,
-    _in_lanes,
     added_gains,
     fit_added,
 )
 from hmm_exp.judge.return_forecasts import fit_baselines, fit_return_densities
 from hmm_exp.judge.split import TEST, TRAIN
-from hmm_exp.judge.student_t import _expectation as plain_expectation
 from hmm_exp.judge.volatility_baselines import BarSeries
 
 
@@ -66,35 +61,6 @@ def test_without_an_exponent_the_model_is_that_of_today():
     added = Added(0.0, densities, level=0.01)
     expected = densities.log_score(probs, returns)
     np.testing.assert_allclose(added.log_score(probs, returns, volatility), expected, atol=1e-12)
-
-
-@entry
-def logs(x, out):
-    for row in range(len(x)):
-        store(out, row, log(load(x, row)))
-
-
-def test_the_logarithm_of_eight_numbers_is_that_of_numpy():
-    x = np.r_[np.linspace(1.0, 2.0, 999), np.geomspace(1e-300, 1e300, 1001)].reshape(-1, 8)
-    out = np.empty_like(x)
-    logs(x, out)
-    np.testing.assert_allclose(out, np.log(x), rtol=4e-16, atol=4e-16)
-
-
-@pytest.mark.parametrize("n_bars", [8, 500, 503])
-@pytest.mark.parametrize("n_states", [1, 3])
-def test_eight_rows_at_a_time_are_the_rows_one_by_one(n_bars, n_states):
-    probs, returns, _ = market(n_bars, n_states=n_states)
-    probs[3] = np.eye(n_states)[0]  # a row that is certain
-    returns[4] = 5.0  # a return that is far out
-    rows = TrainRows(probs, returns, fit_return_densities(*market(500, n_states=n_states)[:2]))
-    loc, scale, moments = rows.densities.loc, rows.densities.scale, np.zeros((4, n_states))
-    expected = np.zeros((4, n_states))
-    plain = plain_expectation(probs, returns, loc, scale, 4.2, 0.3, expected)
-    log_probs, x = rows.log_probs.reshape(-1, 8), _in_lanes(returns[:, None])[:, :, 0].copy()
-    ours = _expectation(log_probs, rows.present, x, loc, scale, 4.2, 0.3, moments)
-    np.testing.assert_allclose(ours, plain, rtol=1e-11)
-    np.testing.assert_allclose(moments, expected, rtol=1e-11, atol=1e-16)
 
 
 @pytest.mark.parametrize("exponent", EXPONENTS)

@@ -108,7 +108,10 @@ def _promote_panel(
 def _of_symbol(
     client: "MlflowClient", run_id: str, registry: str, gate: "GateConfig"
 ) -> "tuple[str, PanelTest | None]":
-    """Registered model for a run, and for a cell of a panel the recorded test of its symbol."""
+    """Registered model for a run, and for a cell of a panel the recorded test of its symbol.
+
+    A pool has no such test.
+    """
     from mlflow.exceptions import MlflowException
 
     from hmm_exp.config import Config
@@ -119,11 +122,12 @@ def _of_symbol(
         run = client.get_run(run_id)
     except MlflowException:  # the promotion reports it
         return registry, None
-    if tags.SYMBOL not in run.data.tags:
+    is_pool = run.data.tags.get(tags.KIND) == tags.POOL
+    if tags.SYMBOL not in run.data.tags and not is_pool:
         return registry, None
     if registry == Config().registry.name:
         registry = run.data.params.get("registry.name", registry)
-    return registry, recorded_test(client, run, gate)
+    return registry, None if is_pool else recorded_test(client, run, gate)
 
 
 def _run(client: "MlflowClient", name: str) -> str:

@@ -128,6 +128,8 @@ def checked(config: "DictConfig | Config") -> Config:
     _check_selection(settings)
     _check_decision(settings)
     _check_workers(settings)
+    if settings.pool:
+        check_pool(settings)
     return settings
 
 
@@ -251,6 +253,24 @@ def _check_data(settings: Config) -> None:
         raise ConfigError(
             "data.bar_stamp is not set: data.bar_stamp=open when the file stamps a bar's start "
             "(exchanges, TradingView), data.bar_stamp=close when it stamps the end"
+        )
+
+
+def check_pool(settings: Config) -> None:
+    """Refuse settings that one model of many symbols cannot follow. Raises ConfigError."""
+    if settings.pool and settings.data.kind != "panel":
+        raise ConfigError(f"pool=true is set with data={settings.data.kind}: it is for data=panel")
+    if settings.split.kind == "walk_forward":
+        raise ConfigError("split=walk_forward: a pool is fitted once; use split=ratio or dates")
+    if settings.model.refit != "train":
+        raise ConfigError(
+            f"model.refit={settings.model.refit}: a pool serves its train fit; use "
+            "model.refit=train"
+        )
+    if settings.selection.cv_blocks:
+        raise ConfigError(
+            f"selection.cv_blocks={settings.selection.cv_blocks}: a pool is not cross-validated; "
+            "use selection=default or next_return"
         )
 
 

@@ -248,6 +248,7 @@ class Config:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     cache: bool = True
     plots: str | None = None
+    pool: bool = False
     promote: bool | None = None
     quiet: bool = False
     sweep_id: str | None = None
@@ -414,7 +415,7 @@ OF_PANELS = ("symbol_pattern", "symbols", "include", "exclude")  # settings of d
 # First parts of the names of settings that cannot change what a run fits.
 NOT_IN_RESULT = {
     *("gate", "compute", "tracking", "registry", "sweep"),
-    *("cache", "plots", "promote", "quiet", "sweep_id"),
+    *("cache", "plots", "pool", "promote", "quiet", "sweep_id"),
 }
 
 

@@ -12,6 +12,7 @@ from hmm_exp.errors import ConfigError, ModelError
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.features.season import HOURS
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.hmm.rows import largest_column
 from hmm_exp.market.bars import PRICES, step_in_words, timeframe_step
 from hmm_exp.market.iso import iso
 from hmm_exp.market.options import ReadOptions
@@ -116,12 +117,12 @@ class StreamModel:
         """
         if states is None:
             assert probs is not None
-            states = probs.argmax(axis=1)
+            states = largest_column(probs)
         columns = {
             "timestamp": timestamp,
             "available_at": available_at,
             "state": states,
-            "label": np.asarray(self.labels, dtype=object)[states],
+            "label": pd.Series(self.labels).array.take(states),
         }
         if decided is not None:
             columns["regime"] = decided

@@ -7,6 +7,8 @@ and leaves out bars that it has: the feed may begin again anywhere before.
 
 import json
 import re
+import select
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -24,6 +26,7 @@ from hmm_exp.market.iso import iso
 _READ = 1 << 16  # bytes at once: what is there, without waiting for more
 _TIMES = ("timestamp", "available_at")
 _NAIVE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
+_PAUSES_EVERY = 2.0  # seconds
 _LONGEST = 1 << 20  # bytes of a line
 _TAIL = 4 << 20  # bytes of an output file that one read can have led to, and more
 
@@ -40,9 +43,9 @@ def follow(
     Bars that the stream has taken before are left out until the first newer one comes. `source`
     gives lines of CSV under a header, or JSON objects. `write` takes the regimes of one bar, oldest
     first. `pause` is called before the first line, whenever all lines that have come were taken,
-    and on the way out of an error, except one of writing. `refuse` takes the error of a line that
-    is no bar or of a bar that may not follow, and raises to stop. Raises HeaderError, without
-    asking `refuse`, if the first line cannot be used.
+    every few seconds while more keep coming, and at the end, also after an error, except one of
+    writing. `refuse` takes the error of a line that is no bar or of a bar that may not follow, and
+    raises to stop. Raises HeaderError, without asking `refuse`, if the first line cannot be used.
     """
     model = stream.model
     lines = BarLines(model.reading, model.name, model.recipe.needs)
@@ -70,6 +73,7 @@ def take_lines(
     """
     try:
         pause()
+        paused = time.monotonic()
         for batch in _batches(source):
             for line in batch:
                 try:
@@ -78,7 +82,9 @@ def take_lines(
                     raise
                 except DataError as error:
                     refuse(error)
-            pause()
+            if time.monotonic() - paused >= _PAUSES_EVERY or _is_idle(source):
+                pause()
+                paused = time.monotonic()
     except OSError:  # a row that may not be written: the state stays at those before it
         raise
     except BaseException:
@@ -178,6 +184,14 @@ def _batches(source: IO[bytes]) -> Iterator[list[bytes]]:
         yield lines
     if begun.strip():
         yield [bytes(begun)]
+
+
+def _is_idle(source: IO[bytes]) -> bool:
+    """Whether no input waits; True where that is not known, as for a file in memory."""
+    try:
+        return not select.select([source], [], [], 0)[0]
+    except (OSError, ValueError):
+        return True
 
 
 def _text_of(line: bytes) -> str:

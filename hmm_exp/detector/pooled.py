@@ -4,8 +4,8 @@
     regimes = pool.filter({"BTC": btc_bars, "ETH": eth_bars})     # symbol, timestamp, state, ...
     stream = pool.of("BTC").stream(btc_bars)
 
-Its file holds the parts that all symbols share once, and for every symbol what training told it:
-scaler, season, bar length, reading of bars, history needed.
+Its file holds the parts that all symbols share once, and those of every symbol: scaler, season, bar
+length, reading of bars, history needed.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -192,7 +192,7 @@ class PooledDetector:
     def parts(self, source: Mapping[str, Source] | Table) -> dict[str, Any]:
         """What `filter` takes, by symbol. Raises DataError."""
         if isinstance(source, Mapping) and not any(map(_is_symbol, source)):
-            parts = dict(source)
+            parts = {str(symbol): part for symbol, part in source.items()}
         else:
             parts = dict(_by_symbol(frame_of(source)))
         if not parts:

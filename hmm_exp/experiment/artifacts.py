@@ -42,7 +42,8 @@ def write_artifacts(result: RunResult, folder: Path) -> float:
         _write_walk(result, result.walk, folder)
     if result.assessment.scores is not None:
         scores = arrow_table(result.assessment.scores, _naive)
-        pyarrow.parquet.write_table(scores, folder / SCORES_FILE)
+        # A dictionary helps the names of parts alone: each score is another number.
+        pyarrow.parquet.write_table(scores, folder / SCORES_FILE, use_dictionary=["split"])
     if result.strategies is not None:
         write_csv(result.strategies.rows, folder / STRATEGY_FILE)
     if result.assessment.residuals:

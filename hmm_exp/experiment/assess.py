@@ -20,6 +20,7 @@ from hmm_exp.experiment.decided import decided_regimes, planted_delay, regime_me
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.hmm.criteria import bic_next
 from hmm_exp.hmm.posterior import Posterior
+from hmm_exp.hmm.rows import largest_column
 from hmm_exp.judge.added_gain import AddedGains, added_gains
 from hmm_exp.judge.gains import gain_metrics
 from hmm_exp.judge.next_bar import next_bar_table
@@ -61,7 +62,6 @@ VARIANCES = [f"{name}_variance" for name in ("model", "static", "ewma")]
 # Log scores in nats, variance forecasts up to a factor, pseudo-residual of the next return.
 BAR_COLUMNS = [*SCORES, *VARIANCES, "return_residual"]
 NEXT_RETURN = "next_return"
-_BASELINES: dict[bytes, Baselines] = {}  # by the bars they were fitted on
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,17 +208,11 @@ def next_return_criterion(prepared: Prepared, posterior: Posterior) -> float:
 
 
 def baselines_of(prepared: Prepared) -> Baselines | None:
-    """Forecasts without states, fitted on the train bars; None without base returns.
-
-    A process fits the same bars once: the cells of a sweep share them.
-    """
-    if prepared.series is None:
+    """Forecasts without states, fitted on the train bars; None without base returns."""
+    if (series := prepared.series) is None:
         return None
-    train = prepared.series.part(prepared.target_part == TRAIN)
-    digest = train.digest
-    if digest not in _BASELINES:
-        _BASELINES[digest] = fit_baselines(train)
-    return _BASELINES[digest]
+    train = prepared.target_part == TRAIN
+    return series.once(train.tobytes(), lambda: fit_baselines(series.part(train)))
 
 
 def assess(
@@ -277,7 +271,7 @@ def assess(
 def most_probable(probs: np.ndarray) -> np.ndarray:
     """Most probable state of every row, shape (T,); -1 where there are no probabilities."""
     known = np.isfinite(probs[:, 0])
-    return np.where(known, np.where(known[:, None], probs, 0.0).argmax(axis=1), -1)
+    return np.where(known, largest_column(probs), -1)
 
 
 def _out_of_sample(part: np.ndarray) -> np.ndarray:
@@ -326,7 +320,7 @@ def _summary(
         means=raw_means(params.means, scaler.mean_, scaler.scale_),
         covars=raw_covars(params.covariances(), scaler.scale_),
         df=params.df,
-        states=output.probs[rows].argmax(axis=1),
+        states=largest_column(output.probs[rows]),
         steps=prepared.table.steps[rows],
     )
 

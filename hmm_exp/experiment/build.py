@@ -15,6 +15,7 @@ from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.source import read_options
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.posterior import Posterior
+from hmm_exp.hmm.rows import largest_column
 from hmm_exp.hmm.states import posterior_spread
 from hmm_exp.judge.naming import Traits, state_names, state_traits
 from hmm_exp.judge.split import part_names
@@ -143,7 +144,7 @@ def regime_table(prepared: Prepared, detector: Detector, fits: Fits) -> pd.DataF
         regimes["in_training"] = False
         regimes["refit"] = walk.refit_of_row
         return regimes[walk.output.has_probs].reset_index(drop=True)
-    regimes["state_smoothed"] = posterior.smoothed.probs.argmax(axis=1)
+    regimes["state_smoothed"] = largest_column(posterior.smoothed.probs)
     regimes["state_viterbi"] = posterior.decoded.states
     return regimes
 

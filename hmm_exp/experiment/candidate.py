@@ -17,6 +17,7 @@ from hmm_exp.hmm.fit import Fit, Search, fit, fit_larger
 from hmm_exp.hmm.health import HealthLimits, condition_numbers, hard_faults
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.posterior import Posterior
+from hmm_exp.hmm.rows import missing_rows
 from hmm_exp.hmm.states import posterior_spread, volatility_order
 from hmm_exp.judge.split import TEST, VAL
 from hmm_exp.market.bars import timeframe_step
@@ -178,7 +179,7 @@ def measure(
 ) -> Candidate:
     """A fit, states in order, with its measures on prepared rows; `rows` is the mask of train."""
     posterior = Posterior(fitted.params, prepared.X, prepared.table.steps)
-    observed = ~np.isnan(prepared.X).any(axis=1)
+    observed = ~missing_rows(prepared.X)
     steps = train_steps(prepared.table.steps, rows)
     own = FittedRows(posterior.density[rows], observed[rows], steps)
     candidate = measured(fitted, own, prepared.config, prepared.recipe, note)

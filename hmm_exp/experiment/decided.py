@@ -1,6 +1,7 @@
 """The decided regimes of a fit: the regime of every row by `config.decision`, and its metrics."""
 
 from dataclasses import asdict
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from hmm_exp.judge.next_bar import detection_delay, named_as_planted
 from hmm_exp.judge.split import TEST, VAL
 from hmm_exp.judge.states import visit_metrics
 
+_BURN_IN: WeakKeyDictionary[Posterior, int] = WeakKeyDictionary()  # rows, of one train part each
+
 
 def decision_of(prepared: Prepared) -> Decision:
     """The configured decision rule."""
@@ -22,9 +25,11 @@ def decision_of(prepared: Prepared) -> Decision:
 
 def burn_in_rows(prepared: Prepared, posterior: Posterior) -> int:
     """Rows until the filter has forgotten its start, measured on train. Raises FitError."""
-    rows = prepared.train
-    steps = train_steps(prepared.table.steps, rows)
-    return burn_in(posterior.params, posterior.density[rows], steps)
+    if posterior not in _BURN_IN:
+        rows = prepared.train
+        steps = train_steps(prepared.table.steps, rows)
+        _BURN_IN[posterior] = burn_in(posterior.params, posterior.density[rows], steps)
+    return _BURN_IN[posterior]
 
 
 def decided_regimes(prepared: Prepared, posterior: Posterior) -> np.ndarray:

@@ -19,8 +19,8 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.config import Config
+from hmm_exp.config.checks import check_pool
 from hmm_exp.errors import (
-    ConfigError,
     DataError,
     FitError,
     HmmExpError,
@@ -53,21 +53,6 @@ from hmm_exp.market.bars import counted
 
 LEAST_ROWS = 100  # complete train rows of a symbol: fewer give no scaler
 Read = Callable[[str], Prepared]
-
-
-def check_pool(config: Config) -> None:
-    """Refuse settings that a pool cannot follow. Raises ConfigError."""
-    if config.split.kind == "walk_forward":
-        raise ConfigError("split=walk_forward: a pool is fitted once; use split=ratio or dates")
-    if config.model.refit != "train":
-        raise ConfigError(
-            f"model.refit={config.model.refit}: a pool serves its train fit; use model.refit=train"
-        )
-    if config.selection.cv_blocks:
-        raise ConfigError(
-            f"selection.cv_blocks={config.selection.cv_blocks}: a pool is not cross-validated; "
-            "use selection=bic or next_return"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +92,9 @@ class Pool:
     left_out: dict[str, str]
 
     @classmethod
-    def of(cls, symbols: Sequence[str], read: Read) -> "Pool":
+    def of(
+        cls, symbols: Sequence[str], read: Read, progress: Progress = lambda text: None
+    ) -> "Pool":
         """Read every symbol once and keep its train rows.
 
         A symbol that cannot be read, or is too short, is left out by name.
@@ -122,7 +109,8 @@ class Pool:
             Fewer than two symbols can be used.
         """
         rows = _Rows()
-        for symbol in symbols:
+        for number, symbol in enumerate(symbols, 1):
+            progress(f"reading {symbol}, {number:,} of {len(symbols):,}")
             try:
                 prepared = read(symbol)
             except MissingColumnError as error:

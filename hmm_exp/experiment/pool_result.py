@@ -11,6 +11,7 @@ validation and test.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,9 @@ from hmm_exp.judge.return_forecasts import GAINS, SCORES
 from hmm_exp.uncertainty.estimates import without_errors
 
 OwnScores = Callable[[str], pd.DataFrame | None]
+_PARTS = ("val", "test")
+# Means over symbols by name, and the score that is taken off that of the model.
+_SERIES = {"return_score": "", **dict(zip(GAINS, (f"{b}_score" for b in SCORES[1:]), strict=True))}
 _NO_ERRORS = "symbols of a pool share time, so their rows are no independent evidence"
 
 
@@ -49,12 +53,17 @@ class PoolResult:
     metrics
         By flat name, all finite. Gains, such as `return_gain_val` and its `_error, _bound, _low,
         _high`, are means over symbols, see `judge.pool`.
+    scores
+        Scores of validation and test in the mean over symbols, as those of a run: `available_at`
+        (UTC without a zone), `split`, `model_score`, `static_score` and so on, nats. Differences of
+        two columns are the gains of `metrics` by instant.
     """
 
     fits: PoolFits
     detector: PooledDetector
     comparison: PoolComparison
     metrics: dict[str, float]
+    scores: pd.DataFrame
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -92,10 +101,10 @@ def run_pool(
     return judge.result(comparison)
 
 
-def pooled_result(fits: PoolFits, prepared: Prepared) -> RunResult:
-    """Result of the pooled model on one symbol, with the symbol's detector.
+def pooled_result(fits: PoolFits, symbol: str, prepared: Prepared) -> RunResult:
+    """Result of the pooled model on a symbol, with the symbol's detector.
 
-    Criteria and faults are those of the pool. Raises FitError as `run`.
+    Faults are those of the pool. Raises FitError as `run`.
     """
     chosen = measure(prepared, fits.chosen.fit, prepared.train)
     chosen = replace(chosen, criteria={}, faults=fits.chosen.faults)
@@ -112,7 +121,7 @@ def pooled_result(fits: PoolFits, prepared: Prepared) -> RunResult:
     )
     detector = build_detector(single)
     meta = detector.meta | {"fingerprint": fits.pool.fingerprint}
-    detector = replace(detector, labels=fits.labels, meta=meta)
+    detector = replace(detector, name=symbol, labels=fits.labels, meta=meta)
     errors = without_errors(chosen.params, _NO_ERRORS)
     return judged(prepared, single, detector, (errors, errors))
 
@@ -124,7 +133,7 @@ class _Judge:
         self, fits: PoolFits, own_scores: OwnScores, visit: Callable[[str, RunResult], None]
     ) -> None:
         self._fits, self._own_scores, self._visit = fits, own_scores, visit
-        self._gains = {f"{gain}_{part}": PanelMean() for gain in GAINS for part in ("val", "test")}
+        self._means = {pair: PanelMean() for pair in product(_PARTS, _SERIES)}
         self._detectors: dict[str, Detector] = {}
 
     def each(self, progress: Progress) -> Iterator[AgainstOwn]:
@@ -133,7 +142,7 @@ class _Judge:
         for number, (symbol, prepared) in enumerate(pool.again(), 1):
             progress(f"judging {symbol}, {number:,} of {len(pool.symbols):,}")
             try:
-                result = pooled_result(self._fits, prepared)
+                result = pooled_result(self._fits, symbol, prepared)
             except HmmExpError as error:
                 pool.left_out[symbol] = str(error)
                 continue
@@ -144,10 +153,10 @@ class _Judge:
                 yield against_own(symbol, scores, self._own_scores(symbol))
 
     def _add_gains(self, scores: pd.DataFrame) -> None:
-        for gain, baseline in zip(GAINS, SCORES[1:], strict=True):
-            series = scores["model_score"] - scores[f"{baseline}_score"]
-            for part in ("val", "test"):
-                self._gains[f"{gain}_{part}"].add(series[scores["split"] == part])
+        for part, name in product(_PARTS, _SERIES):
+            rows = scores[scores["split"] == part]
+            gain = rows["model_score"] - (rows[_SERIES[name]] if _SERIES[name] else 0.0)
+            self._means[part, name].add(gain)
 
     def result(self, comparison: PoolComparison) -> PoolResult:
         """The result of all symbols. Raises FitError without one."""
@@ -161,21 +170,31 @@ class _Judge:
             "n_params": fits.chosen.params.n_parameters(),
             "n_rows_train": fits.chosen.n_rows["train"],
             "n_states": fits.chosen.n_states,
+            "n_symbols": len(self._detectors),
             "n_features": fits.chosen.params.n_features,
             "n_iter": fits.chosen.fit.n_iter,
             "converged": fits.chosen.fit.converged,
             "restart_agreement": fits.chosen.fit.restart_agreement,
             "min_occupancy": float(fits.chosen.occupancy.min()),
         }
-        for name, mean in self._gains.items():
+        for (part, name), mean in self._means.items():
             if estimate := mean.estimate():
-                metrics |= estimate.metrics(name)
+                metrics |= estimate.metrics(f"{name}_{part}")
         return PoolResult(
             fits=fits,
             detector=PooledDetector(self._detectors),
             comparison=comparison,
+            scores=pd.concat([self._scores(part) for part in _PARTS], ignore_index=True),
             metrics={name: float(value) for name, value in metrics.items() if np.isfinite(value)},
         )
+
+    def _scores(self, part: str) -> pd.DataFrame:
+        """Scores of a part in the mean over symbols."""
+        model, *gains = (self._means[part, name].series() for name in _SERIES)
+        columns = {column: model - gain for column, gain in zip(SCORES[1:], gains, strict=True)}
+        named = {f"{column}_score": score for column, score in columns.items()}
+        table = pd.DataFrame({"split": part, "model_score": model, **named})
+        return table.rename_axis("available_at").reset_index()
 
 
 def _by_time(result: RunResult) -> pd.DataFrame | None:

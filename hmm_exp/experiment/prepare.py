@@ -28,8 +28,10 @@ from hmm_exp.experiment.source import (
 from hmm_exp.features.build import FeatureTable, build_features, ways_out, window_settings
 from hmm_exp.features.lost import usable_in_words
 from hmm_exp.features.recipe import Recipe, select_columns
+from hmm_exp.hmm.rows import missing_rows
+from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.split import TEST, TRAIN, VAL, Fold, Split, make_split, train_option
-from hmm_exp.judge.volatility_baselines import BarSeries, bar_hours
+from hmm_exp.judge.volatility_baselines import bar_hours
 from hmm_exp.market.bars import OHLCV, step_in_words, timeframe_step
 from hmm_exp.market.gaps import usual_step
 from hmm_exp.market.reading import what_was_read
@@ -147,14 +149,14 @@ class Prepared:
     def series(self) -> BarSeries | None:
         """The base bars as the volatility forecasts read them; None without base returns.
 
-        Hours are of `data.timezone`.
+        Hours are of `data.timezone`. The cells of a sweep share what is computed from them.
         """
         source = self.source
         if source.next_return is None:
             return None
         log_range = None if source.bars is None else source.bars.log_range
         hours = bar_hours(source.time, self.base_step, self.config.data.timezone)
-        return BarSeries(source.next_return, log_range, *hours)
+        return BarSeries(source.next_return, log_range, *hours).shared
 
     @property
     def train(self) -> np.ndarray:
@@ -195,14 +197,14 @@ class Prepared:
         report = self.source.report
         sessions = report["gaps"].get("sessions", False)
         name = f"{self.config.features.name}@{self.timeframe} of {self.source.name}"
-        usable = int((~np.isnan(self.X).any(axis=1)).sum())
+        usable = int((~missing_rows(self.X)).sum())
         return [what_was_read(report), usable_in_words(self.table, name, usable, sessions)]
 
     @property
     def unseen_hours(self) -> list[str]:
         """A warning where rows after train are missing, because train has no bar of their hour."""
         later = (self.part == VAL) | (self.part == TEST)
-        lost = np.isnan(self.X).any(axis=1) & ~np.isnan(self.table.X).any(axis=1) & later
+        lost = missing_rows(self.X) & ~missing_rows(self.table.X) & later
         if not lost.any():
             return []
         return [

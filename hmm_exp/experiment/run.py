@@ -27,6 +27,7 @@ from hmm_exp.experiment.uncertainty import fit_errors
 from hmm_exp.experiment.walk import refusals, walk_metrics
 from hmm_exp.judge.split import WalkForward
 from hmm_exp.judge.states import switches_per_1000
+from hmm_exp.judge.strategy import TradingRules
 from hmm_exp.judge.strategy_table import StrategyTable
 from hmm_exp.uncertainty.estimates import StandardErrors
 
@@ -87,9 +88,10 @@ def judged(
         output = model_output(prepared, fits.chosen.posterior)
     assessment = assess(prepared, fits.chosen, output, detector.labels, errors[0])
     detector = replace(with_expectations(detector, fits, output), errors=errors[1])
-    detector = replace(detector, strategy=_served_rules(prepared, fits, detector))
+    rules = None if fits.walk else rules_of(prepared, output.regimes, prepared.split.train_end)
+    detector = replace(detector, strategy=_served_rules(prepared, fits, detector, rules))
     regimes = regime_table(prepared, detector, fits)
-    strategies = _strategies(prepared, fits, output, detector.labels)
+    strategies = _strategies(prepared, fits, output, rules, detector.labels)
 
     metrics = fits.metrics() | assessment.metrics | _path_metrics(prepared, fits, regimes)
     metrics |= strategies.metrics() if strategies else {}
@@ -118,22 +120,32 @@ def judged(
     )
 
 
-def _served_rules(prepared: Prepared, fits: Fits, detector: Detector) -> dict:
-    """Trading rules of the served model for its detector; empty without bars."""
+def _served_rules(
+    prepared: Prepared, fits: Fits, detector: Detector, rules: TradingRules | None
+) -> dict:
+    """Trading rules of the served model for its detector; empty without bars.
+
+    `rules` are those of the chosen fit, which is served unless there is a
+    refit or another end of train.
+    """
     assert fits.served.posterior is not None
     end = pd.Timestamp(detector.meta["train_end"])
-    rules = rules_of(fits.fitted, decided_regimes(fits.fitted, fits.served.posterior), end)
+    if fits.walk or fits.refit or end != prepared.split.train_end:
+        rules = rules_of(fits.fitted, decided_regimes(fits.fitted, fits.served.posterior), end)
     return stored_rules(rules, prepared, end) if rules else {}
 
 
 def _strategies(
-    prepared: Prepared, fits: Fits, output: ModelOutput, labels: tuple[str, ...]
+    prepared: Prepared,
+    fits: Fits,
+    output: ModelOutput,
+    rules: TradingRules | None,
+    labels: tuple[str, ...],
 ) -> StrategyTable | None:
     """The strategy table of the chosen fit or walk; None without bars or with too few."""
     if fits.walk:
         rules, positions = fits.walk.rules, fits.walk.positions
     else:
-        rules = rules_of(prepared, output.regimes, prepared.split.train_end)
         positions = positions_of(prepared, rules, output.regimes) if rules else np.empty(0)
     return judge_run(prepared, rules, positions, labels) if rules else None
 

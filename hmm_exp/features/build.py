@@ -21,6 +21,7 @@ from hmm_exp.features.lost import Lost, lost_rows
 from hmm_exp.features.recipe import FEATURES, Recipe
 from hmm_exp.features.season import bar_ends, hour_means, less_means
 from hmm_exp.files import written_beside
+from hmm_exp.hmm.rows import missing_rows
 from hmm_exp.market.bars import Bars, step_in_words, timeframe_step
 from hmm_exp.market.gaps import chain_steps
 from hmm_exp.market.iso import iso, iso_texts, write_rows
@@ -105,7 +106,7 @@ class FeatureTable:
             return self
         X = less_means(self.X, self.ends, self.recipe, means)
         frame = pd.DataFrame(X, self.frame.index, self.frame.columns, copy=False)
-        return replace(self, frame=frame, n_missing=int(np.isnan(X).any(axis=1).sum()))
+        return replace(self, frame=frame, n_missing=int(missing_rows(X).sum()))
 
     def write(self, path: str | Path) -> None:
         """Write `timestamp` and the columns as CSV or Parquet, by the extension of `path`.

@@ -13,34 +13,24 @@ is that of `return_forecasts` for b = 0 and scales every state by the whole fore
 exponent is the one of `EXPONENTS` with the highest likelihood on train. It is found by a climb from
 b = 1/2 to the next exponent as long as that is likelier, since the likelihood has one peak in b.
 For each exponent y_i = r_{i+1} / s_i^b has the mixture of `student_t.py`, whose fit starts from
-that of the exponent before. Its E-step is computed here for eight rows at a time, as each baseline
-takes several fits.
+that of the exponent before.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hmm_exp.compiling import entry
-from hmm_exp.hmm.simd import LANES, exp, fma, lane_sum, largest, load, log, splat, store
+from hmm_exp.hmm.rows import finite_rows
+from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.return_forecasts import Baselines, ReturnDensities, part_means
-from hmm_exp.judge.student_t import (
-    SCALE_FLOOR,
-    MixtureFit,
-    fit_from,
-    log_constant,
-    scale_floor,
-)
+from hmm_exp.judge.student_t import MixtureFit, Problem, Weights, fit_from, scale_floor
 from hmm_exp.judge.unscored import FORECASTS, Unscored, fitted
-from hmm_exp.judge.volatility_baselines import BarSeries
 
 EXPONENTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 TOLERANCE = 1e-3  # largest change by a map: an error of the log-likelihood below .1 nats
-_LOG_ZERO = -1e5  # log probability of an impossible state: exp of it is zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +101,7 @@ def added_gains(
         Mask of the bars whose target is in train, shape (N,).
     """
     returns, unfitted = series.next_return, Unscored()
-    used = train & np.isfinite(returns) & np.isfinite(probs).all(axis=1)
+    used = train & np.isfinite(returns) & finite_rows(probs)
     rows = TrainRows(probs[used], returns[used], densities)
     gains, on_train, found = {}, {}, dict[str, Added]()
     for name, baseline in baselines.volatility.items():
@@ -180,16 +170,13 @@ class TrainRows:
     def __init__(
         self, probs: np.ndarray, next_return: np.ndarray, densities: ReturnDensities
     ) -> None:
-        logs = np.where(probs > 0.0, np.log(np.maximum(probs, 1e-300)), _LOG_ZERO)
-        self.probs, self.next_return, self.densities = probs, next_return, densities
-        self.log_probs = np.ascontiguousarray(_in_lanes(logs).transpose(0, 2, 1))
-        self.present = _in_lanes(np.ones((len(probs), 1)))[:, :, 0].copy()
+        self.weights, self.next_return, self.densities = Weights(probs), next_return, densities
         self.floor = scale_floor(next_return)
         self.log_lik = float(densities.log_score(probs, next_return).sum())
 
     def fit(self, x: np.ndarray, start: MixtureFit) -> MixtureFit:
         """Fit densities of observations x (T,) from given parameters. Raises FitError."""
-        return fit_from(_MixtureData(self, x, _in_lanes(x[:, None])[:, :, 0].copy()), start)
+        return fit_from(Problem(self.weights, x, self.floor, TOLERANCE), start)
 
 
 def fit_added(rows: TrainRows, volatility: np.ndarray, start: Added | None = None) -> Added:
@@ -236,91 +223,3 @@ def _climb(height: Callable[[int], float], start: int, n_places: int) -> int:
         while 0 <= place + step < n_places and height(place + step) > height(place):
             place += step
     return place
-
-
-def _in_lanes(rows: np.ndarray) -> np.ndarray:
-    """Rows (T, K) in blocks (blocks, 8, K), the last filled with zeros."""
-    n_blocks = -(-len(rows) // LANES)
-    blocks = np.zeros((n_blocks * LANES, rows.shape[1]))
-    blocks[: len(rows)] = rows
-    return blocks.reshape(n_blocks, LANES, rows.shape[1])
-
-
-@dataclass(frozen=True)
-class _MixtureData:
-    """The data of a fit, in lanes; the counterpart of `student_t._Problem`."""
-
-    rows: TrainRows
-    x: np.ndarray
-    lanes: np.ndarray  # x in blocks of eight
-    tolerance: float = TOLERANCE
-
-    @property
-    def probs(self) -> np.ndarray:
-        return self.rows.probs
-
-    @property
-    def floor(self) -> float:
-        return self.rows.floor
-
-    @property
-    def unit(self) -> float:
-        return self.rows.floor / SCALE_FLOOR
-
-    def expectation(self, *arguments: Any) -> tuple[float, float, float]:
-        log_probs = self.rows.log_probs.reshape(-1, LANES)
-        return _expectation(log_probs, self.rows.present, self.lanes, *arguments)
-
-
-@entry
-def _expectation(log_probs, present, x, loc, scale, df, slope_constant, moments):
-    """`student_t._expectation` for eight rows at a time, up to rounding.
-
-    `log_probs` (blocks * K, 8), `present` and `x` (blocks, 8); `present` is 0 for filled rows.
-    """
-    n_blocks, K = len(x), len(loc)
-    peak, per_scale = log_constant(df) - np.log(scale), 1.0 / scale  # (K,)
-    per_df, power = 1.0 / df, 0.5 * (df + 1.0)
-    z_of, log_of, density_of = np.empty((K, 8)), np.empty((K, 8)), np.empty((K, 8))
-    sums = np.zeros((4 * K, 8))
-    log_lik, slope, curvature = splat(0.0), splat(0.0), splat(0.0)
-    for block in range(n_blocks):
-        x_now, here, top = load(x, block), load(present, block), splat(-1e300)
-        for k in range(K):
-            z = (x_now - loc[k]) * per_scale[k]
-            z = z * z
-            log_term = log(fma(z, per_df, 1.0))
-            density = load(log_probs, block * K + k) + (peak[k] - power * log_term)
-            store(z_of, k, z)
-            store(log_of, k, log_term)
-            store(density_of, k, density)
-            top = largest(density, top)
-        total = splat(0.0)
-        for k in range(K):
-            density = exp(load(density_of, k) - top)
-            store(density_of, k, density)
-            total = total + density
-        log_lik = fma(here, top + log(total), log_lik)
-        share = here / total
-        row_slope, row_bend = splat(0.0), splat(0.0)
-        for k in range(K):
-            q, z = load(density_of, k) * share, load(z_of, k)
-            v = 1.0 / (z + df)
-            u = v * (df + 1.0)
-            qu = q * u
-            offset = x_now - loc[k]
-            store(sums, k, load(sums, k) + q)
-            store(sums, K + k, load(sums, K + k) + qu)
-            store(sums, 2 * K + k, fma(qu, offset, load(sums, 2 * K + k)))
-            store(sums, 3 * K + k, fma(qu * offset, offset, load(sums, 3 * K + k)))
-            uz = u * z * per_df
-            d1 = (uz - load(log_of, k) + slope_constant) * 0.5
-            d2 = z * per_df * 0.5 * (v * 2.0 - u * v - u * per_df)
-            row_slope = fma(q, d1, row_slope)
-            row_bend = fma(q, fma(d1, d1, d2), row_bend)
-        slope = slope + row_slope
-        curvature = curvature + (row_bend - row_slope * row_slope)
-    for moment in range(4):
-        for k in range(K):
-            moments[moment, k] = lane_sum(load(sums, moment * K + k))
-    return lane_sum(log_lik), lane_sum(slope), lane_sum(curvature)

@@ -61,6 +61,7 @@ import numpy as np
 
 from hmm_exp.compiling import entry
 from hmm_exp.errors import ConfigError
+from hmm_exp.judge.resampling import Draws, block_means, drawn_blocks, stretches
 from hmm_exp.judge.split import SPLIT_NAMES, TEST, VAL
 
 BARS = (100, 200, 500, 1000, 2000, 5000, 20_000)
@@ -340,52 +341,12 @@ def bootstrap_means(
     centre = x.mean(axis=0) if centre is None else centre
     sums = np.zeros((len(x) + 1, x.shape[1]))
     np.cumsum(x - centre, axis=0, out=sums[1:])
-    means = np.empty((n_draws, x.shape[1]))
-    _fill_means(sums, block, np.random.default_rng(seed), means)
-    return means + centre
+    blocks = drawn_blocks(Draws(len(x), block, n_draws, seed))
+    return block_means(sums, *blocks) + centre
 
 
 def resampled(
-    x: np.ndarray,
-    block: float,
-    length: int,
-    *,
-    seed: int | np.random.Generator = 0,
-    n_draws: int = 1000,
+    x: np.ndarray, block: float, length: int, *, seed: int = 0, n_draws: int = 1000
 ) -> np.ndarray:
     """Bootstrap samples of `length` bars from a complete series (n,), shape (n_draws, length)."""
-    out = np.empty((n_draws, length))
-    _fill_stretches(np.ascontiguousarray(x), block, np.random.default_rng(seed), out)
-    return out
-
-
-@entry
-def _fill_stretches(x, block, rng, out):
-    """Take the next bar, or with probability 1 / block any bar."""
-    n = len(x)
-    for draw in range(len(out)):
-        at = int(rng.random() * n)
-        for t in range(out.shape[1]):
-            out[draw, t] = x[at]
-            at = int(rng.random() * n) if rng.random() * block < 1.0 else (at + 1) % n
-
-
-@entry
-def _fill_means(sums, block, rng, means):
-    """Fill means (n_draws, M) from cumulative sums (n + 1, M) that start at zero."""
-    n, M = len(sums) - 1, sums.shape[1]
-    per_log = 0.0 if block <= 1.0 else 1.0 / np.log(1.0 - 1.0 / block)
-    for draw in range(len(means)):
-        means[draw] = 0.0
-        left = n
-        while left > 0:
-            start = int(rng.random() * n)
-            length = min(1.0 + np.floor(per_log * np.log(1.0 - rng.random())), float(left))
-            left -= int(length)
-            end = start + int(length)
-            around = end > n  # at most once, as a block is at most n long
-            for m in range(M):
-                total = sums[min(end, n), m] - sums[start, m]
-                means[draw, m] += total + sums[end - n, m] if around else total
-        for m in range(M):
-            means[draw, m] /= n
+    return x[stretches(Draws(len(x), block, n_draws, seed), length)]

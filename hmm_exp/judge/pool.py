@@ -29,6 +29,7 @@ import pandas as pd
 
 from hmm_exp.judge.gains import MIN_BARS, GainEstimate, estimate_gain
 from hmm_exp.judge.wording import BETTER, WORSE, WordedGain, signed
+from hmm_exp.market.bars import counted
 
 COLUMNS = (
     *("symbol", "gain_val", "gain_test", "own_gain_val"),
@@ -64,12 +65,16 @@ class PanelMean:
         """Symbols that count."""
         return len(self._means)
 
+    def series(self) -> pd.Series:
+        """The series whose mean is that of the symbols, by instant; empty without a symbol."""
+        if not self._means:
+            return self._deviations
+        scale = len(self._deviations) / len(self._means)
+        return float(np.mean(self._means)) + scale * self._deviations
+
     def estimate(self) -> GainEstimate | None:
         """The mean with its interval; None without a symbol. `n_bars` counts instants."""
-        if not self._means:
-            return None
-        scale = len(self._deviations) / len(self._means)
-        return estimate_gain(np.mean(self._means) + scale * self._deviations.to_numpy())
+        return estimate_gain(self.series().to_numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +152,11 @@ class PoolComparison:
         if self.mean is None:
             return "one model for all is not compared: no symbol has scores of a model of its own"
         worded = WordedGain.of(OWN_MODELS, self.mean)
-        words = self.table["word"]
+        n_better, n_worse = (int((self.table["word"] == word).sum()) for word in (BETTER, WORSE))
         return (
             f"one model for all forecasts validation {worded.against}: {signed(worded.mean)} nats "
             f"per bar, 95 % interval {signed(worded.low)} to {signed(worded.high)} (better on "
-            f"{(words == BETTER).sum():,} symbols, worse on {(words == WORSE).sum():,} of "
-            f"{self.n_compared:,})"
+            f"{counted(n_better, 'symbol')}, worse on {n_worse} of {self.n_compared:,})"
         )
 
 

@@ -31,6 +31,7 @@ from scipy.special import ndtr, ndtri, stdtr
 
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.hmm.rows import finite_rows, missing_rows
 from hmm_exp.judge.return_forecasts import ReturnDensities, mix
 
 LAGS = 5
@@ -99,7 +100,7 @@ def feature_residuals(
 def forecast_residuals(params: GaussianParams, X: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """`feature_residuals` from `predicted_probs`, shape (T, K); each row depends on itself only."""
     scale = np.sqrt(np.diagonal(params.full_covars(), axis1=1, axis2=2))  # (K, D)
-    observed = ~np.isnan(X).any(axis=1)
+    observed = ~missing_rows(X)
     residuals = np.full(X.shape, np.nan)
     for d in range(X.shape[1]):
         z = (X[observed, d, None] - params.means[:, d]) / scale[:, d]  # (n, K)
@@ -138,7 +139,7 @@ def return_residuals(
     residuals = np.full(len(next_return), np.nan)
     if densities is None:
         return residuals
-    scored = np.isfinite(next_return) & np.isfinite(probs).all(axis=1)
+    scored = np.isfinite(next_return) & finite_rows(probs)
     z = (next_return[scored, None] - densities.loc) / densities.scale
     tails = _tails(z, stdtr(densities.df, -np.abs(z)))
     residuals[scored] = _normal_quantile(probs[scored], *tails)

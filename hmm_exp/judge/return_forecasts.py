@@ -23,18 +23,20 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import FitError
+from hmm_exp.hmm.rows import finite_rows
+from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.split import SPLIT_NAMES, TEST, TRAIN, VAL
 from hmm_exp.judge.student_t import fit_mixture, log_mixture
 from hmm_exp.judge.unscored import Unscored, fitted
 from hmm_exp.judge.volatility_baselines import (
     VOLATILITY,
-    BarSeries,
     VolatilityBaseline,
     fit_volatility,
 )
 from hmm_exp.stored.fields import Fields
 
 SCORES = ("model", "static", *VOLATILITY)
+_BASELINES: dict[bytes, "Baselines"] = {}  # by the bars they were fitted on
 GAINS = ("return_gain", *(f"{name}_gain" for name in VOLATILITY))  # over all but the model
 
 
@@ -109,7 +111,7 @@ def fit_return_densities(probs_train: np.ndarray, next_return_train: np.ndarray)
     FitError
         Too few such rows, or returns that do not vary.
     """
-    scored = np.isfinite(next_return_train) & np.isfinite(probs_train).all(axis=1)
+    scored = np.isfinite(next_return_train) & finite_rows(probs_train)
     if not scored.any():
         raise FitError("no train bar has both state probabilities and a next return")
     fit = fit_mixture(probs_train[scored], next_return_train[scored])
@@ -122,7 +124,16 @@ def fit_static(next_return_train: np.ndarray) -> ReturnDensities:
 
 
 def fit_baselines(train: BarSeries) -> Baselines:
-    """Fit each baseline to all train bars, in time order; each may fail on its own."""
+    """Fit each baseline to all train bars, in time order; each may fail on its own.
+
+    A process fits the same bars once: the cells of a sweep share them.
+    """
+    if train.digest not in _BASELINES:
+        _BASELINES[train.digest] = _fit_baselines(train)
+    return _BASELINES[train.digest]
+
+
+def _fit_baselines(train: BarSeries) -> Baselines:
     unscored: Unscored = {}
     static = fitted("static", unscored, fit_static, train.next_return)
     found = {name: fitted(name, unscored, fit_volatility, name, train) for name in VOLATILITY}

@@ -23,12 +23,12 @@ from hmm_exp.market.stamps import read_stamp
 
 BEFORE, TRAIN, VAL, TEST = -1, 0, 1, 2
 SPLIT_NAMES = {BEFORE: "before", TRAIN: "train", VAL: "val", TEST: "test"}
-_NAMES = np.array([SPLIT_NAMES[code] for code in (BEFORE, TRAIN, VAL, TEST)], dtype=object)
+_NAMES = pd.Series([SPLIT_NAMES[code] for code in (BEFORE, TRAIN, VAL, TEST)]).array
 
 
-def part_names(parts: np.ndarray) -> np.ndarray:
-    """Names of part codes, shape (T,), as strings."""
-    return _NAMES[parts - BEFORE]
+def part_names(parts: np.ndarray) -> Any:
+    """Names of part codes, shape (T,), as an array of strings of pandas."""
+    return _NAMES.take(parts - BEFORE)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.hmm.health import expected_dwell
+from hmm_exp.hmm.rows import largest_column
 from hmm_exp.uncertainty.estimates import StandardErrors
 
 YEAR = pd.Timedelta(days=365.25)
@@ -228,13 +229,13 @@ def persistence_metrics(
         `mean_dwell_bars`, `one_bar_visit_share`, `posterior_entropy` (filtered, nats per row),
         `revision_rate`, and `switches_per_1000` chain steps if there is any step.
     """
-    states = filtered.argmax(axis=1)
+    states = largest_column(filtered)
     visits = find_visits(states, steps)
     metrics = {
         "mean_dwell_bars": float(visits.length.mean()),
         "one_bar_visit_share": float(np.mean(visits.length == 1)),
         "posterior_entropy": mean_entropy(filtered),
-        "revision_rate": revision_rate(states, smoothed.argmax(axis=1)),
+        "revision_rate": revision_rate(states, largest_column(smoothed)),
     }
     rate = switches_per_1000(states, steps)
     return metrics if rate is None else metrics | {"switches_per_1000": rate}

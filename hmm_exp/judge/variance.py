@@ -31,8 +31,8 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.errors import FitError
+from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.return_forecasts import Baselines, ReturnDensities, mix
-from hmm_exp.judge.volatility_baselines import BarSeries
 
 
 def variance_shapes(
@@ -105,18 +105,20 @@ def variance_losses(shapes: pd.DataFrame, proxy: np.ndarray, train: np.ndarray) 
     FitError
         No train bar is complete, or the proxy is zero on all of them.
     """
-    forecasts = shapes.to_numpy()
-    made = np.isfinite(forecasts).any(axis=0)
-    complete = np.isfinite(forecasts[:, made]).all(axis=1) & np.isfinite(proxy)
-    fitted = complete & train
+    forecasts = {str(name): shapes[name].to_numpy() for name in shapes}
+    known = {name: np.isfinite(forecast) for name, forecast in forecasts.items()}
+    made = [mask for mask in known.values() if mask.any()]
+    complete = np.flatnonzero(np.logical_and.reduce([np.isfinite(proxy), *made]))
+    fitted = complete[train[complete]]
     if not (proxy[fitted] > 0.0).any():
-        raise FitError(f"no variance on the {int(fitted.sum())} train bars that have a forecast")
-    unit = proxy[fitted].mean()
-    level = (proxy[fitted, None] / forecasts[fitted]).mean(axis=0)
-    losses = np.full_like(forecasts, np.nan)
-    scaled = forecasts[complete] * level / unit
-    losses[complete] = proxy[complete, None] / unit / scaled + np.log(scaled)
-    return pd.DataFrame(losses, columns=shapes.columns, index=shapes.index)
+        raise FitError(f"no variance on the {len(fitted)} train bars that have a forecast")
+    unit, losses = proxy[fitted].mean(), {}
+    for name, forecast in forecasts.items():
+        level = (proxy[fitted] / forecast[fitted]).mean()
+        scaled = forecast[complete] * level / unit
+        losses[name] = np.full(len(proxy), np.nan)
+        losses[name][complete] = proxy[complete] / unit / scaled + np.log(scaled)
+    return pd.DataFrame(losses, index=shapes.index)
 
 
 def variance_gains(losses: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -23,7 +23,6 @@ over all train bars). The forecast of bar i + 1 uses the hour in which that bar 
 else about it.
 """
 
-import hashlib
 import math
 from dataclasses import asdict, dataclass
 
@@ -34,6 +33,7 @@ from scipy.special import digamma
 
 from hmm_exp.compiling import entry, kernel
 from hmm_exp.errors import FitError
+from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.student_t import DF_BOUNDS, log_constant, scale_floor
 from hmm_exp.stored.fields import Fields
 
@@ -45,44 +45,6 @@ RANGE_DECAY_BOUNDS = (0.05, 0.9999)  # one range tells more than one return
 SCALE_BOUNDS = (0.01, 10.0)
 DECAY_STARTS = (0.85, 0.95, 0.99)
 N_PARAMETERS = 3
-
-
-@dataclass(frozen=True, eq=False)
-class BarSeries:
-    """Base bars as the volatility forecasts read them, in time order.
-
-    Attributes
-    ----------
-    next_return
-        ln(C_{i+1} / C_i) of consecutive bars, shape (N,), NaN if unknown.
-    log_range
-        ln(H_i / L_i), shape (N,), NaN if unknown; None where no bar has a high and a low.
-    hour, next_hour
-        Hour of the day, 0 to 23, in which bar i and bar i + 1 end, shape (N,); None for bars of a
-        day and more.
-    """
-
-    next_return: np.ndarray
-    log_range: np.ndarray | None = None
-    hour: np.ndarray | None = None
-    next_hour: np.ndarray | None = None
-
-    def part(self, rows: np.ndarray) -> "BarSeries":
-        """The bars of a mask or slice."""
-        cut = [None if array is None else array[rows] for array in self._arrays]
-        return BarSeries(self.next_return[rows], *cut[1:])
-
-    @property
-    def digest(self) -> bytes:
-        """Digest of all values."""
-        code = hashlib.sha256()
-        for array in self._arrays:
-            code.update(b"-" if array is None else array.tobytes())
-        return code.digest()
-
-    @property
-    def _arrays(self) -> tuple[np.ndarray | None, ...]:
-        return self.next_return, self.log_range, self.hour, self.next_hour
 
 
 def bar_hours(
@@ -190,18 +152,28 @@ class VolatilityBaseline:
         """Log predictive density of every bar's next return, nats, shape (N,).
 
         NaN where the return is unknown or ends in an hour without a factor. Row i depends on bars
-        up to i, on the hour in which bar i + 1 ends, and on its return, the target.
+        up to i, on the hour in which bar i + 1 ends, and on its return, the target. Not to be
+        changed: a series keeps it.
         """
-        returns, moves, factor = _in_units(series, self.of_range, self.factors)
-        return self.ewma.log_score(returns, moves) - np.log(factor)
+
+        def score() -> np.ndarray:
+            returns, moves, factor = _in_units(series, self.of_range, self.factors)
+            return self.ewma.log_score(returns, moves) - np.log(factor)
+
+        return series.once((self, "log_score"), score)
 
     def variance(self, series: BarSeries) -> np.ndarray:
         """Variance of the next return up to one factor, known at every bar's close, shape (N,).
 
-        (Log return)^2 per bar; NaN where bar i + 1 ends in an hour without a factor.
+        (Log return)^2 per bar; NaN where bar i + 1 ends in an hour without a factor. Not to be
+        changed: a series keeps it.
         """
-        _, moves, factor = _in_units(series, self.of_range, self.factors)
-        return self.ewma.variance(moves) * factor**2
+
+        def variance() -> np.ndarray:
+            _, moves, factor = _in_units(series, self.of_range, self.factors)
+            return self.ewma.variance(moves) * factor**2
+
+        return series.once((self, "variance"), variance)
 
     def to_dict(self) -> dict:
         """Plain lists and numbers, for JSON; an hour without a factor has 0."""

@@ -40,9 +40,12 @@ def arrow_table(
     """Columns for a file, times with a zone by `of_times`, missing numbers as null."""
     columns = {}
     for name, column in frame.items():
-        is_time = isinstance(column.dtype, pd.DatetimeTZDtype)
-        array = of_times(column) if is_time else pa.array(column.to_numpy(), from_pandas=True)
-        columns[str(name)] = array
+        if isinstance(column.dtype, pd.DatetimeTZDtype):
+            columns[str(name)] = of_times(column)
+        elif isinstance(column.dtype, pd.StringDtype):  # may be one of arrow's own already
+            columns[str(name)] = pa.array(column.array, from_pandas=True).cast(pa.string())
+        else:
+            columns[str(name)] = pa.array(column.to_numpy(), from_pandas=True)
     return pa.table(columns)
 
 
@@ -59,7 +62,15 @@ def write_rows(table: pa.Table, to: IO[bytes], *, header: bool) -> None:
         csv.writer(line, lineterminator="\n").writerow(table.column_names)
         to.write(line.getvalue().encode())
     texts = [column for column in table.columns if pa.types.is_string(column.type)]
-    special = any(pc.any(pc.match_substring_regex(text, r'[",\r\n]')).as_py() for text in texts)
-    style = "needed" if special else "none"
+    style = "needed" if any(map(_is_special, texts)) else "none"
     options = pyarrow.csv.WriteOptions(include_header=False, quoting_style=style)
     pyarrow.csv.write_csv(table, to, options)
+
+
+def _is_special(text: pa.ChunkedArray) -> bool:
+    """Whether a value holds a comma, a quote or a line's end."""
+    for chunk in text.chunks:  # their bytes are searched first: most columns hold no mark at all
+        content = chunk.buffers()[2]
+        if content and any(mark in content.to_pybytes() for mark in (b'"', b",", b"\r", b"\n")):
+            return bool(pc.any(pc.match_substring_regex(text, r'[",\r\n]')).as_py())
+    return False

@@ -22,7 +22,7 @@ Example
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
@@ -36,7 +36,6 @@ ALLOWANCE = 0.1  # half of the fall per bar, in long-run deviations, that is wor
 LARGEST = 5.0  # deviations that one bar counts at most: no bar alone is an alarm
 MIN_BARS = 100  # fewer give no chart
 _N_DRAWS = 1000
-_AT_ONCE = 50  # draws in memory: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -114,13 +113,10 @@ def _confirmed(chart: ControlChart, y: np.ndarray, chance: float, seed: int) -> 
 
     Blocks are half as long as the window of `spread`, as in `gains.estimate_gain`.
     """
-    rng, block = np.random.default_rng(seed), window(len(y)) / 2
-    highest = []
-    for _ in range(_N_DRAWS // _AT_ONCE):
-        stretches = resampled(y, block, HORIZON, seed=rng, n_draws=_AT_ONCE)
-        highest.append(_maxima(stretches, chart.mean, chart.spread, chart.allowance))
-    asked = max(chart.threshold, float(np.quantile(np.concatenate(highest), 1.0 - chance)))
-    return ControlChart(chart.mean, chart.spread, chart.allowance, asked)
+    z = np.clip((y - chart.mean) / chart.spread, -LARGEST, LARGEST)
+    samples = resampled(z, window(len(y)) / 2, HORIZON, seed=seed, n_draws=_N_DRAWS)
+    highest = float(np.quantile(_maxima(samples, chart.allowance), 1.0 - chance))
+    return replace(chart, threshold=max(chart.threshold, highest))
 
 
 @entry
@@ -136,8 +132,16 @@ def _fall(y, mean, spread, allowance):
 
 
 @entry
-def _maxima(stretches, mean, spread, allowance):
-    out = np.empty(len(stretches))
-    for i in range(len(stretches)):
-        out[i] = _fall(stretches[i], mean, spread, allowance).max()
+def _maxima(samples, allowance):
+    """The highest sum C of each sample (n, T) of deviations, eight samples at a time."""
+    n, T = samples.shape
+    out = np.zeros(n)
+    for first in range(0, n, 8):
+        sums = np.zeros(8)
+        last = min(n, first + 8)
+        for t in range(T):
+            for i in range(first, last):
+                total = max(0.0, sums[i - first] - samples[i, t] - allowance)
+                sums[i - first] = total
+                out[i] = max(out[i], total)
     return out

@@ -31,6 +31,8 @@ from hmm_exp.errors import ModelError
 from hmm_exp.features.build import FeatureTable
 from hmm_exp.hmm.inference import Filtered
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.hmm.rows import finite_rows, missing_rows
+from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.gains import hac_error
 from hmm_exp.judge.residuals import predicted_probs
 from hmm_exp.judge.return_forecasts import (
@@ -42,7 +44,7 @@ from hmm_exp.judge.return_forecasts import (
     mix,
 )
 from hmm_exp.judge.unscored import fitted
-from hmm_exp.judge.volatility_baselines import VOLATILITY, BarSeries, VolatilityBaseline
+from hmm_exp.judge.volatility_baselines import VOLATILITY, VolatilityBaseline
 from hmm_exp.market.iso import iso
 from hmm_exp.monitor.cusum import MIN_BARS, ControlChart, fit_chart, threshold
 from hmm_exp.stored.fields import Fields
@@ -287,14 +289,14 @@ def observe(
 
 def with_gaps(log_lik: np.ndarray, table: FeatureTable) -> np.ndarray:
     """Log-likelihood of every row, NaN where the row is missing."""
-    return np.where(np.isnan(table.X).any(axis=1), np.nan, log_lik)
+    return np.where(missing_rows(table.X), np.nan, log_lik)
 
 
 def _expected_series(
     y: np.ndarray, weights: np.ndarray, usable: np.ndarray, counted: np.ndarray
 ) -> ExpectedSeries:
     """Means by regime over all usable bars; the chart over the counted ones."""
-    usable = usable & np.isfinite(weights).all(axis=1)
+    usable = usable & finite_rows(weights)
     counted = usable & counted
     mass = weights[usable].sum(axis=0)
     sums = (weights[usable] * y[usable, None]).sum(axis=0)

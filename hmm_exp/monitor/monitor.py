@@ -19,10 +19,11 @@ import pandas as pd
 
 from hmm_exp.detector.detector import Detector
 from hmm_exp.errors import DataError
+from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.gains import estimate_gain
 from hmm_exp.judge.return_forecasts import next_returns
 from hmm_exp.judge.unscored import FORECASTS
-from hmm_exp.judge.volatility_baselines import VOLATILITY, BarSeries, bar_hours
+from hmm_exp.judge.volatility_baselines import VOLATILITY, bar_hours
 from hmm_exp.judge.wording import WordedGain
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.gaps import chain_steps

@@ -248,6 +248,8 @@ class FinishedPanel:
             log_files(client, run_id, Path(folder))
         client.set_tag(run_id, tags.VERDICT, "\n".join(lines)[: tags.LONGEST])
         client.set_tag(run_id, tags.N_SYMBOLS, str(len(self.names)))
+        if asked_gains(self.settings.gate):
+            client.set_tag(run_id, tags.FDR, f"{self.settings.gate.fdr:g}")
         client.set_terminated(run_id, "FINISHED" if self.complete else "FAILED")
 
     def _ask(self, step: Callable[[], Result]) -> Result:

@@ -49,10 +49,13 @@ def panel(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     yield settings
 
     from hmm_exp.panel.finish import FinishedPanel
+    from hmm_exp.panel.pool import Pools
     from hmm_exp.store.store import patiently, store_of
     from hmm_exp.sweep.finish import close_left
 
-    end_cells(settings)
+    progress.stop()
+    if not settings.pool:
+        end_cells(settings)
     with progress.busy(f"reading {len(names):,} symbols", settings.quiet) as tell:
         store = patiently(lambda: store_of(settings.tracking), settings.tracking.patience)
         patiently(lambda: close_left(store, str(settings.sweep_id)), settings.tracking.patience)
@@ -61,7 +64,14 @@ def panel(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         tests = finished.test()
         decisions, failures = finished.promote(tests)
         table = finished.table(tests, decisions)
-    lines = finished.verdict(table, tests)
+        lines = finished.verdict(table, tests)
+        if settings.pool:
+            pools = Pools(finished, plan.symbols, plan.configurations)
+            try:
+                pools.run()
+            finally:
+                end_cells(settings)
+            lines, failures = [*lines, *pools.lines()], [*failures, *pools.failures]
     print("", *finished.table_lines(table), "", *finished.failure_lines(), sep="\n")
     print(*lines, *failures, sep="\n")
     finished.record(table, lines)

@@ -35,6 +35,7 @@ class PanelPlan:
     sweep: SweepPlan  # its jobs, as those of any sweep
     symbols: list[PanelSymbol]
     settings: Config  # of the first configuration; its registry name holds `{symbol}`
+    configurations: list[Config]
 
     def check_data(self, plan: SweepPlan) -> CheckedData:
         """Read the first symbol that can be read, with every feature set, timeframe and split.
@@ -72,6 +73,8 @@ def plan_panel(config: DictConfig) -> PanelPlan:
     """
     plan = plan_sweep(config)
     for name, words in plan.choices.items():
+        if name == "pool" and len(words) > 1:
+            raise ConfigError(f"{as_word(words)}: one value, true fits both kinds of models")
         if name.split(".")[0] == "data" and len(words) > 1:
             raise ConfigError(
                 f"{as_word(words)}: a panel reads its symbols once; name all of them in data.path, "
@@ -81,6 +84,11 @@ def plan_panel(config: DictConfig) -> PanelPlan:
     settings.registry.name = name_template(settings.registry.name)
     symbols = symbols_of(settings.data)
     _check_names(settings.registry.name, symbols)
+    if settings.pool and any(one.symbol == tags.POOL for one in symbols):
+        raise ConfigError(
+            f"symbol {tags.POOL} has the name of the model of all symbols: leave it out by "
+            f"data.exclude=[{tags.POOL}], or set pool=false"
+        )
     cells = all_cells(config, plan.choices)
     jobs = _dealt(list(enumerate(symbols)), _n_jobs(settings, len(symbols)))
     words = [f"sweep.symbols={','.join(hydra_text(_packed(job)) for job in jobs)}"]
@@ -95,7 +103,7 @@ def plan_panel(config: DictConfig) -> PanelPlan:
         n_jobs=len(jobs),
         job_words=tuple(words),
     )
-    return PanelPlan(sweep, symbols, settings)
+    return PanelPlan(sweep, symbols, settings, cells)
 
 
 def name_template(name: str) -> str:
@@ -154,6 +162,7 @@ class Job:
         return [
             replace(
                 cell,
+                pool=False,
                 data=one.settings(cell.data),
                 registry=replace(cell.registry, name=name),
                 tracking=replace(cell.tracking, figures=cell.tracking.figures and draws_all),

@@ -49,7 +49,7 @@ def _gains(client: MlflowClient, run: Run, asked: list[str]) -> pd.DataFrame:
 
     A baseline that the data do not allow is left out, as the gate does.
     """
-    scores = read_scores(client, run.info.run_id)
+    scores = read_scores(client, run)
     if scores is None:
         return pd.DataFrame(index=pd.DatetimeIndex([]))
     test = scores[scores["split"] == "test"]

@@ -17,6 +17,7 @@ import pandas as pd
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.detector.detector import Detector
+from hmm_exp.detector.pooled import PooledDetector
 from hmm_exp.errors import HmmExpError, one_line
 from hmm_exp.experiment.source import Source
 from hmm_exp.judge.gains import LEVEL, MIN_BARS, bound_multiplier, hac_error
@@ -90,6 +91,8 @@ def _rival(evidence: Evidence, incumbent: Incumbent) -> Detector:
     rival = incumbent.detector
     if rival is None:
         raise NotCompared("it fails its smoke test")
+    if isinstance(rival, PooledDetector) or isinstance(evidence.detector, PooledDetector):
+        raise NotCompared("pools are compared with the models of each symbol on validation")
     if not same_market(evidence.run.data.tags, incumbent.champion.tags):
         raise NotCompared("it is of another market")
     if evidence.scores.empty or evidence.scores["model_score"].isna().all():

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.detector.detector import Detector
+from hmm_exp.detector.pooled import PooledDetector
 from hmm_exp.errors import ModelError
 from hmm_exp.judge.states import find_visits, observed_dwell, occupancy
 from hmm_exp.judge.unscored import why_no_gain
@@ -32,14 +33,14 @@ class Evidence:
     """A candidate's results on test."""
 
     run: Run  # its MLflow run
-    detector: Detector  # the model to promote
+    detector: Detector | PooledDetector  # the model to promote
     labels: tuple[str, ...]  # its own labels, before any were kept from a champion
     # Test bars: index `available_at`; `model_score, static_score, ewma_score` and those of other
     # baselines, nats. Empty without base returns.
     scores: pd.DataFrame
     trained_until: pd.Timestamp | None  # close of the last train bar; None if the run has no scores
     # `states`, `steps`: filtered state of every test row and chain steps since the previous row,
-    # shape (T,).
+    # shape (T,); empty of a pool, whose rows are not recorded.
     states: np.ndarray
     steps: np.ndarray
 
@@ -72,7 +73,8 @@ class Incumbent:
     """The champion that a candidate would replace."""
 
     champion: Champion  # its version
-    detector: Detector | None  # the model in Production; None if it fails its smoke test
+    # The model in Production; None if it fails its smoke test.
+    detector: Detector | PooledDetector | None
 
 
 def read_evidence(client: MlflowClient, run: Run) -> Evidence:
@@ -81,10 +83,12 @@ def read_evidence(client: MlflowClient, run: Run) -> Evidence:
     Raises NotJudged if the run is not finished, or has no model that passes its smoke test.
     """
     detector = _working_detector(run)
-    scores = read_scores(client, run.info.run_id)
+    scores = read_scores(client, run)
     train = None if scores is None else scores.index[scores["split"] == "train"]
-    regimes = read_regimes(client, run.info.run_id)
-    test = None if regimes is None else regimes[regimes["split"] == "test"].dropna()
+    regimes = read_regimes(client, run)
+    test = None
+    if regimes is not None and isinstance(detector, Detector):
+        test = regimes[regimes["split"] == "test"].dropna()
     return Evidence(
         run=run,
         detector=detector,
@@ -92,17 +96,16 @@ def read_evidence(client: MlflowClient, run: Run) -> Evidence:
         scores=pd.DataFrame() if scores is None else scores[scores["split"] == "test"],
         trained_until=None if train is None or train.empty else train[-1],
         states=np.empty(0, np.int64) if test is None else test["state"].to_numpy(np.int64),
-        steps=np.empty(0, np.int64) if test is None else _steps(test, detector),
+        steps=_steps(test, detector),
     )
 
 
 def read_incumbent(champion: Champion) -> Incumbent:
     """Load the champion's model."""
     try:
-        detector = smoke_test(champion.uri)
+        return Incumbent(champion, smoke_test(champion.uri))
     except ModelError:
-        detector = None
-    return Incumbent(champion, detector if isinstance(detector, Detector) else None)
+        return Incumbent(champion, None)
 
 
 def model_id(run: Run) -> str | None:
@@ -119,12 +122,12 @@ def _models(run: Run) -> list[str]:
     return sorted(models, key=lambda model: mlflow.get_logged_model(model).creation_timestamp)
 
 
-def _own_labels(run: Run, detector: Detector) -> tuple[str, ...]:
+def _own_labels(run: Run, detector: Detector | PooledDetector) -> tuple[str, ...]:
     models = _models(run)
     return detector.labels if len(models) < 2 else load_single(f"models:/{models[0]}").labels
 
 
-def _working_detector(run: Run) -> Detector:
+def _working_detector(run: Run) -> Detector | PooledDetector:
     """Detector of a finished run, after a smoke test. Raises NotJudged."""
     if run.info.lifecycle_stage != "active":
         raise NotJudged("the run is deleted")
@@ -134,14 +137,13 @@ def _working_detector(run: Run) -> Detector:
     if not model_id(run):
         raise NotJudged("the run holds no model")
     try:
-        detector = smoke_test(f"models:/{model_id(run)}")
+        return smoke_test(f"models:/{model_id(run)}")
     except ModelError as error:
         raise NotJudged(str(error)) from None
-    if not isinstance(detector, Detector):
-        raise NotJudged(f"the run holds one model of {len(detector.symbols):,} symbols")
-    return detector
 
 
-def _steps(rows: pd.DataFrame, detector: Detector) -> np.ndarray:
+def _steps(rows: pd.DataFrame | None, detector: Detector | PooledDetector) -> np.ndarray:
+    if rows is None or isinstance(detector, PooledDetector):
+        return np.empty(0, np.int64)
     time = rows.index.to_numpy().view("int64")
     return chain_steps(time, detector.row_step.value, detector.gaps)

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from hmm_exp.config import RULES, GateConfig, conf_dir, nearest
 from hmm_exp.config.overrides import shell_word
+from hmm_exp.detector.pooled import PooledDetector
 from hmm_exp.errors import ConfigError
 from hmm_exp.judge.gains import MIN_BARS, estimate_gain
 from hmm_exp.judge.unscored import FORECASTS, OTHERS
@@ -139,10 +140,16 @@ def judge(
 
 def _instrument(run: Run, champion: Champion | None, gate: GateConfig) -> Iterator[Finding]:
     """Any instrument may replace a synthetic champion, but only the same one a real champion."""
-    if champion is None or _is_synthetic(champion.tags):
+    if champion is None:
         return
     mine, theirs = (of.get(tags.INSTRUMENT, _UNNAMED) for of in (run.data.tags, champion.tags))
     current = f"version {champion.version} in {STAGE} is of {theirs}"
+    if mine != theirs and tags.POOL in (mine, theirs):
+        text = "a pool and the model of one market never replace each other"
+        yield Finding("final", f"{text}: the run is of {mine} but {current}; {_ANOTHER_NAME}")
+        return
+    if _is_synthetic(champion.tags):
+        return
     if _is_synthetic(run.data.tags):
         text = "a synthetic market never replaces a real one"
         yield Finding("final", f"{text}: {current}; {_ANOTHER_NAME}")
@@ -175,6 +182,8 @@ def _use(evidence: Evidence, gate: GateConfig) -> Iterator[Finding]:
     A state that does not occur is only a warning: test may be a calm period, and a state missing
     on train is a hard fault already.
     """
+    if isinstance(evidence.detector, PooledDetector):  # the rows of its symbols are not recorded
+        return
     least, n_rows = gate.min_occupancy, len(evidence.states)
     if n_rows == 0:
         if least > 0 or gate.min_dwell > 0:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from mlflow.tracking import MlflowClient
 
+from hmm_exp.detector.pooled import PooledDetector
 from hmm_exp.hmm.states import agreement, labels
 from hmm_exp.registry.comparison import same_market
 from hmm_exp.registry.evidence import Evidence, Incumbent
@@ -36,6 +37,8 @@ def name_states(
 ) -> LabelMatch:
     """Label a candidate's states after the champion's, on rows labelled by both runs."""
     fresh = evidence.labels
+    if isinstance(evidence.detector, PooledDetector):
+        return LabelMatch(fresh, "fresh: those of a pool are by volatility", flagged=False)
     if incumbent is None:
         return LabelMatch(fresh, "fresh: the first version", flagged=False)
     old, champion = incumbent.detector, incumbent.champion
@@ -49,7 +52,7 @@ def name_states(
         return LabelMatch(fresh, story, flagged=True)
     paths = _shared_paths(
         read_regimes(client, champion.run_id) if champion.run_id else None,
-        read_regimes(client, evidence.run.info.run_id),
+        read_regimes(client, evidence.run),
     )
     return match_labels(*paths, old.labels, version, fresh)
 

@@ -1,1 +1,1 @@
-"""The report of a sweep or of a run: one self-contained HTML file."""
+"""The report of a sweep, of a panel or of a run: one self-contained HTML file."""

@@ -1,4 +1,4 @@
-"""Make the report of a sweep or of a run, as one self-contained HTML file.
+"""Make the report of a sweep, of a panel or of a run, as one self-contained HTML file.
 
     python -m hmm_exp.report --sweep latest
 
@@ -32,7 +32,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(
         prog="hmm-report",
-        description="Make the report of a sweep, or of one run, as one HTML file.",
+        description="Make the report of a sweep, a panel or one run, as one HTML file.",
         epilog=EXAMPLES,
     )
     about = parser.add_mutually_exclusive_group(required=True)
@@ -40,7 +40,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--sweep",
         type=named("sweep_id"),
         metavar="ID",
-        help="id of a sweep or its beginning; latest is the newest",
+        help="id of a sweep or panel, or its beginning; latest is the newest",
     )
     about.add_argument("--run", metavar="ID", help="id of a finished run or its beginning")
     parser.add_argument(
@@ -55,11 +55,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Make the report and print where it is."""
-    from hmm_exp.report.log import make_report, read_run, read_sweep
+    from hmm_exp.report.log import make_report, read_any, read_run
     from hmm_exp.store.store import connect
 
     client = connect(args.tracking_uri)
-    subject = read_sweep(client, args.sweep) if args.sweep else read_run(client, args.run)
+    subject = read_any(client, args.sweep) if args.sweep else read_run(client, args.run)
     print(f"report: {make_report(client, subject, args.output)}")
     return DONE
 

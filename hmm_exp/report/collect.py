@@ -139,6 +139,9 @@ def read_run(client: MlflowClient, run_id: str) -> Subject:
         raise TrackingError(f"no run {run_id} in this store") from None
     if run.data.tags.get(tags.KIND) == "sweep":
         raise TrackingError(f"run {run_id} is a sweep: use --sweep {run.data.tags[tags.SWEEP_ID]}")
+    if run.data.tags.get(tags.KIND) == "symbol":
+        symbol, sweep_id = run.data.tags[tags.SYMBOL], run.data.tags[tags.SWEEP_ID]
+        raise TrackingError(f"run {run_id} is symbol {symbol} of a panel: use --sweep {sweep_id}")
     if run.info.status != "FINISHED" or tags.CELL not in run.data.tags:
         why = run.data.tags.get(tags.STATUS_REASON, "")
         raise TrackingError(f"run {run_id} is {run.info.status}{f': {why}' if why else ''}")
@@ -210,7 +213,7 @@ def _rival(client: MlflowClient, winner: RecordedRun, cells: list[Run]) -> Runne
     if winner.scores is None or not others:
         return None
     best = max(others, key=lambda run: run.data.metrics["return_gain_val"])
-    scores = read_scores(client, best.info.run_id)
+    scores = read_scores(client, best)
     if scores is None:
         return None
     lead = winner.scores["model_score"] - scores["model_score"].reindex(winner.scores.index)

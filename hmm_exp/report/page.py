@@ -33,8 +33,8 @@ from hmm_exp.tracking.runs import called
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(subject: Subject) -> str:
-    """Render a sweep or a run as an HTML page."""
+def template(name: str) -> jinja2.Template:
+    """Read a template of `TEMPLATES`; it escapes every text that it is given."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -44,10 +44,16 @@ def render(subject: Subject) -> str:
     )
     environment.filters |= {"typeset": typeset, "setting": setting, "percent": percent}
     environment.filters["sentence"] = capitalize
+    return environment.get_template(name)
+
+
+def render(subject: Subject) -> str:
+    """Render a sweep or a run as an HTML page."""
     run = subject.model.run if subject.model else next(iter(subject.cells), subject.main)
     started = datetime.fromtimestamp(subject.main.info.start_time // 1000, UTC)
-    return environment.get_template("report.html").render(
-        **_assets(),
+    return template("report.html").render(
+        **assets("report.css", "shared.js", "report.js"),
+        bokeh=_charts_library(),
         **_model_parts(subject.model),
         **_sweep_parts(subject),
         subject=subject,
@@ -62,14 +68,18 @@ def render(subject: Subject) -> str:
     )
 
 
-def _assets() -> dict[str, Markup]:
-    """Styles and scripts of the page."""
-    bokeh = Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw
+def assets(*names: str) -> dict[str, Markup]:
+    """Style sheets and scripts of a page, by their suffix."""
     return {
-        "css": Markup((TEMPLATES / "report.css").read_text()),
-        "js": Markup((TEMPLATES / "report.js").read_text()),
-        "bokeh": Markup("\n".join(bokeh)),
+        kind: Markup(
+            "\n".join((TEMPLATES / name).read_text() for name in names if name.endswith(f".{kind}"))
+        )
+        for kind in ("css", "js")
     }
+
+
+def _charts_library() -> Markup:
+    return Markup("\n".join(Resources("inline", components=["bokeh"], log_level="warn").js_raw))
 
 
 def _recreate_command(subject: Subject) -> str:
@@ -117,9 +127,14 @@ def _pictures(model: RecordedRun) -> Iterator[tuple[str, str]]:
 
 def typeset(text: str) -> Markup:
     """A text for the page: minus signs, `Student-t` on one line, names that break after `_`."""
-    html = re.sub(r"(?<![\w-])-(?=[.\d])", "−", str(escape(text)))
+    html = str(escape(with_minus(text)))
     html = re.sub(r"\b([A-Za-z]\w*-\w)\b(?!-)", r'<span class="whole">\1</span>', html)
     return Markup(html.replace("_", "_<wbr>"))
+
+
+def with_minus(text: str) -> str:
+    """A text with minus signs before its negative numbers."""
+    return re.sub(r"(?<![\w-])-(?=[.\d])", "−", text)
 
 
 def setting(value: str) -> str:
@@ -179,6 +194,10 @@ def _sweep_parts(subject: Subject) -> dict[str, Any]:
 
 
 def _json(chart: PageChart) -> Markup:
+    return script_json({"item": chart.item, "about": chart.about})
+
+
+def script_json(content: Any) -> Markup:
     """JSON that is safe inside a script element, whatever its strings contain."""
-    text = json.dumps({"item": chart.item, "about": chart.about}, separators=(",", ":"))
+    text = json.dumps(content, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))

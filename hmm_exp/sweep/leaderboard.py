@@ -21,7 +21,7 @@ from hmm_exp.experiment.rule import Option, by_rule
 from hmm_exp.judge.unscored import unusual, why_no_gain
 from hmm_exp.judge.wording import from_next, signed
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.read import densities_of, read_scores, unscored_of
+from hmm_exp.tracking.read import densities_of, read_validation, unscored_of
 from hmm_exp.tracking.runs import called, lacks, status_of, sweep_cells, tried
 from hmm_exp.tracking.ui import GAIN_COLUMNS
 
@@ -271,7 +271,7 @@ def _best_across(client: MlflowClient, spaces: list[list[Run]], finished: list[R
         verdict = f"{winners[0].name} wins: only its space of {len(spaces)} has a scored cell"
         return Choice(winners[0].run.info.run_id, [*inside, verdict])
     metric = _across(winners[0].run)
-    scores = [_validation_scores(client, winner.run.info.run_id) for winner in winners]
+    scores = [_validation_scores(client, winner.run) for winner in winners]
     common = common_scores(scores, metric)
     if common.empty:
         return Choice(None, [*inside, "no winner: no validation bar is scored in every space"])
@@ -297,11 +297,11 @@ def _best_scored(runs: list[Run], finished: list[Run]) -> tuple[_Winner | None, 
     return (_best_inside(scored, finished) if scored else None), passed
 
 
-def _validation_scores(client: MlflowClient, run_id: str) -> pd.DataFrame:
-    scores = read_scores(client, run_id)
+def _validation_scores(client: MlflowClient, run: Run) -> pd.DataFrame:
+    scores = read_validation(client, run)
     if scores is None:
-        raise TrackingError(f"run {run_id} has lost its scores.parquet")
-    return scores[scores["split"] == "val"]
+        raise TrackingError(f"run {run.info.run_id} has lost its scores.parquet")
+    return scores
 
 
 def _score_column(scores: pd.DataFrame, name: str) -> pd.Series:

@@ -23,7 +23,7 @@ from hmm_exp.judge.gains import MIN_BARS, GainEstimate, RealityCheck, estimate_g
 from hmm_exp.judge.unscored import FORECASTS, in_words, why_no_gain
 from hmm_exp.judge.wording import signed
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.read import read_scores, unscored_of
+from hmm_exp.tracking.read import read_validation, unscored_of
 from hmm_exp.tracking.runs import called, lacks
 
 _BASELINES = {"return_gain_val": "static", "ewma_gain_val": "ewma", "return_score_val": "static"}
@@ -137,9 +137,8 @@ def _validation_gains(client: MlflowClient, runs: list[Run], baseline: str) -> d
     """Gain of every run that has scores, by run id; of equal runs the last."""
     gains = {}
     for run in _latest(runs):
-        scores = read_scores(client, run.info.run_id)
-        if scores is not None:
-            val = scores[scores["split"] == "val"]
+        val = read_validation(client, run)
+        if val is not None:
             gain = (val["model_score"] - val[baseline]).astype(np.float64)
             if gain.notna().any():
                 gains[run.info.run_id] = gain

@@ -15,7 +15,7 @@ from hmm_exp.judge.gains import MIN_BARS, estimate_gain
 from hmm_exp.judge.unscored import FORECASTS, OTHERS, why_no_gain
 from hmm_exp.judge.wording import AS_WELL, BETTER, WORSE, WordedGain, listed
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.read import read_scores, unscored_of
+from hmm_exp.tracking.read import read_validation, unscored_of
 from hmm_exp.tracking.runs import called, lacks, tried
 
 LUCKY = 0.05  # p-value from which the best of many cells may be luck
@@ -157,10 +157,9 @@ def _rivals(runs: Sequence[Run], chosen: int) -> dict[int, Run]:
 
 def _against(client: MlflowClient, winner: Run, other: Run) -> str | None:
     """Word for the other run's forecast against the winner's; None if they cannot be compared."""
-    ours, theirs = (read_scores(client, run.info.run_id) for run in (winner, other))
+    ours, theirs = (read_validation(client, run) for run in (winner, other))
     if ours is None or theirs is None:
         return None
-    ours = ours[ours["split"] == "val"]
     gain = theirs["model_score"].reindex(ours.index) - ours["model_score"]
     estimate = estimate_gain(gain.to_numpy())
     return None if estimate is None else WordedGain.of("the winner", estimate).word

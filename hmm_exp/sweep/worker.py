@@ -20,18 +20,22 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from hmm_exp.compiling import when_compiling
 from hmm_exp.config import Config
 from hmm_exp.errors import HmmExpError, described, refusal
 from hmm_exp.experiment.artifacts import write_figures
 from hmm_exp.experiment.days import write_days
+from hmm_exp.experiment.pool import Pool
+from hmm_exp.experiment.pool_result import run_pool
 from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.experiment.result import RunResult, regime_at_end
 from hmm_exp.experiment.run import run
 from hmm_exp.experiment.source import forget_sources
 from hmm_exp.sweep.garbage import collect_seldom
 from hmm_exp.sweep.progress import ProgressThread
-from hmm_exp.tracking.pack import data_identity, write_bundle
+from hmm_exp.tracking.pack import data_identity, write_bundle, write_pool_bundle
 
 OUT_OF_MEMORY_FIRST = "500"  # of -1000..1000: of all processes the kernel shall take this one
 log = logging.getLogger("hmm_exp")
@@ -111,6 +115,25 @@ class _Server:
         if settings.tracking.figures:
             write_figures(result, folder / "plots")
         return regime_at_end(result.regimes)
+
+    def pool(
+        self, settings: dict[str, Config], own: dict[str, Path], folder: Path, log_file: Path
+    ) -> None:
+        """Fit one model to symbols and write its bundle into `folder`.
+
+        `own` holds the files with the scores of the symbols' own models.
+        """
+        self.log_file = log_file
+        _print_into(log_file)
+
+        def own_scores(symbol: str) -> pd.DataFrame | None:
+            return pd.read_parquet(own[symbol]) if symbol in own else None
+
+        def tell(text: str) -> None:
+            self.answers.send("progress", text)
+
+        rows = Pool.of([*settings], lambda symbol: prepare(settings[symbol]), tell)
+        write_pool_bundle(run_pool(rows, own_scores, progress=tell), folder)
 
 
 def main() -> None:

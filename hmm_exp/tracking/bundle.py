@@ -19,6 +19,8 @@ from hmm_exp.tracking import tags
 
 RECORD, DETECTOR, ARTIFACTS = "record.json", "detector.json", "artifacts"
 LOG_FILE = "run.log"
+# Of a pool: the table of its comparison; symbols that are not in it, and why.
+POOL_FILE, LEFT_OUT_FILE = "pool.csv", "left_out.csv"
 
 
 @dataclass(frozen=True)

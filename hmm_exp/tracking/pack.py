@@ -3,16 +3,31 @@
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
+import pandas as pd
 
 from hmm_exp.experiment.artifacts import write_artifacts
+from hmm_exp.experiment.pool_result import PoolResult
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.result import RunResult
+from hmm_exp.experiment.source import SCORES_FILE
+from hmm_exp.hmm.estimator import plain_estimator
+from hmm_exp.market.iso import write_csv
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.bundle import ARTIFACTS, DETECTOR, LOG_FILE, RECORD, Bundle
+from hmm_exp.tracking.bundle import (
+    ARTIFACTS,
+    DETECTOR,
+    LEFT_OUT_FILE,
+    LOG_FILE,
+    POOL_FILE,
+    RECORD,
+    Bundle,
+)
 
 MOST_STEPS = 25  # of a convergence series: each is a row in the store
 
@@ -22,15 +37,46 @@ def write_bundle(result: RunResult, folder: Path, log_file: Path | None = None) 
 
     On an error, a full disk for example, nothing is left of it.
     """
+    return _whole(folder, lambda part: _write_record(result, part, log_file))
+
+
+def write_pool_bundle(result: PoolResult, folder: Path) -> Bundle:
+    """Write the record of a pool as `write_bundle` writes that of a run."""
+    return _whole(folder, lambda part: _write_pool(result, part))
+
+
+def _whole(folder: Path, write: Callable[[Path], None]) -> Bundle:
+    """Write a bundle beside its folder and rename it there when complete."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        _write_record(result, part, log_file)
+        write(part)
         part.rename(folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
     return Bundle.read(folder)
+
+
+def _write_pool(result: PoolResult, folder: Path) -> None:
+    place, fits = folder / ARTIFACTS, result.fits
+    place.mkdir(parents=True)
+    write_csv(result.comparison.table, place / POOL_FILE)
+    left_out = pd.DataFrame(result.left_out.items(), columns=["symbol", "reason"])
+    write_csv(left_out, place / LEFT_OUT_FILE)
+    write_csv(fits.selection, place / "selection.csv")
+    result.scores.to_parquet(place / SCORES_FILE, index=False)
+    joblib.dump(plain_estimator(fits.chosen.params), place / "model.joblib")
+    result.detector.save(folder / DETECTOR)
+    verdict = {
+        tags.FAULTS: "; ".join(fits.chosen.faults),
+        tags.STATUS_REASON: "; ".join([*fits.chosen.faults, *fits.warnings]),
+        tags.CRITERIA_BY_STATES: fits.selection.to_json(orient="records"),
+        tags.VERDICT: result.comparison.sentence,
+    }
+    known = {name: text[: tags.LONGEST] for name, text in verdict.items() if text}
+    record = {"metrics": result.metrics, "tags": known}
+    (folder / RECORD).write_text(json.dumps(record))
 
 
 def _write_record(result: RunResult, folder: Path, log_file: Path | None) -> None:

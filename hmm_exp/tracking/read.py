@@ -2,17 +2,20 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.csv
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
+from mlflow.utils.uri import append_to_uri_path
 
 from hmm_exp.config import DataConfig
 from hmm_exp.errors import HmmExpError
@@ -25,6 +28,8 @@ REGIMES_FILE = "regimes.csv"
 SYMBOLS_FILE = "symbols.csv"  # of a panel: one row a symbol
 CONFIG_FILE, REPORT_FILE = "config.json", "data_report.json"
 _REGIME_COLUMNS = ("available_at", "split", "state")
+_KEPT = 32  # validation scores of so many runs
+_VALIDATION: dict[tuple[str, str], pd.DataFrame] = {}  # by store and run, the last read at the end
 
 
 def unscored_of(run: Run) -> Unscored:
@@ -32,8 +37,13 @@ def unscored_of(run: Run) -> Unscored:
     return json.loads(run.data.tags.get(tags.UNSCORED, "{}"))
 
 
-def read_scores(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
+def read_scores(client: MlflowClient, run: str | Run) -> pd.DataFrame | None:
     """Log predictive densities of every base bar's next return, in time order.
+
+    Parameters
+    ----------
+    run
+        A run, or its id, for which the store is asked.
 
     Returns
     -------
@@ -41,13 +51,32 @@ def read_scores(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
         Index `available_at` (UTC without a zone); `split` of the return, and `model_score,
         static_score, ewma_score` in nats, NaN where not scored; where there are bars, `close`.
     """
-    with _local(client, run_id, SCORES_FILE) as path:
+    with _local(client, run, SCORES_FILE) as path:
         return None if path is None else by_time(pd.read_parquet(path))
 
 
-def read_regimes(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
+def read_validation(client: MlflowClient, run: Run) -> pd.DataFrame | None:
+    """`read_scores` on validation. A process keeps those of the last finished runs.
+
+    The choice of a winner, the reality check and the verdict read the same runs one after another.
+    """
+    key = (client.tracking_uri, run.info.run_id)
+    kept = _VALIDATION.pop(key, None)
+    if kept is None:
+        scores = read_scores(client, run)
+        if scores is None:
+            return None
+        kept = scores[scores["split"] == "val"]
+    if run.info.status == "FINISHED":  # else its files may come yet
+        _VALIDATION[key] = kept
+    while len(_VALIDATION) > _KEPT:
+        _VALIDATION.pop(next(iter(_VALIDATION)))
+    return kept
+
+
+def read_regimes(client: MlflowClient, run: str | Run) -> pd.DataFrame | None:
     """Filtered state of every row: index `available_at` (UTC without a zone), `split`, `state`."""
-    with _local(client, run_id, REGIMES_FILE) as path:
+    with _local(client, run, REGIMES_FILE) as path:
         if path is None:
             return None
         wanted = pyarrow.csv.ConvertOptions(include_columns=_REGIME_COLUMNS)
@@ -60,21 +89,26 @@ def by_time(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(available_at=time).set_index("available_at")
 
 
-def read_table(client: MlflowClient, run_id: str, name: str) -> pd.DataFrame | None:
-    """A CSV file of a run."""
-    with _local(client, run_id, name) as path:
-        return None if path is None else pyarrow.csv.read_csv(path).to_pandas()
+def read_table(
+    client: MlflowClient, run: str | Run, name: str, texts: Iterable[str] = ()
+) -> pd.DataFrame | None:
+    """A CSV file of a run; the columns `texts` stay texts, whatever they look like."""
+    types = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.string()))
+    with _local(client, run, name) as path:
+        if path is None:
+            return None
+        return pyarrow.csv.read_csv(path, convert_options=types).to_pandas()
 
 
-def read_text(client: MlflowClient, run_id: str, name: str) -> str | None:
+def read_text(client: MlflowClient, run: str | Run, name: str) -> str | None:
     """A text file of a run."""
-    with _local(client, run_id, name) as path:
+    with _local(client, run, name) as path:
         return None if path is None else path.read_text()
 
 
-def read_bytes(client: MlflowClient, run_id: str, name: str) -> bytes | None:
+def read_bytes(client: MlflowClient, run: str | Run, name: str) -> bytes | None:
     """A file of a run as it is."""
-    with _local(client, run_id, name) as path:
+    with _local(client, run, name) as path:
         return None if path is None else path.read_bytes()
 
 
@@ -95,19 +129,28 @@ def read_data(client: MlflowClient, run_id: str) -> Source | None:
 
 
 @contextmanager
-def _local(client: MlflowClient, run_id: str, name: str) -> Iterator[Path | None]:
+def _local(client: MlflowClient, run: str | Run, name: str) -> Iterator[Path | None]:
     """A copy of one artifact for as long as it is read, None where there is none.
 
     A store that does not answer raises: it is not taken for a run without the file.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = Path(client.download_artifacts(run_id, name, folder))
+            path = _downloaded(client, run, name, folder)
         except (MlflowException, OSError):
-            if _is_there(client, run_id, name):
+            if _is_there(client, run if isinstance(run, str) else run.info.run_id, name):
                 raise
             path = None
         yield path
+
+
+def _downloaded(client: MlflowClient, run: str | Run, name: str, folder: str) -> Path:
+    """Copy an artifact; `client.download_artifacts` would read the whole run twice."""
+    info = (client.get_run(run) if isinstance(run, str) else run).info
+    place = append_to_uri_path(info.artifact_uri, name)
+    return Path(
+        download_artifacts(artifact_uri=place, dst_path=folder, tracking_uri=client.tracking_uri)
+    )
 
 
 def _is_there(client: MlflowClient, run_id: str, name: str) -> bool:

@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 
 from hmm_exp import owner
 from hmm_exp.config import Config
-from hmm_exp.detector.detector import Detector
+from hmm_exp.detector.pooled import read_detector
 from hmm_exp.errors import described, refusal
 from hmm_exp.serving.mlflow_model import log_detector
 from hmm_exp.store.store import Store, git_sha, patiently
@@ -140,7 +140,7 @@ def finish_run(
     log_files(store.client, run_id, bundle.artifacts)
     try:
         if not (again and _has_model(store, run_id)):
-            log_detector(store.experiment_id, run_id, Detector.load(bundle.detector))
+            log_detector(store.experiment_id, run_id, read_detector(bundle.detector))
     except Exception as error:
         if refusal(error):
             with suppress(Exception):  # the first error is the one to report

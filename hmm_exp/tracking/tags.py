@@ -3,9 +3,13 @@
 LONGEST = 5_000  # characters that a tag keeps of a longer text
 
 SWEEP_ID = "sweep_id"
-KIND = "kind"  # "sweep" on a parent run, "symbol" on one of a panel, "cell" on one with a model
+# "sweep" on a parent run, "symbol" on one of a panel, "cell" on one with a model, `POOL` on one
+# with a model of all symbols of a panel.
+KIND = "kind"
+POOL = "pool"  # the kind and the instrument of such a run; on the panel the run of the chosen one
 SYMBOL = "symbol"  # of a panel
 N_SYMBOLS = "n_symbols"  # on the parent run of a panel
+FDR = "fdr"  # false discovery rate of a panel's promotions; absent if its gate asks for no gain
 CELL = "cell"  # the cell's name in words, such as "v1@1H diag K=3"
 FINGERPRINT = "fingerprint"
 OBSERVATION_SPACE = "observation_space"

@@ -24,6 +24,7 @@ from scipy.special import digamma, polygamma
 from hmm_exp.hmm.density import log_density
 from hmm_exp.hmm.inference import filter, smooth_filtered
 from hmm_exp.hmm.params import DF_BOUNDS, GaussianParams
+from hmm_exp.hmm.rows import missing_rows
 from hmm_exp.uncertainty.curvature import Chain, Emissions, differentiate
 
 _AT_BOUND = 1e-3  # relative
@@ -122,7 +123,7 @@ def _emissions(params: GaussianParams, X: np.ndarray, probs: np.ndarray) -> Emis
     """Derivatives of the log densities of observed rows, weighed by probs (T, K)."""
     (K, D), C = params.means.shape, len(_places(params)[0])
     Q = D + C + (params.df is not None)
-    seen = ~np.isnan(X).any(axis=1)
+    seen = ~missing_rows(X)
     slopes, curvature = np.zeros((len(X), K, Q)), np.zeros((K, Q, Q))
     for k, factor in enumerate(np.linalg.cholesky(params.full_covars())):
         z = (X[seen] - params.means[k]) @ np.linalg.inv(factor).T

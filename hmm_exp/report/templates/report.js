@@ -1,21 +1,7 @@
 "use strict";
-// Theme, charts, zoom, and the leaderboard's order and filter.
+// Charts, zoom, and the leaderboard.
 (() => {
-  const root = document.documentElement;
-  const $ = (selector) => document.querySelector(selector);
-  const $$ = (selector) => [...document.querySelectorAll(selector)];
-
-  // Theme: the system's, until the button is used. A sandboxed frame has no storage.
-  const system = window.matchMedia("(prefers-color-scheme: dark)");
-  const remembered = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
-  if (remembered()) root.dataset.theme = remembered();
-  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-  $("#theme").addEventListener("click", () => {
-    root.dataset.theme = isDark() ? "light" : "dark";
-    try { localStorage.setItem("theme", root.dataset.theme); } catch { /* not kept */ }
-    recolour();
-  });
-  system.addEventListener("change", () => recolour());
+  const { root, $, $$, sortable, filterable, onTheme } = page;
 
   const documents = [];
   function recolour(some = documents) {
@@ -32,6 +18,8 @@
       }
     }
   }
+
+  onTheme(() => recolour());
 
   // Charts are drawn in turn, so that the page stays responsive.
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
@@ -259,60 +247,11 @@
     });
   }
 
-  // Leaderboard: a click sorts, a second click reverses; missing values stay last.
   const table = $("#leaderboard");
   if (table) {
-    const body = table.tBodies[0], rows = [...body.rows], heads = [...table.tHead.rows[0].cells];
-    const key = (row, i) => {
-      const cell = row.cells[i];
-      const text = cell.dataset.sort === undefined ? cell.textContent.trim() : cell.dataset.sort;
-      return text === "" ? null : isNaN(text) ? text : Number(text);
-    };
-    const compare = (a, b) => (typeof a === "number" && typeof b === "number"
-      ? a - b : String(a).localeCompare(String(b), "en", { numeric: true }));
-    heads.forEach((head, i) => head.firstElementChild.addEventListener("click", () => {
-      const numeric = rows.some((row) => typeof key(row, i) === "number");
-      const rising = numeric && ![1, 2, 7].includes(i) ? "descending" : "ascending"; // best first
-      const now = head.getAttribute("aria-sort");
-      const next = now === "none" ? rising : now === "ascending" ? "descending" : "ascending";
-      heads.forEach((other) => other.setAttribute("aria-sort", "none"));
-      head.setAttribute("aria-sort", next);
-      const sign = next === "ascending" ? 1 : -1;
-      rows.sort((a, b) => {
-        const x = key(a, i), y = key(b, i);
-        return x === null || y === null ? (x === null) - (y === null) : sign * compare(x, y);
-      });
-      body.append(...rows);
-    }));
-    const filter = () => {
-      const words = $("#filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-      let shown = 0;
-      for (const row of rows) {
-        const text = row.textContent.toLowerCase();
-        row.hidden = !words.every((word) => text.includes(word)) || ($("#eligible").checked && !row.matches(".ok"));
-        shown += !row.hidden;
-      }
-      $("#count").textContent = shown === rows.length ? `${shown} cells` : `${shown} of ${rows.length} cells`;
-    };
-    $("#filter").addEventListener("input", filter);
-    $("#eligible").addEventListener("change", filter);
-    filter();
-  }
-
-  // A table or picture that is wider than its place shows that there is more.
-  for (const place of $$(".scroll, .pan")) {
-    const hint = document.createElement("p");
-    hint.className = "hint";
-    place.before(hint);
-    const look = () => {
-      const rest = place.scrollWidth - place.clientWidth;
-      hint.textContent = rest > 1 ? "scroll sideways for more →" : "";
-      place.classList.toggle("more", place.scrollLeft < rest - 1);
-      place.tabIndex = rest > 1 ? 0 : -1;
-    };
-    place.addEventListener("scroll", look, { passive: true });
-    new ResizeObserver(look).observe(place);
-    look();
+    const eligible = $("#eligible");
+    sortable(table);
+    filterable(table, "cells", (row) => !eligible.checked || row.matches(".ok"), eligible);
   }
 
   // After the first paint.
