@@ -52,6 +52,9 @@ def panel(tmp_path_factory, empty_store, train_cli):
     for place, symbol in enumerate(SYMBOLS):
         write_bars(folder / "lake" / f"{symbol}.parquet", 50 + place, 2500 + 100 * place)
     (folder / "lake" / "BAD.parquet").write_bytes(b"PAR1 is not all")
+    (folder / "worse").mkdir()
+    for name in ("X.csv", "Y.csv"):
+        (folder / "worse" / name).write_text("a,b\n1,2\n")
     done = train_cli(folder, "-m", *WORDS)
     return folder, done
 
@@ -236,6 +239,10 @@ def test_the_sweeps_command_knows_a_panel(panel):
         (("data.symbols=[AAB]",), "did you mean AAA?"),
         (("gate.fdr=0",), "gate.fdr=0"),
         (("data.symbols=[BAD]",), "BAD.parquet"),
+        (("data.path=worse/*",), "none of 2 symbols can be read, the first: worse/X.csv"),
+        (("plots=all,winner",), "plots=all,winner: one value for the whole panel"),
+        (("gate.fdr=.01,.05",), "one value for the whole panel"),
+        (("gate=default,strict",), "one value for the whole panel"),
         (("sweep.symbols=x",), "the program sets it"),
     ],
 )

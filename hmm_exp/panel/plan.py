@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, replace
 
 from omegaconf import DictConfig, open_dict, read_write
 
-from hmm_exp.config import RULES, Config, checked
+from hmm_exp.config import NOT_IN_RESULT, RULES, Config, checked
 from hmm_exp.config.grid import as_word
 from hmm_exp.config.overrides import hydra_text
-from hmm_exp.errors import ConfigError, HmmExpError
+from hmm_exp.errors import ConfigError, DataError, HmmExpError
 from hmm_exp.market.panel import PanelSymbol, registry_part, symbols_of
 from hmm_exp.parallel import cores
 from hmm_exp.sweep.child import CellError, worker
@@ -40,7 +40,7 @@ class PanelPlan:
     def check_data(self, plan: SweepPlan) -> CheckedData:
         """Read the first symbol that can be read, with every feature set, timeframe and split.
 
-        Other symbols are read by their jobs, each once. Raises CellError when none can be read.
+        Other symbols are read by their jobs, each once. Raises DataError when none can be read.
         """
         errors: list[HmmExpError] = []
         for one in self.symbols:
@@ -50,7 +50,9 @@ class PanelPlan:
                 errors.append(error)
                 continue
             return set(), [self.line, *read], [f"{one.symbol}: {text}" for text in warnings]
-        raise errors[0]
+        if len(errors) > 1:
+            raise DataError(f"none of {len(errors):,} symbols can be read, the first: {errors[0]}")
+        raise DataError(str(errors[0]))
 
     @property
     def line(self) -> str:
@@ -73,13 +75,8 @@ def plan_panel(config: DictConfig) -> PanelPlan:
     """
     plan = plan_sweep(config)
     for name, words in plan.choices.items():
-        if name == "pool" and len(words) > 1:
-            raise ConfigError(f"{as_word(words)}: one value, true fits both kinds of models")
-        if name.split(".")[0] == "data" and len(words) > 1:
-            raise ConfigError(
-                f"{as_word(words)}: a panel reads its symbols once; name all of them in data.path, "
-                "such as 'lake/*.parquet' or {btc,eth}.csv"
-            )
+        if len(words) > 1:
+            _check_swept(name, as_word(words))
     settings = checked(plan.variations[0])
     settings.registry.name = name_template(settings.registry.name)
     symbols = symbols_of(settings.data)
@@ -177,6 +174,20 @@ class Job:
             )
             for cell in self.configurations
         ]
+
+
+def _check_swept(name: str, word: str) -> None:
+    """Raise ConfigError for a sweep over what is of the whole panel."""
+    group = name.split(".")[0]
+    if name == "pool":
+        raise ConfigError(f"{word}: one value, true fits both kinds of models")
+    if group == "data":
+        raise ConfigError(
+            f"{word}: a panel reads its symbols once; name all of them in data.path, "
+            "such as 'lake/*.parquet' or {btc,eth}.csv"
+        )
+    if group in NOT_IN_RESULT:
+        raise ConfigError(f"{word}: one value for the whole panel, {name} changes no fit")
 
 
 def _read(plan: SweepPlan, one: PanelSymbol) -> tuple[list[str], list[str]]:
