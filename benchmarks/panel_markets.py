@@ -8,7 +8,7 @@ of the symbols 2,500 to 3,600. Prices walk within the bar, so high and low belon
 iid        independent returns, normal or Student-t with 3, 4 or 8 degrees of freedom: worthless
 factor     the same, where half of the variance of each symbol is one common series of such bars
 planted    40 independent worthless symbols, and 10 with two regimes whose volatilities differ by a
-           factor of 1.5, 2 or 3 (200 and 100 bars per visit); half as many panels
+           factor of 2, 3 or 7 (200 and 100 bars per visit); half as many panels
 
 Every symbol is read from a file and goes through v1 and range with two and three states. Cells with
 hard faults, or whose filter never forgets its start, take no part. BIC chooses inside a space, the
@@ -63,7 +63,7 @@ N_SYMBOLS, N_PLANTED = 50, 10
 N_BARS, FEWEST_BARS = 3600, 2500
 VOLATILITY = 0.006  # of an hourly log return
 TAILS = (None, 3.0, 4.0, 8.0)  # degrees of freedom; None for normal returns
-RATIOS = (1.5, 2.0, 3.0)  # of the volatilities of two planted regimes
+RATIOS = (2.0, 3.0, 7.0)  # of the volatilities of two planted regimes
 SPACES, STATES = ("v1", "range"), (2, 3)
 KINDS = {"iid": 0, "factor": 100_000, "planted": 200_000}  # first seeds
 
@@ -139,10 +139,11 @@ def best_cell(prepared: Prepared) -> Candidate | None:
     for n_states in STATES:
         try:
             cell = fit_candidate(prepared, n_states)
-            burn_in_rows(prepared, cell.posterior)
+            if not cell.faults:
+                burn_in_rows(prepared, cell.posterior)
+                cells.append(cell)
         except FitError:
             continue
-        cells += [] if cell.faults else [cell]
     return select(cells, prepared.config.selection) if cells else None
 
 
@@ -193,7 +194,9 @@ def examine(kind: str, number: int) -> dict:
             if found:
                 gains[symbol] = found[1]
     p = decisions(gains)["p"] if gains else pd.Series(dtype=float)
-    means = [float(gains[i]["return_gain"].mean()) if i in gains else None for i in range(N_SYMBOLS)]
+    means = [
+        float(gains[i]["return_gain"].mean()) if i in gains else None for i in range(N_SYMBOLS)
+    ]
     return {
         "kind": kind,
         "number": number,
@@ -208,12 +211,13 @@ def examine(kind: str, number: int) -> dict:
 def work(args: argparse.Namespace) -> Iterator[dict]:
     """All records, those of an earlier run first; a new one is written before it is given."""
     sizes = {"iid": args.panels, "factor": args.panels, "planted": max(args.panels // 2, 1)}
-    # In turn, so that a run that is stopped has as many panels of each kind as asked, in proportion.
-    wanted = sorted((i / sizes[kind], kind, i) for kind in args.kinds for i in range(sizes[kind]))
+    # In turn, so that a run that is stopped has the same share of the panels of every kind.
+    turns = sorted((i / sizes[kind], kind, i) for kind in args.kinds for i in range(sizes[kind]))
+    wanted = [(kind, number) for _, kind, number in turns]
     lines = args.out.read_text().splitlines() if args.out.exists() else []
     known = {(r["kind"], r["number"]): r for r in map(json.loads, lines)}
-    yield from (known[job] for _, *job in wanted if tuple(job) in known)
-    left = [job for _, *job in wanted if tuple(job) not in known]
+    yield from (known[job] for job in wanted if job in known)
+    left = [job for job in wanted if job not in known]
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
         for finished in as_completed([pool.submit(examine, *job) for job in left]):
             with args.out.open("a") as file:
@@ -247,7 +251,8 @@ def _symbols(of: list[dict]) -> list[str]:
         f"eligible cell; p of the others {_low(table['p'].dropna())}"
     ]
     for name, mine in table.groupby("winner"):
-        lines.append(f"  {name} wins {len(mine):,}, mean gain {mine['gain'].mean():+.5f}; p {_low(mine['p'])}")
+        gain = mine["gain"].mean()
+        lines.append(f"  {name} wins {len(mine):,}, mean gain {gain:+.5f}; p {_low(mine['p'])}")
     return lines
 
 
