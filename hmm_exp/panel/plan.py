@@ -184,7 +184,7 @@ def _check_swept(name: str, word: str) -> None:
     if group == "data":
         raise ConfigError(
             f"{word}: a panel reads its symbols once; name all of them in data.path, "
-            "such as 'lake/*.parquet' or {btc,eth}.csv"
+            "such as 'lake/*.parquet'"
         )
     if group in NOT_IN_RESULT:
         raise ConfigError(f"{word}: one value for the whole panel, {name} changes no fit")
