@@ -45,12 +45,15 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A user's folder: bars, the project's scripts, the Makefile and the files that it reads."""
+    """A user's folder: bars, a lake, the project's scripts, the Makefile and what it reads."""
     folder = tmp_path_factory.mktemp("user")
     frame = make_market(n_bars=3000).frame
     frame.assign(timestamp=frame["timestamp"].dt.tz_localize(None)).to_csv(
         folder / "bars.csv", index=False
     )
+    (folder / "lake").mkdir()
+    for seed, symbol in enumerate(("BTC", "ETH")):
+        make_market(n_bars=3000, seed=seed).frame.to_parquet(folder / "lake" / f"{symbol}.parquet")
     for name in ("scripts", "Makefile", "pyproject.toml", "constraints.txt"):
         (folder / name).symlink_to(ROOT / name)
     return folder
