@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hmm_exp.command_line import DONE, REFUSED, CommaList, Parser, exit_status, own_words
 from hmm_exp.commands.apply import Progress
 from hmm_exp.errors import ConfigError, DataError, DownloadError
+from hmm_exp.files import stem_of
 
 if TYPE_CHECKING:
     from hmm_exp.market.candles import CandleFile
@@ -26,9 +27,10 @@ EXAMPLES = """examples:
       --since 2024-01-01 --output lake/         # lake/BTC-USD.parquet, lake/ETH-USD.parquet
   python -m hmm_exp.train -m data=bars data.path=bars.parquet data.bar_stamp=open
 
-The second command adds what has closed since the first one; so does a repeated command after a kill.
-Exchanges, symbols and timeframes have the names of ccxt: BTC/USDT is a spot market, BTC/USDT:USDT
-a perpetual. Downloads need the extra: pip install 'hmm_exp[ccxt]'. They use public data only.
+The second command adds what has closed since the first one. A download that was interrupted goes
+on in the same way. Exchanges, symbols and timeframes have the names of ccxt: BTC/USDT is a spot
+market, BTC/USDT:USDT a perpetual. Only public data is asked for, without an account. The command
+needs the library: pip install 'hmm_exp[ccxt]'.
 """
 
 
@@ -47,7 +49,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--output",
         required=True,
         metavar="PATH",
-        help=".parquet or .csv; for several symbols a folder, with a .parquet file for each",
+        help=".parquet or .csv; or a folder, which gets a .parquet file per symbol",
     )
     add("--since", metavar="TIME", help="first open (UTC); needed for a new file")
     add("--until", metavar="TIME", help="latest close (UTC; default: now)")
@@ -61,18 +63,21 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Download every symbol and print a line for each; return the exit status."""
+    from hmm_exp.market.candles import CandleFile, Series
     from hmm_exp.market.exchange import Exchange
 
-    since, until = _milliseconds("--since", args.since), _milliseconds("--until", args.until)
+    span = _milliseconds("--since", args.since), _milliseconds("--until", args.until)
     paths = _paths(args)
+    of = [Series(args.exchange, symbol, args.timeframe) for symbol in paths]
+    files = [CandleFile.open(path, one) for path, one in zip(paths.values(), of, strict=True)]
+    for file in files:
+        if file.last is None and args.since is None:
+            raise ConfigError(f"--since is not set: {file.path} is new and needs it")
     try:
-        exchange = Exchange.of(args.exchange, args.symbol, args.timeframe, args.url, _note)
-        files = [exchange.file(symbol, path) for symbol, path in paths.items()]
+        exchange = Exchange.of(args.exchange, [*paths], args.timeframe, args.url, _note)
         for file in files:
-            if file.last is None and since is None:
-                raise ConfigError(f"--since is not set: {file.path} is new and needs it")
-        for file in files:
-            _download(exchange, file, since, until)
+            file.path.parent.mkdir(parents=True, exist_ok=True)
+            _download(exchange, file, *span)
     except DownloadError as error:
         print(f"error: {own_words(f'{args.exchange}: {error}')}", file=sys.stderr)
         return REFUSED
@@ -100,9 +105,7 @@ def _download(
 
 
 def _paths(args: argparse.Namespace) -> dict[str, Path]:
-    """The file of each symbol; makes the folder for several."""
-    from hmm_exp.market.candles import file_name
-
+    """The file of each symbol."""
     output = Path(args.output)
     symbols = list(dict.fromkeys(args.symbol))
     if len(symbols) == 1 and output.suffix and not output.is_dir():
@@ -111,10 +114,9 @@ def _paths(args: argparse.Namespace) -> dict[str, Path]:
         return {symbols[0]: output}
     if output.suffix and not output.is_dir():
         raise ConfigError(f"--output {output}: must be a folder for {len(symbols)} symbols")
-    paths = {symbol: output / f"{file_name(symbol)}.parquet" for symbol in symbols}
+    paths = {symbol: output / f"{stem_of(symbol)}.parquet" for symbol in symbols}
     if len(set(paths.values())) < len(paths):
         raise ConfigError(f"--symbol {' '.join(symbols)}: two of them have one file's name")
-    output.mkdir(parents=True, exist_ok=True)
     return paths
 
 

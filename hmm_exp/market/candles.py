@@ -6,7 +6,6 @@
 A candle is the list of ccxt: its open in epoch milliseconds (UTC), open, high, low, close, volume.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +30,6 @@ _OF_SERIES = ["exchange", "symbol", "timeframe"]
 _STAMP = pa.timestamp("ms", "UTC")
 _UNSAVED = 0.05  # of the saved candles: a file of N candles is written about 20 N rows in all
 _SMALLEST_PAGE = 100  # candles; no exchange of ccxt has a smaller limit
-_NO_PART = re.compile(r"[^\w.^=+]+")  # of a file's name
 
 Candle = list[float]
 Fetch = Callable[[int], list[Candle]]
@@ -97,15 +95,6 @@ class Series:
 
     def __str__(self) -> str:
         return f"{self.exchange} {self.symbol} {self.timeframe}"
-
-
-def file_name(symbol: str) -> str:
-    """The symbol as the name of a file, without a suffix.
-
-    >>> file_name("BTC/USDT:USDT")
-    'BTC-USDT-USDT'
-    """
-    return _NO_PART.sub("-", symbol)
 
 
 @dataclass
@@ -226,7 +215,7 @@ def _of_parquet(path: Path) -> tuple[Series | None, pd.DataFrame]:
         raise damaged(path, "Parquet", error) from None
     about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     names = [about.get(name, "") for name in _OF_SERIES]
-    if not all(names) or table.column_names != _COLUMNS:
+    if not all(names) or table.column_names != _COLUMNS or not len(table):
         return None, _frame([])
     return Series(*names), table.to_pandas()
 

@@ -1,7 +1,7 @@
 """Public candles of a crypto exchange by the library ccxt, the extra `ccxt` of this package.
 
 >>> exchange = Exchange.of("binance", ["BTC/USDT"], "1h")
->>> file = exchange.file("BTC/USDT", Path("btc.parquet"))
+>>> file = CandleFile.open(Path("btc.parquet"), Series("binance", "BTC/USDT", "1h"))
 >>> exchange.download(file, since=1_577_836_800_000)
 
 Nothing here needs an account. No key is read or sent.
@@ -11,12 +11,11 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from hmm_exp.config import nearest
 from hmm_exp.errors import ConfigError, DownloadError
-from hmm_exp.market.candles import CandleFile, Series, candles
+from hmm_exp.market.candles import CandleFile, candles
 
 PAUSES = (1, 2, 4, 8, 16)  # s, after requests that failed
 LONGEST_PAUSE = 300  # s, that an exchange may ask for
@@ -81,7 +80,7 @@ class Exchange:
         for symbol in symbols:
             if symbol not in markets:
                 raise ConfigError(
-                    f"--symbol {symbol}: no such market{nearest(symbol, markets)} among the "
+                    f"data.symbol={symbol}: no such market{nearest(symbol, markets)} among the "
                     f"{len(markets):,} of {name}"
                 )
         return exchange
@@ -90,10 +89,6 @@ class Exchange:
     def step(self) -> int:
         """Length of a candle in milliseconds."""
         return self.client.parse_timeframe(self.timeframe) * 1000
-
-    def file(self, symbol: str, path: Path) -> CandleFile:
-        """Open the file of a symbol's candles; see `CandleFile.open`."""
-        return CandleFile.open(path, Series(self.client.id, symbol, self.timeframe))
 
     def download(
         self,
@@ -109,7 +104,7 @@ class Exchange:
         Parameters
         ----------
         file
-            Of this timeframe.
+            Of this exchange and timeframe.
         since
             First open of a new file, epoch milliseconds.
         until
@@ -151,31 +146,47 @@ class Exchange:
 
     def _patiently(self, request: Callable[[], Result]) -> Result:
         """The answer to a request, which is repeated while the exchange does not give one."""
-        from ccxt.base.errors import BaseError, OperationFailed
+        from ccxt.base.errors import BaseError
 
         pauses = list(PAUSES)
         while True:
             try:
                 return request()
-            except OperationFailed as error:
+            except BaseError as error:
+                if not _may_pass(error):
+                    raise DownloadError(_words(error)) from None
                 pause = max(self._asked_pause(error), pauses[0] if pauses else 0)
                 if not pauses or pause > LONGEST_PAUSE:
                     waits = f"; it asks for a pause of {pause:,} s" if pauses else ""
                     raise DownloadError(f"no answer: {_words(error)}{waits}") from None
                 self.note(f"trying again in {pause} s: {_words(error)}")
                 del pauses[0]
-                time.sleep(pause)
-            except BaseError as error:
-                raise DownloadError(_words(error)) from None
+            time.sleep(pause)
 
     def _asked_pause(self, error: Exception) -> int:
         """Seconds that an exchange which limits the rate asks for, else 0."""
-        from ccxt.base.errors import DDoSProtection, RateLimitExceeded
-
-        if not isinstance(error, DDoSProtection | RateLimitExceeded):
+        if not _limits_rate(error):
             return 0
         asked = (self.client.last_response_headers or {}).get("Retry-After", "")
         return int(asked) if asked.isdecimal() else 0
+
+
+def _limits_rate(error: Exception) -> bool:
+    from ccxt.base.errors import DDoSProtection, RateLimitExceeded
+
+    return isinstance(error, DDoSProtection | RateLimitExceeded)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a later request may succeed: not where the exchange refuses this one."""
+    from ccxt.base.errors import OperationFailed
+
+    response = getattr(error.__context__, "response", None)  # of an HTTPError of requests
+    status = 0 if response is None else response.status_code
+    refuses = 400 <= status < 500
+    return (
+        _limits_rate(error) or status >= 500 or (isinstance(error, OperationFailed) and not refuses)
+    )
 
 
 def _words(error: Exception) -> str:
@@ -190,12 +201,12 @@ def _client(name: str, url: str | None) -> Any:
         raise ConfigError("downloads need ccxt: pip install 'hmm_exp[ccxt]'") from None
     if name not in ccxt.exchanges:
         raise ConfigError(
-            f"--exchange {name}: no such exchange{nearest(name, ccxt.exchanges)} among the "
+            f"data.exchange={name}: no such exchange{nearest(name, ccxt.exchanges)} among the "
             f"{len(ccxt.exchanges)} of ccxt {ccxt.__version__}"
         )
     client = getattr(ccxt, name)({"enableRateLimit": True, "requests_trust_env": True})
     if client.has["fetchOHLCV"] is not True:
-        raise ConfigError(f"--exchange {name}: this exchange gives no candles")
+        raise ConfigError(f"data.exchange={name}: this exchange gives no candles")
     if url is not None:
         client.urls["api"] = _moved(client.urls["api"], url.rstrip("/"))
     return client
@@ -212,7 +223,7 @@ def _check_timeframe(client: Any, timeframe: str) -> None:
     """Refuse what the exchange does not have, and months and years, whose length varies."""
     known = [name for name in client.timeframes or {} if not name.endswith(("M", "y"))]
     if timeframe not in known:
-        raise ConfigError(f"--timeframe {timeframe}: {client.id} has {', '.join(known)}")
+        raise ConfigError(f"data.timeframe={timeframe}: {client.id} has {', '.join(known)}")
 
 
 def _skip_derivatives(client: Any, symbols: Sequence[str]) -> None:
