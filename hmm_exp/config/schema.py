@@ -35,6 +35,11 @@ class DataConfig:
     symbols: list[str] = field(default_factory=list)
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
+    exchange: str | None = None
+    timeframe: str | None = None
+    since: str | None = None
+    until: str | None = None
+    url: str | None = None
     n_bars: int = 26_280
     n_regimes: int = 3
     seed: int = 7
@@ -348,6 +353,11 @@ RULES: dict[str, OneOf | Range | Each | Text] = {
     "data.symbol": Text(200),
     "data.symbol_column": Text(1000),
     "data.symbol_pattern": Text(1000),
+    "data.exchange": Text(100),
+    "data.timeframe": Text(10),
+    "data.since": Text(100),
+    "data.until": Text(100),
+    "data.url": Text(1000),
     "data.bar_stamp": OneOf(("open", "close")),
     "data.gaps": OneOf(("split", "bridge")),
     "data.bad_rows": OneOf(("error", "drop")),
@@ -409,6 +419,7 @@ RULES: dict[str, OneOf | Range | Each | Text] = {
 }
 
 
+OF_EXCHANGES = ("exchange", "timeframe", "since", "until", "url")  # settings of data=ccxt alone
 OF_PANELS = ("symbol_pattern", "symbols", "include", "exclude")  # settings of data=panel alone
 
 # First parts of the names of settings that cannot change what a run fits.
