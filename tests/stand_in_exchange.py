@@ -25,8 +25,10 @@ class StandIn:
     missing
         Places of candles that do not exist.
     faults
-        Number of a request for candles, from 1: a status, or "drop" to close the connection, or
-        "stall" to give no answer until the end.
+        Number of a request for candles, from 1: a status, "drop" to close the connection, "page" to
+        send a web page, or "stall" to give no answer until the end.
+    garbage
+        End of the address whose answers are web pages.
     doubled
         Candles at the beginning of a page that it holds twice.
     """
@@ -36,6 +38,7 @@ class StandIn:
     missing: set[int] = field(default_factory=set)
     faults: dict[int, int | str] = field(default_factory=dict)
     doubled: int = 0
+    garbage: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     asked: list[dict[str, str]] = field(default_factory=list)
     sent: list[dict[str, str]] = field(default_factory=list)
@@ -115,8 +118,10 @@ def standing_in(**options) -> Iterator[StandIn]:
                 self.close_connection = True
                 return
             content = exchange.answer(parts.path, query)
-            status = fault or (404 if content is None else 200)
+            status = fault if isinstance(fault, int) else 404 if content is None else 200
             body = json.dumps({"code": -1, "msg": "no"} if status != 200 else content).encode()
+            if fault == "page" or parts.path.endswith(exchange.garbage or "?"):
+                body = b"<html>a portal</html>"
             self.send_response(status)
             for name, value in exchange.headers.items() if status != 200 else ():
                 self.send_header(name, value)

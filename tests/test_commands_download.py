@@ -56,7 +56,7 @@ def check(path: str, exchange: StandIn, base: str = "BTC") -> None:
 
 @pytest.mark.parametrize("name", ["bars.parquet", "bars.csv"])
 def test_every_closed_candle_arrives_once_through_all_faults(name, capsys):
-    faults = {1: 500, 2: 429, 3: "drop"}
+    faults = {1: 500, 2: 429, 3: "drop", 5: "page"}
     missing = {120, 121, 122, 200}
     with standing_in(missing=missing, faults=faults, doubled=1) as exchange:
         assert run(exchange, *NEW, "--output", name) == 0
@@ -67,7 +67,7 @@ def test_every_closed_candle_arrives_once_through_all_faults(name, capsys):
         "2020-01-11T09:00:00Z; 2 gaps with 4 missing candles, the longest after "
         "2020-01-05T23:00:00Z (3 missing); 3 repeated candles dropped\n"
     )
-    assert [line[:5] for line in err.splitlines()] == ["note:"] * 3
+    assert [line[:5] for line in err.splitlines()] == ["note:"] * 4
     assert "429" in err
     assert os.listdir() == [name]  # noqa: PTH208
     for headers in exchange.sent:
@@ -160,6 +160,23 @@ def test_a_pause_that_no_one_waits_for_ends_the_download(capsys):
     assert os.listdir() == []  # noqa: PTH208
 
 
+def test_a_login_for_other_programs_is_not_sent(tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("default login someone password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with standing_in(n_candles=5) as exchange:
+        assert run(exchange, *NEW, "--output=bars.csv") == 0
+        assert len(exchange.sent) == 3
+        assert not any("Authorization" in headers for headers in exchange.sent)
+
+
+@pytest.mark.parametrize("garbage", ["exchangeInfo", "klines"])
+def test_an_answer_that_is_a_web_page_is_one_line(garbage, capsys):
+    with standing_in(garbage=garbage) as exchange:
+        assert run(exchange, *NEW, "--output=bars.csv") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: binance: no answer: binance answers, but not in JSON")
+
+
 def test_a_refusal_is_not_repeated(capsys):
     with standing_in(faults={1: 451}) as exchange:
         assert run(exchange, *NEW, "--output=bars.parquet") == 1
@@ -196,6 +213,8 @@ def test_without_a_network_there_is_one_line_and_no_file(capsys):
             "--symbol BTC/USTD: no such market (did you mean BTC/USDT?) among",
         ),
         (("--timeframe=7h",), "--timeframe 7h: binance has 1s, 1m, 3m,"),
+        (("--url=http://u:p@127.0.0.1",), "--url http://127.0.0.1: must be http:// or https://"),
+        (("--url=127.0.0.1",), "--url 127.0.0.1: must be http:// or https:// and a host"),
         (("--timeframe=1M",), "--timeframe 1M: binance has"),
         (("--since=soon",), "--since soon is not a date"),
         (("--until=now",), "--until now is not a date"),

@@ -343,6 +343,7 @@ class Name(Text):
         )
 
 
+OF_EXCHANGES = ("exchange", "timeframe", "since", "until", "url")  # settings of data=ccxt alone
 RULES: dict[str, OneOf | Range | Each | Text] = {
     "data.kind": OneOf(("synthetic", "bars", "features", "panel")),
     "data.path": Text(4096),
@@ -353,11 +354,7 @@ RULES: dict[str, OneOf | Range | Each | Text] = {
     "data.symbol": Text(200),
     "data.symbol_column": Text(1000),
     "data.symbol_pattern": Text(1000),
-    "data.exchange": Text(100),
-    "data.timeframe": Text(10),
-    "data.since": Text(100),
-    "data.until": Text(100),
-    "data.url": Text(1000),
+    **{f"data.{name}": Text(1000, without="@") for name in OF_EXCHANGES},  # no user and password
     "data.bar_stamp": OneOf(("open", "close")),
     "data.gaps": OneOf(("split", "bridge")),
     "data.bad_rows": OneOf(("error", "drop")),
@@ -419,7 +416,6 @@ RULES: dict[str, OneOf | Range | Each | Text] = {
 }
 
 
-OF_EXCHANGES = ("exchange", "timeframe", "since", "until", "url")  # settings of data=ccxt alone
 OF_PANELS = ("symbol_pattern", "symbols", "include", "exclude")  # settings of data=panel alone
 
 # First parts of the names of settings that cannot change what a run fits.

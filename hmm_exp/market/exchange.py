@@ -20,6 +20,7 @@ from hmm_exp.market.candles import CandleFile, candles
 PAUSES = (1, 2, 4, 8, 16)  # s, after requests that failed
 LONGEST_PAUSE = 300  # s, that an exchange may ask for
 _ADDRESS = re.compile(r"^https?://[^/]+")
+_HOST = re.compile(r"https?://[^/@\s?#]+/?")
 Result = TypeVar("Result")
 
 
@@ -142,16 +143,20 @@ class Exchange:
     def _now(self) -> int:
         """Time of the exchange, else of this machine, epoch milliseconds."""
         knows = self.client.has["fetchTime"] is True
-        return int(self._patiently(self.client.fetch_time) if knows else time.time() * 1000)
+        answer = self._patiently(self.client.fetch_time) if knows else None
+        return int(answer or time.time() * 1000)
 
     def _patiently(self, request: Callable[[], Result]) -> Result:
         """The answer to a request, which is repeated while the exchange does not give one."""
-        from ccxt.base.errors import BaseError
+        from ccxt.base.errors import BadResponse, BaseError
 
         pauses = list(PAUSES)
         while True:
             try:
-                return request()
+                answer = request()
+                if not answer and self.client.last_json_response is None:  # ccxt takes it as empty
+                    raise BadResponse(f"{self.client.id} answers, but not in JSON: a web page?")
+                return answer
             except BaseError as error:
                 if not _may_pass(error):
                     raise DownloadError(_words(error)) from None
@@ -204,10 +209,14 @@ def _client(name: str, url: str | None) -> Any:
             f"data.exchange={name}: no such exchange{nearest(name, ccxt.exchanges)} among the "
             f"{len(ccxt.exchanges)} of ccxt {ccxt.__version__}"
         )
-    client = getattr(ccxt, name)({"enableRateLimit": True, "requests_trust_env": True})
+    settings = ("enableRateLimit", "enableLastJsonResponse", "requests_trust_env")
+    client = getattr(ccxt, name)(dict.fromkeys(settings, True))
+    client.session.auth = lambda request: request  # proxies of the environment, no login of .netrc
     if client.has["fetchOHLCV"] is not True:
         raise ConfigError(f"data.exchange={name}: this exchange gives no candles")
     if url is not None:
+        if not _HOST.fullmatch(url):
+            raise ConfigError(f"data.url={url}: must be http:// or https:// and a host")
         client.urls["api"] = _moved(client.urls["api"], url.rstrip("/"))
     return client
 
