@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hmm_exp.config import Config, checked
 from hmm_exp.config.overrides import composition_error
 from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
+from hmm_exp.experiment.candles import download
 from hmm_exp.panel.panel import panel
 from hmm_exp.store.folders import check_folder
 from hmm_exp.store.login import hide_login
@@ -41,9 +42,11 @@ class SweepCallback(Callback):
             with _exits_with(BAD_INPUT):
                 hide_login(config)
                 resolve_like(config)
-                refuse_own_words(checked(config))
+                settings = checked(config)
+                refuse_own_words(settings)
                 refuse_sweep_words(config)
                 check_folder("hydra.run.dir", config.hydra.run.dir, config.hydra.output_subdir)
+                download(settings.data, settings.quiet)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every cell's settings and open the sweep."""

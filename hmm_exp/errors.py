@@ -133,3 +133,7 @@ class ModelError(HmmExpError):
 
 class TrackingError(HmmExpError):
     """The tracking store or the registry refuses a request or does not answer."""
+
+
+class DownloadError(HmmExpError):
+    """An exchange does not answer, or refuses a request."""

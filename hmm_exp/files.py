@@ -33,6 +33,18 @@ def written_beside(path: str | Path) -> Iterator[Path]:
         raise
 
 
+_NO_STEM = re.compile(r"[^\w.^=+]+")
+
+
+def stem_of(symbol: str) -> str:
+    """The symbol of a market as the name of a file, without a suffix.
+
+    >>> stem_of("BTC/USDT:USDT")
+    'BTC-USDT-USDT'
+    """
+    return _NO_STEM.sub("-", symbol)
+
+
 PICKLE = "a pickle, which is never loaded"  # a pickle can run any code
 JSON = "a JSON file"
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"

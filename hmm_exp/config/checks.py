@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config.schema import (
+    OF_EXCHANGES,
     OF_PANELS,
     RULES,
     Config,
@@ -30,6 +31,7 @@ from hmm_exp.config.schema import (
     walk,
 )
 from hmm_exp.errors import ConfigError
+from hmm_exp.files import stem_of
 
 _IN_WORDS = {
     "int": "a whole number",
@@ -161,8 +163,13 @@ def to_config(config: DictConfig) -> Config:
     for name, value in flat(settings).items():
         if isinstance(value, list) and any(isinstance(part, (list, dict)) for part in value):
             raise ConfigError(f"{name}={value}: must be {kind_in_words(name)}")
-    if settings.data.path is not None:
-        settings.data.path = at_home(settings.data.path)
+    data = settings.data
+    if data.exchange is not None and data.symbol is not None:
+        stem = stem_of(f"{data.exchange}-{data.symbol}-{data.timeframe}")
+        data.path = data.path or f"bars/{stem}.parquet"
+        data.name = data.name or data.symbol
+    if data.path is not None:
+        data.path = at_home(data.path)
     return settings
 
 
@@ -236,6 +243,7 @@ def _check_data(settings: Config) -> None:
     data = settings.data
     if settings.plots == "winner" and data.kind != "panel":
         raise ConfigError(f"plots=winner is set with data={data.kind}: it is for data=panel")
+    _check_exchange(data)
     check_symbols(data)
     if data.kind == "synthetic":
         if data.path is not None:
@@ -271,6 +279,28 @@ def check_pool(settings: Config) -> None:
         raise ConfigError(
             f"selection.cv_blocks={settings.selection.cv_blocks}: a pool is not cross-validated; "
             "use selection=default or next_return"
+        )
+
+
+def _check_exchange(data: DataConfig) -> None:
+    """Refuse settings of a download without an exchange, or that lack or contradict one."""
+    is_set = [name for name in OF_EXCHANGES if getattr(data, name) is not None]
+    if is_set and data.kind != "bars":
+        name = is_set[0]
+        raise ConfigError(
+            f"data.{name}={getattr(data, name)} is set with data={data.kind}: add data=ccxt"
+        )
+    if not is_set:
+        return
+    for name, example in (("exchange", "binance"), ("symbol", "BTC/USDT"), ("since", "2020-01-01")):
+        if getattr(data, name) is None:
+            raise ConfigError(f"data.{name} is not set: data=ccxt needs it (data.{name}={example})")
+    if data.timeframe is None:
+        raise ConfigError(f"data.exchange={data.exchange} needs data.timeframe: add data=ccxt")
+    if data.bar_stamp != "open" or data.symbol_column is not None:
+        raise ConfigError(
+            f"data.exchange={data.exchange}: a download stamps the open and holds one symbol; "
+            "leave data.bar_stamp and data.symbol_column to data=ccxt"
         )
 
 

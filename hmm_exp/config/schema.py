@@ -35,6 +35,11 @@ class DataConfig:
     symbols: list[str] = field(default_factory=list)
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
+    exchange: str | None = None
+    timeframe: str | None = None
+    since: str | None = None
+    until: str | None = None
+    url: str | None = None
     n_bars: int = 26_280
     n_regimes: int = 3
     seed: int = 7
@@ -339,6 +344,7 @@ class Name(Text):
         )
 
 
+OF_EXCHANGES = ("exchange", "timeframe", "since", "until", "url")  # settings of data=ccxt alone
 RULES: dict[str, OneOf | Range | Each | Text] = {
     "data.kind": OneOf(("synthetic", "bars", "features", "panel")),
     "data.path": Text(4096),
@@ -349,6 +355,7 @@ RULES: dict[str, OneOf | Range | Each | Text] = {
     "data.symbol": Text(200),
     "data.symbol_column": Text(1000),
     "data.symbol_pattern": Text(1000),
+    **{f"data.{name}": Text(1000, without="@") for name in OF_EXCHANGES},  # no user and password
     "data.bar_stamp": OneOf(("open", "close")),
     "data.gaps": OneOf(("split", "bridge")),
     "data.bad_rows": OneOf(("error", "drop")),

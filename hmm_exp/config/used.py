@@ -6,7 +6,7 @@ False
 
 from typing import Any
 
-from hmm_exp.config.schema import OF_PANELS, Config, flat
+from hmm_exp.config.schema import OF_EXCHANGES, OF_PANELS, Config, flat
 
 _FILES, _SETS = ("bars", "features", "panel"), ("v1", "v2", "v1v2", "range", "returns")
 _OF_FILES = "path bar_stamp gaps bad_rows timestamp_column volume_column calendar"
@@ -16,7 +16,7 @@ _OF_FILES = "path bar_stamp gaps bad_rows timestamp_column volume_column calenda
 USED_WITH: list[tuple[str, tuple[Any, ...], list[str]]] = [
     ("data.kind", ("synthetic",), ["data.n_bars", "data.n_regimes", "data.seed"]),
     ("data.kind", _FILES, [f"data.{name}" for name in _OF_FILES.split()]),
-    ("data.kind", ("bars",), ["data.symbol"]),
+    ("data.kind", ("bars",), ["data.symbol", *(f"data.{name}" for name in OF_EXCHANGES)]),
     ("data.kind", ("bars", "panel"), ["data.symbol_column"]),
     ("data.kind", ("panel",), [*(f"data.{name}" for name in OF_PANELS), "gate.fdr"]),
     ("features.name", ("columns",), ["features.columns"]),

@@ -79,7 +79,7 @@ def read_source(
     symbol.
     """
     settings = json.dumps(vars(data), sort_keys=True)
-    files = [data.path] if data.symbol is None else files_of(str(data.path))
+    files = files_of(str(data.path)) if _holds_several(data) else [data.path]
     state = tuple(part for file in files for part in _file_state(file))
     return _read(_ReadSettings(settings, state, needs, cache, cut or cache))
 
@@ -135,7 +135,8 @@ def _read_bars(data: DataConfig, needs: tuple[str, ...], cut: Path | None) -> Ba
     if data.kind == "synthetic":
         return make_market(data.n_bars, data.n_regimes, data.seed)
     try:
-        rows = SymbolRows(data.symbol, data.symbol_column, cut) if data.symbol else None
+        several = _holds_several(data)
+        rows = SymbolRows(str(data.symbol), data.symbol_column, cut) if several else None
         bars = read_bars(
             str(data.path), read_options(data), name=data.name, needs=needs, symbol=rows
         )
@@ -147,6 +148,11 @@ def _read_bars(data: DataConfig, needs: tuple[str, ...], cut: Path | None) -> Ba
             f"{error}, or read one with data.symbol={first} data.symbol_column={column}"
         ) from None
     return replace(bars, report=bars.report | _calendar(data, bars.frame, bars.step))
+
+
+def _holds_several(data: DataConfig) -> bool:
+    """Whether `data.symbol` is one of several in the path; a download holds its symbol alone."""
+    return data.symbol is not None and data.exchange is None
 
 
 def _read_table(data: DataConfig) -> tuple[pd.DataFrame, dict]:

@@ -30,6 +30,7 @@ from hmm_exp.config.checks import is_setting
 from hmm_exp.config.grid import MOST_CELLS, as_word, grid
 from hmm_exp.config.overrides import is_setting_word
 from hmm_exp.errors import ConfigError
+from hmm_exp.experiment.candles import download
 from hmm_exp.parallel import cores
 from hmm_exp.store.address import resolve_uri, sqlite_path
 from hmm_exp.sweep.child import CellError, worker
@@ -138,6 +139,7 @@ def check_data(plan: SweepPlan) -> tuple[set[str], list[str], list[str]]:
     warnings: dict[str, None] = {}
     errors = []
     for settings in spaces.values():
+        download(settings.data, settings.quiet)
         try:
             known = worker().ask("prepare", settings, None, within=settings.sweep.cell_timeout)
             digests.add(known[tags.DATA_DIGEST])
