@@ -51,7 +51,8 @@ class PanelPlan:
                 continue
             return set(), [self.line, *read], [f"{one.symbol}: {text}" for text in warnings]
         if len(errors) > 1:
-            raise DataError(f"none of {len(errors):,} symbols can be read, the first: {errors[0]}")
+            first = f"{self.symbols[0].symbol}: {errors[0]}"
+            raise DataError(f"none of {len(errors):,} symbols can be read, the first is {first}")
         raise DataError(str(errors[0]))
 
     @property
