@@ -42,20 +42,20 @@ CheckedData = tuple[set[str], list[str], list[str]]  # as `check_data` gives it
 def open_sweep(
     config: DictConfig,
     plan: SweepPlan,
-    check: Callable[[SweepPlan], CheckedData] = check_data,
+    check: Callable[[SweepPlan], CheckedData] | None = None,
 ) -> tuple[Config, list[str], list[str]]:
     """Check the data, open the sweep's parent run, and tell every cell about it.
 
     What cells must know is appended to the overrides from which Hydra composes them, so that it
     reaches workers anywhere. Raises HmmExpError before anything is written. Gives the settings,
     lines on what was read, and warnings about the data and about what has changed since the sweep
-    began.
+    began. `check` takes the place of `check_data`.
     """
     settings = to_config(config)
     if settings.sweep_id is not None:
         _check_known(settings)
     check_store(settings.tracking)
-    digests, read, warnings = check(plan)
+    digests, read, warnings = (check or check_data)(plan)
     store = open_store(settings.tracking)
     close_orphans(store)
     if settings.sweep_id is None:
