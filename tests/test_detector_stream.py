@@ -332,3 +332,20 @@ def test_many_bars_must_follow_and_be_of_the_same_length(quiet):
         stream.extend(gappy_bars(200, lost=0.0))
     with pytest.raises(DataError, match="the model was trained on"):
         stream.extend(gappy_bars(200, step="30min", lost=0.0))
+
+
+@pytest.mark.parametrize("timeframes", [["1H"], ["4H"], ["1H", "4H"]], ids="+".join)
+@pytest.mark.parametrize(
+    "lost", [slice(None), slice(301, 302), slice(305, None)], ids=["all", "one", "new"]
+)
+def test_a_stream_of_bars_without_volume_resumes_where_it_stopped(timeframes, lost, tmp_path):
+    detector = live_detector(Recipe.of_set("range", timeframes, **SHORT))
+    bars = gappy_bars(340, lost=0.0)
+    bars.frame.iloc[lost, bars.frame.columns.get_loc("volume")] = np.nan
+    whole, first = (detector.stream(part(bars, slice(300)), missing="gap") for _ in range(2))
+    expected = fed(whole, part(bars, slice(300, None)))
+    found = fed(first, part(bars, slice(300, 310)))
+    first.save(tmp_path / "stream.json")
+    resumed = Stream.load(tmp_path / "stream.json")
+    found = [found, fed(resumed, part(bars, slice(310, None)))]
+    assert_same(pd.concat(found, ignore_index=True), expected)

@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hmm_exp.config import GateConfig
 from hmm_exp.config.overrides import hydra_words
+from hmm_exp.detector.pooled import PooledDetector
 from hmm_exp.errors import ConfigError
 from hmm_exp.registry.evidence import Evidence, Incumbent, NotJudged, read_evidence
 from hmm_exp.registry.gate import Finding, judge, named_gate
@@ -465,3 +466,19 @@ def test_gates_are_found_by_name():
     assert named_gate("strictest") == replace(GateConfig(), name="strictest", **strict)
     with pytest.raises(ConfigError, match=r"unknown gate 'strickt' \(did you mean strict\?\)"):
         named_gate("strickt")
+
+
+def test_a_pool_does_not_leave_symbols_of_the_champion_without_a_model(evidence):
+    def pool(*symbols: str) -> PooledDetector:
+        return PooledDetector(dict.fromkeys(symbols, small_detector("BTC")))
+
+    def found(champion: PooledDetector) -> list[Finding]:
+        candidate = replace(evidence, detector=pool("A", "C"))
+        version = Champion("hmm_regime.pool", "2", None, {tags.INSTRUMENT: "BTC"})
+        findings = judge(None, candidate, Incumbent(version, champion), OFF).findings
+        return [finding for finding in findings if "does not know" in finding.text]
+
+    (finding,) = found(pool("A", "B", "C"))
+    assert finding.weight == "refuse"
+    assert "version 2 in Production also serves B, which this pool does not know" in finding.text
+    assert found(pool("A")) == []

@@ -64,6 +64,7 @@ def promote(args: argparse.Namespace) -> int:
     if run_id is None:
         return REFUSED
     if args.run:
+        run_id = _of_winner(client, run_id)
         _print_verdict(client, run_id)
     name, test = _of_symbol(client, run_id, args.registry, gate)
     decision = promotion.promote(
@@ -103,6 +104,18 @@ def _promote_panel(
     table = finished.table(tests, decisions)
     print(*finished.table_lines(table), "", *finished.verdict(table, tests), *failures, sep="\n")
     return DONE if table["promoted"].ne("no").any() and not failures else REFUSED
+
+
+def _of_winner(client: "MlflowClient", run_id: str) -> str:
+    """The winner's run for that of a sweep or of a panel's symbol; any other run itself."""
+    from mlflow.exceptions import MlflowException
+
+    from hmm_exp.tracking import tags
+
+    try:
+        return client.get_run(run_id).data.tags.get(tags.WINNER, run_id)
+    except MlflowException:  # the promotion reports it
+        return run_id
 
 
 def _of_symbol(

@@ -142,14 +142,30 @@ def _are_times(times: list[int], n_bars: int, last_bar: int, name: str, model: S
 
 def _is_bin(bar: np.ndarray, count: int) -> bool:
     """Whether an open bar of `count` bars is a bar."""
-    if np.isnan(bar).any():
+    if np.isnan(bar[:4]).any():
         return False
     opens, high, low, close, volume = bar
-    return not count or (0 < low <= min(opens, close) <= max(opens, close) <= high and volume >= 0)
+    is_price = 0 < low <= min(opens, close) <= max(opens, close) <= high
+    return not count or (is_price and not volume < 0)  # NaN without volume
+
+
+def _with_volume(state: np.ndarray, window: int) -> np.ndarray:
+    """The state with 0 for what it remembers of bars without volume, where NaN is no damage."""
+    known = state.copy()
+    rest = known[features.HEADER :]
+    of_volume = (
+        known[features.LOG_VOLUME :][:1],
+        rest[2 * window : 4 * window],
+        rest[6 * window :],
+    )
+    for part in of_volume:
+        part[np.isnan(part)] = 0.0
+    return known
 
 
 def _are_windows(state: np.ndarray, window: int, vwap: int, n_bars: int) -> bool:
     """Whether a state of `features.kernel` fits its windows and the bars taken so far."""
+    state = _with_volume(state, window)
     header, rest = state[: features.HEADER], state[features.HEADER :]
     if np.isnan(state).any() or not np.isfinite(header).all() or (header < 0).any():
         return False

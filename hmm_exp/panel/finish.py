@@ -178,8 +178,10 @@ class FinishedPanel:
     def verdict(self, table: pd.DataFrame, tests: Tests) -> list[str]:
         """What the panel shows, in sentences."""
         gate, n_symbols = self.settings.gate, len(self.names)
-        now = int(table["promoted"].isin(["yes", "already"]).sum())
+        now = int(table["version"].notna().sum())
         lines = [f"{now:,} of {counted(n_symbols, 'symbol')} in {STAGE}"]
+        if self.settings.promote is False:
+            lines = ["nothing is promoted (promote=false)"]
         tested = [test for test in tests.values() if test]
         if tested:
             chosen = sum(test.q_bh <= gate.fdr for test in tested)

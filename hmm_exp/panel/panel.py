@@ -39,10 +39,14 @@ def panel(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         refuse_own_words(plan.settings)
         check_launcher(config, plan.settings)
         collect_seldom()
+        from hmm_exp.store.store import patiently, store_of
         from hmm_exp.sweep.start import announce, end_cells, open_sweep
         from hmm_exp.tracking import tags
 
         settings, read, warnings = open_sweep(config, plan.sweep, plan.check_data)
+        n_symbols = str(len(plan.symbols))
+        client = store_of(settings.tracking).client
+        client.set_tag(str(settings.sweep.parent_run), tags.N_SYMBOLS, n_symbols)
     notes = escaped(settings.registry.name, plan.symbols)
     announce(settings, read + notes, plan.sweep.repeated + warnings)
     names = [one.symbol for one in plan.symbols]
@@ -50,7 +54,6 @@ def panel(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
 
     from hmm_exp.panel.finish import FinishedPanel
     from hmm_exp.panel.pool import Pools
-    from hmm_exp.store.store import patiently, store_of
     from hmm_exp.sweep.finish import close_left
 
     progress.stop()
@@ -60,7 +63,6 @@ def panel(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         store = patiently(lambda: store_of(settings.tracking), settings.tracking.patience)
         patiently(lambda: close_left(store, str(settings.sweep_id)), settings.tracking.patience)
         finished = FinishedPanel.read(settings, names, tell)
-        finished.store.client.set_tag(finished.parent.info.run_id, tags.N_SYMBOLS, str(len(names)))
         tests = finished.test()
         decisions, failures = finished.promote(tests)
         table = finished.table(tests, decisions)

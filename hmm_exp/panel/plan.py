@@ -14,7 +14,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from hmm_exp.config import NOT_IN_RESULT, RULES, Config, checked
 from hmm_exp.config.grid import as_word
 from hmm_exp.config.overrides import hydra_text
-from hmm_exp.errors import ConfigError, DataError, HmmExpError
+from hmm_exp.errors import ConfigError, DataError, HmmExpError, one_line
 from hmm_exp.market.panel import PanelSymbol, registry_part, symbols_of
 from hmm_exp.parallel import cores
 from hmm_exp.sweep.child import CellError, worker
@@ -210,8 +210,11 @@ def _read(plan: SweepPlan, one: PanelSymbol) -> tuple[list[str], list[str]]:
 def _check_names(template: str, symbols: Sequence[PanelSymbol]) -> None:
     rule = RULES["registry.name"]
     for one in symbols:
-        if (name := model_name(template, one.symbol)) not in rule:
-            raise ConfigError(f"registry.name={name} of symbol {one.symbol}: must be {rule}")
+        if model_name(template, one.symbol) not in rule:
+            raise ConfigError(
+                f"symbol {one_line(one.symbol, 60)}: its registered model must be {rule}; leave it "
+                "out by data.exclude, or choose a shorter registry.name"
+            )
 
 
 def _n_jobs(settings: Config, n_symbols: int) -> int:

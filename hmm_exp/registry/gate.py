@@ -127,6 +127,7 @@ def judge(
     return Verdict(
         [
             *_instrument(evidence.run, incumbent.champion if incumbent else None, gate),
+            *_lost_symbols(evidence, incumbent),
             *_hard_faults(evidence.run, gate),
             *_use(evidence, gate),
             *([panel.finding] if panel else []),
@@ -156,6 +157,21 @@ def _instrument(run: Run, champion: Champion | None, gate: GateConfig) -> Iterat
     elif gate.instrument and mine != theirs:
         others = f"{_ANOTHER_NAME}, or replace that one (hmm-promote --force)"
         yield Finding("refuse", f"the run is of {mine} but {current}: {_rename(theirs)}{others}")
+
+
+def _lost_symbols(evidence: Evidence, incumbent: Incumbent | None) -> Iterator[Finding]:
+    """Whether a pool would leave symbols without a model that the champion serves."""
+    mine, theirs = evidence.detector, incumbent.detector if incumbent else None
+    if isinstance(mine, PooledDetector) and isinstance(theirs, PooledDetector):
+        lost = sorted(set(theirs.symbols) - set(mine.symbols))
+        if lost and incumbent is not None:
+            more = f" and {len(lost) - 5:,} more" if len(lost) > 5 else ""
+            yield Finding(
+                "refuse",
+                f"version {incumbent.champion.version} in {STAGE} also serves "
+                f"{', '.join(lost[:5])}{more}, which this pool does not know; {_ANOTHER_NAME}, or "
+                "replace that one (hmm-promote --force)",
+            )
 
 
 def _rename(instrument: str) -> str:

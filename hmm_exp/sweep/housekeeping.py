@@ -29,6 +29,7 @@ from hmm_exp.tracking.runs import (
     sweep_cells,
     sweep_members,
     sweep_parent,
+    symbol_runs,
 )
 
 _SERVED = "mlflow-artifacts:"
@@ -50,12 +51,28 @@ def sweep_text(client: MlflowClient, sweep_id: str) -> str:
     lines = [f"sweep {sweep_id}: {status_of(parent)}, {parent.data.tags.get(tags.N_CELLS)} cells"]
     if tags.N_SYMBOLS in parent.data.tags:
         table = read_table(client, parent.info.run_id, SYMBOLS_FILE)
-        lines += [] if table is None else ["", ui.plain_table(table[_SYMBOL_COLUMNS]), ""]
+        table = _symbols_so_far(client, sweep_id) if table is None else table[_SYMBOL_COLUMNS]
+        lines += [] if table.empty else ["", ui.plain_table(table), ""]
     elif cells:
         lines += ["", terminal.leaderboard_table(leaderboard(cells)), ""]
     lines += [in_words(run) for run in cells if status_of(run) != "FINISHED" or lacks(run)]
     lines += [parent.data.tags.get(tags.VERDICT) or parent.data.tags.get(tags.NOTE, "")]
     return "\n".join(lines).rstrip()
+
+
+def _symbols_so_far(client: MlflowClient, sweep_id: str) -> pd.DataFrame:
+    """Symbols that a panel has begun, before its end has a table of all."""
+    rows = [
+        {
+            "symbol": run.data.tags[tags.SYMBOL],
+            "status": status_of(run),
+            "winner": run.data.tags.get(tags.WINNER, "")[:8],
+            "regime": run.data.tags.get(f"{tags.NOW}.regime", ""),
+        }
+        for run in symbol_runs(client, sweep_id)
+    ]
+    table = pd.DataFrame(rows, columns=["symbol", "status", "winner", "regime"])
+    return table.sort_values("symbol")
 
 
 def removable(client: MlflowClient, sweep_id: str | None = None) -> tuple[list[Run], list[Run]]:
@@ -135,7 +152,8 @@ def relocate_store(client: MlflowClient) -> list[str]:
 def in_words(run: Run) -> str:
     """One line about a run: status, cell, id, reason."""
     reason = run.data.tags.get(tags.STATUS_REASON) or lacks(run)
-    name = f"{run.data.tags.get(tags.SWEEP_ID, '')} {called(run)}".strip()
+    names = (run.data.tags.get(tags.SWEEP_ID), run.data.tags.get(tags.SYMBOL), called(run))
+    name = " ".join(filter(None, names))
     return f"{status_of(run)}: {name} (run {run.info.run_id}){f': {reason}' if reason else ''}"
 
 

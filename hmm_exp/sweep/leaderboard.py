@@ -62,7 +62,9 @@ def choose(client: MlflowClient, sweep_id: str, cells: list[Run] | None = None) 
 def _choose(client: MlflowClient, finished: list[Run]) -> Choice:
     eligible = [run for run in finished if not lacks(run) and tags.FAULTS not in run.data.tags]
     if not eligible:
-        return Choice(None, [f"none of the {len(finished)} finished cells is eligible"])
+        return Choice(
+            None, [f"none of the {len(finished)} finished cells is eligible{_fault(finished)}"]
+        )
     spaces: dict[str, list[Run]] = {}
     for run in eligible:
         spaces.setdefault(run.data.tags[tags.OBSERVATION_SPACE], []).append(run)
@@ -70,6 +72,12 @@ def _choose(client: MlflowClient, finished: list[Run]) -> Choice:
         return _best_across(client, list(spaces.values()), finished)
     winner = _best_inside(eligible, finished)
     return Choice(winner.run.info.run_id, [winner.reason])
+
+
+def _fault(finished: list[Run]) -> str:
+    """The first hard fault of the cells, in words; empty without any."""
+    faults = ((called(run), run.data.tags.get(tags.FAULTS)) for run in finished)
+    return next((f": {name}: {text.split('; ')[0]}" for name, text in faults if text), "")
 
 
 @dataclass(frozen=True)
