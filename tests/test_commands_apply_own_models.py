@@ -7,12 +7,14 @@ import sys
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from hmm_exp.commands import symbols
 from hmm_exp.commands.apply import main
 from hmm_exp.detector.pooled import PooledDetector
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.registry.versions import Versions
+from tests.conftest import ROOT
 from tests.live_detector import SHORT, gappy_bars, live_detector
 from tests.test_registry_detectors import name_of, register
 
@@ -123,6 +125,16 @@ def test_a_long_table_has_the_columns_of_the_model_with_most_states(folder, expe
         assert rows.drop(columns=["symbol", *own]).isna().all().all()
 
 
+@pytest.fixture
+def fresh_processes(monkeypatch):
+    """Processes as a command starts them: MLflow leaves the code of models in the path of tests."""
+    monkeypatch.syspath_prepend(ROOT)
+    get_reusable_executor().shutdown(wait=True)
+    yield
+    get_reusable_executor().shutdown(wait=True)
+
+
+@pytest.mark.usefixtures("fresh_processes")
 def test_other_processes_write_the_same_bytes(folder, bars, run, monkeypatch):
     words = ["--bars", "lake", "--output"]
     run(*words, "alone")
