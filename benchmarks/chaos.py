@@ -100,6 +100,11 @@ def tortured(folder: Path, compute: str, rng: random.Random, longest: float) -> 
 def started(folder: Path, compute: str, sweep_id: str | None) -> subprocess.Popen:
     """Start the command, with the sweep's id once it is known."""
     words = [*WORDS, *SMALL, f"compute={compute}"] + ([f"sweep_id={sweep_id}"] if sweep_id else [])
+    return launched(folder, words)
+
+
+def launched(folder: Path, words: list[str]) -> subprocess.Popen:
+    """Start a sweep in a folder; its output is added to `output.txt` there."""
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     with (folder / "output.txt").open("a") as output:
         return subprocess.Popen(

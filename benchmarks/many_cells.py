@@ -1,6 +1,6 @@
 """A sweep of many small cells: seconds per cell and stage, memory; and two workers against one.
 
-    python benchmarks/many_cells.py [--cells 1000] [--pairs 2]
+    python -m benchmarks.many_cells [--cells 1000] [--pairs 2]
 
 First one serial sweep of small fits (2,000 bars, 2 to 5 states, one start, no figures). The cost
 of a cell comes from its own record, the CPU time of both processes, and the time between records.
@@ -12,11 +12,12 @@ import argparse
 import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from benchmarks.chaos import launched
 
 SMALL = ["data.n_bars=2000", "model.n_init=1", "tracking.figures=false", "promote=false"]
 LONG = ["data.n_bars=43800", "model.n_init=150", "model.n_states=5", "tracking.figures=false"]
@@ -105,19 +106,6 @@ def side_by_side(n_pairs: int) -> None:
             )
         ratios.append(walls[1] / walls[2])
     print(f"  one against two: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
-
-
-def launched(folder: Path, words: list[str]) -> subprocess.Popen:
-    """Start a sweep in a folder of its own."""
-    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    with (folder / "output.txt").open("w") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "hmm_exp.train", "-m", *words],
-            cwd=folder,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
 
 
 def records(folder: Path) -> list:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.chaos import FIRST, MOST_KILLS, make_store, seen_id, with_store
+from benchmarks.chaos import FIRST, MOST_KILLS, launched, make_store, seen_id, with_store
 
 N_SYMBOLS, N_CELLS = 8, 2  # cells of a symbol
 WORDS = ["data=panel", "data.path=../lake/*.parquet", "data.bar_stamp=open", "features=range"]
@@ -111,15 +111,7 @@ def started(folder: Path, compute: str, sweep_id: str | None) -> subprocess.Pope
     """Start the command, with the panel's id once it is known."""
     words = [*WORDS, f"compute={compute}", *WORKERS[compute]]
     words += [f"sweep_id={sweep_id}"] if sweep_id else []
-    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    with (folder / "output.txt").open("a") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "hmm_exp.train", "-m", *words],
-            cwd=folder,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    return launched(folder, words)
 
 
 def kill(process: subprocess.Popen, whom: str) -> bool:

@@ -1,8 +1,8 @@
 """Cost of a panel's page: seconds to make, bytes, seconds to read it, and time until it is seen.
 
-    python benchmarks/panel_page.py
-    python benchmarks/panel_page.py --store        # and the time to read it from a SQLite store
-    python benchmarks/panel_page.py --symbols 30 --output panel.html
+    python -m benchmarks.panel_page
+    python -m benchmarks.panel_page --store        # and the time to read it from a SQLite store
+    python -m benchmarks.panel_page --symbols 30 --output panel.html
 
 500 synthetic symbols of 1,200 days and four cells each, two to five regimes; symbols share days of
 turbulence. `make` is the page of a panel that is read; paint and `drawn` (the map) are Chromium's,
@@ -12,7 +12,6 @@ runs and files of such a panel, without those of its cells, are written to a new
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ import pyarrow.parquet
 from mlflow.entities import Run, RunData, RunInfo, RunTag
 from mlflow.tracking import MlflowClient
 
+from benchmarks.report import opened
 from hmm_exp.experiment.days import DAYS_FILE, LABELS
 from hmm_exp.panel.table import SYMBOLS_FILE
 from hmm_exp.report.panel import LEADERBOARD_FILE, PanelSubject, read_panel
@@ -31,9 +31,6 @@ from hmm_exp.report.panel_map import SymbolDays
 from hmm_exp.report.panel_page import panel_page
 from hmm_exp.tracking import tags
 
-CHROMIUM = "/usr/bin/chromium"
-PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
-TABS = 5
 SWEEP = "20260411-093000-1a2b"
 GRID = (2, 3, 4, 5)
 
@@ -63,29 +60,6 @@ def main() -> None:
             started = time.perf_counter()
             found = read_panel(client, "latest")
             print(f"read {time.perf_counter() - started:.1f} s, {len(found.days)} symbols' days")
-
-
-def opened(path: Path) -> str:
-    """First contentful paint, and when the map is drawn."""
-    if not Path(CHROMIUM).exists():
-        return ""
-    from playwright.sync_api import sync_playwright
-
-    paints, drawn = [], []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        for _ in range(TABS):
-            tab = browser.new_page()
-            tab.goto(path.resolve().as_uri())
-            tab.wait_for_selector("html[data-ready=true]", state="attached", timeout=120_000)
-            drawn.append(tab.evaluate("performance.now()"))
-            paints.append(tab.evaluate(PAINT))
-            tab.close()
-        browser.close()
-    paint, whole = statistics.median(paints) / 1000, statistics.median(drawn) / 1000
-    return f", paint {paint:.2f} s, drawn {whole:.2f} s"
 
 
 def synthetic_panel(n_symbols: int, n_days: int, seed: int = 0) -> PanelSubject:

@@ -70,7 +70,7 @@ def measure(name: str, folder: str, what: str, which: str) -> None:
 
 
 def opened(path: Path) -> str:
-    """First contentful paint, and when all charts are drawn."""
+    """First contentful paint of a page, and when all of it is drawn."""
     if not Path(CHROMIUM).exists():
         return ""
     from playwright.sync_api import sync_playwright
@@ -82,7 +82,7 @@ def opened(path: Path) -> str:
         )
         for _ in range(TABS):
             tab = browser.new_page()
-            tab.goto(path.as_uri())
+            tab.goto(path.resolve().as_uri())
             tab.wait_for_selector("html[data-ready=true]", state="attached", timeout=120_000)
             drawn.append(tab.evaluate("performance.now()"))
             paints.append(tab.evaluate(PAINT))
