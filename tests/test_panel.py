@@ -319,11 +319,11 @@ def test_gains_that_are_only_warned_about_are_not_asked_for():
     assert asked_gains(replace(GateConfig(), static_gain="warn")) == []
 
 
-@pytest.fixture(scope="module")
-def result():
+@pytest.fixture(scope="module", params=["ratio", "walk_forward"])
+def result(request):
     config = Config()
     config.data.n_bars, config.model.n_init, config.model.n_states = 2000, 1, 3
-    config.data.bar_stamp = "open"
+    config.data.bar_stamp, config.split.kind = "open", request.param
     return run(prepare(config))
 
 

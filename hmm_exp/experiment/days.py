@@ -41,7 +41,7 @@ def by_day(result: RunResult) -> pd.DataFrame:
     prepared = result.prepared
     bars = prepared.source.bars
     assert bars is not None
-    regimes = at_close(prepared, result.regimes["regime"].to_numpy())
+    regimes = at_close(prepared, result.decided)
     dates = pd.DatetimeIndex(bars.frame.index).tz_convert(None).floor("D")
     days, day = np.unique(dates.to_numpy(), return_inverse=True)
     counts = np.zeros((len(days), result.n_states), dtype=np.int64)

@@ -100,11 +100,12 @@ def _timelines(result: RunResult, subject: str) -> Iterator[tuple[str, Figure]]:
     bars = prepared.source.bars
     if bars is not None:
         states = at_close(prepared, assessment.states)
+        decided = at_close(prepared, result.decided)
         close = bars.frame["close"].to_numpy()
-        yield (
-            "price",
-            figures.price(bars.time, close, states, names, splits=splits, subject=subject),
+        drawn = figures.price(
+            bars.time, close, decided, names, splits=splits, subject=subject, kind="decided"
         )
+        yield "price", drawn
         if bars.states is not None:
             yield (
                 "recovered",

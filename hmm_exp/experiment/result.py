@@ -119,6 +119,14 @@ class RunResult:
         return sum(value for name, value in self.metrics.items() if name.startswith("seconds_"))
 
     @property
+    def decided(self) -> np.ndarray:
+        """Decided regime of every prepared row, shape (T,); -1 if undecided or before a walk."""
+        found = np.full(len(self.prepared.table), UNDECIDED)
+        known = pd.DatetimeIndex(self.regimes["available_at"])
+        found[self.prepared.table.available_at.get_indexer(known)] = self.regimes["regime"]
+        return found
+
+    @property
     def regime_now(self) -> str:
         """Decided regime of the last row in words, and a doubt about its bar."""
         bars = self.prepared.source.bars
