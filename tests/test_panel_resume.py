@@ -49,7 +49,8 @@ def make_lake(folder: Path, symbols: tuple[str, ...]) -> None:
 def table_of(folder: Path) -> pd.DataFrame:
     client = store_of(folder)
     parent = runs_of(client, "sweep")[0].info.run_id
-    return pd.read_csv(client.download_artifacts(parent, "symbols.csv")).set_index("symbol")
+    path = client.download_artifacts(parent, "symbols.csv")
+    return pd.read_csv(path, dtype={"K": str}).set_index("symbol")
 
 
 def finished(folder: Path, kind: str) -> dict[str, object]:
@@ -174,6 +175,7 @@ def test_a_panel_without_any_run_has_a_table(panel):
     found = FinishedPanel.read(settings, ["C", "D"])
     table = found.table({}, {})
     assert table["status"].tolist() == ["failed", "failed"]
+    assert table["K"].isna().all()
     assert found.verdict(table, {})[-1].startswith("0 of 2 symbols in Production")
     assert not found.complete
 

@@ -77,7 +77,8 @@ def missing_row(symbol: str, reason: str, model: str) -> dict[str, Any]:
 
 def symbols_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows of all symbols, promoted ones first, then by adjusted p-value and gain on test."""
-    table = pd.DataFrame(rows, columns=_COLUMNS).astype({"K": "Int64"})
+    table = pd.DataFrame(rows, columns=_COLUMNS)
+    table["K"] = table["K"].map("{:.0f}".format, na_action="ignore")
     keys = pd.DataFrame(
         {
             "order": ~table["promoted"].isin(["yes", "already"]),

@@ -89,7 +89,7 @@ def panel_page(parent: Run, table: pd.DataFrame, verdict: Sequence[str]) -> str:
     link = view_path(experiment, parent.data.tags[tags.SWEEP_ID])
     columns = ["winner", "promoted", "regime"]
     rows = ["| symbol | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
-    for _, row in table.head(_ROWS).fillna("").iterrows():
+    for _, row in table[["symbol", "run", *columns]].head(_ROWS).fillna("").iterrows():
         name = f"[{plain(row['symbol'])}]({run_path(experiment, row['run'])})"
         rows.append("| " + " | ".join([name, *(plain(row[c]) for c in columns)]) + " |")
     return "\n\n".join([f"[Table of all cells]({link})", _bullets(verdict), "\n".join(rows)])
