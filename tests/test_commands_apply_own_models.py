@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -284,6 +285,26 @@ def test_with_dropped_rows_a_bad_line_costs_no_symbol(run, feed, history):
     assert status == 0
     assert len(out) == len(lines)
     assert [line for line in err if line.startswith("skipped: ")] == err[-1:]
+
+
+def test_a_model_trained_with_dropped_rows_drops_those_of_its_feed(
+    store, folder, run, feed, history, monkeypatch
+):
+    monkeypatch.setattr(symbols, "_CUT_FROM", 2)  # the history, too, is read as always
+    model = model_of("ETH")
+    drops = replace(model, reading=replace(model.reading, bad_rows="drop"))
+    register(store, drops, name_of("ETH"), instrument="ETH")
+    lines = text_of(feed, "json").splitlines(keepends=True)
+    bad = [json.dumps({"symbol": s, "timestamp": "2021-03-20", "open": "much"}) for s in SYMBOLS]
+    text = "".join([*lines[:40], *(f"{line}\n" for line in bad[:2]), *lines[40:]])
+    try:
+        status, _, err = run(*history, "--output", "live", text=text)
+    finally:
+        Versions(store.client, name_of("ETH")).settle("1")
+    assert status == 1
+    assert err[-1] == "error: 1 of 3 symbols failed: BTC"  # it was trained on sound rows alone
+    assert len([line for line in err if line.startswith("skipped: ETH: ")]) == 1
+    assert len(read_csv(folder / "live" / "ETH.csv")) == (feed["symbol"] == "ETH").sum()
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,11 @@ def test_a_symbol_without_a_model_is_one_line(detectors, bars, take):
         getattr(streams, take)("BTD", what)
 
 
+def test_detectors_in_place_of_streams_are_refused_at_once(detectors):
+    with pytest.raises(TypeError, match=r"PanelStream\.of"):
+        hmm_exp.PanelStream(detectors)
+
+
 def test_a_folder_without_streams_is_one_line(tmp_path):
     with pytest.raises(ModelError, match="no saved stream in"):
         hmm_exp.PanelStream.load(tmp_path)

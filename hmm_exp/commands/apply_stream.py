@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hmm_exp.command_line import DONE, REFUSED, Reading, note, own_words, with_read_options
 from hmm_exp.commands.panel_files import columns_of, folder_for_symbols, symbol_file
 from hmm_exp.commands.progress import Progress
-from hmm_exp.commands.symbols import own_models, symbols_in, without
+from hmm_exp.commands.symbols import cut_tables, own_models, symbol_bars, symbols_in, without
 from hmm_exp.config.checks import few
 from hmm_exp.errors import HmmExpError
 
@@ -41,8 +41,7 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
     from hmm_exp.serving.load import find_detector
 
     detector = with_read_options(find_detector(args.model), args)
-    drops = detector.reading.bad_rows == "drop"
-    missing = args.missing or ("gap" if drops else "error")
+    missing = _missing(args, detector)
     resumes = args.state is not None and args.state.exists()
     if args.output is not None and not resumes:
         check_fresh(args.output)
@@ -61,7 +60,7 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
         lines = RegimeLines(out, names, as_json, headed, times_in(args.output))
 
         def refuse(error: Exception) -> None:
-            if not drops:
+            if not _drops(detector):
                 raise error
             note(f"skipped: {own_words(error)}")
 
@@ -85,14 +84,13 @@ def apply_to_pipe_of_many(args: argparse.Namespace) -> int:
     streams = PanelStream(dict(_opened(args, models.detectors, failed)))
     for symbol, error in failed.items():
         note(f"{symbol}: {own_words(error)}")
-    drops = args.bad_rows == "drop"
 
     def refuse(error: HmmExpError, symbol: str | None) -> bool:
         if symbol in failed:  # from the beginning, and named then
             return True
-        if symbol is None and not drops:
+        if symbol is None and not all(map(_drops, models.detectors.values())):
             raise error
-        goes_on = drops and (symbol is None or symbol in streams)
+        goes_on = symbol is None or (symbol in streams and _drops(models.detectors[symbol]))
         if not goes_on and symbol in streams:
             failed[str(symbol)] = error
         words = f"{symbol}: {own_words(error)}" if symbol in streams else own_words(error)
@@ -117,13 +115,13 @@ def _opened(
     found = symbols_in(args) if args.bars is not None else []
     history = {one.symbol: one for one in found}
     n_resumed = 0
-    with Progress("symbols") as progress:
+    with cut_tables(found) as cache, Progress("symbols") as progress:
         for place, (symbol, detector) in enumerate(detectors.items(), 1):
             progress.clear()
             try:
                 stream = _resumed(args, symbol, detector)
                 n_resumed += stream is not None
-                yield symbol, stream or _begun(args, symbol, detector, history.get(symbol))
+                yield symbol, stream or _begun(args, symbol, detector, history.get(symbol), cache)
             except HmmExpError as error:
                 failed[symbol] = error
             progress(place, place / len(detectors))
@@ -147,7 +145,11 @@ def _resumed(args: argparse.Namespace, symbol: str, detector: "Detector") -> "St
 
 
 def _begun(
-    args: argparse.Namespace, symbol: str, detector: "Detector", place: "PanelSymbol | None"
+    args: argparse.Namespace,
+    symbol: str,
+    detector: "Detector",
+    place: "PanelSymbol | None",
+    cache: Path | None,
 ) -> "Stream":
     """A new stream of a symbol, after the bars of its history."""
     from hmm_exp.detector.pipe import check_fresh
@@ -155,15 +157,18 @@ def _begun(
     if args.output is not None:
         check_fresh(_answer_file(args, symbol))
     with Reading(detector) as reading:
-        history = None
-        if place is not None:
-            history = reading.bars(Path(place.path), name=symbol, symbol=place.rows)
+        history = None if place is None else symbol_bars(reading, place, cache)
         return detector.stream(history, _missing(args, detector))
 
 
 def _missing(args: argparse.Namespace, detector: "Detector") -> str:
     """What a missing bar means."""
-    return args.missing or ("gap" if detector.reading.bad_rows == "drop" else "error")
+    return args.missing or ("gap" if _drops(detector) else "error")
+
+
+def _drops(detector: "Detector") -> bool:
+    """Whether bad rows are left out: as the options of reading say, or as in training."""
+    return detector.reading.bad_rows == "drop"
 
 
 def _answer_file(args: argparse.Namespace, symbol: str) -> Path:

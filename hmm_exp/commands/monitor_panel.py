@@ -6,89 +6,51 @@ only itself.
 
 import argparse
 import json
-from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hmm_exp.command_line import BAD_INPUT, DONE, Reading, note, own_words
+from hmm_exp.command_line import BAD_INPUT, DONE, note, own_words
 from hmm_exp.commands.monitor import ALARM, false_alarm_rate, report
-from hmm_exp.commands.progress import Progress
 from hmm_exp.commands.symbols import (
     PanelModels,
-    cut_tables,
-    in_order,
+    for_each_symbol,
     panel_models,
     symbols_in,
     without,
 )
-from hmm_exp.errors import HmmExpError
 from hmm_exp.files import written_beside
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hmm_exp.detector.detector import Detector
-    from hmm_exp.market.panel import PanelSymbol
+    from hmm_exp.market.bars import Bars
 
 
 def monitor_panel(args: argparse.Namespace, since: "pd.Timestamp | None") -> int:
     """Monitor each symbol, print a table, write the reports by symbol; return the exit status."""
     found = symbols_in(args)
     models = panel_models(args, [one.symbol for one in found])
-    pairs = [(one, models.detectors[one.symbol]) for one in found if one.symbol in models.detectors]
     reports: dict[str, dict[str, Any]] = {}
-    with cut_tables([one for one, _ in pairs]) as cache, Progress("symbols") as progress:
-        work = partial(_monitored, since, cache)
-        for place, answer in enumerate(in_order(work, pairs), 1):
-            progress.clear()
-            try:
-                with answer.reading:
-                    reports[answer.symbol] = answer.result()
-            except HmmExpError as error:
-                models.failed[answer.symbol] = error
-            progress(place, place / len(pairs))
+
+    def take(symbol: str, detector: "Detector", answer: dict[str, Any]) -> None:
+        reports[symbol] = answer
+
+    for_each_symbol(partial(_monitored, since), take, found, models)
     if args.output:
         with written_beside(args.output) as part:
             part.write_text(json.dumps(reports, indent=1) + "\n")
     return _conclude(reports, models, [one.symbol for one in found])
 
 
-@dataclass
-class _Monitored:
-    """What was read of a symbol, and its report or the error."""
-
-    symbol: str
-    reading: Reading
-    report: dict[str, Any] | None = None
-    error: HmmExpError | None = None
-
-    def result(self) -> dict[str, Any]:
-        """The report. Raises the error."""
-        if self.error is not None:
-            raise self.error
-        assert self.report is not None
-        return self.report
-
-
 def _monitored(
-    since: "pd.Timestamp | None",
-    cache: Path | None,
-    pair: tuple["PanelSymbol", "Detector"],
-) -> _Monitored:
-    """Read the bars of a symbol and monitor its model on them."""
+    since: "pd.Timestamp | None", symbol: str, detector: "Detector", bars: "Bars"
+) -> dict[str, Any]:
+    """Report of a symbol's model on its bars."""
     from hmm_exp.monitor.expectations import expectations_of
     from hmm_exp.monitor.monitor import monitor_bars
 
-    one, detector = pair
-    rows = replace(one.rows, cache=cache) if one.rows else None
-    answer = _Monitored(one.symbol, Reading(detector))
-    try:
-        expected = expectations_of(detector)
-        bars = answer.reading.bars(Path(one.path), name=one.symbol, symbol=rows)
-        return replace(answer, report=report(monitor_bars(detector, bars, since), expected))
-    except HmmExpError as error:
-        return replace(answer, error=error)
+    return report(monitor_bars(detector, bars, since), expectations_of(detector))
 
 
 def _conclude(reports: dict[str, dict[str, Any]], models: PanelModels, found: list[str]) -> int:

@@ -21,7 +21,7 @@ _ENDINGS = (".csv", ".json", ".jsonl", ".parquet")  # of files
 @contextmanager
 def regime_files(
     path: Path | None, long: bool, csv: bool, models: Iterable["StreamModel"]
-) -> Iterator["FolderFiles | LongFile"]:
+) -> Iterator["FolderFiles | LongCsv | LongParquet"]:
     """What writes the regimes of symbols: nowhere, into a folder, or into one file if `long`.
 
     The one file exists only when complete. Raises ConfigError for a path of another kind.
@@ -36,7 +36,7 @@ def regime_files(
         )
     else:
         with ExitStack() as stack:
-            kind = _LongCsv if path.suffix == ".csv" else _LongParquet
+            kind = LongCsv if path.suffix == ".csv" else LongParquet
             yield kind(path, columns_of(models), stack)
 
 
@@ -82,19 +82,11 @@ class FolderFiles:
             write_csv(frame, part) if self.csv else frame.to_parquet(part, index=False)
 
 
-class LongFile:
-    """One file of all symbols, each written after the other by this process.
+class LongCsv:
+    """A CSV of all symbols, each written after the other by this process.
 
     A cell is empty where a symbol's model does not have the column.
     """
-
-    def write(self, symbol: str, frame: "pd.DataFrame") -> None:
-        """Append the regimes of a symbol."""
-        raise NotImplementedError
-
-
-class _LongCsv(LongFile):
-    """A CSV."""
 
     def __init__(self, path: Path, columns: list[str], stack: ExitStack) -> None:
         from hmm_exp.detector.files import RegimeFile
@@ -103,17 +95,19 @@ class _LongCsv(LongFile):
         self._file = stack.enter_context(RegimeFile(path))
 
     def write(self, symbol: str, frame: "pd.DataFrame") -> None:
+        """Append the regimes of a symbol."""
         self._file.write(frame.assign(symbol=symbol).reindex(columns=self._columns))
 
 
-class _LongParquet(LongFile):
-    """A Parquet file with a row group for each symbol; it is made with the first."""
+class LongParquet:
+    """As `LongCsv`, a Parquet file with a row group for each symbol; it is made with the first."""
 
     def __init__(self, path: Path, columns: list[str], stack: ExitStack) -> None:
         self._path, self._columns, self._stack = path, columns, stack
         self._writer: Any = None
 
     def write(self, symbol: str, frame: "pd.DataFrame") -> None:
+        """Append the regimes of a symbol."""
         import pyarrow.parquet as pq
 
         from hmm_exp.files import written_beside

@@ -5,20 +5,24 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from glob import has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from hmm_exp.command_line import CommaList, note, with_read_options
+from hmm_exp.command_line import CommaList, Reading, note, with_read_options
+from hmm_exp.commands.progress import Progress
 from hmm_exp.errors import HmmExpError, ModelError
 
 if TYPE_CHECKING:
     from hmm_exp.detector.detector import Detector
+    from hmm_exp.market.bars import Bars
     from hmm_exp.market.panel import PanelSymbol
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 _CUT_FROM = 8  # symbols of a long table; for fewer, to read it again is faster than to cut it
 # Seconds in this process before others are started, and of work left for which they pay.
@@ -143,6 +147,68 @@ def without(noun: str, lacks: str, names: Sequence[str]) -> list[str]:
     from hmm_exp.market.bars import counted
 
     return [f"{counted(len(names), noun)} without {lacks}: {few(names)}"] if names else []
+
+
+def for_each_symbol(
+    work: "Callable[[str, Detector, Bars], Result]",
+    take: "Callable[[str, Detector, Result], None]",
+    found: "Sequence[PanelSymbol]",
+    models: PanelModels,
+) -> None:
+    """Do the work on the bars of each symbol that has a model, and take the results in order.
+
+    `work` runs in any process, `take` in this one. What was read is shown before each result. A
+    symbol that fails in either is added to `models.failed`.
+    """
+    pairs = [(one, models.detectors[one.symbol]) for one in found if one.symbol in models.detectors]
+    with cut_tables([one for one, _ in pairs]) as cache, Progress("symbols") as progress:
+        for place, answer in enumerate(in_order(partial(_answer, work, cache), pairs), 1):
+            progress.clear()
+            try:
+                with answer.reading:
+                    result = answer.get()
+                take(answer.symbol, models.detectors[answer.symbol], result)
+            except HmmExpError as error:
+                models.failed[answer.symbol] = error
+            progress(place, place / len(pairs))
+
+
+@dataclass
+class _Answer(Generic[Result]):
+    """What was read of a symbol, and the result of the work on it or its error."""
+
+    symbol: str
+    reading: Reading
+    result: Result | None = None
+    error: HmmExpError | None = None
+
+    def get(self) -> Result:
+        """The result. Raises the error."""
+        if self.error is not None:
+            raise self.error
+        assert self.result is not None
+        return self.result
+
+
+def _answer(
+    work: "Callable[[str, Detector, Bars], Result]",
+    cache: Path | None,
+    pair: "tuple[PanelSymbol, Detector]",
+) -> _Answer[Result]:
+    """Read the bars of a symbol and do the work on them."""
+    one, detector = pair
+    answer: _Answer[Result] = _Answer(one.symbol, Reading(detector))
+    try:
+        bars = symbol_bars(answer.reading, one, cache)
+        return replace(answer, result=work(one.symbol, detector, bars))
+    except HmmExpError as error:
+        return replace(answer, error=error)
+
+
+def symbol_bars(reading: Reading, one: "PanelSymbol", cache: Path | None) -> "Bars":
+    """The bars of a symbol, from where its long table is cut if it is."""
+    rows = replace(one.rows, cache=cache) if one.rows else None
+    return reading.bars(Path(one.path), name=one.symbol, symbol=rows)
 
 
 def in_order(work: Callable[[Item], Answer], items: Sequence[Item]) -> Iterator[Answer]:

@@ -27,10 +27,12 @@ class PanelStream(Mapping[str, Stream]):
     Parameters
     ----------
     streams
-        The stream of each symbol.
+        The stream of each symbol; `PanelStream.of` makes them of detectors.
     """
 
     def __init__(self, streams: Mapping[str, Stream]) -> None:
+        if any(isinstance(one, Detector) for one in streams.values()):
+            raise TypeError("PanelStream takes streams; PanelStream.of(detectors) makes them")
         self._streams = dict(streams)
         self._n_saved: dict[tuple[Path, str], int] = {}  # bars taken when a stream was saved
 
