@@ -25,7 +25,7 @@ from hmm_exp.panel.plan import Job, escaped, model_name, name_template
 from hmm_exp.registry.gate import PanelTest, asked_gains
 from hmm_exp.registry.promotion import champion
 from hmm_exp.store.relocation import relocate
-from hmm_exp.sweep.housekeeping import removable, sweep_text
+from hmm_exp.sweep.housekeeping import removable, sweep_text, sweeps_table
 from hmm_exp.sweep.plan import with_values
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import read_scores
@@ -229,6 +229,8 @@ def test_the_sweeps_command_knows_a_panel(panel):
     shown = sweep_text(client, sweep_id)
     assert "AAA" in shown
     assert "q_bh" in shown
+    n_winners = table_of(folder)["winner"].notna().sum()
+    assert f"{n_winners} of {len(SYMBOLS) + 1} symbols" in sweeps_table(client)
     can_go, _ = removable(client, sweep_id)
     assert {run.data.tags[tags.SYMBOL] for run in can_go} == {"BAD"}
 

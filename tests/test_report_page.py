@@ -17,34 +17,14 @@ from hmm_exp.report.collect import Subject, read_sweep
 from hmm_exp.report.page import TEMPLATES, render
 from hmm_exp.report.words import verdict
 from hmm_exp.tracking import tags
+from tests.browsed import READABLE, RGB, TEXTS, WIDTHS, contrast, framed, mixed
 from tests.test_report import parsed
 from tests.test_train_cli import store_of
-
-READABLE = 4.5  # contrast of WCAG 2.1, level AA
-WIDTHS = (1280, 390)
-RGB = tuple[float, float, float]
 
 
 @pytest.fixture(scope="module")
 def subject(reported_sweep) -> Subject:
     return read_sweep(store_of(reported_sweep[0]), "latest")
-
-
-def luminance(color: RGB) -> float:
-    """Relative luminance of WCAG 2.1."""
-    parts = [c / 255 for c in color]
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-
-
-def contrast(one: RGB, other: RGB) -> float:
-    dark, light = sorted([luminance(one), luminance(other)])
-    return (light + 0.05) / (dark + 0.05)
-
-
-def mixed(top: RGB, share: float, base: RGB) -> RGB:
-    r, g, b = (share * a + (1 - share) * c for a, c in zip(top, base, strict=True))
-    return r, g, b
 
 
 def themes() -> list[dict[str, RGB]]:
@@ -132,26 +112,10 @@ def criteria_of(states: tuple[int, ...], space: str = "v1@1H") -> pd.DataFrame:
     return pd.DataFrame({"n_states": states} | values | same)
 
 
-LOOK = """() => {
-  const rgba = (text) => [...text.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
-  const box = (el) => {
-    const b = el.getBoundingClientRect();
-    return [b.left, b.top, b.right, b.bottom];
-  };
-  const grounds = (el) => {
-    const layers = [];
-    for (let at = el; at; at = at.parentElement) {
-      layers.push(rgba(getComputedStyle(at).backgroundColor));
-    }
-    return layers.filter((c) => c[3] > 0);
-  };
-  for (const one of document.querySelectorAll("details")) one.open = true;
-  const texts = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const el = walk.currentNode.parentElement, text = walk.currentNode.data.trim();
-    if (text && el.checkVisibility() && !["SCRIPT", "STYLE"].includes(el.tagName))
-      texts.push([text, rgba(getComputedStyle(el).color), grounds(el)]);
-  }
+LOOK = (
+    "() => {"
+    + TEXTS
+    + """
   const labels = [".parts span", ".key > span, .ranges button", ".regimes li", ".checks li"]
     .map((group) => [...document.querySelectorAll(group)].map((el) => [el.textContent, box(el)]));
   const tables = [...document.querySelectorAll(".scroll")].map((place) => {
@@ -166,6 +130,7 @@ LOOK = """() => {
   return { texts, labels, tables, width: document.documentElement.scrollWidth,
            shown: document.body.innerText };
 }"""
+)
 
 
 FITTED = """() => {
@@ -418,17 +383,6 @@ def test_nothing_sticks_out_at_any_width(view):
 
 
 def test_it_opens_in_a_sandboxed_frame_as_mlflow_shows_it(browser, html, tmp_path):
-    outer = tmp_path / "outer.html"
-    outer.write_text(
-        f'<iframe id="f" sandbox="allow-scripts" src="{html.as_uri()}" width=1100 height=800>'
-    )
-    tab = browser.new_page()
-    complaints = []
-    tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.goto(outer.as_uri())
-    frame = tab.frames[1]
-    frame.wait_for_selector("html[data-ready=true]", state="attached", timeout=60_000)
-    frame.click("#theme")
-    assert frame.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert not complaints
-    tab.close()
+    with framed(browser, html.as_uri(), tmp_path) as frame:
+        frame.click("#theme")
+        assert frame.evaluate("document.documentElement.dataset.theme") == "dark"

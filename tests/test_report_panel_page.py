@@ -10,35 +10,20 @@ from matplotlib.colors import to_rgb
 
 from hmm_exp.figures.style import regime_colors
 from hmm_exp.report.panel_page import panel_page
+from tests.browsed import READABLE, TEXTS, WIDTHS, contrast, framed, mixed
 from tests.small_panel import EVIL, mixed_panel, panel_subject, symbol_days
 from tests.test_report import parsed
-from tests.test_report_page import READABLE, WIDTHS, contrast, mixed
 
-LOOK = """() => {
-  const rgba = (text) => [...text.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
-  const grounds = (el) => {
-    const layers = [];
-    for (let at = el; at; at = at.parentElement) {
-      layers.push(rgba(getComputedStyle(at).backgroundColor));
-    }
-    return layers.filter((c) => c[3] > 0);
-  };
-  for (const one of document.querySelectorAll("details")) one.open = true;
-  const texts = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const el = walk.currentNode.parentElement, text = walk.currentNode.data.trim();
-    if (text && el.checkVisibility() && !["SCRIPT", "STYLE", "OPTION"].includes(el.tagName))
-      texts.push([text, rgba(getComputedStyle(el).color), grounds(el)]);
-  }
-  const box = (el) => {
-    const b = el.getBoundingClientRect();
-    return [b.left, b.top, b.right, b.bottom];
-  };
+LOOK = (
+    "() => {"
+    + TEXTS
+    + """
   const groups = [".parts span", ".key > span, .ranges button", ".regimes li"];
   const labels = groups.map((group) => [...document.querySelectorAll(group)]
     .filter((el) => el.checkVisibility()).map((el) => [el.textContent, box(el)]));
   return { texts, labels, width: document.documentElement.scrollWidth };
 }"""
+)
 
 
 @pytest.fixture(scope="module")
@@ -299,16 +284,7 @@ def test_dark_redraws_the_map_and_a_narrow_window_fits_it(view, subject):
 
 
 def test_it_opens_in_a_sandboxed_frame_as_mlflow_shows_it(browser, address, tmp_path):
-    outer = tmp_path / "outer.html"
-    outer.write_text(f'<iframe sandbox="allow-scripts" src="{address}" width=1100 height=800>')
-    tab = browser.new_page()
-    complaints = []
-    tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.goto(outer.as_uri())
-    frame = tab.frames[1]
-    frame.wait_for_selector("html[data-ready=true]", state="attached", timeout=60_000)
-    frame.click("#theme")
-    frame.click("#symbols a >> text=K2")
-    shows(frame, "K2")
-    assert not complaints
-    tab.close()
+    with framed(browser, address, tmp_path) as frame:
+        frame.click("#theme")
+        frame.click("#symbols a >> text=K2")
+        shows(frame, "K2")

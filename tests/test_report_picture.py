@@ -11,7 +11,8 @@ from hmm_exp.figures.strategy import DARK
 from hmm_exp.figures.style import INK, regime_colors
 from hmm_exp.report.page import setting, typeset
 from hmm_exp.report.picture import NEUTRAL, darkened
-from tests.test_report_page import READABLE, contrast, themes
+from tests.browsed import READABLE, contrast
+from tests.test_report_page import themes
 
 
 def rgb(color: str) -> tuple[int, int, int]:

@@ -41,7 +41,10 @@ def sweeps_table(client: MlflowClient) -> str:
     counts: dict[str, Counter] = {}
     for run in _runs(client, "cell"):
         counts.setdefault(run.data.tags.get(tags.SWEEP_ID, ""), Counter())[status_of(run)] += 1
-    rows = [_row(parent, counts) for parent in reversed(_runs(client, "sweep"))]
+    chosen = Counter(
+        run.data.tags[tags.SWEEP_ID] for run in _runs(client, "symbol") if _winner(run)
+    )
+    rows = [_row(parent, counts, chosen) for parent in reversed(_runs(client, "sweep"))]
     return ui.plain_table(pd.DataFrame(rows)) if rows else "this store holds no sweep yet"
 
 
@@ -66,7 +69,7 @@ def _symbols_so_far(client: MlflowClient, sweep_id: str) -> pd.DataFrame:
         {
             "symbol": run.data.tags[tags.SYMBOL],
             "status": status_of(run),
-            "winner": run.data.tags.get(tags.WINNER, "")[:8],
+            "winner": _winner(run),
             "regime": run.data.tags.get(f"{tags.NOW}.regime", ""),
         }
         for run in symbol_runs(client, sweep_id)
@@ -157,9 +160,10 @@ def in_words(run: Run) -> str:
     return f"{status_of(run)}: {name} (run {run.info.run_id}){f': {reason}' if reason else ''}"
 
 
-def _row(parent: Run, counts: dict[str, Counter]) -> dict[str, object]:
+def _row(parent: Run, counts: dict[str, Counter], chosen: Counter) -> dict[str, object]:
     sweep_id = parent.data.tags[tags.SWEEP_ID]
     begun = datetime.fromtimestamp(parent.info.start_time // 1000, UTC)
+    n_symbols = parent.data.tags.get(tags.N_SYMBOLS)
     statuses = ("FINISHED", "FAILED", "KILLED", "RUNNING")
     return {
         "sweep": sweep_id,
@@ -167,8 +171,13 @@ def _row(parent: Run, counts: dict[str, Counter]) -> dict[str, object]:
         "status": status_of(parent),
         "cells": parent.data.tags.get(tags.N_CELLS, ""),
         **{status.lower(): counts.get(sweep_id, Counter())[status] for status in statuses},
-        "winner": parent.data.tags.get(tags.WINNER, "")[:8],
+        "winner": f"{chosen[sweep_id]} of {n_symbols} symbols" if n_symbols else _winner(parent),
     }
+
+
+def _winner(parent: Run) -> str:
+    """The beginning of the winner's id; empty without one."""
+    return parent.data.tags.get(tags.WINNER, "")[:8]
 
 
 def _twins(run: Run) -> tuple[str, str]:
