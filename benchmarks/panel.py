@@ -31,16 +31,19 @@ APPLY = "import sys; from hmm_exp.commands.apply import main; sys.exit(main())"
 READ = """
 import sys, time
 from mlflow.tracking import MlflowClient
-from hmm_exp.sweep.leaderboard import leaderboard
-from hmm_exp.tracking.runs import latest_sweep_id, sweep_cells
+from pathlib import Path
+from hmm_exp.config import GateConfig
+from hmm_exp.panel.finish import FinishedPanel
+from hmm_exp.tracking.runs import latest_sweep_id, sweep_parent
 client = MlflowClient(sys.argv[1])
 name = latest_sweep_id(client)
+parent = sweep_parent(client, name)
 began = time.perf_counter()
-cells = sweep_cells(client, name)
-leaderboard(cells)
+read = FinishedPanel.recorded(client, parent, sys.argv[1], GateConfig(), "hmm_regime")
+read.table({}, {})
+read.write_leaderboard(Path("leaderboard.csv"))
 print("leaderboard", time.perf_counter() - began)
 from hmm_exp.report.log import read_sweep, write_report
-from pathlib import Path
 began = time.perf_counter()
 write_report(read_sweep(client, name), Path("made.html"))
 print("page", time.perf_counter() - began)

@@ -1,11 +1,14 @@
 """The end of a panel: significance over all symbols, promotions, table and the parent's record."""
 
+import csv
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from io import StringIO
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,16 +24,16 @@ from hmm_exp.market.bars import counted
 from hmm_exp.panel.plan import model_name, name_template
 from hmm_exp.panel.significance import panel_tests
 from hmm_exp.panel.table import missing_row, symbol_row, symbols_table, table_lines
+from hmm_exp.parallel import run_all
 from hmm_exp.registry import promotion
 from hmm_exp.registry.gate import PanelTest, asked_gains
 from hmm_exp.registry.promotion import Decision
 from hmm_exp.registry.versions import STAGE
 from hmm_exp.store.store import Store, analyse, patiently, store_of
-from hmm_exp.sweep import leaderboard
 from hmm_exp.tracking import tags, ui
-from hmm_exp.tracking.read import SYMBOLS_FILE
+from hmm_exp.tracking.read import LEADERBOARD_FILE, READERS, SYMBOLS_FILE, read_text
 from hmm_exp.tracking.record import log_files
-from hmm_exp.tracking.runs import current_cells, sweep_cells, sweep_parent, symbol_runs
+from hmm_exp.tracking.runs import runs_by_id, sweep_parent, symbol_runs
 
 Result = TypeVar("Result")
 Tests = dict[str, PanelTest | None]
@@ -47,7 +50,7 @@ class FinishedPanel:
     store: Store
     parent: Run
     symbols: dict[str, Run]  # runs of the symbols, by name
-    cells: dict[str, list[Run]]  # cells that count, by symbol
+    winners: dict[str, Run]  # winning cells of the symbols that have one; no other cell is read
     names: list[str]  # all symbols of the panel
     tell: Tell  # shows what is under way
 
@@ -63,17 +66,15 @@ class FinishedPanel:
         sweep_id, patience = str(settings.sweep_id), settings.tracking.patience
         store = patiently(lambda: store_of(settings.tracking), patience)
         client = store.client
-        cells = patiently(lambda: sweep_cells(client, sweep_id), patience)
         runs = patiently(lambda: symbol_runs(client, sweep_id), patience)
         parent = patiently(lambda: sweep_parent(client, sweep_id), patience)
-        by_symbol: dict[str, list[Run]] = defaultdict(list)
-        for run in current_cells(cells, str(settings.sweep.attempt)):
-            by_symbol[run.data.tags.get(tags.SYMBOL, "")].append(run)
         known = {run.data.tags[tags.SYMBOL]: run for run in runs}
-        counted_too = {name for name, run in known.items() if tags.WINNER in run.data.tags}
-        names = sorted({*names, *counted_too})
+        chosen = {s: run.data.tags[tags.WINNER] for s, run in known.items() if _has_winner(run)}
+        cells = patiently(lambda: runs_by_id(client, [*chosen.values()]), patience)
+        winners = {symbol: cells[run_id] for symbol, run_id in chosen.items() if run_id in cells}
+        names = sorted({*names, *chosen})
         symbols = {name: known[name] for name in names if name in known}
-        return cls(settings, store, parent, symbols, by_symbol, names, tell)
+        return cls(settings, store, parent, symbols, winners, names, tell)
 
     @classmethod
     def recorded(
@@ -95,17 +96,6 @@ class FinishedPanel:
         return str(self.settings.sweep_id)
 
     @property
-    def winners(self) -> dict[str, Run]:
-        """Winning cell of every symbol that has one."""
-        found = {}
-        for symbol, run in self.symbols.items():
-            winner = run.data.tags.get(tags.WINNER)
-            for cell in self.cells.get(symbol, []):
-                if cell.info.run_id == winner:
-                    found[symbol] = cell
-        return found
-
-    @property
     def complete(self) -> bool:
         """Whether every cell of every symbol finished."""
         return not self.unfinished
@@ -116,7 +106,7 @@ class FinishedPanel:
         found = {name: _NO_RUN for name in self.names if name not in self.symbols}
         for symbol, run in self.symbols.items():
             if run.info.status != "FINISHED":
-                found[symbol] = _reason([run, *self.cells.get(symbol, [])])
+                found[symbol] = run.data.tags.get(tags.STATUS_REASON, "its process is gone")
         return found
 
     def test(self) -> Tests:
@@ -166,7 +156,7 @@ class FinishedPanel:
         rows += [
             symbol_row(
                 run,
-                self.cells.get(symbol, []),
+                self.winners.get(symbol),
                 tests.get(symbol),
                 decisions.get(symbol),
                 self._model(symbol),
@@ -205,10 +195,9 @@ class FinishedPanel:
 
     def record(self, table: pd.DataFrame, lines: list[str]) -> None:
         """Write the parent's files, tags and status, and the panel's view in the UI."""
-        cells = [run for runs in self.cells.values() for run in runs]
-        self._ask(lambda: self._write(table, cells, lines))
+        self._ask(lambda: self._write(table, lines))
         place = (self.store.experiment_id, self.sweep_id)
-        self._ask(lambda: ui.save_view(self.store.client, *place, cells))
+        self._ask(lambda: ui.save_view(self.store.client, *place, [*self.winners.values()]))
         analyse(self.store)
 
     def describe(self, table: pd.DataFrame, lines: list[str]) -> None:
@@ -241,12 +230,11 @@ class FinishedPanel:
     def _model(self, symbol: str) -> str:
         return model_name(self.settings.registry.name, symbol)
 
-    def _write(self, table: pd.DataFrame, cells: list[Run], lines: list[str]) -> None:
+    def _write(self, table: pd.DataFrame, lines: list[str]) -> None:
         client, run_id = self.store.client, self.parent.info.run_id
         with tempfile.TemporaryDirectory() as folder:
             table.to_csv(Path(folder) / SYMBOLS_FILE, index=False)
-            if cells:
-                _leaderboard(cells).to_csv(Path(folder) / "leaderboard.csv", index=False)
+            self.write_leaderboard(Path(folder) / LEADERBOARD_FILE)
             log_files(client, run_id, Path(folder))
         client.set_tag(run_id, tags.VERDICT, "\n".join(lines)[: tags.LONGEST])
         client.set_tag(run_id, tags.N_SYMBOLS, str(len(self.names)))
@@ -254,21 +242,26 @@ class FinishedPanel:
             client.set_tag(run_id, tags.FDR, f"{self.settings.gate.fdr:g}")
         client.set_terminated(run_id, "FINISHED" if self.complete else "FAILED")
 
+    def write_leaderboard(self, path: Path) -> None:
+        """Write the leaderboards of all symbols as one; none without a judged cell."""
+        client, runs = self.store.client, [*self.symbols.values()]
+        self.tell(f"reading the leaderboards of {len(runs):,} symbols")
+        boards = run_all(lambda run: read_text(client, run, LEADERBOARD_FILE), runs, READERS)
+        rows = [
+            {"symbol": symbol} | row
+            for symbol, board in zip(self.symbols, boards, strict=True)
+            for row in csv.DictReader(StringIO(board or ""))
+        ]
+        if not rows:
+            return
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(chain.from_iterable(rows))))
+            writer.writeheader()
+            writer.writerows(rows)
+
     def _ask(self, step: Callable[[], Result]) -> Result:
         return patiently(step, self.settings.tracking.patience)
 
 
-def _leaderboard(cells: list[Run]) -> pd.DataFrame:
-    """Cells of all symbols, by symbol, best first inside each space."""
-    table = leaderboard.leaderboard(cells)
-    symbol_of = {run.info.run_id: run.data.tags.get(tags.SYMBOL, "") for run in cells}
-    table.insert(0, "symbol", table["run"].map(symbol_of))
-    return table.sort_values("symbol", kind="stable")
-
-
-def _reason(runs: list[Run]) -> str:
-    """First reason of a run that did not finish."""
-    reasons = (
-        run.data.tags.get(tags.STATUS_REASON) for run in runs if run.info.status != "FINISHED"
-    )
-    return next(filter(None, reasons), "its process is gone")
+def _has_winner(run: Run) -> bool:
+    return tags.WINNER in run.data.tags

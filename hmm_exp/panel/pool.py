@@ -14,7 +14,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from io import StringIO
 from pathlib import Path
 from typing import TypeVar
@@ -35,7 +35,7 @@ from hmm_exp.tracking import tags
 from hmm_exp.tracking.bundle import LEFT_OUT_FILE, Bundle, cell_name
 from hmm_exp.tracking.read import read_scores, read_text
 from hmm_exp.tracking.record import LONGEST_NAME, RunRecord, recorded
-from hmm_exp.tracking.runs import all_runs, called
+from hmm_exp.tracking.runs import all_runs, called, current_cells, sweep_cells
 
 Result = TypeVar("Result")
 _NAMED = 5  # symbols in lines
@@ -52,6 +52,13 @@ class Pools:
     runs: list[Run] = field(default_factory=list)  # recorded pools
     left_out: dict[str, str] = field(default_factory=dict)  # reasons by symbol
     failures: list[str] = field(default_factory=list)
+
+    @cached_property
+    def _cells(self) -> list[Run]:
+        """Cells of all symbols that count."""
+        client, sweep = self.finished.store.client, self.finished.settings.sweep
+        found = self._ask(lambda: sweep_cells(client, self.finished.sweep_id))
+        return current_cells(found, str(sweep.attempt))
 
     def run(self) -> None:
         """Fit and record the pool of every configuration; a failure costs one."""
@@ -194,9 +201,8 @@ class Pools:
         """Tags that are known before the fit, from the cells of the same configuration."""
         name = cell_name(cell)
         cells = {
-            symbol: run.data.tags
-            for symbol, runs in self.finished.cells.items()
-            for run in runs
+            run.data.tags[tags.SYMBOL]: run.data.tags
+            for run in self._cells
             if run.data.tags.get(tags.CELL) == name
         }
         if not cells:

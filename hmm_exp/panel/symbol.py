@@ -32,6 +32,7 @@ from hmm_exp.sweep.finish import FinishedSweep
 from hmm_exp.sweep.leaderboard import Choice
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.bundle import Bundle
+from hmm_exp.tracking.read import LEADERBOARD_FILE
 from hmm_exp.tracking.record import fail_run, log_files
 from hmm_exp.tracking.runs import called, current_cells, runs_of_symbol
 
@@ -200,12 +201,14 @@ class Symbol:
         winner = finished.winner(choice)
         verdict = notes[-2:] if winner else []
         lines = [*verdict, *choice.reasons, *notes[: len(notes) - len(verdict)]]
-        about = {tags.VERDICT: "\n".join(lines)}
+        about = {tags.VERDICT: "\n".join(lines), tags.N_CELLS: str(len(finished.cells))}
+        if finished.failures:
+            about[tags.STATUS_REASON] = finished.failures[0]
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
             if finished.cells:
                 table = leaderboard.leaderboard(finished.cells)
-                table.to_csv(place / "leaderboard.csv", index=False)
+                table.to_csv(place / LEADERBOARD_FILE, index=False)
             if winner is not None:
                 about |= {tags.WINNER: winner.info.run_id}
                 about |= {tags.REGIME_NOW: winner.data.tags.get(tags.REGIME_NOW, "")}

@@ -39,14 +39,12 @@ _SHOWN: dict[
 
 def symbol_row(
     run: Run,
-    cells: Sequence[Run],
+    winner: Run | None,
     test: PanelTest | None,
     decision: Decision | None,
     model: str,
 ) -> dict[str, Any]:
     """Row of a symbol: its winner, the test of its gains, what became of it, its regime now."""
-    winner_id = run.data.tags.get(tags.WINNER)
-    winner = next((cell for cell in cells if cell.info.run_id == winner_id), None)
     metrics = winner.data.metrics if winner else {}
     now = {
         name: run.data.tags.get(f"{tags.NOW}.{name}") for name in ("regime", "since", "probability")
@@ -60,11 +58,11 @@ def symbol_row(
         "p_value": test.p_value if test else None,
         "q_bh": test.q_bh if test else None,
         "q_by": test.q_by if test else None,
-        **_outcome(run, cells, winner, decision),
+        **_outcome(run, winner, decision),
         "model": model,
         "version": decision.version if decision else None,
         **now,
-        "cells": len(cells),
+        "cells": int(run.data.tags.get(tags.N_CELLS, 0)),
         "run": run.info.run_id,
     }
 
@@ -109,12 +107,10 @@ def _status(run: Run) -> str:
     return "finished" if run.info.status == "FINISHED" else "failed"
 
 
-def _outcome(
-    run: Run, cells: Sequence[Run], winner: Run | None, decision: Decision | None
-) -> dict[str, str]:
+def _outcome(run: Run, winner: Run | None, decision: Decision | None) -> dict[str, str]:
     """Whether the winner is in Production, and why not."""
     if winner is None:
-        return {"promoted": "no", "reason": _why_none(run, cells)}
+        return {"promoted": "no", "reason": _why_none(run)}
     if decision is None:
         return {"promoted": "no", "reason": "promote=false"}
     if decision.noop:
@@ -126,10 +122,8 @@ def _outcome(
     return {"promoted": "no", "reason": "; ".join(decision.reasons)}
 
 
-def _why_none(run: Run, cells: Sequence[Run]) -> str:
-    """Why a symbol has no winner: its own failure, that of a cell, or the last reason."""
-    reasons = [each.data.tags.get(tags.STATUS_REASON) for each in (run, *cells)]
-    failed = [each.info.status != "FINISHED" for each in (run, *cells)]
-    first = next((why for why, bad in zip(reasons, failed, strict=True) if why and bad), None)
+def _why_none(run: Run) -> str:
+    """Why a symbol has no winner: it did not finish, or the last line of its verdict."""
     verdict = run.data.tags.get(tags.VERDICT, "").splitlines()
-    return first or (verdict[-1] if verdict else "its process is gone")
+    why = run.data.tags.get(tags.STATUS_REASON)
+    return why or (verdict[-1] if verdict else "its process is gone")

@@ -28,7 +28,7 @@ from hmm_exp.parallel import run_all
 from hmm_exp.report.panel_map import SymbolDays
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE
-from hmm_exp.tracking.read import read_table, read_text
+from hmm_exp.tracking.read import LEADERBOARD_FILE, READERS, read_table, read_text
 from hmm_exp.tracking.runs import sweep_named, sweep_parent, symbol_runs
 
 TEXTS = (  # columns of `SYMBOLS_FILE`; the others are numbers
@@ -39,9 +39,7 @@ NUMBERS = (
     *("K", "gain_val", "gain_test", "ewma_gain_test", "p_value", "q_bh", "q_by", "probability"),
     "cells",
 )
-LEADERBOARD_FILE = "leaderboard.csv"
 CELL_TEXTS = ("symbol", "cell", "eligible", "run")
-_READERS = 8  # threads: a store on a server answers several at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +93,7 @@ def read_panel(client: MlflowClient, sweep_id: str) -> PanelSubject:
     runs = {run.info.run_id: run for run in symbol_runs(client, sweep_id)}
     shown = table.set_index("symbol")["run"]
     own = {str(symbol): runs[run] for symbol, run in shown.items() if run in runs}
-    days = run_all(lambda run: read_days(client, run), [*own.values()], threads=_READERS)
+    days = run_all(lambda run: read_days(client, run), [*own.values()], threads=READERS)
     cells = read_table(client, run_id, LEADERBOARD_FILE, texts=CELL_TEXTS)
     return PanelSubject(
         main=parent,

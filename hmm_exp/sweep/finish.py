@@ -21,6 +21,7 @@ from hmm_exp.sweep.start import close_orphans
 from hmm_exp.sweep.verdict import verdict_lines
 from hmm_exp.tracking import tags, ui
 from hmm_exp.tracking.bundle import LOG_FILE
+from hmm_exp.tracking.read import LEADERBOARD_FILE
 from hmm_exp.tracking.record import log_files
 from hmm_exp.tracking.runs import called, current_cells, sweep_cells, sweep_members, sweep_parent
 
@@ -66,13 +67,19 @@ class FinishedSweep:
 
     def print_failures(self) -> None:
         """Name the cells that did not finish."""
-        for run in self._failed:
-            reason = run.data.tags.get(tags.STATUS_REASON, "its process is gone")
+        for run, reason in zip(self._failed, self.failures, strict=True):
             print(f"{run.info.status}: {called(run)} (run {run.info.run_id}): {reason}")
             log = run.data.tags.get(tags.LOG, f"{self.settings.sweep.folder}/logs")
             print(f"  log: {log}, and {LOG_FILE} of the run")
         if self._n_missing > 0:
             print(f"MISSING: {self._n_missing} of {self.settings.sweep.n_cells} cells left no run")
+
+    @property
+    def failures(self) -> list[str]:
+        """Why each cell that did not finish did not."""
+        return [
+            run.data.tags.get(tags.STATUS_REASON, "its process is gone") for run in self._failed
+        ]
 
     @property
     def _failed(self) -> list[Run]:
@@ -180,7 +187,7 @@ def _write_parent(
     run_id = parent.info.run_id
     with tempfile.TemporaryDirectory() as folder:
         if cells:
-            leaderboard.leaderboard(cells).to_csv(Path(folder) / "leaderboard.csv", index=False)
+            leaderboard.leaderboard(cells).to_csv(Path(folder) / LEADERBOARD_FILE, index=False)
         criteria = leaderboard.criteria_by_states(cells)
         if not criteria.empty:
             from hmm_exp import figures  # matplotlib only when there is something to draw

@@ -24,7 +24,9 @@ from hmm_exp.judge.unscored import Unscored
 from hmm_exp.market.bars import OHLCV
 from hmm_exp.tracking import tags
 
+READERS = 8  # threads, for files of many runs: a store on a server answers several at a time
 REGIMES_FILE = "regimes.csv"
+LEADERBOARD_FILE = "leaderboard.csv"  # of a sweep, a panel or a symbol: one row a cell
 SYMBOLS_FILE = "symbols.csv"  # of a panel: one row a symbol
 CONFIG_FILE, REPORT_FILE = "config.json", "data_report.json"
 _REGIME_COLUMNS = ("available_at", "split", "state")

@@ -7,7 +7,7 @@ table, and takes no part in the choice of a winner.
 import gc
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from hmm_exp.store.run_ids import SHORTEST, the_one
 from hmm_exp.tracking import tags
 
 MARGIN = 60.0  # seconds by which clocks may differ
+_AT_A_TIME = 100  # runs asked for by their ids: what a filter may hold
 
 _TAGS = (tags.CELL, tags.OBSERVATION_SPACE, tags.DATA_DIGEST)
 _RULE = ("within", "rule", "near_tie", "elbow", "across")
@@ -127,6 +128,16 @@ def sweep_members(client: MlflowClient, sweep_id: str, status: str | None = None
 def symbol_runs(client: MlflowClient, sweep_id: str) -> list[Run]:
     """Runs of the symbols of a panel."""
     return all_runs(client, _of_sweep(sweep_id, "symbol"))
+
+
+def runs_by_id(client: MlflowClient, run_ids: Sequence[str]) -> dict[str, Run]:
+    """Runs by their ids; those that are deleted or unknown are left out."""
+    found: dict[str, Run] = {}
+    for place in range(0, len(run_ids), _AT_A_TIME):
+        ids = ", ".join(f"'{run_id}'" for run_id in run_ids[place : place + _AT_A_TIME])
+        runs = all_runs(client, f"attributes.run_id IN ({ids})")
+        found |= {run.info.run_id: run for run in runs}
+    return found
 
 
 def runs_of_symbol(client: MlflowClient, sweep_id: str, symbol: str) -> list[Run]:
