@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -30,8 +31,11 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 
 @hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
-def cell(config: DictConfig) -> None:
-    """Run one composed config; in a sweep a failure is recorded, not raised."""
+def cell(config: DictConfig) -> float | None:
+    """Run one composed config; in a sweep a failure is recorded, not raised.
+
+    Gives the cell's `sweep.objective` to a sweeper that optimises.
+    """
     global _at_work
     _at_work = True
     logging.raiseExceptions = False  # a full disk is reported once, by what needs it
@@ -39,18 +43,26 @@ def cell(config: DictConfig) -> None:
         settings = checked(config)
         with busy("loading", settings.quiet or settings.sweep.parent_run is not None):
             # MLflow and numba only when there is work
-            if settings.sweep.symbols is not None:
-                from hmm_exp.panel.part import run_job as run
-            else:
-                from hmm_exp.sweep.cell import run_cell as run
-
-        run(settings)
+            run = _runs(settings)
+        return run(settings)
     except HmmExpError as error:  # raised further, Hydra would add lines of its own
         _refuse(str(error))
     except Exception as error:
         if not is_from_outside(error):
             raise
         _refuse(described(error), status=1)
+    return None
+
+
+def _runs(settings: Config) -> Callable[[Config], float | None]:
+    """What runs these settings: symbols of a panel, or one cell."""
+    if settings.sweep.symbols is not None:
+        from hmm_exp.panel.part import run_job
+
+        return run_job
+    from hmm_exp.sweep.cell import run_cell
+
+    return run_cell
 
 
 def main() -> None:

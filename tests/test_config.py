@@ -17,7 +17,7 @@ import hmm_exp.train  # registers the schema
 from hmm_exp.config import RULES, Config, checked, conf_dir, flat, nearest, to_config
 from hmm_exp.config.checks import kind_in_words
 from hmm_exp.config.overrides import composition_error, hydra_words
-from hmm_exp.config.schema import Range
+from hmm_exp.config.rules import Range
 from hmm_exp.errors import ConfigError
 
 

@@ -75,6 +75,11 @@ def plan_panel(config: DictConfig) -> PanelPlan:
         There is no symbol, or two of one name.
     """
     plan = plan_sweep(config)
+    if plan.search is not None:
+        raise ConfigError(
+            f"data=panel with hydra/sweeper={plan.search.sweeper}: all symbols share one grid; "
+            "leave the sweeper out, or search on one symbol (data=bars data.symbol=<name>)"
+        )
     for name, words in plan.choices.items():
         if len(words) > 1:
             _check_swept(name, as_word(words))
