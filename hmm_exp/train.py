@@ -12,6 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -19,18 +20,21 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.command_line import NO_CODE_AT_EXIT, VERSION, Output, coloured
+from hmm_exp.command_line import VERSION, Output, coloured, quiet_libraries
 from hmm_exp.config import Config, checked, conf_dir
 from hmm_exp.config.help import help_text
 from hmm_exp.config.overrides import composition_error, hydra_words
 from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
 from hmm_exp.sweep.progress import busy
 
+# What a config may name to be called; Hydra 1.3 knows no such list, and 1.4 no `version_base`.
+_OF_1_4: dict[str, Any] = {"execution_whitelist": ["hmm_exp.*"]}
+_HYDRA = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else _OF_1_4
 _at_work = False  # Hydra has made what it needs, and a cell runs
 ConfigStore.instance().store(name="schema", node=Config)
 
 
-@hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
+@hydra.main(config_path=str(conf_dir()), config_name="config", **_HYDRA)
 def cell(config: DictConfig) -> float | None:
     """Run one composed config; in a sweep a failure is recorded, not raised.
 
@@ -38,6 +42,7 @@ def cell(config: DictConfig) -> float | None:
     """
     global _at_work
     _at_work = True
+    quiet_libraries()  # on a worker, too
     logging.raiseExceptions = False  # a full disk is reported once, by what needs it
     try:
         settings = checked(config)
@@ -82,9 +87,8 @@ def main() -> None:
 
 
 def _run() -> None:
-    os.environ.setdefault(*NO_CODE_AT_EXIT)
+    quiet_libraries()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that the line below is all
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     warnings.formatwarning = _warning
     signal.signal(signal.SIGTERM, _terminate)
     sys.unraisablehook = _send_again

@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.config.checks import at_home
+from hmm_exp.config.checks import at_home, is_setting, kind_in_words
 from hmm_exp.config.overrides import hydra_text
 from hmm_exp.errors import ConfigError
 
@@ -31,7 +31,8 @@ def grid(words: list[str], intervals: bool = False) -> dict[str, list[str]]:
     With `intervals`, for a search, an interval is written out as its two ends.
     """
     return {
-        override.get_key_element(): _words(override, intervals) for override in _overrides(words)
+        override.get_key_element(): _words(override, intervals)
+        for override in _overrides(words, intervals)
     }
 
 
@@ -39,22 +40,35 @@ def ordered(words: list[str]) -> dict[str, str]:
     """Ranges and intervals as they were given, by setting: what a search can use the order of."""
     return {
         override.get_key_element(): override.input_line or ""
-        for override in _overrides(words)
+        for override in _overrides(words, intervals=True)
         if override.is_range_sweep() or override.is_interval_sweep()
     }
 
 
 def has_interval(words: list[str]) -> bool:
     """Whether a setting takes every value of an interval."""
-    return any(override.is_interval_sweep() for override in _overrides(words))
+    return any(override.is_interval_sweep() for override in _overrides(words, intervals=True))
 
 
-def _overrides(words: list[str]) -> list[Override]:
+def _overrides(words: list[str], intervals: bool) -> list[Override]:
     """Overrides of a command line, of each setting the last."""
     hydra = GlobalHydra.instance()
     loader = hydra.config_loader() if hydra.is_initialized() else None
-    overrides = OverridesParser.create(loader).parse_overrides(words)
+    parser = OverridesParser.create(loader)
+    overrides = parser.parse_overrides(words)
+    if intervals:
+        overrides = [_in_whole_numbers(one, parser) for one in overrides]
     return list({override.get_key_element(): override for override in overrides}.values())
+
+
+def _in_whole_numbers(override: Override, parser: OverridesParser) -> Override:
+    """An interval of whole numbers where the setting takes those; Hydra's own is of all numbers."""
+    name, _, interval = (override.input_line or "").partition("=")
+    if not (override.is_interval_sweep() and is_setting(name)):
+        return override
+    if kind_in_words(name) != "a whole number":
+        return override
+    return parser.parse_override(f"{name}=int({interval})")
 
 
 def as_word(words: list[str]) -> str:

@@ -22,13 +22,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config import NOT_IN_RESULT, Config, SweepConfig, checked, flat, to_config
 from hmm_exp.config.checks import is_setting
 from hmm_exp.config.grid import MOST_CELLS, as_word, grid, has_interval, ordered
 from hmm_exp.config.overrides import is_setting_word
+from hmm_exp.config.unlocked import set_for_hydra, unlocked
 from hmm_exp.errors import ConfigError
 from hmm_exp.experiment.candles import download
 from hmm_exp.parallel import cores
@@ -66,8 +67,8 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     Raises ConfigError for a value that cannot work, or a grid that is too large. Hydra's own errors
     pass through.
     """
-    words = _words(config)
-    choices = grid(words, intervals=is_search(config))
+    said = _words(config)
+    choices = grid(said, intervals=is_search(config))
     first = {name: words[0] for name, words in choices.items()}
     base = _compose(config, list(first.values()))
     variations, repeated = [checked(base)], []
@@ -89,14 +90,15 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     n_cells = math.prod(map(len, choices.values()))
     search, n_jobs, given = None, n_cells, dict[str, str]()
     if is_search(config):
-        search = plan_search(config, variations, None if has_interval(words) else n_cells)
+        search = plan_search(config, variations, None if has_interval(said) else n_cells)
         n_jobs = set_up_sweeper(config, variations[0], _as_given(config, "hydra"))
-        n_cells, given = search.n_trials, ordered(words)
+        n_cells, given = search.n_trials, ordered(said)
     if n_cells > MOST_CELLS:
         raise ConfigError(f"a sweep of {n_cells:,} cells: at most {MOST_CELLS:,}; sweep in parts")
     _check_pairs(variations[0], by_setting)
-    with read_write(config), open_dict(config):  # the sweeper reads the cells from here
-        config.hydra.sweeper.params = None
+    if config.hydra.sweeper.get("params"):
+        set_for_hydra(config, "hydra.sweeper.params", None)
+    with unlocked(config):  # the sweeper reads the cells from here
         config.hydra.overrides.task = [
             given.get(name) or as_word(values) for name, values in choices.items()
         ]
@@ -294,15 +296,16 @@ def check_launcher(config: DictConfig, settings: Config) -> None:
 
 def set_up_launcher(config: DictConfig, settings: Config, n_jobs: int) -> None:
     """Set how many jobs the launcher runs at a time, and the address that Ray listens on."""
+    n_workers = settings.compute.workers or cores()
+    if _is(config, "LocalLauncher") and config.hydra.sweeper.get("max_batch_size", 0) is None:
+        set_for_hydra(config, "hydra.sweeper.max_batch_size", n_workers)  # else all at once
     if _is(config, "JoblibLauncher"):
-        with read_write(config), open_dict(config):
-            config.hydra.launcher.n_jobs = min(settings.compute.workers or cores(), n_jobs)
+        set_for_hydra(config, "hydra.launcher.n_jobs", min(n_workers, n_jobs))
     if _is(config, "RayLauncher"):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if config.hydra.launcher.ray.init.get("address") in (None, "local"):
             # Else Ray would join what RAY_ADDRESS or /tmp/ray/ray_current_cluster name.
-            with read_write(config), open_dict(config):
-                config.hydra.launcher.ray.init.address = "local"
+            set_for_hydra(config, "hydra.launcher.ray.init.address", "local")
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # for one machine
 
 

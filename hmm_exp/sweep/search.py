@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from hmm_exp.config import Config
 from hmm_exp.config.grid import MOST_CELLS
 from hmm_exp.config.objectives import ACROSS_SPACES, OBJECTIVES, reads_validation
+from hmm_exp.config.unlocked import set_for_hydra
 from hmm_exp.errors import ConfigError
 from hmm_exp.parallel import cores
 from hmm_exp.tracking import tags
@@ -71,14 +72,15 @@ def set_up_sweeper(config: DictConfig, settings: Config, given: list[str]) -> in
             f"is better when it is {'higher' if OBJECTIVES[objective] else 'lower'}; leave the "
             "direction out"
         )
+    if sweeper.get("n_jobs", 1) < 1:
+        raise ConfigError(f"hydra.sweeper.n_jobs={sweeper.n_jobs}: must be at least 1")
     n_jobs = settings.compute.workers or cores()
-    with read_write(config), open_dict(config):
-        if "direction" in sweeper:
-            sweeper.direction = direction
-        if "n_jobs" in sweeper and "hydra.sweeper.n_jobs" not in said:
-            sweeper.n_jobs = n_jobs
-        if OmegaConf.select(sweeper, "sampler.seed", default=0) is None:
-            sweeper.sampler.seed = settings.model.random_state
+    if "direction" in sweeper:
+        set_for_hydra(config, "hydra.sweeper.direction", direction)
+    if "n_jobs" in sweeper and "hydra.sweeper.n_jobs" not in said:
+        set_for_hydra(config, "hydra.sweeper.n_jobs", n_jobs)
+    if OmegaConf.select(sweeper, "sampler.seed", default=0) is None:
+        set_for_hydra(config, "hydra.sweeper.sampler.seed", settings.model.random_state)
     return int(sweeper.get("n_jobs", n_jobs))
 
 

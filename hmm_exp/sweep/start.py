@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlflow.entities import Run, RunStatus
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 
 from hmm_exp import owner
 from hmm_exp.config import Config, to_config
 from hmm_exp.config.overrides import hydra_text
+from hmm_exp.config.unlocked import unlocked
 from hmm_exp.errors import TrackingError, redacted
 from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.market.bars import counted
@@ -80,7 +81,7 @@ def open_sweep(
     settings.sweep.folder = str(artifact_root(store) / "sweeps" / settings.sweep_id)
     settings.sweep.varied = plan.varied
     settings.compute.threads = settings.compute.threads or _threads(settings, plan.n_jobs)
-    with read_write(config), open_dict(config):
+    with unlocked(config):
         config.hydra.overrides.task += [*_words(settings), *plan.job_words]
     set_up_launcher(config, settings, plan.n_jobs)
     return settings, read, warnings

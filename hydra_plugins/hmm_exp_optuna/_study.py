@@ -36,8 +36,10 @@ class Setting:
 
     def word(self, value: Any) -> str:
         """Override that gives the setting a value of the distribution."""
-        if isinstance(self.distribution, CategoricalDistribution) or self.words is None:
+        if isinstance(self.distribution, CategoricalDistribution):
             return f"{self.name}={value}"
+        if self.words is None:
+            return f"{self.name}={value:.6g}"  # more digits would only make names longer
         return f"{self.name}={min(self.words, key=lambda word: abs(float(word) - value))}"
 
 

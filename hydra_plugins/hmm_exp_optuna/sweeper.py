@@ -81,6 +81,8 @@ class OptunaSweeper(Sweeper):
 
         from hydra_plugins.hmm_exp_optuna import _study
 
+        assert self.hydra_context is not None
+        assert self.launcher is not None
         loader = self.hydra_context.config_loader
         params = [f"{name}={value}" for name, value in (self.options["params"] or {}).items()]
         overrides = OverridesParser.create(loader).parse_overrides([*params, *arguments])
