@@ -2,16 +2,16 @@
 
     nice python -m benchmarks.search_luck [--markets 400]
 
-None of 60 x 10 possible cells has a gain. Neighbours are alike: a cell's gain per bar is a smooth mix
-of independent series (Gaussian weights, a width of 6 and 2 cells), Student-t with 5 degrees of freedom,
-over 1,000 bars. Three ways to try 20 or 60 cells of the same market:
+None of 60 x 10 possible cells has a gain. Neighbours are alike: a cell's gain per bar is a smooth
+mix of independent series (Gaussian weights, 6 and 2 cells wide), Student-t with 5 degrees of
+freedom, over 1,000 bars. Three ways to try at most 20 or 60 cells of one market:
 
 grid      equally spaced cells, chosen beforehand
-random    the first proposals of a search without results
-search    Optuna's TPE on the mean gain, ten random trials first, as `hydra/sweeper=optuna` runs it
+random    the proposals of a search that sees no results
+search    Optuna's TPE on the mean gain, ten random trials first, as `hydra/sweeper=optuna`
 
-Each is followed by the reality check of its distinct cells. Printed: the share of markets where White's p
-is at most .05, with its standard error, and the same for the check of all possible cells.
+Each is followed by the reality check of its distinct cells. Printed: the share of markets where
+White's p is at most .05, with its standard error.
 """
 
 import argparse
@@ -39,14 +39,13 @@ def mixing(n: int, width: float) -> np.ndarray:
 def market(rng: np.random.Generator) -> np.ndarray:
     """Gains of all possible cells, (a, b, bars); their mean is zero."""
     noise = rng.standard_t(5, (*SHAPE, N_BARS))
-    alike = np.einsum(
+    return np.einsum(
         "ai,bj,ijt->abt",
         mixing(SHAPE[0], WIDTHS[0]),
         mixing(SHAPE[1], WIDTHS[1]),
         noise,
         optimize=True,
     )
-    return alike
 
 
 def spaced(n: int) -> list[tuple[int, int]]:
