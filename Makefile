@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SWEEP ?= model.n_states=2,3,4,5 features=v1,v2,range
-EXTRAS ?= dev,docs,parallel,slurm,server
+EXTRAS ?= dev,docs,optuna,parallel,slurm,server
 PYTEST ?= -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help

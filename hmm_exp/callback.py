@@ -66,7 +66,8 @@ class SweepCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Judge the sweep; exit non-zero on any failure."""
-        assert self.settings is not None
+        if self.settings is None or sys.exception() is not None:
+            return  # it never started, or its launcher broke: Hydra 1.4 calls this all the same
         with _exits_with(FAILED, f"; go on with sweep_id={self.settings.sweep_id}"):
             try:
                 succeeded = next(_running)

@@ -260,14 +260,23 @@ def _show_doubts(report: dict[str, Any], detector: "Detector | None") -> None:
         print(f"warning: {one_line(warning)}", file=sys.stderr)
 
 
-# Otherwise numba has a terminal's colours reset at exit, also where nothing has a colour.
-NO_CODE_AT_EXIT = "NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1"
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # lines on standard error where tqdm is
+    # Otherwise numba has a terminal's colours reset at exit, also where nothing has a colour.
+    "NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING": "1",
+}
+
+
+def quiet_libraries() -> None:
+    """Set the variables by which libraries send and print nothing, unless the user has set them."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run a command and return its exit status; errors become one line on standard error."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault(*NO_CODE_AT_EXIT)
+    quiet_libraries()
     with redirect_stdout(coloured(sys.stdout)), redirect_stderr(coloured(sys.stderr)):
         return _exit_status(action, args)
 

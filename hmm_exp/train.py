@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -18,39 +20,54 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.command_line import NO_CODE_AT_EXIT, VERSION, Output, coloured
+from hmm_exp.command_line import VERSION, Output, coloured, quiet_libraries
 from hmm_exp.config import Config, checked, conf_dir
 from hmm_exp.config.help import help_text
 from hmm_exp.config.overrides import composition_error, hydra_words
 from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
 from hmm_exp.sweep.progress import busy
 
+# What a config may name to be called; Hydra 1.3 knows no such list, and 1.4 no `version_base`.
+_OF_1_4: dict[str, Any] = {"execution_whitelist": ["hmm_exp.*"]}
+_HYDRA = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else _OF_1_4
 _at_work = False  # Hydra has made what it needs, and a cell runs
 ConfigStore.instance().store(name="schema", node=Config)
 
 
-@hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
-def cell(config: DictConfig) -> None:
-    """Run one composed config; in a sweep a failure is recorded, not raised."""
+@hydra.main(config_path=str(conf_dir()), config_name="config", **_HYDRA)
+def cell(config: DictConfig) -> float | None:
+    """Run one composed config; in a sweep a failure is recorded, not raised.
+
+    Gives the cell's `sweep.objective` to a sweeper that optimises.
+    """
     global _at_work
     _at_work = True
+    quiet_libraries()  # on a worker, too
     logging.raiseExceptions = False  # a full disk is reported once, by what needs it
     try:
         settings = checked(config)
         with busy("loading", settings.quiet or settings.sweep.parent_run is not None):
             # MLflow and numba only when there is work
-            if settings.sweep.symbols is not None:
-                from hmm_exp.panel.part import run_job as run
-            else:
-                from hmm_exp.sweep.cell import run_cell as run
-
-        run(settings)
+            run = _runs(settings)
+        return run(settings)
     except HmmExpError as error:  # raised further, Hydra would add lines of its own
         _refuse(str(error))
     except Exception as error:
         if not is_from_outside(error):
             raise
         _refuse(described(error), status=1)
+    return None
+
+
+def _runs(settings: Config) -> Callable[[Config], float | None]:
+    """What runs these settings: symbols of a panel, or one cell."""
+    if settings.sweep.symbols is not None:
+        from hmm_exp.panel.part import run_job
+
+        return run_job
+    from hmm_exp.sweep.cell import run_cell
+
+    return run_cell
 
 
 def main() -> None:
@@ -70,9 +87,8 @@ def main() -> None:
 
 
 def _run() -> None:
-    os.environ.setdefault(*NO_CODE_AT_EXIT)
+    quiet_libraries()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that the line below is all
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     warnings.formatwarning = _warning
     signal.signal(signal.SIGTERM, _terminate)
     sys.unraisablehook = _send_again

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import hydra
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -16,6 +17,8 @@ from hmm_exp.config import Config, DataConfig, ModelConfig
 from tests.warm import Warm, environment_of_a_user
 
 ROOT = Path(__file__).resolve().parents[1]
+# Hydra 1.3 composes by its older defaults without it, and 1.4 warns of it.
+OF_HYDRA = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's background job
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start must hear it

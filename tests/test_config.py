@@ -17,8 +17,9 @@ import hmm_exp.train  # registers the schema
 from hmm_exp.config import RULES, Config, checked, conf_dir, flat, nearest, to_config
 from hmm_exp.config.checks import kind_in_words
 from hmm_exp.config.overrides import composition_error, hydra_words
-from hmm_exp.config.schema import Range
+from hmm_exp.config.rules import Range
 from hmm_exp.errors import ConfigError
+from tests.conftest import OF_HYDRA
 
 
 def with_setting(dotted: str, value: object) -> Config:
@@ -206,7 +207,7 @@ def composed(*words: str) -> Config:
     """Settings of a single run as they are composed, or its complaint as a ConfigError."""
     assert hmm_exp.train
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        with initialize_config_dir(str(conf_dir()), **OF_HYDRA):
             return checked(to_config(compose("config", hydra_words(list(words)))))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(composition_error(error)) from None

@@ -14,6 +14,7 @@ from hmm_exp.errors import ConfigError, DataError, DownloadError
 from hmm_exp.experiment.candles import download
 from hmm_exp.experiment.source import read_source
 from hmm_exp.market import exchange as market
+from tests.conftest import OF_HYDRA
 from tests.stand_in_exchange import standing_in
 
 pytest.importorskip("ccxt")
@@ -28,7 +29,7 @@ def _alone(tmp_path, monkeypatch):
 
 
 def settings(*words: str) -> DataConfig:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), **OF_HYDRA):
         return checked(to_config(compose("config", ["data=ccxt", *words]))).data
 
 
@@ -99,7 +100,7 @@ def test_what_is_downloaded_is_recorded_and_other_bars_record_nothing_of_it():
 
 
 def _config():
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), **OF_HYDRA):
         return compose("config", ["data=bars", "data.path=b.csv", "data.bar_stamp=open"])
 
 

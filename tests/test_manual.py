@@ -23,7 +23,7 @@ from mkdocs.exceptions import PluginError
 import hmm_exp
 import hmm_exp.train  # registers the schema
 from hmm_exp.config import Config, conf_dir, flat, to_config
-from tests.conftest import ROOT
+from tests.conftest import OF_HYDRA, ROOT
 
 SET_BY_THE_PROGRAM = {
     f"sweep.{name}"
@@ -120,7 +120,7 @@ def test_the_line_of_a_setting_that_may_be_null_explains_null(settings):
 def test_the_default_of_each_setting_is_that_of_the_composed_choice(settings, choice):
     """The page states a default for the choices without any word, then those that differ."""
     group = choice.partition("=")[0]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), **OF_HYDRA):
         composed = {
             words: flat(to_config(compose("config", [words]))) for words in (choice, "quiet=true")
         }

@@ -10,6 +10,7 @@ import sys
 import time
 import tomllib
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -21,7 +22,9 @@ from tests.conftest import ROOT
 from tests.test_layout import FLOOR
 
 README = (ROOT / "README.md").read_text()
-ELSEWHERE = ("cluster", "team-server")  # need other machines; other tests cover their contents
+ELSEWHERE = ["cluster", "team-server"]  # need other machines; other tests cover their contents
+if find_spec("optuna") is None:  # the extra
+    ELSEWHERE.append("search")
 PAGES = [page for page in sorted(ROOT.glob("docs/*/*.md")) if page.stem not in ELSEWHERE]
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 MANUAL = {page.stem: page.read_text() for page in PAGES}

@@ -98,7 +98,7 @@ def test_a_killed_sweep_goes_on_and_runs_only_what_is_missing(train_cli, workdir
     sweep_id = sweep_id_of(client)
     done = train_cli(workdir, *words, f"sweep_id={sweep_id}", **faults)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("finished before") == 1
+    assert done.stderr.count("already fitted") == 1
     assert sorted(run.data.params["model.n_states"] for run in finished(client)) == ["2", "3", "4"]
     statuses = sorted(run.info.status for run in runs_of(client, "cell"))
     assert statuses == ["FINISHED"] * 3 + ["KILLED"]
@@ -152,7 +152,7 @@ def test_main_and_worker_killed_at_once_under_joblib_lose_nothing(train_cli, wor
     assert len(before) < 4
     done = train_cli(workdir, *words, f"sweep_id={sweep_id_of(client)}", **faults)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("finished before") == len(before)
+    assert done.stderr.count("already fitted") == len(before)
     after = finished(client)
     cells = [
         (run.data.params["model.n_states"], run.data.params["model.random_state"]) for run in after
@@ -382,7 +382,7 @@ def test_a_verdict_without_a_store_is_one_line_and_goes_on(train_cli, workdir):
     assert "Traceback" not in lost.stderr
     done = train_cli(workdir, *words, f"sweep_id={sweep_id}")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("finished before") == 1
+    assert done.stderr.count("already fitted") == 1
 
 
 @pytest.mark.parametrize("kind", [MlflowException, RequestException])

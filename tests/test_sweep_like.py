@@ -124,7 +124,7 @@ def test_a_sweep_takes_the_split_of_a_run_and_resumes(train_cli, workdir):
         assert cell.data.params["split.kind"] == "dates"
         assert cell.data.params["split.like"] == first.info.run_id
     again = train_cli(workdir, *words, f"sweep_id={parent.data.tags[tags.SWEEP_ID][:17]}")
-    assert (again.stdout + again.stderr).count("finished before") == 2
+    assert (again.stdout + again.stderr).count("already fitted") == 2
     swept = train_cli(workdir, "-m", *SMALL, "split.like=abcdef,abcdee")
     assert swept.returncode == 2
     assert "must be one run for all cells" in swept.stderr

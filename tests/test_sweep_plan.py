@@ -120,7 +120,8 @@ def test_ray_on_this_machine_joins_nobody_and_is_heard_by_nobody(
 ):
     monkeypatch.setattr(os, "environ", {"RAY_ADDRESS": "elsewhere:6379"})
     launcher = {"_target_": "some.RayLauncher", "ray": {"init": {"address": said}}}
-    config = OmegaConf.create({"hydra": {"launcher": launcher}})
+    hydra = {"launcher": launcher, "sweeper": {}, "overrides": {"hydra": []}}
+    config = OmegaConf.create({"hydra": hydra})
     set_up_launcher(config, Config(), n_jobs=2)
     assert config.hydra.launcher.ray.init.address == meant
     assert os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") == loopback

@@ -257,7 +257,7 @@ def test_a_path_as_it_is_typed_and_values_named_twice_make_one_cell_that_goes_on
     typed = shlex.split(parent.data.tags[tags.COMMAND])[3:]  # after python -m hmm_exp.train
     again = train_cli(workdir, *typed, f"sweep_id={parent.data.tags[tags.SWEEP_ID]}")
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("finished before") == 1
+    assert again.stderr.count("already fitted") == 1
     assert "began as" not in again.stderr
     assert len(runs_of(client, "cell")) == 1
 
@@ -291,7 +291,7 @@ def test_a_sweep_goes_on_where_it_stopped(train_cli, workdir):
     client.delete_run(lost.info.run_id)
     again = train_cli(workdir, *words, f"sweep_id={sweep_id}")
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("finished before") == 1
+    assert again.stderr.count("already fitted") == 1
     assert len(runs_of(client, "cell")) == 2
     unknown = train_cli(workdir, *words, "sweep_id=never")
     where = f"sqlite:///{workdir}/mlflow.db"

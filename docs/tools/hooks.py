@@ -29,7 +29,7 @@ from mkdocs.structure.files import File, Files
 
 from hmm_exp.config import RULES, Config, conf_dir, flat
 from hmm_exp.config.help import help_text
-from hmm_exp.config.schema import OneOf
+from hmm_exp.config.rules import OneOf
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs" / "notebooks" / "quickstart.ipynb"

@@ -18,13 +18,13 @@ from typing import Any, get_args, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hmm_exp.config.rules import OneOf
 from hmm_exp.config.schema import (
     OF_EXCHANGES,
     OF_PANELS,
     RULES,
     Config,
     DataConfig,
-    OneOf,
     SplitConfig,
     conf_dir,
     flat,

@@ -18,6 +18,8 @@ Many markets, one file each; winners are promoted at a limited false discovery r
       model.n_states=2,3 features=v1,range timeframe=base
 Other dimensions, and the number of states searched inside each run:
   python -m hmm_exp.train -m covariance=diag,full timeframe=1H,4H model.state_grid=[2,3,4]
+A search, in which Optuna proposes the cells (pip install 'hmm_exp[optuna]'):
+  python -m hmm_exp.train -m hydra/sweeper=optuna 'model.n_states=range(2,7)' features=v1,range
 A named experiment:
   python -m hmm_exp.train experiment=btc_1h_v1 data.path=bars.csv
 Go on with a sweep that was stopped:

@@ -264,6 +264,8 @@ def composition_error(error: Exception) -> str:
 
 def _choice(path: str, group: str, options: str) -> str:
     word = path.removeprefix(f"{group}/")
+    if word == "optuna" and group == "hydra/sweeper":
+        return "hydra/sweeper=optuna needs Optuna: pip install 'hmm_exp[optuna]'"
     if word in LAUNCHERS and group == "hydra/launcher":
         preset, extra = LAUNCHERS[word]
         return f"compute={preset} needs a plugin: pip install 'hmm_exp[{extra}]'"

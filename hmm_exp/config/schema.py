@@ -3,11 +3,13 @@
 Nothing here is heavy: `--help` and a typo are answered without NumPy.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from hmm_exp.config.objectives import OBJECTIVES
+from hmm_exp.config.rules import Each, Name, OneOf, Range, Text
 
 DEFAULT_N_STATES = 3
 
@@ -193,6 +195,11 @@ class SweepConfig:
         Seconds that reading or fitting one cell may take; None for as long as it takes.
     require_all
         Whether one failed cell means that there is no winner.
+    objective
+        What a cell returns to a sweeper that optimises, such as Optuna's: one of `OBJECTIVES`.
+    search, n_possible
+        Name of such a sweeper, None for a grid; and the number of cells among which it chooses,
+        None where a setting has an interval.
     parent_run, n_cells, attempt, owner, folder
         The parent's run, the size of the grid, how many times it was started, the main process,
         and where logs and finished but unrecorded work are kept.
@@ -207,6 +214,9 @@ class SweepConfig:
 
     cell_timeout: float | None = None
     require_all: bool = False
+    objective: str = "return_gain_val"
+    search: str | None = None
+    n_possible: int | None = None
     parent_run: str | None = None
     n_cells: int | None = None
     attempt: int | None = None
@@ -264,84 +274,6 @@ class Config:
         if self.model.state_grid is not None:
             return sorted(set(self.model.state_grid))
         return [self.model.n_states or DEFAULT_N_STATES]
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """One of a few words or numbers."""
-
-    options: tuple[str | float, ...]
-
-    def __contains__(self, value: Any) -> bool:
-        return value in self.options
-
-    def __str__(self) -> str:
-        return f"one of {', '.join(map(str, self.options))}"
-
-
-@dataclass(frozen=True)
-class Range:
-    """A number between bounds; `above` leaves the lower bound out, `or_zero` takes 0, too."""
-
-    low: float
-    high: float = math.inf
-    above: bool = False
-    or_zero: bool = False
-
-    def __contains__(self, value: Any) -> bool:
-        fits = self.low < value <= self.high if self.above else self.low <= value <= self.high
-        return (fits and math.isfinite(value)) or (self.or_zero and value == 0)
-
-    def __str__(self) -> str:
-        lower = f"above {self.low:.10g}" if self.above else f"at least {self.low:.10g}"
-        both = lower if self.high == math.inf else f"{lower} and at most {self.high:.10g}"
-        return f"0, or {both}" if self.or_zero else both
-
-
-@dataclass(frozen=True)
-class Each:
-    """A list whose parts all follow one rule; it is not empty."""
-
-    rule: Range
-    distinct: bool = False
-
-    def __contains__(self, values: Any) -> bool:
-        repeats = self.distinct and len(set(values)) < len(values)
-        return len(values) > 0 and not repeats and all(value in self.rule for value in values)
-
-    def __str__(self) -> str:
-        kind = " distinct whole numbers" if self.distinct else ""
-        return f"one or more{kind}, each {self.rule}"
-
-
-@dataclass(frozen=True)
-class Text:
-    """A text of bounded length; it holds no character of `without`."""
-
-    longest: int
-    without: str = ""
-
-    def __contains__(self, value: Any) -> bool:
-        return 0 < len(value) <= self.longest and not set(value) & set(self.without)
-
-    def __str__(self) -> str:
-        signs = f" without {' '.join(self.without)}" if self.without else ""
-        return f"a text of 1 to {self.longest} characters{signs}"
-
-
-@dataclass(frozen=True)
-class Name(Text):
-    """A text that names something in MLflow, which reads some names as paths and URIs."""
-
-    def __contains__(self, value: Any) -> bool:
-        plain = value == value.strip() and value != "." and not value.startswith("..")
-        return plain and super().__contains__(value)
-
-    def __str__(self) -> str:
-        signs = f", without {' '.join(self.without)}" if self.without else ""
-        return (
-            f"a name of at most {self.longest} characters, not . or .., no blank at its ends{signs}"
-        )
 
 
 OF_EXCHANGES = ("exchange", "timeframe", "since", "until", "url")  # settings of data=ccxt alone
@@ -408,6 +340,7 @@ RULES: dict[str, OneOf | Range | Each | Text] = {
     "compute.threads": Range(1, 4096),
     "compute.workers": Range(1, 4096),
     "sweep.cell_timeout": Range(0, above=True),
+    "sweep.objective": OneOf(tuple(OBJECTIVES)),
     "strategy.cost_bp": Range(0, 1000),
     "strategy.delays": Each(Range(1, 1000), distinct=True),
     "tracking.experiment": Name(256),  # the column of MLflow's table

@@ -9,11 +9,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 
 from hmm_exp.config import NOT_IN_RESULT, RULES, Config, checked
 from hmm_exp.config.grid import as_word
 from hmm_exp.config.overrides import hydra_text
+from hmm_exp.config.unlocked import unlocked
 from hmm_exp.errors import ConfigError, DataError, HmmExpError, one_line
 from hmm_exp.market.panel import PanelSymbol, registry_part, symbols_of
 from hmm_exp.parallel import cores
@@ -75,6 +76,11 @@ def plan_panel(config: DictConfig) -> PanelPlan:
         There is no symbol, or two of one name.
     """
     plan = plan_sweep(config)
+    if plan.search is not None:
+        raise ConfigError(
+            f"data=panel with hydra/sweeper={plan.search.sweeper}: all symbols share one grid; "
+            "leave the sweeper out, or search on one symbol (data=bars data.symbol=<name>)"
+        )
     for name, words in plan.choices.items():
         if len(words) > 1:
             _check_swept(name, as_word(words))
@@ -92,7 +98,7 @@ def plan_panel(config: DictConfig) -> PanelPlan:
     words = [f"sweep.symbols={','.join(hydra_text(_packed(job)) for job in jobs)}"]
     words += [f"sweep.configurations={hydra_text(_changes(cells))}"]
     words += [f"registry.name={hydra_text(settings.registry.name)}"]
-    with read_write(config), open_dict(config):  # Hydra reads the grid from here
+    with unlocked(config):  # Hydra reads the grid from here
         config.hydra.overrides.task = [values[0] for values in plan.choices.values()]
         config.registry.name = settings.registry.name
     sweep = replace(

@@ -114,7 +114,7 @@ class Symbol:
         cells = self._run_cells(parent, before)
         failures = [cell.failure for cell in cells if cell.failure]
         if parent.info.status == "FINISHED" and not any(cell.is_new for cell in cells):
-            log.info("%s  finished before", self.head)
+            log.info("%s  already fitted", self.head)
             return
         self._reopen(parent)  # also where its data can no longer be read
         finished = self._finished(parent, cells[0].digests)

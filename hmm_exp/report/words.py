@@ -9,6 +9,7 @@ from hmm_exp.judge.wording import BETTER, WordedGain, percent
 from hmm_exp.judge.wording import signed as with_sign
 from hmm_exp.report.collect import RecordedRun, Subject
 from hmm_exp.sweep.luck import why_unchecked
+from hmm_exp.sweep.search import caveat
 from hmm_exp.sweep.verdict import BASELINES, LUCKY, belief, gains_on_test, headline, unmeasured
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.read import unscored_of
@@ -146,7 +147,10 @@ def _luck(subject: Subject) -> Iterator[Check]:
         return
     spa = metrics.get("reality_check_p_spa")
     also = "" if spa is None else f", Hansen's p = {spa:.3f}"
-    yield Check(p < LUCKY, text, f"reality check over all scored cells: White's p = {p:.3f}{also}")
+    doubt = caveat(subject.main.data.tags, int(metrics["n_cells_tried"]))
+    detail = f"reality check over all scored cells: White's p = {p:.3f}{also}"
+    passed = p < LUCKY if p >= LUCKY or not doubt else None
+    yield Check(passed, text, "; ".join(filter(None, [detail, doubt])))
 
 
 def _test_gain(model: RecordedRun, name: str, gain: WordedGain | None) -> Check:

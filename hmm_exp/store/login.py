@@ -6,9 +6,10 @@ params and artifacts.
 
 import os
 
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from hmm_exp.config.overrides import hydra_text
+from hmm_exp.config.unlocked import unlocked
 from hmm_exp.errors import redacted
 from hmm_exp.store.address import VARIABLE
 
@@ -23,7 +24,7 @@ def hide_login(config: DictConfig) -> None:
     if not isinstance(uri, str) or redacted(uri) == uri:
         return
     os.environ[VARIABLE] = uri
-    with read_write(config), open_dict(config):
+    with unlocked(config):
         config.tracking.uri = redacted(uri)
         words = config.hydra.overrides.task
         config.hydra.overrides.task = [

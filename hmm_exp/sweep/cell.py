@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 
 from hmm_exp import owner
@@ -25,7 +26,8 @@ from hmm_exp.errors import LONGEST_LINE, HmmExpError, TrackingError, described, 
 from hmm_exp.store.folders import remove_run_folder
 from hmm_exp.store.store import Store, check_store, open_store, patiently, store_of
 from hmm_exp.sweep import child, progress, terminal
-from hmm_exp.sweep.start import close_orphans, finished_cell
+from hmm_exp.sweep.search import value_of, worst
+from hmm_exp.sweep.start import LOCKS, close_orphans, earlier_cell
 from hmm_exp.tracking import tags, ui
 from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
@@ -43,13 +45,17 @@ _stages.propagate = False
 _stages.setLevel(logging.INFO)
 
 
-def run_cell(settings: Config) -> None:
-    """Run one config: alone an error is raised; in a sweep it is recorded and the sweep goes on."""
+def run_cell(settings: Config) -> float | None:
+    """Run one config: alone an error is raised; in a sweep it is recorded and the sweep goes on.
+
+    Gives the cell's value to a sweeper that optimises; None when it is unknown, because the store
+    does not hold the cell, and of a single run.
+    """
     if settings.sweep.parent_run is None:
         _run_alone(settings)
-    else:
-        join_main(settings)
-        SweepCell(settings, HydraConfig.get().job.num + 1).run()
+        return None
+    join_main(settings)
+    return SweepCell(settings, HydraConfig.get().job.num + 1).run()
 
 
 def join_main(settings: Config) -> None:
@@ -166,13 +172,18 @@ class SweepCell:
     settings: Config
     number: int
 
-    def run(self) -> None:
-        """Run and record the cell; a failure is recorded and the sweep goes on."""
+    def run(self) -> float | None:
+        """Run and record the cell; a failure is recorded and the sweep goes on.
+
+        Gives its `sweep.objective`, the worst of a failed cell; None when the store does not hold
+        the cell.
+        """
+        self.value: float | None = worst(self.settings.sweep.objective)
         try:
             store = store_of(self.settings.tracking)
         except TrackingError as error:
             log.error("%s  FAILED: %s", self.head, described(error))
-            return
+            return None
         record = RunRecord(store, self.settings, self.log_file)
         try:
             with recorded(record):
@@ -181,20 +192,34 @@ class SweepCell:
             self.report_failure(error, record.unrecorded)
             if isinstance(error, KeyboardInterrupt):
                 raise
+        return None if record.unrecorded else self.value
 
     def _run(self, record: RunRecord) -> None:
         with progress.Line(self.folder, self.number, self.name) as line:
             if self.is_superseded(record.store):
                 return
             space = self._ask("prepare", self.settings, self.log_file, progress=line)
-            if self.is_done(record.store, space):
-                line.skipped = True
-                return
-            record.start(space)
-            bundle = self._fitted(space, line)
-            line("recording")
-            self._record(record, bundle)
+            with self._alone(space):
+                if self.is_done(record.store, space):
+                    line.skipped = True
+                    return
+                record.start(space)
+                bundle = self._fitted(space, line)
+                line("recording")
+                self._record(record, bundle)
+        self.value = value_of(self.settings.sweep.objective, bundle.metrics, bundle.tags)
         self.report(bundle)
+
+    @contextmanager
+    def _alone(self, space: dict[str, str]) -> Iterator[None]:
+        """Wait for the same cell of another trial: a search may choose one twice at a time."""
+        if self.settings.sweep.search is None:
+            yield
+            return
+        folder = self.folder / LOCKS
+        folder.mkdir(exist_ok=True)
+        with FileLock(folder / space[tags.FINGERPRINT]):
+            yield
 
     @property
     def name(self) -> str:
@@ -238,16 +263,18 @@ class SweepCell:
         return True
 
     def is_done(self, store: Store, space: dict[str, str]) -> bool:
-        """Whether an earlier start of this sweep finished the cell."""
-        if self.settings.sweep.attempt == 1:
+        """Whether an earlier start of this sweep, or trial of this search, ran the cell."""
+        sweep = self.settings.sweep
+        if sweep.attempt == 1 and sweep.search is None:
             return False
-        found = patiently(
-            lambda: finished_cell(store, self.settings.sweep_id, space[tags.FINGERPRINT]),
-            self._patience,
-        )
-        if found:
-            log.info("%s  finished before", self.head)
-        return found
+        known = (store, self.settings.sweep_id, space[tags.FINGERPRINT], sweep.attempt)
+        found = patiently(lambda: earlier_cell(*known), self._patience)
+        if found is None:
+            return False
+        self.value = value_of(sweep.objective, found.data.metrics, found.data.tags)
+        failed = found.info.status == "FAILED"
+        log.info("%s  already %s", self.head, "failed" if failed else "fitted")
+        return True
 
     def _fitted(self, space: dict[str, str], line: progress.Line) -> Bundle:
         """Bundle of this cell: of an earlier start that could not record it, or a new one."""

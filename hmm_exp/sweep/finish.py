@@ -17,6 +17,7 @@ from hmm_exp.registry import promotion
 from hmm_exp.store.store import Store, analyse, patiently, store_of
 from hmm_exp.sweep import leaderboard, luck, terminal
 from hmm_exp.sweep.leaderboard import Choice
+from hmm_exp.sweep.search import caveat
 from hmm_exp.sweep.start import close_orphans
 from hmm_exp.sweep.verdict import verdict_lines
 from hmm_exp.tracking import tags, ui
@@ -87,6 +88,8 @@ class FinishedSweep:
 
     @property
     def _n_missing(self) -> int:
+        if self.settings.sweep.search:  # a search that did not end ends the sweep
+            return 0
         return (self.settings.sweep.n_cells or 0) - len(self.cells)
 
     def choose(self) -> Choice:
@@ -101,7 +104,9 @@ class FinishedSweep:
         client = self.store.client
         found = self._ask(lambda: luck.weigh_choice(client, self.cells, choice.run_id))
         self._ask(lambda: luck.write_luck(client, self.parent.info.run_id, found))
-        notes = [*found.lines, *luck.missing_scores(self.cells), *luck.shortfalls(self.cells)]
+        tried_by_search = caveat(self.parent.data.tags, found.n_tried) if found.check else ""
+        notes = [*found.lines, *filter(None, [tried_by_search])]
+        notes += [*luck.missing_scores(self.cells), *luck.shortfalls(self.cells)]
         if (winner := self.winner(choice)) is None:
             return notes
         lines = self._ask(lambda: verdict_lines(client, winner, self.cells, found.metrics))
@@ -121,6 +126,9 @@ class FinishedSweep:
     def record(self, choice: Choice, complete: bool) -> None:
         """Write the parent's files, tags and status, and the sweep's view in the UI."""
         store, cells, place = self.store, self.cells, (self.store.experiment_id, self.sweep_id)
+        if self.settings.sweep.search:  # until now its trials
+            tried, run_id = str(len(cells)), self.parent.info.run_id
+            self._ask(lambda: store.client.set_tag(run_id, tags.N_CELLS, tried))
         self._ask(lambda: _write_parent(store, self.parent, cells, choice, complete))
         self._ask(lambda: ui.save_view(store.client, *place, cells, choice.run_id))
         analyse(store)

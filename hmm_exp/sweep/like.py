@@ -5,9 +5,10 @@ It is resolved once, before any check, so that cells and their processes need no
 
 import json
 
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from hmm_exp.config.overrides import hydra_text
+from hmm_exp.config.unlocked import unlocked
 from hmm_exp.errors import ConfigError, TrackingError
 
 _DATES = ("train_start", "train_end", "val_end")
@@ -34,7 +35,7 @@ def resolve_like(config: DictConfig) -> None:
     values = {"split.like": run_id} | {f"split.{name}": instants[name] for name in _DATES}
     if config.split.kind != "walk_forward":
         values["split.kind"] = "dates"
-    with read_write(config), open_dict(config):
+    with unlocked(config):
         for name, value in values.items():
             OmegaConf.update(config, name, value)
         words = [f"{name}={hydra_text(value)}" for name, value in values.items()]

@@ -22,21 +22,27 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config import NOT_IN_RESULT, Config, SweepConfig, checked, flat, to_config
 from hmm_exp.config.checks import is_setting
-from hmm_exp.config.grid import MOST_CELLS, as_word, grid
+from hmm_exp.config.grid import MOST_CELLS, as_word, grid, has_interval, ordered
 from hmm_exp.config.overrides import is_setting_word
+from hmm_exp.config.unlocked import set_for_hydra, unlocked
 from hmm_exp.errors import ConfigError
 from hmm_exp.experiment.candles import download
 from hmm_exp.parallel import cores
 from hmm_exp.store.address import resolve_uri, sqlite_path
 from hmm_exp.sweep.child import CellError, worker
+from hmm_exp.sweep.search import Search, is_search, plan_search, set_up_sweeper
 from hmm_exp.tracking import tags
 
-_OF_USER = {"cell_timeout", "require_all"}  # settings of `sweep`; the program sets the others
+_OF_USER = {
+    "cell_timeout",
+    "require_all",
+    "objective",
+}  # settings of `sweep`; the program sets the others
 _IN_NAME = {"model.n_states", "model.state_grid", "covariance.type"}
 _NAMED_BY = {"decision": "decision.rule"}  # setting of a group that a cell's name shows
 
@@ -45,13 +51,14 @@ _NAMED_BY = {"decision": "decision.rule"}  # setting of a group that a cell's na
 class SweepPlan:
     """A sweep whose settings are all valid."""
 
-    n_cells: int  # fits to run: of a panel, those of all its symbols
-    n_jobs: int  # jobs that Hydra launches
+    n_cells: int  # fits to run: of a panel, those of all its symbols; of a search, its trials
+    n_jobs: int  # jobs that Hydra launches, of a search at a time
     choices: dict[str, list[str]]  # words of the grid, by setting
     variations: list[Config]  # one config per variation
     varied: list[str]  # swept settings that `cell_name` does not show otherwise
     repeated: list[str]  # warnings about values that are named twice and run once
     job_words: tuple[str, ...] = ()  # more words for Hydra, of the program
+    search: Search | None = None  # None for a grid
 
 
 def plan_sweep(config: DictConfig) -> SweepPlan:
@@ -60,7 +67,8 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     Raises ConfigError for a value that cannot work, or a grid that is too large. Hydra's own errors
     pass through.
     """
-    choices = grid(_words(config))
+    said = _words(config)
+    choices = grid(said, intervals=is_search(config))
     first = {name: words[0] for name, words in choices.items()}
     base = _compose(config, list(first.values()))
     variations, repeated = [checked(base)], []
@@ -80,13 +88,21 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     named = [_NAMED_BY.get(name, name) for name in swept]
     varied = [name for name in named if is_setting(name) and name not in _IN_NAME]
     n_cells = math.prod(map(len, choices.values()))
+    search, n_jobs, given = None, n_cells, dict[str, str]()
+    if is_search(config):
+        search = plan_search(config, variations, None if has_interval(said) else n_cells)
+        n_jobs = set_up_sweeper(config, variations[0], _as_given(config, "hydra"))
+        n_cells, given = search.n_trials, ordered(said)
     if n_cells > MOST_CELLS:
         raise ConfigError(f"a sweep of {n_cells:,} cells: at most {MOST_CELLS:,}; sweep in parts")
     _check_pairs(variations[0], by_setting)
-    with read_write(config), open_dict(config):  # Hydra reads the grid from here
-        config.hydra.sweeper.params = None
-        config.hydra.overrides.task = [as_word(words) for words in choices.values()]
-    return SweepPlan(n_cells, n_cells, choices, variations, varied, repeated)
+    if config.hydra.sweeper.get("params"):
+        set_for_hydra(config, "hydra.sweeper.params", None)
+    with unlocked(config):  # the sweeper reads the cells from here
+        config.hydra.overrides.task = [
+            given.get(name) or as_word(values) for name, values in choices.items()
+        ]
+    return SweepPlan(n_cells, n_jobs, choices, variations, varied, repeated, search=search)
 
 
 def all_cells(config: DictConfig, choices: dict[str, list[str]]) -> list[Config]:
@@ -164,7 +180,7 @@ def said_of_cells(command: str) -> dict[str, set[str]]:
         if re.split("[./=]", word.lstrip("+~"))[0] not in others
         and not word.startswith("data.path=")
     ]
-    return {name: set(words) for name, words in grid(settings).items()}
+    return {name: set(words) for name, words in grid(settings, intervals=True).items()}
 
 
 def refuse_sweep_words(config: DictConfig) -> None:
@@ -172,6 +188,8 @@ def refuse_sweep_words(config: DictConfig) -> None:
     if config.sweep_id is not None:
         raise ConfigError(f"sweep_id={config.sweep_id} goes on with a sweep: add -m and its words")
     params = config.hydra.sweeper.get("params") or {}
+    if is_search(config):
+        raise ConfigError("a sweeper that optimises (hydra/sweeper) runs a sweep: add -m")
     if params:
         grid = " ".join(f"{key}={value}" for key, value in params.items())
         raise ConfigError(f"the experiment holds a grid ({grid}): add -m to sweep over it")
@@ -278,15 +296,16 @@ def check_launcher(config: DictConfig, settings: Config) -> None:
 
 def set_up_launcher(config: DictConfig, settings: Config, n_jobs: int) -> None:
     """Set how many jobs the launcher runs at a time, and the address that Ray listens on."""
+    n_workers = settings.compute.workers or cores()
+    if _is(config, "LocalLauncher") and config.hydra.sweeper.get("max_batch_size", 0) is None:
+        set_for_hydra(config, "hydra.sweeper.max_batch_size", n_workers)  # else all at once
     if _is(config, "JoblibLauncher"):
-        with read_write(config), open_dict(config):
-            config.hydra.launcher.n_jobs = min(settings.compute.workers or cores(), n_jobs)
+        set_for_hydra(config, "hydra.launcher.n_jobs", min(n_workers, n_jobs))
     if _is(config, "RayLauncher"):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if config.hydra.launcher.ray.init.get("address") in (None, "local"):
             # Else Ray would join what RAY_ADDRESS or /tmp/ray/ray_current_cluster name.
-            with read_write(config), open_dict(config):
-                config.hydra.launcher.ray.init.address = "local"
+            set_for_hydra(config, "hydra.launcher.ray.init.address", "local")
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # for one machine
 
 

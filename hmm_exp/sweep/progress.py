@@ -41,11 +41,11 @@ def wanted(quiet: bool) -> bool:
     return not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def start(folder: Path, n_cells: int) -> None:
+def start(folder: Path, n_cells: int, unit: str = "cells") -> None:
     """Start to draw the lines of cells in `folder`; leftovers of an earlier start are removed."""
     global _display
     with suppress(OSError):  # a full disk: nobody watches
-        _display = Display(folder / "live", n_cells)
+        _display = Display(folder / "live", n_cells, unit)
         _join(folder)
         atexit.register(stop)
 
@@ -136,11 +136,11 @@ class Console(logging.StreamHandler):
 class Display(threading.Thread):
     """Draws five times a second, in a thread of the main process."""
 
-    def __init__(self, folder: Path, n_cells: int) -> None:
+    def __init__(self, folder: Path, n_cells: int, unit: str = "cells") -> None:
         super().__init__(name="hmm_exp.live", daemon=True)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self.folder, self.n_cells = folder, n_cells
+        self.folder, self.n_cells, self.unit = folder, n_cells, unit
         self.n_done = 0
         self.seconds: list[float] = []  # of cells that were run
         self._begun = time.time()
@@ -220,7 +220,7 @@ class Display(threading.Thread):
         return sorted(rows, key=lambda row: row.number)
 
     def _sum(self, rows: list[Row], now: float) -> str:
-        words = f"{self.n_done} of {self.n_cells} cells done, {duration(now - self._begun)}"
+        words = f"{self.n_done} of {self.n_cells} {self.unit} done, {duration(now - self._begun)}"
         if not rows and not self.n_done:
             return f"{words}, starting"
         left = self._left(rows, now)

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlflow.entities import Run, RunStatus
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 
 from hmm_exp import owner
 from hmm_exp.config import Config, to_config
 from hmm_exp.config.overrides import hydra_text
+from hmm_exp.config.unlocked import unlocked
 from hmm_exp.errors import TrackingError, redacted
 from hmm_exp.experiment.cache import FOLDER as CACHE
+from hmm_exp.market.bars import counted
 from hmm_exp.parallel import cores
 from hmm_exp.store.store import (
     Store,
@@ -33,6 +35,7 @@ from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environm
 from hmm_exp.tracking.record import removed_on_error
 from hmm_exp.tracking.runs import sweep_members, sweep_named, sweep_parent
 
+LOCKS = "locks"  # in the sweep's folder, one for each cell of a search
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
 
@@ -59,22 +62,26 @@ def open_sweep(
     store = open_store(settings.tracking)
     close_orphans(store)
     if settings.sweep_id is None:
-        parent, attempt = _opened(store, plan.n_cells), 1
+        parent, attempt = _opened(store, settings, plan), 1
     else:
         parent = _reopened(store, settings.sweep_id)
         attempt = int(parent.data.tags.get(tags.ATTEMPT, "1")) + 1
         warnings += changes(store.client, parent, digests)
         store.client.set_tag(parent.info.run_id, tags.ATTEMPT, str(attempt))
-        store.client.set_tag(parent.info.run_id, tags.N_CELLS, str(plan.n_cells))
+        for name, text in _size(plan, settings.sweep.objective).items():
+            store.client.set_tag(parent.info.run_id, name, text)
     settings.sweep_id = parent.data.tags[tags.SWEEP_ID]
     settings.tracking.uri = redacted(store.uri)  # MLFLOW_TRACKING_URI has the login
     settings.sweep.parent_run = parent.info.run_id
     settings.sweep.n_cells, settings.sweep.attempt = plan.n_cells, attempt
+    if plan.search:
+        settings.sweep.search = plan.search.sweeper
+        settings.sweep.n_possible = plan.search.n_possible
     settings.sweep.owner = owner.this_process()
     settings.sweep.folder = str(artifact_root(store) / "sweeps" / settings.sweep_id)
     settings.sweep.varied = plan.varied
     settings.compute.threads = settings.compute.threads or _threads(settings, plan.n_jobs)
-    with read_write(config), open_dict(config):
+    with unlocked(config):
         config.hydra.overrides.task += [*_words(settings), *plan.job_words]
     set_up_launcher(config, settings, plan.n_jobs)
     return settings, read, warnings
@@ -88,22 +95,38 @@ def announce(settings: Config, read: list[str], warnings: list[str]) -> None:
         print(f"warning: {line}", file=sys.stderr, flush=True)
     sweep_id, n_cells = settings.sweep_id, settings.sweep.n_cells or 0
     if not settings.quiet:
-        cells = f"{n_cells} cell{'s' if n_cells > 1 else ''}"
+        cells = _cells_in_words(settings)
         print(f"sweep {sweep_id}: {cells}; if stopped, go on with sweep_id={sweep_id}", flush=True)
     if progress.wanted(settings.quiet):
-        progress.start(Path(str(settings.sweep.folder)), n_cells)
+        unit = "trials" if settings.sweep.search else "cells"
+        progress.start(Path(str(settings.sweep.folder)), n_cells, unit)
 
 
-def finished_cell(store: Store, sweep_id: str | None, fingerprint: str) -> bool:
-    """Whether a sweep holds a finished cell of this fingerprint."""
-    return bool(
-        store.client.search_runs(
-            [store.experiment_id],
-            filter_string=f"tags.{tags.SWEEP_ID} = '{sweep_id}' and tags.{tags.KIND} = 'cell' and "
-            f"tags.{tags.FINGERPRINT} = '{fingerprint}' and attributes.status = 'FINISHED'",
-            max_results=1,
-        )
+def _cells_in_words(settings: Config) -> str:
+    sweep = settings.sweep
+    if sweep.search is None:
+        return counted(sweep.n_cells or 0, "cell")
+    among = f" among {counted(sweep.n_possible, 'cell')}" if sweep.n_possible else ""
+    trials = counted(sweep.n_cells or 0, "trial")
+    return f"{sweep.search} chooses {trials}{among} by {sweep.objective}"
+
+
+def earlier_cell(
+    store: Store, sweep_id: str | None, fingerprint: str, attempt: int | None
+) -> Run | None:
+    """Run of a sweep with this fingerprint that finished, or failed in this attempt."""
+    runs = store.client.search_runs(
+        [store.experiment_id],
+        filter_string=f"tags.{tags.SWEEP_ID} = '{sweep_id}' and tags.{tags.KIND} = 'cell' and "
+        f"tags.{tags.FINGERPRINT} = '{fingerprint}'",
     )
+    finished = [run for run in runs if run.info.status == "FINISHED"]
+    failed = [
+        run
+        for run in runs
+        if run.info.status == "FAILED" and run.data.tags.get(tags.ATTEMPT) == str(attempt)
+    ]
+    return next(iter(finished + failed), None)
 
 
 def close_orphans(store: Store, also: str | None = None) -> None:
@@ -131,28 +154,37 @@ def abandon_sweep(settings: Config, interrupted: bool) -> None:
 
 
 def end_cells(settings: Config) -> None:
-    """Remove what only cells need: live lines, child process, cache."""
+    """Remove what only cells need: live lines, child process, cache, locks."""
     progress.stop()
     child.dismiss()
-    shutil.rmtree(Path(str(settings.sweep.folder)) / CACHE, ignore_errors=True)
+    for name in (CACHE, LOCKS):
+        shutil.rmtree(Path(str(settings.sweep.folder)) / name, ignore_errors=True)
 
 
-def _opened(store: Store, n_cells: int) -> Run:
+def _opened(store: Store, settings: Config, plan: SweepPlan) -> Run:
     sweep_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     identity = {
         tags.KIND: "sweep",
         tags.SWEEP_ID: sweep_id,
-        tags.N_CELLS: str(n_cells),
         tags.ATTEMPT: "1",
         tags.OWNER: owner.this_process(),
         tags.COMMAND: command_line(),
     }
+    identity |= _size(plan, settings.sweep.objective)
     if sha := git_sha():
         identity[tags.GIT_SHA] = sha
     run = store.client.create_run(store.experiment_id, tags=identity, run_name=f"sweep {sweep_id}")
     with removed_on_error(store, run.info.run_id):
         store.client.log_text(run.info.run_id, environment(), ENVIRONMENT_FILE)
     return run
+
+
+def _size(plan: SweepPlan, objective: str) -> dict[str, str]:
+    """Tags on the number of cells, and on the search that chooses them."""
+    if plan.search is None:
+        return {tags.N_CELLS: str(plan.n_cells)}
+    possible = str(plan.search.n_possible or "")
+    return {tags.N_CELLS: str(plan.n_cells), tags.SEARCH: objective, tags.N_POSSIBLE: possible}
 
 
 def _check_known(settings: Config) -> None:
@@ -207,6 +239,7 @@ def _words(settings: Config) -> list[str]:
         f"sweep.owner={hydra_text(str(sweep.owner))}",
         f"sweep.folder={hydra_text(str(sweep.folder))}",
         f"sweep.varied=[{','.join(sweep.varied)}]",
+        f"sweep.search={sweep.search or 'null'}",
         f"tracking.uri={hydra_text(str(settings.tracking.uri))}",
         f"compute.threads={settings.compute.threads or 'null'}",
     ]
