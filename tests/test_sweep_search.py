@@ -109,8 +109,9 @@ def test_no_progress_bar_of_mlflow_comes_between_the_lines(searched, warm):
         assert "it/s" not in process.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_as_it_would_have(
-    train_cli, workdir, tmp_path_factory, empty_store
+    train_cli, warm, workdir, tmp_path_factory, empty_store
 ):
     words = (
         *(*SEARCH, "model.n_states=choice(2,3)", "features.window=interval(10,60)"),
@@ -130,7 +131,11 @@ def test_a_killed_search_goes_on_as_it_would_have(
     assert end_of(done.stdout) == end_of(other.stdout)
     assert cells_of(client) == cells_of(store_of(undisturbed))
     assert all(10 <= int(window) <= 60 for _, window in cells_of(client))
-    assert "the search chose its cells by return_gain_val on the bars of" in done.stdout
+    doubt = "the search chose its cells by return_gain_val on the bars of the reality check"
+    assert doubt in done.stdout
+    made = warm.run(workdir, "--sweep", "latest", module="hmm_exp.report")
+    page = workdir / re.search(r"^report: (.+)$", made.stdout, flags=re.MULTILINE)[1]
+    assert doubt in page.read_text().replace("<wbr>", "")
 
 
 def test_a_failed_cell_costs_a_trial_and_is_not_tried_again(train_cli, workdir):
