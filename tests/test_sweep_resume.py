@@ -20,7 +20,7 @@ BEGAN = "python -m hmm_exp.train -m model.n_states=2,3 data.path='my bars.csv' f
         (f"{BEGAN} model.tol=0.1 ~experiment", "model.tol, ~experiment"),
         ("hmm-train -m model.n_states=2,3", "features"),
         (BEGAN[:40] + "=[2", "words"),
-        (f"{BEGAN} model.tol=interval(0,1)", "words"),
+        (f"{BEGAN} model.tol=interval(0,1)", "model.tol"),
         (f"{BEGAN} model.tol=range(0,1,0)", "words"),
     ],
 )

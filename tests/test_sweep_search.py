@@ -5,6 +5,8 @@ import math
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,10 +15,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from hmm_exp.config.grid import grid
 from hmm_exp.sweep.search import caveat, value_of
 from hmm_exp.tracking import tags
+from tests.conftest import ROOT
 from tests.test_sweep import finished, launched, sweep_id_of
 from tests.test_sweep_plan import needs
 from tests.test_train_cli import SMALL, runs_of, store_of
-from tests.warm import FAULTS
+from tests.warm import FAULTS, environment_of_a_user
 
 optuna = pytest.importorskip("optuna", reason="the extra optuna is not installed")
 if importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
@@ -87,15 +90,28 @@ def test_the_study_maximises_what_the_cells_recorded(searched):
     assert len({*told.values()}) == 4 - sum(value == -math.inf for value in told.values()) + 1
 
 
-def test_no_progress_bar_of_mlflow_comes_between_the_lines(searched):
+def test_no_progress_bar_of_mlflow_comes_between_the_lines(searched, warm):
     assert importlib.util.find_spec("tqdm"), "pip install '.[dev]'"
-    _, done = searched
-    assert "it/s" not in done.stderr
-    assert "%|" not in done.stderr
+    folder, done = searched
+    words = ("--sweep", "latest", "--dry-run")
+    promoted = warm.run(folder, *words, module="hmm_exp.commands.promote")
+    program = "import hmm_exp; hmm_exp.load_detector('models:/hmm_regime/Production')"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env=environment_of_a_user(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+    )
+    for process in (done, promoted, loaded):
+        assert process.returncode == 0, process.stderr
+        assert "Downloading" not in process.stderr
+        assert "it/s" not in process.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_as_it_would_have(
-    train_cli, workdir, tmp_path_factory, empty_store
+    train_cli, warm, workdir, tmp_path_factory, empty_store
 ):
     words = (
         *(*SEARCH, "model.n_states=choice(2,3)", "features.window=interval(10,60)"),
@@ -115,7 +131,11 @@ def test_a_killed_search_goes_on_as_it_would_have(
     assert end_of(done.stdout) == end_of(other.stdout)
     assert cells_of(client) == cells_of(store_of(undisturbed))
     assert all(10 <= int(window) <= 60 for _, window in cells_of(client))
-    assert "the search chose its cells by return_gain_val on the bars of" in done.stdout
+    doubt = "the search chose its cells by return_gain_val on the bars of the reality check"
+    assert doubt in done.stdout
+    made = warm.run(workdir, "--sweep", "latest", module="hmm_exp.report")
+    page = workdir / re.search(r"^report: (.+)$", made.stdout, flags=re.MULTILINE)[1]
+    assert doubt in page.read_text().replace("<wbr>", "")
 
 
 def test_a_failed_cell_costs_a_trial_and_is_not_tried_again(train_cli, workdir):

@@ -149,7 +149,7 @@ def _luck(subject: Subject) -> Iterator[Check]:
     also = "" if spa is None else f", Hansen's p = {spa:.3f}"
     doubt = caveat(subject.main.data.tags, int(metrics["n_cells_tried"]))
     detail = f"reality check over all scored cells: White's p = {p:.3f}{also}"
-    passed = p < LUCKY if p >= LUCKY or not doubt else None
+    passed = None if doubt and p < LUCKY else p < LUCKY
     yield Check(passed, text, "; ".join(filter(None, [detail, doubt])))
 
 

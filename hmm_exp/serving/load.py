@@ -19,6 +19,7 @@ from hmm_exp.detector.pooled import PooledDetector, read_detector
 from hmm_exp.errors import ModelError, TrackingError, one_line
 from hmm_exp.store.address import VARIABLE, resolve_uri, sqlite_path
 
+_BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 _SCHEME = re.compile(r"[a-z][a-z0-9+-]+:/")
 _RUN_URI = re.compile(r"runs:/([^/]+)(/.*)?")
 _RUN_ID = re.compile(r"[0-9a-fA-F]{6,32}")
@@ -140,11 +141,21 @@ def store_for(uri: str) -> Iterator[None]:
             check_place(path)
     except TrackingError as error:
         raise ModelError(f"no model at {uri}: {error}") from None
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = store  # MLflow would percent-encode the address
+    # MLflow would percent-encode the address, and print bars where tqdm is.
+    with _environment({VARIABLE: store, _BARS: os.environ.get(_BARS, "false")}):
+        yield
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        del os.environ[VARIABLE]
-        if before is not None:
-            os.environ[VARIABLE] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
