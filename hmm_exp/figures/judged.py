@@ -10,7 +10,7 @@ from scipy.special import ndtr, ndtri
 
 from hmm_exp.figures import style
 from hmm_exp.figures.decimate import group_size
-from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
+from hmm_exp.figures.panels import Panel, Sheet, cut
 from hmm_exp.judge.residuals import (
     ResidualLimits,
     autocorrelation,
@@ -147,7 +147,7 @@ def residuals(
         subject,
         height=height,
     )
-    sheet = add_sheet(figure)
+    sheet = Sheet(figure)
     panels = cut(
         2 * len(shown), len(shown), (style.MARGIN, 46, style.WIDTH + 14, height - 56), (34, 50)
     )
@@ -194,24 +194,24 @@ def _residual_title(judged: Sequence[_Series]) -> str:
 def _draw_quantiles(sheet: Sheet, panel: Panel, z: np.ndarray) -> None:
     """Sample quantiles at evenly spaced normal quantiles, clipped to the panel."""
     ends = [-_REACH, _REACH]
-    style.draw_lines(sheet, [panel.at(ends, ends)], style.GREY, linewidths=0.8)
+    sheet.lines([panel.at(ends, ends)], style.GREY, linewidths=0.8)
     z = z[np.isfinite(z)]
     if len(z) == 0:
         return
     reach = min(-float(ndtri(0.5 / len(z))), _REACH)
     normal = np.linspace(-reach, reach, 161)
     sample = np.clip(np.quantile(z, ndtr(normal)), -_REACH, _REACH)
-    sheet.plot(*panel.at(normal, sample), "o", color=style.INK, markersize=2.2, mew=0)
+    sheet.marks(*panel.at(normal, sample), color=style.INK, markersize=2.2, mew=0)
 
 
 def _draw_memory(sheet: Sheet, panel: Panel, memory: np.ndarray, limit: float) -> None:
     """Autocorrelations as stems; dashed lines at the rejection limit."""
-    style.draw_lines(sheet, [panel.at(panel.xlim, [0, 0])], style.GREY, linewidths=0.8)
+    sheet.lines([panel.at(panel.xlim, [0, 0])], style.GREY, linewidths=0.8)
     edges = [panel.at(panel.xlim, [sign * limit] * 2) for sign in (-1, 1)]
-    style.draw_lines(sheet, edges, style.FAINT, linewidths=0.8, linestyles=[(0, (4, 3))])
+    sheet.lines(edges, style.FAINT, linewidths=0.8, linestyles=[(0, (4, 3))])
     for heights, color, shift in zip(memory, (style.INK, _SQUARES), (-0.2, 0.2), strict=True):
         stems = [panel.at([lag + shift] * 2, [0, h]) for lag, h in enumerate(heights, start=1)]
-        style.draw_lines(sheet, stems, color, linewidths=1.6)
+        sheet.lines(stems, color, linewidths=1.6)
 
 
 def _label(sheet: Sheet, quantiles: Sequence[Panel], memories: Sequence[Panel]) -> None:
