@@ -74,7 +74,7 @@ def _unequal(box: tuple[float, float, float, float]) -> tuple[Panel, Panel]:
 
 def _title(shown: pd.DataFrame) -> str:
     """Sharpe ratio and drawdown of the regimes and of buy and hold."""
-    rows = {row["strategy"]: row for row in shown.to_dict("records")}
+    rows = shown[["sharpe", "max_drawdown", "note"]].set_axis(shown["strategy"]).to_dict("index")
     texts = []
     for name in ("regime", HOLD):
         sharpe, loss = rows[name]["sharpe"], rows[name]["max_drawdown"]
