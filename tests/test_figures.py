@@ -1,5 +1,6 @@
 """Figures: what they show, that colours agree, that nothing overlaps, that size stays bounded."""
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
 import numpy as np
@@ -454,6 +455,15 @@ def test_a_saved_picture_holds_the_drawn_pixels(name, tmp_path):
     with Image.open(figures.save(figure, tmp_path / "figure.png")) as picture:
         assert picture.mode == "RGBA"
         np.testing.assert_array_equal(np.asarray(picture), figure.canvas.buffer_rgba())
+
+
+def test_threads_draw_the_same_pictures_side_by_side(tmp_path):
+    def save(place):
+        return figures.save(draw(ALL[place % 8], 3), tmp_path / f"{place}.png").read_bytes()
+
+    alone = [save(place) for place in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(save, range(32))] == 4 * alone
 
 
 def test_a_failed_save_leaves_nothing_behind(tmp_path):
