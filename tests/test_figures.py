@@ -1,5 +1,6 @@
 """Figures: what they show, that colours agree, that nothing overlaps, that size stays bounded."""
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from PIL import Image
 
 from hmm_exp import figures
 from hmm_exp.figures.behaviour import run_lengths, survival
@@ -153,6 +156,11 @@ def test_labels_with_words_fit_into_the_transition_matrix(n_states):
     names = (*LONG, "vol-4 narrow bars", "vol-5", "vol-6 falling volume", "vol-7 rising volume")
     figure = figures.transition_matrix(sticky(n_states), names[:n_states], bar="1H")
     assert_texts_are_apart(figure)
+
+
+def drawn(figure, kind):
+    """Artists of one kind outside all axes, in the order in which they were added."""
+    return [artist for artist in figure.artists if isinstance(artist, kind)]
 
 
 def price_lines(figure):
@@ -305,7 +313,8 @@ def test_splits_are_marked_where_they_start():
 
 def test_transition_numbers_stay_readable_near_one_and_zero():
     matrix = np.array([[0.998, 0.001, 0.001], [0.001, 0.99, 0.009], [0.0, 0.5, 0.5]])
-    shown = [t.get_text() for t in figures.transition_matrix(matrix, labels(3)).axes[0].texts[:8]]
+    figure = figures.transition_matrix(matrix, labels(3))
+    shown = [t.get_text() for t in texts(figure) if t.get_text().startswith(".")]
     assert shown == [".9980", ".0010", ".0010", ".0010", ".990", ".0090", ".500", ".500"]
 
 
@@ -318,7 +327,7 @@ def test_transition_matrix_shows_an_absorbing_state_as_endless():
 def test_criteria_ring_the_lowest_and_keep_the_null_from_flattening_the_rest():
     table = pd.DataFrame({"n_states": [1, 2, 3, 4], "bic": [90_000.0, 60.0, 0.0, 40.0]})
     figure = figures.criteria(table, chosen=3)
-    assert figure.axes[0].get_ylim()[1] < 100
+    assert max(int(t.get_text()) for t in texts(figure) if t.get_text().isdigit()) < 100
     assert any("one state: BIC 90,000 above" in t.get_text() for t in texts(figure))
     assert figure.texts[0].get_text() == "BIC is lowest at 3 states, 40 below 4 states"
 
@@ -327,22 +336,20 @@ def test_criteria_ring_the_lowest_and_keep_the_null_from_flattening_the_rest():
 def test_lines_of_criteria_join_only_neighbours_that_were_tried(tried):
     bic = {"n_states": tried, "bic": [10.0 * k for k in tried]}
     sweep = pd.DataFrame(bic | {"space": "v1 1H", "covariance": "diag"})
-    for curve, unit in (
-        (figures.criteria(pd.DataFrame(bic)).axes[0].lines[0], 1.0),
-        (figures.bic_by_space(sweep).axes[0].lines[0], None),
-    ):
-        x, drawn = np.asarray(curve.get_xdata()), np.isfinite(curve.get_ydata())
-        assert drawn.sum() == len(tried)
-        joined = np.diff(x)[drawn[:-1] & drawn[1:]]
+    for figure in (figures.criteria(pd.DataFrame(bic)), figures.bic_by_space(sweep)):
+        curve = drawn(figure, Line2D)[0]
+        x, seen = np.asarray(curve.get_xdata()), np.isfinite(curve.get_ydata())
+        assert seen.sum() == len(tried)
+        joined = np.diff(x)[seen[:-1] & seen[1:]]
         assert len(joined) == (np.diff(tried) == 1).sum()
-        assert np.allclose(joined, unit or np.diff(x)[0])
+        assert np.allclose(joined, np.diff(x)[0])
 
 
 @pytest.mark.parametrize("tried", [(1, 1, 2), (2, 2), (2, 3, 2, 3), (2, 4, 2)])
 def test_cells_that_differ_by_another_setting_share_a_line_through_the_lowest(tried):
     bic = 10.0 * np.arange(len(tried), 0, -1)
     sweep = pd.DataFrame({"space": "v1 1H", "covariance": "diag", "n_states": tried, "bic": bic})
-    line, dots = figures.bic_by_space(sweep).axes[0].lines[:2]
+    line, dots = drawn(figures.bic_by_space(sweep), Line2D)[:2]
     assert np.isfinite(line.get_ydata()).sum() == len(set(tried))
     assert len(dots.get_xdata()) == len(tried)
     assert np.nanmax(line.get_ydata()) <= max(dots.get_ydata())
@@ -351,10 +358,15 @@ def test_cells_that_differ_by_another_setting_share_a_line_through_the_lowest(tr
 def test_criteria_of_a_single_fit_are_shown_beside_one_state():
     table = pd.DataFrame({"n_states": [1, 3], "bic": [900.0, 0.0], "aic": [950.0, 0.0]})
     figure = figures.criteria(table, chosen=3)
-    bic = next(line for line in figure.axes[0].lines if line.get_gid() == "bic")
-    np.testing.assert_array_equal(bic.get_xdata(), [1, 2, 3])
-    np.testing.assert_array_equal(bic.get_ydata(), [900, np.nan, 0])
-    assert figure.axes[0].get_ylim()[1] > 900
+    bic, aic = (
+        next(line for line in drawn(figure, Line2D) if line.get_gid() == name)
+        for name in ("bic", "aic")
+    )
+    assert np.diff(bic.get_xdata(), 2) == pytest.approx(0)
+    (high, low), (higher, _) = (line.get_ydata()[[0, 2]] for line in (bic, aic))
+    assert (high - low) / (higher - low) == pytest.approx(900 / 950)
+    assert np.isnan(bic.get_ydata()[1])
+    assert not any("one state: BIC" in t.get_text() for t in texts(figure))  # not off the axis
     assert figure.texts[0].get_text() == "BIC of 3 states is 900 below one state"
 
 
@@ -371,8 +383,9 @@ def test_convergence_measures_from_the_best_polished_end():
     histories = [[-50.0, -10.0, -9.0], [-40.0, -9.05], [-60.0, -59.0]]
     figure = figures.convergence(histories, polished=[True, True, False])
     assert "2 of 2 polished starts end within 0.1 nat" in figure.texts[0].get_text()
-    best = max(figure.axes[0].lines, key=lambda line: line.get_linewidth())
-    np.testing.assert_allclose(best.get_ydata()[:3], [41.0, 1.0, 1e-3])
+    best = max(drawn(figure, Line2D), key=lambda line: line.get_linewidth())
+    first, second = -np.diff(best.get_ydata()[:3])
+    assert first / second == pytest.approx(np.log(41.0) / np.log(1e3))
 
 
 def test_run_lengths_end_at_a_change_and_at_a_gap():
@@ -436,8 +449,25 @@ def test_save_writes_a_whole_picture_and_nothing_beside(tmp_path):
     assert figures.save(draw("criteria", 3), tmp_path / "criteria.svg").stat().st_size > 0
 
 
+@pytest.mark.parametrize("name", ["price", "transition_matrix"])
+def test_a_saved_picture_holds_the_drawn_pixels(name, tmp_path):
+    figure = draw(name, 3)
+    with Image.open(figures.save(figure, tmp_path / "figure.png")) as picture:
+        assert picture.mode == "RGBA"
+        np.testing.assert_array_equal(np.asarray(picture), figure.canvas.buffer_rgba())
+
+
+def test_threads_draw_the_same_pictures_side_by_side(tmp_path):
+    def save(place):
+        return figures.save(draw(ALL[place % 8], 3), tmp_path / f"{place}.png").read_bytes()
+
+    alone = [save(place) for place in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(save, range(32))] == 4 * alone
+
+
 def test_a_failed_save_leaves_nothing_behind(tmp_path):
-    (tmp_path / "old.png").write_bytes(b"old")
+    (tmp_path / "old.svg").write_bytes(b"old")
 
     class Broken(Figure):
         def savefig(self, fname, **kwargs):
@@ -445,6 +475,6 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path):
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        figures.save(Broken(), tmp_path / "old.png")
-    assert [p.name for p in tmp_path.iterdir()] == ["old.png"]
-    assert (tmp_path / "old.png").read_bytes() == b"old"
+        figures.save(Broken(), tmp_path / "old.svg")
+    assert [p.name for p in tmp_path.iterdir()] == ["old.svg"]
+    assert (tmp_path / "old.svg").read_bytes() == b"old"

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from matplotlib.lines import Line2D
 
 from hmm_exp.figures.judged import cumulative_gain, residuals
-from tests.test_figures import HOUR, START, assert_texts_are_apart, texts
+from hmm_exp.figures.text import SEPARATOR
+from tests.test_figures import HOUR, START, assert_texts_are_apart, drawn, texts
 
 
 def gains(n, seed=0):
@@ -100,7 +102,7 @@ def test_of_many_series_the_worst_and_the_last_are_drawn():
     series = {f"feature {i}": good(seed=i) for i in range(9)} | {"bad": 0.5 * good(seed=20)}
     series["next return"] = good(seed=30)
     figure = residuals(series)
-    shown = {t.get_text() for t in texts(figure)}
+    shown = {t.get_text().partition(SEPARATOR)[0] for t in texts(figure)}
     assert {"bad", "next return"} <= shown
     assert len(shown & set(series)) == 6
     assert "6 of 11, the worst" in figure.texts[1].get_text()
@@ -108,11 +110,11 @@ def test_of_many_series_the_worst_and_the_last_are_drawn():
 
 def test_quantiles_of_normal_residuals_lie_on_the_diagonal():
     z = good(100_000)
-    points = residuals({"next return": z}).axes[0].lines[0]
+    points = drawn(residuals({"next return": z}), Line2D)[0]
     x, y = np.asarray(points.get_xdata()), np.asarray(points.get_ydata())
     middle = slice(30, -30)
     slope = np.polyfit(x[middle], y[middle], 1)[0]
-    double = residuals({"next return": 0.5 * z}).axes[0].lines[0]
+    double = drawn(residuals({"next return": 0.5 * z}), Line2D)[0]
     flat = np.polyfit(x[middle], np.asarray(double.get_ydata())[middle], 1)[0]
     assert flat / slope == pytest.approx(0.5, abs=0.01)
 

@@ -42,7 +42,7 @@ def test_few_rows_are_drawn(n_rows):
 def test_without_returns_there_is_no_score():
     figure = monitor(*frames(3, with_bars=False), labels(3))
     assert_texts_are_apart(figure)
-    assert not any("next-bar" in text.get_text() for text in figure.axes[0].texts)
+    assert not any("next-bar" in text.get_text() for text in figure.texts)
 
 
 def test_the_title_says_when_it_alarmed():

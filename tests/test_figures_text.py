@@ -3,18 +3,22 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hmm_exp import figures
 from hmm_exp.figures import style
 from hmm_exp.figures.judged import cumulative_gain, residuals
 from hmm_exp.figures.monitor import monitor
-from hmm_exp.figures.text import SEPARATOR, SMALLEST, fit_all, fit_block, fit_row, width
+from hmm_exp.figures.text import SEPARATOR, SMALLEST, fit_all, fit_block, fit_row, width, write
 from tests.test_figures import (
     FEATURES,
     HOUR,
     START,
     assert_texts_are_apart,
+    drawn,
     grid_table,
     market,
     posterior,
@@ -105,6 +109,40 @@ def test_names_of_usual_length_are_never_cut(n_states):
         assert not [text.get_text() for text in texts(figure) if "…" in text.get_text()]
 
 
+def ink(text, **style):
+    """Darkness of the pixels of a drawn text, from the top, and its box in rows and columns."""
+    figure = Figure(figsize=(2, 1), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    write(figure, 0.5, 0.5, text, **style)
+    canvas.draw()
+    box = figure.texts[0].get_window_extent()
+    return 255 - np.asarray(canvas.buffer_rgba())[..., 0], [*box.intervaly, *box.intervalx]
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize("va", ["top", "center", "center_baseline", "bottom"])
+@pytest.mark.parametrize("ha", ["left", "center"])
+def test_a_text_lies_at_its_anchor_and_fills_its_box(ha, va, rotation):
+    dark, (low, high, left, right) = ink("HHH", ha=ha, va=va, rotation=rotation)
+    rows, columns = np.flatnonzero(dark.any(axis=1)), np.flatnonzero(dark.any(axis=0))
+    inked = [100 - rows[-1] - 1, 100 - rows[0], columns[0], columns[-1] + 1]
+    inside = (inked - np.array([low, high, left, right])) * [1, -1, 1, -1]
+    assert ((inside >= 0) & (inside <= 2)).all()
+    across, up = {"left": left - 100, "center": (left + right) / 2 - 100}[ha], (low + high) / 2 - 50
+    assert abs(across) <= 4
+    assert np.sign(round(up / 3)) == {"top": -1, "bottom": 1}.get(va, 0)
+
+
+def test_a_text_is_upright_and_turns_to_the_left():
+    dark, _ = ink("L")
+    rows, columns = dark[dark.any(axis=1)] > 0, dark[:, dark.any(axis=0)] > 0
+    assert rows[-1].sum() > rows[0].sum()
+    assert columns[:, 0].sum() > columns[:, -1].sum()
+    dark, _ = ink("L", rotation=90)
+    columns = dark[:, dark.any(axis=0)] > 0
+    assert columns[:, -1].sum() > columns[:, 0].sum()
+
+
 def test_a_text_becomes_smaller_then_wraps_and_is_cut_only_then():
     sizes = ((9, 1), (8, 2))
     parts = ["Close by decided regime", "most frequent of 30 bars per pixel"]
@@ -156,7 +194,7 @@ def test_drift_of_steady_fits_shows_its_own_scale():
     shown = [text.get_text() for text in texts(figure)]
     assert sum(text.endswith(" %") for text in shown) >= 2
     assert sum(text in {"120", "121", "122", "124", "126"} for text in shown) >= 2
-    dots = [np.asarray(c.get_offsets()) for c in figure.axes[0].findobj(PathCollection)]
+    dots = [np.asarray(c.get_offsets()) for c in drawn(figure, PathCollection)]
     (course,) = [points for points in dots if len(points) == 3]
     assert np.ptp(course[:, 1]) > 20
     endless = figures.drift(
@@ -179,7 +217,7 @@ def test_the_control_charts_use_their_panel_and_count_what_is_outside(peak):
     rows, bars = frames(2, peak=peak)
     figure = monitor(rows, bars, ("calm", "turbulent"))
     (title,) = [t for t in texts(figure) if t.get_text().startswith("charts / thresholds")]
-    heights = [line.get_ydata() for line in figure.axes[0].lines[-2:]]
+    heights = [line.get_ydata() for line in drawn(figure, Line2D)[-2:]]
     low, high = min(y.min() for y in heights), max(y.max() for y in heights)
     assert high - low > 0.1 * 116
     assert high < title.get_position()[1]
@@ -250,5 +288,5 @@ def test_visits_fill_their_panel_however_short_they_are(longest):
     states = np.repeat(np.arange(4_000) % 2, lengths)
     figure = figures.dwell_times(states, sticky(2, 0.999), ("calm", "turbulent"))
     assert_texts_are_apart(figure)
-    dots = [line.get_ydata() for line in figure.axes[0].lines if line.get_marker() == "o"]
+    dots = [line.get_ydata() for line in drawn(figure, Line2D) if line.get_marker() == "o"]
     assert all(np.ptp(y) > 50 for y in dots)

@@ -20,9 +20,9 @@ from hmm_exp.judge.gains import (
     gain_metrics,
     hac_error,
     reality_check,
-    resampled,
     window,
 )
+from hmm_exp.judge.resampling import Draws, stretches
 from hmm_exp.judge.split import TEST, TRAIN, VAL
 
 
@@ -282,7 +282,7 @@ def test_a_stretch_takes_the_next_bar_or_jumps_once_in_a_block():
             jumps = rng.random() < 1.0 / 7.0
             at = int(rng.random() * 50) if jumps else (at + 1) % 50
         draws.append(draw)
-    np.testing.assert_array_equal(resampled(x, 7.0, 80, seed=5, n_draws=20), draws)
+    np.testing.assert_array_equal(x[stretches(Draws(50, 7.0, 20, seed=5), 80)], draws)
 
 
 def test_the_window_is_three_roots_and_at_most_the_series():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hmm_exp.judge.gains import resampled
+from hmm_exp.judge.resampling import Draws, stretches
 from hmm_exp.monitor.cusum import ALLOWANCE, HORIZON, ControlChart, fit_chart, threshold
 
 CHART = ControlChart(mean=2.0, spread=0.5, allowance=0.1, threshold=30.0)
@@ -91,9 +91,9 @@ def test_a_fall_of_half_a_deviation_is_seen_soon():
 
 
 def test_stretches_keep_neighbours_together():
-    x = np.arange(500.0)
-    stretches = resampled(x, 50, 400, seed=3, n_draws=20)
-    assert stretches.shape == (20, 400)
-    assert np.isin(stretches, x).all()
-    assert 0.95 < (np.diff(stretches) == 1).mean() < 0.99
-    assert np.array_equal(stretches, resampled(x, 50, 400, seed=3, n_draws=20))
+    draws = Draws(500, 50, 20, seed=3)
+    places = stretches(draws, 400)
+    assert places.shape == (20, 400)
+    assert np.isin(places, np.arange(500)).all()
+    assert 0.95 < (np.diff(places) == 1).mean() < 0.99
+    assert np.array_equal(places, stretches(draws, 400))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.lines import Line2D
 
 from hmm_exp.errors import TrackingError
 from hmm_exp.figures.search import bic_by_space
@@ -387,7 +388,7 @@ def test_student_t_cells_are_lines_and_columns_of_their_own(store):
     }
     assert set(charts.criteria(rows).about["covariances"]) == {"full", "full-t"}
     figure = bic_by_space(rows, winner=("v1", "full-t", 3))
-    lines = [line.get_color() for axes in figure.axes for line in axes.get_lines()]
+    lines = [line.get_color() for line in figure.findobj(Line2D)]
     assert {INK, "#8e5ea2"} <= set(lines)
 
 

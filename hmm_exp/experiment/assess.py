@@ -9,6 +9,7 @@ refits of a walk forward.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ class ModelOutput:
     densities: ReturnDensities | None = None
     unscored: Unscored = field(default_factory=dict)
 
-    @property
+    @cached_property
     def scores(self) -> pd.DataFrame | None:
         """Log predictive densities of the next return, nats, columns `SCORES`."""
         return None if self.bars is None else self.bars[[*SCORES]]

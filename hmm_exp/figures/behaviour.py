@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from hmm_exp.figures import style
 from hmm_exp.figures.model import bars_text
-from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
+from hmm_exp.figures.panels import Panel, Sheet, cut
 from hmm_exp.hmm.health import expected_dwell
 
 _BASIS_POINT = 1e-4
@@ -49,7 +49,7 @@ def dwell_times(
         subject,
         height=height,
     )
-    sheet = add_sheet(figure)
+    sheet = Sheet(figure)
     seen = [survival(lengths)[1].min() for lengths in runs if len(lengths)]
     least = float(np.log10(0.7 * min(seen, default=0.5)))
     panels = cut(n_states, columns, (style.MARGIN, 50, style.WIDTH, height - 56), (26, 48))
@@ -103,11 +103,11 @@ def _mean(runs: np.ndarray) -> str:
 def _draw_survival(sheet: Sheet, panel: Panel, runs: np.ndarray, stay: float, color: str) -> None:
     """Dots of the data under the line of the geometric law."""
     lengths, share = survival(runs)
-    sheet.plot(*panel.at(lengths, np.log10(share)), "o", color=color, markersize=4.5, mew=0)
+    sheet.marks(*panel.at(lengths, np.log10(share)), color=color, markersize=4.5, mew=0)
     if stay > 0:
         slope = np.log10(min(stay, 1.0))
         end = min(panel.xlim[1], 1 + panel.ylim[0] / slope) if slope < 0 else panel.xlim[1]
-        sheet.plot(*panel.at([1, end], [0, slope * (end - 1)]), color=style.INK, linewidth=1)
+        sheet.line(*panel.at([1, end], [0, slope * (end - 1)]), color=style.INK, linewidth=1)
 
 
 def _runs_title(labels: Sequence[str], runs: Sequence[np.ndarray], dwell: np.ndarray) -> str:
@@ -141,7 +141,7 @@ def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str 
         subject,
         height=height,
     )
-    sheet = add_sheet(figure)
+    sheet = Sheet(figure)
     panels = cut(2, 2, (style.MARGIN, 36 + deeper, style.WIDTH + 36, height - 54), (62, 36))
     for i, name in enumerate(("mean", "volatility")):
         middle, half = _in_basis_points(table, name)
@@ -171,12 +171,12 @@ def _draw_intervals(sheet: Sheet, panel: Panel, table: pd.DataFrame, middle, hal
     x = table["state"].to_numpy() + 0.24 * (part - part.max() / 2)
     colors = [palette[k] for k in table["state"]]
     if panel.ylim[0] < 0:
-        style.draw_lines(sheet, [panel.at(panel.xlim, [0, 0])], style.GREY, linewidths=0.8)
+        sheet.lines([panel.at(panel.xlim, [0, 0])], style.GREY, linewidths=0.8)
     bars = [panel.at([at] * 2, [m - h, m + h]) for at, m, h in zip(x, middle, half, strict=True)]
-    style.draw_lines(sheet, bars, colors, linewidths=2)
+    sheet.lines(bars, colors, linewidths=2)
     faces = [color if p == 0 else "white" for color, p in zip(colors, part, strict=True)]
     x, y = panel.at(x, middle)
-    sheet.scatter(x, y, s=52, c=faces, edgecolors=colors, linewidths=1.8, zorder=3)
+    sheet.dots(x, y, 52, facecolors=faces, edgecolors=colors, linewidths=1.8, zorder=3)
 
 
 def _return_title(table: pd.DataFrame, labels: Sequence[str]) -> str:

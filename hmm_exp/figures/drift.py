@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from hmm_exp.figures import style
 from hmm_exp.figures.model import bars_text
-from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
+from hmm_exp.figures.panels import Panel, Sheet, cut
 from hmm_exp.judge.wording import percent
 
 _DAY = 86_400e9  # nanoseconds
@@ -57,7 +57,7 @@ def drift(
         subject,
         height=height,
     )
-    sheet = add_sheet(figure)
+    sheet = Sheet(figure)
     box = (style.MARGIN - 8, 30, style.WIDTH + 30, height - 84)
     panels = cut(n_panels, columns, box, (66, 44))
     edge = _DAY / 2 if len(time) == 1 else 0.0
@@ -76,7 +76,7 @@ def drift(
         sheet.draw_title(panel, name, room=room)
         ringed: dict[str, Any] = {"facecolors": "white", "edgecolors": style.GREY, "linewidths": 1}
         x = panel.x(time[refused])
-        sheet.scatter(x, np.full(len(x), panel.bottom + 6), s=20, zorder=4, **ringed)
+        sheet.dots(x, np.full(len(x), panel.bottom + 6), 20, zorder=4, **ringed)
     sheet.draw_frames(scaled)
     for panel in scaled[-columns:]:
         _draw_time(sheet, panel, time)
@@ -127,11 +127,11 @@ def _draw_agreement(sheet: Sheet, panel: Panel, time, agreement) -> Panel:
 def _draw_courses(sheet: Sheet, panel: Panel, time, values, colors) -> None:
     """One line per column of `values` (R, n), with a dot per fit where there are few."""
     courses = [panel.at(time, column) for column in values.T]
-    style.draw_lines(sheet, courses, list(colors), linewidths=1.6, zorder=2)
+    sheet.lines(courses, list(colors), linewidths=1.6, zorder=2)
     if len(time) <= 40:
         x, y = np.hstack(courses)
         dots = [color for color in colors for _ in time]
-        sheet.scatter(x, y, s=9, c=dots, linewidths=0, zorder=3)
+        sheet.dots(x, y, 9, facecolors=dots, linewidths=0, zorder=3)
 
 
 def _title(agreement: np.ndarray) -> str:

@@ -10,7 +10,7 @@ from scipy.special import ndtr, ndtri
 
 from hmm_exp.figures import style
 from hmm_exp.figures.decimate import group_size
-from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
+from hmm_exp.figures.panels import Panel, Sheet, cut
 from hmm_exp.judge.residuals import (
     ResidualLimits,
     autocorrelation,
@@ -147,7 +147,7 @@ def residuals(
         subject,
         height=height,
     )
-    sheet = add_sheet(figure)
+    sheet = Sheet(figure)
     panels = cut(
         2 * len(shown), len(shown), (style.MARGIN, 46, style.WIDTH + 14, height - 56), (34, 50)
     )
@@ -160,8 +160,8 @@ def residuals(
         note = f"{beyond:,} beyond ±{_REACH:g}" if beyond else ""
         sheet.draw_title(above, one.name, note, room=style.WIDTH / len(shown) - 24)
         sheet.draw_title(below, "rejected" if one.rejected else "within limits")
-        _draw_quantiles(sheet, above, one.z)
-        _draw_memory(sheet, below, one.memory, limits.memory)
+    _draw_quantiles(sheet, quantiles, [one.z for one in shown])
+    _draw_memory(sheet, memories, [one.memory for one in shown], limits.memory)
     _label(sheet, quantiles, memories)
     style.add_key(figure, ["residuals", "their squares"], [style.INK, _SQUARES])
     return figure
@@ -191,27 +191,34 @@ def _residual_title(judged: Sequence[_Series]) -> str:
     return f"{text}, worst is {worst.name}: {worst.effect} {worst.size:.2f}"
 
 
-def _draw_quantiles(sheet: Sheet, panel: Panel, z: np.ndarray) -> None:
-    """Sample quantiles at evenly spaced normal quantiles, clipped to the panel."""
-    ends = [-_REACH, _REACH]
-    style.draw_lines(sheet, [panel.at(ends, ends)], style.GREY, linewidths=0.8)
-    z = z[np.isfinite(z)]
-    if len(z) == 0:
-        return
-    reach = min(-float(ndtri(0.5 / len(z))), _REACH)
-    normal = np.linspace(-reach, reach, 161)
-    sample = np.clip(np.quantile(z, ndtr(normal)), -_REACH, _REACH)
-    sheet.plot(*panel.at(normal, sample), "o", color=style.INK, markersize=2.2, mew=0)
+def _draw_quantiles(sheet: Sheet, panels: Sequence[Panel], zs: Sequence[np.ndarray]) -> None:
+    """Sample quantiles at evenly spaced normal quantiles, clipped to the panels."""
+    ends, dots = [-_REACH, _REACH], []
+    for panel, z in zip(panels, zs, strict=True):
+        z = z[np.isfinite(z)]
+        reach = min(-float(ndtri(0.5 / len(z))), _REACH) if len(z) else 0.0
+        normal = np.linspace(-reach, reach, 161 if len(z) else 0)
+        sample = np.clip(np.quantile(z, ndtr(normal)), -_REACH, _REACH) if len(z) else normal
+        dots.append(panel.at(normal, sample))
+    sheet.lines([panel.at(ends, ends) for panel in panels], style.GREY, linewidths=0.8)
+    sheet.marks(*np.hstack(dots), color=style.INK, markersize=2.2, mew=0)
 
 
-def _draw_memory(sheet: Sheet, panel: Panel, memory: np.ndarray, limit: float) -> None:
+def _draw_memory(
+    sheet: Sheet, panels: Sequence[Panel], memories: Sequence[np.ndarray], limit: float
+) -> None:
     """Autocorrelations as stems; dashed lines at the rejection limit."""
-    style.draw_lines(sheet, [panel.at(panel.xlim, [0, 0])], style.GREY, linewidths=0.8)
-    edges = [panel.at(panel.xlim, [sign * limit] * 2) for sign in (-1, 1)]
-    style.draw_lines(sheet, edges, style.FAINT, linewidths=0.8, linestyles=[(0, (4, 3))])
-    for heights, color, shift in zip(memory, (style.INK, _SQUARES), (-0.2, 0.2), strict=True):
-        stems = [panel.at([lag + shift] * 2, [0, h]) for lag, h in enumerate(heights, start=1)]
-        style.draw_lines(sheet, stems, color, linewidths=1.6)
+    zeros = [panel.at(panel.xlim, [0, 0]) for panel in panels]
+    edges = [panel.at(panel.xlim, [sign * limit] * 2) for panel in panels for sign in (-1, 1)]
+    sheet.lines(zeros, style.GREY, linewidths=0.8)
+    sheet.lines(edges, style.FAINT, linewidths=0.8, linestyles=[(0, (4, 3))])
+    lags = np.arange(1, _LAGS + 1)
+    for i, (color, shift) in enumerate(((style.INK, -0.2), (_SQUARES, 0.2))):
+        stems = [
+            np.stack([panel.at(lags + shift, 0.0), panel.at(lags + shift, memory[i])], axis=-1)
+            for panel, memory in zip(panels, memories, strict=True)
+        ]  # each (2, lags, 2)
+        sheet.lines([*np.concatenate(stems, axis=1).swapaxes(0, 1)], color, linewidths=1.6)
 
 
 def _label(sheet: Sheet, quantiles: Sequence[Panel], memories: Sequence[Panel]) -> None:

@@ -1,14 +1,13 @@
 """Figures of the parameters of one fitted model: transitions and state means."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hmm_exp.figures import style
-from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
+from hmm_exp.figures.panels import Panel, Sheet, cut
 from hmm_exp.hmm.health import expected_dwell
 
 _LEAST_SHOWN = 5e-5  # smaller transitions are left blank
@@ -31,40 +30,42 @@ def transition_matrix(
     blank = "blank: below 0.00005" if (transmat < _LEAST_SHOWN).any() else ""
     left = style.left_of(labels, 110, 260)
     turn, deeper = style.turned(labels, (560 - left) / n_states - 8)
+    height = 360 if n_states <= 5 else 440
     figure = style.new_figure(
         _dwell_title(labels, dwell),
         "Probability of the next state, shaded on a log scale",
         blank,
         subject,
-        height=(360 if n_states <= 5 else 440) + deeper,
-    )
-    place: dict[str, Any] = {"top": 74, "bottom": 52 + deeper}
-    matrix = style.add_axes(
-        figure, left=left, right=440, **place, xlabel="to state", ylabel="from state"
+        height=height + deeper,
     )
     with np.errstate(divide="ignore"):
         shade = np.clip(1 + np.log10(transmat) / 4, 0, 1)
-    style.draw_heat(matrix, transmat, [[_probability(p) for p in row] for row in transmat], shade)
-    style.set_ticks(matrix, "x", range(n_states), labels, rotation=turn)
-    style.set_ticks(matrix, "y", range(n_states), labels)
+    sheet, bottom = Sheet(figure), 52 + deeper
+    ends = (-0.5, n_states - 0.5)
+    matrix = Panel(left, bottom, 560 - left, height - 126, ends, ends[::-1])
+    bars = replace(matrix, left=600, width=300)
+    sheet.draw_frames([matrix, bars])
+    sheet.draw_heat(matrix, [[_probability(p) for p in row] for row in transmat], shade)
+    room = bottom - 33 if turn else None
+    sheet.draw_xticks(matrix, range(n_states), labels, rotation=turn, room=room, points=9)
+    sheet.draw_yticks(matrix, range(n_states), labels, room=left - 33, points=9)
+    sheet.name_axes(matrix, "to state", "from state")
     unit = f"expected dwell (bars of {bar})" if bar else "expected dwell (bars)"
-    bars = style.add_axes(figure, left=600, right=100, **place, xlabel=unit)
-    _draw_dwell_bars(bars, dwell)
+    sheet.write(bars.left + bars.width / 2, 20, unit, ha="center", va="top", fontsize=9)
+    _draw_dwell_bars(sheet, bars, dwell)
     return figure
 
 
-def _draw_dwell_bars(axes: Axes, dwell: np.ndarray) -> None:
+def _draw_dwell_bars(sheet: Sheet, panel: Panel, dwell: np.ndarray) -> None:
     """One bar per state, aligned with its row of the matrix."""
-    n_states, finite = len(dwell), np.isfinite(dwell)
-    longest = dwell[finite].max() if finite.any() else 1.0
-    axes.barh(
-        range(n_states), np.where(finite, dwell, longest), 0.5, color=style.regime_colors(n_states)
-    )
-    for k, bars in enumerate(dwell):
-        at = min(bars, longest) + 0.02 * longest
-        axes.text(at, k, bars_text(bars), va="center", fontsize=9, color=style.INK)
-    axes.set_xlim(0, longest)
-    axes.set_ylim(n_states - 0.5, -0.5)
+    finite = dwell[np.isfinite(dwell)]
+    panel = panel.scaled((0, finite.max() if len(finite) else 1.0), panel.ylim)
+    rows, ends = np.arange(len(dwell)), panel.x(np.minimum(dwell, panel.xlim[1]))
+    colors = style.regime_colors(len(dwell))
+    sheet.boxes(panel.left, ends, panel.y(rows + 0.25), panel.y(rows - 0.25), colors)
+    for k, (x, bars) in enumerate(zip(ends, dwell, strict=True)):
+        y = float(panel.y(k))
+        sheet.write(x + 6, y, bars_text(bars), va="center", fontsize=9, color=style.INK)
 
 
 def _dwell_title(labels: Sequence[str], dwell: np.ndarray) -> str:
@@ -126,7 +127,7 @@ def state_means(
     box = (style.MARGIN - 8, 14, style.WIDTH, height - 84)
     panels = cut(len(features), columns, box, (54 if unit == "raw" else 24, 34))
     low, high = (means - sds), (means + sds)
-    sheet = add_sheet(figure)
+    sheet = Sheet(figure)
     shared = style.padded(low.min(), high.max())
     panels = [
         panel.scaled((-0.6, len(labels) - 0.4), shared if unit == "z" else style.padded(*ends))
@@ -157,10 +158,10 @@ def _draw_means(sheet: Sheet, panels: Sequence[Panel], means: np.ndarray, sds: n
         for k in at
     ]
     zeros = [c.at(c.xlim, [0, 0]) for c in panels if c.ylim[0] < 0 < c.ylim[1]]
-    style.draw_lines(sheet, zeros, style.FAINT, linewidths=0.8, linestyles="dashed", zorder=0)
-    style.draw_lines(sheet, whiskers, colors, linewidths=2)
+    sheet.lines(zeros, style.FAINT, linewidths=0.8, linestyles="dashed", zorder=0)
+    sheet.lines(whiskers, colors, linewidths=2)
     x, y = np.hstack(dots)
-    sheet.scatter(x, y, s=34, c=list(colors), linewidths=0, zorder=3)
+    sheet.dots(x, y, 34, facecolors=list(colors), linewidths=0, zorder=3)
 
 
 def _means_title(means, sds, features, labels) -> str:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from hmm_exp.figures import style
 from hmm_exp.figures.decimate import column_means, column_times
-from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
+from hmm_exp.figures.panels import Panel, Sheet, cut
 from hmm_exp.judge.wording import percent
 from hmm_exp.market.iso import iso
 
@@ -43,7 +43,7 @@ def monitor(
         height=150 * (len(shown) + 2) + 120,
     )
     style.add_key(figure, ["expected", *labels], [style.ACCENT, *colors])
-    sheet = add_sheet(figure)
+    sheet = Sheet(figure)
     box = (style.MARGIN, 44, style.WIDTH - 20, 150 * (len(shown) + 2) + 44)
     ends = _nanoseconds(rows.index)[[0, -1]]
     first, last = style.days(ends)
@@ -60,7 +60,7 @@ def monitor(
     if alarm is not None:
         at = float(style.days(np.array(alarm.as_unit("ns").value)))
         marks = [panel.at([at, at], panel.ylim) for panel in panels]
-        style.draw_lines(sheet, marks, _ALARM, linewidths=1.2)
+        sheet.lines(marks, _ALARM, linewidths=1.2)
     sheet.draw_frames(panels)
     sheet.draw_time(panels[-1], int(ends[0]), int(ends[1]), y=22)
     return figure
@@ -101,8 +101,9 @@ def _draw_pair(
     below = values[:, 1] < panel.ylim[0]  # NaN is not below
     values = np.clip(values, *panel.ylim)
     for y, color, width in zip(values.T, (style.ACCENT, ink), (2.2, 1.0), strict=True):
-        sheet.plot(*panel.at(x, y), color=color, linewidth=width)
-    sheet.plot(*panel.at(x[below], values[below, 1]), "v", color=ink, markersize=5, clip_on=False)
+        sheet.line(*panel.at(x, y), color=color, linewidth=width)
+    edge = panel.at(x[below], values[below, 1])
+    sheet.marks(*edge, marker="v", color=ink, markersize=5)
     sheet.draw_yticks(panel, style.round_ticks(*panel.ylim, 4))
     notes = {"below the axis": below.sum(), "impossible": np.isinf(frame[column]).sum()}
     return panel, ", ".join(f"{n:,} {what}" for what, n in notes.items() if n)
@@ -111,11 +112,10 @@ def _draw_pair(
 def _draw_regimes(sheet: Sheet, panel: Panel, rows: pd.DataFrame, colors: Sequence[str]) -> None:
     """Stacked probabilities, calm at the bottom."""
     x, values = _columns(rows, [f"p_state_{k}" for k in range(len(colors))])
-    x, values = np.append(x, panel.xlim[1]), np.vstack([values, values[-1:]])
-    heights = np.cumsum(values, axis=1)
+    across, heights = panel.x(np.append(x, panel.xlim[1])), np.cumsum(values, axis=1)
     for k in range(len(colors))[::-1]:
-        across, top = panel.at(x, heights[:, k])
-        sheet.fill_between(across, panel.bottom, top, step="post", color=colors[k], linewidth=0)
+        top = panel.y(heights[:, k])
+        sheet.boxes(across[:-1], across[1:], panel.bottom, top, colors[k])
     sheet.draw_yticks(panel, (0, 0.5, 1))
 
 
@@ -133,9 +133,9 @@ def _draw_charts(
         starts = np.arange(0, len(chart), size)
         y = np.sqrt(np.minimum(np.maximum.reduceat(chart.to_numpy(), starts), _HIGHEST))
         x = style.days(_nanoseconds(chart.index)[starts])
-        sheet.plot(*panel.at(x, y), color=color, linewidth=1.3)
+        sheet.line(*panel.at(x, y), color=color, linewidth=1.3)
     edge = panel.at(panel.xlim, [1, 1])
-    style.draw_lines(sheet, [edge], _ALARM, linewidths=1, linestyles=[(0, (4, 3))])
+    sheet.lines([edge], _ALARM, linewidths=1, linestyles=[(0, (4, 3))])
     ticks = _apart(panel)
     names = ["alarm" if tick == 1 else style.number(tick) for tick in ticks]
     sheet.draw_yticks(panel, np.sqrt(ticks), names)

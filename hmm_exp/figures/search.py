@@ -1,14 +1,14 @@
 """Figures of model selection: criteria by number of states, convergence, and BIC of a sweep."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hmm_exp.figures import style
-from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
+from hmm_exp.figures.panels import Panel, Sheet, cut
 from hmm_exp.figures.text import width
 
 _CRITERIA = {  # column: colour, dashes, width
@@ -54,24 +54,26 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None, subject: str = "
         _hollow(table),
         subject,
     )
-    axes = style.add_axes(
-        figure, right=130, top=72, xlabel="number of states", ylabel="above the lowest (2 × nats)"
-    )
     states = table["n_states"].to_numpy()
     names = [name for name in _CRITERIA if name in table and table[name].notna().any()]
     excess = {name: (table[name] - table[name].min()).to_numpy(float) for name in names}
     top = _axis_top(states, excess)
+    sheet = Sheet(figure)
+    panel = Panel(style.MARGIN, 48, style.WIDTH - style.MARGIN - 130, 320)
+    panel = panel.scaled((states.min() - 0.4, states.max() + 0.4), (-0.05 * top, top))
     if chosen is not None:
-        axes.axvline(chosen, color=style.ACCENT, linewidth=8, alpha=0.15)
+        sheet.lines(
+            [panel.at([chosen, chosen], panel.ylim)], style.ACCENT, linewidths=8, alpha=0.15
+        )
     for name in reversed(names):
-        _draw_criterion(axes, table, name, excess[name])
-    axes.set_ylim(-0.05 * top, top)
-    axes.set_xlim(states.min() - 0.4, states.max() + 0.4)
-    style.set_ticks(axes, "x", states, map(str, states))
+        _draw_criterion(sheet, panel, table, name, excess[name])
+    sheet.draw_frames([panel])
+    sheet.name_axes(panel, "number of states", "above the lowest (2 × nats)")
+    sheet.draw_xticks(panel, states, [str(n) for n in states], points=9)
     ticks = style.round_ticks(0, top, 5) if len(table) > 1 else np.zeros(1)
-    style.set_ticks(axes, "y", ticks, map(style.number, ticks))
-    _name_lines(axes, names, excess, top)
-    _note_null(axes, states, excess, top)
+    sheet.draw_yticks(panel, ticks, points=9)
+    _name_lines(sheet, panel, names, excess)
+    _note_null(sheet, panel, states, excess)
     return figure
 
 
@@ -85,17 +87,20 @@ def _axis_top(states: np.ndarray, excess: dict[str, np.ndarray]) -> float:
     return float(1.1 * np.nanmax(every)) or 1.0
 
 
-def _draw_criterion(axes: Axes, table: pd.DataFrame, name: str, excess: np.ndarray) -> None:
+def _draw_criterion(
+    sheet: Sheet, panel: Panel, table: pd.DataFrame, name: str, excess: np.ndarray
+) -> None:
     color, dashes, width = _CRITERIA[name]
     states = table["n_states"].to_numpy()
-    eligible = _eligible(table)
-    course = _tried(states, excess)
-    axes.plot(course.index, course, color=color, linestyle=dashes, linewidth=width, gid=name)
-    for rows, face in ((eligible, color), (~eligible, "white")):
+    course, eligible = _tried(states, excess), _eligible(table)
+    dashed: dict[str, Any] = {"linestyle": dashes, "linewidth": width, "gid": name}
+    sheet.line(*panel.at(course.index, course), color=color, clip_box=sheet.box(panel), **dashed)
+    seen = excess <= panel.ylim[1]
+    for rows, face in ((eligible & seen, color), (~eligible & seen, "white")):
         if rows.any():
-            axes.plot(states[rows], excess[rows], "o", color=color, mfc=face, markersize=5)
-    best = int(np.nanargmin(excess))
-    axes.plot(states[best], 0, "o", color=style.ACCENT, markersize=13, mfc="none", mew=1.8)
+            sheet.marks(*panel.at(states[rows], excess[rows]), color=color, mfc=face, ms=5)
+    best = panel.at(states[int(np.nanargmin(excess))], 0)
+    sheet.marks(*best, color=style.ACCENT, markersize=13, mfc="none", mew=1.8)
 
 
 def _tried(n_states: Sequence[int] | np.ndarray, values: np.ndarray) -> pd.Series:
@@ -104,39 +109,27 @@ def _tried(n_states: Sequence[int] | np.ndarray, values: np.ndarray) -> pd.Serie
     return lowest.reindex(range(lowest.index[0], lowest.index[-1] + 1))
 
 
-def _name_lines(axes: Axes, names: Sequence[str], excess: dict, top: float) -> None:
+def _name_lines(sheet: Sheet, panel: Panel, names: Sequence[str], excess: dict) -> None:
     """Draw a key in the right margin, in the order of the lines' ends."""
+    top = panel.ylim[1]
     ends = {name: min(np.nan_to_num(excess[name][-1], nan=top), top) for name in names}
+    right = panel.left + panel.width
     for i, name in enumerate(sorted(names, key=lambda n: -ends[n])):
         color, dashes, width = _CRITERIA[name]
-        y = 0.95 - 0.09 * i
-        axes.plot(
-            [1.03, 1.07],
-            [y, y],
-            color=color,
-            linestyle=dashes,
-            linewidth=width,
-            transform=axes.transAxes,
-            clip_on=False,
-        )
-        axes.text(
-            1.08,
-            y,
-            name.upper(),
-            transform=axes.transAxes,
-            va="center",
-            fontsize=9,
-            color=style.INK,
-        )
+        y = panel.bottom + (0.95 - 0.09 * i) * panel.height
+        ends_of_line = [right + 24, right + 55]
+        sheet.line(ends_of_line, [y, y], color=color, linestyle=dashes, linewidth=width)
+        sheet.write(right + 63, y, name.upper(), va="center", fontsize=9, color=style.INK)
 
 
-def _note_null(axes: Axes, states: np.ndarray, excess: dict, top: float) -> None:
+def _note_null(sheet: Sheet, panel: Panel, states: np.ndarray, excess: dict) -> None:
     """Write the value of one state if it is off the axis."""
     name = next(iter(excess))
-    if 1 not in states or not excess[name][states == 1][0] > top:
+    if 1 not in states or not excess[name][states == 1][0] > panel.ylim[1]:
         return
     text = f"↑ one state: {name.upper()} {style.number(excess[name][states == 1][0])} above"
-    axes.text(0.75, 0.97 * top, text, va="top", fontsize=9, color=style.GREY)
+    x, y = panel.at(0.75, panel.ylim[1])
+    sheet.write(x, y - 8, text, va="top", fontsize=9)
 
 
 def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
@@ -200,41 +193,46 @@ def convergence(
         short,
         subject,
     )
-    axes = style.add_axes(
-        figure, right=40, top=76, xlabel="iteration", ylabel="nats below the best final value"
-    )
+    sheet = Sheet(figure)
+    panel = _gap_panel(sheet, gaps)
     rest = full & (np.arange(len(full)) != best)
-    _draw_starts(axes, [gaps[i] for i in np.flatnonzero(~full)], _FAINT_INK, 1.0)
-    _draw_starts(axes, [gaps[i] for i in np.flatnonzero(rest)], style.GREY, 1.2)
-    _draw_starts(axes, [gaps[best]], style.ACCENT, 2.6)
-    _set_gap_axes(axes, gaps)
+    _draw_starts(sheet, panel, [gaps[i] for i in np.flatnonzero(~full)], _FAINT_INK, 1.0)
+    _draw_starts(sheet, panel, [gaps[i] for i in np.flatnonzero(rest)], style.GREY, 1.2)
+    _draw_starts(sheet, panel, [gaps[best]], style.ACCENT, 2.6)
     return figure
 
 
-def _draw_starts(axes: Axes, gaps: Sequence[np.ndarray], color: str, width: float) -> None:
+def _draw_starts(
+    sheet: Sheet, panel: Panel, gaps: Sequence[np.ndarray], color: str, width: float
+) -> None:
     """Draw curves as one NaN-broken line, with a dot at the end of each."""
     gaps = [gap for gap in gaps if len(gap)]
     if not gaps:
         return
     x = np.concatenate([np.append(np.arange(1.0, len(gap) + 1), np.nan) for gap in gaps])
-    axes.plot(x, np.concatenate([np.append(gap, np.nan) for gap in gaps]), color=color, lw=width)
-    axes.plot([len(gap) for gap in gaps], [gap[-1] for gap in gaps], "o", color=color, ms=width + 3)
+    y = np.concatenate([np.append(np.log10(gap), np.nan) for gap in gaps])
+    sheet.line(*panel.at(x, y), color=color, linewidth=width)
+    ends = [len(gap) for gap in gaps], [np.log10(gap[-1]) for gap in gaps]
+    sheet.marks(*panel.at(*ends), color=color, markersize=width + 3)
 
 
-def _set_gap_axes(axes: Axes, gaps: Sequence[np.ndarray]) -> None:
-    """Axis in decades of nats, with a line at the tolerance of the same optimum."""
+def _gap_panel(sheet: Sheet, gaps: Sequence[np.ndarray]) -> Panel:
+    """Panel in decades of nats, with a line at the tolerance of the same optimum."""
     longest = max(len(gap) for gap in gaps)
     highest = max(gap.max(initial=1.0) for gap in gaps)
-    decades = np.arange(np.log10(_FLOOR), np.ceil(np.log10(highest)) + 1).astype(int)
-    axes.set_yscale("log")
-    axes.set_ylim(_FLOOR / 1.6, 10.0 ** decades[-1])
-    axes.set_xlim(1 - 0.02 * longest, 1.02 * longest + 1)
+    decades = np.arange(np.log10(_FLOOR), np.ceil(np.log10(highest)) + 1).round()
+    panel = Panel(style.MARGIN, 48, style.WIDTH - style.MARGIN - 40, 316)
+    low, high = np.log10(_FLOOR / 1.6), decades[-1]
+    panel = panel.scaled((1 - 0.02 * longest, 1.02 * longest + 1), (float(low), float(high)))
+    same = panel.at(panel.xlim, [np.log10(_SAME_OPTIMUM)] * 2)
+    sheet.lines([same], style.GREY, linewidths=0.8, linestyles=[(0, (4, 3))], zorder=0)
+    sheet.draw_frames([panel])
+    sheet.name_axes(panel, "iteration", "nats below the best final value")
     names = ["≤ 0.001", *(style.number(10.0**d) for d in decades[1:])]
-    style.set_ticks(axes, "y", 10.0**decades, names)
+    sheet.draw_yticks(panel, decades, names, points=9)
     ticks = style.round_ticks(1, longest, 6)
-    whole = ticks[ticks == ticks.round()]
-    style.set_ticks(axes, "x", whole, map(style.number, whole))
-    axes.axhline(_SAME_OPTIMUM, color=style.GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    sheet.draw_xticks(panel, ticks[ticks == ticks.round()], points=9)
+    return panel
 
 
 def _convergence_title(finals: np.ndarray, full: np.ndarray, best: int, n_iter: int) -> str:
@@ -269,7 +267,7 @@ def bic_by_space(
         subject,
         height=height,
     )
-    sheet = add_sheet(figure)
+    sheet = Sheet(figure)
     panels = cut(len(spaces), columns, (style.MARGIN, 40, style.WIDTH + 30, height - 90), (62, 46))
     for i, (panel, space) in enumerate(zip(panels, spaces, strict=True)):
         part = table[table["space"] == space]
@@ -292,13 +290,13 @@ def _draw_space(sheet: Sheet, panel: Panel, part: pd.DataFrame, space: str, winn
     for covariance, line in shown.groupby("covariance", sort=False):
         color, dashes, marker = _COVARIANCES.get(str(covariance), (style.GREY, "-", "D"))
         course = _tried(line["n_states"].to_numpy(), line["excess"].to_numpy())
-        sheet.plot(*panel.at(course.index, course), color=color, linestyle=dashes, linewidth=1.5)
+        sheet.line(*panel.at(course.index, course), color=color, linestyle=dashes, linewidth=1.5)
         x, y = panel.at(line["n_states"], line["excess"])
         for rows, face in ((_eligible(line), color), (~_eligible(line), "white")):
-            sheet.plot(x[rows], y[rows], marker, color=color, mfc=face, markersize=6)
+            sheet.marks(x[rows], y[rows], marker=marker, color=color, mfc=face, markersize=6)
         if winner is not None and winner[:2] == (space, covariance):
             won = (line["n_states"] == winner[2]).to_numpy()
-            sheet.plot(x[won], y[won], "o", color=style.ACCENT, markersize=15, mfc="none", mew=2)
+            sheet.marks(x[won], y[won], color=style.ACCENT, markersize=15, mfc="none", mew=2)
     sheet.draw_title(panel, space)
     sheet.draw_yticks(panel, style.round_ticks(0, panel.ylim[1], 4))
     sheet.draw_xticks(panel, states, [str(k) for k in states])
@@ -315,8 +313,8 @@ def _name_covariances(sheet: Sheet, names: Sequence[str], y: float) -> None:
     left = 26.0
     for name in names:
         color, dashes, marker = _COVARIANCES.get(name, (style.GREY, "-", "D"))
-        sheet.plot([left, left + 30], [y, y], color=color, linestyle=dashes, linewidth=1.5)
-        sheet.plot(left + 15, y, marker, color=color, markersize=6)
+        sheet.line([left, left + 30], [y, y], color=color, linestyle=dashes, linewidth=1.5)
+        sheet.marks(left + 15, y, marker=marker, color=color, markersize=6)
         sheet.write(left + 38, y, name, color=style.INK, va="center_baseline", fontsize=9)
         left += 38 + width(name, 9) + 18
 

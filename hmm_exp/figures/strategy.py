@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hmm_exp.figures import style
-from hmm_exp.figures.decimate import COLUMNS, column_times, group_size, majority
-from hmm_exp.figures.panels import Panel, Sheet, add_sheet, cut
+from hmm_exp.figures.decimate import group_size
+from hmm_exp.figures.panels import Panel, Sheet, cut
 from hmm_exp.judge.strategy import HOLD, STRATEGIES
 from hmm_exp.judge.strategy_table import EQUAL, StrategyTable, drawdown, wealth
 from hmm_exp.judge.wording import percent, without_sign_of_zero
@@ -47,7 +47,7 @@ def strategies(
         height=_HEIGHT,
     )
     style.add_key(figure, [STRATEGIES[name] for name in courses], [_COLORS[n] for n in courses])
-    sheet = add_sheet(figure)
+    sheet = Sheet(figure)
     days = style.days(table.time)
     span = (float(days[0]), float(days[-1]))
     box = (style.MARGIN, _FOOT, style.WIDTH - 20, _HEIGHT - 90)
@@ -74,7 +74,7 @@ def _unequal(box: tuple[float, float, float, float]) -> tuple[Panel, Panel]:
 
 def _title(shown: pd.DataFrame) -> str:
     """Sharpe ratio and drawdown of the regimes and of buy and hold."""
-    rows = {row["strategy"]: row for row in shown.to_dict("records")}
+    rows = shown[["sharpe", "max_drawdown", "note"]].set_axis(shown["strategy"]).to_dict("index")
     texts = []
     for name in ("regime", HOLD):
         sharpe, loss = rows[name]["sharpe"], rows[name]["max_drawdown"]
@@ -92,7 +92,7 @@ def _draw_wealth(
     logs = {name: np.log10(np.maximum(course, _LEAST)) for name, course in courses.items()}
     every = np.concatenate([[0.0], *logs.values()])
     panel = panel.scaled(panel.xlim, style.padded(float(every.min()), float(every.max()), 0.05))
-    style.draw_lines(sheet, [panel.at(panel.xlim, [0, 0])], style.FAINT, linewidths=0.8)
+    sheet.lines([panel.at(panel.xlim, [0, 0])], style.FAINT, linewidths=0.8)
     _draw_courses(sheet, panel, days, logs)
     low, high = 10.0 ** panel.ylim[0], 10.0 ** panel.ylim[1]
     ticks = style.log_ticks(low, high, 6)
@@ -124,16 +124,13 @@ def _draw_courses(
         y = np.append(np.minimum.reduceat(courses[name], starts), courses[name][-1])
         x = np.append(days[starts], days[-1])
         width = 1.8 if name in ("regime", HOLD) else 1.1
-        sheet.plot(*panel.at(x, y), color=_COLORS[name], linewidth=width)
+        sheet.line(*panel.at(x, y), color=_COLORS[name], linewidth=width)
 
 
 def _draw_regimes(
     sheet: Sheet, panel: Panel, time: np.ndarray, regimes: np.ndarray, labels: Sequence[str]
 ) -> None:
     """Strip of the most frequent regime per pixel column, under the lowest panel."""
-    states = majority(regimes, len(labels))
-    edges = np.append(style.days(column_times(time, COLUMNS)), panel.xlim[1])
-    across, (low, high) = panel.x(edges), np.array([-_STRIP - 4, -4]) + panel.bottom
-    for k, color in enumerate(style.regime_colors(len(labels))):
-        inside = np.append(states == k, False)
-        sheet.fill_between(across, low, high, where=inside, step="post", color=color, linewidth=0)
+    bottom = panel.bottom - _STRIP - 4
+    colors = (*style.regime_colors(len(labels)), "white")
+    sheet.states(panel, (bottom, bottom + _STRIP), time, regimes, colors)

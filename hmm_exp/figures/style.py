@@ -1,26 +1,26 @@
 """Common style of all figures: regime colours, axes, keys, numbers, time axes, heat maps, `save`.
 
-Positions are pixels of a 100 dpi canvas. A text label takes about 1 ms to draw, so figures have few
-ticks, and small multiples share one Axes (see `panels`).
+Positions are pixels of a 100 dpi canvas. Small multiples share one Axes (see `panels`).
 """
 
 import os
-import threading
+import struct
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
-from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
-from hmm_exp.figures.text import DPI, SMALLEST, fit_all, fit_block, fit_row, width
+from hmm_exp.figures.text import DPI, SMALLEST, fit_all, fit_block, fit_row, width, write
 from hmm_exp.files import written_beside
 
 WIDTH = 1000  # pixels
@@ -37,7 +37,6 @@ _KEY_LEFT, _KEY_GAP = 26.0, 24.0  # pixels: the first mark, and of a mark and th
 _LINE = 1.16 * DPI / 72  # pixels of a line per point
 _DEEPEST = 230  # pixels of a turned label
 _TURN_BELOW = 7.5  # points: a label that would be smaller is turned
-_ONE_AT_A_TIME = threading.Lock()  # hinting is a global setting of matplotlib
 
 # Calm to turbulent: CIE lightness 75 falling to 32, and at least 13 Delta E apart pairwise in
 # normal, protan, deutan and tritan sight (simulated after Machado et al. 2009).
@@ -69,7 +68,7 @@ def new_figure(title: str, *subtitle: str, height: float = 440) -> Figure:
         below = tops[len(lines)] + _LINE * points * np.arange(len(lines))
         for line, y in zip(lines, 1 - below / height, strict=True):
             style: dict[str, Any] = {"fontsize": points, "color": color, "va": "top"}
-            figure.text(20 / WIDTH, y, line, parse_math=False, **style)
+            write(figure, 20 / WIDTH, y, line, **style)
     return figure
 
 
@@ -99,10 +98,10 @@ def add_axes(
     figure.add_artist(Line2D(x, y, color=FAINT, linewidth=1))
     label: dict[str, Any] = {"fontsize": _TEXT, "color": GREY, "ha": "center"}
     if xlabel:
-        figure.text((left + width - right) / 2 / width, 20 / height, xlabel, va="top", **label)
+        write(figure, (left + width - right) / 2 / width, 20 / height, xlabel, va="top", **label)
     if ylabel:
         middle = (bottom + height - top) / 2 / height
-        figure.text(15 / width, middle, ylabel, va="center", rotation=90, **label)
+        write(figure, 15 / width, middle, ylabel, va="center", rotation=90, **label)
     return axes
 
 
@@ -118,7 +117,7 @@ def set_ticks(
 ) -> None:
     """Label the x or y axis of `axes`; set its scale before. Labels shrink to the free room."""
     ticks, names = list(ticks), list(names)
-    style: dict[str, Any] = {"color": GREY, "parse_math": False, "rotation": rotation}
+    style: dict[str, Any] = {"color": GREY, "rotation": rotation}
     if which == "x":
         places = axes.transData.transform([(tick, 1.0) for tick in [*ticks, 1.0]])[:-1, 0]
         apart = min(np.diff(places), default=axes.bbox.width) - 8
@@ -126,13 +125,13 @@ def set_ticks(
         below, at = -7 / axes.bbox.height, axes.get_xaxis_transform()
         style |= {"transform": at, "ha": "center", "va": "top", "fontsize": size}
         for tick, name in zip(ticks, names, strict=True):
-            axes.text(tick, below, name, **style)
+            write(axes, tick, below, name, **style)
     else:
         names, size = fit_all(names, _TEXT, axes.bbox.x0 - 33)
         left, at = -7 / axes.bbox.width, axes.get_yaxis_transform()
         style |= {"transform": at, "ha": "right", "va": "center", "fontsize": size}
         for tick, name in zip(ticks, names, strict=True):
-            axes.text(left, tick, name, **style)
+            write(axes, left, tick, name, **style)
 
 
 def turned(names: Sequence[str], room: float) -> tuple[int, float]:
@@ -165,7 +164,7 @@ def add_key(figure: Figure, names: Sequence[str], colors: Sequence[str], below: 
             marker = Line2D([left / across], [y], marker="s", ms=size - 1, mew=0, color=color)
             figure.add_artist(marker)
             style: dict[str, Any] = {"fontsize": size, "color": INK, "va": "center_baseline"}
-            figure.text((left + 10) / across, y, name, parse_math=False, **style)
+            write(figure, (left + 10) / across, y, name, **style)
             left += width(name, size) + _KEY_GAP
 
 
@@ -218,15 +217,35 @@ def padded(low: float, high: float, share: float = 0.08) -> tuple[float, float]:
 def save(figure: Figure, path: str | os.PathLike) -> Path:
     """Write a figure to a temporary file and rename it to `path`.
 
-    The suffix of `path` gives the format. Glyphs are not hinted and PNG is compressed lightly,
-    which saves a third of the time.
+    The suffix of `path` gives the format.
     """
     path = Path(path)
     format_ = path.suffix.lstrip(".") or "png"
-    fast: dict[str, Any] = {"pil_kwargs": {"compress_level": 1}} if format_ == "png" else {}
-    with written_beside(path) as part, _ONE_AT_A_TIME, rc_context({"text.hinting": "none"}):
-        figure.savefig(part, dpi=DPI, format=format_, **fast)
+    with written_beside(path) as part:
+        if format_ == "png":
+            part.write_bytes(_png(figure))
+        else:
+            figure.savefig(part, dpi=DPI, format=format_)
     return path
+
+
+def _png(figure: Figure) -> bytes:
+    """The figure as PNG with unfiltered rows, which suit flat colours.
+
+    Pillow looks for the best filter of every row, which takes three times as long.
+    """
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())
+    height, width, channels = pixels.shape
+    rows = np.zeros((height, 1 + width * channels), dtype=np.uint8)  # each begins with its filter
+    rows[:, 1:] = pixels.reshape(height, -1)
+    head = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)  # eight bits of RGBA
+    parts = {b"IHDR": head, b"IDAT": zlib.compress(rows.data, 1), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part))
+        for name, part in parts.items()
+    )
 
 
 _DAY = 86_400e9
@@ -281,11 +300,15 @@ def _stamps(counts: np.ndarray, unit: str) -> tuple[np.ndarray, list[str]]:
     return stamps.astype("M8[ns]").astype(np.int64), names
 
 
+def time_range(time: np.ndarray) -> tuple[int, int]:
+    """First and last of `time` (nanoseconds, not empty); an hour around a single instant."""
+    hour = int(_DAY / 24) if time[0] == time[-1] else 0
+    return int(time[0]) - hour, int(time[-1]) + hour
+
+
 def set_time_axis(axes: Axes, time: np.ndarray) -> None:
-    """Set the x axis of `axes` to the range of `time` (nanoseconds, not empty)."""
-    start, end = int(time[0]), int(time[-1])
-    if start == end:
-        start, end = start - int(_DAY / 24), end + int(_DAY / 24)
+    """Set the x axis of `axes` to the range of `time`."""
+    start, end = time_range(time)
     at, names = time_ticks(start, end, axes.bbox.width)
     axes.set_xlim(*days(np.array([start, end])))
     set_ticks(axes, "x", days(at), names)
@@ -311,43 +334,5 @@ def mark_splits(axes: Axes, splits: Mapping[str, int]) -> None:
     draw_lines(axes, marks, INK, transform=across, linewidths=1, linestyles=[(0, (4, 3))])
     for (at, name), end in zip(parts, ends, strict=True):
         if (end - at) / (high - low) * axes.bbox.width > width(name, _TEXT) + 10:
-            axes.annotate(
-                name,
-                (at, 1),
-                (3, 3),
-                xycoords=across,
-                textcoords="offset points",
-                fontsize=9,
-                color=GREY,
-            )
-
-
-_SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#c9ced6", "#3d4654"])
-_DARK = 0.75  # shade from which white text reads better
-
-
-def draw_heat(
-    axes: Axes, matrix: np.ndarray, names: Sequence[Sequence[str]], shade: np.ndarray
-) -> None:
-    """Draw `matrix` in greys by `shade` (0 white to 1 dark) with a label in each field.
-
-    Greys, because colours mean regimes. Empty labels are not drawn.
-    """
-    rows, columns = matrix.shape
-    flat, size = fit_all([n for row in names for n in row], _TEXT, axes.bbox.width / columns - 4)
-    axes.imshow(shade, cmap=_SHADES, vmin=0, vmax=1, aspect="auto")
-    across = [np.array([[-0.5, columns - 0.5], [i - 0.5] * 2]) for i in range(1, rows)]
-    along = [np.array([[j - 0.5] * 2, [-0.5, rows - 0.5]]) for j in range(1, columns)]
-    draw_lines(axes, across + along, "white", linewidths=2)
-    for i, j in np.ndindex(rows, columns):
-        if name := flat[i * columns + j]:
-            axes.text(
-                j,
-                i,
-                name,
-                ha="center",
-                va="center",
-                fontsize=size,
-                color="white" if shade[i, j] > _DARK else INK,
-                parse_math=False,
-            )
+            above = ScaledTranslation(3 / DPI, 3 / DPI, axes.figure.dpi_scale_trans)
+            write(axes, at, 1, name, transform=across + above, fontsize=_TEXT, color=GREY)

@@ -1,11 +1,9 @@
 """Figures over time: price by regime, regime probabilities, and recovered planted regimes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from hmm_exp.figures import style
@@ -14,9 +12,9 @@ from hmm_exp.figures.decimate import (
     column_means,
     column_times,
     group_size,
-    majority,
     regime_lines,
 )
+from hmm_exp.figures.panels import Panel, Sheet
 from hmm_exp.judge.states import occupancy
 from hmm_exp.judge.wording import percent
 
@@ -221,14 +219,17 @@ def recovered(
         subject,
         height=400 + deeper,
     )
-    place: dict[str, Any] = {"top": 78, "bottom": 52 + deeper}
-    xlabel = "recovered as (% of the planted bars)"
-    matrix = style.add_axes(figure, left=left, right=540, **place, xlabel=xlabel, ylabel="planted")
-    style.draw_heat(matrix, shares, [[f"{100 * s:.0f}" for s in row] for row in shares], shares)
-    style.set_ticks(matrix, "x", range(len(labels)), labels, rotation=turn)
-    style.set_ticks(matrix, "y", range(len(truth)), truth)
-    strip = style.add_axes(figure, left=570, right=20, **place, xlabel="time (UTC)")
-    _draw_strips(strip, time, (planted, len(truth)), (states, len(labels)))
+    sheet, bottom = Sheet(figure), 52 + deeper
+    ends = (-0.5, len(labels) - 0.5), (len(truth) - 0.5, -0.5)
+    matrix = Panel(left, bottom, 460 - left, 270, *ends)
+    sheet.draw_heat(matrix, [[f"{100 * s:.0f}" for s in row] for row in shares], shares)
+    room = bottom - 33 if turn else None
+    sheet.draw_xticks(matrix, range(len(labels)), labels, rotation=turn, room=room, points=9)
+    sheet.draw_yticks(matrix, range(len(truth)), truth, room=left - 33, points=9)
+    sheet.name_axes(matrix, "recovered as (% of the planted bars)", "planted")
+    strips = Panel(570, bottom, style.WIDTH - 590, 270, ylim=(0, 2))
+    _draw_strips(sheet, strips, time, (planted, len(truth)), (states, len(labels)))
+    sheet.draw_frames([matrix, strips])
     return figure
 
 
@@ -252,16 +253,18 @@ def _recovered_title(truth: Sequence[str], labels: Sequence[str], shares: np.nda
     )
 
 
-def _draw_strips(axes: Axes, time: np.ndarray, *rows: tuple[np.ndarray, int]) -> None:
+def _draw_strips(
+    sheet: Sheet, panel: Panel, time: np.ndarray, *rows: tuple[np.ndarray, int]
+) -> None:
     """One band per series of states, with the most frequent state of every pixel column."""
+    start, end = style.time_range(time)
+    panel = panel.scaled(tuple(style.days(np.array([start, end]))), panel.ylim)
     for height, (states, n_states) in zip((1, 0), rows, strict=True):
-        palette = np.array([to_rgb(c) for c in (*style.regime_colors(n_states), style.FAINT)])
-        band = palette[majority(states, n_states, _AREAS)][None]
-        extent = (*style.days(time[[0, -1]]), height + 0.08, height + 0.92)
-        axes.imshow(band, extent=extent, aspect="auto", interpolation="nearest")
-    style.set_time_axis(axes, time)
-    axes.set_ylim(0, 2)
-    style.set_ticks(axes, "y", (0.5, 1.5), ("recovered", "planted"))
+        bottom, top = panel.y([height + 0.08, height + 0.92])
+        colors = (*style.regime_colors(n_states), style.FAINT)
+        sheet.states(panel, (bottom, top), time, states, colors)
+    sheet.draw_time(panel, start, end, y=20)
+    sheet.draw_yticks(panel, (0.5, 1.5), ("recovered", "planted"), room=90, points=9)
 
 
 def occupancy_title(labels: Sequence[str], shares: np.ndarray) -> str:

@@ -61,7 +61,7 @@ import numpy as np
 
 from hmm_exp.compiling import entry
 from hmm_exp.errors import ConfigError
-from hmm_exp.judge.resampling import Draws, block_means, drawn_blocks, stretches
+from hmm_exp.judge.resampling import Draws, block_means, drawn_blocks
 from hmm_exp.judge.split import SPLIT_NAMES, TEST, VAL
 
 BARS = (100, 200, 500, 1000, 2000, 5000, 20_000)
@@ -343,10 +343,3 @@ def bootstrap_means(
     np.cumsum(x - centre, axis=0, out=sums[1:])
     blocks = drawn_blocks(Draws(len(x), block, n_draws, seed))
     return block_means(sums, *blocks) + centre
-
-
-def resampled(
-    x: np.ndarray, block: float, length: int, *, seed: int = 0, n_draws: int = 1000
-) -> np.ndarray:
-    """Bootstrap samples of `length` bars from a complete series (n,), shape (n_draws, length)."""
-    return x[stretches(Draws(len(x), block, n_draws, seed), length)]

@@ -68,8 +68,8 @@ def next_bar_table(
         _statistics(next_return[counted & (states == state)], bars_per_year)
         for state in range(n_states)
     ]
-    table = pd.DataFrame(rows, columns=list(COLUMNS), index=pd.RangeIndex(n_states, name="state"))
-    return table.astype({"n": np.int64})
+    columns = {name: np.array([row.get(name, np.nan) for row in rows]) for name in COLUMNS}
+    return pd.DataFrame(columns, index=pd.RangeIndex(n_states, name="state"))
 
 
 def _statistics(returns: np.ndarray, bars_per_year: float | None) -> dict[str, float]:

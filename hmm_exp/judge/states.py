@@ -152,7 +152,8 @@ def tidy(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _frame(summary: StateSummary, values: np.ndarray, columns: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame(values, index=list(summary.labels), columns=list(columns))
+    index, names = (pd.Index([*names], dtype=object) for names in (summary.labels, columns))
+    return pd.DataFrame(values, index, names)  # an index of Arrow texts takes ten times as long
 
 
 class Visits(NamedTuple):

@@ -27,6 +27,7 @@ p-values are those of `strategy_gains.py`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,7 @@ from hmm_exp.judge.strategy_gains import MEASURES, differences
 
 EQUAL, CASH = "equals buy and hold", "equals cash"
 _BP = 1e-4
+_OF_RUN = ["return", "sharpe", "max_drawdown", "turnover"]
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,21 @@ class StrategyTable:
 
     def metrics(self) -> dict[str, float]:
         """Metrics of a run: buy and hold, and the regime row of the first delay."""
+        names = self.rows["strategy"].tolist()
+        measured = self.rows[_OF_RUN].to_dict("list")
         regime, hold = (
-            self.rows[self.rows["strategy"] == name].iloc[0] for name in ("regime", HOLD)
+            {name: values[names.index(strategy)] for name, values in measured.items()}
+            for strategy in ("regime", HOLD)
         )
-        by_regime = self.rows["strategy"].str.startswith("regime")
+        by_regime = [name.startswith("regime") for name in names]
+        p_values = self.rows[[f"{name}_p" for name in MEASURES]].to_numpy()[by_regime]
         found = {
             "strategy_regime_return_test": regime["return"],
             "strategy_regime_sharpe_test": regime["sharpe"],
             "strategy_regime_drawdown_test": regime["max_drawdown"],
             "strategy_regime_turnover_test": regime["turnover"],
             "strategy_hold_sharpe_test": hold["sharpe"],
-            "strategy_p_value": self.rows.loc[by_regime, [f"{name}_p" for name in MEASURES]].min(
-                axis=None
-            ),
+            "strategy_p_value": np.fmin.reduce(p_values, axis=None),
         }
         return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
@@ -116,23 +120,21 @@ def judge_strategies(
     net = held * bars.simple_return[first:] - _BP * rules.cost_bp * trades
     per_year = bars_per_year(bars.time[first - 1 :])
     time = bars.time[first:]
-    rows = pd.DataFrame(
-        [
-            {"strategy": name, "delay": delay, **measures(r, h, per_year)}
-            for (name, delay), r, h in zip(rules.rows, net, held, strict=True)
-        ]
-    )
+    every = [measures(r, h, per_year) for r, h in zip(net, held, strict=True)]
+    names, delays = zip(*rules.rows, strict=True)
+    columns: dict[str, Any] = {"strategy": names, "delay": delays}
+    columns |= {name: [row[name] for row in every] for name in every[0]}
     found = differences(net, per_year)
     for place, measure in enumerate(MEASURES):
-        rows[f"{measure}_difference"] = found.estimate[:, place]
-        rows[f"{measure}_low"] = found.low[:, place]
-        rows[f"{measure}_high"] = found.high[:, place]
-        rows[f"{measure}_p"] = found.p_value[:, place]
-    rows["invested"] = [_states(rules, *row, labels) for row in rules.rows]
-    rows["note"] = ["", *(_note(h) for h in held[1:])]
-    rows["part"], rows["bars"], rows["cost_bp"] = judged.part, len(time), rules.cost_bp
-    rows["first"], rows["last"] = pd.to_datetime(time[[0, -1]], utc=True)
-    return StrategyTable(rows, time, net, held)
+        columns[f"{measure}_difference"] = found.estimate[:, place]
+        columns[f"{measure}_low"] = found.low[:, place]
+        columns[f"{measure}_high"] = found.high[:, place]
+        columns[f"{measure}_p"] = found.p_value[:, place]
+    columns["invested"] = [_states(rules, *row, labels) for row in rules.rows]
+    columns["note"] = ["", *(_note(h) for h in held[1:])]
+    columns |= {"part": judged.part, "bars": len(time), "cost_bp": rules.cost_bp}
+    columns["first"], columns["last"] = pd.to_datetime(time[[0, -1]], utc=True)
+    return StrategyTable(pd.DataFrame(columns), time, net, held)
 
 
 def measures(net: np.ndarray, held: np.ndarray, per_year: float) -> dict[str, float]:

@@ -36,7 +36,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import digamma, polygamma
+from scipy.special import digamma, zeta
 
 from hmm_exp.compiling import entry
 from hmm_exp.errors import FitError
@@ -241,7 +241,7 @@ def _evaluate(problem: Problem, loc: np.ndarray, scale: np.ndarray, df: float) -
     """Evaluate the log-likelihood, moments and derivatives in df."""
     half, more = 0.5 * df, 0.5 * (df + 1.0)
     slope_constant = float(digamma(more) - digamma(half)) - 1.0 / df
-    bend_constant = 0.5 * float(polygamma(1, more) - polygamma(1, half)) + 1.0 / df**2
+    bend_constant = 0.5 * float(zeta(2.0, more) - zeta(2.0, half)) + 1.0 / df**2
     moments = np.zeros((4, len(loc)))
     weights, parameters = problem.weights, (loc, scale, df, slope_constant)
     log_lik, slope, curvature = _expectation(

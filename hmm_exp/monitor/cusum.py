@@ -28,7 +28,8 @@ import numpy as np
 from scipy.optimize import brentq
 
 from hmm_exp.compiling import entry
-from hmm_exp.judge.gains import hac_error, resampled, window
+from hmm_exp.judge.gains import hac_error, window
+from hmm_exp.judge.resampling import Draws, stretches
 from hmm_exp.stored.fields import Fields
 
 HORIZON = 1000  # bars within which a false alarm has the given chance
@@ -114,8 +115,8 @@ def _confirmed(chart: ControlChart, y: np.ndarray, chance: float, seed: int) -> 
     Blocks are half as long as the window of `spread`, as in `gains.estimate_gain`.
     """
     z = np.clip((y - chart.mean) / chart.spread, -LARGEST, LARGEST)
-    samples = resampled(z, window(len(y)) / 2, HORIZON, seed=seed, n_draws=_N_DRAWS)
-    highest = float(np.quantile(_maxima(samples, chart.allowance), 1.0 - chance))
+    places = stretches(Draws(len(z), window(len(z)) / 2, _N_DRAWS, seed), HORIZON)
+    highest = float(np.quantile(_maxima(z, places, chart.allowance), 1.0 - chance))
     return replace(chart, threshold=max(chart.threshold, highest))
 
 
@@ -132,16 +133,16 @@ def _fall(y, mean, spread, allowance):
 
 
 @entry
-def _maxima(samples, allowance):
-    """The highest sum C of each sample (n, T) of deviations, eight samples at a time."""
-    n, T = samples.shape
+def _maxima(z, places, allowance):
+    """The highest sum C of each sample z[places[i]], (n,), eight samples at a time."""
+    n, T = places.shape
     out = np.zeros(n)
     for first in range(0, n, 8):
         sums = np.zeros(8)
         last = min(n, first + 8)
         for t in range(T):
             for i in range(first, last):
-                total = max(0.0, sums[i - first] - samples[i, t] - allowance)
+                total = max(0.0, sums[i - first] - z[places[i, t]] - allowance)
                 sums[i - first] = total
                 out[i] = max(out[i], total)
     return out
