@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.command_line import NO_CODE_AT_EXIT, VERSION, Output, coloured
+from hmm_exp.command_line import NO_CODE_AT_EXIT, VERSION, Output, coloured, run_program
 from hmm_exp.config import Config, checked, conf_dir
 from hmm_exp.config.help import help_text
 from hmm_exp.config.overrides import composition_error, hydra_words
@@ -143,5 +143,10 @@ def _refuse(line: str, status: int = 2) -> None:
     sys.exit(status)
 
 
+def program() -> None:
+    """Run the command line as the whole of a process."""
+    run_program(main)
+
+
 if __name__ == "__main__":
-    main()
+    program()
