@@ -21,7 +21,6 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -34,6 +33,7 @@ from hmm_exp.experiment.candles import download
 from hmm_exp.parallel import cores
 from hmm_exp.store.address import resolve_uri, sqlite_path
 from hmm_exp.sweep.child import CellError, worker
+from hmm_exp.sweep.compose import CellLoader
 from hmm_exp.tracking import tags
 
 _OF_USER = {"cell_timeout", "require_all"}  # settings of `sweep`; the program sets the others
@@ -215,14 +215,9 @@ def _meaning(word: str, settings: Config) -> str:
 
 
 def _compose(config: DictConfig, overrides: list[str]) -> DictConfig:
-    loader = GlobalHydra.instance().config_loader()
-    hydra_words = _as_given(config, "hydra")
+    loader = CellLoader(GlobalHydra.instance().config_loader().get_search_path())
     try:
-        composed = loader.load_configuration(
-            config_name=config.hydra.job.config_name,
-            overrides=hydra_words + overrides,
-            run_mode=RunMode.RUN,
-        )
+        composed = loader.load_sweep_config(config, overrides)
     except (HydraException, OmegaConfBaseException):
         raise
     except Exception as error:  # of words that Hydra does not expect
