@@ -23,6 +23,7 @@ from hmm_exp.config import Config, checked, conf_dir
 from hmm_exp.config.help import help_text
 from hmm_exp.config.overrides import composition_error, hydra_words
 from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
+from hmm_exp.sweep import child
 from hmm_exp.sweep.progress import busy
 
 _at_work = False  # Hydra has made what it needs, and a cell runs
@@ -78,6 +79,8 @@ def _run() -> None:
     sys.unraisablehook = _send_again
     try:
         sys.argv[1:] = hydra_words(sys.argv[1:])
+        if {"-m", "--multirun"} & set(sys.argv[1:]):
+            child.worker()  # it imports while Hydra composes
         cell()
     except HmmExpError as error:
         _refuse(str(error))
@@ -85,6 +88,8 @@ def _run() -> None:
         _refuse(composition_error(error))
     except (Exception, KeyboardInterrupt) as error:
         _end(error)
+    finally:
+        child.dismiss()
 
 
 def _end(error: BaseException) -> None:

@@ -27,7 +27,7 @@ from hmm_exp.store.store import Store, check_store, open_store, patiently, store
 from hmm_exp.sweep import child, progress, terminal
 from hmm_exp.sweep.start import close_orphans, finished_cell
 from hmm_exp.tracking import tags, ui
-from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
+from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name, data_identity
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.record import RunRecord, recorded, removed_on_error, status_after
 
@@ -64,7 +64,6 @@ def _run_alone(settings: Config) -> None:
     from hmm_exp.experiment.prepare import prepare
     from hmm_exp.registry import promotion
     from hmm_exp.sweep.verdict import verdict_lines
-    from hmm_exp.tracking.pack import data_identity
 
     try:
         with progress.busy("checking settings and data", settings.quiet):

@@ -8,8 +8,11 @@ before anything heavy is imported.
 import math
 import os
 import re
+import secrets
 import shlex
 import shutil
+import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from copy import deepcopy
@@ -123,7 +126,10 @@ def difference(first: Config, other: Config) -> dict[str, Any]:
     return {name: value for name, value in flat(other).items() if value != usual[name]}
 
 
-def check_data(plan: SweepPlan) -> tuple[set[str], list[str], list[str]]:
+CheckedData = tuple[set[str], list[str], list[str]]
+
+
+def check_data(plan: SweepPlan) -> CheckedData:
     """Prepare every combination of data, features, timeframe and split that is planned once.
 
     Returns the digests of the data, lines on what was read, and warnings about it. Raises CellError
@@ -150,6 +156,24 @@ def check_data(plan: SweepPlan) -> tuple[set[str], list[str], list[str]]:
     if len(errors) == len(spaces):
         raise errors[0]
     return digests, list(read), list(warnings)
+
+
+def new_sweep_id() -> str:
+    """Id of a sweep that starts now."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def announce(
+    sweep_id: str, plan: SweepPlan, read: list[str], warnings: list[str], quiet: bool
+) -> None:
+    """Print what was read, warnings, the sweep's id and its number of cells."""
+    if not quiet:
+        print(*read, sep="\n", file=sys.stderr, flush=True)
+    for line in plan.repeated + warnings:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    if not quiet:
+        cells = f"{plan.n_cells} cell{'s' if plan.n_cells > 1 else ''}"
+        print(f"sweep {sweep_id}: {cells}; if stopped, go on with sweep_id={sweep_id}", flush=True)
 
 
 def said_of_cells(command: str) -> dict[str, set[str]]:

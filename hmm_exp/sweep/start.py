@@ -1,8 +1,6 @@
 """The start of a sweep: its parent run, opened before Hydra launches the cells."""
 
-import secrets
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +24,7 @@ from hmm_exp.store.store import (
     store_of,
 )
 from hmm_exp.sweep import child, progress
-from hmm_exp.sweep.plan import SweepPlan, check_data, set_up_launcher
+from hmm_exp.sweep.plan import CheckedData, SweepPlan, check_data, new_sweep_id, set_up_launcher
 from hmm_exp.sweep.resume import changes
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
@@ -36,30 +34,28 @@ from hmm_exp.tracking.runs import sweep_members, sweep_named, sweep_parent
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
 
-CheckedData = tuple[set[str], list[str], list[str]]  # as `check_data` gives it
-
-
 def open_sweep(
     config: DictConfig,
     plan: SweepPlan,
-    check: Callable[[SweepPlan], CheckedData] | None = None,
+    check: Callable[[SweepPlan], CheckedData] = check_data,
+    sweep_id: str | None = None,
 ) -> tuple[Config, list[str], list[str]]:
     """Check the data, open the sweep's parent run, and tell every cell about it.
 
     What cells must know is appended to the overrides from which Hydra composes them, so that it
     reaches workers anywhere. Raises HmmExpError before anything is written. Gives the settings,
     lines on what was read, and warnings about the data and about what has changed since the sweep
-    began. `check` takes the place of `check_data`.
+    began. `check` checks the data; `sweep_id` is the id of a new sweep, if it has been shown.
     """
     settings = to_config(config)
     if settings.sweep_id is not None:
         _check_known(settings)
     check_store(settings.tracking)
-    digests, read, warnings = (check or check_data)(plan)
+    digests, read, warnings = check(plan)
     store = open_store(settings.tracking)
     close_orphans(store)
     if settings.sweep_id is None:
-        parent, attempt = _opened(store, plan.n_cells), 1
+        parent, attempt = _opened(store, plan.n_cells, sweep_id or new_sweep_id()), 1
     else:
         parent = _reopened(store, settings.sweep_id)
         attempt = int(parent.data.tags.get(tags.ATTEMPT, "1")) + 1
@@ -80,18 +76,10 @@ def open_sweep(
     return settings, read, warnings
 
 
-def announce(settings: Config, read: list[str], warnings: list[str]) -> None:
-    """Print what was read, warnings and the sweep's id; start the live lines on a terminal."""
-    if not settings.quiet:
-        print(*read, sep="\n", file=sys.stderr, flush=True)
-    for line in warnings:
-        print(f"warning: {line}", file=sys.stderr, flush=True)
-    sweep_id, n_cells = settings.sweep_id, settings.sweep.n_cells or 0
-    if not settings.quiet:
-        cells = f"{n_cells} cell{'s' if n_cells > 1 else ''}"
-        print(f"sweep {sweep_id}: {cells}; if stopped, go on with sweep_id={sweep_id}", flush=True)
+def watch(settings: Config) -> None:
+    """Start the live lines of an open sweep on a terminal."""
     if progress.wanted(settings.quiet):
-        progress.start(Path(str(settings.sweep.folder)), n_cells)
+        progress.start(Path(str(settings.sweep.folder)), settings.sweep.n_cells or 0)
 
 
 def finished_cell(store: Store, sweep_id: str | None, fingerprint: str) -> bool:
@@ -137,8 +125,7 @@ def end_cells(settings: Config) -> None:
     shutil.rmtree(Path(str(settings.sweep.folder)) / CACHE, ignore_errors=True)
 
 
-def _opened(store: Store, n_cells: int) -> Run:
-    sweep_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+def _opened(store: Store, n_cells: int, sweep_id: str) -> Run:
     identity = {
         tags.KIND: "sweep",
         tags.SWEEP_ID: sweep_id,
