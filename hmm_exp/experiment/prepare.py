@@ -31,7 +31,6 @@ from hmm_exp.features.recipe import Recipe, select_columns
 from hmm_exp.hmm.rows import missing_rows
 from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.split import TEST, TRAIN, VAL, Fold, Split, make_split, train_option
-from hmm_exp.judge.volatility_baselines import bar_hours
 from hmm_exp.market.bars import OHLCV, step_in_words, timeframe_step
 from hmm_exp.market.gaps import usual_step
 from hmm_exp.market.reading import what_was_read
@@ -168,6 +167,8 @@ class Prepared:
 
         Hours are of `data.timezone`. The cells of a sweep share what is computed from them.
         """
+        from hmm_exp.judge.volatility_baselines import bar_hours  # SciPy, when a fit needs it
+
         source = self.source
         if source.next_return is None:
             return None

@@ -9,6 +9,7 @@ for `sweep.sweep`:
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -43,12 +44,13 @@ def panel(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         from hmm_exp.sweep.start import end_cells, open_sweep, watch
         from hmm_exp.tracking import tags
 
-        settings, read, warnings = open_sweep(config, plan.sweep, plan.check_data)
+        settings, data = open_sweep(config, plan.sweep, plan.check_data)
         n_symbols = str(len(plan.symbols))
         client = store_of(settings.tracking).client
         client.set_tag(str(settings.sweep.parent_run), tags.N_SYMBOLS, n_symbols)
     notes = escaped(settings.registry.name, plan.symbols)
-    announce(str(settings.sweep_id), plan.sweep, read + notes, warnings, settings.quiet)
+    data = replace(data, read=data.read + notes)
+    announce(str(settings.sweep_id), plan.sweep, data, settings.quiet)
     watch(settings)
     names = [one.symbol for one in plan.symbols]
     yield settings

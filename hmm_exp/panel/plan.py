@@ -55,7 +55,8 @@ class PanelPlan:
             except CellError as error:
                 errors.append(error)
                 continue
-            return set(), [self.line, *read], [f"{one.symbol}: {text}" for text in warnings]
+            named = [f"{one.symbol}: {text}" for text in warnings]
+            return CheckedData(set(), [self.line, *read], named)
         if len(errors) > 1:
             first = f"{self.symbols[0].symbol}: {errors[0]}"
             raise DataError(f"none of {len(errors):,} symbols can be read, the first is {first}")

@@ -126,15 +126,20 @@ def difference(first: Config, other: Config) -> dict[str, Any]:
     return {name: value for name, value in flat(other).items() if value != usual[name]}
 
 
-CheckedData = tuple[set[str], list[str], list[str]]
+@dataclass(frozen=True)
+class CheckedData:
+    """The data of a sweep, once every planned combination of it is prepared."""
+
+    digests: set[str]
+    read: list[str]  # lines on what was read
+    warnings: list[str]
 
 
 def check_data(plan: SweepPlan) -> CheckedData:
     """Prepare every combination of data, features, timeframe and split that is planned once.
 
-    Returns the digests of the data, lines on what was read, and warnings about it. Raises CellError
-    when none can be prepared; one that cannot, while others can, is left to fail as a cell of its
-    own.
+    Raises CellError when none can be prepared; one that cannot, while others can, is left to fail
+    as a cell of its own.
     """
     spaces = {
         repr((cell.data, cell.features, cell.timeframe, cell.split, max(cell.state_grid))): cell
@@ -155,7 +160,7 @@ def check_data(plan: SweepPlan) -> CheckedData:
             errors.append(error)
     if len(errors) == len(spaces):
         raise errors[0]
-    return digests, list(read), list(warnings)
+    return CheckedData(digests, list(read), list(warnings))
 
 
 def new_sweep_id() -> str:
@@ -163,13 +168,11 @@ def new_sweep_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
-def announce(
-    sweep_id: str, plan: SweepPlan, read: list[str], warnings: list[str], quiet: bool
-) -> None:
+def announce(sweep_id: str, plan: SweepPlan, data: CheckedData, quiet: bool) -> None:
     """Print what was read, warnings, the sweep's id and its number of cells."""
     if not quiet:
-        print(*read, sep="\n", file=sys.stderr, flush=True)
-    for line in plan.repeated + warnings:
+        print(*data.read, sep="\n", file=sys.stderr, flush=True)
+    for line in plan.repeated + data.warnings:
         print(f"warning: {line}", file=sys.stderr, flush=True)
     if not quiet:
         cells = f"{plan.n_cells} cell{'s' if plan.n_cells > 1 else ''}"

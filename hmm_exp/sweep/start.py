@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow.entities import Run, RunStatus
@@ -24,7 +25,7 @@ from hmm_exp.store.store import (
     store_of,
 )
 from hmm_exp.sweep import child, progress
-from hmm_exp.sweep.plan import CheckedData, SweepPlan, check_data, new_sweep_id, set_up_launcher
+from hmm_exp.sweep.plan import CheckedData, SweepPlan, new_sweep_id, set_up_launcher
 from hmm_exp.sweep.resume import changes
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
@@ -37,21 +38,27 @@ _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they a
 def open_sweep(
     config: DictConfig,
     plan: SweepPlan,
-    check: Callable[[SweepPlan], CheckedData] = check_data,
+    data: CheckedData | Callable[[SweepPlan], CheckedData],
     sweep_id: str | None = None,
-) -> tuple[Config, list[str], list[str]]:
-    """Check the data, open the sweep's parent run, and tell every cell about it.
+) -> tuple[Config, CheckedData]:
+    """Open the sweep's parent run, and tell every cell about it.
 
     What cells must know is appended to the overrides from which Hydra composes them, so that it
-    reaches workers anywhere. Raises HmmExpError before anything is written. Gives the settings,
-    lines on what was read, and warnings about the data and about what has changed since the sweep
-    began. `check` checks the data; `sweep_id` is the id of a new sweep, if it has been shown.
+    reaches workers anywhere. Raises HmmExpError before anything is written. Gives the settings, and
+    the data with warnings about what has changed since the sweep began.
+
+    Parameters
+    ----------
+    data
+        The checked data, or what checks it once the store has answered.
+    sweep_id
+        Id of a new sweep that has been shown.
     """
     settings = to_config(config)
     if settings.sweep_id is not None:
         _check_known(settings)
     check_store(settings.tracking)
-    digests, read, warnings = check(plan)
+    data = data(plan) if callable(data) else data
     store = open_store(settings.tracking)
     close_orphans(store)
     if settings.sweep_id is None:
@@ -59,7 +66,8 @@ def open_sweep(
     else:
         parent = _reopened(store, settings.sweep_id)
         attempt = int(parent.data.tags.get(tags.ATTEMPT, "1")) + 1
-        warnings += changes(store.client, parent, digests)
+        changed = changes(store.client, parent, data.digests)
+        data = replace(data, warnings=data.warnings + changed)
         store.client.set_tag(parent.info.run_id, tags.ATTEMPT, str(attempt))
         store.client.set_tag(parent.info.run_id, tags.N_CELLS, str(plan.n_cells))
     settings.sweep_id = parent.data.tags[tags.SWEEP_ID]
@@ -73,7 +81,7 @@ def open_sweep(
     with read_write(config), open_dict(config):
         config.hydra.overrides.task += [*_words(settings), *plan.job_words]
     set_up_launcher(config, settings, plan.n_jobs)
-    return settings, read, warnings
+    return settings, data
 
 
 def watch(settings: Config) -> None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from hmm_exp.config import Config
 from hmm_exp.store.address import resolve_uri
 from hmm_exp.store.health import check_file
-from hmm_exp.sweep import child, progress
+from hmm_exp.sweep import progress
 from hmm_exp.sweep.garbage import collect_seldom
 from hmm_exp.sweep.like import resolve_like
 from hmm_exp.sweep.plan import (
@@ -41,28 +41,26 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     be chosen. `report` makes the report and gives the line that names its place. Raises
     HmmExpError: before the first value nothing is written, after it finished work stays.
     """
-    shown = None
+    sweep_id = found = None
     with progress.busy("checking settings and data", config.quiet):
         resolve_like(config)
         plan = plan_sweep(config)
         first = plan.variations[0]
         refuse_own_words(first)
         check_launcher(config, first)
-        child.worker()  # it imports while this process imports MLflow
         collect_seldom()
-        Thread(target=_import_start, name="hmm_exp.load", daemon=True).start()
         if first.sweep_id is None and check_file(resolve_uri(first.tracking.uri)):
-            shown, found = new_sweep_id(), check_data(plan)
-    if shown:  # before MLflow has opened the store, which takes seconds
-        announce(shown, plan, *found[1:], config.quiet)
+            found = check_data(plan)
+            sweep_id = new_sweep_id()
+    if found and sweep_id:  # before MLflow has opened the store, which takes seconds
+        announce(sweep_id, plan, found, config.quiet)
     with progress.busy("opening the store", config.quiet):
         from hmm_exp.sweep.start import end_cells, open_sweep, watch
 
         collect_seldom()  # once more: MLflow is loaded now
-        check = (lambda plan: found) if shown else check_data
-        settings, read, warnings = open_sweep(config, plan, check, shown)
-    if not shown:
-        announce(str(settings.sweep_id), plan, read, warnings, config.quiet)
+        settings, checked = open_sweep(config, plan, found or check_data, sweep_id)
+    if not found:
+        announce(str(settings.sweep_id), plan, checked, config.quiet)
     watch(settings)
     Thread(target=_import_finish, args=[settings], name="hmm_exp.load", daemon=True).start()
     yield settings
@@ -83,12 +81,6 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     finished.describe(choice, [*notes, *decision])
     finished.print_links(choice, complete)
     yield complete and was_asked and choice.run_id is not None
-
-
-def _import_start() -> None:
-    """Import MLflow while this process waits for the child to read the data."""
-    with suppress(Exception):  # the import that needs it meets it again, and reports it
-        import_module("hmm_exp.sweep.start")
 
 
 def _import_finish(settings: Config) -> None:
