@@ -145,8 +145,8 @@ def recorded(prepared, folder: Path, number: int) -> dict[str, float]:
     """CPU seconds of writing a run's files, and of opening, logging and closing it."""
     from hmm_exp import run
     from hmm_exp.store.store import open_store
-    from hmm_exp.tracking.bundle import identity
-    from hmm_exp.tracking.pack import data_identity, write_bundle
+    from hmm_exp.tracking.bundle import data_identity, identity
+    from hmm_exp.tracking.pack import write_bundle
     from hmm_exp.tracking.record import finish_run, start_run
 
     settings, result = prepared.config, run(prepared)

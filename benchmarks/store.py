@@ -96,8 +96,8 @@ def recorder(folder: Path):
     from hmm_exp.experiment.run import run
     from hmm_exp.store.store import open_store
     from hmm_exp.sweep.garbage import collect_seldom
-    from hmm_exp.tracking.bundle import Bundle, identity
-    from hmm_exp.tracking.pack import data_identity, write_bundle
+    from hmm_exp.tracking.bundle import Bundle, data_identity, identity
+    from hmm_exp.tracking.pack import write_bundle
     from hmm_exp.tracking.record import finish_run, start_run
 
     settings = Config(

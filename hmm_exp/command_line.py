@@ -6,6 +6,7 @@ sys.exit(exit_status(do_it, parser.parse_args()))
 """
 
 import argparse
+import atexit
 import os
 import re
 import sys
@@ -299,6 +300,29 @@ def _exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Nam
         print(f"error: {own_words(text)}", file=sys.stderr)
         Output(sys.stdout).flush()  # a failing flush at exit would print a second error
         return BAD_INPUT
+
+
+def run_program(main: Callable[[], None]) -> None:
+    """Run the whole of a program whose process ends without freeing its memory piece by piece.
+
+    After MLflow and the charts library that takes Python half a second and more. Threads are joined
+    and exit handlers called before: the last of them, registered first, ends the process.
+    """
+    status = REFUSED  # of an unexpected error, whose traceback Python prints before it ends
+
+    def end() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            Output(stream).flush()
+        os._exit(status)
+
+    atexit.register(end)
+    try:
+        main()
+        status = DONE
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            status = error.code or DONE
+        raise
 
 
 class Output:

@@ -14,6 +14,11 @@ _SECRET = re.compile(r"(?i)([?&]\w*(?:password|passwd|pwd|token|secret)=)[^&\s]*
 _OF_THE_STORE = {"mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3"}
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `3 rows`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def redacted(text: str) -> str:
     """A text without the passwords in its addresses, and without the users of web addresses."""
     if "://" not in text:

@@ -20,11 +20,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.command_line import VERSION, Output, coloured, quiet_libraries
+from hmm_exp.command_line import VERSION, Output, coloured, quiet_libraries, run_program
 from hmm_exp.config import Config, checked, conf_dir
 from hmm_exp.config.help import help_text
 from hmm_exp.config.overrides import composition_error, hydra_words
 from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
+from hmm_exp.sweep import child
 from hmm_exp.sweep.progress import busy
 
 # What a config may name to be called; Hydra 1.3 knows no such list, and 1.4 no `version_base`.
@@ -94,6 +95,8 @@ def _run() -> None:
     sys.unraisablehook = _send_again
     try:
         sys.argv[1:] = hydra_words(sys.argv[1:])
+        if {"-m", "--multirun"} & set(sys.argv[1:]):
+            child.worker()  # it imports while Hydra composes
         cell()
     except HmmExpError as error:
         _refuse(str(error))
@@ -101,6 +104,8 @@ def _run() -> None:
         _refuse(composition_error(error))
     except (Exception, KeyboardInterrupt) as error:
         _end(error)
+    finally:
+        child.dismiss()
 
 
 def _end(error: BaseException) -> None:
@@ -159,5 +164,10 @@ def _refuse(line: str, status: int = 2) -> None:
     sys.exit(status)
 
 
+def program() -> None:
+    """Run the command line as the whole of a process."""
+    run_program(main)
+
+
 if __name__ == "__main__":
-    main()
+    program()

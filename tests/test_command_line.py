@@ -286,3 +286,36 @@ def test_no_timeframe_at_all_is_refused(capsys):
     with pytest.raises(SystemExit):
         features.parse(["--input", "b", "--bar-stamp", "open", "--timeframes", ","])
     assert "--timeframes: ',' names nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "error"),
+    [
+        ("", 0, ""),
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit('no')", 1, "no"),
+        ("raise ValueError('x')", 1, "ValueError: x"),
+    ],
+)
+def test_a_program_ends_with_its_status_and_handlers_but_frees_nothing(end, status, error):
+    program = f"""
+import atexit, sys
+from hmm_exp.command_line import run_program
+
+class Freed:
+    def __del__(self):
+        print("freed")
+
+kept = Freed()
+
+def main():
+    atexit.register(print, "handler")
+    sys.stdout.write("written, ")
+    {end}
+
+run_program(main)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stdout == "written, handler\n"
+    assert (done.stderr.splitlines() or [""])[-1] == error

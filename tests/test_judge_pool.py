@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hmm_exp.errors import counted
 from hmm_exp.judge.gains import estimate_gain, hac_error
 from hmm_exp.judge.pool import COLUMNS, PanelMean, PoolComparison, against_own
-from hmm_exp.market.bars import counted
 
 HOURS = pd.date_range("2024-01-01", periods=900, freq="h")
 

@@ -13,7 +13,8 @@ from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.pack import data_identity, write_bundle
+from hmm_exp.tracking.bundle import data_identity
+from hmm_exp.tracking.pack import write_bundle
 from hmm_exp.tracking.record import RunRecord, fail_run, start_run, status_after
 from hmm_exp.tracking.ui import HISTORY, history_key
 from tests.small_detector import forget_store, store_in

@@ -108,7 +108,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def _notes(n_symbols: int, alarms: list[str]) -> str:
     from hmm_exp.config.checks import few
-    from hmm_exp.market.bars import counted
+    from hmm_exp.errors import counted
 
     ends = f"ALARM for {len(alarms):,} of {counted(n_symbols, 'symbol')}: {few(alarms)}"
     return (

@@ -144,7 +144,7 @@ def _read_as_asked(
 def without(noun: str, lacks: str, names: Sequence[str]) -> list[str]:
     """A line that names the symbols or models that lack something; none if there are none."""
     from hmm_exp.config.checks import few
-    from hmm_exp.market.bars import counted
+    from hmm_exp.errors import counted
 
     return [f"{counted(len(names), noun)} without {lacks}: {few(names)}"] if names else []
 

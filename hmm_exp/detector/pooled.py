@@ -19,10 +19,9 @@ from hmm_exp.config import nearest
 from hmm_exp.detector.detector import Detector, Source
 from hmm_exp.detector.files import Newest
 from hmm_exp.detector.sent import Table, frame_of
-from hmm_exp.errors import DataError, HmmExpError, ModelError
+from hmm_exp.errors import DataError, HmmExpError, ModelError, counted
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.market.bars import counted
 from hmm_exp.market.iso import iso
 from hmm_exp.stored.document import (
     DETECTOR,

@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.config import Config
-from hmm_exp.errors import FitError
+from hmm_exp.errors import FitError, counted
 from hmm_exp.experiment.assess import next_return_criterion
 from hmm_exp.experiment.candidate import (
     Candidate,
@@ -28,7 +28,6 @@ from hmm_exp.experiment.walk import Walk, walk_forward
 from hmm_exp.hmm.criteria import criteria, single_gaussian
 from hmm_exp.hmm.fit import fit
 from hmm_exp.judge.split import VAL
-from hmm_exp.market.bars import counted
 
 Progress = Callable[[str], None]
 

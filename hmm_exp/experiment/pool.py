@@ -25,6 +25,7 @@ from hmm_exp.errors import (
     FitError,
     HmmExpError,
     MissingColumnError,
+    counted,
 )
 from hmm_exp.experiment.assess import next_return_criterion
 from hmm_exp.experiment.build import traits_of
@@ -49,7 +50,6 @@ from hmm_exp.hmm.posterior import Posterior
 from hmm_exp.hmm.states import posterior_spread
 from hmm_exp.judge.naming import state_names
 from hmm_exp.judge.split import VAL
-from hmm_exp.market.bars import counted
 
 LEAST_ROWS = 100  # complete train rows of a symbol: fewer give no scaler
 Read = Callable[[str], Prepared]

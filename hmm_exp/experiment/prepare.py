@@ -9,10 +9,10 @@ import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from sklearn.preprocessing import StandardScaler
 
 from hmm_exp.config import NOT_IN_RESULT, Config, flat
 from hmm_exp.detector.detector import feature_table
@@ -31,11 +31,13 @@ from hmm_exp.features.recipe import Recipe, select_columns
 from hmm_exp.hmm.rows import missing_rows
 from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.split import TEST, TRAIN, VAL, Fold, Split, make_split, train_option
-from hmm_exp.judge.volatility_baselines import bar_hours
 from hmm_exp.market.bars import OHLCV, step_in_words, timeframe_step
 from hmm_exp.market.gaps import usual_step
 from hmm_exp.market.reading import what_was_read
 from hmm_exp.version import __version__
+
+if TYPE_CHECKING:
+    from sklearn.preprocessing import StandardScaler
 
 IN_FINGERPRINT_OTHERWISE = {
     "data.path",
@@ -61,8 +63,8 @@ class Prepared:
     season
         Means by hour that are taken off before the scaler, shape (24, D), see `features.season`;
         None without a season.
-    X
-        Scaled features, shape (T, D), NaN where missing.
+    given
+        A scaler of other rows; None for that of the complete train rows.
     volatility
         Column of X that states are ordered by, or None.
     row_of_bar
@@ -75,12 +77,27 @@ class Prepared:
     split: Split
     part: np.ndarray
     target_part: np.ndarray
-    scaler: StandardScaler
     season: np.ndarray | None
-    X: np.ndarray
     volatility: int | None
     row_of_bar: np.ndarray
     seconds: float
+    given: "StandardScaler | None" = None
+
+    @cached_property
+    def adjusted(self) -> FeatureTable:
+        """The features less their season."""
+        return self.table.less(self.season)
+
+    @cached_property
+    def scaler(self) -> "StandardScaler":
+        """Scaler of the rows; made when it is first used, since scikit-learn takes long to load."""
+        return self.given or _fitted(self.adjusted.frame[self.train].dropna())
+
+    @cached_property
+    def X(self) -> np.ndarray:  # noqa: N802
+        """Scaled features, shape (T, D), NaN where missing."""
+        rows = self.adjusted.X
+        return np.ascontiguousarray((rows - self.scaler.mean_) / self.scaler.scale_)
 
     @property
     def recipe(self) -> Recipe:
@@ -96,18 +113,17 @@ class Prepared:
     def rescaled(self, rows: np.ndarray) -> "Prepared":
         """Same rows, their season and scaler fitted on `rows` (a mask) instead of train."""
         season = self.table.hour_means(rows)
-        complete = self.table.less(season).frame[rows].dropna().to_numpy()
+        complete = self.table.less(season).frame[rows].dropna()
         if len(complete) < 2:
             grid = self.table.recipe.grid
             raise FitError(
                 f"{len(complete)} complete rows of {grid} to fit on, at least 2 are needed"
             )
-        return self.scaled_by(StandardScaler().fit(complete), season)
+        return self.scaled_by(_fitted(complete), season)
 
-    def scaled_by(self, scaler: StandardScaler, season: np.ndarray | None) -> "Prepared":
+    def scaled_by(self, scaler: "StandardScaler", season: np.ndarray | None) -> "Prepared":
         """Same rows under another scaler and season."""
-        X = _scaled(self.table.less(season), scaler)
-        return replace(self, scaler=scaler, season=season, X=X)
+        return replace(self, given=scaler, season=season)
 
     def cut(self, fold: Fold) -> "Prepared":
         """The bars and rows of a fold and no others, scaled by its own past.
@@ -123,7 +139,7 @@ class Prepared:
             frame=self.table.frame.iloc[rows],
             timestamp=self.table.timestamp.iloc[rows],
             steps=np.append(0, self.table.steps[rows][1:]),
-            n_missing=int(np.isnan(self.X[rows]).any(axis=1).sum()),
+            n_missing=int(np.isnan(self.adjusted.X[rows]).any(axis=1).sum()),
             ends=None if self.table.ends is None else self.table.ends[rows],
         )
         fresh = replace(
@@ -151,6 +167,8 @@ class Prepared:
 
         Hours are of `data.timezone`. The cells of a sweep share what is computed from them.
         """
+        from hmm_exp.judge.volatility_baselines import bar_hours  # SciPy, when a fit needs it
+
         source = self.source
         if source.next_return is None:
             return None
@@ -197,14 +215,14 @@ class Prepared:
         report = self.source.report
         sessions = report["gaps"].get("sessions", False)
         name = f"{self.config.features.name}@{self.timeframe} of {self.source.name}"
-        usable = int((~missing_rows(self.X)).sum())
+        usable = int((~missing_rows(self.adjusted.X)).sum())
         return [what_was_read(report), usable_in_words(self.table, name, usable, sessions)]
 
     @property
     def unseen_hours(self) -> list[str]:
         """A warning where rows after train are missing, because train has no bar of their hour."""
         later = (self.part == VAL) | (self.part == TEST)
-        lost = missing_rows(self.X) & ~missing_rows(self.table.X) & later
+        lost = missing_rows(self.adjusted.X) & ~missing_rows(self.table.X) & later
         if not lost.any():
             return []
         return [
@@ -238,8 +256,7 @@ def prepare(config: Config) -> Prepared:
     part = split.of(table.available_at)
     train = part == TRAIN
     season = table.hour_means(train)
-    adjusted = table.less(season)
-    scaler = _scaler(adjusted, train, config, source)
+    _check_rows(table.less(season), train, config, source)
     row_of_bar = table.available_at.searchsorted(source.time, side="right") - 1
     return Prepared(
         config=config,
@@ -248,9 +265,7 @@ def prepare(config: Config) -> Prepared:
         split=split,
         part=part,
         target_part=_target_part(split, source.time),
-        scaler=scaler,
         season=season,
-        X=_scaled(adjusted, scaler),
         volatility=volatility_column(table.recipe),
         row_of_bar=row_of_bar,
         seconds=time.perf_counter() - started,
@@ -327,14 +342,14 @@ def _target_part(split: Split, time: pd.DatetimeIndex) -> np.ndarray:
     return np.append(part[1:], part[-1:])
 
 
-def _scaled(table: FeatureTable, scaler: StandardScaler) -> np.ndarray:
-    return np.ascontiguousarray((table.X - scaler.mean_) / scaler.scale_)
+def _fitted(rows: pd.DataFrame) -> "StandardScaler":
+    from sklearn.preprocessing import StandardScaler
+
+    return StandardScaler().fit(rows.to_numpy())
 
 
-def _scaler(
-    table: FeatureTable, train: np.ndarray, config: Config, source: Source
-) -> StandardScaler:
-    """Scaler fitted on complete train rows, after checking that a fit can use them."""
+def _check_rows(table: FeatureTable, train: np.ndarray, config: Config, source: Source) -> None:
+    """Check that a fit can use the complete train rows."""
     rows = table.frame[train].dropna()
     n_states = max(config.state_grid)
     if len(rows) < 2:
@@ -359,7 +374,6 @@ def _scaler(
         raise FitError(
             f"{n_states} states from {distinct} distinct train rows: use fewer states ({option})"
         )
-    return StandardScaler().fit(rows.to_numpy())
 
 
 def _longer_train(config: Config, table: FeatureTable, source: Source) -> str:

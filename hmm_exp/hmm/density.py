@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
 
 from hmm_exp.compiling import entry
 from hmm_exp.errors import FitError
@@ -64,6 +63,8 @@ def density_of(params: GaussianParams) -> Density:
     factor[:, diagonal, diagonal] = 1.0 / spread
     df = np.zeros(0)
     if params.df is not None:
+        from scipy.special import gammaln  # normal states can do without
+
         df = params.df
         log_norm += gammaln(0.5 * (df + D)) - gammaln(0.5 * df) - 0.5 * D * np.log(0.5 * df)
     is_diagonal = params.covariance_type in ("diag", "spherical")

@@ -13,7 +13,6 @@ which differs in at least one pair (Murty 1968, Operations Research 16), measure
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 
 def volatility_order(volatility_means: np.ndarray) -> np.ndarray:
@@ -101,6 +100,8 @@ def agreement(a: np.ndarray, b: np.ndarray, n_a: int, n_b: int) -> Agreement | N
 
 
 def _best(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    from scipy.optimize import linear_sum_assignment  # only where states are matched
+
     return linear_sum_assignment(weights, maximize=True)
 
 

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from hmm_exp.errors import counted
 from hmm_exp.judge.gains import MIN_BARS, GainEstimate, estimate_gain
 from hmm_exp.judge.wording import BETTER, WORSE, WordedGain, signed
-from hmm_exp.market.bars import counted
 
 COLUMNS = (
     *("symbol", "gain_val", "gain_test", "own_gain_val"),

@@ -28,7 +28,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize
 from scipy.special import digamma
 
 from hmm_exp.compiling import entry, kernel
@@ -225,6 +224,8 @@ def fit_ewma(next_return_train: np.ndarray, moves: np.ndarray | None = None) -> 
     FitError
         Too few returns, or returns or movements that do not vary.
     """
+    from scipy.optimize import minimize  # a fit can wait for it, the first line of a sweep not
+
     returns = np.ascontiguousarray(next_return_train, dtype=np.float64)
     present = returns[np.isfinite(returns)]
     if len(present) <= N_PARAMETERS:

@@ -117,8 +117,3 @@ def shown(value: object) -> str:
     except ValueError:  # a whole number of thousands of digits
         return "a number of too many digits"
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 row`, `3 rows`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -10,8 +10,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from hmm_exp.errors import ConfigError, DataError
-from hmm_exp.market.bars import OHLCV, Bars, counted, shown, step_in_words
+from hmm_exp.errors import ConfigError, DataError, counted
+from hmm_exp.market.bars import OHLCV, Bars, shown, step_in_words
 from hmm_exp.market.columns import (
     check_one,
     check_one_series,

@@ -14,9 +14,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from hmm_exp.errors import ConfigError, DataError
+from hmm_exp.errors import ConfigError, DataError, counted
 from hmm_exp.files import PARQUET
-from hmm_exp.market.bars import OHLCV, Bars, counted, shown, timeframe_step
+from hmm_exp.market.bars import OHLCV, Bars, shown, timeframe_step
 from hmm_exp.market.blocks import BLOCK, text_blocks
 from hmm_exp.market.clean import StampedRows, bars_from_frame, span_report, stamped_frame
 from hmm_exp.market.columns import (

@@ -10,6 +10,7 @@ with volatility.
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import pandas as pd
@@ -155,12 +156,11 @@ def _prices(plan: MarketPlan) -> np.ndarray:
 
 def _volume(rng: np.random.Generator, volatility: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Volume (T,): up with the regime's volatility, less with the bar's own, noise that lasts."""
-    from scipy.signal import lfilter  # half a second to import
-
     regime = _VOLUME_RISE * np.log(volatility / np.sqrt(np.prod(_VOLATILITY)))
     bar = _VOLUME_OF_BAR * np.log(scale / volatility)
-    noise = lfilter([1.0], [1.0, -_VOLUME_MEMORY], rng.standard_normal(len(scale)))
-    return _VOLUME * np.exp(regime + bar + _VOLUME_NOISE * noise)
+    shocks = rng.standard_normal(len(scale)).tolist()
+    noise = list(accumulate(shocks, lambda before, new: _VOLUME_MEMORY * before + new))
+    return _VOLUME * np.exp(regime + bar + _VOLUME_NOISE * np.array(noise))
 
 
 def _as_bars(ohlcv: np.ndarray, states: np.ndarray, seed: int) -> Bars:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from hmm_exp.errors import DataError
-from hmm_exp.market.bars import counted, shown
+from hmm_exp.errors import DataError, counted
+from hmm_exp.market.bars import shown
 from hmm_exp.market.columns import (
     find_clock,
     find_timestamps,

@@ -17,10 +17,9 @@ from mlflow.entities import Metric, Run
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import Config, GateConfig, TrackingConfig
-from hmm_exp.errors import TrackingError
+from hmm_exp.errors import TrackingError, counted
 from hmm_exp.judge.unscored import FORECASTS
 from hmm_exp.judge.wording import listed
-from hmm_exp.market.bars import counted
 from hmm_exp.panel.plan import model_name, name_template
 from hmm_exp.panel.significance import panel_tests
 from hmm_exp.panel.table import missing_row, symbol_row, symbols_table, table_lines

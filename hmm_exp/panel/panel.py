@@ -9,6 +9,7 @@ for `sweep.sweep`:
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -17,7 +18,7 @@ from hmm_exp.config import Config
 from hmm_exp.sweep import child, progress
 from hmm_exp.sweep.garbage import collect_seldom
 from hmm_exp.sweep.like import resolve_like
-from hmm_exp.sweep.plan import check_launcher, refuse_own_words
+from hmm_exp.sweep.plan import announce, check_launcher, refuse_own_words
 
 if TYPE_CHECKING:
     from hmm_exp.store.store import Store
@@ -40,15 +41,17 @@ def panel(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         check_launcher(config, plan.settings)
         collect_seldom()
         from hmm_exp.store.store import patiently, store_of
-        from hmm_exp.sweep.start import announce, end_cells, open_sweep
+        from hmm_exp.sweep.start import end_cells, open_sweep, watch
         from hmm_exp.tracking import tags
 
-        settings, read, warnings = open_sweep(config, plan.sweep, plan.check_data)
+        settings, data = open_sweep(config, plan.sweep, plan.check_data)
         n_symbols = str(len(plan.symbols))
         client = store_of(settings.tracking).client
         client.set_tag(str(settings.sweep.parent_run), tags.N_SYMBOLS, n_symbols)
     notes = escaped(settings.registry.name, plan.symbols)
-    announce(settings, read + notes, plan.sweep.repeated + warnings)
+    data = replace(data, read=data.read + notes)
+    announce(str(settings.sweep_id), plan.sweep, data, settings.quiet)
+    watch(settings)
     names = [one.symbol for one in plan.symbols]
     yield settings
 

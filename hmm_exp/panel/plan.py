@@ -19,8 +19,14 @@ from hmm_exp.errors import ConfigError, DataError, HmmExpError, one_line
 from hmm_exp.market.panel import PanelSymbol, registry_part, symbols_of
 from hmm_exp.parallel import cores
 from hmm_exp.sweep.child import CellError, worker
-from hmm_exp.sweep.plan import SweepPlan, all_cells, difference, plan_sweep, with_values
-from hmm_exp.sweep.start import CheckedData
+from hmm_exp.sweep.plan import (
+    CheckedData,
+    SweepPlan,
+    all_cells,
+    difference,
+    plan_sweep,
+    with_values,
+)
 from hmm_exp.tracking import tags
 
 MOST_SYMBOLS = 16  # of a job: a job that is lost costs that much
@@ -50,7 +56,8 @@ class PanelPlan:
             except CellError as error:
                 errors.append(error)
                 continue
-            return set(), [self.line, *read], [f"{one.symbol}: {text}" for text in warnings]
+            named = [f"{one.symbol}: {text}" for text in warnings]
+            return CheckedData(set(), [self.line, *read], named)
         if len(errors) > 1:
             first = f"{self.symbols[0].symbol}: {errors[0]}"
             raise DataError(f"none of {len(errors):,} symbols can be read, the first is {first}")

@@ -22,9 +22,8 @@ from typing import TypeVar
 from mlflow.entities import Run
 
 from hmm_exp.config import Config
-from hmm_exp.errors import HmmExpError
+from hmm_exp.errors import HmmExpError, counted
 from hmm_exp.judge.wording import signed
-from hmm_exp.market.bars import counted
 from hmm_exp.market.panel import PanelSymbol
 from hmm_exp.panel.finish import FinishedPanel
 from hmm_exp.panel.plan import model_name

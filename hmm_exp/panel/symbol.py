@@ -19,9 +19,8 @@ from mlflow.entities import Run, RunTag
 
 from hmm_exp import owner
 from hmm_exp.config import Config
-from hmm_exp.errors import LONGEST_LINE, described, one_line
+from hmm_exp.errors import LONGEST_LINE, counted, described, one_line
 from hmm_exp.judge.wording import signed
-from hmm_exp.market.bars import counted
 from hmm_exp.market.panel import PanelSymbol
 from hmm_exp.panel.plan import Job
 from hmm_exp.store.store import Store, patiently

@@ -11,10 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow.exceptions import MlflowException
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
-
 from hmm_exp.errors import TrackingError, one_line
 from hmm_exp.store.address import is_served, sqlite_path
 from hmm_exp.store.folders import try_folder
@@ -44,6 +40,20 @@ def check_answer(uri: str) -> None:
         _check_server(uri)
     else:
         _check_database(uri)
+
+
+def check_file(uri: str) -> bool:
+    """Check what can be checked of a SQLite file without MLflow; False for another store.
+
+    Raises TrackingError if its folder or the file cannot be written.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        return False
+    check_writable(path.parent)
+    if path.exists():
+        _check_file(path)
+    return True
 
 
 def check_writable(folder: Path) -> None:
@@ -86,6 +96,10 @@ def _check_database(uri: str) -> None:
 
 def _check_server(uri: str) -> None:
     """Request an experiment from a tracking server, which needs the login if there is one."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
     try:
         answer = http_request(
             get_default_host_creds(uri),

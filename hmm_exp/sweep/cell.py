@@ -29,7 +29,7 @@ from hmm_exp.sweep import child, progress, terminal
 from hmm_exp.sweep.search import value_of, worst
 from hmm_exp.sweep.start import LOCKS, close_orphans, earlier_cell
 from hmm_exp.tracking import tags, ui
-from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name
+from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name, data_identity
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.record import RunRecord, recorded, removed_on_error, status_after
 
@@ -70,7 +70,6 @@ def _run_alone(settings: Config) -> None:
     from hmm_exp.experiment.prepare import prepare
     from hmm_exp.registry import promotion
     from hmm_exp.sweep.verdict import verdict_lines
-    from hmm_exp.tracking.pack import data_identity
 
     try:
         with progress.busy("checking settings and data", settings.quiet):

@@ -8,8 +8,11 @@ before anything heavy is imported.
 import math
 import os
 import re
+import secrets
 import shlex
 import shutil
+import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from copy import deepcopy
@@ -21,7 +24,6 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -30,11 +32,12 @@ from hmm_exp.config.checks import is_setting
 from hmm_exp.config.grid import MOST_CELLS, as_word, grid, has_interval, ordered
 from hmm_exp.config.overrides import is_setting_word
 from hmm_exp.config.unlocked import set_for_hydra, unlocked
-from hmm_exp.errors import ConfigError
+from hmm_exp.errors import ConfigError, counted
 from hmm_exp.experiment.candles import download
 from hmm_exp.parallel import cores
 from hmm_exp.store.address import resolve_uri, sqlite_path
 from hmm_exp.sweep.child import CellError, worker
+from hmm_exp.sweep.compose import CellLoader
 from hmm_exp.sweep.search import Search, is_search, plan_search, set_up_sweeper
 from hmm_exp.tracking import tags
 
@@ -139,12 +142,20 @@ def difference(first: Config, other: Config) -> dict[str, Any]:
     return {name: value for name, value in flat(other).items() if value != usual[name]}
 
 
-def check_data(plan: SweepPlan) -> tuple[set[str], list[str], list[str]]:
+@dataclass(frozen=True)
+class CheckedData:
+    """The data of a sweep, once every planned combination of it is prepared."""
+
+    digests: set[str]
+    read: list[str]  # lines on what was read
+    warnings: list[str]
+
+
+def check_data(plan: SweepPlan) -> CheckedData:
     """Prepare every combination of data, features, timeframe and split that is planned once.
 
-    Returns the digests of the data, lines on what was read, and warnings about it. Raises CellError
-    when none can be prepared; one that cannot, while others can, is left to fail as a cell of its
-    own.
+    Raises CellError when none can be prepared; one that cannot, while others can, is left to fail
+    as a cell of its own.
     """
     spaces = {
         repr((cell.data, cell.features, cell.timeframe, cell.split, max(cell.state_grid))): cell
@@ -165,7 +176,23 @@ def check_data(plan: SweepPlan) -> tuple[set[str], list[str], list[str]]:
             errors.append(error)
     if len(errors) == len(spaces):
         raise errors[0]
-    return digests, list(read), list(warnings)
+    return CheckedData(digests, list(read), list(warnings))
+
+
+def new_sweep_id() -> str:
+    """Id of a sweep that starts now."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def announce(sweep_id: str, plan: SweepPlan, data: CheckedData, quiet: bool) -> None:
+    """Print what was read, warnings, the sweep's id and its number of cells."""
+    if not quiet:
+        print(*data.read, sep="\n", file=sys.stderr, flush=True)
+    for line in plan.repeated + data.warnings:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    if not quiet:
+        cells = plan.search.in_words if plan.search else counted(plan.n_cells, "cell")
+        print(f"sweep {sweep_id}: {cells}; if stopped, go on with sweep_id={sweep_id}", flush=True)
 
 
 def said_of_cells(command: str) -> dict[str, set[str]]:
@@ -233,14 +260,9 @@ def _meaning(word: str, settings: Config) -> str:
 
 
 def _compose(config: DictConfig, overrides: list[str]) -> DictConfig:
-    loader = GlobalHydra.instance().config_loader()
-    hydra_words = _as_given(config, "hydra")
+    loader = CellLoader(GlobalHydra.instance().config_loader().get_search_path())
     try:
-        composed = loader.load_configuration(
-            config_name=config.hydra.job.config_name,
-            overrides=hydra_words + overrides,
-            run_mode=RunMode.RUN,
-        )
+        composed = loader.load_sweep_config(config, overrides)
     except (HydraException, OmegaConfBaseException):
         raise
     except Exception as error:  # of words that Hydra does not expect

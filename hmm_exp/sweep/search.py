@@ -17,11 +17,14 @@ from hmm_exp.config import Config
 from hmm_exp.config.grid import MOST_CELLS
 from hmm_exp.config.objectives import ACROSS_SPACES, OBJECTIVES, reads_validation
 from hmm_exp.config.unlocked import set_for_hydra
-from hmm_exp.errors import ConfigError
+from hmm_exp.errors import ConfigError, counted
 from hmm_exp.parallel import cores
 from hmm_exp.tracking import tags
 
-_GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+_GRIDS = {
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    "hydra_plugins.hmm_exp_sweeper.sweeper.GridSweeper",
+}
 _N_TRIALS = ("n_trials", "optim.budget", "ax_config.max_trials")  # in Optuna's, Nevergrad's, Ax's
 
 
@@ -32,11 +35,19 @@ class Search:
     sweeper: str
     n_trials: int
     n_possible: int | None  # cells among which it chooses; None where a setting has an interval
+    objective: str
+
+    @property
+    def in_words(self) -> str:
+        """What the search does, for the first line."""
+        among = f" among {counted(self.n_possible, 'cell')}" if self.n_possible else ""
+        trials = counted(self.n_trials, "trial")
+        return f"{self.sweeper} chooses {trials}{among} by {self.objective}"
 
 
 def is_search(config: DictConfig) -> bool:
     """Whether the sweeper chooses the cells, and does not run a grid."""
-    return str(config.hydra.sweeper._target_) != _GRID
+    return str(config.hydra.sweeper._target_) not in _GRIDS
 
 
 def plan_search(config: DictConfig, variations: list[Config], n_possible: int | None) -> Search:
@@ -52,7 +63,7 @@ def plan_search(config: DictConfig, variations: list[Config], n_possible: int | 
             f"a search of {n_trials:,} trials: at least 1, at most {MOST_CELLS:,} "
             "(hydra.sweeper.n_trials)"
         )
-    return Search(name, int(n_trials), n_possible)
+    return Search(name, int(n_trials), n_possible, variations[0].sweep.objective)
 
 
 def set_up_sweeper(config: DictConfig, settings: Config, given: list[str]) -> int:

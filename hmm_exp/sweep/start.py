@@ -1,10 +1,9 @@
 """The start of a sweep: its parent run, opened before Hydra launches the cells."""
 
-import secrets
 import shutil
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow.entities import Run, RunStatus
@@ -16,7 +15,6 @@ from hmm_exp.config.overrides import hydra_text
 from hmm_exp.config.unlocked import unlocked
 from hmm_exp.errors import TrackingError, redacted
 from hmm_exp.experiment.cache import FOLDER as CACHE
-from hmm_exp.market.bars import counted
 from hmm_exp.parallel import cores
 from hmm_exp.store.store import (
     Store,
@@ -28,7 +26,7 @@ from hmm_exp.store.store import (
     store_of,
 )
 from hmm_exp.sweep import child, progress
-from hmm_exp.sweep.plan import SweepPlan, check_data, set_up_launcher
+from hmm_exp.sweep.plan import CheckedData, SweepPlan, new_sweep_id, set_up_launcher
 from hmm_exp.sweep.resume import changes
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
@@ -39,34 +37,39 @@ LOCKS = "locks"  # in the sweep's folder, one for each cell of a search
 _ENDS_WITHIN = 5.0  # seconds for processes of a killed sweep to see that they are alone
 
 
-CheckedData = tuple[set[str], list[str], list[str]]  # as `check_data` gives it
-
-
 def open_sweep(
     config: DictConfig,
     plan: SweepPlan,
-    check: Callable[[SweepPlan], CheckedData] | None = None,
-) -> tuple[Config, list[str], list[str]]:
-    """Check the data, open the sweep's parent run, and tell every cell about it.
+    data: CheckedData | Callable[[SweepPlan], CheckedData],
+    sweep_id: str | None = None,
+) -> tuple[Config, CheckedData]:
+    """Open the sweep's parent run, and tell every cell about it.
 
     What cells must know is appended to the overrides from which Hydra composes them, so that it
-    reaches workers anywhere. Raises HmmExpError before anything is written. Gives the settings,
-    lines on what was read, and warnings about the data and about what has changed since the sweep
-    began. `check` takes the place of `check_data`.
+    reaches workers anywhere. Raises HmmExpError before anything is written. Gives the settings, and
+    the data with warnings about what has changed since the sweep began.
+
+    Parameters
+    ----------
+    data
+        The checked data, or what checks it once the store has answered.
+    sweep_id
+        Id of a new sweep that has been shown.
     """
     settings = to_config(config)
     if settings.sweep_id is not None:
         _check_known(settings)
     check_store(settings.tracking)
-    digests, read, warnings = (check or check_data)(plan)
+    data = data(plan) if callable(data) else data
     store = open_store(settings.tracking)
     close_orphans(store)
     if settings.sweep_id is None:
-        parent, attempt = _opened(store, settings, plan), 1
+        parent, attempt = _opened(store, settings, plan, sweep_id or new_sweep_id()), 1
     else:
         parent = _reopened(store, settings.sweep_id)
         attempt = int(parent.data.tags.get(tags.ATTEMPT, "1")) + 1
-        warnings += changes(store.client, parent, digests)
+        changed = changes(store.client, parent, data.digests)
+        data = replace(data, warnings=data.warnings + changed)
         store.client.set_tag(parent.info.run_id, tags.ATTEMPT, str(attempt))
         for name, text in _size(plan, settings.sweep.objective).items():
             store.client.set_tag(parent.info.run_id, name, text)
@@ -84,31 +87,14 @@ def open_sweep(
     with unlocked(config):
         config.hydra.overrides.task += [*_words(settings), *plan.job_words]
     set_up_launcher(config, settings, plan.n_jobs)
-    return settings, read, warnings
+    return settings, data
 
 
-def announce(settings: Config, read: list[str], warnings: list[str]) -> None:
-    """Print what was read, warnings and the sweep's id; start the live lines on a terminal."""
-    if not settings.quiet:
-        print(*read, sep="\n", file=sys.stderr, flush=True)
-    for line in warnings:
-        print(f"warning: {line}", file=sys.stderr, flush=True)
-    sweep_id, n_cells = settings.sweep_id, settings.sweep.n_cells or 0
-    if not settings.quiet:
-        cells = _cells_in_words(settings)
-        print(f"sweep {sweep_id}: {cells}; if stopped, go on with sweep_id={sweep_id}", flush=True)
+def watch(settings: Config) -> None:
+    """Start the live lines of an open sweep on a terminal."""
     if progress.wanted(settings.quiet):
         unit = "trials" if settings.sweep.search else "cells"
-        progress.start(Path(str(settings.sweep.folder)), n_cells, unit)
-
-
-def _cells_in_words(settings: Config) -> str:
-    sweep = settings.sweep
-    if sweep.search is None:
-        return counted(sweep.n_cells or 0, "cell")
-    among = f" among {counted(sweep.n_possible, 'cell')}" if sweep.n_possible else ""
-    trials = counted(sweep.n_cells or 0, "trial")
-    return f"{sweep.search} chooses {trials}{among} by {sweep.objective}"
+        progress.start(Path(str(settings.sweep.folder)), settings.sweep.n_cells or 0, unit)
 
 
 def earlier_cell(
@@ -161,8 +147,7 @@ def end_cells(settings: Config) -> None:
         shutil.rmtree(Path(str(settings.sweep.folder)) / name, ignore_errors=True)
 
 
-def _opened(store: Store, settings: Config, plan: SweepPlan) -> Run:
-    sweep_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+def _opened(store: Store, settings: Config, plan: SweepPlan, sweep_id: str) -> Run:
     identity = {
         tags.KIND: "sweep",
         tags.SWEEP_ID: sweep_id,

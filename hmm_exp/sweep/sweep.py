@@ -16,10 +16,19 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from hmm_exp.config import Config
-from hmm_exp.sweep import child, progress
+from hmm_exp.store.address import resolve_uri
+from hmm_exp.store.health import check_file
+from hmm_exp.sweep import progress
 from hmm_exp.sweep.garbage import collect_seldom
 from hmm_exp.sweep.like import resolve_like
-from hmm_exp.sweep.plan import check_launcher, plan_sweep, refuse_own_words
+from hmm_exp.sweep.plan import (
+    announce,
+    check_data,
+    check_launcher,
+    new_sweep_id,
+    plan_sweep,
+    refuse_own_words,
+)
 
 if TYPE_CHECKING:
     from hmm_exp.store.store import Store
@@ -32,18 +41,27 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     be chosen. `report` makes the report and gives the line that names its place. Raises
     HmmExpError: before the first value nothing is written, after it finished work stays.
     """
+    sweep_id = found = None
     with progress.busy("checking settings and data", config.quiet):
         resolve_like(config)
         plan = plan_sweep(config)
-        refuse_own_words(plan.variations[0])
-        check_launcher(config, plan.variations[0])
-        child.worker()  # it imports while this process imports MLflow
+        first = plan.variations[0]
+        refuse_own_words(first)
+        check_launcher(config, first)
         collect_seldom()
-        from hmm_exp.sweep.start import announce, end_cells, open_sweep
+        if first.sweep_id is None and check_file(resolve_uri(first.tracking.uri)):
+            found = check_data(plan)
+            sweep_id = new_sweep_id()
+    if found and sweep_id:  # before MLflow has opened the store, which takes seconds
+        announce(sweep_id, plan, found, config.quiet)
+    with progress.busy("opening the store", config.quiet):
+        from hmm_exp.sweep.start import end_cells, open_sweep, watch
 
         collect_seldom()  # once more: MLflow is loaded now
-        settings, read, warnings = open_sweep(config, plan)
-    announce(settings, read, plan.repeated + warnings)
+        settings, checked = open_sweep(config, plan, found or check_data, sweep_id)
+    if not found:
+        announce(str(settings.sweep_id), plan, checked, config.quiet)
+    watch(settings)
     Thread(target=_import_finish, args=[settings], name="hmm_exp.load", daemon=True).start()
     yield settings
 

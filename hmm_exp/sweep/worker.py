@@ -16,26 +16,27 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from hmm_exp.compiling import when_compiling
 from hmm_exp.config import Config
 from hmm_exp.errors import HmmExpError, described, refusal
-from hmm_exp.experiment.artifacts import write_figures
-from hmm_exp.experiment.days import write_days
-from hmm_exp.experiment.pool import Pool
-from hmm_exp.experiment.pool_result import run_pool
 from hmm_exp.experiment.prepare import Prepared, prepare
-from hmm_exp.experiment.result import RunResult, regime_at_end
-from hmm_exp.experiment.run import run
 from hmm_exp.experiment.source import forget_sources
 from hmm_exp.sweep.garbage import collect_seldom
 from hmm_exp.sweep.progress import ProgressThread
-from hmm_exp.tracking.pack import data_identity, write_bundle, write_pool_bundle
+from hmm_exp.tracking.bundle import data_identity
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hmm_exp.experiment.result import RunResult
+
+# What a request other than `prepare` needs; the first line of a sweep does not wait for it.
+FOR_FITS = ("hmm_exp.experiment.run", "hmm_exp.tracking.pack", "sklearn.preprocessing")
 
 OUT_OF_MEMORY_FIRST = "500"  # of -1000..1000: of all processes the kernel shall take this one
 log = logging.getLogger("hmm_exp")
@@ -91,6 +92,9 @@ class _Server:
 
     def fit(self, folder: Path, watched: bool = False) -> None:
         """Fit the prepared data and write the bundle into `folder`."""
+        from hmm_exp.experiment.run import run
+        from hmm_exp.tracking.pack import write_bundle
+
         assert self.prepared is not None
         with ProgressThread(lambda text: self.answers.send("progress", text), watched) as report:
 
@@ -110,6 +114,11 @@ class _Server:
 
         A winner of an earlier start of the sweep is fitted again. Gives its regime now.
         """
+        from hmm_exp.experiment.artifacts import write_figures
+        from hmm_exp.experiment.days import write_days
+        from hmm_exp.experiment.result import regime_at_end
+        from hmm_exp.experiment.run import run
+
         result = self.results.get(fingerprint) or run(prepare(settings))
         write_days(result, folder)
         if settings.tracking.figures:
@@ -123,10 +132,16 @@ class _Server:
 
         `own` holds the files with the scores of the symbols' own models.
         """
+        import pandas as pd
+
+        from hmm_exp.experiment.pool import Pool
+        from hmm_exp.experiment.pool_result import run_pool
+        from hmm_exp.tracking.pack import write_pool_bundle
+
         self.log_file = log_file
         _print_into(log_file)
 
-        def own_scores(symbol: str) -> pd.DataFrame | None:
+        def own_scores(symbol: str) -> "pd.DataFrame | None":
             return pd.read_parquet(own[symbol]) if symbol in own else None
 
         def tell(text: str) -> None:
@@ -157,6 +172,15 @@ def main() -> None:
     while True:
         name, arguments = requests.get()
         answers.send(*_answer(server, name, arguments))
+        if requests.empty() and FOR_FITS[0] not in sys.modules:  # the parent opens the store
+            _import_for_fits()
+
+
+def _import_for_fits() -> None:
+    with suppress(Exception):  # a request meets it again, and answers with it
+        for name in FOR_FITS:
+            import_module(name)
+        collect_seldom()
 
 
 def _answer(server: _Server, name: str, arguments: tuple) -> tuple[str, Any]:

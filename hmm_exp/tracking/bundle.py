@@ -12,10 +12,14 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hmm_exp.config import Config, flat
 from hmm_exp.config.used import used
 from hmm_exp.tracking import tags
+
+if TYPE_CHECKING:
+    from hmm_exp.experiment.prepare import Prepared
 
 RECORD, DETECTOR, ARTIFACTS = "record.json", "detector.json", "artifacts"
 LOG_FILE = "run.log"
@@ -86,4 +90,18 @@ def params(settings: Config) -> dict[str, str]:
         name: str(value)[: tags.LONGEST]
         for name, value in used(settings).items()
         if not name.startswith("sweep.")
+    }
+
+
+def data_identity(prepared: "Prepared") -> dict[str, str]:
+    """Tags that are known once the data is read."""
+    warnings = "; ".join(prepared.source.report.get("warnings", []))[: tags.LONGEST]
+    doubts = {tags.DATA_WARNINGS: warnings, tags.BIC_DOUBT: prepared.bic_doubt}
+    return {name: text for name, text in doubts.items() if text} | {
+        tags.DATA_READ: "\n".join(prepared.what_was_read)[: tags.LONGEST],
+        tags.FINGERPRINT: prepared.fingerprint,
+        tags.OBSERVATION_SPACE: prepared.observation_space,
+        tags.TIMEFRAME: prepared.timeframe,
+        tags.DATA_DIGEST: prepared.source.digest,
+        tags.INSTRUMENT: prepared.source.name,
     }

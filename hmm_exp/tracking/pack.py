@@ -13,7 +13,6 @@ import pandas as pd
 
 from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.pool_result import PoolResult
-from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.result import RunResult
 from hmm_exp.experiment.source import SCORES_FILE
 from hmm_exp.hmm.estimator import plain_estimator
@@ -93,20 +92,6 @@ def _write_record(result: RunResult, folder: Path, log_file: Path | None) -> Non
     (folder / RECORD).write_text(json.dumps(record))
     if log_file is not None:
         shutil.copyfile(log_file, folder / ARTIFACTS / LOG_FILE)
-
-
-def data_identity(prepared: Prepared) -> dict[str, str]:
-    """Tags that are known once the data is read."""
-    warnings = "; ".join(prepared.source.report.get("warnings", []))[: tags.LONGEST]
-    doubts = {tags.DATA_WARNINGS: warnings, tags.BIC_DOUBT: prepared.bic_doubt}
-    return {name: text for name, text in doubts.items() if text} | {
-        tags.DATA_READ: "\n".join(prepared.what_was_read)[: tags.LONGEST],
-        tags.FINGERPRINT: prepared.fingerprint,
-        tags.OBSERVATION_SPACE: prepared.observation_space,
-        tags.TIMEFRAME: prepared.timeframe,
-        tags.DATA_DIGEST: prepared.source.digest,
-        tags.INSTRUMENT: prepared.source.name,
-    }
 
 
 def _history(result: RunResult) -> list[tuple[int, float]]:
