@@ -6,6 +6,9 @@ SWEEP ?= model.n_states=2,3,4,5 features=v1,v2,range
 EXTRAS ?= dev,docs,optuna,parallel,slurm,server
 PYTEST ?= -n auto --dist loadfile --no-loadscope-reorder
 
+# For a sweep pip leaves modules as they are: Python compiles those it loads, a third of all.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help sweep test test-fast check format ui server docs gallery bench clean
 
@@ -52,7 +55,7 @@ clean: ## Remove the environment and caches; runs and models stay
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/server.stamp: pyproject.toml constraints.txt

@@ -190,11 +190,19 @@ def until(condition, within: float = 180.0):
     return found
 
 
+def opened(folder: Path) -> MlflowClient:
+    """The store of a sweep whose first line has been printed, which is before MLflow opens it."""
+    until((folder / "mlflow.db").exists)
+    client = store_of(folder)
+    until(lambda: client.get_experiment_by_name("hmm_exp"))
+    return client
+
+
 def test_a_sweep_that_still_runs_is_not_started_again(train_cli, workdir, started):
     words = ("model.random_state=1,903", "model.n_states=2", *SMALL)
     main = started(workdir, *words, "promote=false", PYTHONPATH=FAULTS)
     sweep_id = until(lambda: re.search(r"sweep (\S+):", main.output()))[1]
-    client = store_of(workdir)
+    client = opened(workdir)
     until(lambda: len(runs_of(client, "cell")) == 2)
     refused = train_cli(workdir, "-m", *words, f"sweep_id={sweep_id}")
     assert refused.returncode == 2
@@ -220,8 +228,8 @@ def test_a_sweep_that_still_runs_is_not_started_again(train_cli, workdir, starte
 def test_a_sweep_that_is_terminated_says_how_to_go_on_and_leaves_nothing_running(workdir, started):
     words = ("model.random_state=903", "model.n_states=2", *SMALL)
     main = started(workdir, *words, PYTHONPATH=FAULTS)
-    until(lambda: "sweep " in main.output())  # it is open
-    client = store_of(workdir)
+    until(lambda: "sweep " in main.output())
+    client = opened(workdir)
     until(lambda: runs_of(client, "cell"))
     main.send_signal(signal.SIGTERM)
     ended = main.wait()

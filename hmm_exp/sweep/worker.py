@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # What a request other than `prepare` needs; the first line of a sweep does not wait for it.
 FOR_FITS = ("hmm_exp.experiment.run", "hmm_exp.tracking.pack", "sklearn.preprocessing")
-
+_IDLE = 0.2  # seconds between two requests of one check
 OUT_OF_MEMORY_FIRST = "500"  # of -1000..1000: of all processes the kernel shall take this one
 log = logging.getLogger("hmm_exp")
 
@@ -169,18 +169,29 @@ def main() -> None:
     when_compiling(lambda begun: answers.send("compiling", begun))
     answers.send("ready")
     server = _Server(answers)
+    idle = None  # seconds without a request until the rest is imported
     while True:
-        name, arguments = requests.get()
+        try:
+            name, arguments = requests.get(timeout=idle)
+        except queue.Empty:  # the data is checked, and the parent opens the store
+            _import_for_fits(answers)
+            name, arguments = requests.get()
+        if name != "prepare":
+            _import_for_fits(answers)
         answers.send(*_answer(server, name, arguments))
-        if requests.empty() and FOR_FITS[0] not in sys.modules:  # the parent opens the store
-            _import_for_fits()
+        idle = None if FOR_FITS[-1] in sys.modules else _IDLE
 
 
-def _import_for_fits() -> None:
+def _import_for_fits(answers: _Answers) -> None:
+    """Import the rest; it is start-up, so the clock of a request that waits for it stands."""
+    if FOR_FITS[-1] in sys.modules:
+        return
+    answers.send("compiling", True)
     with suppress(Exception):  # a request meets it again, and answers with it
         for name in FOR_FITS:
             import_module(name)
         collect_seldom()
+    answers.send("compiling", False)
 
 
 def _answer(server: _Server, name: str, arguments: tuple) -> tuple[str, Any]:
