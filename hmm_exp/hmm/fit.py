@@ -27,11 +27,11 @@ from hmm_exp.hmm.em.run import COVAR_FLOOR, Priors, absolute_floor, announce_com
 from hmm_exp.hmm.inference import filter_rows
 from hmm_exp.hmm.params import GaussianParams, log_prior
 from hmm_exp.hmm.restarts import EMRun, Progress, RunStart, Start, run_all_starts
-from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, starting_points, starts_from
+from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, released, starting_points, starts_from
 
 ENGINES = ("native", "hmmlearn")
 EMISSIONS = ("gaussian", "student_t")
-AGREEMENT = 0.1  # nats
+AGREEMENT = 0.01  # nats
 _BARELY = 0.02  # splits so narrow start at the likelihood of the smaller model
 _OTHER_SEED = 1_000_003
 _START_DF = 8.0  # of the drawn Student-t states
@@ -67,6 +67,7 @@ class Search:
     kinds: Sequence[str] = DEFAULT_KINDS
     n_iter: int = 200  # most iterations of one start
     tol: float = 1e-3  # gain of the objective in nats below which EM stops
+    accelerate: bool = True  # leaps between EM iterations: see `em.leap` ("native" only)
     engine: str = "native"  # one of `ENGINES`
     # Most starts at a time; None takes all cores. Changes no bit. "hmmlearn" uses one.
     threads: int | None = None
@@ -93,7 +94,7 @@ class Fit:
     # objective fell.
     status: str
     starts: list[Start]  # every start, in drawing order
-    # Share of the polished starts whose objective is within 0.1 nat of the best one's.
+    # Share of the polished starts whose objective is within 0.01 nat of the best one's.
     restart_agreement: float
     # Least variance of every feature given the features before it, shape (D,); None if the engine
     # has no floor.
@@ -162,7 +163,9 @@ def fit(
     if search.emission == "student_t":
         points = [heavy_tailed(point) for point in points]
     points += starts_from(initial, n_states)
-    return fit_from(points, X, steps, search, progress)
+    fitted = fit_from(points, X, steps, search, progress)
+    again = released(fitted.params)
+    return combined(fitted, fit_from([again], X, steps, search)) if again else fitted
 
 
 def heavy_tailed(point: StartingPoint) -> StartingPoint:
@@ -274,6 +277,7 @@ def _native(
             covar_floor=search.covar_floor,
             priors=search.priors,
             params=search.params,
+            accelerate=search.accelerate,
         )
         start = Start(
             point.kind,

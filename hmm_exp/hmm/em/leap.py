@@ -1,0 +1,258 @@
+"""Leaps of an accelerated EM run: limited-memory BFGS steps, with EM's step as the gradient.
+
+EM is a gradient ascent: in the metric of the complete-data information its step f(x) = M(x) - x is
+the gradient of the objective, and the Hessian is -(I - J) with the Jacobian J of M, whose
+eigenvalues are the rates of convergence (Dempster, Laird & Rubin 1977, JRSS B 39). Rates near one
+make EM slow, and quasi-Newton steps remove them (Jamshidian & Jennrich 1997, JRSS B 59). Here the
+Hessian comes from the last `MEMORY` pairs of successive places and steps (Nocedal 1980, Mathematics
+of Computation 35), from the identity as first guess. A leap d = H f costs no pass over the data.
+
+*Coordinates* are roots, so that every point is feasible: square roots of probabilities, means,
+Cholesky factors of covariances, and ln df. Probabilities of zero stay zero.
+
+*What is left.* At distance d of the optimum the objective lacks about f'd / 2 nats. This estimate,
+at least f'f / 2, ends the run.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from hmm_exp.compiling import kernel
+from hmm_exp.hmm.em.student_t import information
+from hmm_exp.hmm.em.update import copy, covariance_weight
+
+MEMORY = 4  # pairs
+_LONGEST = 10.0  # a leap over EM's step, in the metric
+_FLATTEST = 1e-6  # least curvature of a pair, which keeps the Hessian definite
+_LEAST_SHARE = 0.1  # of EM's root of a probability or Cholesky pivot that a leap keeps
+
+
+class Leaps(NamedTuple):
+    """Memory of the leaps; P coordinates.
+
+    Attributes
+    ----------
+    place, move, metric_move
+        x, f and f in the metric, shape (P,).
+    leap, metric_leap
+        d, shape (P,).
+    s, y
+        Differences of places, and of steps with the other sign, the oldest first, shape
+        (MEMORY, P); their values in the metric are in `metric_s` and `metric_y`.
+    share
+        Multiplier of every pair in the two loops, shape (MEMORY,).
+    count
+        Places so far, at most MEMORY + 1, shape (1,).
+    """
+
+    place: np.ndarray
+    move: np.ndarray
+    metric_move: np.ndarray
+    leap: np.ndarray
+    metric_leap: np.ndarray
+    s: np.ndarray
+    y: np.ndarray
+    metric_s: np.ndarray
+    metric_y: np.ndarray
+    share: np.ndarray
+    count: np.ndarray
+
+
+def make_leaps(n_states: int, n_features: int, heavy_tailed: bool) -> Leaps:
+    """Allocate memory."""
+    K, D = n_states, n_features
+    P = K + K * K + K * D + K * D * (D + 1) // 2 + K * heavy_tailed
+    single, pairs = (np.zeros((5, P)), np.zeros((4, MEMORY, P)))
+    return Leaps(*single, *pairs, share=np.zeros(MEMORY), count=np.zeros(1, dtype=np.int64))
+
+
+@kernel
+def plan(before, after, stats, prior, leaps):
+    """Plan a leap from `before`, which one EM iteration changes to `after`.
+
+    Returns the estimated gain in nats that is left at `before`.
+    """
+    _remember(before, after, leaps)
+    n_pairs = leaps.count[0] - 1
+    _to_metric(before, stats, prior, leaps.move, leaps.metric_move)
+    copy(leaps.move, leaps.leap)
+    copy(leaps.metric_move, leaps.metric_leap)
+    for i in range(MEMORY - 1, MEMORY - 1 - n_pairs, -1):
+        _to_metric(before, stats, prior, leaps.s[i], leaps.metric_s[i])
+        _to_metric(before, stats, prior, leaps.y[i], leaps.metric_y[i])
+        curvature = _dot(leaps.metric_s[i], leaps.metric_y[i])
+        leaps.share[i] = 0.0
+        if curvature > _FLATTEST * _dot(leaps.metric_s[i], leaps.metric_s[i]):
+            leaps.share[i] = _dot(leaps.metric_s[i], leaps.metric_leap) / curvature
+            _add(-leaps.share[i], leaps.y[i], leaps.leap)
+            _add(-leaps.share[i], leaps.metric_y[i], leaps.metric_leap)
+    for i in range(MEMORY - n_pairs, MEMORY):
+        curvature = _dot(leaps.metric_s[i], leaps.metric_y[i])
+        if curvature > _FLATTEST * _dot(leaps.metric_s[i], leaps.metric_s[i]):
+            share = leaps.share[i] - _dot(leaps.metric_y[i], leaps.metric_leap) / curvature
+            _add(share, leaps.s[i], leaps.leap)
+            _add(share, leaps.metric_s[i], leaps.metric_leap)
+    em_gain = 0.5 * _dot(leaps.metric_move, leaps.metric_move)
+    return max(em_gain, 0.5 * _dot(leaps.metric_move, leaps.metric_leap))
+
+
+@kernel
+def take(model, prior, leaps):
+    """Leap: replace EM's parameters, all but `whiten` and what follows from it."""
+    K, D = model.means.shape
+    longest = _LONGEST * math.sqrt(_dot(leaps.metric_move, leaps.metric_move))
+    length = math.sqrt(_dot(leaps.metric_leap, leaps.metric_leap))
+    scale = longest / length if length > longest else 1.0
+    for p in range(leaps.leap.size):
+        leaps.leap[p] = leaps.place[p] + scale * leaps.leap[p]
+    p = 0
+    if prior.updated[0]:
+        _square(leaps.leap[:K], model.startprob)
+    p += K
+    for k in range(K):
+        if prior.updated[1]:
+            _square(leaps.leap[p : p + K], model.transmat[k])
+        p += K
+    if prior.updated[2]:
+        copy(leaps.leap[p : p + K * D], model.means.ravel())
+    p += K * D
+    if not prior.updated[3]:
+        return
+    for k in range(K):
+        _multiply(leaps.leap[p:], model, k)
+        p += D * (D + 1) // 2
+    for k in range(model.df.size):
+        model.df[k] = math.exp(leaps.leap[p + k])
+
+
+@kernel
+def _remember(before, after, leaps):
+    """Store the place and EM's step, and what both changed by since the last time."""
+    for i in range(MEMORY - 1):
+        copy(leaps.s[i + 1], leaps.s[i])
+        copy(leaps.y[i + 1], leaps.y[i])
+    copy(leaps.place, leaps.s[MEMORY - 1])
+    copy(leaps.move, leaps.y[MEMORY - 1])
+    _coordinates(before, leaps.place)
+    _coordinates(after, leaps.move)
+    for p in range(leaps.place.size):
+        leaps.move[p] -= leaps.place[p]
+        leaps.s[MEMORY - 1, p] = leaps.place[p] - leaps.s[MEMORY - 1, p]
+        leaps.y[MEMORY - 1, p] -= leaps.move[p]
+    leaps.count[0] = min(leaps.count[0] + 1, MEMORY + 1)
+
+
+@kernel
+def _coordinates(model, out):
+    """Roots of the probabilities, means, Cholesky factors row by row, ln df."""
+    K, D = model.means.shape
+    p = 0
+    for k in range(K):
+        out[p] = math.sqrt(model.startprob[k])
+        p += 1
+    for value in model.transmat.ravel():
+        out[p] = math.sqrt(value)
+        p += 1
+    for value in model.means.ravel():
+        out[p] = value
+        p += 1
+    for k in range(K):
+        for i in range(D):
+            for j in range(i + 1):
+                out[p] = 0.0
+                for m in range(j + 1):  # L = S W' as W = L^-1
+                    out[p] += model.covars[k, i, m] * model.whiten[k, j, m]
+                p += 1
+    for k in range(model.df.size):
+        out[p] = math.log(model.df[k])
+        p += 1
+
+
+@kernel
+def _to_metric(model, stats, prior, vector, out):
+    """A difference of coordinates in a metric where the complete-data information is one."""
+    K, D = model.means.shape
+    p = 0
+    weight = 2.0 * math.sqrt(_total(stats.start, prior.startprob))
+    for _ in range(K):
+        out[p] = weight * vector[p]
+        p += 1
+    for k in range(K):
+        weight = 2.0 * math.sqrt(_total(stats.pairs[k], prior.transmat[k]))
+        for _ in range(K):
+            out[p] = weight * vector[p]
+            p += 1
+    for k in range(K):
+        weight = math.sqrt(prior.weights[0] + stats.weight[k])
+        for i in range(D):
+            total = 0.0
+            for j in range(i + 1):
+                total += model.whiten[k, i, j] * vector[p + j]
+            out[p + i] = weight * total
+        p += D
+    for k in range(K):
+        weight = math.sqrt(covariance_weight(model, prior) + stats.mass[k])
+        for i in range(D):
+            for j in range(i + 1):
+                total = 0.0
+                for m in range(j, i + 1):
+                    total += model.whiten[k, i, m] * vector[p + m * (m + 1) // 2 + j]
+                double = math.sqrt(2.0) if i == j else 1.0
+                out[p + i * (i + 1) // 2 + j] = double * weight * total
+        p += D * (D + 1) // 2
+    for k in range(model.df.size):
+        out[p] = math.sqrt(stats.mass[k] * information(model.df[k], D)) * vector[p]
+        p += 1
+
+
+@kernel
+def _total(counts, dirichlet):
+    """Number of draws that a distribution is estimated from, prior ones included."""
+    total = 0.0
+    for j in range(counts.size):
+        total += max(dirichlet[j] - 1.0 + counts[j], 0.0)
+    return total
+
+
+@kernel
+def _square(roots, probs):
+    """Probabilities from their roots, none far below EM's."""
+    total = 0.0
+    for j in range(probs.size):
+        root = max(roots[j], _LEAST_SHARE * math.sqrt(probs[j]))
+        probs[j] = root * root
+        total += probs[j]
+    for j in range(probs.size):
+        probs[j] /= total
+
+
+@kernel
+def _multiply(lower, model, k):
+    """Covariance of a state from the rows of its Cholesky factor, no pivot far below EM's."""
+    D = model.means.shape[1]
+    for i in range(D):
+        place = i * (i + 1) // 2 + i
+        lower[place] = max(lower[place], _LEAST_SHARE / model.whiten[k, i, i])
+    for i in range(D):
+        for j in range(i + 1):
+            total = 0.0
+            for m in range(j + 1):
+                total += lower[i * (i + 1) // 2 + m] * lower[j * (j + 1) // 2 + m]
+            model.covars[k, i, j] = total
+            model.covars[k, j, i] = total
+
+
+@kernel
+def _dot(a, b):
+    total = 0.0
+    for i in range(a.size):
+        total += a[i] * b[i]
+    return total
+
+
+@kernel
+def _add(share, source, target):
+    for i in range(source.size):
+        target[i] += share * source[i]
