@@ -16,8 +16,9 @@ There are two engines: "native" (`em.run`) and "hmmlearn" (`em.hmmlearn`). The l
 does not bridge missing rows (a gap ends a sequence) and has no covariance floor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -204,8 +205,7 @@ def fit_larger(
 def combined(one: Fit, other: Fit) -> Fit:
     """Combine two fits of the same data with the same number of states."""
     starts = [*one.starts, *other.starts]
-    ranks = [(fitted.objective, fitted.converged) for fitted in (one, other)]
-    best = one if ranks[0] >= ranks[1] else other
+    best = _best([one, other], lambda fitted: fitted)
     return replace(best, starts=starts, restart_agreement=_agreement(starts))
 
 
@@ -311,14 +311,12 @@ def _hmmlearn(
 
 
 def _best_of(runs: list[EMRun], floor: np.ndarray | None) -> Fit:
-    """Among the starts that agree with the best objective, prefer a converged one."""
+    """The best start as a fit, with the record of all."""
     starts = [one.start for one in runs]
     polished = [one for one in runs if one.start.polished]
     if not polished:
         raise FitError(f"all {len(starts)} starts failed, the first: {starts[0].reason}")
-    top = max(one.start.objective for one in polished)
-    agreeing = [one for one in polished if one.start.objective >= top - AGREEMENT]
-    best = max(agreeing, key=lambda one: (one.start.converged, one.start.objective))
+    best = _best(polished, lambda run: run.start)
     return Fit(
         params=best.params,
         log_lik=best.start.log_lik,
@@ -329,6 +327,13 @@ def _best_of(runs: list[EMRun], floor: np.ndarray | None) -> Fit:
         restart_agreement=_agreement(starts),
         covar_floor=floor,
     )
+
+
+def _best(ended: Sequence[Any], record: Callable[[Any], Fit | Start]) -> Any:
+    """Among those that agree with the best objective, prefer a converged one; ties: the first."""
+    top = max(record(one).objective for one in ended)
+    agreeing = [one for one in ended if record(one).objective >= top - AGREEMENT]
+    return max(agreeing, key=lambda one: (record(one).converged, record(one).objective))
 
 
 def _agreement(starts: list[Start]) -> float:

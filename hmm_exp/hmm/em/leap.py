@@ -11,7 +11,11 @@ of Computation 35), from the identity as first guess. A leap d = H f costs no pa
 Cholesky factors of covariances, and ln df. Probabilities of zero stay zero.
 
 *What is left.* At distance d of the optimum the objective lacks about f'd / 2 nats. This estimate,
-at least f'f / 2, ends the run.
+at least f'f / 2, ends the run. It is too small while a slow direction is not in the memory, so
+`em.run` asks for far less than its tolerance, twice.
+
+*Saddles* have directions without curvature, which a Newton step would follow back to the saddle. A
+pair without curvature is damped (Powell 1978), so that leaps lead away.
 """
 
 import math
@@ -22,10 +26,17 @@ import numpy as np
 from hmm_exp.compiling import kernel
 from hmm_exp.hmm.em.student_t import information
 from hmm_exp.hmm.em.update import copy, covariance_weight
+from hmm_exp.hmm.params import DF_BOUNDS
 
-MEMORY = 4  # pairs
-_LONGEST = 10.0  # a leap over EM's step, in the metric
+MEMORY = 6  # pairs
+# Longest leap over EM's step, in the metric: at first, at most, and what successful and withdrawn
+# leaps multiply it by.
+_FIRST, _LONGEST, _LONGER, _SHORTER = 3.0, 30.0, 1.2, 0.5
 _FLATTEST = 1e-6  # least curvature of a pair, which keeps the Hessian definite
+_DAMPED = 0.1  # curvature that a pair without any gets: leaps away from a saddle are ten EM steps
+_UNSURE = 1e4  # near a saddle, what the estimate of what is left is multiplied by
+_TINY = 1e-300
+_LEAST_DF, _MOST_DF = DF_BOUNDS
 _LEAST_SHARE = 0.1  # of EM's root of a probability or Cholesky pivot that a leap keeps
 
 
@@ -43,7 +54,9 @@ class Leaps(NamedTuple):
         (MEMORY, P); their values in the metric are in `metric_s` and `metric_y`.
     share
         Multiplier of every pair in the two loops, shape (MEMORY,).
-    count
+    longest
+        Longest leap over EM's step, shape (1,).
+    n_places
         Places so far, at most MEMORY + 1, shape (1,).
     """
 
@@ -57,15 +70,31 @@ class Leaps(NamedTuple):
     metric_s: np.ndarray
     metric_y: np.ndarray
     share: np.ndarray
-    count: np.ndarray
+    longest: np.ndarray
+    n_places: np.ndarray
 
 
 def make_leaps(n_states: int, n_features: int, heavy_tailed: bool) -> Leaps:
     """Allocate memory."""
     K, D = n_states, n_features
     P = K + K * K + K * D + K * D * (D + 1) // 2 + K * heavy_tailed
-    single, pairs = (np.zeros((5, P)), np.zeros((4, MEMORY, P)))
-    return Leaps(*single, *pairs, share=np.zeros(MEMORY), count=np.zeros(1, dtype=np.int64))
+    place, move, metric_move, leap, metric_leap = np.zeros((5, P))
+    s, y, metric_s, metric_y = np.zeros((4, MEMORY, P))
+    share, longest, n_places = np.zeros(MEMORY), np.full(1, _FIRST), np.zeros(1, dtype=np.int64)
+    return Leaps(
+        place,
+        move,
+        metric_move,
+        leap,
+        metric_leap,
+        s,
+        y,
+        metric_s,
+        metric_y,
+        share,
+        longest,
+        n_places,
+    )
 
 
 @kernel
@@ -75,34 +104,62 @@ def plan(before, after, stats, prior, leaps):
     Returns the estimated gain in nats that is left at `before`.
     """
     _remember(before, after, leaps)
-    n_pairs = leaps.count[0] - 1
     _to_metric(before, stats, prior, leaps.move, leaps.metric_move)
-    copy(leaps.move, leaps.leap)
-    copy(leaps.metric_move, leaps.metric_leap)
-    for i in range(MEMORY - 1, MEMORY - 1 - n_pairs, -1):
+    first = MEMORY + 1 - leaps.n_places[0]
+    for i in range(first, MEMORY):
         _to_metric(before, stats, prior, leaps.s[i], leaps.metric_s[i])
         _to_metric(before, stats, prior, leaps.y[i], leaps.metric_y[i])
-        curvature = _dot(leaps.metric_s[i], leaps.metric_y[i])
-        leaps.share[i] = 0.0
-        if curvature > _FLATTEST * _dot(leaps.metric_s[i], leaps.metric_s[i]):
-            leaps.share[i] = _dot(leaps.metric_s[i], leaps.metric_leap) / curvature
-            _add(-leaps.share[i], leaps.y[i], leaps.leap)
-            _add(-leaps.share[i], leaps.metric_y[i], leaps.metric_leap)
-    for i in range(MEMORY - n_pairs, MEMORY):
-        curvature = _dot(leaps.metric_s[i], leaps.metric_y[i])
-        if curvature > _FLATTEST * _dot(leaps.metric_s[i], leaps.metric_s[i]):
-            share = leaps.share[i] - _dot(leaps.metric_y[i], leaps.metric_leap) / curvature
-            _add(share, leaps.s[i], leaps.leap)
-            _add(share, leaps.metric_s[i], leaps.metric_leap)
+    near_saddle = first < MEMORY and _damp(leaps)
+    _solve(leaps, first)
     em_gain = 0.5 * _dot(leaps.metric_move, leaps.metric_move)
-    return max(em_gain, 0.5 * _dot(leaps.metric_move, leaps.metric_leap))
+    left = max(em_gain, 0.5 * _dot(leaps.metric_move, leaps.metric_leap))
+    return left * _UNSURE if near_saddle else left
+
+
+@kernel
+def _damp(leaps):
+    """Give the last pair some curvature if it has none; return whether it had none."""
+    s, y = leaps.metric_s[MEMORY - 1], leaps.metric_y[MEMORY - 1]
+    length, curvature = _dot(s, s), _dot(s, y)
+    if curvature > _FLATTEST * length:
+        return False
+    share = (1.0 - _DAMPED) * length / max(length - curvature, _TINY)
+    for p in range(s.size):
+        s_p, y_p = leaps.s[MEMORY - 1, p], leaps.y[MEMORY - 1, p]
+        leaps.y[MEMORY - 1, p] = share * y_p + (1.0 - share) * s_p
+        y[p] = share * y[p] + (1.0 - share) * s[p]
+    return True
+
+
+@kernel
+def _solve(leaps, first):
+    """The leap H f by the two loops of Nocedal (1980), with the pairs from `first` on."""
+    copy(leaps.move, leaps.leap)
+    copy(leaps.metric_move, leaps.metric_leap)
+    for i in range(MEMORY - 1, first - 1, -1):
+        leaps.share[i] = _divided(_dot(leaps.metric_s[i], leaps.metric_leap), leaps, i)
+        _add(-leaps.share[i], leaps.y[i], leaps.leap)
+        _add(-leaps.share[i], leaps.metric_y[i], leaps.metric_leap)
+    for i in range(first, MEMORY):
+        share = leaps.share[i] - _divided(_dot(leaps.metric_y[i], leaps.metric_leap), leaps, i)
+        _add(share, leaps.s[i], leaps.leap)
+        _add(share, leaps.metric_s[i], leaps.metric_leap)
+
+
+@kernel
+def _divided(value, leaps, i):
+    """A product over the curvature of a pair; zero leaves out a pair without curvature."""
+    s = leaps.metric_s[i]
+    curvature = _dot(s, leaps.metric_y[i])
+    return value / curvature if curvature > _FLATTEST * _dot(s, s) else 0.0
 
 
 @kernel
 def take(model, prior, leaps):
     """Leap: replace EM's parameters, all but `whiten` and what follows from it."""
     K, D = model.means.shape
-    longest = _LONGEST * math.sqrt(_dot(leaps.metric_move, leaps.metric_move))
+    longest = leaps.longest[0] * math.sqrt(_dot(leaps.metric_move, leaps.metric_move))
+    leaps.longest[0] = min(_LONGER * leaps.longest[0], _LONGEST)
     length = math.sqrt(_dot(leaps.metric_leap, leaps.metric_leap))
     scale = longest / length if length > longest else 1.0
     for p in range(leaps.leap.size):
@@ -124,7 +181,13 @@ def take(model, prior, leaps):
         _multiply(leaps.leap[p:], model, k)
         p += D * (D + 1) // 2
     for k in range(model.df.size):
-        model.df[k] = math.exp(leaps.leap[p + k])
+        model.df[k] = min(max(math.exp(leaps.leap[p + k]), _LEAST_DF), _MOST_DF)
+
+
+@kernel
+def shorten(leaps):
+    """Make later leaps shorter, as the last one lowered the objective."""
+    leaps.longest[0] = max(_SHORTER * leaps.longest[0], 1.0)
 
 
 @kernel
@@ -141,7 +204,7 @@ def _remember(before, after, leaps):
         leaps.move[p] -= leaps.place[p]
         leaps.s[MEMORY - 1, p] = leaps.place[p] - leaps.s[MEMORY - 1, p]
         leaps.y[MEMORY - 1, p] -= leaps.move[p]
-    leaps.count[0] = min(leaps.count[0] + 1, MEMORY + 1)
+    leaps.n_places[0] = min(leaps.n_places[0] + 1, MEMORY + 1)
 
 
 @kernel

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from hmm_exp.compiling import announce, entry, kernel
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.em import e_step, e_step_log
-from hmm_exp.hmm.em.leap import Leaps, make_leaps, plan, take
+from hmm_exp.hmm.em.leap import Leaps, make_leaps, plan, shorten, take
 from hmm_exp.hmm.em.progress import follow
 from hmm_exp.hmm.em.rows import PaddedRows, aligned_zeros, lay_out
 from hmm_exp.hmm.em.student_t import TailSteps, log_tail, renew_tails, update_tails, withdraw
@@ -36,7 +36,7 @@ COVAR_FLOOR = 1e-8  # of the data's variance
 PATIENCE = 3  # successive gains below `tol`: a single one is often a plateau
 
 _SURE = 2  # successive estimates that little is left
-_CERTAIN = 0.1  # of `tol`: estimates may be too small by such a factor
+_CERTAIN = 1e-3  # of `tol`, because estimates are often too small at first
 
 _STATUS = ("tolerance", "cap", "fall")
 _TOLERANCE, _CAP, _FALL, _LOST, _IN_LOGS = range(5)
@@ -256,6 +256,7 @@ def _run(rows, model, best, prior, floor, tol, accelerate, buffers, log_domain, 
         if i > 0 and not gain >= -_ROUNDING * abs(objective):
             if counts[_LEAPT]:
                 counts[_LEAPT] = 0
+                shorten(buffers.leaps)
                 _copy_model(buffers.plain, buffers.plain_hits, model, buffers.hits)
             elif not (np.isfinite(objective) and withdraw(model, buffers.tail_steps)):
                 return _FALL
