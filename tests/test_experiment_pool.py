@@ -72,7 +72,7 @@ def test_a_pool_of_two_symbols_is_hmmlearn_with_their_lengths(configs, covarianc
         min_covar=1e-3,
         seed=3,
     )[0]
-    search = Search(covariance_type=covariance, n_iter=12, tol=-np.inf)
+    search = Search(covariance_type=covariance, n_iter=12, tol=-np.inf, accelerate=False)
     ours = fit_from([point], two.X, two.steps, search)
     theirs = point.params.to_hmmlearn()
     theirs.init_params, theirs.monitor_.n_iter, theirs.monitor_.tol = "", 12, -np.inf

@@ -9,6 +9,9 @@ EM (Baum et al. 1970; Rabiner 1989, section III.C) maximises the log-likelihood 
 This objective is recorded in `history`, tested for convergence and compared between starts;
 `log_lik` is without the prior.
 
+From three states on, the best solution starts once more with even moves between its states
+(`starts.released`): EM can lose a transition early and cannot find it again.
+
 At the optimum more states are never less likely than fewer. If they are, EM has missed the optimum:
 `fit_larger` then makes more starts and reports a remaining shortfall.
 
@@ -67,7 +70,9 @@ class Search:
     # Kinds of drawn starts, taken in turn: see `starts.starting_points`.
     kinds: Sequence[str] = DEFAULT_KINDS
     n_iter: int = 200  # most iterations of one start
-    tol: float = 1e-3  # gain of the objective in nats below which EM stops
+    # Nats that the objective may lack of its maximum, by estimate, where EM stops; a gain without
+    # `accelerate`.
+    tol: float = 1e-3
     accelerate: bool = True  # leaps between EM iterations: see `em.leap` ("native" only)
     engine: str = "native"  # one of `ENGINES`
     # Most starts at a time; None takes all cores. Changes no bit. "hmmlearn" uses one.
@@ -90,9 +95,9 @@ class Fit:
     objective: float
     # Objective of the best start after 0, 1, 2, ... iterations, shape (n_iter + 1,).
     history: np.ndarray
-    # Why the best start ended. "tolerance": its gains were in [0, tol), three in a row with the
-    # native engine, one with hmmlearn's; "cap": it reached `n_iter` iterations; "fall": the
-    # objective fell.
+    # Why the best start ended. "tolerance": within `tol` of its maximum (without acceleration, with
+    # gains in [0, tol), three in a row with the native engine, one with hmmlearn's); "cap": it
+    # reached `n_iter` iterations; "fall": the objective fell.
     status: str
     starts: list[Start]  # every start, in drawing order
     # Share of the polished starts whose objective is within 0.01 nat of the best one's.
@@ -103,7 +108,7 @@ class Fit:
 
     @property
     def converged(self) -> bool:
-        """Whether EM stopped because its gains fell below the tolerance."""
+        """Whether EM stopped within the tolerance."""
         return self.status == "tolerance"
 
     @property
@@ -127,7 +132,7 @@ def fit(
     initial: GaussianParams | Sequence[GaussianParams] | None = None,
     progress: Progress | None = None,
 ) -> Fit:
-    """Fit an HMM by EM from many starts and keep the best.
+    """Fit an HMM by EM from many starts and keep the best, released once.
 
     Parameters
     ----------

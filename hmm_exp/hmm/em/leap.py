@@ -1,6 +1,6 @@
 """Leaps of an accelerated EM run: limited-memory BFGS steps, with EM's step as the gradient.
 
-EM is a gradient ascent: in the metric of the complete-data information its step f(x) = M(x) - x is
+EM is gradient ascent: in the metric of the complete-data information its step f(x) = M(x) - x is
 the gradient of the objective, and the Hessian is -(I - J) with the Jacobian J of M, whose
 eigenvalues are the rates of convergence (Dempster, Laird & Rubin 1977, JRSS B 39). Rates near one
 make EM slow, and quasi-Newton steps remove them (Jamshidian & Jennrich 1997, JRSS B 59). Here the
