@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmm_exp.compiling import kernel
+from hmm_exp.compiling import inlined, kernel
 from hmm_exp.hmm.em.student_t import information
 from hmm_exp.hmm.em.update import copy, covariance_weight
 from hmm_exp.hmm.params import DF_BOUNDS
@@ -41,35 +41,31 @@ _LEAST_SHARE = 0.1  # of EM's root of a probability or Cholesky pivot that a lea
 
 
 class Leaps(NamedTuple):
-    """Memory of the leaps; P coordinates.
+    """Memory of the leaps; P coordinates, M = MEMORY.
 
     Attributes
     ----------
-    place, move, metric_move
-        x, f and f in the metric, shape (P,).
-    leap, metric_leap
-        d, shape (P,).
-    s, y
-        Differences of places, and of steps with the other sign, the oldest first, shape
-        (MEMORY, P); their values in the metric are in `metric_s` and `metric_y`.
-    share
-        Multiplier of every pair in the two loops, shape (MEMORY,).
+    place, leap
+        x and d, shape (P,).
+    rows
+        f, then M differences s of places and M differences y of steps with the other sign, both
+        the newest first, shape (2 M + 1, P).
+    metric_rows, products
+        The same in the metric, and their scalar products, shape (2 M + 1, 2 M + 1).
+    shares
+        d as a combination of the rows, shape (2 M + 1,).
     longest
         Longest leap over EM's step, shape (1,).
     n_places
-        Places so far, at most MEMORY + 1, shape (1,).
+        Places so far, at most M + 1, shape (1,).
     """
 
     place: np.ndarray
-    move: np.ndarray
-    metric_move: np.ndarray
     leap: np.ndarray
-    metric_leap: np.ndarray
-    s: np.ndarray
-    y: np.ndarray
-    metric_s: np.ndarray
-    metric_y: np.ndarray
-    share: np.ndarray
+    rows: np.ndarray
+    metric_rows: np.ndarray
+    products: np.ndarray
+    shares: np.ndarray
     longest: np.ndarray
     n_places: np.ndarray
 
@@ -78,92 +74,91 @@ def make_leaps(n_states: int, n_features: int, heavy_tailed: bool) -> Leaps:
     """Allocate memory."""
     K, D = n_states, n_features
     P = K + K * K + K * D + K * D * (D + 1) // 2 + K * heavy_tailed
-    place, move, metric_move, leap, metric_leap = np.zeros((5, P))
-    s, y, metric_s, metric_y = np.zeros((4, MEMORY, P))
-    share, longest, n_places = np.zeros(MEMORY), np.full(1, _FIRST), np.zeros(1, dtype=np.int64)
+    n_rows = 2 * MEMORY + 1
     return Leaps(
-        place,
-        move,
-        metric_move,
-        leap,
-        metric_leap,
-        s,
-        y,
-        metric_s,
-        metric_y,
-        share,
-        longest,
-        n_places,
+        place=np.zeros(P),
+        leap=np.zeros(P),
+        rows=np.zeros((n_rows, P)),
+        metric_rows=np.zeros((n_rows, P)),
+        products=np.zeros((n_rows, n_rows)),
+        shares=np.zeros(n_rows),
+        longest=np.full(1, _FIRST),
+        n_places=np.zeros(1, dtype=np.int64),
     )
 
 
-@kernel
+@inlined
 def plan(before, after, stats, prior, leaps):
     """Plan a leap from `before`, which one EM iteration changes to `after`.
 
     Returns the estimated gain in nats that is left at `before`.
     """
     _remember(before, after, leaps)
-    _to_metric(before, stats, prior, leaps.move, leaps.metric_move)
-    first = MEMORY + 1 - leaps.n_places[0]
-    for i in range(first, MEMORY):
-        _to_metric(before, stats, prior, leaps.s[i], leaps.metric_s[i])
-        _to_metric(before, stats, prior, leaps.y[i], leaps.metric_y[i])
-    near_saddle = first < MEMORY and _damp(leaps)
-    _solve(leaps, first)
-    em_gain = 0.5 * _dot(leaps.metric_move, leaps.metric_move)
-    left = max(em_gain, 0.5 * _dot(leaps.metric_move, leaps.metric_leap))
+    for row in range(2 * MEMORY + 1):
+        _to_metric(before, stats, prior, leaps.rows[row], leaps.metric_rows[row])
+    return _combine(leaps)
+
+
+@kernel
+def _combine(leaps):
+    """Coefficients of the leap, by the two loops of Nocedal (1980) on products; the estimate."""
+    products, shares = leaps.products, leaps.shares
+    n_pairs = leaps.n_places[0] - 1
+    _multiply_rows(leaps)
+    near_saddle = n_pairs > 0 and products[1, 1 + MEMORY] <= _FLATTEST * products[1, 1]
+    if near_saddle:
+        _damp(leaps)
+        _multiply_rows(leaps)
+    shares[:] = 0.0
+    shares[0] = 1.0
+    for i in range(1, n_pairs + 1):
+        if products[i, i + MEMORY] > _FLATTEST * products[i, i]:
+            shares[i + MEMORY] = -_product(leaps, i) / products[i, i + MEMORY]
+    for i in range(n_pairs, 0, -1):
+        if products[i, i + MEMORY] > _FLATTEST * products[i, i]:
+            share = _product(leaps, i + MEMORY) / products[i, i + MEMORY]
+            shares[i] = -shares[i + MEMORY] - share
+    left = 0.5 * max(products[0, 0], _product(leaps, 0))
     return left * _UNSURE if near_saddle else left
 
 
 @kernel
+def _multiply_rows(leaps):
+    """Scalar products of all rows in the metric."""
+    rows = leaps.metric_rows
+    for a in range(rows.shape[0]):
+        for b in range(a + 1):
+            total = 0.0
+            for p in range(rows.shape[1]):
+                total += rows[a, p] * rows[b, p]
+            leaps.products[a, b] = total
+            leaps.products[b, a] = total
+
+
+@kernel
+def _product(leaps, row):
+    """Scalar product of a row with the combination so far."""
+    total = 0.0
+    for i in range(leaps.shares.size):
+        total += leaps.products[row, i] * leaps.shares[i]
+    return total
+
+
+@kernel
 def _damp(leaps):
-    """Give the last pair some curvature if it has none; return whether it had none."""
-    s, y = leaps.metric_s[MEMORY - 1], leaps.metric_y[MEMORY - 1]
-    length, curvature = _dot(s, s), _dot(s, y)
-    if curvature > _FLATTEST * length:
-        return False
+    """Give the last pair some curvature."""
+    length, curvature = leaps.products[1, 1], leaps.products[1, 1 + MEMORY]
     share = (1.0 - _DAMPED) * length / max(length - curvature, _TINY)
-    for p in range(s.size):
-        s_p, y_p = leaps.s[MEMORY - 1, p], leaps.y[MEMORY - 1, p]
-        leaps.y[MEMORY - 1, p] = share * y_p + (1.0 - share) * s_p
-        y[p] = share * y[p] + (1.0 - share) * s[p]
-    return True
+    for rows in (leaps.rows, leaps.metric_rows):
+        for p in range(rows.shape[1]):
+            rows[1 + MEMORY, p] = share * rows[1 + MEMORY, p] + (1.0 - share) * rows[1, p]
 
 
-@kernel
-def _solve(leaps, first):
-    """The leap H f by the two loops of Nocedal (1980), with the pairs from `first` on."""
-    copy(leaps.move, leaps.leap)
-    copy(leaps.metric_move, leaps.metric_leap)
-    for i in range(MEMORY - 1, first - 1, -1):
-        leaps.share[i] = _divided(_dot(leaps.metric_s[i], leaps.metric_leap), leaps, i)
-        _add(-leaps.share[i], leaps.y[i], leaps.leap)
-        _add(-leaps.share[i], leaps.metric_y[i], leaps.metric_leap)
-    for i in range(first, MEMORY):
-        share = leaps.share[i] - _divided(_dot(leaps.metric_y[i], leaps.metric_leap), leaps, i)
-        _add(share, leaps.s[i], leaps.leap)
-        _add(share, leaps.metric_s[i], leaps.metric_leap)
-
-
-@kernel
-def _divided(value, leaps, i):
-    """A product over the curvature of a pair; zero leaves out a pair without curvature."""
-    s = leaps.metric_s[i]
-    curvature = _dot(s, leaps.metric_y[i])
-    return value / curvature if curvature > _FLATTEST * _dot(s, s) else 0.0
-
-
-@kernel
+@inlined
 def take(model, prior, leaps):
     """Leap: replace EM's parameters, all but `whiten` and what follows from it."""
     K, D = model.means.shape
-    longest = leaps.longest[0] * math.sqrt(_dot(leaps.metric_move, leaps.metric_move))
-    leaps.longest[0] = min(_LONGER * leaps.longest[0], _LONGEST)
-    length = math.sqrt(_dot(leaps.metric_leap, leaps.metric_leap))
-    scale = longest / length if length > longest else 1.0
-    for p in range(leaps.leap.size):
-        leaps.leap[p] = leaps.place[p] + scale * leaps.leap[p]
+    _add_leap(leaps)
     p = 0
     if prior.updated[0]:
         _square(leaps.leap[:K], model.startprob)
@@ -185,6 +180,22 @@ def take(model, prior, leaps):
 
 
 @kernel
+def _add_leap(leaps):
+    """Replace d by x + d, with d shortened to the longest leap."""
+    products, shares = leaps.products, leaps.shares
+    length = 0.0
+    for i in range(shares.size):
+        length += shares[i] * _product(leaps, i)
+    most = leaps.longest[0] * math.sqrt(products[0, 0])
+    scale = most / math.sqrt(length) if length > most * most else 1.0
+    leaps.longest[0] = min(_LONGER * leaps.longest[0], _LONGEST)
+    copy(leaps.place, leaps.leap)
+    for i in range(shares.size):
+        for p in range(leaps.leap.size):
+            leaps.leap[p] += scale * shares[i] * leaps.rows[i, p]
+
+
+@kernel
 def shorten(leaps):
     """Make later leaps shorter, as the last one lowered the objective."""
     leaps.longest[0] = max(_SHORTER * leaps.longest[0], 1.0)
@@ -193,17 +204,19 @@ def shorten(leaps):
 @kernel
 def _remember(before, after, leaps):
     """Store the place and EM's step, and what both changed by since the last time."""
-    for i in range(MEMORY - 1):
-        copy(leaps.s[i + 1], leaps.s[i])
-        copy(leaps.y[i + 1], leaps.y[i])
-    copy(leaps.place, leaps.s[MEMORY - 1])
-    copy(leaps.move, leaps.y[MEMORY - 1])
+    rows = leaps.rows
+    copy(leaps.place, leaps.leap)
     _coordinates(before, leaps.place)
-    _coordinates(after, leaps.move)
     for p in range(leaps.place.size):
-        leaps.move[p] -= leaps.place[p]
-        leaps.s[MEMORY - 1, p] = leaps.place[p] - leaps.s[MEMORY - 1, p]
-        leaps.y[MEMORY - 1, p] -= leaps.move[p]
+        for i in range(MEMORY, 1, -1):
+            rows[i, p] = rows[i - 1, p]
+            rows[i + MEMORY, p] = rows[i - 1 + MEMORY, p]
+        rows[1, p] = leaps.place[p] - leaps.leap[p]
+        rows[1 + MEMORY, p] = rows[0, p]
+    _coordinates(after, rows[0])
+    for p in range(leaps.place.size):
+        rows[0, p] -= leaps.place[p]
+        rows[1 + MEMORY, p] -= rows[0, p]
     leaps.n_places[0] = min(leaps.n_places[0] + 1, MEMORY + 1)
 
 
@@ -305,17 +318,3 @@ def _multiply(lower, model, k):
                 total += lower[i * (i + 1) // 2 + m] * lower[j * (j + 1) // 2 + m]
             model.covars[k, i, j] = total
             model.covars[k, j, i] = total
-
-
-@kernel
-def _dot(a, b):
-    total = 0.0
-    for i in range(a.size):
-        total += a[i] * b[i]
-    return total
-
-
-@kernel
-def _add(share, source, target):
-    for i in range(source.size):
-        target[i] += share * source[i]

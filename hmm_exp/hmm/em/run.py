@@ -294,15 +294,7 @@ def _run(rows, model, best, prior, floor, tol, accelerate, buffers, log_domain, 
 @kernel
 def _copy_model(source, source_hits, target, target_hits):
     """Copy a model and its features at the floor."""
-    copy(source.startprob, target.startprob)
-    copy(source.transmat.ravel(), target.transmat.ravel())
-    copy(source.means.ravel(), target.means.ravel())
-    copy(source.covars.ravel(), target.covars.ravel())
-    copy(source.whiten.ravel(), target.whiten.ravel())
-    copy(source.shift.ravel(), target.shift.ravel())
-    copy(source.log_norm, target.log_norm)
-    copy(source.df, target.df)
-    copy(source.log_tail, target.log_tail)
+    copy(source.flat, target.flat)
     copy(source_hits.ravel(), target_hits.ravel())
 
 
@@ -317,19 +309,29 @@ def _steps(X: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
 def _model(params: GaussianParams, centre: np.ndarray) -> EMParams:
     """A copy of the parameters in the kernels' shapes."""
     K, D = params.means.shape
-    df = np.zeros(0) if params.df is None else params.df.copy()
+    df = np.zeros(0) if params.df is None else params.df
+    parts = {
+        "startprob": params.startprob,
+        "transmat": params.transmat,
+        "means": params.means - centre,
+        "covars": params.full_covars(),
+        "whiten": np.zeros((K, D, D)),
+        "shift": np.zeros((K, D)),
+        "log_norm": np.zeros(K),
+        "df": df,
+        "log_tail": np.array([log_tail.py_func(value, D) for value in df]),
+    }
+    flat = np.concatenate([part.ravel() for part in parts.values()])
+    ends = np.cumsum([part.size for part in parts.values()])
+    views = {
+        name: flat[end - part.size : end].reshape(part.shape)
+        for (name, part), end in zip(parts.items(), ends, strict=True)
+    }
     return EMParams(
-        startprob=params.startprob.copy(),
-        transmat=params.transmat.copy(),
-        means=params.means - centre,
-        covars=np.ascontiguousarray(params.full_covars()),
-        whiten=np.zeros((K, D, D)),
-        shift=np.zeros((K, D)),
-        log_norm=np.zeros(K),
+        **views,
         kind=np.array([KINDS.index(params.covariance_type)]),
-        df=df,
-        log_tail=np.array([log_tail.py_func(value, D) for value in df]),
         heavy_tailed=None if params.df is None else True,
+        flat=flat,
     )
 
 
