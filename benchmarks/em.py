@@ -3,6 +3,7 @@
     python benchmarks/em.py --bars bars.csv [--states 2,3,5,8] [--repeats 5]
     python benchmarks/em.py --bars bars.csv --whole [--n-init 10]
     python benchmarks/em.py --bars bars.csv --tails [--states 2,3,5,8] [--repeats 5]
+    python benchmarks/em.py --bars bars.csv --leaps [--states 2,3,5] [--n-init 6]
     python benchmarks/em.py --long 10000000
 
 The first form: for v1 and v2, "diag" and "full", and every number of states, all engines start from
@@ -15,6 +16,9 @@ fits in a loop with the same limits, and the likelihoods that both reach.
 
 `--tails`: an iteration with Student-t states over one with Gaussian states, and the iterations of
 both until convergence from the same start.
+
+`--leaps`: E steps until convergence with leaps and without, from the same starts, range included,
+and how many nats the ends lack of what 1,500 more iterations reach.
 
 `--long`: rows per second and peak memory of one fit as the series grows to that many rows.
 """
@@ -55,6 +59,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--whole", action="store_true", help="time whole fits")
     parser.add_argument("--tails", action="store_true", help="time Student-t states")
+    parser.add_argument("--leaps", action="store_true", help="count E steps with leaps")
     parser.add_argument("--n-init", type=int, default=10, help="starts of a whole fit")
     parser.add_argument("--long", type=int, help="most rows of a growing series")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
@@ -69,6 +74,8 @@ def main() -> None:
         parser.error("--bars is needed")
     elif args.whole:
         whole_fits(args.bars, states, args.n_init)
+    elif args.leaps:
+        leaps(args.bars, states, args.n_init)
     elif args.tails:
         tails(args.bars, states, args.repeats)
     else:
@@ -98,11 +105,11 @@ def one_sequence(n_rows: int) -> np.ndarray:
     return steps
 
 
-def cells(bars: str, states: list[int]) -> Iterator[tuple]:
+def cells(bars: str, states: list[int], names: tuple[str, ...] = ("v1", "v2")) -> Iterator[tuple]:
     """Label, observations and number of states of every line of a table."""
-    for name in ("v1", "v2"):
+    for name in names:
         X, steps, volatility = observations(bars, name)
-        for covariance_type in ("diag", "full"):
+        for covariance_type in ("diag", "full") if X.shape[1] > 1 else ("diag",):
             for n_states in states:
                 yield name, covariance_type, n_states, X, steps, volatility
 
@@ -189,6 +196,38 @@ def tails(bars: str, states: list[int], repeats: int) -> None:
             flush=True,
         )
     print(f"geometric mean: {np.exp(np.mean(np.log(ratios))):.2f}, largest {max(ratios):.2f}")
+
+
+def leaps(bars: str, states: list[int], n_init: int) -> None:
+    """E steps of all starts of a setting with and without leaps, and the most that ends lack."""
+    totals: dict[str, np.ndarray] = {}
+    print("set   type  K  E steps: plain  leaps  ratio  most lacking: plain    leaps")
+    for name, covariance_type, K, X, steps, volatility in cells(
+        bars, states, ("v1", "v2", "range")
+    ):
+        rows, counts, lacking = lay_out(X, steps), np.zeros(2), np.zeros(2)
+        for point in starting_points(
+            X,
+            volatility,
+            n_states=K,
+            covariance_type=covariance_type,
+            n_init=n_init,
+            min_covar=1e-3,
+            seed=2,
+        ):
+            for i in (0, 1):
+                end = em(rows, None, point.params, n_iter=1000, tol=1e-3, accelerate=bool(i))
+                more = em(rows, None, end.params, n_iter=1500, tol=1e-6)
+                counts[i] += end.n_e_steps
+                lacking[i] = max(lacking[i], more.objective - end.objective)
+        totals[name] = totals.get(name, np.zeros(2)) + counts
+        print(
+            f"{name:5s} {covariance_type:4s} {K:2d} {counts[0]:14.0f} {counts[1]:6.0f}"
+            f" {counts[1] / counts[0]:6.2f} {lacking[0]:20.4f} {lacking[1]:8.4f}",
+            flush=True,
+        )
+    for name, (plain, leaping) in totals.items():
+        print(f"{name}: {leaping / plain:.2f} of the E steps")
 
 
 def first_start(

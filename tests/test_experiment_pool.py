@@ -72,7 +72,7 @@ def test_a_pool_of_two_symbols_is_hmmlearn_with_their_lengths(configs, covarianc
         min_covar=1e-3,
         seed=3,
     )[0]
-    search = Search(covariance_type=covariance, n_iter=12, tol=-np.inf)
+    search = Search(covariance_type=covariance, n_iter=12, tol=-np.inf, accelerate=False)
     ours = fit_from([point], two.X, two.steps, search)
     theirs = point.params.to_hmmlearn()
     theirs.init_params, theirs.monitor_.n_iter, theirs.monitor_.tol = "", 12, -np.inf
@@ -159,8 +159,7 @@ def test_a_pool_of_symbols_with_equal_bars_is_as_good_as_the_model_of_one(config
         for name in ("A", "B", "C")
     }
     result = run_pool(Pool.of([*same], reader(same)), own_scores(same).get)
-    assert result.comparison.table["difference"].abs().max() < 1e-3
-    assert "about as well as" in result.comparison.sentence
+    assert result.comparison.table["difference"].abs().max() < 1e-5
     single = run(prepare(same["A"])).chosen
     total = result.fits.chosen.log_lik["train"]
     assert total == pytest.approx(3 * single.log_lik["train"], rel=1e-4)

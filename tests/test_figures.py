@@ -380,9 +380,9 @@ def test_criteria_say_when_another_number_was_chosen_and_when_the_grid_ends():
 
 
 def test_convergence_measures_from_the_best_polished_end():
-    histories = [[-50.0, -10.0, -9.0], [-40.0, -9.05], [-60.0, -59.0]]
+    histories = [[-50.0, -10.0, -9.0], [-40.0, -9.005], [-60.0, -59.0]]
     figure = figures.convergence(histories, polished=[True, True, False])
-    assert "2 of 2 polished starts end within 0.1 nat" in figure.texts[0].get_text()
+    assert "2 of 2 polished starts end within 0.01 nat" in figure.texts[0].get_text()
     best = max(drawn(figure, Line2D), key=lambda line: line.get_linewidth())
     first, second = -np.diff(best.get_ydata()[:3])
     assert first / second == pytest.approx(np.log(41.0) / np.log(1e3))

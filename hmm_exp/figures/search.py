@@ -27,7 +27,7 @@ _COVARIANCES = {  # colour, dashes, marker
     "spherical": ("#8a8a8a", (0, (1, 1.4)), "v"),
 }
 _OFF_SCALE = 3.0  # multiple of the other values at which the null is off the axis
-_SAME_OPTIMUM = 0.1  # nats
+_SAME_OPTIMUM = 0.01  # nats, as `hmm.fit.AGREEMENT`
 _FLOOR = 1e-3  # nats
 _FAINT_INK = "#c4c4c4"
 

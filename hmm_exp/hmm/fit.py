@@ -9,6 +9,9 @@ EM (Baum et al. 1970; Rabiner 1989, section III.C) maximises the log-likelihood 
 This objective is recorded in `history`, tested for convergence and compared between starts;
 `log_lik` is without the prior.
 
+From three states on, the best solution starts once more with even moves between its states
+(`starts.released`): EM can lose a transition early and cannot find it again.
+
 At the optimum more states are never less likely than fewer. If they are, EM has missed the optimum:
 `fit_larger` then makes more starts and reports a remaining shortfall.
 
@@ -16,8 +19,9 @@ There are two engines: "native" (`em.run`) and "hmmlearn" (`em.hmmlearn`). The l
 does not bridge missing rows (a gap ends a sequence) and has no covariance floor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -27,11 +31,11 @@ from hmm_exp.hmm.em.run import COVAR_FLOOR, Priors, absolute_floor, announce_com
 from hmm_exp.hmm.inference import filter_rows
 from hmm_exp.hmm.params import GaussianParams, log_prior
 from hmm_exp.hmm.restarts import EMRun, Progress, RunStart, Start, run_all_starts
-from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, starting_points, starts_from
+from hmm_exp.hmm.starts import DEFAULT_KINDS, StartingPoint, released, starting_points, starts_from
 
 ENGINES = ("native", "hmmlearn")
 EMISSIONS = ("gaussian", "student_t")
-AGREEMENT = 0.1  # nats
+AGREEMENT = 0.01  # nats
 _BARELY = 0.02  # splits so narrow start at the likelihood of the smaller model
 _OTHER_SEED = 1_000_003
 _START_DF = 8.0  # of the drawn Student-t states
@@ -66,7 +70,10 @@ class Search:
     # Kinds of drawn starts, taken in turn: see `starts.starting_points`.
     kinds: Sequence[str] = DEFAULT_KINDS
     n_iter: int = 200  # most iterations of one start
-    tol: float = 1e-3  # gain of the objective in nats below which EM stops
+    # Nats that the objective may lack of its maximum, by estimate, where EM stops; a gain without
+    # `accelerate`.
+    tol: float = 1e-3
+    accelerate: bool = True  # leaps between EM iterations: see `em.leap` ("native" only)
     engine: str = "native"  # one of `ENGINES`
     # Most starts at a time; None takes all cores. Changes no bit. "hmmlearn" uses one.
     threads: int | None = None
@@ -88,12 +95,12 @@ class Fit:
     objective: float
     # Objective of the best start after 0, 1, 2, ... iterations, shape (n_iter + 1,).
     history: np.ndarray
-    # Why the best start ended. "tolerance": its gains were in [0, tol), three in a row with the
-    # native engine, one with hmmlearn's; "cap": it reached `n_iter` iterations; "fall": the
-    # objective fell.
+    # Why the best start ended. "tolerance": within `tol` of its maximum (without acceleration, with
+    # gains in [0, tol), three in a row with the native engine, one with hmmlearn's); "cap": it
+    # reached `n_iter` iterations; "fall": the objective fell.
     status: str
     starts: list[Start]  # every start, in drawing order
-    # Share of the polished starts whose objective is within 0.1 nat of the best one's.
+    # Share of the polished starts whose objective is within 0.01 nat of the best one's.
     restart_agreement: float
     # Least variance of every feature given the features before it, shape (D,); None if the engine
     # has no floor.
@@ -101,7 +108,7 @@ class Fit:
 
     @property
     def converged(self) -> bool:
-        """Whether EM stopped because its gains fell below the tolerance."""
+        """Whether EM stopped within the tolerance."""
         return self.status == "tolerance"
 
     @property
@@ -125,7 +132,7 @@ def fit(
     initial: GaussianParams | Sequence[GaussianParams] | None = None,
     progress: Progress | None = None,
 ) -> Fit:
-    """Fit an HMM by EM from many starts and keep the best.
+    """Fit an HMM by EM from many starts and keep the best, released once.
 
     Parameters
     ----------
@@ -162,7 +169,9 @@ def fit(
     if search.emission == "student_t":
         points = [heavy_tailed(point) for point in points]
     points += starts_from(initial, n_states)
-    return fit_from(points, X, steps, search, progress)
+    fitted = fit_from(points, X, steps, search, progress)
+    again = released(fitted.params)
+    return combined(fitted, fit_from([again], X, steps, search)) if again else fitted
 
 
 def heavy_tailed(point: StartingPoint) -> StartingPoint:
@@ -201,8 +210,7 @@ def fit_larger(
 def combined(one: Fit, other: Fit) -> Fit:
     """Combine two fits of the same data with the same number of states."""
     starts = [*one.starts, *other.starts]
-    ranks = [(fitted.objective, fitted.converged) for fitted in (one, other)]
-    best = one if ranks[0] >= ranks[1] else other
+    best = _best([one, other], lambda fitted: fitted)
     return replace(best, starts=starts, restart_agreement=_agreement(starts))
 
 
@@ -274,6 +282,7 @@ def _native(
             covar_floor=search.covar_floor,
             priors=search.priors,
             params=search.params,
+            accelerate=search.accelerate,
         )
         start = Start(
             point.kind,
@@ -307,14 +316,12 @@ def _hmmlearn(
 
 
 def _best_of(runs: list[EMRun], floor: np.ndarray | None) -> Fit:
-    """Among the starts that agree with the best objective, prefer a converged one."""
+    """The best start as a fit, with the record of all."""
     starts = [one.start for one in runs]
     polished = [one for one in runs if one.start.polished]
     if not polished:
         raise FitError(f"all {len(starts)} starts failed, the first: {starts[0].reason}")
-    top = max(one.start.objective for one in polished)
-    agreeing = [one for one in polished if one.start.objective >= top - AGREEMENT]
-    best = max(agreeing, key=lambda one: (one.start.converged, one.start.objective))
+    best = _best(polished, lambda run: run.start)
     return Fit(
         params=best.params,
         log_lik=best.start.log_lik,
@@ -325,6 +332,13 @@ def _best_of(runs: list[EMRun], floor: np.ndarray | None) -> Fit:
         restart_agreement=_agreement(starts),
         covar_floor=floor,
     )
+
+
+def _best(ended: Sequence[Any], record: Callable[[Any], Fit | Start]) -> Any:
+    """Among those that agree with the best objective, prefer a converged one; ties: the first."""
+    top = max(record(one).objective for one in ended)
+    agreeing = [one for one in ended if record(one).objective >= top - AGREEMENT]
+    return max(agreeing, key=lambda one: (record(one).converged, record(one).objective))
 
 
 def _agreement(starts: list[Start]) -> float:

@@ -26,8 +26,8 @@ Progress = Callable[[int, int, float], None]
 class Start:
     """Record of the EM run from one start."""
 
-    # Kind of start: see `starts.starting_points`; "given", "split" or "merged" if it comes from
-    # another solution.
+    # Kind of start: see `starts.starting_points`; "given", "split", "merged" or "released" if it
+    # comes from another solution.
     kind: str
     log_lik: float  # log-likelihood in nats where EM ended; -inf if it failed
     objective: float  # the same plus the log prior, which EM maximises

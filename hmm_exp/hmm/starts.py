@@ -33,12 +33,17 @@ _SPREAD = 3.0  # starts from random rows scale the common covariance by up to th
 _BLOCKS_PER_STATE = 5
 _REDUNDANT = 1e-8  # share of a feature's variance that is its own
 _CHUNK = 65_536  # rows whose responsibilities are in memory at a time
+_LOST = 1e-4  # probability of a transition that hardly happens
+_STICKY_LEAST = 0.01
 _SOFT = 1e-4  # weight of even probabilities mixed into a transition matrix
 _STAY = 0.95  # share of a split state's persistence that stays within each half
 
 
 class StartingPoint(NamedTuple):
-    """Initial parameters of an EM run; kind is one of `KINDS`, "given", "split" or "merged"."""
+    """Initial parameters of an EM run.
+
+    `kind` is one of `KINDS`, or "given", "split", "merged" or "released".
+    """
 
     kind: str
     params: GaussianParams
@@ -122,6 +127,22 @@ def starts_from(
             params = merge(params, *nearest_pair(params))
         points.append(StartingPoint(kind, _softened(params)))
     return points
+
+
+def released(params: GaussianParams) -> StartingPoint | None:
+    """A solution with even moves between its states as a starting point; None if none is lost.
+
+    EM can lose a transition early, while the densities are still wrong, and a probability of zero
+    stays zero. Staying probabilities and densities are kept.
+    """
+    K = params.n_states
+    apart = ~np.eye(K, dtype=bool)
+    if K < 3 or not (params.transmat[apart] < _LOST).any():
+        return None
+    stay = np.clip(np.diagonal(params.transmat), _STICKY_LEAST, _STICKY[1])
+    transmat = np.where(apart, (1 - stay[:, None]) / (K - 1), np.diag(stay))
+    even = np.full(K, 1.0 / K)
+    return StartingPoint("released", replace(params, startprob=even, transmat=transmat))
 
 
 def shape_covars(

@@ -100,7 +100,7 @@ def _update(model, stats, prior, hits, steps):
         step = min(max(step, -_LONGEST), _LONGEST)
         steps.root[k] = root
         model.df[k] = min(max(old * math.exp(step), _LEAST), _MOST)
-    _norm(model)
+    renew_tails(model)
 
 
 @kernel
@@ -111,13 +111,14 @@ def _withdraw(model, steps):
     if taken:
         return False
     copy(steps.root, model.df)
-    _norm(model)
+    renew_tails(model)
     steps.stretch[0] *= 0.5
     return True
 
 
 @kernel
-def _norm(model):
+def renew_tails(model):
+    """Set `log_tail` after a change of df."""
     for k in range(model.df.size):
         model.log_tail[k] = log_tail(model.df[k], model.means.shape[1])
 
@@ -157,8 +158,14 @@ def trigamma(x):
 def _information_ratio(df, D):
     """Information about df in observed precisions over that in rows, at known m and S."""
     complete = 0.5 * trigamma(0.5 * df) - 1.0 / df
+    return complete * df * df / (2.0 * information(df, D))
+
+
+@kernel
+def information(df, D):
+    """Expected information of a row about ln df, at known m and S."""
     lost = 0.5 * trigamma(0.5 * (df + D)) + D * (df + D + 4.0) / (df * (df + D) * (df + D + 2.0))
-    return complete / (complete + 1.0 / df - lost)
+    return 0.5 * df * df * (0.5 * trigamma(0.5 * df) - lost)
 
 
 @kernel

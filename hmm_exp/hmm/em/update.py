@@ -55,6 +55,8 @@ class EMParams(NamedTuple):
         and what is added to `log_norm` for them. Both are empty for Gaussian states.
     heavy_tailed
         True for Student-t states, else None: a type that compiled code is chosen by.
+    flat
+        The memory of all arrays of floats, of which they are views.
     """
 
     startprob: np.ndarray
@@ -68,6 +70,7 @@ class EMParams(NamedTuple):
     df: np.ndarray
     log_tail: np.ndarray
     heavy_tailed: bool | None
+    flat: np.ndarray
 
 
 class Stats(NamedTuple):
