@@ -66,16 +66,17 @@ def _save(save: Callable[..., None], *arguments: Any) -> None:
         save(*arguments)
 
 
-def announce(dispatcher: Any) -> None:
-    """Announce in one line that the next call of an entry compiles it.
+def announce(dispatcher: Any) -> bool:
+    """Announce in one line that the next call of an entry compiles it; gives whether it did.
 
     Goes to the logger `hmm_exp.hmm` at level INFO, and of processes that begin together one says
     it. Folders of old versions are removed then.
     """
     if dispatcher.signatures or _is_cached(dispatcher) or _is_said():
-        return
+        return False
     _log.info("compiling the fitting engine, once on this machine (about 15 s) ...")
     prune(cache_folder().parent)
+    return True
 
 
 class _CompileListener(event.Listener):

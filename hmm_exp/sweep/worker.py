@@ -191,6 +191,9 @@ def _import_for_fits(answers: _Answers) -> None:
         for name in FOR_FITS:
             import_module(name)
         collect_seldom()
+        from hmm_exp.experiment.first_use import compile_beside
+
+        compile_beside()
     answers.send("compiling", False)
 
 

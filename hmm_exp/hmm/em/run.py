@@ -201,9 +201,9 @@ def em(
     )
 
 
-def announce_compilation() -> None:
-    """Log one line to `hmm_exp.hmm` if the next fit has to compile."""
-    announce(_run)
+def announce_compilation() -> bool:
+    """Log one line to `hmm_exp.hmm` if the next fit has to compile; gives whether it did."""
+    return announce(_run)
 
 
 def absolute_floor(

@@ -1,0 +1,56 @@
+"""Compile what judges a fit while another process compiles the fit.
+
+    python -m hmm_exp.experiment.first_use
+
+The first run on a machine compiles the fit and what judges it, which take about as long as each
+other. This program compiles the second by a small run whose fit is hmmlearn's, so that the process
+that fits finds the code on disk. It ends with the process that started it.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+
+from hmm_exp.config import Config
+from hmm_exp.experiment.prepare import prepare
+from hmm_exp.experiment.run import run
+from hmm_exp.hmm.em.run import announce_compilation
+
+_N_BARS = 600  # the types of the code do not depend on it
+_begun: list[subprocess.Popen] = []  # keeps their input open, by which they see that we are here
+
+
+def compile_beside() -> None:
+    """Start the program if the next fit has to compile; of processes that begin together, one."""
+    if not announce_compilation():
+        return
+    program = [sys.executable, "-m", __name__]
+    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+    _begun.append(
+        subprocess.Popen(program, process_group=0, stdin=pipe, stdout=nowhere, stderr=nowhere)
+    )
+
+
+def small_run() -> Config:
+    """Settings of a run that compiles all that a run uses, except for the fit."""
+    settings = Config()
+    settings.data.n_bars = _N_BARS
+    settings.model.engine = "hmmlearn"
+    settings.model.n_states, settings.model.n_init = 2, 1
+    return settings
+
+
+def main() -> None:
+    """Make the small run, and end early when the process that began this one is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    run(prepare(small_run()))
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

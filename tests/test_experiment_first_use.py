@@ -1,0 +1,45 @@
+"""The program that compiles what judges a fit while another process compiles the fit."""
+
+import subprocess
+import sys
+
+SEEN = """
+import sys
+from dataclasses import replace
+from numba.core.dispatcher import Dispatcher
+from hmm_exp.experiment.first_use import small_run
+from hmm_exp.experiment.prepare import prepare
+from hmm_exp.experiment.run import run
+
+
+def used():
+    mine = [vars(module) for name, module in list(sys.modules.items()) if name[:7] == "hmm_exp"]
+    found = {one for names in mine for one in names.values() if isinstance(one, Dispatcher)}
+    entries = [one for one in found if one.targetoptions.get("nogil") and one.signatures]
+    return {(one.py_func.__name__, str(one.signatures)) for one in entries}
+
+
+settings = small_run()
+run(prepare(settings))
+before = used()
+settings.model.engine = "native"
+settings.model.n_states = 3
+run(prepare(settings))
+print(len(before), *sorted({name for name, _ in used() - before}))
+"""
+
+
+def test_a_fit_by_the_own_engine_uses_nothing_more_than_its_em():
+    said = subprocess.run(
+        [sys.executable, "-c", SEEN], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert int(said[0]) > 15
+    assert said[1:] == ["_fill", "_moments", "_run"]
+
+
+def test_it_ends_with_the_process_that_began_it():
+    program = [sys.executable, "-m", "hmm_exp.experiment.first_use"]
+    begun = subprocess.Popen(program, stdin=subprocess.PIPE)
+    assert begun.stdin is not None
+    begun.stdin.close()
+    assert begun.wait(timeout=120) == 0
