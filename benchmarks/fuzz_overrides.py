@@ -193,7 +193,7 @@ def _train(words: list[str]) -> None:
     import hmm_exp.experiment.prepare
     from hmm_exp import train
     from hmm_exp.config import Config
-    from hmm_exp.sweep import child, start
+    from hmm_exp.sweep import child, sweep
     from hmm_exp.sweep.plan import SweepPlan
 
     prepare = hmm_exp.experiment.prepare.prepare
@@ -208,7 +208,7 @@ def _train(words: list[str]) -> None:
         prepared(*plan.variations)
 
     hmm_exp.experiment.prepare.prepare = prepared  # type: ignore[assignment]
-    start.check_data = check_data  # type: ignore[assignment]
+    sweep.check_data = check_data  # type: ignore[assignment]
     child.worker = lambda: None  # type: ignore[assignment, return-value]
     sys.argv = ["hmm-train", *words]
     train.main()

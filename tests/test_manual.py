@@ -29,7 +29,7 @@ SET_BY_THE_PROGRAM = {
     f"sweep.{name}"
     for name in (
         *("parent_run", "n_cells", "attempt", "owner", "folder", "varied"),
-        *("configurations", "symbols", "symbol"),
+        *("configurations", "symbols", "symbol", "search", "n_possible"),
     )
 }
 DIALECT = re.compile(
