@@ -18,7 +18,7 @@ fits in a loop with the same limits, and the likelihoods that both reach.
 both until convergence from the same start.
 
 `--leaps`: E steps until convergence with leaps and without, from the same starts, range included,
-and how many nats the ends lack of what 1,500 more iterations reach.
+and by how many nats 1,500 more iterations raise the final objective.
 
 `--long`: rows per second and peak memory of one fit as the series grows to that many rows.
 """
@@ -199,7 +199,7 @@ def tails(bars: str, states: list[int], repeats: int) -> None:
 
 
 def leaps(bars: str, states: list[int], n_init: int) -> None:
-    """E steps of all starts of a setting with and without leaps, and the most that ends lack."""
+    """E steps of all starts of a setting with and without leaps, and the largest shortfall."""
     totals: dict[str, np.ndarray] = {}
     print("set   type  K  E steps: plain  leaps  ratio  most lacking: plain    leaps")
     for name, covariance_type, K, X, steps, volatility in cells(

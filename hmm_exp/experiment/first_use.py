@@ -42,7 +42,7 @@ def small_run() -> Config:
 
 
 def main() -> None:
-    """Make the small run, and end early when the process that began this one is gone."""
+    """Make the small run; exit early if the parent process ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     run(prepare(small_run()))
 

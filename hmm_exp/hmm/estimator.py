@@ -82,8 +82,8 @@ class GaussianHMM(BaseEstimator):
     n_iter
         Most iterations of a start.
     tol
-        Nats that the objective may lack of its maximum, by estimate, where a start ends. Without
-        `accelerate` a gain; a start ends after three smaller gains in a row.
+        A start ends when the objective is at most this far below its maximum, by estimate, in
+        nats. Without `accelerate` it ends after three smaller gains in a row.
     verbose
         Print a line per start.
     params

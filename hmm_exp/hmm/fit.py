@@ -70,8 +70,8 @@ class Search:
     # Kinds of drawn starts, taken in turn: see `starts.starting_points`.
     kinds: Sequence[str] = DEFAULT_KINDS
     n_iter: int = 200  # most iterations of one start
-    # Nats that the objective may lack of its maximum, by estimate, where EM stops; a gain without
-    # `accelerate`.
+    # EM stops when the objective is at most this far below its maximum, by estimate, in nats.
+    # Without `accelerate` it stops after three smaller gains in a row.
     tol: float = 1e-3
     accelerate: bool = True  # leaps between EM iterations: see `em.leap` ("native" only)
     engine: str = "native"  # one of `ENGINES`

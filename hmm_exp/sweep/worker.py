@@ -187,7 +187,7 @@ def _import_for_fits(answers: _Answers) -> None:
     if FOR_FITS[-1] in sys.modules:
         return
     answers.send("compiling", True)
-    with suppress(Exception):  # a request meets it again, and answers with it
+    with suppress(Exception):  # the next request raises it again and reports it
         for name in FOR_FITS:
             import_module(name)
         collect_seldom()

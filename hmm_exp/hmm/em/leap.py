@@ -10,7 +10,7 @@ of Computation 35), from the identity as first guess. A leap d = H f costs no pa
 *Coordinates* are roots, so that every point is feasible: square roots of probabilities, means,
 Cholesky factors of covariances, and ln df. Probabilities of zero stay zero.
 
-*What is left.* At distance d of the optimum the objective lacks about f'd / 2 nats. This estimate,
+*What is left.* At distance d from the optimum the objective is f'd / 2 nats too low. The estimate,
 at least f'f / 2, ends the run. It is too small while a slow direction is not in the memory, so
 `em.run` asks for far less than its tolerance, twice.
 

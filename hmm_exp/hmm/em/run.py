@@ -147,8 +147,8 @@ def em(
     n_iter
         Most updates.
     tol
-        Nats: with acceleration, the most that the objective may lack of its maximum by estimate;
-        without, the gain below which an update counts as no gain.
+        Nats. With acceleration the run ends when the objective is at most this far below its
+        maximum, by estimate; without, an update that gains less counts as no gain.
     covar_floor
         Least variance of a feature given the features before it, relative to its variance in the
         data. (hmmlearn's `min_covar` is no floor: it affects the starting covariances only.)
