@@ -1,21 +1,28 @@
-"""Compile what judges a fit while another process compiles the fit.
+"""Load or compile all that a run uses, by a small run.
 
     python -m hmm_exp.experiment.first_use
 
 The first run on a machine compiles the fit and what judges it, which take about as long as each
 other. This program compiles the second by a small run whose fit is hmmlearn's, so that the process
 that fits finds the code on disk. It ends with the process that started it.
+
+A process that waits for its first cell makes the small run, too (`warm_up`): later imports and the
+loading of compiled code take it two seconds.
 """
 
 import os
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 from hmm_exp.config import Config
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
+from hmm_exp.experiment.source import forget_sources
 from hmm_exp.hmm.em.run import announce_compilation
+from hmm_exp.tracking.pack import write_bundle
 
 _N_BARS = 600  # the types of the code do not depend on it
 _begun: list[subprocess.Popen] = []  # keeps their input open, by which they see that we are here
@@ -32,11 +39,18 @@ def compile_beside() -> None:
     )
 
 
-def small_run() -> Config:
-    """Settings of a run that compiles all that a run uses, except for the fit."""
+def warm_up() -> None:
+    """Load all that a run and its record use."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_bundle(run(prepare(small_run("native"))), Path(folder) / "run")
+    forget_sources()
+
+
+def small_run(engine: str = "hmmlearn") -> Config:
+    """Settings of a run that compiles all that a run uses, of the fit only what `engine` needs."""
     settings = Config()
     settings.data.n_bars = _N_BARS
-    settings.model.engine = "hmmlearn"
+    settings.model.engine = engine
     settings.model.n_states, settings.model.n_init = 2, 1
     return settings
 

@@ -25,7 +25,7 @@ from hmm_exp.market.panel import PanelSymbol
 from hmm_exp.panel.plan import Job
 from hmm_exp.store.store import Store, patiently
 from hmm_exp.sweep import child, leaderboard
-from hmm_exp.sweep.cell import SweepCell
+from hmm_exp.sweep.cell import SweepCell, Turns
 from hmm_exp.sweep.child import CellError
 from hmm_exp.sweep.finish import FinishedSweep
 from hmm_exp.sweep.leaderboard import Choice
@@ -172,11 +172,13 @@ class Symbol:
         known = (self.one.symbol, finished, partial(self._reopen, parent))
         seen: dict[str, Config] = {}
         digests: set[str] = set()
-        cells = []
+        cells: list[SymbolCell] = []
+        turns = Turns()
         for place, settings in enumerate(self.job.cells_of(self.one, parent.info.run_id)):
             number = self.number * len(self.job.configurations) + place + 1
             cells.append(SymbolCell(settings, number, *known, seen, digests))
-            cells[-1].run()
+            turns.take(cells[-1])
+        turns.end()
         return cells
 
     def _finished(self, parent: Run, digests: set[str]) -> FinishedSweep:

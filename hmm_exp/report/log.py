@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
@@ -9,21 +10,26 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from hmm_exp.errors import described, refusal
 from hmm_exp.files import written_beside
 from hmm_exp.report.collect import Subject, read_run, read_sweep
-from hmm_exp.report.panel import PanelSubject, is_panel, read_panel
 from hmm_exp.store.store import Store
 from hmm_exp.tracking import ui
 from hmm_exp.tracking.record import log_files
-from hmm_exp.tracking.runs import sweep_named, sweep_parent
+from hmm_exp.tracking.runs import is_panel, sweep_named, sweep_parent
 from hmm_exp.tracking.ui import REPORT
 
-AnySubject = Subject | PanelSubject
+if TYPE_CHECKING:
+    from hmm_exp.report.panel import PanelSubject
+
+    AnySubject = Subject | PanelSubject
 
 
-def read_any(client: MlflowClient, sweep_id: str) -> AnySubject:
+def read_any(client: MlflowClient, sweep_id: str) -> "AnySubject":
     """Read a finished sweep or panel, or the `latest`. Raises TrackingError if it is unknown."""
     sweep_id = sweep_named(client, sweep_id)
-    reads = read_panel if is_panel(sweep_parent(client, sweep_id)) else read_sweep
-    return reads(client, sweep_id)
+    if is_panel(sweep_parent(client, sweep_id)):
+        from hmm_exp.report.panel import read_panel
+
+        return read_panel(client, sweep_id)
+    return read_sweep(client, sweep_id)
 
 
 def report_line(store: Store, sweep_id: str) -> str:
@@ -43,7 +49,7 @@ def report_line(store: Store, sweep_id: str) -> str:
     return f"report: {place(subject) or ui.ui_link(store, run_id=subject.main.info.run_id)}"
 
 
-def make_report(client: MlflowClient, subject: AnySubject, output: Path | None) -> str:
+def make_report(client: MlflowClient, subject: "AnySubject", output: Path | None) -> str:
     """Write a report into a file, or log it on its run; return its place."""
     if output is not None:
         write_report(subject, output)
@@ -52,28 +58,28 @@ def make_report(client: MlflowClient, subject: AnySubject, output: Path | None) 
     return place(subject) or f"{REPORT} of run {subject.main.info.run_id}"
 
 
-def log_report(client: MlflowClient, subject: AnySubject) -> None:
+def log_report(client: MlflowClient, subject: "AnySubject") -> None:
     """Log a report as an artifact of the sweep's parent, or of the run."""
     with tempfile.TemporaryDirectory() as folder:
         write_report(subject, Path(folder) / REPORT)
         log_files(client, subject.main.info.run_id, Path(folder))
 
 
-def write_report(subject: AnySubject, path: Path) -> None:
+def write_report(subject: "AnySubject", path: Path) -> None:
     """Write the page; an existing file is replaced only by a complete one."""
-    if isinstance(subject, PanelSubject):
-        from hmm_exp.report.panel_page import panel_page
-
-        page = panel_page(subject)
-    else:
+    if isinstance(subject, Subject):
         from hmm_exp.report.page import render
 
         page = render(subject)
+    else:
+        from hmm_exp.report.panel_page import panel_page
+
+        page = panel_page(subject)
     with written_beside(path) as part:
         part.write_text(page, encoding="utf-8")
 
 
-def place(subject: AnySubject) -> str | None:
+def place(subject: "AnySubject") -> str | None:
     """Path of a logged report on this machine; None if a server keeps it."""
     root = subject.main.info.artifact_uri or ""
     if not root.startswith("file:"):

@@ -29,7 +29,7 @@ from hmm_exp.report.panel_map import SymbolDays
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE
 from hmm_exp.tracking.read import LEADERBOARD_FILE, READERS, read_table, read_text
-from hmm_exp.tracking.runs import sweep_named, sweep_parent, symbol_runs
+from hmm_exp.tracking.runs import is_panel, sweep_named, sweep_parent, symbol_runs
 
 TEXTS = (  # columns of `SYMBOLS_FILE`; the others are numbers
     *("symbol", "status", "winner", "promoted", "reason", "model", "version", "regime", "since"),
@@ -70,11 +70,6 @@ class PanelSubject:
     fdr: float | None = None
     environment: str = ""
     command: str = ""
-
-
-def is_panel(run: Run) -> bool:
-    """Whether the parent run of a sweep is that of a panel."""
-    return tags.N_SYMBOLS in run.data.tags
 
 
 def read_panel(client: MlflowClient, sweep_id: str) -> PanelSubject:

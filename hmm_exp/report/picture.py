@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from io import BytesIO
 
 import numpy as np
+import pandas as pd
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -29,7 +30,7 @@ def darkened(png: bytes, colors: Mapping[str, str], kept: Iterable[str] = ()) ->
     """
     with Image.open(BytesIO(png)) as image:
         pixels = np.asarray(image.convert("RGB"))
-    shades, places = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    places, shades = _distinct(pixels.reshape(-1, 3))
     pairs = {**dict.fromkeys(kept), **colors}
     inks, others = _rgb(pairs), _rgb(other or ink for ink, other in pairs.items())
     dark = np.where(
@@ -37,9 +38,16 @@ def darkened(png: bytes, colors: Mapping[str, str], kept: Iterable[str] = ()) ->
         _neutral(shades.mean(axis=1)),
         _mixed(shades, inks, others),
     )
-    redrawn = np.rint(dark).astype(np.uint8)[places.ravel()].reshape(pixels.shape)
+    redrawn = np.rint(dark).astype(np.uint8)[places].reshape(pixels.shape)
     Image.fromarray(redrawn).save(found := BytesIO(), "PNG", optimize=True)
     return found.getvalue()
+
+
+def _distinct(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Place of every pixel, shape (n, 3), among the distinct ones; and those."""
+    red, green, blue = pixels.astype(np.int32).T
+    places, shades = pd.factorize(red << 16 | green << 8 | blue)
+    return places, np.column_stack([shades >> 16, shades >> 8 & 255, shades & 255])
 
 
 def _rgb(colors: Iterable[str]) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 A process of its own (`child`) reads and fits a cell of a sweep and leaves a bundle on disk. This
 process opens the run, supervises and records, so that a crash of the fit costs one cell.
+
+Of cells that run one after the other, each is drawn while Hydra composes the next, and recorded
+while the next is fitted.
 """
 
 import logging
@@ -10,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -55,7 +58,16 @@ def run_cell(settings: Config) -> float | None:
         _run_alone(settings)
         return None
     join_main(settings)
-    return SweepCell(settings, HydraConfig.get().job.num + 1).run()
+    cell = SweepCell(settings, HydraConfig.get().job.num + 1)
+    if settings.sweep.search or settings.sweep.owner != owner.this_process():
+        return cell.run()
+    _turns.take(cell)
+    return None
+
+
+def record_last() -> None:
+    """Record the cell that this process ran last, where it is not recorded yet."""
+    _turns.end()
 
 
 def join_main(settings: Config) -> None:
@@ -164,61 +176,140 @@ def _end_with(main: str | None) -> None:
     threading.Thread(target=watch, name="hmm_exp.main", daemon=True).start()
 
 
+class Turns:
+    """Cells that take turns in this process: each is recorded while the next is fitted."""
+
+    def __init__(self) -> None:
+        self._last: SweepCell | None = None
+
+    def take(self, cell: "SweepCell") -> None:
+        """Fit a cell, and record the one before it meanwhile."""
+        last, self._last = self._last, cell
+        if last is None:
+            cell.fit()
+            return
+        last.wait()
+        cell.fit(meanwhile=last.record)
+        last.record()  # where nothing was fitted
+
+    def end(self) -> None:
+        """Record the last cell."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.wait()
+            last.record()
+
+
+_turns = Turns()
+
+
 @dataclass
 class SweepCell:
-    """One cell of a sweep in the process that supervises it."""
+    """One cell of a sweep in the process that supervises it: fitted, waited for, recorded.
+
+    A failure is recorded, and the sweep goes on.
+    """
 
     settings: Config
     number: int
 
+    def __post_init__(self) -> None:
+        self.value: float | None = worst(self.settings.sweep.objective)
+        self._open: RunRecord | None = None
+        self._child: child.Worker | None = None  # that writes the bundle
+        self._place: Path | None = None  # of a bundle that is not recorded
+        self._lock: FileLock | None = None  # on the same cell of another trial
+
     def run(self) -> float | None:
-        """Run and record the cell; a failure is recorded and the sweep goes on.
+        """Run and record the cell.
 
         Gives its `sweep.objective`, the worst of a failed cell; None when the store does not hold
         the cell.
         """
-        self.value: float | None = worst(self.settings.sweep.objective)
+        try:
+            self.fit()
+            self.wait()
+            self.record()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+        return None if self._open is None or self._open.unrecorded else self.value
+
+    def fit(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Open the run and fit; then the child goes on to write the bundle.
+
+        `meanwhile` is called while the child fits, and not where it need not.
+        """
         try:
             store = store_of(self.settings.tracking)
         except TrackingError as error:
             log.error("%s  FAILED: %s", self.head, described(error))
-            return None
-        record = RunRecord(store, self.settings, self.log_file)
+            return
+        record = self._open = RunRecord(store, self.settings, self.log_file)
+        with self._reported(record), progress.Line(self.folder, self.number, self.name) as line:
+            if self.is_superseded(store):
+                return
+            space = self._ask("prepare", self.settings, self.log_file, on_progress=line)
+            self._lock_others_out(space)
+            if self.is_done(store, space):
+                line.skipped = True
+                return
+
+            def begin() -> None:
+                meanwhile()
+                record.start(space)
+
+            place = self.folder / "pending" / space[tags.FINGERPRINT]
+            if place.is_dir():  # of an earlier start that could not record it
+                record.start(space)
+            else:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                self._ask("fit", place, line.watched, on_progress=line, meanwhile=begin)
+            self._place = place
+
+    def wait(self) -> None:
+        """Wait until the child has written the bundle, which includes its figures."""
+        if self._place is not None and self._open is not None and self._child is not None:
+            with self._reported(self._open):
+                self._child.ask("written", within=self.settings.sweep.cell_timeout)
+
+    def record(self) -> None:
+        """Record the bundle and print a line; only once.
+
+        The bundle stays on disk when the store does not answer within the patience.
+        """
+        place, self._place = self._place, None
+        if place is None or self._open is None:
+            return
+        with self._reported(self._open):
+            bundle = Bundle.read(place)
+            try:
+                self._open.finish(self.to_record(bundle))
+            except TrackingError as error:
+                raise TrackingError(f"{error}; the finished work is in {place}") from None
+            bundle.remove()
+            self.value = value_of(self.settings.sweep.objective, bundle.metrics, bundle.tags)
+            self.report(bundle)
+
+    @contextmanager
+    def _reported(self, record: RunRecord) -> Iterator[None]:
+        """Record and print a failure; the sweep goes on, except after an interrupt."""
         try:
             with recorded(record):
-                self._run(record)
+                yield
         except (Exception, KeyboardInterrupt) as error:
+            self._place = None
             self.report_failure(error, record.unrecorded)
             if isinstance(error, KeyboardInterrupt):
                 raise
-        return None if record.unrecorded else self.value
 
-    def _run(self, record: RunRecord) -> None:
-        with progress.Line(self.folder, self.number, self.name) as line:
-            if self.is_superseded(record.store):
-                return
-            space = self._ask("prepare", self.settings, self.log_file, progress=line)
-            with self._alone(space):
-                if self.is_done(record.store, space):
-                    line.skipped = True
-                    return
-                record.start(space)
-                bundle = self._fitted(space, line)
-                line("recording")
-                self._record(record, bundle)
-        self.value = value_of(self.settings.sweep.objective, bundle.metrics, bundle.tags)
-        self.report(bundle)
-
-    @contextmanager
-    def _alone(self, space: dict[str, str]) -> Iterator[None]:
+    def _lock_others_out(self, space: dict[str, str]) -> None:
         """Wait for the same cell of another trial: a search may choose one twice at a time."""
-        if self.settings.sweep.search is None:
-            yield
-            return
-        folder = self.folder / LOCKS
-        folder.mkdir(exist_ok=True)
-        with FileLock(folder / space[tags.FINGERPRINT]):
-            yield
+        if self.settings.sweep.search is not None:
+            folder = self.folder / LOCKS
+            folder.mkdir(exist_ok=True)
+            self._lock = FileLock(folder / space[tags.FINGERPRINT])
+            self._lock.acquire()
 
     @property
     def name(self) -> str:
@@ -246,10 +337,10 @@ class SweepCell:
             return Path(tempfile.gettempdir()) / "hmm_exp" / str(self.settings.sweep_id)
         return folder
 
-    def _ask(self, name: str, *arguments: object, progress: progress.Line) -> Any:
-        return child.worker().ask(
-            name, *arguments, within=self.settings.sweep.cell_timeout, on_progress=progress
-        )
+    def _ask(self, name: str, *arguments: object, **options: Any) -> Any:
+        self._child = child.worker()
+        within = self.settings.sweep.cell_timeout
+        return self._child.ask(name, *arguments, within=within, **options)
 
     def is_superseded(self, store: Store) -> bool:
         """Whether a later start of the sweep has replaced this one."""
@@ -274,22 +365,6 @@ class SweepCell:
         failed = found.info.status == "FAILED"
         log.info("%s  already %s", self.head, "failed" if failed else "fitted")
         return True
-
-    def _fitted(self, space: dict[str, str], line: progress.Line) -> Bundle:
-        """Bundle of this cell: of an earlier start that could not record it, or a new one."""
-        place = self.folder / "pending" / space[tags.FINGERPRINT]
-        if not place.is_dir():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            self._ask("fit", place, line.watched, progress=line)
-        return Bundle.read(place)
-
-    def _record(self, record: RunRecord, bundle: Bundle) -> None:
-        """Record a bundle; it stays on disk when the store does not answer within the patience."""
-        try:
-            record.finish(self.to_record(bundle))
-        except TrackingError as error:
-            raise TrackingError(f"{error}; the finished work is in {bundle.folder}") from None
-        bundle.remove()
 
     def to_record(self, bundle: Bundle) -> Bundle:
         """What of the bundle goes into the store."""

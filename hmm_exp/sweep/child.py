@@ -57,12 +57,14 @@ class Worker:
         *arguments: Any,
         within: float | None = None,
         on_progress: Callable[[str], None] = lambda text: None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> Any:
-        """Send a request to the child and wait for its answer.
+        """Send a request to the child, do something else, and wait for its answer.
 
         `within` seconds, without start-up and compiling; None waits for as long as it takes. Raises
         CellError when the cell fails, runs out of memory, dies, or is killed because its time is
-        over. After all but the first the child is gone, and `worker()` gives another.
+        over. After all but the first the child is gone, and `worker()` gives another. An error of
+        `meanwhile` stops the child, too.
         """
         try:
             if not self._ready:
@@ -70,7 +72,9 @@ class Worker:
                 self._ready = True
             with suppress(OSError):  # a dead child is seen by what it does not answer
                 self._channel.send((name, arguments))
-            return self._wait(_Deadline(within), on_progress)
+            clock = _Deadline(within)
+            meanwhile()
+            return self._wait(clock, on_progress)
         except _CellFailedError as failure:
             raise CellError(str(failure)) from None
         except BaseException:

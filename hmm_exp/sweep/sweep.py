@@ -50,6 +50,7 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         check_launcher(config, first)
         collect_seldom()
         if first.sweep_id is None and check_file(resolve_uri(first.tracking.uri)):
+            _import_beside("hmm_exp.sweep.start")  # MLflow, while the child reads the data
             found = check_data(plan)
             sweep_id = new_sweep_id()
     if found and sweep_id:  # before MLflow has opened the store, which takes seconds
@@ -62,11 +63,16 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     if not found:
         announce(str(settings.sweep_id), plan, checked, config.quiet)
     watch(settings)
-    Thread(target=_import_finish, args=[settings], name="hmm_exp.load", daemon=True).start()
+    end = ["hmm_exp.sweep.finish"]  # what the end needs, while the child fits the first cell
+    if settings.tracking.report:
+        end += ["hmm_exp.report.log", "hmm_exp.report.page"]  # and the charts library
+    _import_beside(*end)
     yield settings
 
+    from hmm_exp.sweep.cell import record_last
     from hmm_exp.sweep.finish import FinishedSweep
 
+    record_last()
     end_cells(settings)
     finished = FinishedSweep.read(settings)
     choice, complete = finished.choose(), finished.complete
@@ -83,9 +89,12 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     yield complete and was_asked and choice.run_id is not None
 
 
-def _import_finish(settings: Config) -> None:
-    """Import what the end of the sweep needs while this process waits for the first cell."""
-    with suppress(Exception):  # the end of the sweep meets it again, and reports it
-        import_module("hmm_exp.sweep.finish")
-        if settings.tracking.report:
-            import_module("hmm_exp.report.page")  # and the charts library
+def _import_beside(*modules: str) -> None:
+    """Import modules in a thread, while this process waits for its child."""
+
+    def load() -> None:
+        with suppress(Exception):  # who imports them next meets it again, and reports it
+            for name in modules:
+                import_module(name)
+
+    Thread(target=load, name="hmm_exp.load", daemon=True).start()

@@ -15,7 +15,9 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -75,6 +77,8 @@ class _Server:
         self.prepared: Prepared | None = None
         self.results: dict[str, RunResult] = {}  # of cells on the same data, by fingerprint
         self.log_file: Path | None = None
+        self.write: Callable[[], object] | None = None  # what is left to do of the last fit
+        self.failure: BaseException | None = None  # of that
 
     def prepare(self, settings: Config, log_file: Path | None) -> dict[str, str]:
         """Prepare the data of a cell; gives its identifying tags."""
@@ -91,7 +95,7 @@ class _Server:
         return data_identity(self.prepared)
 
     def fit(self, folder: Path, watched: bool = False) -> None:
-        """Fit the prepared data and write the bundle into `folder`."""
+        """Fit the prepared data; the bundle is written into `folder` after the answer."""
         from hmm_exp.experiment.run import run
         from hmm_exp.tracking.pack import write_bundle
 
@@ -105,9 +109,24 @@ class _Server:
 
             result = run(self.prepared, stage)
             stage("writing")
-            write_bundle(result, folder, self.log_file)
+        self.write = partial(write_bundle, result, folder, self.log_file)
         if self.prepared.config.sweep.symbol is not None:  # whose winner is shown later
             self.results[self.prepared.fingerprint] = result
+
+    def written(self) -> None:
+        """Raise the error of what was written after the last fit."""
+        error, self.failure = self.failure, None
+        if error is not None:
+            raise error
+
+    def write_last(self) -> None:
+        """Write the bundle of the last fit, which includes its figures, and keep the error."""
+        if self.write is not None:
+            try:
+                self.write()
+            except BaseException as error:
+                self.failure = error
+            self.write = None
 
     def show(self, settings: Config, fingerprint: str, folder: Path) -> dict[str, str]:
         """Write what is shown of a symbol's winner: its regimes by day, and its figures.
@@ -161,6 +180,7 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text(OUT_OF_MEMORY_FIRST)
     line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.WARNING, format=line)
+    logging.getLogger().handlers[0].setLevel(logging.WARNING)  # until there is a log file
     log.setLevel(logging.INFO)
     log.addHandler(_ParentHandler(answers))
     collect_seldom()
@@ -175,10 +195,12 @@ def main() -> None:
             name, arguments = requests.get(timeout=idle)
         except queue.Empty:  # the data is checked, and the parent opens the store
             _import_for_fits(answers)
+            _warm_up()
             name, arguments = requests.get()
         if name != "prepare":
             _import_for_fits(answers)
         answers.send(*_answer(server, name, arguments))
+        server.write_last()  # while the parent makes the next request
         idle = None if FOR_FITS[-1] in sys.modules else _IDLE
 
 
@@ -195,6 +217,14 @@ def _import_for_fits(answers: _Answers) -> None:
 
         compile_beside()
     answers.send("compiling", False)
+
+
+def _warm_up() -> None:
+    """Use the time until the first cell to load what fits, judges and draws it."""
+    from hmm_exp.experiment.first_use import warm_up
+
+    with suppress(Exception):  # the first cell raises it again and reports it
+        warm_up()
 
 
 def _answer(server: _Server, name: str, arguments: tuple) -> tuple[str, Any]:
@@ -227,6 +257,7 @@ def _print_into(path: Path) -> None:
     os.dup2(target, 1)
     os.dup2(target, 2)
     os.close(target)
+    logging.getLogger().handlers[0].setLevel(logging.NOTSET)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,11 @@ def sweep_parent(client: MlflowClient, sweep_id: str) -> Run:
     return runs[0]
 
 
+def is_panel(run: Run) -> bool:
+    """Whether the parent run of a sweep is that of a panel."""
+    return tags.N_SYMBOLS in run.data.tags
+
+
 def sweep_cells(client: MlflowClient, sweep_id: str) -> list[Run]:
     """All cells of a sweep, in the order they were started."""
     runs = all_runs(client, _of_sweep(sweep_id, "cell"))
