@@ -30,7 +30,7 @@ LAUNCHERS = ["serial", pytest.param("joblib", marks=pytest.mark.slow)]
 REASONS = {
     901: "RuntimeError: a fault on purpose",
     902: "SystemExit: 3",
-    903: "no end after 6 s (sweep.cell_timeout): killed",
+    903: "no end after 10 s (sweep.cell_timeout): killed",
     904: "its process was ended by SIGKILL (out of memory?)",
     905: "MemoryError: Unable to allocate",
 }
@@ -52,7 +52,7 @@ def sweep_id_of(client: MlflowClient) -> str:
 def test_what_befalls_a_cell_costs_that_cell_only(train_cli, workdir, launcher):
     faults = [*REASONS] if launcher == "serial" else [901, 904]  # its children are the same
     seeds = ",".join(map(str, [1, *faults, 2]))
-    words = (f"model.random_state={seeds}", "model.n_states=2", "sweep.cell_timeout=6", *SMALL)
+    words = (f"model.random_state={seeds}", "model.n_states=2", "sweep.cell_timeout=10", *SMALL)
     done = train_cli(workdir, "-m", *words, *launched(launcher), PYTHONPATH=FAULTS)
     assert done.returncode == 1, done.stderr
     client = store_of(workdir)
@@ -94,14 +94,18 @@ def test_a_killed_sweep_goes_on_and_runs_only_what_is_missing(train_cli, workdir
     killed = train_cli(workdir, *words, **faults)
     assert killed.returncode == -signal.SIGKILL
     client = store_of(workdir)
-    assert sorted(run.info.status for run in runs_of(client, "cell")) == ["FINISHED", "RUNNING"]
+    before = sorted(run.info.status for run in runs_of(client, "cell"))
+    assert set(before) <= {"FINISHED", "RUNNING"}  # one is recorded while the next is fitted
     sweep_id = sweep_id_of(client)
     done = train_cli(workdir, *words, f"sweep_id={sweep_id}", **faults)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("already fitted") == 1
+    assert done.stderr.count("already fitted") == before.count("FINISHED")
     assert sorted(run.data.params["model.n_states"] for run in finished(client)) == ["2", "3", "4"]
     statuses = sorted(run.info.status for run in runs_of(client, "cell"))
-    assert statuses == ["FINISHED"] * 3 + ["KILLED"]
+    assert statuses == ["FINISHED"] * 3 + ["KILLED"] * before.count("RUNNING")
+    logs = workdir / "mlruns" / "sweeps" / sweep_id / "logs"
+    assert "fitting" in (logs / "1.1.log").read_text()
+    assert "fitting" not in (logs / "1.2.log").read_text()
     assert champion(client, "hmm_regime").run_id in {run.info.run_id for run in finished(client)}
     assert not list((workdir / "mlruns" / "sweeps" / sweep_id / "pending").iterdir())
 
@@ -456,10 +460,11 @@ def test_work_outlives_a_store_that_is_gone_and_is_not_done_again(train_cli, wor
     assert f"go on with sweep_id={sweep_id}" in lost.stderr
     assert "the finished work is in" in lost.stderr
     folder = workdir / "mlruns" / "sweeps" / sweep_id
-    assert len(list((folder / "pending").iterdir())) == 1
+    assert len(list((folder / "pending").iterdir())) in (1, 2)  # or the first was under way, too
     serve()
     done = train_cli(workdir, *words, f"sweep_id={sweep_id}", **faults)
     assert done.returncode == 0, done.stderr
     assert len(finished(MlflowClient(url))) == 2
+    assert not (folder / "pending").exists() or not list((folder / "pending").iterdir())
     assert "fitting" in (folder / "logs" / "2.1.log").read_text()
     assert "fitting" not in (folder / "logs" / "2.2.log").read_text()

@@ -154,7 +154,9 @@ def to_config(config: DictConfig) -> Config:
                 )
             raise ConfigError(unknown_setting(name))
     try:
-        settings = OmegaConf.to_object(OmegaConf.merge(_schema(), _literal(plain)))
+        settings = _typed(config) or OmegaConf.to_object(
+            OmegaConf.merge(_schema(), _literal(plain))
+        )
     except OmegaConfBaseException as error:
         name, reason = error.full_key or "", str(error).splitlines()[0]
         kind = f"{name}: must be {kind_in_words(name)}: " if is_setting(name) else ""
@@ -171,6 +173,18 @@ def to_config(config: DictConfig) -> Config:
     if data.path is not None:
         data.path = at_home(data.path)
     return settings
+
+
+def _typed(config: DictConfig) -> Config | None:
+    """Settings of a node that has the types of the schema: composing it has checked every value."""
+    usual = vars(Config())
+    groups = {name: value for name, value in usual.items() if is_dataclass(value)}
+    if OmegaConf.get_type(config) is not Config or any(
+        OmegaConf.get_type(config, name) is not type(group) for name, group in groups.items()
+    ):
+        return None
+    values: dict[str, Any] = {name: config[name] for name in usual}
+    return Config(**values | {name: OmegaConf.to_object(values[name]) for name in groups})
 
 
 def at_home(path: str) -> str:

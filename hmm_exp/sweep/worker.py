@@ -49,6 +49,7 @@ class _Answers:
 
     def __init__(self, channel: Connection) -> None:
         self._channel, self._lock = channel, threading.Lock()
+        self._starting = 0  # nested
 
     def send(self, kind: str, content: Any = None) -> None:
         with self._lock:
@@ -56,6 +57,13 @@ class _Answers:
                 self._channel.send((kind, content))
             except ConnectionError:  # the parent is gone
                 os._exit(1)
+
+
+    def starting(self, begun: bool) -> None:
+        """Say when start-up or compiling begins and ends: the clock of a request stands then."""
+        self._starting += 1 if begun else -1
+        if self._starting == int(begun):
+            self.send("compiling", begun)
 
 
 class _ParentHandler(logging.Handler):
@@ -186,7 +194,7 @@ def main() -> None:
     collect_seldom()
     requests: queue.Queue = queue.Queue()
     threading.Thread(target=_read, args=(channel, requests), daemon=True).start()
-    when_compiling(lambda begun: answers.send("compiling", begun))
+    when_compiling(answers.starting)
     answers.send("ready")
     server = _Server(answers)
     idle = None  # seconds without a request until the rest is imported
@@ -195,7 +203,7 @@ def main() -> None:
             name, arguments = requests.get(timeout=idle)
         except queue.Empty:  # the data is checked, and the parent opens the store
             _import_for_fits(answers)
-            _warm_up()
+            _warm_up(answers)
             name, arguments = requests.get()
         if name != "prepare":
             _import_for_fits(answers)
@@ -205,10 +213,10 @@ def main() -> None:
 
 
 def _import_for_fits(answers: _Answers) -> None:
-    """Import the rest; it is start-up, so the clock of a request that waits for it stands."""
+    """Import the rest."""
     if FOR_FITS[-1] in sys.modules:
         return
-    answers.send("compiling", True)
+    answers.starting(True)
     with suppress(Exception):  # the next request raises it again and reports it
         for name in FOR_FITS:
             import_module(name)
@@ -216,15 +224,17 @@ def _import_for_fits(answers: _Answers) -> None:
         from hmm_exp.experiment.first_use import compile_beside
 
         compile_beside()
-    answers.send("compiling", False)
+    answers.starting(False)
 
 
-def _warm_up() -> None:
+def _warm_up(answers: _Answers) -> None:
     """Use the time until the first cell to load what fits, judges and draws it."""
     from hmm_exp.experiment.first_use import warm_up
 
+    answers.starting(True)
     with suppress(Exception):  # the first cell raises it again and reports it
         warm_up()
+    answers.starting(False)
 
 
 def _answer(server: _Server, name: str, arguments: tuple) -> tuple[str, Any]:

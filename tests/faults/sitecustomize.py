@@ -62,7 +62,7 @@ def _around(function, before=None, after=None):
             before(*arguments)
         result = function(*arguments, **options)
         if after:
-            after()
+            after(*arguments)
         return result
 
     return wrapped
@@ -71,14 +71,16 @@ def _around(function, before=None, after=None):
 def _change_run(module) -> None:
     def before(prepared, *_):
         FAULTS.get(prepared.config.model.random_state, lambda: None)()
-        _kill("fit", os.getppid())
+        if prepared.config.sweep_id:  # a cell, and not what warms a process up
+            _kill("fit", os.getppid())
 
     module.run = _around(module.run, before)
 
 
 def _change_packing(module) -> None:
-    def after():
-        _kill("written", os.getppid())
+    def after(result, *_):
+        if result.config.sweep_id:
+            _kill("written", os.getppid())
 
     module.write_bundle = _around(module.write_bundle, after=after)
 
@@ -93,7 +95,7 @@ def _change_record(module) -> None:
 def _lose_answers(name: str):
     tries = itertools.count(1)
 
-    def after():
+    def after(*_):
         from mlflow.exceptions import MlflowException
 
         losing = os.environ.get("LOST_ANSWER") == name
