@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import _validate_experiment_name, _validate_model_name
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import hmm_exp.train  # registers the schema
@@ -258,3 +259,20 @@ def test_interpolations_are_resolved_once_and_a_home_is_expanded(tmp_path, monke
     settings = composed(*bars, "data.path=~/b.csv", "data.name=x${model.n_init}")
     assert (settings.data.path, settings.data.name) == (f"{tmp_path}/b.csv", "x10")
     assert composed(*bars, r"data.path='\${x}, 60.csv'").data.path == "${x}, 60.csv"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("features=v2", "model.state_grid=[3,2]", "model.tol=1e-5", "tracking.uri=null"),
+        ("data=bars", "data.path=b.csv", "data.bar_stamp=open", "data.name=x${model.n_init}"),
+        ("split=walk_forward", "decision=hysteresis", "selection=next_return", "covariance=full"),
+    ],
+)
+def test_typed_nodes_and_plain_ones_give_the_same_settings(words):
+    with initialize_config_dir(str(conf_dir()), **OF_HYDRA):
+        config = compose("config", hydra_words(list(words)))
+    plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    assert OmegaConf.get_type(plain) is dict
+    assert to_config(config) == to_config(plain)

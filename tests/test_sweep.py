@@ -33,6 +33,8 @@ REASONS = {
     903: "no end after 10 s (sweep.cell_timeout): killed",
     904: "its process was ended by SIGKILL (out of memory?)",
     905: "MemoryError: Unable to allocate",
+    906: "RuntimeError: a fault on purpose",
+    907: "its process was ended by SIGKILL (out of memory?)",
 }
 
 

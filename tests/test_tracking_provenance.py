@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from importlib import metadata
 
 import hmm_exp
 from hmm_exp.tracking.provenance import command_line, environment
@@ -20,3 +21,5 @@ def test_the_environment_names_versions():
     assert lines[0].startswith(f"hmm_exp {hmm_exp.__version__}")
     assert lines[1].startswith("Python 3.")
     assert any(line.startswith("hmmlearn==") for line in lines)
+    whole = {f"{one.metadata['Name']}=={one.version}" for one in metadata.distributions()}
+    assert set(lines[2:]) == whole

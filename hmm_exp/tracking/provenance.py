@@ -26,9 +26,16 @@ def environment() -> str:
     """Versions of what numbers depend on, one a line: this package, Python, and all it requires."""
     lines = [f"hmm_exp {hmm_exp.__version__}" + (f" (commit {sha})" if (sha := git_sha()) else "")]
     lines.append(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
-    installed = {found.metadata["Name"]: found.version for found in metadata.distributions()}
+    installed = dict(map(_name_and_version, metadata.distributions()))
     lines += [
         f"{name}=={version}"
         for name, version in sorted(installed.items(), key=lambda item: item[0].lower())
     ]
     return "\n".join(lines) + "\n"
+
+
+def _name_and_version(found: metadata.Distribution) -> tuple[str, str]:
+    """Name and version of a package, from the head of its metadata; parsing all of it is slow."""
+    head = (found.read_text("METADATA") or found.read_text("PKG-INFO") or "").split("\n\n", 1)[0]
+    fields = dict(line.split(": ", 1) for line in head.splitlines() if ": " in line)
+    return fields.get("Name", ""), fields.get("Version", "")

@@ -1,9 +1,9 @@
 """Real faults inside real processes: Python imports this file when its folder is on PYTHONPATH.
 
-A cell with one of the seeds of FAULTS meets that fault in its fit. KILL_AT names a moment at
-which the watching process, or that of KILL_PID, is killed by SIGKILL, once (the file KILL_ONCE is
-made then), at the second cell that gets there. With KILL_PARENT its parent, a launcher's main
-process, is killed in the same moment.
+A cell with one of the seeds of FAULTS meets that fault in its fit, or of IN_WRITING after it.
+KILL_AT names a moment at which the watching process, or that of KILL_PID, is killed by SIGKILL,
+once (the file KILL_ONCE is made then), at the second cell that gets there. With KILL_PARENT its
+parent, a launcher's main process, is killed in the same moment.
 
 LOST_ANSWER names a function of LOST, `module:name`, that does its work LOST_TIMES times (1) in a
 process and then fails as if the store's answer to it were lost.
@@ -38,6 +38,7 @@ FAULTS = {
     904: lambda: os.kill(os.getpid(), signal.SIGKILL),
     905: _exhaust,
 }
+IN_WRITING = {906: _raise, 907: FAULTS[904]}  # with the figures, after the fit
 
 
 def _kill(moment: str, pid: int) -> None:
@@ -78,11 +79,14 @@ def _change_run(module) -> None:
 
 
 def _change_packing(module) -> None:
+    def before(result, *_):
+        IN_WRITING.get(result.config.model.random_state, lambda: None)()
+
     def after(result, *_):
         if result.config.sweep_id:
             _kill("written", os.getppid())
 
-    module.write_bundle = _around(module.write_bundle, after=after)
+    module.write_bundle = _around(module.write_bundle, before, after)
 
 
 def _change_record(module) -> None:
