@@ -9,7 +9,6 @@ detector as JSON and this package's source, without pickle, so that any process 
 packages can load it. `smoke_test` loads a stored model and lets it predict.
 """
 
-import os
 import shutil
 import sys
 import tempfile
