@@ -11,6 +11,7 @@ from hmm_exp.judge.added_gain import (
     EXPONENTS,
     Added,
     TrainRows,
+    _as_fit,
     _climb,
     added_gains,
     fit_added,
@@ -101,7 +102,33 @@ def test_the_climb_takes_the_likeliest_of_all_exponents():
 
 @pytest.mark.parametrize("peak", range(7))
 def test_a_climb_ends_at_the_peak(peak):
-    assert _climb(lambda place: -abs(place - peak), 4, 7) == peak
+    assert _climb(lambda place: -abs(place - peak), 4, 7, 1 if peak > 4 else -1) == peak
+
+
+def test_the_gains_are_the_same_bits_with_any_number_of_threads():
+    probs, series = both(2000)
+    train = np.arange(2000) < 1200
+    densities = fit_return_densities(probs[train], series.next_return[train])
+    baselines = fit_baselines(series.part(train))
+    alone, together = (
+        added_gains(densities, baselines, probs, series, train, threads) for threads in (1, 2)
+    )
+    assert list(alone.gains) == list(together.gains) == list(baselines.volatility)
+    for name, gain in alone.gains.items():
+        assert gain.tobytes() == together.gains[name].tobytes()
+    assert alone.strongest == together.strongest
+
+
+def test_the_maps_of_an_earlier_fit_spare_a_similar_one_steps():
+    probs, returns, _ = market(4003, 0.5)
+    rows = TrainRows(probs, returns, fit_return_densities(probs, returns))
+    start = rows.fit(returns * 1.02, rows.fit(returns, _as_fit(rows.densities)))
+    fresh = rows.fit(returns * 1.05, replace(start, secants=()))
+    spared = rows.fit(returns * 1.05, start)
+    assert start.secants
+    assert len(spared.history) < len(fresh.history)
+    assert spared.history[-1] == pytest.approx(fresh.history[-1], abs=0.1)
+    np.testing.assert_allclose(spared.scale, fresh.scale, rtol=5e-3)
 
 
 def both(n_bars=4000, seed=2):

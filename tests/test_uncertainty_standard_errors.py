@@ -14,7 +14,8 @@ from benchmarks.ground_truth import draw, one_sequence
 from benchmarks.standard_errors import NAMES, coverage, market
 from hmm_exp.hmm.fit import Search, fit
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.uncertainty.derivatives import at_bounds
+from hmm_exp.hmm.simd import LANES
+from hmm_exp.uncertainty.derivatives import at_bounds, derivatives
 from hmm_exp.uncertainty.standard_errors import outer_products, standard_errors
 
 
@@ -165,6 +166,16 @@ def test_a_window_gives_the_sandwich_of_newey_and_west_alone():
     assert np.isnan(errors.means.error).all()
     half = errors.means.upper - errors.means.value
     np.testing.assert_allclose(half, 1.959964 * errors.means.robust, rtol=1e-6)
+
+
+def test_derivatives_are_the_same_bits_with_any_number_of_threads():
+    X = np.random.default_rng(0).normal(size=(300, 3)) * np.repeat([1.0, 4.0], 150)[:, None]
+    covars = np.stack([np.eye(3), 16.0 * np.eye(3)])
+    params = GaussianParams([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], np.zeros((2, 3)), covars, "full")
+    alone, together = (derivatives(params, X, one_sequence(300), threads) for threads in (1, 3))
+    assert alone.scores.shape[1] > 2 * LANES  # three blocks of directions
+    for one, other in zip(alone, together, strict=True):
+        assert one.tobytes() == other.tobytes()
 
 
 def test_errors_follow_the_units():

@@ -360,8 +360,10 @@ def _added_gains(prepared: Prepared, output: ModelOutput) -> AddedGains:
     baselines = baselines_of(prepared)
     if output.densities is None or prepared.series is None or baselines is None:
         return AddedGains({}, {}, None, {})
-    train = prepared.target_part == TRAIN
-    return added_gains(output.densities, baselines, output.bar_probs, prepared.series, train)
+    train, threads = prepared.target_part == TRAIN, prepared.config.compute.threads
+    return added_gains(
+        output.densities, baselines, output.bar_probs, prepared.series, train, threads
+    )
 
 
 def _variance_gains(prepared: Prepared, output: ModelOutput) -> dict[str, np.ndarray]:

@@ -42,4 +42,5 @@ def _errors(prepared: Prepared, candidate: Candidate, rows: np.ndarray) -> Stand
         return without_errors(candidate.params, reason)
     steps = train_steps(prepared.table.steps, rows)
     window = dependent_rows(prepared.recipe, int(rows.sum()))
-    return standard_errors(candidate.params, prepared.X[rows], steps, window)
+    threads = prepared.config.compute.threads
+    return standard_errors(candidate.params, prepared.X[rows], steps, window, threads=threads)

@@ -11,14 +11,15 @@ model
 
 is that of `return_forecasts` for b = 0 and scales every state by the whole forecast for b = 1. The
 exponent is the one of `EXPONENTS` with the highest likelihood on train. It is found by a climb from
-b = 1/2 to the next exponent as long as that is likelier, since the likelihood has one peak in b.
-For each exponent y_i = r_{i+1} / s_i^b has the mixture of `student_t.py`, whose fit starts from
-that of the exponent before.
+b = 1/2 to the next exponent as long as that is likelier, since the likelihood has one peak in b. At
+a maximum in the densities its slope in b is that with the densities unchanged, which gives the
+direction. For each exponent y_i = r_{i+1} / s_i^b has the mixture of `student_t.py`, whose fit
+starts from that of the exponent before, each state's density scaled by its mean of s_i^b.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -26,10 +27,22 @@ import pandas as pd
 from hmm_exp.hmm.rows import finite_rows
 from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.return_forecasts import Baselines, ReturnDensities, part_means
-from hmm_exp.judge.student_t import MixtureFit, Problem, Weights, fit_from, scale_floor
+from hmm_exp.judge.student_t import (
+    MixtureFit,
+    Problem,
+    Secants,
+    Weights,
+    fit_from,
+    log_likelihood,
+    scale_floor,
+)
 from hmm_exp.judge.unscored import FORECASTS, Unscored, fitted
+from hmm_exp.parallel import run_all
 
+KINDS = ("ewma", "range_ewma")  # volatility forecasts, each also by hour
 EXPONENTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
+FIRST = 0.5  # the exponent from which a climb starts
+SLOPE_STEP = 0.01  # of the exponent; a peak nearer than that is likelier than both neighbours
 TOLERANCE = 1e-3  # largest change by a map: an error of the log-likelihood below .1 nats
 
 
@@ -88,6 +101,7 @@ def added_gains(
     probs: np.ndarray,
     series: BarSeries,
     train: np.ndarray,
+    threads: int | None = 1,
 ) -> AddedGains:
     """Fit the model with every volatility forecast on train and score all bars.
 
@@ -99,19 +113,33 @@ def added_gains(
         Filtered state probabilities known at the bar's close, shape (N, K), NaN if unknown.
     train
         Mask of the bars whose target is in train, shape (N,).
+    threads
+        Most forecasts at a time; None takes all cores.
     """
     returns, unfitted = series.next_return, Unscored()
     used = train & np.isfinite(returns) & finite_rows(probs)
     rows = TrainRows(probs[used], returns[used], densities)
-    gains, on_train, found = {}, {}, dict[str, Added]()
-    for name, baseline in baselines.volatility.items():
-        volatility, score = np.sqrt(baseline.variance(series)), baseline.log_score(series)
-        on_train[name] = float(score[used].mean())
-        similar = found.get(name.removesuffix("_hour"))
-        added = fitted(name, unfitted, fit_added, rows, volatility[used], similar)
-        if added is not None:
-            found[name] = added
-            gains[name] = added.log_score(probs, returns, volatility) - score
+    volatility = {name: np.sqrt(b.variance(series)) for name, b in baselines.volatility.items()}
+    score = {name: b.log_score(series) for name, b in baselines.volatility.items()}
+
+    def fit_chain(names: list[str]) -> dict[str, Added]:
+        """Fits of a volatility, then by hour; each starts from the one before."""
+        chain: dict[str, Added] = {}
+        for name in names:
+            start = next(iter(chain.values()), None)
+            added = fitted(name, unfitted, fit_added, rows, volatility[name][used], start)
+            if added is not None:
+                chain[name] = added
+        return chain
+
+    chains = [[name for name in volatility if name.removesuffix("_hour") == of] for of in KINDS]
+    found = {name: x for chain in run_all(fit_chain, chains, threads) for name, x in chain.items()}
+    found = {name: found[name] for name in volatility if name in found}
+    gains = {
+        name: added.log_score(probs, returns, volatility[name]) - score[name]
+        for name, added in found.items()
+    }
+    on_train = {name: float(score[name][used].mean()) for name in volatility}
     strongest = max(on_train, key=on_train.__getitem__, default=None)
     exponents = {name: added.exponent for name, added in found.items()}
     return AddedGains(gains, exponents, strongest if strongest in gains else None, unfitted)
@@ -129,11 +157,14 @@ class Added:
         loc_k, c_k and df.
     level
         Geometric mean of the volatility on train, log return per bar.
+    secants
+        Of the fit, for that of a similar volatility.
     """
 
     exponent: float
     densities: ReturnDensities
     level: float
+    secants: Secants = ()
 
     def log_score(
         self, probs: np.ndarray, next_return: np.ndarray, volatility: np.ndarray
@@ -171,12 +202,23 @@ class TrainRows:
         self, probs: np.ndarray, next_return: np.ndarray, densities: ReturnDensities
     ) -> None:
         self.weights, self.next_return, self.densities = Weights(probs), next_return, densities
-        self.floor = scale_floor(next_return)
+        self.floor, self.mass = scale_floor(next_return), probs.sum(axis=0)
         self.log_lik = float(densities.log_score(probs, next_return).sum())
 
     def fit(self, x: np.ndarray, start: MixtureFit) -> MixtureFit:
         """Fit densities of observations x (T,) from given parameters. Raises FitError."""
-        return fit_from(Problem(self.weights, x, self.floor, TOLERANCE), start)
+        return fit_from(self._problem(x), start)
+
+    def log_lik_of(self, x: np.ndarray, fit: MixtureFit) -> float:
+        """Log-likelihood of observations x (T,), nats."""
+        return log_likelihood(self._problem(x), fit)
+
+    def means(self, x: np.ndarray) -> np.ndarray:
+        """Mean of x (T,) in every state, shape (K,); 0 for a state without rows."""
+        return x @ self.weights.probs / np.maximum(self.mass, 1e-300)
+
+    def _problem(self, x: np.ndarray) -> Problem:
+        return Problem(self.weights, x, self.floor, TOLERANCE)
 
 
 def fit_added(rows: TrainRows, volatility: np.ndarray, start: Added | None = None) -> Added:
@@ -196,30 +238,49 @@ def fit_added(rows: TrainRows, volatility: np.ndarray, start: Added | None = Non
     """
     logs = np.log(volatility)
     shift = logs - logs.mean()  # of sum zero, so that the fits have the likelihood of the returns
-    fits = {0: _as_fit(rows.densities, rows.log_lik)}
-    first = EXPONENTS.index(start.exponent if start else 0.5)
-    starts = fits | ({first: _as_fit(start.densities)} if start else {})
+    by_state = rows.means(shift)
+    fits = {0: _as_fit(rows.densities, log_lik=rows.log_lik)}
+    first = EXPONENTS.index(start.exponent if start else FIRST)
+    starts = fits | ({first: _as_fit(start.densities, start.secants)} if start else {})
+
+    def scaled(exponent: float) -> np.ndarray:
+        return rows.next_return * np.exp(-exponent * shift)
 
     def log_lik(place: int) -> float:
         if place not in fits:
             nearest = min(starts, key=lambda other: abs(other - place))
-            x = rows.next_return * np.exp(-EXPONENTS[place] * shift)
-            fits[place] = starts[place] = rows.fit(x, starts[nearest])
+            ahead = EXPONENTS[place] - EXPONENTS[nearest]
+            expected = _narrowed(starts[nearest], ahead * by_state)
+            fits[place] = starts[place] = rows.fit(scaled(EXPONENTS[place]), expected)
         return float(fits[place].history[-1])
 
-    best = _climb(log_lik, first, len(EXPONENTS))
-    densities = ReturnDensities(fits[best].loc, fits[best].scale, fits[best].df)
-    return Added(EXPONENTS[best], densities, level=math.exp(logs.mean()))
+    def rises(place: int) -> bool:
+        """Whether the likelihood of the same densities rises with the exponent."""
+        here = log_lik(place)
+        return rows.log_lik_of(scaled(EXPONENTS[place] + SLOPE_STEP), fits[place]) > here
+
+    best = _climb(log_lik, first, len(EXPONENTS), 1 if rises(first) else -1)
+    found = fits[best]
+    densities = ReturnDensities(found.loc, found.scale, found.df)
+    return Added(EXPONENTS[best], densities, math.exp(logs.mean()), found.secants)
 
 
-def _as_fit(densities: ReturnDensities, log_lik: float = math.nan) -> MixtureFit:
-    return MixtureFit(densities.loc, densities.scale, densities.df, np.array([log_lik]))
+def _as_fit(
+    densities: ReturnDensities, secants: Secants = (), log_lik: float = math.nan
+) -> MixtureFit:
+    history = np.array([log_lik])
+    return MixtureFit(densities.loc, densities.scale, densities.df, history, secants)
 
 
-def _climb(height: Callable[[int], float], start: int, n_places: int) -> int:
-    """The peak among places 0, 1, ... that is reached from `start` step by step."""
+def _narrowed(fit: MixtureFit, shift: np.ndarray) -> MixtureFit:
+    """A fit to x as a start for x exp(-shift), with the mean shift of every state, shape (K,)."""
+    factor = np.exp(-shift)
+    return replace(fit, loc=fit.loc * factor, scale=fit.scale * factor)
+
+
+def _climb(height: Callable[[int], float], start: int, n_places: int, step: int) -> int:
+    """The peak among places 0, 1, ... that is reached from `start` in steps of 1 or -1."""
     place = start
-    for step in (1, -1):
-        while 0 <= place + step < n_places and height(place + step) > height(place):
-            place += step
+    while 0 <= place + step < n_places and height(place + step) > height(place):
+        place += step
     return place

@@ -302,8 +302,8 @@ def bootstrap_intervals(
     means = np.array([x.mean() for x in series])
     errors = bootstrap_errors(np.column_stack(series), means, block, seed, n_draws)
     tails = [0.5 * (1.0 - share), 0.5 * (1.0 + share)]
-    ends = [mean + np.quantile(error, tails) for mean, error in zip(means, errors.T, strict=True)]
-    return [(float(low), float(high)) for low, high in ends]
+    ends = means + np.quantile(errors, tails, axis=0)  # (2, M)
+    return [(float(low), float(high)) for low, high in ends.T]
 
 
 def bootstrap_errors(

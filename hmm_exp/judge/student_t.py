@@ -52,6 +52,10 @@ MAX_DF_MOVE = 1.0  # of ln df in one Newton step
 _LOG_ZERO = -1e5  # log probability of an impossible state: exp of it is zero
 
 
+# Differences between successive points and between what the map changed in them, (2K + 1,) each.
+Secants = tuple[tuple[np.ndarray, np.ndarray], ...]
+
+
 @dataclass(frozen=True)
 class MixtureFit:
     """Maximum-likelihood Student-t densities.
@@ -64,12 +68,15 @@ class MixtureFit:
         Shared degrees of freedom.
     history
         Log-likelihood in nats after every step, increasing up to rounding.
+    secants
+        How the last maps changed, for the fit of a similar problem.
     """
 
     loc: np.ndarray
     scale: np.ndarray
     df: float
     history: np.ndarray
+    secants: Secants = ()
 
 
 def log_mixture(
@@ -113,8 +120,14 @@ def fit_mixture(probs: np.ndarray, x: np.ndarray) -> MixtureFit:
 
 
 def fit_from(problem: "Problem", start: MixtureFit) -> MixtureFit:
-    """Fit from given parameters. Raises FitError without convergence."""
-    return _maximise(problem, _evaluate(problem, start.loc, start.scale, start.df))
+    """Fit from given parameters, and from the maps of their fit. Raises FitError."""
+    point = _evaluate(problem, start.loc, start.scale, start.df)
+    return _maximise(problem, point, start.secants)
+
+
+def log_likelihood(problem: "Problem", fit: MixtureFit) -> float:
+    """Log-likelihood of given parameters, nats."""
+    return _evaluate(problem, fit.loc, fit.scale, fit.df).log_lik
 
 
 class Weights:
@@ -174,43 +187,43 @@ class _Point(NamedTuple):
     curvature: float  # d^2 log_lik / d df^2
 
 
-def _maximise(problem: Problem, point: _Point) -> MixtureFit:
+def _maximise(problem: Problem, point: _Point, secants: Secants = ()) -> MixtureFit:
     """Iterate accelerated ECME maps until the parameters or the likelihood stop changing.
 
     For Gaussian data the likelihood is so flat in df that rounding hides the gain of a map.
     """
-    history = [point.log_lik]
-    points: list[np.ndarray] = []
-    changes: list[np.ndarray] = []
+    history, last = [point.log_lik], None
     for _ in range(MAX_MAPS):
         halfway = _better_densities(problem, point)
         df = _newton_df(halfway)
-        points.append(_vector(problem, point))
-        changes.append(_vector(problem, halfway._replace(df=df)) - points[-1])
-        if np.abs(changes[-1]).max() < problem.tolerance:
+        vector = _vector(problem, point)
+        change = _vector(problem, halfway._replace(df=df)) - vector
+        if last is not None:
+            secants = (*secants[1 - MEMORY :], (vector - last[0], change - last[1]))
+        if np.abs(change).max() < problem.tolerance:
             history.append(halfway.log_lik)
-            return MixtureFit(halfway.loc, halfway.scale, halfway.df, np.array(history))
-        before, point = point, _evaluate(problem, *_extrapolated(problem, points, changes))
+            return MixtureFit(halfway.loc, halfway.scale, halfway.df, np.array(history), secants)
+        last, before = (vector, change), point
+        point = _evaluate(problem, *_extrapolated(problem, vector, change, secants))
         if point.log_lik < halfway.log_lik:
             point = _better_df(problem, halfway)
             if point.log_lik <= before.log_lik:
                 return MixtureFit(before.loc, before.scale, before.df, np.array(history))
-            points, changes = [], []
+            secants, last = (), None
         history += [halfway.log_lik, point.log_lik]
     raise FitError(f"the Student-t fit did not converge in {MAX_MAPS} steps")
 
 
 def _extrapolated(
-    problem: Problem, points: list, changes: list
+    problem: Problem, point: np.ndarray, change: np.ndarray, secants: Secants
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Fixed point (loc, scale, df) of a linear extrapolation of the last maps."""
-    vector = points[-1] + changes[-1]
-    recent = slice(-MEMORY - 1, None)
-    if len(points) > 1:
-        bends = np.diff(changes[recent], axis=0).T  # (2K + 1, at most MEMORY)
-        weights = np.linalg.lstsq(bends, changes[-1], rcond=None)[0]
-        vector = vector - (np.diff(points[recent], axis=0).T + bends) @ weights
-    n_states = len(points[-1]) // 2
+    vector = point + change
+    if secants:
+        steps, bends = (np.array(parts).T for parts in zip(*secants, strict=True))
+        weights = np.linalg.lstsq(bends, change, rcond=None)[0]  # bends (2K + 1, at most MEMORY)
+        vector = vector - (steps + bends) @ weights
+    n_states = len(point) // 2
     logs = np.clip(vector[n_states:], -_FARTHEST, _FARTHEST)  # a farther leap is refused anyway
     scale = np.maximum(np.exp(logs[:-1]), problem.floor)
     df = min(max(math.exp(logs[-1]), DF_BOUNDS[0]), DF_BOUNDS[1])

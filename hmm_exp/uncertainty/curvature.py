@@ -24,6 +24,7 @@ import numpy as np
 
 from hmm_exp.compiling import entry
 from hmm_exp.hmm.simd import LANES, fma, load, splat, store
+from hmm_exp.parallel import run_all
 
 
 class Chain(NamedTuple):
@@ -66,7 +67,7 @@ class Emissions(NamedTuple):
 
 
 def differentiate(
-    chain: Chain, emissions: Emissions, free: np.ndarray
+    chain: Chain, emissions: Emissions, free: np.ndarray, threads: int | None = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score of every row and Hessian of the log-likelihood.
 
@@ -74,6 +75,8 @@ def differentiate(
     ----------
     free
         Logits to differentiate by, as pairs (i, j), shape (F, 2).
+    threads
+        Most blocks of eight directions at a time; None takes all cores.
 
     Returns
     -------
@@ -83,28 +86,29 @@ def differentiate(
         Shape (F + K Q, F + K Q), symmetric.
     """
     K, Q = emissions.slopes.shape[1:]
-    P = len(free) + K * Q
+    T, P = len(chain.filtered), len(free) + K * Q
     n_blocks = -(-P // LANES)
     turns = _turns(chain.transmat, free, n_blocks)
-    slopes = np.empty((len(chain.filtered), n_blocks, LANES))
-    pairs = np.zeros((n_blocks, K * K, LANES))
-    moments = np.zeros((n_blocks, K * Q, LANES))
-    trail = np.empty((len(slopes) * K, LANES))
-    for block in range(n_blocks):
+
+    def along(block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scores (T, LANES), and derivatives of pairs and moments, in eight directions."""
         own = np.arange(block * LANES, (block + 1) * LANES) - len(free)
         own[own >= K * Q] = -1
-        scores = np.empty((len(slopes), LANES))
         turn = turns[block] if block * LANES < len(free) else turns[block][:0]
+        scores, trail = np.empty((T, LANES)), np.empty((T * K, LANES))
+        pairs, moments = np.zeros((K * K, LANES)), np.zeros((K * Q, LANES))
         _forward(chain, emissions.slopes, own, turn, trail, scores)
-        _backward(chain, emissions.slopes, own, turn, trail, scores, pairs[block], moments[block])
-        slopes[:, block] = scores
+        _backward(chain, emissions.slopes, own, turn, trail, scores, pairs, moments)
+        return scores[:, : P - block * LANES], pairs, moments
+
+    slopes, pairs, moments = zip(*run_all(along, range(n_blocks), threads), strict=True)
     hessian = np.empty((P, P))
-    hessian[:, : len(free)] = _logit_columns(chain, _by_direction(pairs, P), turns, free)
-    hessian[:, len(free) :] = _by_direction(moments, P)
+    hessian[:, : len(free)] = _logit_columns(chain, _by_direction(np.stack(pairs), P), turns, free)
+    hessian[:, len(free) :] = _by_direction(np.stack(moments), P)
     own_state = np.arange(K * Q).reshape(K, Q) + len(free)
     for k, places in enumerate(own_state):
         hessian[np.ix_(places, places)] += emissions.curvature[k]
-    return slopes.reshape(len(slopes), -1)[:, :P], (hessian + hessian.T) / 2
+    return np.concatenate(slopes, axis=1), (hessian + hessian.T) / 2
 
 
 def _turns(transmat: np.ndarray, free: np.ndarray, n_blocks: int) -> np.ndarray:

@@ -61,7 +61,9 @@ class Derivatives(NamedTuple):
     fixed_df: np.ndarray
 
 
-def derivatives(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> Derivatives:
+def derivatives(
+    params: GaussianParams, X: np.ndarray, steps: np.ndarray, threads: int | None = 1
+) -> Derivatives:
     """Scores of all rows, and the Hessian, at a model with a fixed initial distribution.
 
     Parameters
@@ -70,6 +72,8 @@ def derivatives(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> Der
         Observations, shape (T, D); a row with a NaN is missing.
     steps
         Chain steps from the row before, shape (T,), as in `inference`.
+    threads
+        Most blocks of directions at a time; None takes all cores.
     """
     X, steps = _filled(X, steps)
     density = log_density(params, X)
@@ -80,12 +84,13 @@ def derivatives(params: GaussianParams, X: np.ndarray, steps: np.ndarray) -> Der
     fixed = at_bounds(params.transmat, smoothed.pairs)
     free = _free_logits(params.transmat, fixed)
     emissions = _emissions(params, X, smoothed.probs)
-    scores, hessian = differentiate(chain, emissions, free)
+    scores, hessian = differentiate(chain, emissions, free, threads)
     fixed_df = df_at_bounds(params)
     shared = _shared(params, len(free), fixed_df)
     natural = _natural(params, free, fixed) @ shared
-    hessian = shared.T @ hessian @ shared
-    return Derivatives(scores @ shared, hessian, natural, fixed, fixed_df)
+    if not np.array_equal(shared, np.eye(len(shared))):
+        scores = scores @ shared
+    return Derivatives(scores, shared.T @ hessian @ shared, natural, fixed, fixed_df)
 
 
 def at_bounds(transmat: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -125,25 +130,30 @@ def _emissions(params: GaussianParams, X: np.ndarray, probs: np.ndarray) -> Emis
     Q = D + C + (params.df is not None)
     seen = ~missing_rows(X)
     slopes, curvature = np.zeros((len(X), K, Q)), np.zeros((K, Q, Q))
+    rows = slice(None) if seen.all() else seen  # a slice makes no copies
     for k, factor in enumerate(np.linalg.cholesky(params.full_covars())):
-        z = (X[seen] - params.means[k]) @ np.linalg.inv(factor).T
+        z = (X[rows] - params.means[k]) @ np.linalg.inv(factor).T
+        own = np.ascontiguousarray(probs[rows, k])
         if params.df is None:
-            slopes[seen, k], curvature[k] = _gaussian(params, z, probs[seen, k])
+            slopes[rows, k], curvature[k] = _gaussian(params, z, own)
         else:
-            slopes[seen, k], curvature[k] = _student_t(params, z, probs[seen, k], params.df[k])
+            slopes[rows, k], curvature[k] = _student_t(params, z, own, params.df[k])
     return Emissions(slopes, curvature)
 
 
 def _gaussian(
-    params: GaussianParams, z: np.ndarray, probs: np.ndarray, weights: np.ndarray | float = 1.0
+    params: GaussianParams, z: np.ndarray, probs: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Slopes (T, D + C) and curvature of a Gaussian whose squared distances are weighed."""
     (i, j), D = _places(params), params.n_features
     bases = _bases(params)
-    half_trace = np.r_[np.zeros(D), 0.5 * (i == j)]
-    slopes = _steepness(params, z) * np.reshape(weights, (-1, 1)) - half_trace
-    weight = probs * weights
-    first, second = weight @ z, (weight[:, None] * z).T @ z
+    slopes = _steepness(params, z)
+    if weights is not None:
+        slopes = _weighed(slopes, weights)
+    for column in D + np.flatnonzero(i == j):
+        slopes[:, column] -= 0.5  # of half the trace of M
+    weight = probs if weights is None else probs * weights
+    first, second = weight @ z, _weighed(z, weight).T @ z
     both = np.einsum("qab,rbc,ac->qr", bases, bases, second, optimize=True)
     across = -bases @ first
     upper = np.hstack([-weight.sum() * np.eye(D), across.T])
@@ -152,8 +162,22 @@ def _gaussian(
 
 def _steepness(params: GaussianParams, z: np.ndarray) -> np.ndarray:
     """-1/2 times the derivatives of the squared distance by d and M, shape (T, D + C)."""
-    i, j = _places(params)
-    return np.hstack([z, z[:, i] * z[:, j] * np.where(i == j, 0.5, 1.0)])
+    D, places = params.n_features, list(zip(*_places(params), strict=True))
+    steep = np.empty((len(z), D + len(places)))
+    steep[:, :D] = z
+    for column, (i, j) in enumerate(places, D):
+        np.multiply(z[:, i], z[:, j], out=steep[:, column])
+        if i == j:
+            steep[:, column] *= 0.5
+    return steep
+
+
+def _weighed(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Rows (T, N) times weights (T,), column by column: NumPy is slow along a short axis."""
+    weighed = np.empty(rows.shape)
+    for column in range(rows.shape[1]):
+        np.multiply(rows[:, column], weights, out=weighed[:, column])
+    return weighed
 
 
 def _student_t(
@@ -165,7 +189,7 @@ def _student_t(
     slopes, curvature = _gaussian(params, z, probs, weights)
     steep = _steepness(params, z)
     bent = probs * 2.0 * weights / (df + square)
-    curvature += (bent[:, None] * steep).T @ steep
+    curvature += _weighed(steep, bent).T @ steep
     across = df * (probs * (square - D) / (df + square) ** 2) @ steep
     tail, bend = _tail(df, D, square)
     corner = np.array([[probs @ bend]])

@@ -34,6 +34,7 @@ def standard_errors(
     steps: np.ndarray,
     window: int = 1,
     level: float = LEVEL,
+    threads: int | None = 1,
 ) -> StandardErrors:
     """Errors of a sound model fitted to these rows.
 
@@ -48,11 +49,13 @@ def standard_errors(
         features; 1 for independent rows.
     level
         Coverage of the intervals.
+    threads
+        Most threads at a time, with the same bits at any number; None takes all cores.
     """
     if (n_scores := _n_rows(steps) * params.n_parameters()) > _MOST_SCORES:
         return without_errors(params, f"{n_scores:,} scores need too much memory")
     with np.errstate(over="ignore", invalid="ignore"):  # no derivative of an impossible row
-        slopes = derivatives(params, X, steps)
+        slopes = derivatives(params, X, steps, threads)
     if (fault := _fault(-slopes.hessian)) is not None:
         return without_errors(params, fault)
     inverse = np.linalg.inv(-slopes.hessian)
@@ -70,8 +73,10 @@ def outer_products(slopes: np.ndarray, window: int = 1) -> np.ndarray:
     """
     if window == 1:
         return slopes.T @ slopes
-    padded = np.pad(slopes, ((window, window - 1), (0, 0))).cumsum(axis=0)
-    sums = padded[window:] - padded[:-window]
+    totals = slopes.cumsum(axis=0)
+    sums = np.empty((len(slopes) + window - 1, slopes.shape[1]))
+    sums[: len(slopes)], sums[len(slopes) :] = totals, totals[-1]
+    sums[window:] -= totals[:-1]
     return sums.T @ sums / window
 
 
