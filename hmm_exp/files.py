@@ -1,4 +1,4 @@
-"""Write files atomically, share unchanging ones, and recognise file types by their first bytes.
+"""Write files atomically, and recognise file types by their first bytes.
 
 >>> with written_beside("table.csv") as part:
 ...     frame.to_csv(part)
@@ -6,7 +6,6 @@
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,18 +31,6 @@ def written_beside(path: str | Path) -> Iterator[Path]:
         if isinstance(error, OSError) and (words := refusal(error)):
             raise OSError(f"{words.partition(':')[0]}: '{path}'") from error
         raise
-
-
-def share(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`, or a copy where the file system has no links.
-
-    For files that are written once. A file that is there already is replaced.
-    """
-    try:
-        target.unlink(missing_ok=True)
-        target.hardlink_to(source)
-    except OSError:  # another disk, too many links, no links at all
-        shutil.copyfile(source, target)
 
 
 _NO_STEM = re.compile(r"[^\w.^=+]+")

@@ -17,14 +17,7 @@ from mlflow.exceptions import MlflowException
 import hmm_exp
 from hmm_exp.errors import ModelError
 from hmm_exp.serving.answering import _refusals
-from hmm_exp.serving.mlflow_model import (
-    MODEL_NAME,
-    RegimeModel,
-    SharedFiles,
-    _source,
-    log_detector,
-    sample_bars,
-)
+from hmm_exp.serving.mlflow_model import MODEL_NAME, RegimeModel, _source, log_detector, sample_bars
 from hmm_exp.store.store import Store
 from tests.small_detector import (
     MIN_HISTORY,
@@ -249,39 +242,6 @@ def test_a_stored_model_is_json_and_python_and_lies_with_its_run(store: Store):
     kinds = {path.suffix for path in (folder / "code").rglob("*") if path.is_file()}
     assert kinds == {".py"}
     assert [path.name for path in (folder / "data").iterdir()] == ["detector.json"]
-
-
-def test_models_of_a_process_share_their_source_while_it_is_unchanged(tmp_path):
-    shared, files = SharedFiles(), {"code/a.py": b"a = 1", "code/b.py": b"b = 2"}
-    folders = [tmp_path / str(number) for number in range(4)]
-    for folder in folders:
-        (folder / "code").mkdir(parents=True)
-    first, second, third, last = ([folder / name for name in files] for folder in folders)
-    shared.write(folders[0], files)
-    shared.write(folders[1], files)
-    assert all(one.samefile(other) for one, other in zip(first, second, strict=True))
-    second[0].write_text("edited by a reader")  # of both models, and of no later one
-    second[1].unlink()
-    shared.write(folders[2], files)
-    assert [path.read_bytes() for path in third] == [*files.values()]
-    for path in [*first, second[0], *third]:
-        path.unlink()
-    shared.write(folders[3], files)
-    assert [path.read_bytes() for path in last] == [*files.values()]
-
-
-def test_a_model_holds_the_file_of_its_detector(store: Store, tmp_path):
-    run_id = store.client.create_run(store.experiment_id).info.run_id
-    file = tmp_path / "detector.json"
-    small_detector().save(file)
-    places = [
-        Path(log_detector(*where).artifact_location.removeprefix("file://")) / "data/detector.json"
-        for where in (
-            (store.experiment_id, run_id, small_detector(), file),
-            (store.experiment_id, run_id, small_detector()),
-        )
-    ]
-    assert places[0].read_bytes() == places[1].read_bytes() == file.read_bytes()
 
 
 def _is_typing(test: ast.expr) -> bool:

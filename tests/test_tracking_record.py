@@ -15,7 +15,7 @@ from hmm_exp.experiment.run import run
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.bundle import data_identity
 from hmm_exp.tracking.pack import write_bundle
-from hmm_exp.tracking.record import RunRecord, fail_run, log_files, start_run, status_after
+from hmm_exp.tracking.record import RunRecord, fail_run, start_run, status_after
 from hmm_exp.tracking.ui import HISTORY, history_key
 from tests.small_detector import forget_store, store_in
 
@@ -85,40 +85,6 @@ def test_a_run_has_its_page_its_data_and_the_settings_that_it_uses(store, record
     assert "split.refit_every" not in recorded_run.data.params
     place = store.client.download_artifacts(recorded_run.info.run_id, "config.json")
     assert json.loads(Path(place).read_text())["split.refit_every"] == 720
-
-
-def test_files_are_shared_on_one_disk_and_the_same_as_mlflow_logs_them(store, tmp_path):
-    folder = tmp_path / "files"
-    (folder / "plots").mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    (folder / "plots" / "one.png").write_bytes(b"picture")
-    runs = [store.client.create_run(store.experiment_id).info for _ in range(2)]
-    log_files(store.client, runs[0].run_id, folder)
-    log_files(store.client, runs[1].run_id, folder, runs[1].artifact_uri)
-    log_files(store.client, runs[1].run_id, folder, runs[1].artifact_uri)  # tried again
-    copied, shared = (Path(info.artifact_uri.removeprefix("file://")) for info in runs)
-    files = {path.relative_to(copied): path.read_bytes() for path in copied.rglob("*.*")}
-    assert len(files) == 2
-    assert files == {path.relative_to(shared): path.read_bytes() for path in shared.rglob("*.*")}
-    assert (shared / "config.json").samefile(folder / "config.json")
-    assert [file.path for file in store.client.list_artifacts(runs[1].run_id)] == [
-        "config.json",
-        "plots",
-    ]
-
-
-def test_files_are_copied_where_there_are_no_links(store, tmp_path, monkeypatch):
-    def refused(source, target):
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr("os.link", refused)
-    (tmp_path / "files").mkdir()
-    (tmp_path / "files" / "config.json").write_text("{}")
-    info = store.client.create_run(store.experiment_id).info
-    log_files(store.client, info.run_id, tmp_path / "files", info.artifact_uri)
-    copy = Path(info.artifact_uri.removeprefix("file://")) / "config.json"
-    assert copy.read_text() == "{}"
-    assert not copy.samefile(tmp_path / "files" / "config.json")
 
 
 def test_gains_are_readable_and_convergence_names_its_space(store, recorded_run):

@@ -12,7 +12,6 @@ packages can load it. `smoke_test` loads a stored model and lets it predict.
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +36,6 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from hmm_exp.detector.detector import Detector
 from hmm_exp.detector.pooled import SYMBOL, PooledDetector, read_detector
 from hmm_exp.errors import ModelError, one_line
-from hmm_exp.files import share
 from hmm_exp.serving import rest
 from hmm_exp.serving.answering import RegimeModel
 from hmm_exp.stored.document import FILE_NAME
@@ -74,12 +72,9 @@ _SOURCE = (  # parts of this package needed to load and predict
 
 
 def log_detector(
-    experiment_id: str, run_id: str, detector: Detector | PooledDetector, file: Path | None = None
+    experiment_id: str, run_id: str, detector: Detector | PooledDetector
 ) -> LoggedModel:
     """Log the detector, or the pool, as the model of a run, in MLflow's current store.
-
-    `file` holds the detector already, if it does. On a local disk the models of a process share the
-    files of their source.
 
     Returns
     -------
@@ -93,13 +88,13 @@ def log_detector(
     if model.artifact_location.startswith("file:"):  # MLflow would copy it there
         folder = Path(local_file_uri_to_path(model.artifact_location))
         try:
-            _save(folder, detector, model, file, _shared_source)
+            _save(folder, detector, model)
         except BaseException:  # a full disk leaves no partial model
             shutil.rmtree(folder, ignore_errors=True)
             raise
     else:
         with tempfile.TemporaryDirectory() as name:
-            _save(Path(name), detector, model, file)
+            _save(Path(name), detector, model)
             client.log_model_artifacts(model.model_id, name)
     model = client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
@@ -186,13 +181,7 @@ def sample_bars(detector: Detector | PooledDetector) -> pd.DataFrame:
     return pd.DataFrame(dict(zip(detector.bar_columns, columns, strict=True)))
 
 
-def _save(
-    folder: Path,
-    detector: Detector | PooledDetector,
-    model: LoggedModel,
-    file: Path | None = None,
-    shared: "SharedFiles | None" = None,
-) -> None:
+def _save(folder: Path, detector: Detector | PooledDetector, model: LoggedModel) -> None:
     """Write the files of `mlflow.pyfunc.save_model`: detector, source, pinned packages.
 
     That function would search all installed packages for the versions already known here, and copy
@@ -201,11 +190,9 @@ def _save(
     files = _environment() | _source()
     for room in {(folder / name).parent for name in (*files, _DATA)}:
         room.mkdir(parents=True, exist_ok=True)
-    (shared or SharedFiles()).write(folder, files)
-    if file is None:
-        detector.save(folder / _DATA)
-    else:
-        shutil.copyfile(file, folder / _DATA)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    detector.save(folder / _DATA)
     described = Model(
         artifact_path=model.artifact_location,
         model_uuid=model.model_id,
@@ -224,41 +211,6 @@ def _save(
         python_env=_PYTHON_ENV_FILE_NAME,
     )
     described.save(folder / MLMODEL_FILE_NAME)
-
-
-class SharedFiles:
-    """Files that are the same in many folders: written once, then linked while they are unchanged.
-
-    A model of a few kilobytes comes with 90 files of source, 600 KB.
-    """
-
-    def __init__(self) -> None:
-        self._last: dict[str, tuple[Path, tuple[int, ...]]] = {}  # by name: the file, its state
-
-    def write(self, folder: Path, files: Mapping[str, bytes]) -> None:
-        """Make files by their path in `folder`, whose folders exist."""
-        made = {}
-        for name, content in files.items():
-            path = folder / name
-            source, state = self._last.get(name, (path, ()))
-            if state and _state(source) == state:
-                share(source, path)
-            else:
-                path.write_bytes(content)
-            made[name] = path, _state(path)
-        self._last = made
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    """What changes with a file: its number, its size and when it was written; nothing without."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-_shared_source = SharedFiles()
 
 
 @cache

@@ -16,16 +16,14 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from mlflow.entities import Metric, Param, RunInfo, RunStatus, RunTag
+from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
-from mlflow.utils.file_utils import local_file_uri_to_path
 
 from hmm_exp import owner
 from hmm_exp.config import Config
 from hmm_exp.detector.pooled import read_detector
 from hmm_exp.errors import described, refusal
-from hmm_exp.files import share
 from hmm_exp.serving.mlflow_model import log_detector
 from hmm_exp.store.store import Store, git_sha, patiently
 from hmm_exp.tracking import tags
@@ -48,8 +46,6 @@ class RunRecord:
     ----------
     run_id
         None before `start`.
-    place
-        Address of the run's artifacts; None before `start`.
     known
         Tags from before the fit.
     unrecorded
@@ -60,7 +56,6 @@ class RunRecord:
         self.store, self.settings, self.log_file = store, settings, log_file
         self.in_sweep = settings.sweep.parent_run is not None
         self.run_id: str | None = None
-        self.place: str | None = None
         self.known: dict[str, str] = {}
         self.unrecorded = ""
 
@@ -68,15 +63,14 @@ class RunRecord:
         """Open the run with these tags; gives its id."""
         known = {tags.LOG: str(self.log_file)} | (known or {}) if self.in_sweep else known
         self.known = identity(self.settings) | (known or {})
-        info = self._ask(lambda: open_run(self.store, self.settings, known))
-        self.run_id, self.place = info.run_id, info.artifact_uri
-        return info.run_id
+        self.run_id = self._ask(lambda: start_run(self.store, self.settings, known))
+        return self.run_id
 
     def finish(self, bundle: Bundle) -> None:
         """Store all that a bundle holds and close the run as FINISHED."""
         assert self.run_id is not None
-        run_id, tries, known, place = self.run_id, count(), self.known, self.place
-        self._ask(lambda: finish_run(self.store, run_id, bundle, known, next(tries) > 0, place))
+        run_id, tries = self.run_id, count()
+        self._ask(lambda: finish_run(self.store, run_id, bundle, self.known, next(tries) > 0))
 
     def fail(self, error: BaseException) -> None:
         """Close the run as FAILED or KILLED with its log, as far as the store lets it."""
@@ -103,12 +97,7 @@ def recorded(record: RunRecord) -> Iterator[RunRecord]:
 
 
 def start_run(store: Store, settings: Config, data_tags: dict[str, str] | None = None) -> str:
-    """`open_run`, for its id alone."""
-    return open_run(store, settings, data_tags).run_id
-
-
-def open_run(store: Store, settings: Config, data_tags: dict[str, str] | None = None) -> RunInfo:
-    """Open a run with its parameters, its dataset and identifying tags.
+    """Open a run with its parameters, its dataset and identifying tags; gives its id.
 
     A run whose parameters the store does not take is removed again, where the store lets it.
     """
@@ -123,7 +112,7 @@ def open_run(store: Store, settings: Config, data_tags: dict[str, str] | None = 
             run.info.run_id, params=[Param(name, text) for name, text in params(settings).items()]
         )
         log_dataset(store.client, run.info.run_id, settings, known)
-    return run.info
+    return run.info.run_id
 
 
 @contextmanager
@@ -139,25 +128,19 @@ def removed_on_error(store: Store, run_id: str) -> Iterator[None]:
 
 
 def finish_run(
-    store: Store,
-    run_id: str,
-    bundle: Bundle,
-    known: dict[str, str],
-    again: bool = False,
-    place: str | None = None,
+    store: Store, run_id: str, bundle: Bundle, known: dict[str, str], again: bool = False
 ) -> None:
     """Store all that a bundle holds, then close the run as FINISHED.
 
-    `known` are tags from before the fit, `place` the address of the run's artifacts if it is known.
-    `again` after a try that was cut off: of its model, unlike of the rest, there would be two.
-    Where a disk is full no file of the run is left, and no model that was only begun.
+    `known` are tags from before the fit. `again` after a try that was cut off: of its model, unlike
+    of the rest, there would be two. Where a disk is full no file of the run is left, and no model
+    that was only begun.
     """
     started = time.perf_counter()
-    log_files(store.client, run_id, bundle.artifacts, place)
+    log_files(store.client, run_id, bundle.artifacts)
     try:
         if not (again and _has_model(store, run_id)):
-            detector = read_detector(bundle.detector)
-            log_detector(store.experiment_id, run_id, detector, bundle.detector)
+            log_detector(store.experiment_id, run_id, read_detector(bundle.detector))
     except Exception as error:
         if refusal(error):
             with suppress(Exception):  # the first error is the one to report
@@ -178,30 +161,17 @@ def finish_run(
     store.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
 
 
-def log_files(client: MlflowClient, run_id: str, folder: Path, place: str | None = None) -> None:
-    """Log the files of a folder as artifacts; they do not change any more.
+def log_files(client: MlflowClient, run_id: str, folder: Path) -> None:
+    """Log the files of a folder as artifacts.
 
-    With the address of the run's artifacts MLflow need not be asked for it, and on the same disk
-    nothing is copied. Where a disk is full all files are removed again: one may be cut off.
+    Where a disk is full all of them are removed again: one of them may be cut off.
     """
     try:
-        if place is None or not place.startswith("file:"):
-            client.log_artifacts(run_id, str(folder))
-        else:
-            share_folder(folder, Path(local_file_uri_to_path(place)))
+        client.log_artifacts(run_id, str(folder))
     except Exception as error:
         if refusal(error):
             _remove_artifacts(client, run_id, [path.name for path in folder.iterdir()])
         raise
-
-
-def share_folder(folder: Path, target: Path) -> None:
-    """Make the files of a folder, and of those in it, files of another one too."""
-    for source in sorted(folder.rglob("*")):
-        if source.is_file():
-            own = target / source.relative_to(folder)
-            own.parent.mkdir(parents=True, exist_ok=True)
-            share(source, own)
 
 
 def fail_run(store: Store, run_id: str, error: BaseException, log_file: Path | None = None) -> str:
