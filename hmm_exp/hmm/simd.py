@@ -205,6 +205,18 @@ def largest(typingctx, a, b):
 
 
 @intrinsic
+def all_above(typingctx, value, least):
+    """Whether every lane is above a float; not if one is NaN."""
+
+    def codegen(context, builder, signature, args):
+        above = builder.fcmp_ordered(">", args[0], _as_vector(builder, types.float64, args[1]))
+        bits = builder.bitcast(above, ir.IntType(LANES))
+        return builder.icmp_unsigned("==", bits, ir.Constant(bits.type, (1 << LANES) - 1))
+
+    return types.boolean(lanes_type, types.float64), codegen
+
+
+@intrinsic
 def where_equal(typingctx, a, b, value):
     """`value` where a equals b, else zero."""
 
