@@ -40,13 +40,13 @@ from hmm_exp.hmm.em.rows import FILLING, FIRST, MISSING, aligned_zeros
 from hmm_exp.hmm.em.update import clear, copy
 from hmm_exp.hmm.simd import (
     LANES,
-    exp,
     exponent,
     fma,
     lane_sum,
     largest,
     load,
     mantissa,
+    quick_exp,
     splat,
     store,
     to_next,
@@ -55,6 +55,7 @@ from hmm_exp.hmm.simd import (
 )
 
 _LEAST = 1e-290  # lower bound of f
+_LEAST_AHEAD = 1e-300  # lower bound of the sum over i of f(i) A_ij
 _MOST_RAISED = 1e-60  # total smoothed probability of all raised f
 _AGREE = 1e-12  # of a probability
 _SLACK = 1e-70  # additional absolute difference of smoothed probabilities
@@ -246,7 +247,7 @@ def _scale_densities(special, code, density, flags, K, begin, end):
         for k in range((s - begin) * K + 1, (s - begin + 1) * K):
             top = largest(top, load(density, k))
         for k in range((s - begin) * K, (s - begin + 1) * K):
-            store(density, k, exp(load(density, k) - top))
+            store(density, k, quick_exp(load(density, k) - top))
         if special[s]:
             _flag(code, s, flags)
             missing = load(flags, 1)
@@ -292,10 +293,12 @@ def _backward(rows, model, forward, work, stats, end, warming):
     special, code, transmat = rows.special, rows.code, model.transmat
     smoothed, posterior, flags, start = work.smoothed, work.posterior, work.flags, stats.start
     filtered, ratio, pairs = work.filtered, work.ratio, work.pairs
+    x, factors, monomials, moments = rows.x, work.factors, work.monomials, work.moments
+    D = model.means.shape[1]
     even_states = posterior.shape[0] // BLOCK
-    first, raised = splat(0.0), splat(0.0)
+    first, alone, raised = splat(0.0), splat(0.0), splat(0.0)
     if not warming:
-        _zero(work.moments)
+        _zero(moments)
         _zero(work.tails)
         _zero(pairs)
         clear(stats)
@@ -304,10 +307,6 @@ def _backward(rows, model, forward, work, stats, end, warming):
         for s in range(block_end - 1, block - 1, -1):
             now = (s + 1) * K
             here = (s - block) * even_states
-            total = load(forward, now)
-            for i in range(1, K):
-                total = total + load(forward, now + i)
-            inverse = 1.0 / total
             is_special = special[s + 1]
             if is_special:
                 _flag(code, s + 1, flags)
@@ -319,26 +318,35 @@ def _backward(rows, model, forward, work, stats, end, warming):
                 ahead = load(forward, now) * transmat[0, j]
                 for i in range(1, K):
                     ahead = fma(load(forward, now + i), transmat[i, j], ahead)
-                r = load(smoothed, j) / largest(ahead * inverse, _LEAST)
+                ahead = largest(ahead, _LEAST_AHEAD)
+                later = load(smoothed, j)
+                raised = raised + where_equal(ahead, _LEAST_AHEAD, later)
+                r = later / ahead
                 store(ratio, here + j, r * (1.0 - first) if is_special else r)
+            if is_special:
+                total = load(forward, now)
+                for i in range(1, K):
+                    total = total + load(forward, now + i)
+                alone = first / total
             for i in range(K):
                 behind = load(ratio, here) * transmat[i, 0]
                 for j in range(1, K):
                     behind = fma(load(ratio, here + j), transmat[i, j], behind)
                 if is_special:
-                    behind = behind + first
+                    behind = behind + alone
                 f = load(forward, now + i)
-                scaled = f * inverse
-                g = scaled * behind
+                g = f * behind
                 raised = raised + where_equal(f, _LEAST, g)
                 store(smoothed, i, g)
-                store(filtered, here + i, scaled)
+                store(filtered, here + i, f)
                 store(posterior, here + i, g)
             if not warming and special[s]:
                 _add_starts(code, s, smoothed, start)
         if not warming:
             _add_products(filtered, ratio, pairs, block_end - block)
-            _add_moments(rows, model, work, block, block_end)
+            _monomials(x, special, code, flags, factors, D, monomials, block, block_end)
+            weigh(x, model, work, block, block_end)
+            _add_products(posterior, monomials, moments, block_end - block)
     return lane_sum(raised)
 
 
@@ -378,49 +386,21 @@ def _zero(array):
 
 
 @kernel
-def _add_moments(rows, model, work, begin, end):
-    """moments += posterior' monomials over a block, two states by two monomials at a time."""
-    even_states = work.posterior.shape[0] // BLOCK
-    width = work.monomials.shape[0] // BLOCK
-    posterior, monomials, moments = work.posterior, work.monomials, work.moments
-    _monomials(rows, work, begin, end)
-    weigh(rows.x, model, work, begin, end)
-    for k in range(0, even_states, 2):
-        for f in range(0, width, 2):
-            a, b = k * width + f, (k + 1) * width + f
-            m00, m01 = load(moments, a), load(moments, a + 1)
-            m10, m11 = load(moments, b), load(moments, b + 1)
-            for s in range(end - begin):
-                g0 = load(posterior, s * even_states + k)
-                g1 = load(posterior, s * even_states + k + 1)
-                q0 = load(monomials, s * width + f)
-                q1 = load(monomials, s * width + f + 1)
-                m00, m01 = fma(g0, q0, m00), fma(g0, q1, m01)
-                m10, m11 = fma(g1, q0, m10), fma(g1, q1, m11)
-            store(moments, a, m00)
-            store(moments, a + 1, m01)
-            store(moments, b, m10)
-            store(moments, b + 1, m11)
-
-
-@inlined
-def _monomials(rows, work, begin, end):
+def _monomials(x, special, code, flags, factors, D, out, begin, end):
     """1, x_i and x_i x_j of the steps of a block, zeros where missing."""
-    D = rows.centre.size
-    width = work.monomials.shape[0] // BLOCK
+    width = out.shape[0] // BLOCK
     for s in range(begin, end):
         place = (s - begin) * width
         one = splat(1.0)
-        if rows.special[s]:
-            _flag(rows.code, s, work.flags)
-            one = one - load(work.flags, 1)
-        store(work.monomials, place, one)
+        if special[s]:
+            _flag(code, s, flags)
+            one = one - load(flags, 1)
+        store(out, place, one)
         for i in range(D):
-            store(work.monomials, place + 1 + i, load(rows.x, s * D + i))
-        for f in range(work.factors.shape[0]):
-            i, j = work.factors[f, 0], work.factors[f, 1]
-            product = load(rows.x, s * D + i) * load(rows.x, s * D + j)
-            store(work.monomials, place + 1 + D + f, product)
+            store(out, place + 1 + i, load(x, s * D + i))
+        for f in range(factors.shape[0]):
+            i, j = factors[f, 0], factors[f, 1]
+            store(out, place + 1 + D + f, load(x, s * D + i) * load(x, s * D + j))
 
 
 @inlined
