@@ -8,7 +8,9 @@ together. The recursions are those of `e_step_log`, in plain probabilities:
 
 with b the density over the row's largest, whose logarithm is added separately; and backward
 
-    r_j = g_t+1(j) / p_t+1(j),   g_t(i) = f_t(i) / |f_t| sum_j A_ij r_j,   pairs: f_t(i) A_ij r_j.
+    r_j = g_t+1(j) / sum_i f_t(i) A_ij,   g_t(i) = f_t(i) sum_j A_ij r_j,   pairs: f_t(i) A_ij r_j,
+
+in which |f_t| cancels. After the last row of a sequence g = f / |f|.
 
 *Start of a lane.* A lane starts with the result of the lane before it, which is not known yet. The
 kernel guesses it by filtering the last `warm_up` rows of the lane before from equal probabilities,
@@ -22,7 +24,8 @@ same way (each step is a Markov kernel, so errors do not grow).
 
 *Underflow.* Every f below 1e-290 is raised to that value. This only adds paths, so the sum of the
 smoothed probabilities of all raised f is an upper bound of the share of the added paths in the
-likelihood and in every expected count. If the sum exceeds 1e-60, `e_step` reports it and the caller
+likelihood and in every expected count. A divisor of r below 1e-300 is raised too, and its g
+counts. If the sum exceeds 1e-60, `e_step` reports it and the caller
 uses `e_step_log`. Zeros in the transition matrix and far observations are thus harmless unless a
 lost path is needed.
 
@@ -80,13 +83,13 @@ class Scratch(NamedTuple):
     tails
         2 * K: sums of posterior and of posterior times ln q, for Student-t states.
     pairs
-        K2 * K2: sums of f_t(i) / |f_t| r_j.
+        K2 * K2: sums of f_t(i) r_j.
     smoothed
         K: smoothed probabilities of the step after the current one.
     guess
         K: initial value of `smoothed`.
-    filtered, ratio
-        BLOCK * K2: f / |f| and r of every step, zeros where K2 is more than K.
+    ratio
+        BLOCK * K2: r of every step, zeros where K2 is more than K.
     flags
         2: 1.0 where the row is FIRST, and where it is MISSING.
     warm_up
@@ -102,7 +105,6 @@ class Scratch(NamedTuple):
     pairs: np.ndarray
     smoothed: np.ndarray
     guess: np.ndarray
-    filtered: np.ndarray
     ratio: np.ndarray
     flags: np.ndarray
     warm_up: np.ndarray
@@ -125,7 +127,6 @@ def make_scratch(n_states: int, n_features: int, full: bool) -> Scratch:
         pairs=aligned_zeros(even_states**2),
         smoothed=aligned_zeros(K),
         guess=aligned_zeros(K),
-        filtered=aligned_zeros(BLOCK * even_states),
         ratio=aligned_zeros(BLOCK * even_states),
         flags=aligned_zeros(2),
         warm_up=np.full(2, _FIRST_WARM_UP),
@@ -292,7 +293,7 @@ def _backward(rows, model, forward, work, stats, end, warming):
     K = model.startprob.size
     special, code, transmat = rows.special, rows.code, model.transmat
     smoothed, posterior, flags, start = work.smoothed, work.posterior, work.flags, stats.start
-    filtered, ratio, pairs = work.filtered, work.ratio, work.pairs
+    ratio, pairs = work.ratio, work.pairs
     x, factors, monomials, moments = rows.x, work.factors, work.monomials, work.moments
     D = model.means.shape[1]
     even_states = posterior.shape[0] // BLOCK
@@ -338,15 +339,14 @@ def _backward(rows, model, forward, work, stats, end, warming):
                 g = f * behind
                 raised = raised + where_equal(f, _LEAST, g)
                 store(smoothed, i, g)
-                store(filtered, here + i, f)
                 store(posterior, here + i, g)
             if not warming and special[s]:
                 _add_starts(code, s, smoothed, start)
         if not warming:
-            _add_products(filtered, ratio, pairs, block_end - block)
+            _add_products(forward, (block + 1) * K, K, ratio, pairs, block_end - block)
             _monomials(x, special, code, flags, factors, D, monomials, block, block_end)
             weigh(x, model, work, block, block_end)
-            _add_products(posterior, monomials, moments, block_end - block)
+            _add_products(posterior, 0, even_states, monomials, moments, block_end - block)
     return lane_sum(raised)
 
 
@@ -360,16 +360,21 @@ def _add_starts(code, s, smoothed, start):
 
 
 @kernel
-def _add_products(left, right, sums, n):
-    """sums += left' right over n steps, the last first, two by two columns at a time."""
-    height, width = left.shape[0] // BLOCK, right.shape[0] // BLOCK
+def _add_products(left, first, height, right, sums, n):
+    """sums += left' right over n steps, the last first, two by two columns at a time.
+
+    The left side of step s is at `left[first + s * height]`, the right one at `right[s * width]`.
+    """
+    width = right.shape[0] // BLOCK
     for i in range(0, height, 2):
+        other = min(i + 1, height - 1)
         for j in range(0, width, 2):
             a, b = i * width + j, (i + 1) * width + j
             m00, m01 = load(sums, a), load(sums, a + 1)
             m10, m11 = load(sums, b), load(sums, b + 1)
             for s in range(n - 1, -1, -1):
-                p0, p1 = load(left, s * height + i), load(left, s * height + i + 1)
+                row = first + s * height
+                p0, p1 = load(left, row + i), load(left, row + other)
                 q0, q1 = load(right, s * width + j), load(right, s * width + j + 1)
                 m00, m01 = fma(p0, q0, m00), fma(p0, q1, m01)
                 m10, m11 = fma(p1, q0, m10), fma(p1, q1, m11)
@@ -389,18 +394,21 @@ def _zero(array):
 def _monomials(x, special, code, flags, factors, D, out, begin, end):
     """1, x_i and x_i x_j of the steps of a block, zeros where missing."""
     width = out.shape[0] // BLOCK
-    for s in range(begin, end):
-        place = (s - begin) * width
+    n = end - begin
+    for s in range(n):
         one = splat(1.0)
-        if special[s]:
-            _flag(code, s, flags)
+        if special[begin + s]:
+            _flag(code, begin + s, flags)
             one = one - load(flags, 1)
-        store(out, place, one)
-        for i in range(D):
-            store(out, place + 1 + i, load(x, s * D + i))
-        for f in range(factors.shape[0]):
-            i, j = factors[f, 0], factors[f, 1]
-            store(out, place + 1 + D + f, load(x, s * D + i) * load(x, s * D + j))
+        store(out, s * width, one)
+    for i in range(D):
+        for s in range(n):
+            store(out, s * width + 1 + i, load(x, (begin + s) * D + i))
+    for f in range(factors.shape[0]):
+        i, j, place = factors[f, 0], factors[f, 1], 1 + D + f
+        for s in range(n):
+            row = (begin + s) * D
+            store(out, s * width + place, load(x, row + i) * load(x, row + j))
 
 
 @inlined
