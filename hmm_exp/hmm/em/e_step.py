@@ -25,9 +25,8 @@ same way (each step is a Markov kernel, so errors do not grow).
 *Underflow.* Every f below 1e-290 is raised to that value. This only adds paths, so the sum of the
 smoothed probabilities of all raised f is an upper bound of the share of the added paths in the
 likelihood and in every expected count. A divisor of r below 1e-300 is raised too, and its g
-counts. If the sum exceeds 1e-60, `e_step` reports it and the caller
-uses `e_step_log`. Zeros in the transition matrix and far observations are thus harmless unless a
-lost path is needed.
+counts. If the sum exceeds 1e-60, `e_step` reports it and the caller uses `e_step_log`. Zeros in the
+transition matrix and far observations are thus harmless unless a lost path is needed.
 
 The bits depend on the number of rows, so this E step is for training only.
 """
@@ -321,9 +320,10 @@ def _backward(rows, model, forward, work, stats, end, warming):
                     ahead = fma(load(forward, now + i), transmat[i, j], ahead)
                 ahead = largest(ahead, _LEAST_AHEAD)
                 later = load(smoothed, j)
+                if is_special:
+                    later = later * (1.0 - first)
                 raised = raised + where_equal(ahead, _LEAST_AHEAD, later)
-                r = later / ahead
-                store(ratio, here + j, r * (1.0 - first) if is_special else r)
+                store(ratio, here + j, later / ahead)
             if is_special:
                 total = load(forward, now)
                 for i in range(1, K):
@@ -419,7 +419,8 @@ def _collect(model, work, stats):
     even_states = work.posterior.shape[0] // BLOCK
     for k in range(K):
         for j in range(K):
-            stats.pairs[k, j] = model.transmat[k, j] * lane_sum(load(work.pairs, k * even_states + j))
+            pairs = lane_sum(load(work.pairs, k * even_states + j))
+            stats.pairs[k, j] = model.transmat[k, j] * pairs
         stats.weight[k] = lane_sum(load(work.moments, k * width))
         for i in range(D):
             stats.first[k, i] = lane_sum(load(work.moments, k * width + 1 + i))
