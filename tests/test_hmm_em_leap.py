@@ -91,8 +91,9 @@ def test_leaps_keep_forbidden_transitions():
     assert ended.startprob.tolist() == [1, 0, 0]
 
 
-def test_leaps_stop_at_the_covariance_floor():
-    rng = np.random.default_rng(10)
+@pytest.mark.parametrize("seed", [10, 13, 18])
+def test_leaps_stop_at_the_covariance_floor(seed):
+    rng = np.random.default_rng(seed)
     X = np.c_[regimes(rng, 600, 1), rng.normal(size=600)]
     X = np.c_[X, X.mean(axis=1)]  # the third feature follows from the first two
     result = em(X, None, start_for(rng, X, 2, "full"), tol=TOL, accelerate=True)

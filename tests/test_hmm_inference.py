@@ -220,7 +220,7 @@ def test_rows_filtered_piece_by_piece_have_the_bits_of_their_densities(
     monkeypatch, covariance_type, threads_from
 ):
     monkeypatch.setattr(density, "_IN_CACHE", 64)
-    monkeypatch.setattr(density, "_PIECE", threads_from)
+    monkeypatch.setattr(density, "LONG", threads_from)
     rng = np.random.default_rng(11)
     params = random_params(rng, 3, 2, covariance_type)
     for T in (1, 63, 64, 65, 1000):

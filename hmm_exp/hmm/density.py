@@ -22,7 +22,7 @@ from hmm_exp.errors import FitError
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.parallel import run_ahead, run_all
 
-_PIECE = 1 << 17  # rows that one thread takes at a time
+LONG = 1 << 17  # a series of more rows is shared among cores, this many rows at a time
 _IN_CACHE = 1 << 14  # rows whose densities stay in a core's cache until they are used
 
 
@@ -76,8 +76,8 @@ def log_density(params: GaussianParams, X: np.ndarray) -> np.ndarray:
     X = np.ascontiguousarray(X, dtype=np.float64)
     out = np.empty((len(X), params.n_states))
     density = density_of(params)
-    write = _kernel(density)
-    run_all(lambda rows: write(X[rows], density, out[rows]), _pieces(len(X), _PIECE))
+    write = log_density_kernel(density)
+    run_all(lambda rows: write(X[rows], density, out[rows]), _pieces(len(X), LONG))
     return out
 
 
@@ -87,7 +87,7 @@ def log_density_pieces(params: GaussianParams, X: np.ndarray) -> Iterator[tuple[
     The same bits as `log_density`, without its (T, K) array.
     """
     density = density_of(params)
-    write = _kernel(density)
+    write = log_density_kernel(density)
 
     def piece(rows: slice) -> tuple[slice, np.ndarray]:
         own = np.ascontiguousarray(X[rows], dtype=np.float64)
@@ -95,10 +95,10 @@ def log_density_pieces(params: GaussianParams, X: np.ndarray) -> Iterator[tuple[
         write(own, density, out)
         return rows, out
 
-    yield from run_ahead(piece, _pieces(len(X), _IN_CACHE), None if len(X) > _PIECE else 1)
+    yield from run_ahead(piece, _pieces(len(X), _IN_CACHE), None if len(X) > LONG else 1)
 
 
-def _kernel(density: Density) -> Callable:
+def log_density_kernel(density: Density) -> Callable:
     """Compiled loop over the rows; two of them, as a branch slows a Gaussian one by a twentieth."""
     return _student_t_rows if density.df.size else _gaussian_rows
 

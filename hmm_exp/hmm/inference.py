@@ -22,13 +22,13 @@ from typing import NamedTuple
 import numpy as np
 
 from hmm_exp.compiling import entry
-from hmm_exp.hmm.density import log_density_pieces
+from hmm_exp.hmm import density
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.simd import LANES, exp, load, store
 
 # A reachable state keeps at least this probability, so that later rows can raise it again.
-_FLOOR = 1e-300
-_FAINT = 1e-200
+FLOOR = 1e-300
+FAINT = 1e-200
 
 
 class Filtered(NamedTuple):
@@ -102,16 +102,22 @@ def filter_rows(
 ) -> Filtered:
     """`filter` from the observations X (T, D), NaN where missing: same bits, less memory and time.
 
-    `startprob` is that of the model by default. Log densities exist for some rows at a time, and
-    another core computes the next ones.
+    `startprob` is that of the model by default. Log densities exist for some rows at a time. All
+    cores take part in a long series, in stretches (see `stretches`).
     """
     startprob = np.ascontiguousarray(params.startprob if startprob is None else startprob)
+    current = np.array(startprob if carry is None else carry, dtype=np.float64)
+    steps = _opened(np.asarray(steps), carry is None)
+    if len(X) > density.LONG:
+        from hmm_exp.hmm.stretches import filter_long  # compiled for long series alone
+
+        filtered = filter_long(params, X, steps, startprob, current)
+        if filtered is not None:
+            return filtered
     transmat = np.ascontiguousarray(params.transmat)
     result = Filtered(np.empty((len(X), params.n_states)), np.empty(len(X)))
-    current = np.array(startprob if carry is None else carry, dtype=np.float64)
-    for rows, log_lik in log_density_pieces(params, X):
-        opens = carry is None and rows.start == 0
-        taken = _opened(np.ascontiguousarray(steps[rows], dtype=np.int64), opens)
+    for rows, log_lik in density.log_density_pieces(params, X):
+        taken = np.ascontiguousarray(steps[rows], dtype=np.int64)
         advance(startprob, transmat, log_lik, taken, current, *(part[rows] for part in result))
     return result
 
@@ -212,13 +218,13 @@ def advance(startprob, transmat, log_lik, steps, current, probs, log_prob):
         for k in range(K):
             current[k] = predicted[k] * probs[t, k]
             total += current[k]
-        if not total > _FAINT:
+        if not total > FAINT:
             total, shift = _update_faint(predicted, log_lik, t, current)
         scale = 1.0 / total
         for k in range(K):
             current[k] *= scale
-            if current[k] < _FLOOR and predicted[k] > 0.0:
-                current[k] = _FLOOR
+            if current[k] < FLOOR and predicted[k] > 0.0:
+                current[k] = FLOOR
             probs[t, k] = current[k]
         log_prob[t] = math.log(total) + shift
         if shift == 0.0 and _is_missing(log_lik, t):

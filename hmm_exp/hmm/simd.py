@@ -205,6 +205,18 @@ def largest(typingctx, a, b):
 
 
 @intrinsic
+def all_above(typingctx, value, least):
+    """Whether every lane is above a float; not if one is NaN."""
+
+    def codegen(context, builder, signature, args):
+        above = builder.fcmp_ordered(">", args[0], _as_vector(builder, types.float64, args[1]))
+        bits = builder.bitcast(above, ir.IntType(LANES))
+        return builder.icmp_unsigned("==", bits, ir.Constant(bits.type, (1 << LANES) - 1))
+
+    return types.boolean(lanes_type, types.float64), codegen
+
+
+@intrinsic
 def where_equal(typingctx, a, b, value):
     """`value` where a equals b, else zero."""
 
@@ -304,4 +316,27 @@ def exp(x):
     p = fma(p, r, 0.5)
     p = fma(p, r, 1.0)
     p = fma(p, r, 1.0)
+    return _times_power_of_two(p, shifted, x, -708.0)
+
+
+@kernel
+def quick_exp(x):
+    """e**x as `exp` computes it, with other bits in less time: for many independent numbers.
+
+    In e**r = 1 + r + r**2 q(r) the polynomial q of degree 9 interpolates at Chebyshev's points,
+    and its even and odd terms are summed side by side, as a processor cannot look far ahead.
+    """
+    shifted = fma(x, 1.4426950408889634, 6755399441055744.0)
+    n = shifted - 6755399441055744.0
+    r = fma(n, -1.90821492927058770002e-10, fma(n, -6.93147180369123816490e-01, x))
+    square = r * r
+    even = fma(square, 2.7620088445409746e-07, 2.4801521295954376e-05)
+    odd = fma(square, 2.510038549551032e-08, 2.7557268459997064e-06)
+    even = fma(even, square, 0.0013888888917213717)
+    odd = fma(odd, square, 0.00019841269863053618)
+    even = fma(even, square, 0.04166666666662413)
+    odd = fma(odd, square, 0.008333333333330062)
+    even = fma(even, square, 0.5000000000000001)
+    odd = fma(odd, square, 0.16666666666666669)
+    p = fma(fma(odd, r, even), square, r) + 1.0
     return _times_power_of_two(p, shifted, x, -708.0)

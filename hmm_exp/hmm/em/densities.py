@@ -28,7 +28,10 @@ BLOCK = 16  # steps whose densities and posteriors fit in the first-level cache
 
 
 def log_densities(x: Any, model: Any, out: Any, begin: Any, end: Any) -> None:
-    """Write ln b of the steps begin..end into `out`, K vectors per step; compiled code only."""
+    """Write ln b of the steps begin..end into `out`, K vectors per step; compiled code only.
+
+    Two steps at a time: after an odd number of steps one more is read and written.
+    """
 
 
 def weigh(x: Any, model: Any, work: Any, begin: Any, end: Any) -> None:
@@ -59,9 +62,12 @@ def heavy_tailed(model: types.NamedTuple) -> bool:
 def _gaussian_densities(x, model, out, begin, end):
     K, D = model.means.shape
     for k in range(K):
-        for s in range(begin, end):
-            distance = _distance(x, s * D, model, k)
-            store(out, (s - begin) * K + k, fma(distance, -0.5, model.log_norm[k]))
+        peak, place = model.log_norm[k], k
+        for s in range(begin, end, 2):
+            early, late = _two_distances(x, s * D, model, k)
+            store(out, place, fma(early, -0.5, peak))
+            store(out, place + K, fma(late, -0.5, peak))
+            place += 2 * K
 
 
 def _student_t_densities(x, model, out, begin, end):
@@ -69,9 +75,12 @@ def _student_t_densities(x, model, out, begin, end):
     for k in range(K):
         peak = model.log_norm[k] + model.log_tail[k]
         per_df, power = 1.0 / model.df[k], -0.5 * (model.df[k] + D)
-        for s in range(begin, end):
-            q = fma(_distance(x, s * D, model, k), per_df, 1.0)
-            store(out, (s - begin) * K + k, fma(log(q), power, peak))
+        place = k
+        for s in range(begin, end, 2):
+            early, late = _two_distances(x, s * D, model, k)
+            store(out, place, fma(log(fma(early, per_df, 1.0)), power, peak))
+            store(out, place + K, fma(log(fma(late, per_df, 1.0)), power, peak))
+            place += 2 * K
 
 
 @kernel
@@ -92,6 +101,25 @@ def _weigh_student_t(x, model, work, begin, end):
             store(work.posterior, place, posterior * (most / q))
         store(work.tails, 2 * k, mass)
         store(work.tails, 2 * k + 1, logs)
+
+
+@inlined
+def _two_distances(x, place, model, k):
+    """`_distance` of a step and of the next, which share the loads of the model's numbers."""
+    early, late = splat(0.0), splat(0.0)
+    D = model.means.shape[1]
+    full = model.kind[0] >= TIED
+    for i in range(D):
+        scale, shift = model.whiten[k, i, i], -model.shift[k, i]
+        z_early = fma(load(x, place + i), scale, shift)
+        z_late = fma(load(x, place + D + i), scale, shift)
+        for j in range(i if full else 0):
+            scale = model.whiten[k, i, j]
+            z_early = fma(load(x, place + j), scale, z_early)
+            z_late = fma(load(x, place + D + j), scale, z_late)
+        early = fma(z_early, z_early, early)
+        late = fma(z_late, z_late, late)
+    return early, late
 
 
 @inlined

@@ -8,7 +8,9 @@ together. The recursions are those of `e_step_log`, in plain probabilities:
 
 with b the density over the row's largest, whose logarithm is added separately; and backward
 
-    r_j = g_t+1(j) / p_t+1(j),   g_t(i) = f_t(i) / |f_t| sum_j A_ij r_j,   pairs: f_t(i) A_ij r_j.
+    r_j = g_t+1(j) / sum_i f_t(i) A_ij,   g_t(i) = f_t(i) sum_j A_ij r_j,   pairs: f_t(i) A_ij r_j,
+
+in which |f_t| cancels. After the last row of a sequence g = f / |f|.
 
 *Start of a lane.* A lane starts with the result of the lane before it, which is not known yet. The
 kernel guesses it by filtering the last `warm_up` rows of the lane before from equal probabilities,
@@ -22,9 +24,9 @@ same way (each step is a Markov kernel, so errors do not grow).
 
 *Underflow.* Every f below 1e-290 is raised to that value. This only adds paths, so the sum of the
 smoothed probabilities of all raised f is an upper bound of the share of the added paths in the
-likelihood and in every expected count. If the sum exceeds 1e-60, `e_step` reports it and the caller
-uses `e_step_log`. Zeros in the transition matrix and far observations are thus harmless unless a
-lost path is needed.
+likelihood and in every expected count. A divisor of r below 1e-300 is raised too, and its g
+counts. If the sum exceeds 1e-60, `e_step` reports it and the caller uses `e_step_log`. Zeros in the
+transition matrix and far observations are thus harmless unless a lost path is needed.
 
 The bits depend on the number of rows, so this E step is for training only.
 """
@@ -40,13 +42,13 @@ from hmm_exp.hmm.em.rows import FILLING, FIRST, MISSING, aligned_zeros
 from hmm_exp.hmm.em.update import clear, copy
 from hmm_exp.hmm.simd import (
     LANES,
-    exp,
     exponent,
     fma,
     lane_sum,
     largest,
     load,
     mantissa,
+    quick_exp,
     splat,
     store,
     to_next,
@@ -55,6 +57,7 @@ from hmm_exp.hmm.simd import (
 )
 
 _LEAST = 1e-290  # lower bound of f
+_LEAST_AHEAD = 1e-300  # lower bound of the sum over i of f(i) A_ij
 _MOST_RAISED = 1e-60  # total smoothed probability of all raised f
 _AGREE = 1e-12  # of a probability
 _SLACK = 1e-70  # additional absolute difference of smoothed probabilities
@@ -79,13 +82,13 @@ class Scratch(NamedTuple):
     tails
         2 * K: sums of posterior and of posterior times ln q, for Student-t states.
     pairs
-        K * K: sums of f_t(i) / |f_t| r_j.
+        K2 * K2: sums of f_t(i) r_j.
     smoothed
         K: smoothed probabilities of the step after the current one.
     guess
         K: initial value of `smoothed`.
     ratio
-        K: r of the current step.
+        BLOCK * K2: r of every step, zeros where K2 is more than K.
     flags
         2: 1.0 where the row is FIRST, and where it is MISSING.
     warm_up
@@ -120,10 +123,10 @@ def make_scratch(n_states: int, n_features: int, full: bool) -> Scratch:
         factors=np.array(factors),
         moments=aligned_zeros(even_states * n_monomials),
         tails=aligned_zeros(2 * K),
-        pairs=aligned_zeros(K * K),
+        pairs=aligned_zeros(even_states**2),
         smoothed=aligned_zeros(K),
         guess=aligned_zeros(K),
-        ratio=aligned_zeros(K),
+        ratio=aligned_zeros(BLOCK * even_states),
         flags=aligned_zeros(2),
         warm_up=np.full(2, _FIRST_WARM_UP),
     )
@@ -189,18 +192,21 @@ def _forward(rows, model, forward, work, begin, end):
     Returns the log-likelihood, with |f| of the row before the first instead of that of the last.
     """
     K = model.startprob.size
-    transmat = model.transmat
-    density = work.density
+    # Numba counts references where an array of a tuple is used, which takes long in a loop.
+    special, code, x = rows.special, rows.code, rows.x
+    startprob, transmat = model.startprob, model.transmat
+    density, flags = work.density, work.flags
     log_lik, powers = splat(0.0), splat(0.0)
     product, first = splat(1.0), splat(0.0)
     for block in range(begin, end, BLOCK):
         block_end = min(block + BLOCK, end)
-        log_lik = log_lik + _densities(rows, model, work, block, block_end)
+        log_densities(x, model, density, block, block_end)
+        log_lik = log_lik + _scale_densities(special, code, density, flags, K, block, block_end)
         for s in range(block, block_end):
-            special = rows.special[s]
-            if special:
-                _flag(rows, work, s)
-                first = load(work.flags, 0)
+            is_special = special[s]
+            if is_special:
+                _flag(code, s, flags)
+                first = load(flags, 0)
             total = load(forward, s * K)
             for i in range(1, K):
                 total = total + load(forward, s * K + i)
@@ -210,45 +216,41 @@ def _forward(rows, model, forward, work, begin, end):
                 for i in range(1, K):
                     ahead = fma(load(forward, s * K + i), transmat[i, j], ahead)
                 ahead = ahead * inverse
-                if special:
-                    ahead = fma(first, model.startprob[j], (1.0 - first) * ahead)
+                if is_special:
+                    ahead = fma(first, startprob[j], (1.0 - first) * ahead)
                 f = largest(ahead * load(density, (s - block) * K + j), _LEAST)
                 store(forward, (s + 1) * K + j, f)
             product = product * total
             powers = powers + exponent(product)
             product = mantissa(product)
-    store(work.flags, 0, product)
+    store(flags, 0, product)
     total = lane_sum(fma(powers, math.log(2.0), log_lik))
     for lane in range(LANES):
-        total += math.log(work.flags[0, lane])
+        total += math.log(flags[0, lane])
     return total
 
 
 @kernel
-def _flag(rows, work, s):
+def _flag(code, s, flags):
     """Expand the codes of a step to 0.0 and 1.0."""
     for lane in range(LANES):
-        code = rows.code[s, lane]
-        work.flags[0, lane] = 1.0 if code & FIRST else 0.0
-        work.flags[1, lane] = 1.0 if code & MISSING else 0.0
+        flags[0, lane] = 1.0 if code[s, lane] & FIRST else 0.0
+        flags[1, lane] = 1.0 if code[s, lane] & MISSING else 0.0
 
 
 @kernel
-def _densities(rows, model, work, begin, end):
+def _scale_densities(special, code, density, flags, K, begin, end):
     """Scale the densities of a block by each row's largest; return the sum of the largest logs."""
-    K = model.startprob.size
-    density = work.density
     offset = splat(0.0)
-    log_densities(rows.x, model, density, begin, end)
     for s in range(begin, end):
         top = load(density, (s - begin) * K)
         for k in range((s - begin) * K + 1, (s - begin + 1) * K):
             top = largest(top, load(density, k))
         for k in range((s - begin) * K, (s - begin + 1) * K):
-            store(density, k, exp(load(density, k) - top))
-        if rows.special[s]:
-            _flag(rows, work, s)
-            missing = load(work.flags, 1)
+            store(density, k, quick_exp(load(density, k) - top))
+        if special[s]:
+            _flag(code, s, flags)
+            missing = load(flags, 1)
             top = top * (1.0 - missing)
             for k in range((s - begin) * K, (s - begin + 1) * K):
                 store(density, k, fma(load(density, k), 1.0 - missing, missing))
@@ -288,66 +290,98 @@ def _backward(rows, model, forward, work, stats, end, warming):
     When warming up, the last step uses its filtered probabilities as smoothed ones.
     """
     K = model.startprob.size
-    transmat = model.transmat
-    smoothed, ratio = work.smoothed, work.ratio
-    even_states = work.posterior.shape[0] // BLOCK
-    first, raised = splat(0.0), splat(0.0)
+    special, code, transmat = rows.special, rows.code, model.transmat
+    smoothed, posterior, flags, start = work.smoothed, work.posterior, work.flags, stats.start
+    ratio, pairs = work.ratio, work.pairs
+    x, factors, monomials, moments = rows.x, work.factors, work.monomials, work.moments
+    D = model.means.shape[1]
+    even_states = posterior.shape[0] // BLOCK
+    first, alone, raised = splat(0.0), splat(0.0), splat(0.0)
     if not warming:
-        _zero(work.moments)
+        _zero(moments)
         _zero(work.tails)
-        _zero(work.pairs)
+        _zero(pairs)
         clear(stats)
     for block_end in range(end, 0, -BLOCK):
         block = max(block_end - BLOCK, 0)
         for s in range(block_end - 1, block - 1, -1):
             now = (s + 1) * K
-            total = load(forward, now)
-            for i in range(1, K):
-                total = total + load(forward, now + i)
-            inverse = 1.0 / total
-            special = rows.special[s + 1]
-            if special:
-                _flag(rows, work, s + 1)
-                first = load(work.flags, 0)
+            here = (s - block) * even_states
+            is_special = special[s + 1]
+            if is_special:
+                _flag(code, s + 1, flags)
+                first = load(flags, 0)
             if warming and s == end - 1:
-                special = True
+                is_special = True
                 first = splat(1.0)
             for j in range(K):
                 ahead = load(forward, now) * transmat[0, j]
                 for i in range(1, K):
                     ahead = fma(load(forward, now + i), transmat[i, j], ahead)
-                r = load(smoothed, j) / largest(ahead * inverse, _LEAST)
-                store(ratio, j, r * (1.0 - first) if special else r)
+                ahead = largest(ahead, _LEAST_AHEAD)
+                later = load(smoothed, j)
+                if is_special:
+                    later = later * (1.0 - first)
+                raised = raised + where_equal(ahead, _LEAST_AHEAD, later)
+                store(ratio, here + j, later / ahead)
+            if is_special:
+                total = load(forward, now)
+                for i in range(1, K):
+                    total = total + load(forward, now + i)
+                alone = first / total
             for i in range(K):
-                behind = load(ratio, 0) * transmat[i, 0]
+                behind = load(ratio, here) * transmat[i, 0]
                 for j in range(1, K):
-                    behind = fma(load(ratio, j), transmat[i, j], behind)
-                if special:
-                    behind = behind + first
+                    behind = fma(load(ratio, here + j), transmat[i, j], behind)
+                if is_special:
+                    behind = behind + alone
                 f = load(forward, now + i)
-                filtered = f * inverse
-                g = filtered * behind
+                g = f * behind
                 raised = raised + where_equal(f, _LEAST, g)
                 store(smoothed, i, g)
-                if not warming:
-                    store(work.posterior, (s - block) * even_states + i, g)
-                    for j in range(K):
-                        pair = fma(filtered, load(ratio, j), load(work.pairs, i * K + j))
-                        store(work.pairs, i * K + j, pair)
-            if not warming and rows.special[s]:
-                _add_starts(rows, work, stats, s)
+                store(posterior, here + i, g)
+            if not warming and special[s]:
+                _add_starts(code, s, smoothed, start)
         if not warming:
-            _add_moments(rows, model, work, block, block_end)
+            _add_products(forward, (block + 1) * K, K, ratio, pairs, block_end - block)
+            _monomials(x, special, code, flags, factors, D, monomials, block, block_end)
+            weigh(x, model, work, block, block_end)
+            _add_products(posterior, 0, even_states, monomials, moments, block_end - block)
     return lane_sum(raised)
 
 
-@inlined
-def _add_starts(rows, work, stats, s):
+@kernel
+def _add_starts(code, s, smoothed, start):
     """Count the initial states of the sequences that start at this step."""
     for lane in range(LANES):
-        if rows.code[s, lane] & (FIRST | FILLING) == FIRST:
-            for k in range(stats.start.size):
-                stats.start[k] += work.smoothed[k, lane]
+        if code[s, lane] & (FIRST | FILLING) == FIRST:
+            for k in range(start.size):
+                start[k] += smoothed[k, lane]
+
+
+@kernel
+def _add_products(left, first, height, right, sums, n):
+    """sums += left' right over n steps, the last first, two by two columns at a time.
+
+    The left side of step s is at `left[first + s * height]`, the right one at `right[s * width]`.
+    """
+    width = right.shape[0] // BLOCK
+    for i in range(0, height, 2):
+        other = min(i + 1, height - 1)
+        for j in range(0, width, 2):
+            a, b = i * width + j, (i + 1) * width + j
+            m00, m01 = load(sums, a), load(sums, a + 1)
+            m10, m11 = load(sums, b), load(sums, b + 1)
+            for s in range(n - 1, -1, -1):
+                row = first + s * height
+                p0, p1 = load(left, row + i), load(left, row + other)
+                q0, q1 = load(right, s * width + j), load(right, s * width + j + 1)
+                m00, m01 = fma(p0, q0, m00), fma(p0, q1, m01)
+                m10, m11 = fma(p1, q0, m10), fma(p1, q1, m11)
+            store(sums, a, m00)
+            store(sums, a + 1, m01)
+            store(sums, b, m10)
+            store(sums, b + 1, m11)
 
 
 @kernel
@@ -357,49 +391,24 @@ def _zero(array):
 
 
 @kernel
-def _add_moments(rows, model, work, begin, end):
-    """moments += posterior' monomials over a block, two states by two monomials at a time."""
-    even_states = work.posterior.shape[0] // BLOCK
-    width = work.monomials.shape[0] // BLOCK
-    posterior, monomials, moments = work.posterior, work.monomials, work.moments
-    _monomials(rows, work, begin, end)
-    weigh(rows.x, model, work, begin, end)
-    for k in range(0, even_states, 2):
-        for f in range(0, width, 2):
-            a, b = k * width + f, (k + 1) * width + f
-            m00, m01 = load(moments, a), load(moments, a + 1)
-            m10, m11 = load(moments, b), load(moments, b + 1)
-            for s in range(end - begin):
-                g0 = load(posterior, s * even_states + k)
-                g1 = load(posterior, s * even_states + k + 1)
-                q0 = load(monomials, s * width + f)
-                q1 = load(monomials, s * width + f + 1)
-                m00, m01 = fma(g0, q0, m00), fma(g0, q1, m01)
-                m10, m11 = fma(g1, q0, m10), fma(g1, q1, m11)
-            store(moments, a, m00)
-            store(moments, a + 1, m01)
-            store(moments, b, m10)
-            store(moments, b + 1, m11)
-
-
-@inlined
-def _monomials(rows, work, begin, end):
+def _monomials(x, special, code, flags, factors, D, out, begin, end):
     """1, x_i and x_i x_j of the steps of a block, zeros where missing."""
-    D = rows.centre.size
-    width = work.monomials.shape[0] // BLOCK
-    for s in range(begin, end):
-        place = (s - begin) * width
+    width = out.shape[0] // BLOCK
+    n = end - begin
+    for s in range(n):
         one = splat(1.0)
-        if rows.special[s]:
-            _flag(rows, work, s)
-            one = one - load(work.flags, 1)
-        store(work.monomials, place, one)
-        for i in range(D):
-            store(work.monomials, place + 1 + i, load(rows.x, s * D + i))
-        for f in range(work.factors.shape[0]):
-            i, j = work.factors[f, 0], work.factors[f, 1]
-            product = load(rows.x, s * D + i) * load(rows.x, s * D + j)
-            store(work.monomials, place + 1 + D + f, product)
+        if special[begin + s]:
+            _flag(code, begin + s, flags)
+            one = one - load(flags, 1)
+        store(out, s * width, one)
+    for i in range(D):
+        for s in range(n):
+            store(out, s * width + 1 + i, load(x, (begin + s) * D + i))
+    for f in range(factors.shape[0]):
+        i, j, place = factors[f, 0], factors[f, 1], 1 + D + f
+        for s in range(n):
+            row = (begin + s) * D
+            store(out, s * width + place, load(x, row + i) * load(x, row + j))
 
 
 @inlined
@@ -407,9 +416,11 @@ def _collect(model, work, stats):
     """Sum over the lanes."""
     K, D = model.means.shape
     width = work.monomials.shape[0] // BLOCK
+    even_states = work.posterior.shape[0] // BLOCK
     for k in range(K):
         for j in range(K):
-            stats.pairs[k, j] = model.transmat[k, j] * lane_sum(load(work.pairs, k * K + j))
+            pairs = lane_sum(load(work.pairs, k * even_states + j))
+            stats.pairs[k, j] = model.transmat[k, j] * pairs
         stats.weight[k] = lane_sum(load(work.moments, k * width))
         for i in range(D):
             stats.first[k, i] = lane_sum(load(work.moments, k * width + 1 + i))

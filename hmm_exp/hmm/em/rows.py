@@ -26,7 +26,8 @@ class PaddedRows(NamedTuple):
     Attributes
     ----------
     x
-        Observations minus `centre`, zeros where missing, shape (n * D, LANES).
+        Observations minus `centre`, zeros where missing, shape ((n + 1) * D, LANES); step n is
+        zero.
     code
         Code of every row, shape (n + 1, LANES); step n is the row after each lane's end.
     special
@@ -80,7 +81,7 @@ def lay_out(X: np.ndarray, steps: np.ndarray) -> PaddedRows:
         raise FitError(f"feature {int(np.argmin(np.isfinite(spread)))} is too large to be squared")
     n_rows = len(X) + int(np.maximum(steps[1:] - 1, 0).sum())
     n = -(-n_rows // LANES)
-    x = aligned_zeros(n * D)
+    x = aligned_zeros((n + 1) * D)
     code = np.full((n + 1, LANES), MISSING | FIRST | FILLING, dtype=np.uint8)
     _fill(X, steps, centre, x, code)
     code[n, :-1] = code[0, 1:]

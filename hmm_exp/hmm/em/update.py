@@ -267,8 +267,9 @@ def whiten(model, floor, hits):
             pivot = model.covars[k, i, i]
             for j in range(i if full else 0):
                 pivot -= lower[i, j] * lower[i, j]
-            least = max(floor[i], _ROUNDING * model.covars[k, i, i])
-            hits[k, i] = not pivot >= least
+            rounding = _ROUNDING * model.covars[k, i, i]
+            least = max(floor[i], rounding)
+            hits[k, i] = not pivot >= least + rounding  # at the floor, it differs by rounding alone
             if hits[k, i]:
                 model.covars[k, i, i] += least - pivot
                 pivot = least
