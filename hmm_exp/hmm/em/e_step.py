@@ -37,7 +37,8 @@ import numpy as np
 from hmm_exp.compiling import inlined, kernel
 from hmm_exp.hmm.em.densities import BLOCK, log_densities, weigh
 from hmm_exp.hmm.em.rows import FILLING, FIRST, MISSING, aligned_zeros
-from hmm_exp.hmm.em.update import clear, copy
+from hmm_exp.hmm.em.update import clear
+from hmm_exp.hmm.loops import copy
 from hmm_exp.hmm.simd import (
     LANES,
     exp,

@@ -25,7 +25,8 @@ import numpy as np
 
 from hmm_exp.compiling import inlined, kernel
 from hmm_exp.hmm.em.student_t import information
-from hmm_exp.hmm.em.update import copy, covariance_weight
+from hmm_exp.hmm.em.update import covariance_weight
+from hmm_exp.hmm.loops import copy, fill
 from hmm_exp.hmm.params import DF_BOUNDS
 
 MEMORY = 6  # pairs
@@ -109,7 +110,7 @@ def _combine(leaps):
     if near_saddle:
         _damp(leaps)
         _multiply_rows(leaps)
-    shares[:] = 0.0
+    fill(shares, 0.0)
     shares[0] = 1.0
     for i in range(1, n_pairs + 1):
         if products[i, i + MEMORY] > _FLATTEST * products[i, i]:
@@ -149,9 +150,14 @@ def _damp(leaps):
     """Give the last pair some curvature."""
     length, curvature = leaps.products[1, 1], leaps.products[1, 1 + MEMORY]
     share = (1.0 - _DAMPED) * length / max(length - curvature, _TINY)
-    for rows in (leaps.rows, leaps.metric_rows):
-        for p in range(rows.shape[1]):
-            rows[1 + MEMORY, p] = share * rows[1 + MEMORY, p] + (1.0 - share) * rows[1, p]
+    _mix(leaps.rows, share)
+    _mix(leaps.metric_rows, share)
+
+
+@kernel
+def _mix(rows, share):
+    for p in range(rows.shape[1]):
+        rows[1 + MEMORY, p] = share * rows[1 + MEMORY, p] + (1.0 - share) * rows[1, p]
 
 
 @inlined
@@ -168,7 +174,8 @@ def take(model, prior, leaps):
             _square(leaps.leap[p : p + K], model.transmat[k])
         p += K
     if prior.updated[2]:
-        copy(leaps.leap[p : p + K * D], model.means.ravel())
+        for k in range(K):
+            copy(leaps.leap[p + k * D : p + k * D + D], model.means[k])
     p += K * D
     if not prior.updated[3]:
         return
@@ -228,12 +235,14 @@ def _coordinates(model, out):
     for k in range(K):
         out[p] = math.sqrt(model.startprob[k])
         p += 1
-    for value in model.transmat.ravel():
-        out[p] = math.sqrt(value)
-        p += 1
-    for value in model.means.ravel():
-        out[p] = value
-        p += 1
+    for k in range(K):
+        for j in range(K):
+            out[p] = math.sqrt(model.transmat[k, j])
+            p += 1
+    for k in range(K):
+        for d in range(D):
+            out[p] = model.means[k, d]
+            p += 1
     for k in range(K):
         for i in range(D):
             for j in range(i + 1):

@@ -20,19 +20,21 @@ float64 use `e_step_log.e_step`. The M step is `update.update`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hmm_exp.compiling import announce, entry, kernel
+from hmm_exp.compiling import address, announce, call, entry, kernel, part
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.em import e_step, e_step_log
 from hmm_exp.hmm.em.leap import Leaps, make_leaps, plan, shorten, take
 from hmm_exp.hmm.em.progress import follow
 from hmm_exp.hmm.em.rows import PaddedRows, aligned_zeros, lay_out
 from hmm_exp.hmm.em.student_t import TailSteps, log_tail, renew_tails, update_tails, withdraw
-from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats, copy, log_prior, update, whiten
+from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats, log_prior, update, whiten
+from hmm_exp.hmm.loops import copy
 from hmm_exp.hmm.params import GaussianParams
 
 COVAR_FLOOR = 1e-8  # of the data's variance
@@ -178,11 +180,13 @@ def em(
     floor = absolute_floor(rows, start.covariance_type, covar_floor)
     buffers = _buffers(rows, start, n_iter)
     follow(buffers.counts, buffers.history)
-    status = _run(rows, model, best, prior, floor, tol, accelerate, buffers, log_domain, False)
+    parts = _parts(rows, model, best, prior, floor, accelerate, buffers)
+    run = partial(_run, parts, rows, model, best, prior, floor, tol, accelerate, buffers)
+    status = run(log_domain, False)
     while status == _IN_LOGS:
         i = buffers.counts[_UPDATES]
         buffers.history[i] = e_step_log.e_step(rows, model, buffers.forward, buffers.stats)
-        status = _run(rows, model, best, prior, floor, tol, accelerate, buffers, log_domain, True)
+        status = run(log_domain, True)
     n_updates = int(buffers.counts[_UPDATES])
     if status == _LOST:
         raise FitError(f"the log-likelihood of the start is {buffers.history[0]}")
@@ -234,26 +238,87 @@ class _EMBuffers(NamedTuple):
     counts: np.ndarray  # see `_UPDATES`
 
 
-@entry
-def _run(rows, model, best, prior, floor, tol, accelerate, buffers, log_domain, resumed):
+class _Parts(NamedTuple):
+    """Addresses of the parts of an iteration, which are compiled apart from the loop."""
+
+    e_step: int
+    log_prior: int
+    update: int
+    whiten: int
+    plan: int
+    take: int
+
+
+def _parts(rows, model, best, prior, floor, accelerate, buffers) -> _Parts:
+    """The parts for models of this type; those of leaps only if needed."""
+    stats, leaps = buffers.stats, buffers.leaps
+    sweep = (rows, model, buffers.forward, buffers.scratch, stats, buffers.history, 0)
+    return _Parts(
+        e_step=address(_e_step, *sweep),
+        log_prior=address(_log_prior, model, prior),
+        update=address(_update, model, stats, prior),
+        whiten=address(_whiten, model, floor, buffers.hits),
+        plan=address(_plan, best, model, stats, prior, leaps) if accelerate else 0,
+        take=address(_take, model, prior, leaps) if accelerate else 0,
+    )
+
+
+@part
+def _e_step(rows, model, forward, scratch, stats, history, i):
+    """E step after i updates; whether it is accurate."""
+    history[i], exact = e_step.e_step(rows, model, forward, scratch, stats)
+    return 1.0 if exact else 0.0
+
+
+@part
+def _log_prior(model, prior):
+    return log_prior(model, prior)
+
+
+@part
+def _update(model, stats, prior):
+    update(model, stats, prior)
+    return 0.0
+
+
+@part
+def _whiten(model, floor, hits):
+    whiten(model, floor, hits)
+    return 0.0
+
+
+@part
+def _plan(before, after, stats, prior, leaps):
+    return plan(before, after, stats, prior, leaps)
+
+
+@part
+def _take(model, prior, leaps):
+    take(model, prior, leaps)
+    renew_tails(model)
+    return 0.0
+
+
+@entry(_nrt=False)
+def _run(parts, rows, model, best, prior, floor, tol, accelerate, buffers, log_domain, resumed):
     """Iterate until `best` is final; return a status, or `_IN_LOGS` to ask for that E step."""
     counts = buffers.counts
     i = counts[_UPDATES]
+    stats = buffers.stats
     if not resumed:
-        whiten(model, floor, buffers.hits)
+        call(parts.whiten, (model, floor, buffers.hits))
     while True:
         if not resumed:
             exact = False
             if not log_domain:
-                buffers.history[i], exact = e_step.e_step(
-                    rows, model, buffers.forward, buffers.scratch, buffers.stats
-                )
+                sweep = (rows, model, buffers.forward, buffers.scratch, stats, buffers.history, i)
+                exact = call(parts.e_step, sweep) == 1.0
             if not exact:
                 counts[_LOG_STEPS] += 1
                 return _IN_LOGS
         resumed = False
         counts[_E_STEPS] += 1
-        objective = buffers.history[i] + log_prior(model, prior)
+        objective = buffers.history[i] + call(parts.log_prior, (model, prior))
         buffers.objective[i] = objective
         gain = objective - buffers.objective[i - 1] if i > 0 else np.inf
         if i > 0 and not gain >= -_ROUNDING * abs(objective):
@@ -267,25 +332,24 @@ def _run(rows, model, best, prior, floor, tol, accelerate, buffers, log_domain, 
         if not np.isfinite(objective):
             return _LOST
         _copy_model(model, buffers.hits, best, buffers.best_hits)
-        copy(buffers.stats.mass, buffers.best_mass)
+        copy(stats.mass, buffers.best_mass)
         if not accelerate:
             counts[_SMALL] = counts[_SMALL] + 1 if gain < tol else 0
             if counts[_SMALL] >= PATIENCE:
                 return _TOLERANCE
         if i == buffers.history.size - 1:
             return _CAP
-        update(model, buffers.stats, prior)
-        whiten(model, floor, buffers.hits)
-        update_tails(model, buffers.stats, prior, buffers.hits, buffers.tail_steps)
+        call(parts.update, (model, stats, prior))
+        call(parts.whiten, (model, floor, buffers.hits))
+        update_tails(model, stats, prior, buffers.hits, buffers.tail_steps)
         if accelerate:
-            left = plan(best, model, buffers.stats, prior, buffers.leaps)
+            left = call(parts.plan, (best, model, stats, prior, buffers.leaps))
             counts[_SMALL] = counts[_SMALL] + 1 if left < _CERTAIN * tol else 0
             if counts[_SMALL] >= _SURE:
                 return _TOLERANCE
             _copy_model(model, buffers.hits, buffers.plain, buffers.plain_hits)
-            take(model, prior, buffers.leaps)
-            whiten(model, floor, buffers.hits)
-            renew_tails(model)
+            call(parts.take, (model, prior, buffers.leaps))
+            call(parts.whiten, (model, floor, buffers.hits))
             counts[_LEAPT] = 1
         i += 1
         counts[_UPDATES] = i
@@ -295,7 +359,8 @@ def _run(rows, model, best, prior, floor, tol, accelerate, buffers, log_domain, 
 def _copy_model(source, source_hits, target, target_hits):
     """Copy a model and its features at the floor."""
     copy(source.flat, target.flat)
-    copy(source_hits.ravel(), target_hits.ravel())
+    for k in range(source_hits.shape[0]):
+        copy(source_hits[k], target_hits[k])
 
 
 def _steps(X: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
@@ -321,18 +386,22 @@ def _model(params: GaussianParams, centre: np.ndarray) -> EMParams:
         "df": df,
         "log_tail": np.array([log_tail.py_func(value, D) for value in df]),
     }
+    return EMParams(
+        **_in_one_piece(parts),
+        kind=np.array([KINDS.index(params.covariance_type)]),
+        heavy_tailed=None if params.df is None else True,
+    )
+
+
+def _in_one_piece(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Copies of arrays of floats that lie one after the other in `flat`."""
     flat = np.concatenate([part.ravel() for part in parts.values()])
     ends = np.cumsum([part.size for part in parts.values()])
     views = {
         name: flat[end - part.size : end].reshape(part.shape)
         for (name, part), end in zip(parts.items(), ends, strict=True)
     }
-    return EMParams(
-        **views,
-        kind=np.array([KINDS.index(params.covariance_type)]),
-        heavy_tailed=None if params.df is None else True,
-        flat=flat,
-    )
+    return {**views, "flat": flat}
 
 
 def _prior(priors: Priors, start: GaussianParams, centre: np.ndarray, updated: str) -> Prior:
@@ -361,19 +430,19 @@ def _buffers(rows: PaddedRows, start: GaussianParams, n_iter: int) -> _EMBuffers
     K, D = start.means.shape
     full = start.covariance_type in ("full", "tied")
     n = rows.code.shape[0] - 1
-    stats = Stats(
-        start=np.zeros(K),
-        pairs=np.zeros((K, K)),
-        mass=np.zeros(K),
-        weight=np.zeros(K),
-        first=np.zeros((K, D)),
-        second=np.zeros((K, D, D)),
-        log_tail=np.zeros(K),
-    )
+    sums = {
+        "start": np.zeros(K),
+        "pairs": np.zeros((K, K)),
+        "mass": np.zeros(K),
+        "weight": np.zeros(K),
+        "first": np.zeros((K, D)),
+        "second": np.zeros((K, D, D)),
+        "log_tail": np.zeros(K),
+    }
     return _EMBuffers(
         forward=aligned_zeros((n + 1) * K),
         scratch=e_step.make_scratch(K, D, full),
-        stats=stats,
+        stats=Stats(**_in_one_piece(sums)),
         hits=np.zeros((K, D), dtype=np.bool_),
         best_hits=np.zeros((K, D), dtype=np.bool_),
         best_mass=np.zeros(K),

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hmm_exp.compiling import kernel
+from hmm_exp.hmm.loops import fill
 
 KINDS = ("spherical", "diag", "tied", "full")
 SPHERICAL, DIAG, TIED, FULL = range(4)
@@ -93,6 +94,8 @@ class Stats(NamedTuple):
         Sum of their outer products, lower triangle (or diagonal alone), shape (K, D, D).
     log_tail
         Sum of ln q of Student-t states (see `densities`) without precisions, shape (K,).
+    flat
+        The memory of all arrays, of which they are views.
     """
 
     start: np.ndarray
@@ -102,6 +105,7 @@ class Stats(NamedTuple):
     first: np.ndarray
     second: np.ndarray
     log_tail: np.ndarray
+    flat: np.ndarray
 
 
 class Prior(NamedTuple):
@@ -121,28 +125,9 @@ class Prior(NamedTuple):
 
 
 @kernel
-def copy(source, target):
-    """Copy one flat array to another."""
-    for i in range(source.size):
-        target[i] = source[i]
-
-
-@kernel
 def clear(stats):
     """Set everything to zero."""
-    _zero(stats.start)
-    _zero(stats.pairs.ravel())
-    _zero(stats.mass)
-    _zero(stats.weight)
-    _zero(stats.first.ravel())
-    _zero(stats.second.ravel())
-    _zero(stats.log_tail)
-
-
-@kernel
-def _zero(flat):
-    for i in range(flat.size):
-        flat[i] = 0.0
+    fill(stats.flat, 0.0)
 
 
 @kernel
