@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmm_exp.compiling import inlined, kernel
-from hmm_exp.hmm.em.student_t import information
+from hmm_exp.compiling import inlined, kernel, part
+from hmm_exp.hmm.em.student_t import information, renew_tails
 from hmm_exp.hmm.em.update import covariance_weight
 from hmm_exp.hmm.loops import copy, fill
 from hmm_exp.hmm.params import DF_BOUNDS
@@ -88,7 +88,7 @@ def make_leaps(n_states: int, n_features: int, heavy_tailed: bool) -> Leaps:
     )
 
 
-@inlined
+@part
 def plan(before, after, stats, prior, leaps):
     """Plan a leap from `before`, which one EM iteration changes to `after`.
 
@@ -100,7 +100,7 @@ def plan(before, after, stats, prior, leaps):
     return _combine(leaps)
 
 
-@kernel
+@inlined
 def _combine(leaps):
     """Coefficients of the leap, by the two loops of Nocedal (1980) on products; the estimate."""
     products, shares = leaps.products, leaps.shares
@@ -145,7 +145,7 @@ def _product(leaps, row):
     return total
 
 
-@kernel
+@inlined
 def _damp(leaps):
     """Give the last pair some curvature."""
     length, curvature = leaps.products[1, 1], leaps.products[1, 1 + MEMORY]
@@ -160,7 +160,7 @@ def _mix(rows, share):
         rows[1 + MEMORY, p] = share * rows[1 + MEMORY, p] + (1.0 - share) * rows[1, p]
 
 
-@inlined
+@part
 def take(model, prior, leaps):
     """Leap: replace EM's parameters, all but `whiten` and what follows from it."""
     K, D = model.means.shape
@@ -178,15 +178,17 @@ def take(model, prior, leaps):
             copy(leaps.leap[p + k * D : p + k * D + D], model.means[k])
     p += K * D
     if not prior.updated[3]:
-        return
+        return 0.0
     for k in range(K):
         _multiply(leaps.leap[p:], model, k)
         p += D * (D + 1) // 2
     for k in range(model.df.size):
         model.df[k] = min(max(math.exp(leaps.leap[p + k]), _LEAST_DF), _MOST_DF)
+    renew_tails(model)
+    return 0.0
 
 
-@kernel
+@inlined
 def _add_leap(leaps):
     """Replace d by x + d, with d shortened to the longest leap."""
     products, shares = leaps.products, leaps.shares
@@ -208,7 +210,7 @@ def shorten(leaps):
     leaps.longest[0] = max(_SHORTER * leaps.longest[0], 1.0)
 
 
-@kernel
+@inlined
 def _remember(before, after, leaps):
     """Store the place and EM's step, and what both changed by since the last time."""
     rows = leaps.rows
@@ -255,7 +257,7 @@ def _coordinates(model, out):
         p += 1
 
 
-@kernel
+@inlined
 def _to_metric(model, stats, prior, vector, out):
     """A difference of coordinates in a metric where the complete-data information is one."""
     K, D = model.means.shape
@@ -313,7 +315,7 @@ def _square(roots, probs):
         probs[j] /= total
 
 
-@kernel
+@inlined
 def _multiply(lower, model, k):
     """Covariance of a state from the rows of its Cholesky factor, no pivot far below EM's."""
     D = model.means.shape[1]

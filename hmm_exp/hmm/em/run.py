@@ -32,7 +32,7 @@ from hmm_exp.hmm.em import e_step, e_step_log
 from hmm_exp.hmm.em.leap import Leaps, make_leaps, plan, shorten, take
 from hmm_exp.hmm.em.progress import follow
 from hmm_exp.hmm.em.rows import PaddedRows, aligned_zeros, lay_out
-from hmm_exp.hmm.em.student_t import TailSteps, log_tail, renew_tails, update_tails, withdraw
+from hmm_exp.hmm.em.student_t import TailSteps, log_tail, update_tails, withdraw
 from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats, log_prior, update, whiten
 from hmm_exp.hmm.loops import copy
 from hmm_exp.hmm.params import GaussianParams
@@ -255,11 +255,11 @@ def _parts(rows, model, best, prior, floor, accelerate, buffers) -> _Parts:
     sweep = (rows, model, buffers.forward, buffers.scratch, stats, buffers.history, 0)
     return _Parts(
         e_step=address(_e_step, *sweep),
-        log_prior=address(_log_prior, model, prior),
-        update=address(_update, model, stats, prior),
-        whiten=address(_whiten, model, floor, buffers.hits),
-        plan=address(_plan, best, model, stats, prior, leaps) if accelerate else 0,
-        take=address(_take, model, prior, leaps) if accelerate else 0,
+        log_prior=address(log_prior, model, prior),
+        update=address(update, model, stats, prior),
+        whiten=address(whiten, model, floor, buffers.hits),
+        plan=address(plan, best, model, stats, prior, leaps) if accelerate else 0,
+        take=address(take, model, prior, leaps) if accelerate else 0,
     )
 
 
@@ -268,35 +268,6 @@ def _e_step(rows, model, forward, scratch, stats, history, i):
     """E step after i updates; whether it is accurate."""
     history[i], exact = e_step.e_step(rows, model, forward, scratch, stats)
     return 1.0 if exact else 0.0
-
-
-@part
-def _log_prior(model, prior):
-    return log_prior(model, prior)
-
-
-@part
-def _update(model, stats, prior):
-    update(model, stats, prior)
-    return 0.0
-
-
-@part
-def _whiten(model, floor, hits):
-    whiten(model, floor, hits)
-    return 0.0
-
-
-@part
-def _plan(before, after, stats, prior, leaps):
-    return plan(before, after, stats, prior, leaps)
-
-
-@part
-def _take(model, prior, leaps):
-    take(model, prior, leaps)
-    renew_tails(model)
-    return 0.0
 
 
 @entry(_nrt=False)
