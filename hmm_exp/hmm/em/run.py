@@ -178,7 +178,7 @@ def em(
     best = _model(start, rows.centre)
     prior = _prior(priors or Priors(), start, rows.centre, params)
     floor = absolute_floor(rows, start.covariance_type, covar_floor)
-    buffers = _buffers(rows, start, n_iter)
+    buffers = _buffers(rows, start, model, n_iter)
     follow(buffers.counts, buffers.history)
     parts = _parts(rows, model, best, prior, floor, accelerate, buffers)
     run = partial(_run, parts, rows, model, best, prior, floor, tol, accelerate, buffers)
@@ -232,7 +232,7 @@ class _EMBuffers(NamedTuple):
     tail_steps: TailSteps
     history: np.ndarray  # (n_iter + 1,)
     objective: np.ndarray  # (n_iter + 1,)
-    plain: EMParams  # the model that an EM iteration made, before a leap
+    plain: np.ndarray  # memory of the model that an EM iteration made, before a leap
     plain_hits: np.ndarray  # (K, D)
     leaps: Leaps
     counts: np.ndarray  # see `_UPDATES`
@@ -241,7 +241,8 @@ class _EMBuffers(NamedTuple):
 class _Parts(NamedTuple):
     """Addresses of the parts of an iteration, which are compiled apart from the loop."""
 
-    e_step: int
+    filter: int
+    smooth: int
     log_prior: int
     update: int
     whiten: int
@@ -252,22 +253,16 @@ class _Parts(NamedTuple):
 def _parts(rows, model, best, prior, floor, accelerate, buffers) -> _Parts:
     """The parts for models of this type; those of leaps only if needed."""
     stats, leaps = buffers.stats, buffers.leaps
-    sweep = (rows, model, buffers.forward, buffers.scratch, stats, buffers.history, 0)
+    sweep = (rows, model, buffers.forward, buffers.scratch)
     return _Parts(
-        e_step=address(_e_step, *sweep),
+        filter=address(e_step.filter, *sweep),
+        smooth=address(e_step.smooth, *sweep, stats),
         log_prior=address(log_prior, model, prior),
         update=address(update, model, stats, prior),
         whiten=address(whiten, model, floor, buffers.hits),
         plan=address(plan, best, model, stats, prior, leaps) if accelerate else 0,
         take=address(take, model, prior, leaps) if accelerate else 0,
     )
-
-
-@part
-def _e_step(rows, model, forward, scratch, stats, history, i):
-    """E step after i updates; whether it is accurate."""
-    history[i], exact = e_step.e_step(rows, model, forward, scratch, stats)
-    return 1.0 if exact else 0.0
 
 
 @entry(_nrt=False)
@@ -282,8 +277,10 @@ def _run(parts, rows, model, best, prior, floor, tol, accelerate, buffers, log_d
         if not resumed:
             exact = False
             if not log_domain:
-                sweep = (rows, model, buffers.forward, buffers.scratch, stats, buffers.history, i)
-                exact = call(parts.e_step, sweep) == 1.0
+                forward, scratch = buffers.forward, buffers.scratch
+                buffers.history[i] = call(parts.filter, (rows, model, forward, scratch))
+                raised = call(parts.smooth, (rows, model, forward, scratch, stats))
+                exact = raised <= e_step.MOST_RAISED
             if not exact:
                 counts[_LOG_STEPS] += 1
                 return _IN_LOGS
@@ -296,13 +293,13 @@ def _run(parts, rows, model, best, prior, floor, tol, accelerate, buffers, log_d
             if counts[_LEAPT]:
                 counts[_LEAPT] = 0
                 shorten(buffers.leaps)
-                _copy_model(buffers.plain, buffers.plain_hits, model, buffers.hits)
+                _copy_model(buffers.plain, buffers.plain_hits, model.flat, buffers.hits)
             elif not (np.isfinite(objective) and withdraw(model, buffers.tail_steps)):
                 return _FALL
             continue
         if not np.isfinite(objective):
             return _LOST
-        _copy_model(model, buffers.hits, best, buffers.best_hits)
+        _copy_model(model.flat, buffers.hits, best.flat, buffers.best_hits)
         copy(stats.mass, buffers.best_mass)
         if not accelerate:
             counts[_SMALL] = counts[_SMALL] + 1 if gain < tol else 0
@@ -318,7 +315,7 @@ def _run(parts, rows, model, best, prior, floor, tol, accelerate, buffers, log_d
             counts[_SMALL] = counts[_SMALL] + 1 if left < _CERTAIN * tol else 0
             if counts[_SMALL] >= _SURE:
                 return _TOLERANCE
-            _copy_model(model, buffers.hits, buffers.plain, buffers.plain_hits)
+            _copy_model(model.flat, buffers.hits, buffers.plain, buffers.plain_hits)
             call(parts.take, (model, prior, buffers.leaps))
             call(parts.whiten, (model, floor, buffers.hits))
             counts[_LEAPT] = 1
@@ -328,8 +325,8 @@ def _run(parts, rows, model, best, prior, floor, tol, accelerate, buffers, log_d
 
 @kernel
 def _copy_model(source, source_hits, target, target_hits):
-    """Copy a model and its features at the floor."""
-    copy(source.flat, target.flat)
+    """Copy the memory of a model and its features at the floor."""
+    copy(source, target)
     for k in range(source_hits.shape[0]):
         copy(source_hits[k], target_hits[k])
 
@@ -397,7 +394,9 @@ def _floats(values: ArrayLike) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
-def _buffers(rows: PaddedRows, start: GaussianParams, n_iter: int) -> _EMBuffers:
+def _buffers(
+    rows: PaddedRows, start: GaussianParams, model: EMParams, n_iter: int
+) -> _EMBuffers:
     K, D = start.means.shape
     full = start.covariance_type in ("full", "tied")
     n = rows.code.shape[0] - 1
@@ -420,7 +419,7 @@ def _buffers(rows: PaddedRows, start: GaussianParams, n_iter: int) -> _EMBuffers
         tail_steps=TailSteps(np.zeros(K), np.ones(1)),
         history=np.zeros(n_iter + 1),
         objective=np.zeros(n_iter + 1),
-        plain=_model(start, rows.centre),
+        plain=np.zeros_like(model.flat),
         plain_hits=np.zeros((K, D), dtype=np.bool_),
         leaps=make_leaps(K, D, start.df is not None),
         counts=np.zeros(5, dtype=np.int64),
