@@ -39,12 +39,12 @@ def weigh(x: Any, model: Any, work: Any, begin: Any, end: Any) -> None:
     """
 
 
-@overload(log_densities)
+@overload(log_densities, inline="always")
 def _log_densities(x, model, out, begin, end):
     return _student_t_densities if heavy_tailed(model) else _gaussian_densities
 
 
-@overload(weigh)
+@overload(weigh, inline="always")
 def _weigh(x, model, work, begin, end):
     if not heavy_tailed(model):
         return lambda x, model, work, begin, end: None

@@ -68,14 +68,14 @@ def withdraw(model: Any, steps: Any) -> bool:
     raise NotImplementedError
 
 
-@overload(update_tails)
+@overload(update_tails, inline="always")
 def _choose_update(model, stats, prior, hits, steps):
     if not heavy_tailed(model):
         return lambda model, stats, prior, hits, steps: None
     return lambda model, stats, prior, hits, steps: _update(model, stats, prior, hits, steps)
 
 
-@overload(withdraw)
+@overload(withdraw, inline="always")
 def _choose_withdraw(model, steps):
     if not heavy_tailed(model):
         return lambda model, steps: False
