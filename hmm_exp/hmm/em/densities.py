@@ -39,12 +39,12 @@ def weigh(x: Any, model: Any, work: Any, begin: Any, end: Any) -> None:
     """
 
 
-@overload(log_densities, inline="always")
+@overload(log_densities)
 def _log_densities(x, model, out, begin, end):
     return _student_t_densities if heavy_tailed(model) else _gaussian_densities
 
 
-@overload(weigh, inline="always")
+@overload(weigh)
 def _weigh(x, model, work, begin, end):
     if not heavy_tailed(model):
         return lambda x, model, work, begin, end: None

@@ -226,7 +226,7 @@ def _flag(rows, work, s):
         work.flags[1, lane] = 1.0 if code & MISSING else 0.0
 
 
-@inlined
+@kernel
 def _densities(rows, model, work, begin, end):
     """Scale the densities of a block by each row's largest; return the sum of the largest logs."""
     K = model.startprob.size
@@ -350,7 +350,7 @@ def _zero(array):
         store(array, row, splat(0.0))
 
 
-@inlined
+@kernel
 def _add_moments(rows, model, work, begin, end):
     """moments += posterior' monomials over a block, two states by two monomials at a time."""
     even_states = work.posterior.shape[0] // BLOCK

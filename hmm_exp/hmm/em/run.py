@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hmm_exp.compiling import address, announce, call, entry, kernel, part
+from hmm_exp.compiling import address, announce, call, entry, kernel, layout, part
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.em import e_step, e_step_log
 from hmm_exp.hmm.em.leap import Leaps, make_leaps, plan, shorten, take
@@ -250,8 +250,18 @@ class _Parts(NamedTuple):
     take: int
 
 
+_known_parts: dict[tuple, _Parts] = {}
+
+
 def _parts(rows, model, best, prior, floor, accelerate, buffers) -> _Parts:
     """The parts for models of this type; those of leaps only if needed."""
+    key = accelerate, layout((rows, model, best, prior, floor, buffers))
+    if key not in _known_parts:
+        _known_parts[key] = _compiled(rows, model, best, prior, floor, accelerate, buffers)
+    return _known_parts[key]
+
+
+def _compiled(rows, model, best, prior, floor, accelerate, buffers) -> _Parts:
     stats, leaps = buffers.stats, buffers.leaps
     sweep = (rows, model, buffers.forward, buffers.scratch)
     return _Parts(
