@@ -22,8 +22,8 @@ same way (each step is a Markov kernel, so errors do not grow).
 
 *Underflow.* Every f below 1e-290 is raised to that value. This only adds paths, so the sum of the
 smoothed probabilities of all raised f is an upper bound of the share of the added paths in the
-likelihood and in every expected count. If the sum exceeds 1e-60, the caller uses `e_step_log`. Zeros in the transition matrix and far observations are thus harmless unless a
-lost path is needed.
+likelihood and in every expected count. If the sum exceeds 1e-60, the caller uses `e_step_log`.
+Zeros in the transition matrix and far observations are thus harmless unless a lost path is needed.
 
 The bits depend on the number of rows, so this E step is for training only.
 """
@@ -226,7 +226,7 @@ def _flag(rows, work, s):
         work.flags[1, lane] = 1.0 if code & MISSING else 0.0
 
 
-@kernel
+@inlined
 def _densities(rows, model, work, begin, end):
     """Scale the densities of a block by each row's largest; return the sum of the largest logs."""
     K = model.startprob.size
@@ -350,7 +350,7 @@ def _zero(array):
         store(array, row, splat(0.0))
 
 
-@kernel
+@inlined
 def _add_moments(rows, model, work, begin, end):
     """moments += posterior' monomials over a block, two states by two monomials at a time."""
     even_states = work.posterior.shape[0] // BLOCK

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hmm_exp.compiling import address, announce, call, entry, kernel, layout, part
+from hmm_exp.compiling import address, announce, call, entry, kernel, layout
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.em import e_step, e_step_log
 from hmm_exp.hmm.em.leap import Leaps, make_leaps, plan, shorten, take
@@ -404,9 +404,7 @@ def _floats(values: ArrayLike) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
-def _buffers(
-    rows: PaddedRows, start: GaussianParams, model: EMParams, n_iter: int
-) -> _EMBuffers:
+def _buffers(rows: PaddedRows, start: GaussianParams, model: EMParams, n_iter: int) -> _EMBuffers:
     K, D = start.means.shape
     full = start.covariance_type in ("full", "tied")
     n = rows.code.shape[0] - 1
