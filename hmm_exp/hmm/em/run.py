@@ -26,14 +26,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hmm_exp.compiling import address, announce, call, entry, kernel, layout
+from hmm_exp.compiling import announce, call, entry, kernel
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.em import e_step, e_step_log
-from hmm_exp.hmm.em.leap import Leaps, make_leaps, plan, shorten, take
+from hmm_exp.hmm.em.leap import Leaps, make_leaps, shorten
+from hmm_exp.hmm.em.parts import parts_for
 from hmm_exp.hmm.em.progress import follow
 from hmm_exp.hmm.em.rows import PaddedRows, aligned_zeros, lay_out
 from hmm_exp.hmm.em.student_t import TailSteps, log_tail, update_tails, withdraw
-from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats, log_prior, update, whiten
+from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats
 from hmm_exp.hmm.loops import copy
 from hmm_exp.hmm.params import GaussianParams
 
@@ -180,7 +181,7 @@ def em(
     floor = absolute_floor(rows, start.covariance_type, covar_floor)
     buffers = _buffers(rows, start, model, n_iter)
     follow(buffers.counts, buffers.history)
-    parts = _parts(rows, model, best, prior, floor, accelerate, buffers)
+    parts = parts_for(rows, model, best, prior, floor, accelerate, buffers)
     run = partial(_run, parts, rows, model, best, prior, floor, tol, accelerate, buffers)
     status = run(log_domain, False)
     while status == _IN_LOGS:
@@ -236,43 +237,6 @@ class _EMBuffers(NamedTuple):
     plain_hits: np.ndarray  # (K, D)
     leaps: Leaps
     counts: np.ndarray  # see `_UPDATES`
-
-
-class _Parts(NamedTuple):
-    """Addresses of the parts of an iteration, which are compiled apart from the loop."""
-
-    filter: int
-    smooth: int
-    log_prior: int
-    update: int
-    whiten: int
-    plan: int
-    take: int
-
-
-_known_parts: dict[tuple, _Parts] = {}
-
-
-def _parts(rows, model, best, prior, floor, accelerate, buffers) -> _Parts:
-    """The parts for models of this type; those of leaps only if needed."""
-    key = accelerate, layout((rows, model, best, prior, floor, buffers))
-    if key not in _known_parts:
-        _known_parts[key] = _compiled(rows, model, best, prior, floor, accelerate, buffers)
-    return _known_parts[key]
-
-
-def _compiled(rows, model, best, prior, floor, accelerate, buffers) -> _Parts:
-    stats, leaps = buffers.stats, buffers.leaps
-    sweep = (rows, model, buffers.forward, buffers.scratch)
-    return _Parts(
-        filter=address(e_step.filter, *sweep),
-        smooth=address(e_step.smooth, *sweep, stats),
-        log_prior=address(log_prior, model, prior),
-        update=address(update, model, stats, prior),
-        whiten=address(whiten, model, floor, buffers.hits),
-        plan=address(plan, best, model, stats, prior, leaps) if accelerate else 0,
-        take=address(take, model, prior, leaps) if accelerate else 0,
-    )
 
 
 @entry(_nrt=False)
