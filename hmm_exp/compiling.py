@@ -28,13 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import event
+import numpy as np
+from numba import extending, types
+from numba.core import cgutils, event
 
 config: Any = numba.config
 njit: Any = numba.njit  # its type hints lack some options
+intrinsic: Any = extending.intrinsic  # its type hints lack the calls
 
-kernel = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-inlined = njit(inline="always")
+inlined = njit(inline="always", _nrt=False)
 
 _KEPT = 4  # folders of other versions of the engine; a lost one costs a compilation
 _TOGETHER = 30.0  # seconds within which processes of one sweep begin to compile
@@ -58,6 +60,65 @@ def entry(function: Callable | None = None, **options: Any) -> Any:
         return njit(nogil=True, **options)(function)
     finally:
         config.CACHE_DIR = usual
+
+
+def kernel(function: Callable | None = None, *, allocates: bool = False, **options: Any) -> Any:
+    """Compile as a part of the compiled code that calls it.
+
+    A kernel that makes no array needs no reference counts, which are a third of the code before
+    LLVM removes them. `options` are further ones of `numba.njit`.
+    """
+    if function is None:
+        return partial(kernel, allocates=allocates, **options)
+    bare = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return njit(_nrt=allocates, **bare, **options)(function)
+
+
+def part(function: Callable) -> Any:
+    """Compile apart from the compiled code that calls it, see `address` and `call`.
+
+    LLVM takes far longer for one large function than for its parts, and a kernel is compiled once
+    more in whatever calls it. A part allocates nothing and gives a float64.
+    """
+    return entry(function, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def address(dispatcher: Any, *arguments: Any) -> int:
+    """Address of a part for arguments of these types, compiled or loaded on first use."""
+    kinds = tuple(numba.typeof(argument) for argument in arguments)
+    dispatcher.compile(types.float64(*kinds))
+    code = dispatcher.overloads[kinds]
+    return code.library.get_pointer_to_function(code.fndesc.llvm_func_name)
+
+
+def layout(value: Any) -> Any:
+    """What numba's type of an array, a number or a nested tuple depends on, to look it up by.
+
+    `numba.typeof` takes forty times as long.
+    """
+    if isinstance(value, tuple):
+        return type(value), *map(layout, value)
+    if isinstance(value, np.ndarray):
+        return value.dtype.char, value.ndim, value.flags.num
+    return type(value)
+
+
+@intrinsic
+def call(typingctx, address, arguments):
+    """Call a part at its address with a tuple of arguments; compiled code only."""
+
+    def codegen(context, builder, signature, args):
+        kinds = signature.args[1].types
+        values = cgutils.unpack_tuple(builder, args[1])
+        convention = context.call_conv
+        kind = convention.get_function_type(types.float64, kinds)
+        at = builder.inttoptr(args[0], kind.as_pointer())
+        status, result = convention.call_function(builder, at, types.float64, kinds, values)
+        with cgutils.if_unlikely(builder, status.is_error):
+            convention.return_status_propagate(builder, status)
+        return result
+
+    return types.float64(address, arguments), codegen
 
 
 def _save(save: Callable[..., None], *arguments: Any) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hmm_exp.compiling import njit
 from hmm_exp.features.kernel import N_FEATURES, advance, advance_all, new_state, slide
 
 (LOGRET, VOLUME_DELTA, PARKINSON, ZSCORE, RVOL, OVER_VWAP, LOG_VWAP, RANGE, BODY, LOG_RANGE) = (
@@ -135,6 +136,11 @@ def test_flat_bars_are_legal():
     assert values[-1, [PARKINSON, RANGE, BODY, LOG_VWAP]].tolist() == [0, 0, 0, 0]
 
 
+@njit
+def _slide(block, slot, value):
+    return slide(block, slot, value)
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     values=st.lists(st.floats(0, 1e12, allow_subnormal=False), min_size=1, max_size=80),
@@ -144,4 +150,4 @@ def test_a_sliding_sum_is_that_of_its_window_and_exactly_zero_for_zeros(values, 
     block = np.zeros(window + 2)
     for t, value in enumerate(values):
         expected = math.fsum(values[max(0, t + 1 - window) : t + 1])
-        assert slide(block, t % window, value) == pytest.approx(expected, rel=1e-14, abs=0)
+        assert _slide(block, t % window, value) == pytest.approx(expected, rel=1e-14, abs=0)

@@ -26,6 +26,7 @@ import numpy as np
 
 from hmm_exp.compiling import entry, kernel
 from hmm_exp.config.schema import RULES
+from hmm_exp.hmm.loops import argmax, fill
 from hmm_exp.stored.fields import Fields
 
 UNDECIDED = -1
@@ -148,7 +149,7 @@ def _advance(hysteresis, enter, leave, min_bars, burn_in, memory, probs, regimes
     for t in range(len(probs)):
         memory[_N_ROWS] = min(memory[_N_ROWS] + 1, burn_in)
         if memory[_N_ROWS] == burn_in:
-            top = probs[t].argmax()
+            top = argmax(probs[t])
             if hysteresis:
                 _leave(memory[_POSSIBLE:], probs[t], top, enter, leave)
             else:
@@ -177,13 +178,15 @@ def _count(memory, top, min_bars):
     memory[_N_IN_A_ROW] = min(memory[_N_IN_A_ROW] + 1, min_bars) if same else 1
     memory[_CANDIDATE] = top
     if memory[_N_IN_A_ROW] == min_bars:
-        memory[_POSSIBLE:] = 0
+        fill(memory[_POSSIBLE:], 0)
         memory[_POSSIBLE + top] = 1
 
 
 @kernel
 def _only(possible):
     """The one possible regime, or `UNDECIDED`."""
-    if possible.sum() > 1:
-        return UNDECIDED
-    return possible.argmax()
+    place = argmax(possible)
+    for k in range(place + 1, len(possible)):
+        if possible[k] == 1:
+            return UNDECIDED
+    return place

@@ -18,11 +18,11 @@ import threading
 from pathlib import Path
 
 from hmm_exp.config import Config
+from hmm_exp.experiment.artifacts import write_artifacts
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
 from hmm_exp.experiment.source import forget_sources
 from hmm_exp.hmm.em.run import announce_compilation
-from hmm_exp.tracking.pack import write_bundle
 
 _N_BARS = 600  # the types of the code do not depend on it
 _begun: list[subprocess.Popen] = []  # keeps their input open, by which they see that we are here
@@ -40,9 +40,9 @@ def compile_beside() -> None:
 
 
 def warm_up() -> None:
-    """Load all that a run and its record use."""
+    """Load all that a run, its files and its figures use."""
     with tempfile.TemporaryDirectory() as folder:
-        write_bundle(run(prepare(small_run("native"))), Path(folder) / "run")
+        write_artifacts(run(prepare(small_run("native"))), Path(folder))
     forget_sources()
 
 

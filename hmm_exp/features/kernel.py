@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from hmm_exp.compiling import entry
+from hmm_exp.compiling import entry, inlined, kernel
 
 N_FEATURES = 10
 MISSING = math.nan
@@ -36,32 +36,32 @@ def new_state(window: int, vwap_window: int) -> np.ndarray:
     return state
 
 
-@entry
+@kernel
 def log_return(close: float, previous: float) -> float:
     """ln(C_t / C_{t-1})."""
     return math.log(close / previous)
 
 
-@entry
+@kernel
 def log_volume(volume: float) -> float:
     """ln(1 + V), exact for small volumes too; the feature is its difference over one bar."""
     return math.log1p(volume)
 
 
-@entry
+@kernel
 def squared_log_range(high: float, low: float) -> float:
     """ln(H / L)^2."""
     log_range = math.log(high / low)
     return log_range * log_range
 
 
-@entry
+@kernel
 def parkinson(squared_log_ranges: np.ndarray) -> float:
     """Volatility per bar over a window (Parkinson 1980, Journal of Business 53)."""
     return math.sqrt(total(squared_log_ranges) / len(squared_log_ranges) / (4.0 * math.log(2.0)))
 
 
-@entry
+@kernel
 def return_zscore(returns: np.ndarray) -> float:
     """(r_t - mean r) / std r over a window that ends with r_t, ddof 1; missing when std is 0.
 
@@ -81,32 +81,32 @@ def return_zscore(returns: np.ndarray) -> float:
     return -shift / math.sqrt(squares / (n - 1))
 
 
-@entry
+@kernel
 def relative_volume(volumes: np.ndarray) -> float:
     """V_t over the mean volume of a window that ends with it; missing when the mean is 0."""
     mean = total(volumes) / len(volumes)
     return volumes[-1] / mean if mean > 0.0 else MISSING
 
 
-@entry
+@kernel
 def close_over_vwap(close: float, price_volume: float, volume: float) -> float:
     """C_t over VWAP, from the window's sums; missing when its volume is 0."""
     return close * volume / price_volume if volume > 0.0 else MISSING
 
 
-@entry
+@kernel
 def range_pct(open_: float, high: float, low: float) -> float:
     """(H - L) / O."""
     return (high - low) / open_
 
 
-@entry
+@kernel
 def close_open_pct(open_: float, close: float) -> float:
     """(C - O) / O."""
     return (close - open_) / open_
 
 
-@entry
+@kernel
 def log_range(high: float, low: float) -> float:
     """ln ln(H / L), the log of a single bar's log range; missing when H = L.
 
@@ -117,7 +117,7 @@ def log_range(high: float, low: float) -> float:
     return math.log(width) if width > 0.0 else MISSING
 
 
-@entry
+@kernel
 def total(values: np.ndarray) -> float:
     """Sum in order; the compiler may not reorder it."""
     result = 0.0
@@ -126,7 +126,7 @@ def total(values: np.ndarray) -> float:
     return result
 
 
-@entry
+@inlined
 def push(ring: np.ndarray, n_before: int, value: float) -> np.ndarray:
     """Add the value number `n_before` and give the window that ends with it, oldest first.
 
@@ -139,7 +139,7 @@ def push(ring: np.ndarray, n_before: int, value: float) -> np.ndarray:
     return ring[place + 1 : place + 1 + window]
 
 
-@entry
+@kernel
 def slide(block: np.ndarray, slot: int, value: float) -> float:
     """Sum of the last W values, of which `value` is the newest; `block` has W + 2 places.
 
@@ -216,7 +216,7 @@ def advance(
     state[LOG_VOLUME] = log_v
 
 
-@entry
+@kernel
 def _pushed_zscore(state: np.ndarray, ring: np.ndarray, value: float) -> float:
     """Z-score of a new return; its window holds the last w returns that exist."""
     n_returns = int(state[N_RETURNS])

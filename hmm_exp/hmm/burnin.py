@@ -11,9 +11,10 @@ filters that start certain of one state, and two of those K are the furthest apa
 
 import numpy as np
 
-from hmm_exp.compiling import entry
+from hmm_exp.compiling import entry, kernel
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.inference import advance
+from hmm_exp.hmm.loops import fill
 from hmm_exp.hmm.params import GaussianParams
 
 _SLACK = 15  # bars added to the result, so that every 16th row suffices
@@ -66,22 +67,27 @@ def _burn_in(startprob, transmat, log_lik, steps, tolerance):
     decides whether any start is forgotten. Going back from the last row, starts that cannot need
     `_SLACK` bars more than the longest so far are skipped.
     """
-    rows, agreed = _rows_apart(startprob, transmat, log_lik, steps, 0, tolerance)
-    longest = rows + 1
-    t = log_lik.shape[0] - 1
-    while agreed and t > 0:
-        rows, _ = _rows_apart(startprob, transmat, log_lik, steps, t, tolerance)
+    longest, t, agreed, is_first = 0, 0, True, True
+    while is_first or (agreed and t > 0):
+        rows, agreed = _rows_apart(startprob, transmat, log_lik, steps, t, tolerance)
         longest = max(longest, rows + 1)
-        agreed = rows < _LONGEST
-        t = min(t - 1, t + rows - longest - _SLACK)
+        if is_first:
+            t = log_lik.shape[0] - 1
+        else:
+            agreed = rows < _LONGEST
+            t = min(t - 1, t + rows - longest - _SLACK)
+        is_first = False
     return longest + _SLACK, agreed
 
 
-@entry(error_model="numpy")
+@kernel(error_model="numpy", allocates=True)
 def _rows_apart(startprob, transmat, log_lik, steps, first, tolerance):
     """Rows from `first` until K certain starts agree permanently, and whether they do."""
     T, K = log_lik.shape
-    probs = np.eye(K)  # a certain start stays certain at its first row
+    probs = np.empty((K, K))
+    for k in range(K):  # a certain start stays certain at its first row
+        fill(probs[k], 0.0)
+        probs[k, k] = 1.0
     filtered = np.empty((1, K))
     log_prob = np.empty(1)
     rows, apart = 1, 1.0
@@ -98,10 +104,13 @@ def _rows_apart(startprob, transmat, log_lik, steps, first, tolerance):
     return rows, apart <= tolerance
 
 
-@entry(error_model="numpy")
+@kernel
 def _diameter(probs):
     """Largest difference between any two rows in any column."""
     largest = 0.0
     for k in range(probs.shape[1]):
-        largest = max(largest, probs[:, k].max() - probs[:, k].min())
+        high = low = probs[0, k]
+        for i in range(1, probs.shape[0]):
+            high, low = max(high, probs[i, k]), min(low, probs[i, k])
+        largest = max(largest, high - low)
     return largest

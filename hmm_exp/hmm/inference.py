@@ -23,6 +23,7 @@ import numpy as np
 
 from hmm_exp.compiling import entry
 from hmm_exp.hmm import density
+from hmm_exp.hmm.loops import argmax, copy, fill, total
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.simd import LANES, exp, load, store
 
@@ -301,11 +302,11 @@ def _propagate(probs, t, transmat, out, s):
 def _predict(probs, transmat, steps, out):
     work = np.empty((2, transmat.shape[0]))
     for t in range(probs.shape[0]):
-        work[0] = probs[t]
+        copy(probs[t], work[0])
         for _ in range(steps):
             _propagate(work, 0, transmat, work, 1)
-            work[0] = work[1]
-        out[t] = work[0]
+            copy(work[1], work[0])
+        copy(work[0], out[t])
 
 
 @entry(error_model="numpy")
@@ -357,7 +358,7 @@ def _viterbi(log_start, log_powers, log_lik, steps, origin, states):
         best = -np.inf
         for k in range(K):
             if steps[t] == 0:
-                origin[t, k] = np.argmax(score)
+                origin[t, k] = argmax(score)
                 fresh[k] = log_start[k] + log_lik[t, k]
             else:
                 i, value = _best_origin(score, log_powers[steps[t], :, k])
@@ -367,7 +368,7 @@ def _viterbi(log_start, log_powers, log_lik, steps, origin, states):
         log_prob += best
         for k in range(K):  # the shift keeps differences exact on long series
             score[k] = fresh[k] - best if best > -np.inf else 0.0
-    state = np.argmax(score)
+    state = argmax(score)
     for t in range(T - 1, -1, -1):
         states[t] = state
         state = origin[t, state]
@@ -394,12 +395,12 @@ def _path_entropy(probs, powers, steps):
     now = np.empty(K)
     for t in range(T - 1, -1, -1):
         if t == T - 1 or steps[t + 1] == 0:
-            later[:] = probs[t]
+            copy(probs[t], later)
             for k in range(K):
                 entropy -= _x_log_x(later[k])
             continue
         transition = powers[steps[t + 1]]
-        now[:] = 0.0
+        fill(now, 0.0)
         for j in range(K):
             predicted = 0.0
             for i in range(K):
@@ -409,13 +410,15 @@ def _path_entropy(probs, powers, steps):
                     share = probs[t, i] * transition[i, j] / predicted
                     entropy -= later[j] * _x_log_x(share)
                     now[i] += later[j] * share
-        later[:] = now / now.sum()
+        sure = total(now)
+        for k in range(K):
+            later[k] = now[k] / sure
     return entropy
 
 
 @entry(error_model="numpy", inline="always")
 def _x_log_x(x):
-    return x * np.log(x) if x > 0.0 else 0.0
+    return x * math.log(x) if x > 0.0 else 0.0
 
 
 def _powers(transmat: np.ndarray, steps: np.ndarray) -> np.ndarray:

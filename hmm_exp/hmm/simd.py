@@ -17,7 +17,7 @@ from typing import Any
 from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils
-from numba.extending import models, overload, register_model
+from numba.extending import lower_builtin, models, register_model, type_callable
 
 from hmm_exp.compiling import kernel
 
@@ -159,38 +159,33 @@ def fma(typingctx, a, b, c):
     return lanes_type(a, b, c), codegen
 
 
-def _binary(name):
-    """An intrinsic that applies one instruction of the IR builder."""
+def _define_operator(symbol, name):
+    """Let an operator be one instruction of the IR builder: no function to compile and inline."""
 
-    @intrinsic
-    def apply(typingctx, a, b):
-        def codegen(context, builder, signature, args):
-            pairs = zip(signature.args, args, strict=True)
-            return getattr(builder, name)(*[_as_vector(builder, *pair) for pair in pairs])
+    @type_callable(symbol)
+    def type_of(context):
+        def typer(a, b):
+            if _is_operand(a) and _is_operand(b) and LanesType in (type(a), type(b)):
+                return lanes_type
+            return None
 
-        return lanes_type(a, b), codegen
+        return typer
 
-    return apply
+    def lower(context, builder, signature, args):
+        pairs = zip(signature.args, args, strict=True)
+        return getattr(builder, name)(*[_as_vector(builder, *pair) for pair in pairs])
 
-
-_add, _sub, _mul, _div = _binary("fadd"), _binary("fsub"), _binary("fmul"), _binary("fdiv")
-
-
-def _overload_operator(symbol, apply):
-    @overload(symbol)
-    def choose(a, b):
-        if _is_operand(a) and _is_operand(b) and LanesType in (type(a), type(b)):
-            return lambda a, b: apply(a, b)
-        return None
+    for kinds in ((LanesType, LanesType), (LanesType, types.Float), (types.Float, LanesType)):
+        lower_builtin(symbol, *kinds)(lower)
 
 
-for _symbol, _apply in (
-    (operator.add, _add),
-    (operator.sub, _sub),
-    (operator.mul, _mul),
-    (operator.truediv, _div),
+for _symbol, _name in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
 ):
-    _overload_operator(_symbol, _apply)
+    _define_operator(_symbol, _name)
 
 
 @intrinsic

@@ -211,7 +211,7 @@ def _filter_stretches(
             store(filtered, k, load(filtered, n * K + k))
 
 
-@kernel
+@kernel(allocates=True)
 def _gather(rows, first, length, n, out):
     """Copy n rows of every stretch, one stretch per lane."""
     width = rows.shape[1]
@@ -223,7 +223,7 @@ def _gather(rows, first, length, n, out):
             out[i, lane] = numbers[start + i]
 
 
-@kernel
+@kernel(allocates=True)
 def _scatter(lanes, first, length, n, rows):
     """Copy n steps to the rows of every stretch."""
     width = rows.shape[1]
@@ -285,7 +285,7 @@ def _update(transmat, log_lik, special, done, shift, predicted, total, filtered)
     return len(special)
 
 
-@kernel
+@kernel(allocates=True)
 def _repeat_step(startprob, transmat, X, steps, first, length, s, log_lik, shift, total, filtered):
     """Repeat a step by `inference.advance` in lanes where it is no usual one."""
     K = transmat.shape[0]

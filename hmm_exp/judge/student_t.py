@@ -330,7 +330,8 @@ def _log_mixture(probs, x, loc, scale, df):
             total = fma(load(weights, k), exp(load(density_of, k) - top), total)
         missing = (x_now - x_now) + (total - total)  # NaN, which `log` does not pass on, else 0
         store(rows, 0, top + log(total) + missing)
-        out[first : first + n_rows] = rows[0, :n_rows]
+        for lane in range(n_rows):
+            out[first + lane] = rows[0, lane]
     return out
 
 

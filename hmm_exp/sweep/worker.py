@@ -58,7 +58,6 @@ class _Answers:
             except ConnectionError:  # the parent is gone
                 os._exit(1)
 
-
     def starting(self, begun: bool) -> None:
         """Say when start-up or compiling begins and ends: the clock of a request stands then."""
         self._starting += 1 if begun else -1

@@ -25,8 +25,8 @@ same way (each step is a Markov kernel, so errors do not grow).
 *Underflow.* Every f below 1e-290 is raised to that value. This only adds paths, so the sum of the
 smoothed probabilities of all raised f is an upper bound of the share of the added paths in the
 likelihood and in every expected count. A divisor of r below 1e-300 is raised too, and its g
-counts. If the sum exceeds 1e-60, `e_step` reports it and the caller uses `e_step_log`. Zeros in the
-transition matrix and far observations are thus harmless unless a lost path is needed.
+counts. If the sum exceeds 1e-60, the caller uses `e_step_log`. Zeros in the transition matrix and
+far observations are thus harmless unless a lost path is needed.
 
 The bits depend on the number of rows, so this E step is for training only.
 """
@@ -36,10 +36,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmm_exp.compiling import inlined, kernel
+from hmm_exp.compiling import inlined, kernel, part
 from hmm_exp.hmm.em.densities import BLOCK, log_densities, weigh
 from hmm_exp.hmm.em.rows import FILLING, FIRST, MISSING, aligned_zeros
-from hmm_exp.hmm.em.update import clear, copy
+from hmm_exp.hmm.em.update import clear
+from hmm_exp.hmm.loops import copy
 from hmm_exp.hmm.simd import (
     LANES,
     exponent,
@@ -58,7 +59,7 @@ from hmm_exp.hmm.simd import (
 
 _LEAST = 1e-290  # lower bound of f
 _LEAST_AHEAD = 1e-300  # lower bound of the sum over i of f(i) A_ij
-_MOST_RAISED = 1e-60  # total smoothed probability of all raised f
+MOST_RAISED = 1e-60  # total smoothed probability of all raised f
 _AGREE = 1e-12  # of a probability
 _SLACK = 1e-70  # additional absolute difference of smoothed probabilities
 _FIRST_WARM_UP = 32
@@ -132,20 +133,13 @@ def make_scratch(n_states: int, n_features: int, full: bool) -> Scratch:
     )
 
 
-@inlined
-def e_step(rows, model, forward, work, stats):
-    """Log-likelihood in nats, and whether it and `stats` are accurate.
+@part
+def filter(rows, model, forward, work):
+    """Sweep forward until every lane starts where the one before it ended.
 
-    `forward` stores f, shape ((n + 1) * K, LANES): step s at s + 1, the rows before the lanes at 0.
+    Returns the log-likelihood in nats. `forward` stores f, shape ((n + 1) * K, LANES): step s at
+    s + 1, the rows before the lanes at 0.
     """
-    log_lik = _filter(rows, model, forward, work)
-    raised = _smooth(rows, model, forward, work, stats)
-    return log_lik, raised <= _MOST_RAISED
-
-
-@inlined
-def _filter(rows, model, forward, work):
-    """Sweep forward until every lane starts where the one before it ended."""
     K = model.startprob.size
     n = rows.code.shape[0] - 1
     warm_up = min(work.warm_up[0], n)
@@ -185,14 +179,13 @@ def _agree(early, late, slack):
     return True
 
 
-@kernel
+@inlined
 def _forward(rows, model, forward, work, begin, end):
     """Filter the steps begin..end of all lanes, starting from the step stored before them.
 
     Returns the log-likelihood, with |f| of the row before the first instead of that of the last.
     """
     K = model.startprob.size
-    # Numba counts references where an array of a tuple is used, which takes long in a loop.
     special, code, x = rows.special, rows.code, rows.x
     startprob, transmat = model.startprob, model.transmat
     density, flags = work.density, work.flags
@@ -258,11 +251,12 @@ def _scale_densities(special, code, density, flags, K, begin, end):
     return offset
 
 
-@inlined
-def _smooth(rows, model, forward, work, stats):
+@part
+def smooth(rows, model, forward, work, stats):
     """Sweep backward until every lane ends where the one after it starts; fill `stats`.
 
-    Returns the total smoothed probability of all raised f.
+    Returns the total smoothed probability of all raised f: above `MOST_RAISED` neither `stats` nor
+    the log-likelihood are accurate.
     """
     K = model.startprob.size
     n = rows.code.shape[0] - 1
@@ -283,7 +277,7 @@ def _smooth(rows, model, forward, work, stats):
     return raised
 
 
-@kernel
+@inlined
 def _backward(rows, model, forward, work, stats, end, warming):
     """Smooth the steps end..0 of all lanes from `work.smoothed`; sum counts unless warming up.
 

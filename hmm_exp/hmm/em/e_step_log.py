@@ -22,7 +22,8 @@ import numpy as np
 
 from hmm_exp.compiling import entry, inlined, kernel
 from hmm_exp.hmm.em.rows import FIRST, MISSING
-from hmm_exp.hmm.em.update import clear, copy
+from hmm_exp.hmm.em.update import clear
+from hmm_exp.hmm.loops import copy
 
 
 @entry

@@ -23,9 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmm_exp.compiling import inlined, kernel
-from hmm_exp.hmm.em.student_t import information
-from hmm_exp.hmm.em.update import copy, covariance_weight
+from hmm_exp.compiling import inlined, kernel, part
+from hmm_exp.hmm.em.student_t import information, renew_tails
+from hmm_exp.hmm.em.update import covariance_weight
+from hmm_exp.hmm.loops import copy, fill
 from hmm_exp.hmm.params import DF_BOUNDS
 
 MEMORY = 6  # pairs
@@ -87,7 +88,7 @@ def make_leaps(n_states: int, n_features: int, heavy_tailed: bool) -> Leaps:
     )
 
 
-@inlined
+@part
 def plan(before, after, stats, prior, leaps):
     """Plan a leap from `before`, which one EM iteration changes to `after`.
 
@@ -99,7 +100,7 @@ def plan(before, after, stats, prior, leaps):
     return _combine(leaps)
 
 
-@kernel
+@inlined
 def _combine(leaps):
     """Coefficients of the leap, by the two loops of Nocedal (1980) on products; the estimate."""
     products, shares = leaps.products, leaps.shares
@@ -109,7 +110,7 @@ def _combine(leaps):
     if near_saddle:
         _damp(leaps)
         _multiply_rows(leaps)
-    shares[:] = 0.0
+    fill(shares, 0.0)
     shares[0] = 1.0
     for i in range(1, n_pairs + 1):
         if products[i, i + MEMORY] > _FLATTEST * products[i, i]:
@@ -144,17 +145,22 @@ def _product(leaps, row):
     return total
 
 
-@kernel
+@inlined
 def _damp(leaps):
     """Give the last pair some curvature."""
     length, curvature = leaps.products[1, 1], leaps.products[1, 1 + MEMORY]
     share = (1.0 - _DAMPED) * length / max(length - curvature, _TINY)
-    for rows in (leaps.rows, leaps.metric_rows):
-        for p in range(rows.shape[1]):
-            rows[1 + MEMORY, p] = share * rows[1 + MEMORY, p] + (1.0 - share) * rows[1, p]
+    _mix(leaps.rows, share)
+    _mix(leaps.metric_rows, share)
 
 
-@inlined
+@kernel
+def _mix(rows, share):
+    for p in range(rows.shape[1]):
+        rows[1 + MEMORY, p] = share * rows[1 + MEMORY, p] + (1.0 - share) * rows[1, p]
+
+
+@part
 def take(model, prior, leaps):
     """Leap: replace EM's parameters, all but `whiten` and what follows from it."""
     K, D = model.means.shape
@@ -168,18 +174,21 @@ def take(model, prior, leaps):
             _square(leaps.leap[p : p + K], model.transmat[k])
         p += K
     if prior.updated[2]:
-        copy(leaps.leap[p : p + K * D], model.means.ravel())
+        for k in range(K):
+            copy(leaps.leap[p + k * D : p + k * D + D], model.means[k])
     p += K * D
     if not prior.updated[3]:
-        return
+        return 0.0
     for k in range(K):
         _multiply(leaps.leap[p:], model, k)
         p += D * (D + 1) // 2
     for k in range(model.df.size):
         model.df[k] = min(max(math.exp(leaps.leap[p + k]), _LEAST_DF), _MOST_DF)
+    renew_tails(model)
+    return 0.0
 
 
-@kernel
+@inlined
 def _add_leap(leaps):
     """Replace d by x + d, with d shortened to the longest leap."""
     products, shares = leaps.products, leaps.shares
@@ -201,7 +210,7 @@ def shorten(leaps):
     leaps.longest[0] = max(_SHORTER * leaps.longest[0], 1.0)
 
 
-@kernel
+@inlined
 def _remember(before, after, leaps):
     """Store the place and EM's step, and what both changed by since the last time."""
     rows = leaps.rows
@@ -228,12 +237,14 @@ def _coordinates(model, out):
     for k in range(K):
         out[p] = math.sqrt(model.startprob[k])
         p += 1
-    for value in model.transmat.ravel():
-        out[p] = math.sqrt(value)
-        p += 1
-    for value in model.means.ravel():
-        out[p] = value
-        p += 1
+    for k in range(K):
+        for j in range(K):
+            out[p] = math.sqrt(model.transmat[k, j])
+            p += 1
+    for k in range(K):
+        for d in range(D):
+            out[p] = model.means[k, d]
+            p += 1
     for k in range(K):
         for i in range(D):
             for j in range(i + 1):
@@ -246,7 +257,7 @@ def _coordinates(model, out):
         p += 1
 
 
-@kernel
+@inlined
 def _to_metric(model, stats, prior, vector, out):
     """A difference of coordinates in a metric where the complete-data information is one."""
     K, D = model.means.shape
@@ -304,7 +315,7 @@ def _square(roots, probs):
         probs[j] /= total
 
 
-@kernel
+@inlined
 def _multiply(lower, model, k):
     """Covariance of a state from the rows of its Cholesky factor, no pivot far below EM's."""
     D = model.means.shape[1]

@@ -20,19 +20,22 @@ float64 use `e_step_log.e_step`. The M step is `update.update`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hmm_exp.compiling import announce, entry, kernel
+from hmm_exp.compiling import announce, call, entry, kernel
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.em import e_step, e_step_log
-from hmm_exp.hmm.em.leap import Leaps, make_leaps, plan, shorten, take
+from hmm_exp.hmm.em.leap import Leaps, make_leaps, shorten
+from hmm_exp.hmm.em.parts import parts_for
 from hmm_exp.hmm.em.progress import follow
 from hmm_exp.hmm.em.rows import PaddedRows, aligned_zeros, lay_out
-from hmm_exp.hmm.em.student_t import TailSteps, log_tail, renew_tails, update_tails, withdraw
-from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats, copy, log_prior, update, whiten
+from hmm_exp.hmm.em.student_t import TailSteps, log_tail, update_tails, withdraw
+from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats
+from hmm_exp.hmm.loops import copy
 from hmm_exp.hmm.params import GaussianParams
 
 COVAR_FLOOR = 1e-8  # of the data's variance
@@ -176,13 +179,15 @@ def em(
     best = _model(start, rows.centre)
     prior = _prior(priors or Priors(), start, rows.centre, params)
     floor = absolute_floor(rows, start.covariance_type, covar_floor)
-    buffers = _buffers(rows, start, n_iter)
+    buffers = _buffers(rows, start, model, n_iter)
     follow(buffers.counts, buffers.history)
-    status = _run(rows, model, best, prior, floor, tol, accelerate, buffers, log_domain, False)
+    parts = parts_for(rows, model, best, prior, floor, accelerate, buffers)
+    run = partial(_run, parts, rows, model, best, prior, floor, tol, accelerate, buffers)
+    status = run(log_domain, False)
     while status == _IN_LOGS:
         i = buffers.counts[_UPDATES]
         buffers.history[i] = e_step_log.e_step(rows, model, buffers.forward, buffers.stats)
-        status = _run(rows, model, best, prior, floor, tol, accelerate, buffers, log_domain, True)
+        status = run(log_domain, True)
     n_updates = int(buffers.counts[_UPDATES])
     if status == _LOST:
         raise FitError(f"the log-likelihood of the start is {buffers.history[0]}")
@@ -228,64 +233,65 @@ class _EMBuffers(NamedTuple):
     tail_steps: TailSteps
     history: np.ndarray  # (n_iter + 1,)
     objective: np.ndarray  # (n_iter + 1,)
-    plain: EMParams  # the model that an EM iteration made, before a leap
+    plain: np.ndarray  # memory of the model that an EM iteration made, before a leap
     plain_hits: np.ndarray  # (K, D)
     leaps: Leaps
     counts: np.ndarray  # see `_UPDATES`
 
 
-@entry
-def _run(rows, model, best, prior, floor, tol, accelerate, buffers, log_domain, resumed):
+@entry(_nrt=False)
+def _run(parts, rows, model, best, prior, floor, tol, accelerate, buffers, log_domain, resumed):
     """Iterate until `best` is final; return a status, or `_IN_LOGS` to ask for that E step."""
     counts = buffers.counts
     i = counts[_UPDATES]
+    stats = buffers.stats
     if not resumed:
-        whiten(model, floor, buffers.hits)
+        call(parts.whiten, (model, floor, buffers.hits))
     while True:
         if not resumed:
             exact = False
             if not log_domain:
-                buffers.history[i], exact = e_step.e_step(
-                    rows, model, buffers.forward, buffers.scratch, buffers.stats
-                )
+                forward, scratch = buffers.forward, buffers.scratch
+                buffers.history[i] = call(parts.filter, (rows, model, forward, scratch))
+                raised = call(parts.smooth, (rows, model, forward, scratch, stats))
+                exact = raised <= e_step.MOST_RAISED
             if not exact:
                 counts[_LOG_STEPS] += 1
                 return _IN_LOGS
         resumed = False
         counts[_E_STEPS] += 1
-        objective = buffers.history[i] + log_prior(model, prior)
+        objective = buffers.history[i] + call(parts.log_prior, (model, prior))
         buffers.objective[i] = objective
         gain = objective - buffers.objective[i - 1] if i > 0 else np.inf
         if i > 0 and not gain >= -_ROUNDING * abs(objective):
             if counts[_LEAPT]:
                 counts[_LEAPT] = 0
                 shorten(buffers.leaps)
-                _copy_model(buffers.plain, buffers.plain_hits, model, buffers.hits)
+                _copy_model(buffers.plain, buffers.plain_hits, model.flat, buffers.hits)
             elif not (np.isfinite(objective) and withdraw(model, buffers.tail_steps)):
                 return _FALL
             continue
         if not np.isfinite(objective):
             return _LOST
-        _copy_model(model, buffers.hits, best, buffers.best_hits)
-        copy(buffers.stats.mass, buffers.best_mass)
+        _copy_model(model.flat, buffers.hits, best.flat, buffers.best_hits)
+        copy(stats.mass, buffers.best_mass)
         if not accelerate:
             counts[_SMALL] = counts[_SMALL] + 1 if gain < tol else 0
             if counts[_SMALL] >= PATIENCE:
                 return _TOLERANCE
         if i == buffers.history.size - 1:
             return _CAP
-        update(model, buffers.stats, prior)
-        whiten(model, floor, buffers.hits)
-        update_tails(model, buffers.stats, prior, buffers.hits, buffers.tail_steps)
+        call(parts.update, (model, stats, prior))
+        call(parts.whiten, (model, floor, buffers.hits))
+        update_tails(model, stats, prior, buffers.hits, buffers.tail_steps)
         if accelerate:
-            left = plan(best, model, buffers.stats, prior, buffers.leaps)
+            left = call(parts.plan, (best, model, stats, prior, buffers.leaps))
             counts[_SMALL] = counts[_SMALL] + 1 if left < _CERTAIN * tol else 0
             if counts[_SMALL] >= _SURE:
                 return _TOLERANCE
-            _copy_model(model, buffers.hits, buffers.plain, buffers.plain_hits)
-            take(model, prior, buffers.leaps)
-            whiten(model, floor, buffers.hits)
-            renew_tails(model)
+            _copy_model(model.flat, buffers.hits, buffers.plain, buffers.plain_hits)
+            call(parts.take, (model, prior, buffers.leaps))
+            call(parts.whiten, (model, floor, buffers.hits))
             counts[_LEAPT] = 1
         i += 1
         counts[_UPDATES] = i
@@ -293,9 +299,10 @@ def _run(rows, model, best, prior, floor, tol, accelerate, buffers, log_domain, 
 
 @kernel
 def _copy_model(source, source_hits, target, target_hits):
-    """Copy a model and its features at the floor."""
-    copy(source.flat, target.flat)
-    copy(source_hits.ravel(), target_hits.ravel())
+    """Copy the memory of a model and its features at the floor."""
+    copy(source, target)
+    for k in range(source_hits.shape[0]):
+        copy(source_hits[k], target_hits[k])
 
 
 def _steps(X: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
@@ -321,18 +328,22 @@ def _model(params: GaussianParams, centre: np.ndarray) -> EMParams:
         "df": df,
         "log_tail": np.array([log_tail.py_func(value, D) for value in df]),
     }
+    return EMParams(
+        **_in_one_piece(parts),
+        kind=np.array([KINDS.index(params.covariance_type)]),
+        heavy_tailed=None if params.df is None else True,
+    )
+
+
+def _in_one_piece(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Copies of arrays of floats that lie one after the other in `flat`."""
     flat = np.concatenate([part.ravel() for part in parts.values()])
     ends = np.cumsum([part.size for part in parts.values()])
     views = {
         name: flat[end - part.size : end].reshape(part.shape)
         for (name, part), end in zip(parts.items(), ends, strict=True)
     }
-    return EMParams(
-        **views,
-        kind=np.array([KINDS.index(params.covariance_type)]),
-        heavy_tailed=None if params.df is None else True,
-        flat=flat,
-    )
+    return {**views, "flat": flat}
 
 
 def _prior(priors: Priors, start: GaussianParams, centre: np.ndarray, updated: str) -> Prior:
@@ -357,30 +368,30 @@ def _floats(values: ArrayLike) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
-def _buffers(rows: PaddedRows, start: GaussianParams, n_iter: int) -> _EMBuffers:
+def _buffers(rows: PaddedRows, start: GaussianParams, model: EMParams, n_iter: int) -> _EMBuffers:
     K, D = start.means.shape
     full = start.covariance_type in ("full", "tied")
     n = rows.code.shape[0] - 1
-    stats = Stats(
-        start=np.zeros(K),
-        pairs=np.zeros((K, K)),
-        mass=np.zeros(K),
-        weight=np.zeros(K),
-        first=np.zeros((K, D)),
-        second=np.zeros((K, D, D)),
-        log_tail=np.zeros(K),
-    )
+    sums = {
+        "start": np.zeros(K),
+        "pairs": np.zeros((K, K)),
+        "mass": np.zeros(K),
+        "weight": np.zeros(K),
+        "first": np.zeros((K, D)),
+        "second": np.zeros((K, D, D)),
+        "log_tail": np.zeros(K),
+    }
     return _EMBuffers(
         forward=aligned_zeros((n + 1) * K),
         scratch=e_step.make_scratch(K, D, full),
-        stats=stats,
+        stats=Stats(**_in_one_piece(sums)),
         hits=np.zeros((K, D), dtype=np.bool_),
         best_hits=np.zeros((K, D), dtype=np.bool_),
         best_mass=np.zeros(K),
         tail_steps=TailSteps(np.zeros(K), np.ones(1)),
         history=np.zeros(n_iter + 1),
         objective=np.zeros(n_iter + 1),
-        plain=_model(start, rows.centre),
+        plain=np.zeros_like(model.flat),
         plain_hits=np.zeros((K, D), dtype=np.bool_),
         leaps=make_leaps(K, D, start.df is not None),
         counts=np.zeros(5, dtype=np.int64),

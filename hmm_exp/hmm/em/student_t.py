@@ -29,7 +29,8 @@ from numba.extending import overload
 
 from hmm_exp.compiling import kernel
 from hmm_exp.hmm.em.densities import heavy_tailed
-from hmm_exp.hmm.em.update import NO_MASS, copy, covariance_weight, pull
+from hmm_exp.hmm.em.update import NO_MASS, covariance_weight, pull
+from hmm_exp.hmm.loops import copy
 from hmm_exp.hmm.params import DF_BOUNDS
 
 _LEAST, _MOST = DF_BOUNDS
@@ -67,14 +68,14 @@ def withdraw(model: Any, steps: Any) -> bool:
     raise NotImplementedError
 
 
-@overload(update_tails)
+@overload(update_tails, inline="always")
 def _choose_update(model, stats, prior, hits, steps):
     if not heavy_tailed(model):
         return lambda model, stats, prior, hits, steps: None
     return lambda model, stats, prior, hits, steps: _update(model, stats, prior, hits, steps)
 
 
-@overload(withdraw)
+@overload(withdraw, inline="always")
 def _choose_withdraw(model, steps):
     if not heavy_tailed(model):
         return lambda model, steps: False
@@ -89,7 +90,10 @@ def _update(model, stats, prior, hits, steps):
         steps.root[k] = old
         if not prior.updated[3] or not stats.mass[k] > NO_MASS:
             continue
-        a = 1.0 if hits[k].any() else _precision_scale(model, stats, prior, k)
+        hit = False
+        for d in range(D):
+            hit |= hits[k, d]
+        a = 1.0 if hit else _precision_scale(model, stats, prior, k)
         _rescale(model, k, a)
         precision = stats.weight[k] / stats.mass[k]
         log_precision = math.log((old + D) / old) - stats.log_tail[k] / stats.mass[k]

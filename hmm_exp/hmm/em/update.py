@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmm_exp.compiling import kernel
+from hmm_exp.compiling import inlined, kernel, part
+from hmm_exp.hmm.loops import fill
 
 KINDS = ("spherical", "diag", "tied", "full")
 SPHERICAL, DIAG, TIED, FULL = range(4)
@@ -93,6 +94,8 @@ class Stats(NamedTuple):
         Sum of their outer products, lower triangle (or diagonal alone), shape (K, D, D).
     log_tail
         Sum of ln q of Student-t states (see `densities`) without precisions, shape (K,).
+    flat
+        The memory of all arrays, of which they are views.
     """
 
     start: np.ndarray
@@ -102,6 +105,7 @@ class Stats(NamedTuple):
     first: np.ndarray
     second: np.ndarray
     log_tail: np.ndarray
+    flat: np.ndarray
 
 
 class Prior(NamedTuple):
@@ -121,31 +125,12 @@ class Prior(NamedTuple):
 
 
 @kernel
-def copy(source, target):
-    """Copy one flat array to another."""
-    for i in range(source.size):
-        target[i] = source[i]
-
-
-@kernel
 def clear(stats):
     """Set everything to zero."""
-    _zero(stats.start)
-    _zero(stats.pairs.ravel())
-    _zero(stats.mass)
-    _zero(stats.weight)
-    _zero(stats.first.ravel())
-    _zero(stats.second.ravel())
-    _zero(stats.log_tail)
+    fill(stats.flat, 0.0)
 
 
-@kernel
-def _zero(flat):
-    for i in range(flat.size):
-        flat[i] = 0.0
-
-
-@kernel
+@part
 def update(model, stats, prior):
     """Replace the parameters by those that maximise the penalised expected log-likelihood."""
     if prior.updated[0]:
@@ -162,9 +147,10 @@ def update(model, stats, prior):
         for k in range(model.startprob.size):
             if stats.mass[k] > NO_MASS:
                 _update_covariance(model, stats, prior, k)
+    return 0.0
 
 
-@kernel
+@inlined
 def _update_mean(model, stats, prior, k):
     """Mean of one state, unchanged without rows."""
     if stats.mass[k] > NO_MASS:
@@ -202,7 +188,7 @@ def _scatter(model, stats, prior, k, i, j):
     )
 
 
-@kernel
+@inlined
 def _update_covariance(model, stats, prior, k):
     """Covariance of one state, any type but "tied"."""
     D = model.means.shape[1]
@@ -227,7 +213,7 @@ def _update_covariance(model, stats, prior, k):
             model.covars[k, i, i] = mean
 
 
-@kernel
+@inlined
 def _update_tied(model, stats, prior):
     """The common covariance, written to every state."""
     K, D = model.means.shape
@@ -245,7 +231,7 @@ def _update_tied(model, stats, prior):
                 model.covars[k, j, i] = total / divisor
 
 
-@kernel
+@part
 def whiten(model, floor, hits):
     """Raise the covariances to the floor, mark raised features in `hits` (K, D), and factor them.
 
@@ -281,9 +267,10 @@ def whiten(model, floor, hits):
             for j in range(i + 1):
                 model.shift[k, i] += lower[i, j] * model.means[k, j]
         model.log_norm[k] = -0.5 * (D * math.log(2.0 * math.pi) + log_det)
+    return 0.0
 
 
-@kernel
+@inlined
 def _invert_lower(lower):
     """Invert a lower triangular matrix in place, row by row from the last column back."""
     D = lower.shape[0]
@@ -296,7 +283,7 @@ def _invert_lower(lower):
             lower[i, j] = -total * lower[i, i]
 
 
-@kernel
+@part
 def log_prior(model, prior):
     """The terms that EM adds to the log-likelihood (see the module docstring), in nats."""
     K, D = model.means.shape

@@ -1,0 +1,48 @@
+"""Addresses of the parts of an EM iteration, which are compiled apart from the loop.
+
+LLVM takes far longer for the iteration as one function, see `hmm_exp.compiling.part`.
+"""
+
+from typing import NamedTuple
+
+from hmm_exp.compiling import address, layout
+from hmm_exp.hmm.em import e_step
+from hmm_exp.hmm.em.leap import plan, take
+from hmm_exp.hmm.em.update import log_prior, update, whiten
+
+
+class Parts(NamedTuple):
+    """Addresses of the parts of an iteration, which are compiled apart from the loop."""
+
+    filter: int
+    smooth: int
+    log_prior: int
+    update: int
+    whiten: int
+    plan: int
+    take: int
+
+
+_known_parts: dict[tuple, Parts] = {}
+
+
+def parts_for(rows, model, best, prior, floor, accelerate, buffers) -> Parts:
+    """The parts for models of this type; those of leaps only if needed."""
+    key = accelerate, layout((rows, model, best, prior, floor, buffers))
+    if key not in _known_parts:
+        _known_parts[key] = _compiled(rows, model, best, prior, floor, accelerate, buffers)
+    return _known_parts[key]
+
+
+def _compiled(rows, model, best, prior, floor, accelerate, buffers) -> Parts:
+    stats, leaps = buffers.stats, buffers.leaps
+    sweep = (rows, model, buffers.forward, buffers.scratch)
+    return Parts(
+        filter=address(e_step.filter, *sweep),
+        smooth=address(e_step.smooth, *sweep, stats),
+        log_prior=address(log_prior, model, prior),
+        update=address(update, model, stats, prior),
+        whiten=address(whiten, model, floor, buffers.hits),
+        plan=address(plan, best, model, stats, prior, leaps) if accelerate else 0,
+        take=address(take, model, prior, leaps) if accelerate else 0,
+    )
