@@ -135,7 +135,7 @@ def announce(dispatcher: Any) -> bool:
     """
     if dispatcher.signatures or _is_cached(dispatcher) or _is_said():
         return False
-    _log.info("compiling the fitting engine, once on this machine (about 15 s) ...")
+    _log.info("compiling the fitting engine, once on this machine (10 to 30 s) ...")
     prune(cache_folder().parent)
     return True
 

@@ -164,7 +164,7 @@ def test_the_user_is_told_once_that_the_engine_is_compiled(caplog, monkeypatch, 
     with caplog.at_level(logging.INFO, logger="hmm_exp.hmm"):
         compiling.announce(Unseen)
         assert [r.getMessage() for r in caplog.records] == [
-            "compiling the fitting engine, once on this machine (about 15 s) ..."
+            "compiling the fitting engine, once on this machine (10 to 30 s) ..."
         ]
         run.announce_compilation()  # compiled by now, or on disk
         fit(*planted(50), n_states=1)

@@ -67,7 +67,8 @@ def _burn_in(startprob, transmat, log_lik, steps, tolerance):
     decides whether any start is forgotten. Going back from the last row, starts that cannot need
     `_SLACK` bars more than the longest so far are skipped.
     """
-    longest, t, agreed, is_first = 0, 0, True, True
+    longest, agreed, is_first = 0, True, True
+    t = np.int64(0)  # with a literal numba compiles `_rows_apart` twice
     while is_first or (agreed and t > 0):
         rows, agreed = _rows_apart(startprob, transmat, log_lik, steps, t, tolerance)
         longest = max(longest, rows + 1)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmm_exp.compiling import entry
+from hmm_exp.compiling import entry, kernel
 from hmm_exp.hmm import density
 from hmm_exp.hmm.loops import argmax, copy, fill, total
 from hmm_exp.hmm.params import GaussianParams
@@ -232,7 +232,7 @@ def advance(startprob, transmat, log_lik, steps, current, probs, log_prob):
             log_prob[t] = 0.0
 
 
-@entry(error_model="numpy")
+@kernel(error_model="numpy", allocates=True)
 def _shifted_densities(log_lik, out, shift):
     """exp(log_lik - the row's maximum), and that maximum; two passes are faster than one."""
     T, K = log_lik.shape
@@ -245,7 +245,7 @@ def _shifted_densities(log_lik, out, shift):
     _exp_all(out.reshape(T * K))
 
 
-@entry(error_model="numpy")
+@kernel(error_model="numpy", allocates=True)
 def _exp_all(numbers):
     """Replace every x by e**x, eight at a time; the bits do not depend on the position."""
     n_vectors = len(numbers) // LANES
@@ -260,7 +260,7 @@ def _exp_all(numbers):
         numbers[i] = rest[0, i - n_vectors * LANES]
 
 
-@entry(error_model="numpy")
+@kernel(error_model="numpy")
 def _is_missing(log_lik, t):
     missing = True
     for k in range(log_lik.shape[1]):
@@ -268,7 +268,7 @@ def _is_missing(log_lik, t):
     return missing
 
 
-@entry(error_model="numpy")
+@kernel(error_model="numpy")
 def _update_faint(predicted, log_lik, t, out):
     """Bayes' rule in logs, for a row whose likeliest state was almost ruled out before.
 
