@@ -13,8 +13,7 @@ import time
 import numpy as np
 from numba import njit
 
-from hmm_exp.hmm.em.rows import LANES, aligned_zeros
-from hmm_exp.hmm.simd import fma, largest, load, quick_exp, store
+from hmm_exp.hmm.simd import LANES, aligned_zeros, fma, largest, load, quick_exp, store
 
 BLOCK = 16
 LEAST = 1e-290

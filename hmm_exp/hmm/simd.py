@@ -14,6 +14,7 @@ of scalar code in every lane.
 import operator
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils
@@ -335,3 +336,11 @@ def quick_exp(x):
     odd = fma(odd, square, 0.16666666666666669)
     p = fma(fma(odd, r, even), square, r) + 1.0
     return _times_power_of_two(p, shifted, x, -708.0)
+
+
+def aligned_zeros(n_vectors: int) -> np.ndarray:
+    """Zeros of shape (n_vectors, LANES), aligned to a cache line."""
+    line = 64
+    raw = np.zeros(n_vectors * LANES + line // 8)
+    start = (-raw.ctypes.data % line) // 8
+    return raw[start : start + n_vectors * LANES].reshape(n_vectors, LANES)

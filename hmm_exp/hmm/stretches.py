@@ -21,10 +21,19 @@ import numpy as np
 
 from hmm_exp.compiling import entry, kernel
 from hmm_exp.hmm.density import Density, density_of, log_density_kernel
-from hmm_exp.hmm.em.rows import aligned_zeros
 from hmm_exp.hmm.inference import FAINT, FLOOR, Filtered, advance
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.hmm.simd import LANES, all_above, exp, largest, load, splat, store, where_equal
+from hmm_exp.hmm.simd import (
+    LANES,
+    aligned_zeros,
+    all_above,
+    exp,
+    largest,
+    load,
+    splat,
+    store,
+    where_equal,
+)
 from hmm_exp.parallel import run_all
 
 _BLOCK = 16  # steps whose numbers stay in the first-level cache

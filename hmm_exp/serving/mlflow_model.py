@@ -47,7 +47,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _DATA, _CODE = f"data/{FILE_NAME}", "code"  # inside a stored model
 _SUM_TOLERANCE = 1e-6  # of probabilities
 _INFERENCE = (  # modules of `hmm` without the fitting code
-    *("__init__", "density", "inference", "params", "rows", "simd"),
+    *("__init__", "density", "inference", "loops", "params", "rows", "simd", "stretches"),
 )
 _SOURCE = (  # parts of this package needed to load and predict
     "__init__.py",

@@ -38,11 +38,12 @@ import numpy as np
 
 from hmm_exp.compiling import inlined, kernel, part
 from hmm_exp.hmm.em.densities import BLOCK, log_densities, weigh
-from hmm_exp.hmm.em.rows import FILLING, FIRST, MISSING, aligned_zeros
+from hmm_exp.hmm.em.rows import FILLING, FIRST, MISSING
 from hmm_exp.hmm.em.update import clear
 from hmm_exp.hmm.loops import copy
 from hmm_exp.hmm.simd import (
     LANES,
+    aligned_zeros,
     exponent,
     fma,
     lane_sum,

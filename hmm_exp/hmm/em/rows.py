@@ -12,7 +12,7 @@ import numpy as np
 
 from hmm_exp.compiling import entry, kernel
 from hmm_exp.errors import FitError
-from hmm_exp.hmm.simd import LANES
+from hmm_exp.hmm.simd import LANES, aligned_zeros
 
 # Bits of a row's code.
 MISSING = 1  # no observation: density 1 in every state
@@ -87,14 +87,6 @@ def lay_out(X: np.ndarray, steps: np.ndarray) -> PaddedRows:
     code[n, :-1] = code[0, 1:]
     special = np.asarray(code.any(axis=1))
     return PaddedRows(x, code, special, centre, spread, n_rows, n_observed)
-
-
-def aligned_zeros(n_vectors: int) -> np.ndarray:
-    """Zeros of shape (n_vectors, LANES), aligned to a cache line."""
-    line = 64
-    raw = np.zeros(n_vectors * LANES + line // 8)
-    start = (-raw.ctypes.data % line) // 8
-    return raw[start : start + n_vectors * LANES].reshape(n_vectors, LANES)
 
 
 def _check(X: np.ndarray, steps: np.ndarray) -> None:

@@ -32,11 +32,12 @@ from hmm_exp.hmm.em import e_step, e_step_log
 from hmm_exp.hmm.em.leap import Leaps, make_leaps, shorten
 from hmm_exp.hmm.em.parts import parts_for
 from hmm_exp.hmm.em.progress import follow
-from hmm_exp.hmm.em.rows import PaddedRows, aligned_zeros, lay_out
+from hmm_exp.hmm.em.rows import PaddedRows, lay_out
 from hmm_exp.hmm.em.student_t import TailSteps, log_tail, update_tails, withdraw
 from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats
 from hmm_exp.hmm.loops import copy
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.hmm.simd import aligned_zeros
 
 COVAR_FLOOR = 1e-8  # of the data's variance
 PATIENCE = 3  # successive gains below `tol`: a single one is often a plateau
