@@ -1,5 +1,6 @@
 """The program that compiles what judges a fit while another process compiles the fit."""
 
+import os
 import subprocess
 import sys
 
@@ -36,6 +37,22 @@ def test_a_fit_by_the_own_engine_uses_nothing_more_than_its_em():
     assert int(said[0]) > 15
     parts = ["filter", "log_prior", "plan", "smooth", "take", "update", "whiten"]
     assert said[1:] == ["_fill", "_moments", "_run", *parts]
+
+
+def test_a_process_that_warms_up_has_loaded_what_draws_and_leaves_nothing(tmp_path):
+    program = """
+import sys
+from hmm_exp.experiment import first_use
+first_use.warm_up()
+print("hmm_exp.figures" in sys.modules, "hmmlearn.hmm" in sys.modules)
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "True"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_it_ends_with_the_process_that_began_it():

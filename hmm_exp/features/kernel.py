@@ -20,6 +20,7 @@ import math
 import numpy as np
 
 from hmm_exp.compiling import entry, inlined, kernel
+from hmm_exp.hmm.loops import total
 
 N_FEATURES = 10
 MISSING = math.nan
@@ -115,15 +116,6 @@ def log_range(high: float, low: float) -> float:
     """
     width = math.log(high / low)
     return math.log(width) if width > 0.0 else MISSING
-
-
-@kernel
-def total(values: np.ndarray) -> float:
-    """Sum in order; the compiler may not reorder it."""
-    result = 0.0
-    for value in values:
-        result += value
-    return result
 
 
 @inlined

@@ -67,17 +67,15 @@ def _burn_in(startprob, transmat, log_lik, steps, tolerance):
     decides whether any start is forgotten. Going back from the last row, starts that cannot need
     `_SLACK` bars more than the longest so far are skipped.
     """
-    longest, agreed, is_first = 0, True, True
-    t = np.int64(0)  # with a literal numba compiles `_rows_apart` twice
-    while is_first or (agreed and t > 0):
-        rows, agreed = _rows_apart(startprob, transmat, log_lik, steps, t, tolerance)
+    start = np.int64(0)  # of a literal numba would compile `_rows_apart` once more
+    rows, agreed = _rows_apart(startprob, transmat, log_lik, steps, start, tolerance)
+    longest = rows + 1
+    t = log_lik.shape[0] - 1
+    while agreed and t > 0:
+        rows, _ = _rows_apart(startprob, transmat, log_lik, steps, t, tolerance)
         longest = max(longest, rows + 1)
-        if is_first:
-            t = log_lik.shape[0] - 1
-        else:
-            agreed = rows < _LONGEST
-            t = min(t - 1, t + rows - longest - _SLACK)
-        is_first = False
+        agreed = rows < _LONGEST
+        t = min(t - 1, t + rows - longest - _SLACK)
     return longest + _SLACK, agreed
 
 

@@ -39,7 +39,6 @@ from hmm_exp.judge.student_t import (
 from hmm_exp.judge.unscored import FORECASTS, Unscored, fitted
 from hmm_exp.parallel import run_all
 
-KINDS = ("ewma", "range_ewma")  # volatility forecasts, each also by hour
 EXPONENTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 FIRST = 0.5  # the exponent from which a climb starts
 SLOPE_STEP = 0.01  # of the exponent; a peak nearer than that is likelier than both neighbours
@@ -132,7 +131,8 @@ def added_gains(
                 chain[name] = added
         return chain
 
-    chains = [[name for name in volatility if name.removesuffix("_hour") == of] for of in KINDS]
+    kinds = dict.fromkeys(name.removesuffix("_hour") for name in volatility)
+    chains = [[name for name in volatility if name.removesuffix("_hour") == kind] for kind in kinds]
     found = {name: x for chain in run_all(fit_chain, chains, threads) for name, x in chain.items()}
     found = {name: found[name] for name in volatility if name in found}
     gains = {
