@@ -30,7 +30,7 @@ LAUNCHERS = ["serial", pytest.param("joblib", marks=pytest.mark.slow)]
 REASONS = {
     901: "RuntimeError: a fault on purpose",
     902: "SystemExit: 3",
-    903: "no end after 10 s (sweep.cell_timeout): killed",
+    903: "no end after 6 s (sweep.cell_timeout): killed",
     904: "its process was ended by SIGKILL (out of memory?)",
     905: "MemoryError: Unable to allocate",
     906: "RuntimeError: a fault on purpose",
@@ -54,7 +54,7 @@ def sweep_id_of(client: MlflowClient) -> str:
 def test_what_befalls_a_cell_costs_that_cell_only(train_cli, workdir, launcher):
     faults = [*REASONS] if launcher == "serial" else [901, 904]  # its children are the same
     seeds = ",".join(map(str, [1, *faults, 2]))
-    words = (f"model.random_state={seeds}", "model.n_states=2", "sweep.cell_timeout=10", *SMALL)
+    words = (f"model.random_state={seeds}", "model.n_states=2", "sweep.cell_timeout=6", *SMALL)
     done = train_cli(workdir, "-m", *words, *launched(launcher), PYTHONPATH=FAULTS)
     assert done.returncode == 1, done.stderr
     client = store_of(workdir)
