@@ -255,16 +255,11 @@ class SweepCell:
                 line.skipped = True
                 return
 
-            def begin() -> None:
-                meanwhile()
-                record.start(space)
-
+            record.start(space)
             place = self.folder / "pending" / space[tags.FINGERPRINT]
-            if place.is_dir():  # of an earlier start that could not record it
-                record.start(space)
-            else:
+            if not place.is_dir():  # of an earlier start that could not record it
                 place.parent.mkdir(parents=True, exist_ok=True)
-                self._ask("fit", place, line.watched, on_progress=line, meanwhile=begin)
+                self._ask("fit", place, line.watched, on_progress=line, meanwhile=meanwhile)
             self._place = place
 
     def wait(self) -> None:
