@@ -20,7 +20,7 @@ from requests.exceptions import RequestException
 from hmm_exp import callback, owner
 from hmm_exp.commands import sweeps as sweeps_command
 from hmm_exp.registry.promotion import champion
-from hmm_exp.sweep import child
+from hmm_exp.sweep import beside, child
 from hmm_exp.tracking import tags
 from tests.conftest import ROOT
 from tests.test_train_cli import SMALL, runs_of, store_of
@@ -35,7 +35,11 @@ REASONS = {
     905: "MemoryError: Unable to allocate",
     906: "RuntimeError: a fault on purpose",
     907: "its process was ended by SIGKILL (out of memory?)",
+    908: "no end after 6 s (sweep.cell_timeout): killed",
 }
+
+
+DRAWN = "tracking.figures=true"
 
 
 def launched(launcher: str) -> tuple[str, ...]:
@@ -54,7 +58,13 @@ def sweep_id_of(client: MlflowClient) -> str:
 def test_what_befalls_a_cell_costs_that_cell_only(train_cli, workdir, launcher):
     faults = [*REASONS] if launcher == "serial" else [901, 904]  # its children are the same
     seeds = ",".join(map(str, [1, *faults, 2]))
-    words = (f"model.random_state={seeds}", "model.n_states=2", "sweep.cell_timeout=6", *SMALL)
+    words = (
+        f"model.random_state={seeds}",
+        "model.n_states=2",
+        "sweep.cell_timeout=6",
+        *SMALL,
+        DRAWN,
+    )
     done = train_cli(workdir, "-m", *words, *launched(launcher), PYTHONPATH=FAULTS)
     assert done.returncode == 1, done.stderr
     client = store_of(workdir)
@@ -81,6 +91,21 @@ def test_what_befalls_a_cell_costs_that_cell_only(train_cli, workdir, launcher):
         assert Path(log).is_file()
 
 
+@pytest.mark.skipif(not beside.IS_POSSIBLE, reason="figures are drawn beside a fit on Linux alone")
+def test_a_cell_that_is_lost_with_the_next_before_it_is_drawn_is_fitted_again(train_cli, workdir):
+    words = ("model.random_state=1,909,904,2", "model.n_states=2", *SMALL, DRAWN)
+    done = train_cli(workdir, "-m", *words, PYTHONPATH=FAULTS)
+    assert done.returncode == 1, done.stderr
+    client = store_of(workdir)
+    statuses = {
+        int(run.data.params["model.random_state"]): run.info.status
+        for run in runs_of(client, "cell")
+    }
+    assert statuses == {1: "FINISHED", 909: "FINISHED", 904: "FAILED", 2: "FINISHED"}
+    (line,) = [line for line in done.stderr.splitlines() if "is fitted again" in line]
+    assert "random_state=909" in line
+
+
 def test_require_all_means_no_winner_beside_a_failed_cell(train_cli, workdir):
     words = ("model.random_state=1,901", "model.n_states=2", "sweep.require_all=true", *SMALL)
     done = train_cli(workdir, "-m", *words, PYTHONPATH=FAULTS)
@@ -91,7 +116,7 @@ def test_require_all_means_no_winner_beside_a_failed_cell(train_cli, workdir):
 
 @pytest.mark.parametrize("moment", ["fit", "written", "recording"])
 def test_a_killed_sweep_goes_on_and_runs_only_what_is_missing(train_cli, workdir, moment):
-    words = ("-m", "model.n_states=2,3,4", *SMALL)
+    words = ("-m", "model.n_states=2,3,4", *SMALL, DRAWN)
     faults = {"PYTHONPATH": FAULTS, "KILL_AT": moment, "KILL_ONCE": str(workdir / "killed")}
     killed = train_cli(workdir, *words, **faults)
     assert killed.returncode == -signal.SIGKILL

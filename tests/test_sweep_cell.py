@@ -1,7 +1,5 @@
 """Cells that take turns in one process."""
 
-from collections.abc import Callable
-
 import pytest
 
 from hmm_exp.config import Config
@@ -12,20 +10,15 @@ class Noted(SweepCell):
     """A cell that only notes what is asked of it."""
 
     notes: list[str]
-    fits = True
 
-    def fit(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        self.notes.append(f"fit {self.number}")
-        if self.fits:
-            meanwhile()
-        self.notes.append(f"fitted {self.number}")
+    def begin(self) -> None:
+        self.notes.append(f"begin {self.number}")
 
     def wait(self) -> None:
         self.notes.append(f"wait {self.number}")
 
     def record(self) -> None:
-        if f"record {self.number}" not in self.notes:
-            self.notes.append(f"record {self.number}")
+        self.notes.append(f"record {self.number}")
 
 
 @pytest.fixture
@@ -44,16 +37,5 @@ def test_each_is_recorded_while_the_next_is_fitted(cells):
     turns.end()
     turns.end()
     assert ", ".join(cells[0].notes) == (
-        "fit 1, fitted 1, wait 1, fit 2, record 1, fitted 2, wait 2, fit 3, record 2, fitted 3, "
-        "wait 3, record 3"
+        "begin 1, wait 1, begin 2, record 1, wait 2, begin 3, record 2, wait 3, record 3"
     )
-
-
-def test_each_is_recorded_where_the_next_is_done_already(cells):
-    cells[1].fits = False
-    turns = Turns()
-    for cell in cells:
-        turns.take(cell)
-    notes = cells[0].notes
-    assert notes.index("record 1") == notes.index("fitted 2") + 1
-    assert "record 3" not in notes

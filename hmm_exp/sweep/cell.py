@@ -3,8 +3,8 @@
 A process of its own (`child`) reads and fits a cell of a sweep and leaves a bundle on disk. This
 process opens the run, supervises and records, so that a crash of the fit costs one cell.
 
-Of cells that run one after the other, each is drawn while Hydra composes the next, and recorded
-while the next is fitted.
+Of cells that run one after the other, each is drawn and recorded while the next is fitted, and
+Hydra composes the one after that meanwhile.
 """
 
 import logging
@@ -13,12 +13,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
@@ -183,17 +183,16 @@ class Turns:
         self._last: SweepCell | None = None
 
     def take(self, cell: "SweepCell") -> None:
-        """Fit a cell, and record the one before it meanwhile."""
+        """Begin a cell, and record the one before it meanwhile."""
         last, self._last = self._last, cell
-        if last is None:
-            cell.fit()
-            return
-        last.wait()
-        cell.fit(meanwhile=last.record)
-        last.record()  # where nothing was fitted
+        if last is not None:
+            last.wait()
+        cell.begin()
+        if last is not None:
+            last.record()
 
     def end(self) -> None:
-        """Record the last cell."""
+        """End the last cell."""
         last, self._last = self._last, None
         if last is not None:
             last.wait()
@@ -205,7 +204,7 @@ _turns = Turns()
 
 @dataclass
 class SweepCell:
-    """One cell of a sweep in the process that supervises it: fitted, waited for, recorded.
+    """One cell of a sweep in the process that supervises it: begun, waited for, recorded.
 
     A failure is recorded, and the sweep goes on.
     """
@@ -216,8 +215,9 @@ class SweepCell:
     def __post_init__(self) -> None:
         self.value: float | None = worst(self.settings.sweep.objective)
         self._open: RunRecord | None = None
-        self._child: child.Worker | None = None  # that writes the bundle
+        self._child: child.Worker | None = None  # that is at work on the bundle
         self._place: Path | None = None  # of a bundle that is not recorded
+        self._line = ExitStack()  # ends the cell's live line
         self._lock: FileLock | None = None  # on the same cell of another trial
 
     def run(self) -> float | None:
@@ -227,7 +227,7 @@ class SweepCell:
         the cell.
         """
         try:
-            self.fit()
+            self.begin()
             self.wait()
             self.record()
         finally:
@@ -235,48 +235,54 @@ class SweepCell:
                 self._lock.release()
         return None if self._open is None or self._open.unrecorded else self.value
 
-    def fit(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Open the run and fit; then the child goes on to write the bundle.
-
-        `meanwhile` is called while the child fits, and not where it need not.
-        """
+    def begin(self) -> None:
+        """Open the run and let the child fit."""
         try:
             store = store_of(self.settings.tracking)
         except TrackingError as error:
             log.error("%s  FAILED: %s", self.head, described(error))
             return
         record = self._open = RunRecord(store, self.settings, self.log_file)
-        with self._reported(record), progress.Line(self.folder, self.number, self.name) as line:
+        with self._reported(record):
+            line = self._line.enter_context(progress.Line(self.folder, self.number, self.name))
             if self.is_superseded(store):
                 return
-            space = self._ask("prepare", self.settings, self.log_file, on_progress=line)
+            worker, within = child.worker(), self._within
+            words = ("prepare", self.settings, self.log_file)
+            space = worker.ask(*words, within=within, on_progress=line)
             self._lock_others_out(space)
             if self.is_done(store, space):
                 line.skipped = True
                 return
-
             record.start(space)
-            place = self.folder / "pending" / space[tags.FINGERPRINT]
-            if not place.is_dir():  # of an earlier start that could not record it
-                place.parent.mkdir(parents=True, exist_ok=True)
-                self._ask("fit", place, line.watched, on_progress=line, meanwhile=meanwhile)
-            self._place = place
+            self._place = self.folder / "pending" / space[tags.FINGERPRINT]
+            if not self._place.is_dir():  # of an earlier start that could not record it
+                self._place.parent.mkdir(parents=True, exist_ok=True)
+                fit = ("fit", self._place, line.watched)
+                worker.send(*fit, within=within, on_progress=line)
+                self._child = worker
 
     def wait(self) -> None:
-        """Wait until the child has written the bundle, which includes its figures."""
-        if self._place is not None and self._open is not None and self._child is not None:
+        """Wait for the fit, and for the bundle where the child itself writes it."""
+        with self._line:
+            if self._child is None or self._open is None or self._place is None:
+                return
             with self._reported(self._open):
-                self._child.ask("written", within=self.settings.sweep.cell_timeout)
+                is_written_beside = self._child.answer()
+                if not is_written_beside and self._child.has_written(self._place, self._within):
+                    self._child = None
 
     def record(self) -> None:
         """Record the bundle and print a line; only once.
 
         The bundle stays on disk when the store does not answer within the patience.
         """
-        place, self._place = self._place, None
+        place = self._place
         if place is None or self._open is None:
             return
         with self._reported(self._open):
+            if self._child is not None and not self._child.has_written(place, self._within):
+                self._fit_again(place)
             bundle = Bundle.read(place)
             try:
                 self._open.finish(self.to_record(bundle))
@@ -285,6 +291,15 @@ class SweepCell:
             bundle.remove()
             self.value = value_of(self.settings.sweep.objective, bundle.metrics, bundle.tags)
             self.report(bundle)
+        self._place = self._child = None
+
+    def _fit_again(self, place: Path) -> None:
+        """Fit in another child: the first ended in the next cell, before all was drawn."""
+        log.info("%s  is fitted again: its process ended in the cell after it", self.head)
+        self._child = child.worker()
+        self._child.ask("prepare", self.settings, self.log_file, within=self._within)
+        self._child.ask("fit", place, within=self._within)
+        self._child.has_written(place, self._within)
 
     @contextmanager
     def _reported(self, record: RunRecord) -> Iterator[None]:
@@ -293,7 +308,7 @@ class SweepCell:
             with recorded(record):
                 yield
         except (Exception, KeyboardInterrupt) as error:
-            self._place = None
+            self._place = self._child = None
             self.report_failure(error, record.unrecorded)
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -331,11 +346,6 @@ class SweepCell:
         except OSError:
             return Path(tempfile.gettempdir()) / "hmm_exp" / str(self.settings.sweep_id)
         return folder
-
-    def _ask(self, name: str, *arguments: object, **options: Any) -> Any:
-        self._child = child.worker()
-        within = self.settings.sweep.cell_timeout
-        return self._child.ask(name, *arguments, within=within, **options)
 
     def is_superseded(self, store: Store) -> bool:
         """Whether a later start of the sweep has replaced this one."""
@@ -378,3 +388,7 @@ class SweepCell:
     @property
     def _patience(self) -> float:
         return self.settings.tracking.patience
+
+    @property
+    def _within(self) -> float | None:
+        return self.settings.sweep.cell_timeout

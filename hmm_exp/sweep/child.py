@@ -16,9 +16,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
+from pathlib import Path
 from typing import Any
 
 from hmm_exp.errors import HmmExpError
@@ -45,6 +46,11 @@ class Worker:
                 process_group=0,  # Ctrl-C is for this process, which decides what it means
             )
         self._ready = False
+        self._clock = _Deadline(None)  # of the last request
+        self._on_progress: Callable[[str], None] = lambda text: None
+        self._is_asked = False
+        self._answer: tuple[str, Any] | None = None
+        self._written: dict[str, str | None] = {}  # by folder; why not
 
     @property
     def pid(self) -> int:
@@ -57,29 +63,62 @@ class Worker:
         *arguments: Any,
         within: float | None = None,
         on_progress: Callable[[str], None] = lambda text: None,
-        meanwhile: Callable[[], None] = lambda: None,
     ) -> Any:
-        """Send a request to the child, do something else, and wait for its answer.
+        """Send a request to the child and wait for its answer; see `send` and `answer`."""
+        self.send(name, *arguments, within=within, on_progress=on_progress)
+        return self.answer()
 
-        `within` seconds, without start-up and compiling; None waits for as long as it takes. Raises
-        CellError when the cell fails, runs out of memory, dies, or is killed because its time is
-        over. After all but the first the child is gone, and `worker()` gives another. An error of
-        `meanwhile` stops the child, too.
+    def send(
+        self,
+        name: str,
+        *arguments: Any,
+        within: float | None = None,
+        on_progress: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """Send a request to the child, which takes one at a time.
+
+        `within` seconds, without start-up and compiling; None waits for as long as it takes.
         """
-        try:
+        self._on_progress = on_progress
+        self._is_asked = True
+        with self._stopped_on_error():
             if not self._ready:
-                self._wait(_Deadline(_START_WITHIN), on_progress)
+                self._clock = _Deadline(_START_WITHIN)
+                self._wait()
                 self._ready = True
             with suppress(OSError):  # a dead child is seen by what it does not answer
                 self._channel.send((name, arguments))
-            clock = _Deadline(within)
-            meanwhile()
-            return self._wait(clock, on_progress)
-        except _CellFailedError as failure:
-            raise CellError(str(failure)) from None
-        except BaseException:
-            self.stop()
-            raise
+        self._clock = _Deadline(within)
+
+    def answer(self) -> Any:
+        """Wait for the answer to the last request.
+
+        Raises CellError when the cell fails, runs out of memory, dies, or is killed because its
+        time is over. After all but the first the child is gone, and `worker()` gives another.
+        """
+        with self._stopped_on_error():
+            return self._wait()
+
+    def has_written(self, folder: Path, within: float | None) -> bool:
+        """Wait until the bundle of a fit is written; False when the child ended in a later request.
+
+        Raises CellError when the bundle could not be written, or not within some seconds.
+        """
+        if not self._is_asked:
+            self._clock = _Deadline(within)
+        while str(folder) not in self._written:
+            try:
+                self._receive(_TICK)
+            except (EOFError, OSError):
+                if self._is_asked:
+                    return False
+                raise CellError(how_it_ended(self._process.wait())) from None
+            if not self._is_asked and self._clock.left() <= 0.0:
+                self.stop()
+                raise CellError(too_long(self._clock.within))
+        if reason := self._written.pop(str(folder)):
+            raise CellError(reason)
+        return True
 
     def stop(self) -> None:
         """Kill the process; its unfinished work leaves only a log and a `.part` folder."""
@@ -92,28 +131,49 @@ class Worker:
         """Whether the process has ended."""
         return self._process.poll() is not None
 
-    def _wait(self, clock: "_Deadline", on_progress: Callable[[str], None]) -> Any:
-        while True:
-            if not self._channel.poll(min(_TICK, max(0.0, clock.left()))):
-                if clock.left() <= 0.0:
-                    raise CellError(f"no end after {clock.within:g} s (sweep.cell_timeout): killed")
-                continue
+    @contextmanager
+    def _stopped_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except _CellFailedError as failure:
+            raise CellError(str(failure)) from None
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self) -> Any:
+        while self._answer is None:
+            left = self._clock.left()
             try:
-                kind, content = self._channel.recv()
+                if not self._receive(min(_TICK, max(0.0, left))) and left <= 0.0:
+                    raise CellError(too_long(self._clock.within))
             except (EOFError, OSError):
-                raise CellError(_how_it_ended(self._process.wait())) from None
-            if kind == "progress":
-                on_progress(content)
-            elif kind == "compiling":
-                clock.stand(content)
-            elif kind == "log":
-                logging.getLogger(content[0]).log(content[1], content[2])
-            elif kind in ("done", "ready"):
-                return content
-            elif kind == "failed":
-                raise _CellFailedError(content)
-            else:  # "damaged"
-                raise CellError(content)
+                raise CellError(how_it_ended(self._process.wait())) from None
+        (kind, content), self._answer = self._answer, None
+        self._is_asked = False
+        if kind == "failed":
+            raise _CellFailedError(content)
+        if kind == "damaged":
+            raise CellError(content)
+        return content
+
+    def _receive(self, within: float) -> bool:
+        """Take one message, if there is one within some seconds."""
+        if not self._channel.poll(within):
+            return False
+        kind, content = self._channel.recv()
+        if kind == "progress":
+            self._on_progress(content)
+        elif kind == "compiling":
+            self._clock.stand(content)
+        elif kind == "log":
+            logging.getLogger(content[0]).log(content[1], content[2])
+        elif kind == "written":
+            folder, reason = content
+            self._written[folder] = reason
+        else:  # "ready", "done", "failed", "damaged"
+            self._answer = kind, content
+        return True
 
 
 class _Deadline:
@@ -158,7 +218,13 @@ def dismiss() -> None:
         _current = None
 
 
-def _how_it_ended(status: int) -> str:
+def too_long(within: float) -> str:
+    """What is said of a process that was killed at the end of its time, in seconds."""
+    return f"no end after {within:g} s (sweep.cell_timeout): killed"
+
+
+def how_it_ended(status: int) -> str:
+    """What is said of a process by its exit status, negative after a signal."""
     if status >= 0:
         return f"its process ended with exit status {status}"
     name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"

@@ -28,6 +28,7 @@ from hmm_exp.config import Config
 from hmm_exp.errors import HmmExpError, described, refusal
 from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.experiment.source import forget_sources
+from hmm_exp.sweep import beside
 from hmm_exp.sweep.garbage import collect_seldom
 from hmm_exp.sweep.progress import ProgressThread
 from hmm_exp.tracking.bundle import data_identity
@@ -52,6 +53,8 @@ class _Answers:
         self._starting = 0  # nested
 
     def send(self, kind: str, content: Any = None) -> None:
+        if self._channel.closed:  # in a copy of this process
+            return
         with self._lock:
             try:
                 self._channel.send((kind, content))
@@ -63,6 +66,10 @@ class _Answers:
         self._starting += 1 if begun else -1
         if self._starting == int(begun):
             self.send("compiling", begun)
+
+    def close(self) -> None:
+        """Send no more from this process."""
+        self._channel.close()
 
 
 class _ParentHandler(logging.Handler):
@@ -85,7 +92,8 @@ class _Server:
         self.results: dict[str, RunResult] = {}  # of cells on the same data, by fingerprint
         self.log_file: Path | None = None
         self.write: Callable[[], object] | None = None  # what is left to do of the last fit
-        self.failure: BaseException | None = None  # of that
+        self.folder: Path | None = None  # where
+        self.can_draw = False  # whether all that figures need is loaded
 
     def prepare(self, settings: Config, log_file: Path | None) -> dict[str, str]:
         """Prepare the data of a cell; gives its identifying tags."""
@@ -101,8 +109,11 @@ class _Server:
         self.prepared = prepare(settings)
         return data_identity(self.prepared)
 
-    def fit(self, folder: Path, watched: bool = False) -> None:
-        """Fit the prepared data; the bundle is written into `folder` after the answer."""
+    def fit(self, folder: Path, watched: bool = False) -> bool:
+        """Fit the prepared data; the bundle is written into `folder` after the answer.
+
+        Gives whether a copy of this process writes it, while this one is ready for a request.
+        """
         from hmm_exp.experiment.run import run
         from hmm_exp.tracking.pack import write_bundle
 
@@ -117,23 +128,42 @@ class _Server:
             result = run(self.prepared, stage)
             stage("writing")
         self.write = partial(write_bundle, result, folder, self.log_file)
+        self.folder = folder
         if self.prepared.config.sweep.symbol is not None:  # whose winner is shown later
             self.results[self.prepared.fingerprint] = result
+        return self.writes_beside
 
-    def written(self) -> None:
-        """Raise the error of what was written after the last fit."""
-        error, self.failure = self.failure, None
-        if error is not None:
-            raise error
+    @property
+    def writes_beside(self) -> bool:
+        """Whether a copy of this process draws; what draws nothing is written sooner than copied.
+
+        The first figures are drawn here: what they load stays for the copies.
+        """
+        assert self.prepared is not None
+        return beside.IS_POSSIBLE and self.can_draw and self.prepared.config.tracking.figures
 
     def write_last(self) -> None:
-        """Write the bundle of the last fit, which includes its figures, and keep the error."""
-        if self.write is not None:
-            try:
-                self.write()
-            except BaseException as error:
-                self.failure = error
-            self.write = None
+        """Write the bundle of the last fit, which includes its figures, and tell the parent."""
+        write, self.write, folder = self.write, None, self.folder
+        if write is None or self.prepared is None:
+            return
+
+        def done(reason: str | None) -> None:
+            self.answers.send("written", (str(folder), reason))
+
+        if self.writes_beside:
+            within, close = self.prepared.config.sweep.cell_timeout, self.answers.close
+            with suppress(OSError):  # no room for another process
+                beside.work_beside(write, within=within, prepare=close, done=done)
+                return
+        try:
+            write()
+            self.can_draw = self.can_draw or self.prepared.config.tracking.figures
+        except BaseException as error:
+            traceback.print_exc()
+            done(described(error))
+        else:
+            done(None)
 
     def show(self, settings: Config, fingerprint: str, folder: Path) -> dict[str, str]:
         """Write what is shown of a symbol's winner: its regimes by day, and its figures.
@@ -202,12 +232,12 @@ def main() -> None:
             name, arguments = requests.get(timeout=idle)
         except queue.Empty:  # the data is checked, and the parent opens the store
             _import_for_fits(answers)
-            _warm_up(answers)
+            server.can_draw = _warm_up(answers)
             name, arguments = requests.get()
         if name != "prepare":
             _import_for_fits(answers)
         answers.send(*_answer(server, name, arguments))
-        server.write_last()  # while the parent makes the next request
+        server.write_last()  # while the parent makes the next request, or beside that
         idle = None if FOR_FITS[-1] in sys.modules else _IDLE
 
 
@@ -226,14 +256,18 @@ def _import_for_fits(answers: _Answers) -> None:
     answers.starting(False)
 
 
-def _warm_up(answers: _Answers) -> None:
-    """Use the time until the first cell to load what fits, judges and draws it."""
+def _warm_up(answers: _Answers) -> bool:
+    """Use the time until the first cell to load what fits, judges and draws it; say if it did."""
     from hmm_exp.experiment.first_use import warm_up
 
     answers.starting(True)
-    with suppress(Exception):  # the first cell raises it again and reports it
+    try:
         warm_up()
-    answers.starting(False)
+    except Exception:  # the first cell raises it again and reports it
+        return False
+    finally:
+        answers.starting(False)
+    return True
 
 
 def _answer(server: _Server, name: str, arguments: tuple) -> tuple[str, Any]:

@@ -38,7 +38,9 @@ FAULTS = {
     904: lambda: os.kill(os.getpid(), signal.SIGKILL),
     905: _exhaust,
 }
-IN_WRITING = {906: _raise, 907: FAULTS[904]}  # with the figures, after the fit
+# With the figures, after the fit, in a copy of the process that fitted.
+IN_WRITING = {906: _raise, 907: FAULTS[904], 908: FAULTS[903], 909: lambda: time.sleep(4)}
+parents = {}  # the watching process of this one, or of the one this is a copy of
 
 
 def _kill(moment: str, pid: int) -> None:
@@ -71,6 +73,7 @@ def _around(function, before=None, after=None):
 
 def _change_run(module) -> None:
     def before(prepared, *_):
+        parents["main"] = os.getppid()
         FAULTS.get(prepared.config.model.random_state, lambda: None)()
         if prepared.config.sweep_id:  # a cell, and not what warms a process up
             _kill("fit", os.getppid())
@@ -84,7 +87,7 @@ def _change_packing(module) -> None:
 
     def after(result, *_):
         if result.config.sweep_id:
-            _kill("written", os.getppid())
+            _kill("written", parents["main"])
 
     module.write_bundle = _around(module.write_bundle, before, after)
 
