@@ -245,9 +245,9 @@ def test_the_sweeps_command_knows_a_panel(panel):
         (("gate.fdr=0",), "gate.fdr=0"),
         (("data.symbols=[BAD]",), "BAD.parquet"),
         (("data.path=worse/*",), "none of 2 symbols can be read, the first is X: no column named"),
-        (("plots=all,winner",), "plots=all,winner: one value for the whole panel"),
-        (("gate.fdr=.01,.05",), "one value for the whole panel"),
-        (("gate=default,strict",), "one value for the whole panel"),
+        (("plots=all,winner",), "plots=all,winner: one value for the whole sweep"),
+        (("gate.fdr=.01,.05",), "one value for the whole sweep"),
+        (("gate=default,strict",), "one value for the whole sweep"),
         (("sweep.symbols=x",), "the program sets it"),
     ],
 )

@@ -19,6 +19,7 @@ from requests.exceptions import RequestException
 
 from hmm_exp import callback, owner
 from hmm_exp.commands import sweeps as sweeps_command
+from hmm_exp.market.synthetic import make_market
 from hmm_exp.registry.promotion import champion
 from hmm_exp.sweep import beside, child
 from hmm_exp.tracking import tags
@@ -104,6 +105,20 @@ def test_a_cell_that_is_lost_with_the_next_before_it_is_drawn_is_fitted_again(tr
     assert statuses == {1: "FINISHED", 909: "FINISHED", 904: "FAILED", 2: "FINISHED"}
     (line,) = [line for line in done.stderr.splitlines() if "is fitted again" in line]
     assert "random_state=909" in line
+
+
+def test_two_files_of_the_same_bars_are_two_cells(train_cli, workdir):
+    for name in ("a.csv", "b.csv"):
+        make_market(n_bars=2500, n_regimes=3, seed=7).frame.to_csv(workdir / name, index=False)
+    words = ("data=bars", "data.path=a.csv,b.csv", "data.name=same", "data.bar_stamp=open")
+    done = train_cli(workdir, "-m", *words, "model.n_states=2", *SMALL[1:], DRAWN)
+    assert done.returncode == 0, done.stderr
+    cells = finished(store_of(workdir))
+    assert [run.data.params["data.path"] for run in cells] in (
+        ["a.csv", "b.csv"],
+        ["b.csv", "a.csv"],
+    )
+    assert len({run.data.tags[tags.FINGERPRINT] for run in cells}) == 1
 
 
 def test_require_all_means_no_winner_beside_a_failed_cell(train_cli, workdir):

@@ -11,7 +11,7 @@ class Noted(SweepCell):
 
     notes: list[str]
 
-    def begin(self) -> None:
+    def begin(self, last: SweepCell | None = None) -> None:
         self.notes.append(f"begin {self.number}")
 
     def wait(self) -> None:

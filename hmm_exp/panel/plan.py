@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 from omegaconf import DictConfig
 
-from hmm_exp.config import NOT_IN_RESULT, RULES, Config, checked
+from hmm_exp.config import RULES, Config, checked
 from hmm_exp.config.grid import as_word
 from hmm_exp.config.overrides import hydra_text
 from hmm_exp.config.unlocked import unlocked
@@ -191,17 +191,12 @@ class Job:
 
 
 def _check_swept(name: str, word: str) -> None:
-    """Raise ConfigError for a sweep over what is of the whole panel."""
-    group = name.split(".")[0]
-    if name == "pool":
-        raise ConfigError(f"{word}: one value, true fits both kinds of models")
-    if group == "data":
+    """Raise ConfigError for a sweep over the data, which are of the whole panel."""
+    if name.split(".")[0] == "data":
         raise ConfigError(
             f"{word}: a panel reads its symbols once; name all of them in data.path, "
             "such as 'lake/*.parquet'"
         )
-    if group in NOT_IN_RESULT:
-        raise ConfigError(f"{word}: one value for the whole panel, {name} changes no fit")
 
 
 def _read(plan: SweepPlan, one: PanelSymbol) -> tuple[list[str], list[str]]:

@@ -187,7 +187,7 @@ class Turns:
         last, self._last = self._last, cell
         if last is not None:
             last.wait()
-        cell.begin()
+        cell.begin(last)
         if last is not None:
             last.record()
 
@@ -216,7 +216,7 @@ class SweepCell:
         self.value: float | None = worst(self.settings.sweep.objective)
         self._open: RunRecord | None = None
         self._child: child.Worker | None = None  # that is at work on the bundle
-        self._place: Path | None = None  # of a bundle that is not recorded
+        self.place: Path | None = None  # of a bundle that is not recorded
         self._line = ExitStack()  # ends the cell's live line
         self._lock: FileLock | None = None  # on the same cell of another trial
 
@@ -235,8 +235,12 @@ class SweepCell:
                 self._lock.release()
         return None if self._open is None or self._open.unrecorded else self.value
 
-    def begin(self) -> None:
-        """Open the run and let the child fit."""
+    def begin(self, last: "SweepCell | None" = None) -> None:
+        """Open the run and let the child fit.
+
+        `last` is a cell that is not recorded yet: it is, before another one of the same data and
+        settings needs its place.
+        """
         try:
             store = store_of(self.settings.tracking)
         except TrackingError as error:
@@ -255,21 +259,23 @@ class SweepCell:
                 line.skipped = True
                 return
             record.start(space)
-            self._place = self.folder / "pending" / space[tags.FINGERPRINT]
-            if not self._place.is_dir():  # of an earlier start that could not record it
-                self._place.parent.mkdir(parents=True, exist_ok=True)
-                fit = ("fit", self._place, line.watched)
+            self.place = self.folder / "pending" / space[tags.FINGERPRINT]
+            if last is not None and last.place == self.place:
+                last.record()
+            if not self.place.is_dir():  # of an earlier start that could not record it
+                self.place.parent.mkdir(parents=True, exist_ok=True)
+                fit = ("fit", self.place, line.watched)
                 worker.send(*fit, within=within, on_progress=line)
                 self._child = worker
 
     def wait(self) -> None:
         """Wait for the fit, and for the bundle where the child itself writes it."""
         with self._line:
-            if self._child is None or self._open is None or self._place is None:
+            if self._child is None or self._open is None or self.place is None:
                 return
             with self._reported(self._open):
                 is_written_beside = self._child.answer()
-                if not is_written_beside and self._child.has_written(self._place, self._within):
+                if not is_written_beside and self._child.has_written(self.place, self._within):
                     self._child = None
 
     def record(self) -> None:
@@ -277,7 +283,7 @@ class SweepCell:
 
         The bundle stays on disk when the store does not answer within the patience.
         """
-        place = self._place
+        place = self.place
         if place is None or self._open is None:
             return
         with self._reported(self._open):
@@ -291,7 +297,7 @@ class SweepCell:
             bundle.remove()
             self.value = value_of(self.settings.sweep.objective, bundle.metrics, bundle.tags)
             self.report(bundle)
-        self._place = self._child = None
+        self.place = self._child = None
 
     def _fit_again(self, place: Path) -> None:
         """Fit in another child: the first ended in the next cell, before all was drawn."""
@@ -308,7 +314,7 @@ class SweepCell:
             with recorded(record):
                 yield
         except (Exception, KeyboardInterrupt) as error:
-            self._place = self._child = None
+            self.place = self._child = None
             self.report_failure(error, record.unrecorded)
             if isinstance(error, KeyboardInterrupt):
                 raise

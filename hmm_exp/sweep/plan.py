@@ -88,6 +88,8 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
         choices[name] = list(distinct.values())
         by_setting.append(variations[-len(distinct) + 1 :] if len(distinct) > 1 else [])
     swept = [name for name, words in choices.items() if len(words) > 1]
+    for name in swept:
+        _refuse_where_no_fit_changes(name, as_word(choices[name]))
     named = [_NAMED_BY.get(name, name) for name in swept]
     varied = [name for name in named if is_setting(name) and name not in _IN_NAME]
     n_cells = math.prod(map(len, choices.values()))
@@ -233,6 +235,13 @@ def refuse_own_words(settings: Config) -> None:
     for name, value in vars(settings.sweep).items():
         if name not in _OF_USER and value != plain[name]:
             raise ConfigError(f"sweep.{name}={value}: the program sets it; leave the word out")
+
+
+def _refuse_where_no_fit_changes(name: str, word: str) -> None:
+    """Raise ConfigError for a sweep over a setting that all its cells share."""
+    if name.split(".")[0] in NOT_IN_RESULT:
+        why = "true fits both kinds of models" if name == "pool" else f"{name} changes no fit"
+        raise ConfigError(f"{word}: one value for the whole sweep, {why}")
 
 
 def _words(config: DictConfig) -> list[str]:
