@@ -13,7 +13,8 @@ that more states seldom fit worse than fewer (Ueda et al. 2000 split and merge f
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ _LEAST_SHARE = 0.1  # of an even share, so that no quantile bin is empty
 _SPREAD = 3.0  # starts from random rows scale the common covariance by up to this, either way
 _BLOCKS_PER_STATE = 5
 _REDUNDANT = 1e-8  # share of a feature's variance that is its own
-_CHUNK = 65_536  # rows whose responsibilities are in memory at a time
+_CHUNK = 4_096  # rows at a time, so that their products stay in the processor's cache
 _LOST = 1e-4  # probability of a transition that hardly happens
 _STICKY_LEAST = 0.01
 _SOFT = 1e-4  # weight of even probabilities mixed into a transition matrix
@@ -87,15 +88,15 @@ def starting_points(
         matrices, or a volatility that is not finite.
     """
     _check_rows(X, n_states)
+    rows = _Rows(X, volatility)
     if covariance_type in ("full", "tied"):
-        _check_features(X)
-    ranked = np.argsort(_volatility(X, volatility), kind="stable") if "quantile" in kinds else X
-    ridge = min_covar * _scale(X) ** 2
+        _check_features(rows)
+    ridge = min_covar * rows.scale**2
     points = []
     for i, child in enumerate(np.random.SeedSequence(seed).spawn(n_init)):
         rng = np.random.default_rng(child)
         kind = kinds[i % len(kinds)]
-        means, covars = _drawn(kind, X, ranked, n_states, rng, jitter=i >= len(kinds))
+        means, covars = _drawn(kind, rows, n_states, rng, jitter=i >= len(kinds))
         shaped = shape_covars(covars, covariance_type, ridge)
         start = np.full(n_states, 1.0 / n_states)
         params = GaussianParams(start, _sticky(n_states, rng), means, shaped, covariance_type)
@@ -263,10 +264,61 @@ def _check_rows(X: np.ndarray, n_states: int) -> None:
         raise FitError(f"{n_states} states from {distinct} distinct rows: use fewer states")
 
 
-def _check_features(X: np.ndarray) -> None:
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The rows of a fit with what its starts share; sums run along contiguous columns."""
+
+    X: np.ndarray  # (N, D)
+    volatility: np.ndarray | None  # (N,), increasing with that of every row
+
+    @cached_property
+    def centre(self) -> np.ndarray:
+        """Mean of every feature, shape (D,)."""
+        return np.ascontiguousarray(self.X.T).mean(axis=1)
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """Features less their means, one after the other, shape (D, N)."""
+        return np.subtract(self.X.T, self.centre[:, None], order="C")
+
+    @cached_property
+    def scale(self) -> np.ndarray:
+        """Standard deviation of every feature, one for a constant feature, shape (D,)."""
+        spread = self.columns.std(axis=1)
+        return np.where(spread > 0, spread, 1.0)
+
+    @cached_property
+    def standardised(self) -> np.ndarray:
+        """Features in standard deviations from their means, shape (D, N)."""
+        return self.columns / self.scale[:, None]
+
+    @cached_property
+    def covariance(self) -> np.ndarray:
+        """Maximum-likelihood covariance, shape (D, D)."""
+        return _products(self.columns, self.columns) / len(self.X)
+
+    @cached_property
+    def ranked(self) -> np.ndarray:
+        """Rows from the calmest to the most volatile, shape (N,). Raises FitError."""
+        volatility = self.volatility
+        if volatility is None:
+            volatility = np.sqrt(np.einsum("dt,dt->t", self.standardised, self.standardised))
+        elif not np.isfinite(volatility).all():
+            bad = int((~np.isfinite(volatility)).sum())
+            raise FitError(
+                f"the volatility that ranks the rows is not finite in {bad} complete rows"
+            )
+        order = np.argsort(volatility)
+        in_order = volatility[order]
+        if (in_order[1:] == in_order[:-1]).any():  # only the slower stable sort keeps their order
+            return np.argsort(volatility, kind="stable")
+        return order
+
+
+def _check_features(rows: _Rows) -> None:
     """Raise FitError if a feature follows from the others, which makes covariances singular."""
-    standardised = _covariance((X - X.mean(axis=0)) / _scale(X))
-    for d in range(X.shape[1]):
+    standardised = _products(rows.standardised, rows.standardised) / len(rows.X)
+    for d in range(len(standardised)):
         others = standardised[:d, :d]
         explained = standardised[d, :d] @ np.linalg.solve(others, standardised[d, :d])
         if standardised[d, d] - explained < _REDUNDANT:
@@ -276,40 +328,20 @@ def _check_features(X: np.ndarray) -> None:
             )
 
 
-def _scale(X: np.ndarray) -> np.ndarray:
-    """Standard deviation of every feature, one for a constant feature, shape (D,)."""
-    spread = X.std(axis=0)
-    return np.where(spread > 0, spread, 1.0)
-
-
-def _volatility(X: np.ndarray, volatility: np.ndarray | None) -> np.ndarray:
-    if volatility is None:
-        return np.linalg.norm((X - X.mean(axis=0)) / _scale(X), axis=1)
-    if not np.isfinite(volatility).all():
-        bad = int((~np.isfinite(volatility)).sum())
-        raise FitError(f"the volatility that ranks the rows is not finite in {bad} complete rows")
-    return volatility
-
-
 def _drawn(
-    kind: str,
-    X: np.ndarray,
-    ranked: np.ndarray,
-    n_states: int,
-    rng: np.random.Generator,
-    jitter: bool,
+    kind: str, rows: _Rows, n_states: int, rng: np.random.Generator, jitter: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Means (K, D) and full covariances (K, D, D) of one start."""
     if kind == "quantile":
-        return _moments(X, _quantile_bins(ranked, n_states, rng, jitter), n_states)
+        return _moments(rows, _quantile_bins(rows.ranked, n_states, rng, jitter), n_states)
     if kind == "random":
-        return _random_moments(X, n_states, rng)
+        return _random_moments(rows, n_states, rng)
     if kind == "block":
-        return _moments(X, _blocks(len(X), n_states, rng), n_states)
+        return _moments(rows, _blocks(len(rows.X), n_states, rng), n_states)
     if kind == "rows":
-        return _row_moments(X, n_states, rng)
+        return _row_moments(rows, n_states, rng)
     if kind == "kmeans":
-        return _moments(X, _clusters(X, n_states, rng), n_states)
+        return _moments(rows, _clusters(rows, n_states, rng), n_states)
     raise FitError(f"unknown kind of start {kind!r}: one of {', '.join(KINDS)}")
 
 
@@ -337,62 +369,71 @@ def _blocks(N: int, n_states: int, rng: np.random.Generator) -> np.ndarray:
     return owner[np.arange(N) * n_blocks // N]
 
 
-def _clusters(X: np.ndarray, n_states: int, rng: np.random.Generator) -> np.ndarray:
+def _clusters(rows: _Rows, n_states: int, rng: np.random.Generator) -> np.ndarray:
     """State of every row, shape (N,), from k-means of the standardised rows."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
     seed = int(rng.integers(2**31))
-    standardised = (X - X.mean(axis=0)) / _scale(X)
     with threadpool_limits(limits=1):  # bits depend on the number of threads
-        return KMeans(n_states, n_init=1, random_state=seed).fit(standardised).labels_
+        return KMeans(n_states, n_init=1, random_state=seed).fit(rows.standardised.T).labels_
 
 
-def _moments(X: np.ndarray, bins: np.ndarray, n_states: int) -> tuple[np.ndarray, np.ndarray]:
+def _moments(rows: _Rows, bins: np.ndarray, n_states: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean (K, D) and covariance (K, D, D) of the rows of every bin."""
-    means = np.stack([X[bins == k].mean(axis=0) for k in range(n_states)])
-    return means, np.stack([_covariance(X[bins == k]) for k in range(n_states)])
+    order = np.argsort(bins.astype(np.int16), kind="stable")  # short integers have a quick sort
+    ends = np.bincount(bins, minlength=n_states).cumsum()[:-1]
+    parts = np.split(np.take(rows.columns, order, axis=1), ends, axis=1)
+    means = np.stack([part.mean(axis=1) for part in parts])
+    for part, mean in zip(parts, means, strict=True):
+        part -= mean[:, None]
+    covars = np.stack([_products(part, part) / part.shape[1] for part in parts])
+    return means + rows.centre, covars
 
 
 def _random_moments(
-    X: np.ndarray, n_states: int, rng: np.random.Generator
+    rows: _Rows, n_states: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Moments of all rows under responsibilities drawn uniformly from the simplex."""
-    D = X.shape[1]
-    centre = X.mean(axis=0)
-    mass, first, second = np.zeros(n_states), np.zeros((n_states, D)), np.zeros((n_states, D, D))
-    for begin in range(0, len(X), _CHUNK):
-        rows = X[begin : begin + _CHUNK] - centre
-        weight = rng.exponential(size=(len(rows), n_states))
-        weight /= weight.sum(axis=1, keepdims=True)
-        mass += weight.sum(axis=0)
-        for k in range(n_states):
-            weighted = rows * weight[:, k, None]
-            first[k] += weighted.sum(axis=0)
-            second[k] += _products(weighted, rows)
-    means = first / mass[:, None]
-    covars = second / mass[:, None, None] - means[:, :, None] * means[:, None, :]
-    return means + centre, covars
+    D, N = rows.columns.shape
+    i, j = np.tril_indices(D)
+    terms, sums = np.ones((1 + D + len(i), _CHUNK)), np.zeros((n_states, 1 + D + len(i)))
+    for begin in range(0, N, _CHUNK):
+        x = rows.columns[:, begin : begin + _CHUNK]
+        now = terms[:, : x.shape[1]]  # ones, features and their products
+        now[1 : 1 + D] = x
+        for d in range(D):
+            place = 1 + D + d * (d + 1) // 2
+            np.multiply(x[: d + 1], x[d], out=now[place : place + d + 1])
+        sums += _products(_simplex(x.shape[1], n_states, rng), now)
+    mass, first, second = sums[:, :1], sums[:, 1 : 1 + D], np.empty((n_states, D, D))
+    second[:, i, j] = second[:, j, i] = sums[:, 1 + D :]
+    means = first / mass
+    covars = second / mass[:, :, None] - means[:, :, None] * means[:, None, :]
+    return means + rows.centre, covars
+
+
+def _simplex(n_rows: int, n_states: int, rng: np.random.Generator) -> np.ndarray:
+    """Shares of the states that are uniform on the simplex, shape (K, n_rows)."""
+    drawn = rng.standard_exponential((n_rows, n_states)).T
+    total = drawn[0].copy()
+    for more in drawn[1:]:
+        total += more
+    return np.divide(drawn, total, order="C")
 
 
 def _row_moments(
-    X: np.ndarray, n_states: int, rng: np.random.Generator
+    rows: _Rows, n_states: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Random rows as means, the covariance of all rows scaled at random."""
-    means = X[rng.choice(len(X), n_states, replace=False)]
+    means = rows.X[rng.choice(len(rows.X), n_states, replace=False)]
     scale = _SPREAD ** rng.uniform(-1, 1, n_states)
-    return means, scale[:, None, None] * _covariance(X)
-
-
-def _covariance(X: np.ndarray) -> np.ndarray:
-    """Maximum-likelihood covariance, shape (D, D)."""
-    centred = X - X.mean(axis=0)
-    return _products(centred, centred) / len(X)
+    return means, scale[:, None, None] * rows.covariance
 
 
 def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Sum of the outer products of the rows, shape (D, D), without BLAS, whose bits vary."""
-    return np.einsum("ti,tj->ij", a, b)
+    """Products of the rows of (I, N) and (J, N), shape (I, J), without BLAS, whose bits vary."""
+    return np.einsum("it,jt->ij", a, b)
 
 
 def _sticky(n_states: int, rng: np.random.Generator) -> np.ndarray:
