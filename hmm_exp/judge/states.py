@@ -57,47 +57,54 @@ def raw_covars(covars: np.ndarray, scaler_scale: np.ndarray) -> np.ndarray:
     return covars * np.outer(scaler_scale, scaler_scale)
 
 
-def state_tables(summary: StateSummary) -> dict[str, pd.DataFrame]:
+class Wide(NamedTuple):
+    """A table of numbers by row and column; a frame of pandas takes a millisecond to make."""
+
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: np.ndarray  # (rows, columns)
+
+
+def state_tables(summary: StateSummary) -> dict[str, Wide]:
     """Wide tables by state: transitions, long-run shares, dwell times, moments and df."""
+    labels, columns = summary.labels, summary.columns
     deviations = np.sqrt(np.diagonal(summary.covars, axis1=1, axis2=2))
-    shares = occupancy(summary.states, len(summary.labels))
-    tails = {} if summary.df is None else {"tails": _frame(summary, summary.df[:, None], ["df"])}
+    shares = occupancy(summary.states, len(labels))
+    tails = {} if summary.df is None else {"tails": Wide(labels, ["df"], summary.df[:, None])}
     return {
-        "transition_matrix": _frame(summary, summary.transmat, summary.labels),
-        "stationary": _frame(summary, summary.stationary[:, None], ["share"]),
-        "occupancy": _frame(summary, shares[:, None], ["share"]),
+        "transition_matrix": Wide(labels, labels, summary.transmat),
+        "stationary": Wide(labels, ["share"], summary.stationary[:, None]),
+        "occupancy": Wide(labels, ["share"], shares[:, None]),
         "dwell": dwell_table(summary),
-        "state_means": _frame(summary, summary.means, summary.columns),
-        "state_deviations": _frame(summary, deviations, summary.columns),
+        "state_means": Wide(labels, columns, summary.means),
+        "state_deviations": Wide(labels, columns, deviations),
         "state_covariances": _covariances(summary),
         **tails,
     }
 
 
-def _covariances(summary: StateSummary) -> pd.DataFrame:
+def _covariances(summary: StateSummary) -> Wide:
     """Raw-unit covariances: one row per state, one column `a * b` per pair of features."""
     names = np.asarray(summary.columns, dtype=object)
     first, second = np.triu_indices(len(names), 1)
     pairs = list(names[first] + " * " + names[second])
-    return _frame(summary, summary.covars[:, first, second], pairs)
+    return Wide(summary.labels, pairs, summary.covars[:, first, second])
 
 
-def dwell_table(summary: StateSummary) -> pd.DataFrame:
+def dwell_table(summary: StateSummary) -> Wide:
     """Expected and observed dwell in bars, number of visits, share of one-bar visits."""
     n_states = len(summary.labels)
     visits = find_visits(summary.states, summary.steps)
-    return pd.DataFrame(
-        {
-            "expected_bars": expected_dwell(summary.transmat),
-            "observed_bars": observed_dwell(visits, n_states),
-            "visits": np.bincount(visits.state, minlength=n_states),
-            "one_bar_share": one_bar_shares(visits, n_states),
-        },
-        index=list(summary.labels),
-    )
+    measured = {
+        "expected_bars": expected_dwell(summary.transmat),
+        "observed_bars": observed_dwell(visits, n_states),
+        "visits": np.bincount(visits.state, minlength=n_states),
+        "one_bar_share": one_bar_shares(visits, n_states),
+    }
+    return Wide(summary.labels, list(measured), np.column_stack(list(measured.values())))
 
 
-def error_tables(summary: StateSummary, errors: StandardErrors) -> dict[str, pd.DataFrame]:
+def error_tables(summary: StateSummary, errors: StandardErrors) -> dict[str, Wide]:
     """Wide tables of standard errors, robust ones and ends of intervals, in the errors' units.
 
     Those of Student-t states have scales and df too.
@@ -108,9 +115,10 @@ def error_tables(summary: StateSummary, errors: StandardErrors) -> dict[str, pd.
     for name, own, part in zip(ESTIMATED, columns, errors.parts, strict=False):
         shape = (len(summary.labels), len(own))
         for end, field in ends.items():
-            tables[f"{name}_{end}"] = _frame(summary, getattr(part, field).reshape(shape), own)
+            values = getattr(part, field).reshape(shape)
+            tables[f"{name}_{end}"] = Wide(summary.labels, own, values)
     for part in errors.tails[:1]:
-        tables["state_scales"] = _frame(summary, part.value, summary.columns)
+        tables["state_scales"] = Wide(summary.labels, summary.columns, part.value)
     return tables
 
 
@@ -133,27 +141,26 @@ def diagnostics_table(
     more
         Further tables by name.
     """
-    tables = state_tables(summary) | dict(more or {})
+    tables = state_tables(summary)
+    for name, table in (more or {}).items():
+        tables[name] = Wide(table.index.tolist(), table.columns.tolist(), table.to_numpy(float))
     for split, table in (next_bar or {}).items():
-        tables[f"next_bar_{split}"] = table.set_axis(list(summary.labels), axis=0)
+        columns = table.columns.tolist()
+        tables[f"next_bar_{split}"] = Wide(summary.labels, columns, table.to_numpy(float))
     return tidy(tables | ({} if errors is None else error_tables(summary, errors)))
 
 
-def tidy(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def tidy(tables: Mapping[str, Wide]) -> pd.DataFrame:
     """Stack wide tables row by row, without the values that are not finite."""
     cells = [
         (name, str(row), str(column), value)
         for name, table in tables.items()
-        for row, values in zip(table.index, table.to_numpy(dtype=np.float64), strict=True)
+        for row, values in zip(table.rows, table.values.tolist(), strict=True)
         for column, value in zip(table.columns, values, strict=True)
         if math.isfinite(value)
     ]
-    return pd.DataFrame(cells, columns=["table", "row", "column", "value"])
-
-
-def _frame(summary: StateSummary, values: np.ndarray, columns: Sequence[str]) -> pd.DataFrame:
-    index, names = (pd.Index([*names], dtype=object) for names in (summary.labels, columns))
-    return pd.DataFrame(values, index, names)  # an index of Arrow texts takes ten times as long
+    names = ("table", "row", "column", "value")
+    return pd.DataFrame(dict(zip(names, map(list, zip(*cells, strict=True)), strict=True)))
 
 
 class Visits(NamedTuple):
