@@ -42,7 +42,7 @@ from hmm_exp.judge.return_forecasts import (
     fit_return_densities,
     part_means,
     per_bar,
-    score_bars,
+    scores_of_bars,
     summarise,
     take_rows,
 )
@@ -56,7 +56,12 @@ from hmm_exp.judge.states import (
     raw_means,
 )
 from hmm_exp.judge.unscored import RETURN, Unscored, fitted, in_words, why_no_return
-from hmm_exp.judge.variance import next_parkinson, variance_gains, variance_losses, variance_shapes
+from hmm_exp.judge.variance import (
+    losses_of_bars,
+    next_parkinson,
+    shapes_of_bars,
+    variance_gains,
+)
 from hmm_exp.uncertainty.estimates import StandardErrors
 
 VARIANCES = [f"{name}_variance" for name in ("model", "static", "ewma")]
@@ -183,7 +188,8 @@ def model_output(
     bar_probs = _known_at_close(prepared, filtered.probs)
     later = _out_of_sample(prepared.part)
     residuals = np.full(prepared.X.shape, np.nan)
-    residuals[later] = forecast_residuals(params, prepared.X[later], predicted[later])
+    now = np.compress(later, prepared.X, axis=0), np.compress(later, predicted, axis=0)
+    residuals[later] = forecast_residuals(params, *now)
     return ModelOutput(
         probs=filtered.probs,
         predicted=predicted,
@@ -300,13 +306,15 @@ def _forecasts(
     unscored = dict(known.unscored)
     on_train = np.where(prepared.target_part == TRAIN, returns, np.nan)
     densities = fitted("model", unscored, fit_return_densities, bar_probs, on_train)
-    bars = score_bars(densities, known, bar_probs, series)
-    bars[VARIANCES] = variance_shapes(densities, known, bar_probs, series).to_numpy()
+    scores = scores_of_bars(densities, known, bar_probs, series)
+    shapes = shapes_of_bars(densities, known, bar_probs, series)
     later = _out_of_sample(prepared.target_part)
     residuals = np.full(len(returns), np.nan)
-    residuals[later] = return_residuals(densities, bar_probs[later], returns[later])
-    bars["return_residual"] = residuals
-    return {"bars": bars[BAR_COLUMNS], "densities": densities, "unscored": unscored}
+    now = np.compress(later, bar_probs, axis=0), np.compress(later, returns)
+    residuals[later] = return_residuals(densities, *now)
+    columns = [*scores.values(), *shapes.values(), residuals]
+    bars = pd.DataFrame(dict(zip(BAR_COLUMNS, columns, strict=True)))
+    return {"bars": bars, "densities": densities, "unscored": unscored}
 
 
 def _summary(
@@ -379,12 +387,12 @@ def _variance_gains(prepared: Prepared, output: ModelOutput) -> dict[str, np.nda
         frame = source.bars.frame
         high, low = frame["high"].to_numpy(), frame["low"].to_numpy()
         proxies["parkinson_"] = next_parkinson(high, low, returns)
-    shapes = output.bars[VARIANCES].rename(columns=lambda name: name.removesuffix("_variance"))
+    shapes = {name.removesuffix("_variance"): output.bars[name].to_numpy() for name in VARIANCES}
     train = prepared.target_part == TRAIN
     gains: dict[str, np.ndarray] = {}
     for proxy, values in proxies.items():
         try:
-            losses = variance_losses(shapes, values, train)
+            losses = losses_of_bars(shapes, values, train)
         except FitError:
             continue
         gains |= {f"{proxy}{name}": gain for name, gain in variance_gains(losses).items()}
@@ -393,11 +401,11 @@ def _variance_gains(prepared: Prepared, output: ModelOutput) -> dict[str, np.nda
 
 def _recorded_scores(prepared: Prepared, scores: pd.DataFrame) -> pd.DataFrame:
     """Scores with the bar's time, the part of its target, and its close."""
-    named = scores.rename(columns={name: f"{name}_score" for name in scores})
-    named.insert(0, "available_at", prepared.source.time)
-    named.insert(1, "split", part_names(prepared.target_part))
-    bars = prepared.source.bars
-    return named if bars is None else named.assign(close=bars.frame["close"].to_numpy())
+    columns = {"available_at": prepared.source.time, "split": part_names(prepared.target_part)}
+    columns |= {f"{name}_score": scores[name].to_numpy() for name in scores}
+    if (bars := prepared.source.bars) is not None:
+        columns["close"] = bars.frame["close"].to_numpy()
+    return pd.DataFrame(columns, index=scores.index)
 
 
 def _next_bar(

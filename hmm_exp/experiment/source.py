@@ -36,7 +36,7 @@ SCORES_FILE = "scores.parquet"  # of a run: the log scores of every base bar
 STRATEGY_FILE = "strategy.csv"  # of a run: the strategy table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """The input as read: bars, or a ready feature frame when there are none."""
 

@@ -7,6 +7,7 @@ A walk learns its rules anew at every refit, from the past of that refit.
 """
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,12 @@ import pandas as pd
 from hmm_exp.experiment.assess import baselines_of
 from hmm_exp.experiment.decided import at_close
 from hmm_exp.experiment.prepare import Prepared
+from hmm_exp.experiment.source import Source
 from hmm_exp.judge.split import TEST, VAL, WalkForward
 from hmm_exp.judge.strategy import PricedBars, RuleOptions, TradingRules, learn_rules
 from hmm_exp.judge.strategy_table import Judged, StrategyTable, judge_strategies
 
+_PRICED: WeakKeyDictionary[Source, PricedBars] = WeakKeyDictionary()
 
 def judge_run(
     prepared: Prepared, rules: TradingRules, positions: np.ndarray, labels: Sequence[str]
@@ -74,8 +77,14 @@ def positions_of(prepared: Prepared, rules: TradingRules, regimes: np.ndarray) -
 
 
 def priced_bars(prepared: Prepared) -> PricedBars | None:
-    """The base bars as trading rules read them; None for a ready table of features."""
-    bars, log_return = prepared.source.bars, prepared.source.log_return
-    if bars is None or log_return is None:
+    """The base bars as trading rules read them; None for a ready table of features.
+
+    One object for one source, so that the cells of a sweep share what it keeps.
+    """
+    source = prepared.source
+    if source.bars is None or source.log_return is None:
         return None
-    return PricedBars(bars.time, bars.frame["close"].to_numpy(), log_return)
+    if source not in _PRICED:
+        close = source.bars.frame["close"].to_numpy()
+        _PRICED[source] = PricedBars(source.bars.time, close, source.log_return)
+    return _PRICED[source]

@@ -40,7 +40,7 @@ _BASELINES: dict[bytes, "Baselines"] = {}  # by the bars they were fitted on
 GAINS = ("return_gain", *(f"{name}_gain" for name in VOLATILITY))  # over all but the model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReturnDensities:
     """Student-t density of the next base bar's log return in every state.
 
@@ -114,7 +114,9 @@ def fit_return_densities(probs_train: np.ndarray, next_return_train: np.ndarray)
     scored = np.isfinite(next_return_train) & finite_rows(probs_train)
     if not scored.any():
         raise FitError("no train bar has both state probabilities and a next return")
-    fit = fit_mixture(probs_train[scored], next_return_train[scored])
+    fit = fit_mixture(
+        np.compress(scored, probs_train, axis=0), np.compress(scored, next_return_train)
+    )
     return ReturnDensities(fit.loc, fit.scale, fit.df)
 
 
@@ -152,15 +154,24 @@ def score_bars(
         others where the return is missing; a forecast without a fit is NaN on all rows. Row i
         depends only on bars up to i + 1, its target.
     """
+    return pd.DataFrame(scores_of_bars(densities, baselines, probs, series))
+
+
+def scores_of_bars(
+    densities: ReturnDensities | None, baselines: Baselines, probs: np.ndarray, series: BarSeries
+) -> dict[str, np.ndarray]:
+    """Columns of `score_bars` by name, shape (N,) each. Not to be changed: a series keeps some."""
     returns = series.next_return
-    scores = {name: np.full(len(returns), np.nan) for name in SCORES}
+    scores = dict.fromkeys(SCORES, np.full(len(returns), np.nan))
     if densities is not None:
         scores["model"] = densities.log_score(probs, returns)
-    if baselines.static is not None:
-        scores["static"] = baselines.static.log_score(np.ones((len(returns), 1)), returns)
+    if (static := baselines.static) is not None:
+        scores["static"] = series.once(
+            (static, "log_score"), lambda: static.log_score(np.ones((len(returns), 1)), returns)
+        )
     for name, baseline in baselines.volatility.items():
         scores[name] = baseline.log_score(series)
-    return pd.DataFrame(scores)
+    return scores
 
 
 def summarise(
@@ -247,8 +258,11 @@ def known_at_close(base_time: np.ndarray, row_time: np.ndarray, values: np.ndarr
 
 def take_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """`values[rows]` with NaN for negative rows."""
-    taken = np.full((len(rows), *values.shape[1:]), np.nan)
-    taken[rows >= 0] = values[rows[rows >= 0]]
+    known = rows >= 0
+    if not known.any():
+        return np.full((len(rows), *values.shape[1:]), np.nan)
+    taken = np.take(values, np.where(known, rows, 0), axis=0).astype(np.float64, copy=False)
+    taken[~known] = np.nan
     return taken
 
 

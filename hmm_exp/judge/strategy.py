@@ -26,6 +26,7 @@ All that is learned (states, decay, median, target) comes from train and is stor
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,10 +64,27 @@ class PricedBars:
     close: np.ndarray
     log_return: np.ndarray
 
-    @property
+    @cached_property
     def simple_return(self) -> np.ndarray:
         """C_i / C_{i-1} - 1 of every bar, shape (N,), across gaps too; 0 for the first."""
         return np.append(0.0, self.close[1:] / self.close[:-1] - 1.0)
+
+    @cached_property
+    def above_average(self) -> np.ndarray:
+        """1 where the close is above the mean of the last `AVERAGE` closes, shape (N,)."""
+        return _above_average(self.close)
+
+    def volatility(self, decay: float, initial: float, per_year: float) -> np.ndarray:
+        """Yearly EWMA volatility, shape (N,), kept; a variance below 1e-16 counts as 1e-16."""
+        key = decay, initial, per_year
+        if key not in self._volatilities:
+            variance = ewma_variances(self.log_return, decay, initial)
+            self._volatilities[key] = np.sqrt(per_year * np.maximum(variance, 1e-16))
+        return self._volatilities[key]
+
+    @cached_property
+    def _volatilities(self) -> dict[tuple[float, float, float], np.ndarray]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -132,7 +150,7 @@ class TradingRules:
         inside = {d: np.isin(regimes, self.invested[d]).astype(np.float64) for d in self.delays}
         decided = {
             HOLD: np.ones(len(regimes)),
-            "average": _above_average(bars.close),
+            "average": bars.above_average,
             "ewma": (volatility < self.threshold).astype(np.float64),
         }
         by_delay = {"regime": inside, "regime_target": {d: inside[d] * share for d in inside}}
@@ -140,7 +158,7 @@ class TradingRules:
 
     def volatility(self, bars: PricedBars) -> np.ndarray:
         """EWMA volatility known at every close, a year, shape (N,)."""
-        return _volatility(bars, self.decay, self.initial, self.bars_per_year)
+        return bars.volatility(self.decay, self.initial, self.bars_per_year)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for JSON."""
@@ -187,7 +205,7 @@ def learn_rules(
         The fitted EWMA forecast of the same train bars.
     """
     per_year = bars_per_year(bars.time[train])
-    volatility = _volatility(bars, ewma.decay, ewma.initial, per_year)
+    volatility = bars.volatility(ewma.decay, ewma.initial, per_year)
     on_train = np.flatnonzero(train)
     known = on_train[on_train > 0]  # the first bar has no return
     return TradingRules(
@@ -220,12 +238,6 @@ def _invested(
     counted = train[decided] & train[earned] & (regimes[decided] >= 0)
     states, returns = regimes[decided][counted], bars.simple_return[earned][counted]
     return tuple(int(k) for k in np.unique(states) if returns[states == k].mean() > 0.0)
-
-
-def _volatility(bars: PricedBars, decay: float, initial: float, per_year: float) -> np.ndarray:
-    """Yearly EWMA volatility, shape (N,); a variance below 1e-16 counts as 1e-16."""
-    variance = ewma_variances(bars.log_return, decay, initial)
-    return np.sqrt(per_year * np.maximum(variance, 1e-16))
 
 
 def _above_average(close: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ forecast are in units of the mean train proxy, so QLIKE is 1 for the static fore
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -56,15 +57,23 @@ def variance_shapes(
         Columns `model, static, ewma`, N rows; row i depends on bars up to i alone. A forecast
         without a fit is NaN; `static` needs no fit.
     """
+    return pd.DataFrame(shapes_of_bars(densities, baselines, probs, series))
+
+
+def shapes_of_bars(
+    densities: ReturnDensities | None,
+    baselines: Baselines,
+    probs: np.ndarray,
+    series: BarSeries,
+) -> dict[str, np.ndarray]:
+    """Columns of `variance_shapes` by name, (N,) each. Not to be changed: a series keeps some."""
     n_bars, ewma = len(series.next_return), baselines.volatility.get("ewma")
     none = np.full(n_bars, np.nan)
-    return pd.DataFrame(
-        {
-            "model": none if densities is None else mix(probs, densities.scale**2),
-            "static": np.ones(n_bars),
-            "ewma": none if ewma is None else ewma.variance(series),
-        }
-    )
+    return {
+        "model": none if densities is None else mix(probs, densities.scale**2),
+        "static": np.ones(n_bars),
+        "ewma": none if ewma is None else ewma.variance(series),
+    }
 
 
 def next_parkinson(high: np.ndarray, low: np.ndarray, next_return: np.ndarray) -> np.ndarray:
@@ -106,6 +115,13 @@ def variance_losses(shapes: pd.DataFrame, proxy: np.ndarray, train: np.ndarray) 
         No train bar is complete, or the proxy is zero on all of them.
     """
     forecasts = {str(name): shapes[name].to_numpy() for name in shapes}
+    return pd.DataFrame(losses_of_bars(forecasts, proxy, train), index=shapes.index)
+
+
+def losses_of_bars(
+    forecasts: Mapping[str, np.ndarray], proxy: np.ndarray, train: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Columns of `variance_losses` by name, (N,) each, from those of `shapes`. Raises FitError."""
     known = {name: np.isfinite(forecast) for name, forecast in forecasts.items()}
     made = [mask for mask in known.values() if mask.any()]
     complete = np.flatnonzero(np.logical_and.reduce([np.isfinite(proxy), *made]))
@@ -113,21 +129,21 @@ def variance_losses(shapes: pd.DataFrame, proxy: np.ndarray, train: np.ndarray) 
     if not (proxy[fitted] > 0.0).any():
         raise FitError(f"no variance on the {len(fitted)} train bars that have a forecast")
     unit, losses = proxy[fitted].mean(), {}
+    in_units = proxy[complete] / unit
     for name, forecast in forecasts.items():
         level = (proxy[fitted] / forecast[fitted]).mean()
         scaled = forecast[complete] * level / unit
         losses[name] = np.full(len(proxy), np.nan)
-        losses[name][complete] = proxy[complete] / unit / scaled + np.log(scaled)
-    return pd.DataFrame(losses, index=shapes.index)
+        losses[name][complete] = in_units / scaled + np.log(scaled)
+    return losses
 
 
-def variance_gains(losses: pd.DataFrame) -> dict[str, np.ndarray]:
+def variance_gains(
+    losses: pd.DataFrame | Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
     """Reduction of the loss per bar by the model, relative to the static and the EWMA variance.
 
     `variance_gain` and `ewma_variance_gain` of shape (N,), for `gains.gain_metrics`.
     """
-    model = losses["model"].to_numpy()
-    return {
-        "variance_gain": losses["static"].to_numpy() - model,
-        "ewma_variance_gain": losses["ewma"].to_numpy() - model,
-    }
+    model, static, ewma = (np.asarray(losses[name]) for name in ("model", "static", "ewma"))
+    return {"variance_gain": static - model, "ewma_variance_gain": ewma - model}
