@@ -242,13 +242,15 @@ def assess(
     effects = {name: effect for name, effect in measured.items() if effect is not None}
     # Residuals of rolling features remember their window under any model: they only inform.
     objections = rejections(NEXT_RETURN, effects[NEXT_RETURN]) if NEXT_RETURN in effects else []
-    metrics = persistence_metrics(output.probs[rows], output.smoothed[rows], summary.steps)
+    inside = (np.compress(rows, probs, axis=0) for probs in (output.probs, output.smoothed))
+    metrics = persistence_metrics(*inside, summary.steps)
     gains = _return_gains(output) | _variance_gains(prepared, output)
     added = _added_gains(prepared, output)
     metrics |= gain_metrics(gains | added.of_strongest, prepared.target_part)
     metrics |= part_means(added.of_strongest, prepared.target_part)
     metrics |= _residual_metrics(residuals, effects, objections)
-    metrics |= planted_delay(prepared, most_probable(output.bar_probs))
+    at_close = most_probable(output.bar_probs)
+    metrics |= planted_delay(prepared, at_close)
     metrics |= regime_metrics(prepared, output.regimes)
     scaler = prepared.scaler
     raw_errors = None if errors is None else errors.in_units(scaler.mean_, scaler.scale_)
@@ -259,7 +261,7 @@ def assess(
         found = bic_next(on_train, output.probs.shape[1])
         metrics |= {} if found is None else {"bic_next": found}
         scores = _recorded_scores(prepared, output.scores)
-        next_bar = _next_bar(prepared, output.bar_probs, parts)
+        next_bar = _next_bar(prepared, at_close, output.bar_probs.shape[1], parts)
     return Assessment(
         summary=summary,
         probs=output.probs,
@@ -329,7 +331,7 @@ def _summary(
         means=raw_means(params.means, scaler.mean_, scaler.scale_),
         covars=raw_covars(params.covariances(), scaler.scale_),
         df=params.df,
-        states=largest_column(output.probs[rows]),
+        states=largest_column(output.probs)[rows],
         steps=prepared.table.steps[rows],
     )
 
@@ -409,19 +411,18 @@ def _recorded_scores(prepared: Prepared, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _next_bar(
-    prepared: Prepared, bar_probs: np.ndarray, parts: Sequence[int]
+    prepared: Prepared, states: np.ndarray, n_states: int, parts: Sequence[int]
 ) -> dict[str, pd.DataFrame]:
     returns = prepared.source.next_return
     assert returns is not None
     # Bars a year as they come, so that sessions and weekends are not counted.
     years = (prepared.source.time[-1] - prepared.source.time[0]) / YEAR
     per_year = len(returns) / years if years > 0 else None
-    states = most_probable(bar_probs)
     return {
         SPLIT_NAMES[part]: next_bar_table(
             states,
             returns,
-            bar_probs.shape[1],
+            n_states,
             bars_per_year=per_year,
             mask=prepared.target_part == part,
         )

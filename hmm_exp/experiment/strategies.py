@@ -22,6 +22,7 @@ from hmm_exp.judge.strategy_table import Judged, StrategyTable, judge_strategies
 
 _PRICED: WeakKeyDictionary[Source, PricedBars] = WeakKeyDictionary()
 
+
 def judge_run(
     prepared: Prepared, rules: TradingRules, positions: np.ndarray, labels: Sequence[str]
 ) -> StrategyTable | None:

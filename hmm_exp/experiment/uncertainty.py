@@ -43,4 +43,5 @@ def _errors(prepared: Prepared, candidate: Candidate, rows: np.ndarray) -> Stand
     steps = train_steps(prepared.table.steps, rows)
     window = dependent_rows(prepared.recipe, int(rows.sum()))
     threads = prepared.config.compute.threads
-    return standard_errors(candidate.params, prepared.X[rows], steps, window, threads=threads)
+    X = np.compress(rows, prepared.X, axis=0)
+    return standard_errors(candidate.params, X, steps, window, threads=threads)

@@ -24,6 +24,22 @@ def missing_rows(rows: np.ndarray) -> np.ndarray:
     return missing
 
 
+def column_sums(rows: np.ndarray) -> np.ndarray:
+    """Sum of every column of rows (T, K), shape (K,), with the bits of `rows.sum(axis=0)`.
+
+    NumPy adds several columns row by row, and a single one in pairs.
+    """
+    return rows.sum(axis=0) if rows.shape[1] == 1 else np.einsum("tk->k", rows)
+
+
+def row_sums(rows: np.ndarray) -> np.ndarray:
+    """Sum of every row of (T, K), added column by column, shape (T,)."""
+    total = rows[:, 0].copy()
+    for column in rows.T[1:]:
+        total += column
+    return total
+
+
 def largest_column(rows: np.ndarray) -> np.ndarray:
     """Column of the largest number of each row (T, K), the first of equal ones, shape (T,)."""
     place, largest = np.zeros(len(rows), dtype=np.intp), rows[:, 0]

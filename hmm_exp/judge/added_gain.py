@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from hmm_exp.hmm.rows import finite_rows
+from hmm_exp.hmm.rows import column_sums, finite_rows
 from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.return_forecasts import Baselines, ReturnDensities, part_means
 from hmm_exp.judge.student_t import (
@@ -117,16 +117,17 @@ def added_gains(
     """
     returns, unfitted = series.next_return, Unscored()
     used = train & np.isfinite(returns) & finite_rows(probs)
-    rows = TrainRows(probs[used], returns[used], densities)
+    rows = TrainRows(np.compress(used, probs, axis=0), np.compress(used, returns), densities)
     volatility = {name: np.sqrt(b.variance(series)) for name, b in baselines.volatility.items()}
     score = {name: b.log_score(series) for name, b in baselines.volatility.items()}
+    on_train = {name: np.compress(used, forecast) for name, forecast in volatility.items()}
 
     def fit_chain(names: list[str]) -> dict[str, Added]:
         """Fits of a volatility, then by hour; each starts from the one before."""
         chain: dict[str, Added] = {}
         for name in names:
             start = next(iter(chain.values()), None)
-            added = fitted(name, unfitted, fit_added, rows, volatility[name][used], start)
+            added = fitted(name, unfitted, fit_added, rows, on_train[name], start)
             if added is not None:
                 chain[name] = added
         return chain
@@ -139,8 +140,8 @@ def added_gains(
         name: added.log_score(probs, returns, volatility[name]) - score[name]
         for name, added in found.items()
     }
-    on_train = {name: float(score[name][used].mean()) for name in volatility}
-    strongest = max(on_train, key=on_train.__getitem__, default=None)
+    means = {name: float(np.compress(used, score[name]).mean()) for name in volatility}
+    strongest = max(means, key=means.__getitem__, default=None)
     exponents = {name: added.exponent for name, added in found.items()}
     return AddedGains(gains, exponents, strongest if strongest in gains else None, unfitted)
 
@@ -202,7 +203,7 @@ class TrainRows:
         self, probs: np.ndarray, next_return: np.ndarray, densities: ReturnDensities
     ) -> None:
         self.weights, self.next_return, self.densities = Weights(probs), next_return, densities
-        self.floor, self.mass = scale_floor(next_return), probs.sum(axis=0)
+        self.floor, self.mass = scale_floor(next_return), column_sums(probs)
         self.log_lik = float(densities.log_score(probs, next_return).sum())
 
     def fit(self, x: np.ndarray, start: MixtureFit) -> MixtureFit:

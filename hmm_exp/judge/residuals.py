@@ -102,11 +102,12 @@ def forecast_residuals(params: GaussianParams, X: np.ndarray, weights: np.ndarra
     scale = np.sqrt(np.diagonal(params.full_covars(), axis1=1, axis2=2))  # (K, D)
     observed = ~missing_rows(X)
     residuals = np.full(X.shape, np.nan)
+    X, weights = (np.compress(observed, rows, axis=0) for rows in (X, weights))
     for d in range(X.shape[1]):
-        z = (X[observed, d, None] - params.means[:, d]) / scale[:, d]  # (n, K)
+        z = (X[:, d, None] - params.means[:, d]) / scale[:, d]  # (n, K)
         far = -np.abs(z)
         smaller = ndtr(far) if params.df is None else stdtr(params.df, far)
-        residuals[observed, d] = _normal_quantile(weights[observed], *_tails(z, smaller))
+        residuals[observed, d] = _normal_quantile(weights, *_tails(z, smaller))
     return residuals
 
 
@@ -117,10 +118,14 @@ def predicted_probs(params: GaussianParams, steps: np.ndarray, probs: np.ndarray
     the stationary distribution. Raises FitError if that is not unique.
     """
     predicted = np.tile(params.stationary(), (len(probs), 1))
+    if (steps[1:] == 1).all():  # without the copies of some rows
+        predicted[1:] = inference.predict(params.transmat, probs[:-1], 1)
+        return predicted
     for n in np.unique(steps[1:]):
         rows = np.flatnonzero(steps[1:] == n) + 1
         if n > 0:
-            predicted[rows] = inference.predict(params.transmat, probs[rows - 1], int(n))
+            before = np.take(probs, rows - 1, axis=0)
+            predicted[rows] = inference.predict(params.transmat, before, int(n))
     return predicted
 
 
@@ -140,9 +145,9 @@ def return_residuals(
     if densities is None:
         return residuals
     scored = np.isfinite(next_return) & finite_rows(probs)
-    z = (next_return[scored, None] - densities.loc) / densities.scale
+    z = (np.compress(scored, next_return)[:, None] - densities.loc) / densities.scale
     tails = _tails(z, stdtr(densities.df, -np.abs(z)))
-    residuals[scored] = _normal_quantile(probs[scored], *tails)
+    residuals[scored] = _normal_quantile(np.compress(scored, probs, axis=0), *tails)
     return residuals
 
 

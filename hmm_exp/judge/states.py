@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.hmm.health import expected_dwell
-from hmm_exp.hmm.rows import largest_column
+from hmm_exp.hmm.rows import largest_column, row_sums
 from hmm_exp.uncertainty.estimates import StandardErrors
 
 YEAR = pd.Timedelta(days=365.25)
@@ -210,8 +210,8 @@ def occupancy(states: np.ndarray, n_states: int) -> np.ndarray:
 
 def mean_entropy(probs: np.ndarray) -> float:
     """Mean entropy of the state probabilities (T, K), nats per row."""
-    logs = np.log(probs, out=np.zeros_like(probs), where=probs > 0.0)
-    return float(-(probs * logs).sum(axis=1).mean())
+    logs = np.log(np.where(probs > 0.0, probs, 1.0))
+    return float(-row_sums(probs * logs).mean())
 
 
 def revision_rate(filtered_states: np.ndarray, smoothed_states: np.ndarray) -> float:

@@ -41,6 +41,7 @@ from scipy.special import digamma, zeta
 from hmm_exp.compiling import entry
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.params import DF_BOUNDS
+from hmm_exp.hmm.rows import column_sums
 from hmm_exp.hmm.simd import LANES, exp, fma, lane_sum, largest, load, log, splat, store
 
 SCALE_FLOOR = 1e-2  # of the mean absolute deviation: no density collapses onto repeated values
@@ -242,11 +243,11 @@ def _start(problem: Problem) -> _Point:
     times its mean absolute deviation.
     """
     probs, x = problem.weights.probs, problem.x
-    weight = probs.sum(axis=0)
+    weight = column_sums(probs)
     held = weight > 0.0
-    share = np.where(held, probs, 1.0) / np.where(held, weight, len(x))
-    loc = (share * x[:, None]).sum(axis=0)
-    deviation = (share * np.abs(x[:, None] - loc)).sum(axis=0)
+    share = (probs if held.all() else np.where(held, probs, 1.0)) / np.where(held, weight, len(x))
+    loc = column_sums(share * x[:, None])
+    deviation = column_sums(share * np.abs(x[:, None] - loc))
     return _evaluate(problem, loc, np.maximum(0.91 * deviation, problem.floor), 3.0)
 
 

@@ -31,7 +31,7 @@ from hmm_exp.errors import ModelError
 from hmm_exp.features.build import FeatureTable
 from hmm_exp.hmm.inference import Filtered
 from hmm_exp.hmm.params import GaussianParams
-from hmm_exp.hmm.rows import finite_rows, missing_rows
+from hmm_exp.hmm.rows import column_sums, finite_rows, missing_rows
 from hmm_exp.judge.bar_series import BarSeries
 from hmm_exp.judge.gains import hac_error
 from hmm_exp.judge.residuals import predicted_probs
@@ -237,6 +237,7 @@ def make_expectations(
         bars = np.isfinite(scores) & (time > start)
         if (bars & (time > since)).sum() >= MIN_BARS:
             score = _expected_series(scores, observed.known, bars, time > since)
+    probs = np.compress(row_time > start, observed.probs, axis=0)
     return Expectations(
         first=row_time[counted][0],
         last=row_time[counted][-1],
@@ -247,8 +248,8 @@ def make_expectations(
         densities=densities[0] if densities and score else None,
         static=densities[1].static if densities and score else None,
         volatility=densities[1].volatility if densities and score else {},
-        shares=observed.probs[row_time > start].mean(axis=0),
-        share_charts=_share_charts(observed.probs[row_time > start], params),
+        shares=column_sums(probs) / len(probs),
+        share_charts=_share_charts(probs, params),
     )
 
 
@@ -298,11 +299,13 @@ def _expected_series(
     """Means by regime over all usable bars; the chart over the counted ones."""
     usable = usable & finite_rows(weights)
     counted = usable & counted
-    mass = weights[usable].sum(axis=0)
-    sums = (weights[usable] * y[usable, None]).sum(axis=0)
-    by_state = np.where(mass > 1.0, sums / np.maximum(mass, 1.0), y[usable].mean())
-    chart = fit_chart(y[counted] - mix(weights[counted], by_state), chance=0.25 * CHANCE)
-    return ExpectedSeries(float(y[counted].mean()), by_state, chart)
+    known, by_row = np.compress(usable, y), np.compress(usable, weights, axis=0)
+    mass, sums = column_sums(by_row), column_sums(by_row * known[:, None])
+    by_state = np.where(mass > 1.0, sums / np.maximum(mass, 1.0), known.mean())
+    later = np.compress(counted, y)
+    expected = mix(np.compress(counted, weights, axis=0), by_state)
+    chart = fit_chart(later - expected, chance=0.25 * CHANCE)
+    return ExpectedSeries(float(later.mean()), by_state, chart)
 
 
 def _share_charts(probs: np.ndarray, params: GaussianParams) -> tuple[ControlChart, ...]:
