@@ -52,6 +52,28 @@ def test_random_responsibilities_are_moments_of_all_rows():
     np.testing.assert_allclose(params.covars, np.tile(np.cov(X.T), (3, 1, 1)), atol=0.3)
 
 
+def test_random_responsibilities_are_those_of_the_seed():
+    X = np.random.default_rng(1).normal(size=(10_000, 2)) * [1.0, 5.0] + [3.0, -2.0]
+    only = {"kinds": ("random",), "n_init": 1, "min_covar": 0.0}
+    params = drawn(X, covariance_type="full", **only)[0].params
+    (child,) = np.random.SeedSequence(OPTIONS["seed"]).spawn(1)
+    weight = np.random.default_rng(child).exponential(size=(len(X), 3))
+    weight /= weight.sum(axis=1, keepdims=True)
+    for k in range(3):
+        np.testing.assert_allclose(params.means[k], np.average(X, axis=0, weights=weight[:, k]))
+        covars = np.cov(X.T, aweights=weight[:, k], ddof=0)
+        np.testing.assert_allclose(params.covars[k], covars, rtol=1e-9)
+
+
+def test_rows_of_equal_volatility_keep_their_order():
+    X, _ = planted(300)
+    volatility = np.repeat([2.0, 1.0], 150)
+    options = OPTIONS | {"n_states": 4, "n_init": 1, "kinds": ("quantile",)}
+    means = starting_points(X, volatility, **options)[0].params.means
+    quarters = [X[150:225], X[225:], X[:75], X[75:150]]
+    np.testing.assert_allclose(means, [rows.mean(axis=0) for rows in quarters])
+
+
 def test_starts_move_with_the_units_of_the_data():
     X, _ = planted(300)
     units = np.array([1e-4, 1e3])

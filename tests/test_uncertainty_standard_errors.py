@@ -168,6 +168,14 @@ def test_a_window_gives_the_sandwich_of_newey_and_west_alone():
     np.testing.assert_allclose(half, 1.959964 * errors.means.robust, rtol=1e-6)
 
 
+@pytest.mark.parametrize("window", [2, 90, 400, 1000])
+def test_sums_over_windows_are_those_of_every_window(window):
+    scores = np.random.default_rng(0).normal(size=(1000, 3))
+    filled = np.pad(scores, ((window - 1, window - 1), (0, 0)))
+    sums = np.lib.stride_tricks.sliding_window_view(filled, window, axis=0).sum(axis=2)
+    np.testing.assert_allclose(outer_products(scores, window), sums.T @ sums / window, rtol=1e-9)
+
+
 def test_derivatives_are_the_same_bits_with_any_number_of_threads():
     X = np.random.default_rng(0).normal(size=(300, 3)) * np.repeat([1.0, 4.0], 150)[:, None]
     covars = np.stack([np.eye(3), 16.0 * np.eye(3)])

@@ -242,8 +242,9 @@ def assess(
     effects = {name: effect for name, effect in measured.items() if effect is not None}
     # Residuals of rolling features remember their window under any model: they only inform.
     objections = rejections(NEXT_RETURN, effects[NEXT_RETURN]) if NEXT_RETURN in effects else []
-    inside = (np.compress(rows, probs, axis=0) for probs in (output.probs, output.smoothed))
-    metrics = persistence_metrics(*inside, summary.steps)
+    filtered = np.compress(rows, output.probs, axis=0)
+    smoothed = np.compress(rows, output.smoothed, axis=0)
+    metrics = persistence_metrics(filtered, smoothed, summary.steps)
     gains = _return_gains(output) | _variance_gains(prepared, output)
     added = _added_gains(prepared, output)
     metrics |= gain_metrics(gains | added.of_strongest, prepared.target_part)
