@@ -261,6 +261,44 @@ def _biased_exponent(typingctx, value):
     return lanes_type(lanes_type), codegen
 
 
+@intrinsic
+def inverse_power(typingctx, value):
+    """1 over the power of two that belongs to `mantissa`."""
+
+    def codegen(context, builder, signature, args):
+        bits = builder.and_(builder.bitcast(args[0], _BITS), _constant(0x7FF << 52))
+        return builder.bitcast(builder.sub(_constant(0x7FE << 52), bits), _VECTOR)
+
+    return lanes_type(lanes_type), codegen
+
+
+@intrinsic
+def _about_inverse(typingctx, value):
+    """1 over a positive normal number, by up to 5.1 % wrong."""
+
+    def codegen(context, builder, signature, args):
+        bits = builder.bitcast(args[0], _BITS)
+        return builder.bitcast(builder.sub(_constant(0x7FDE623822FC16E6), bits), _VECTOR)
+
+    return lanes_type(lanes_type), codegen
+
+
+@kernel
+def reciprocal(x):
+    """1 / x of a number from 1e-306 to 1e306, nearly always rounded as by a division.
+
+    A division takes eight times as long as a product. With y about 1 / x and e = 1 - x y,
+    1 / x = y (1 + e) (1 + e**2) (1 + e**4) ..., then one step of Newton's method.
+    """
+    y = _about_inverse(x)
+    e = fma(x * -1.0, y, 1.0)
+    square = e * e
+    y = fma(y, e, y)
+    y = fma(y, square, y)
+    y = fma(y, square * square, y)
+    return fma(y, fma(x * -1.0, y, 1.0), y)
+
+
 @kernel
 def exponent(value):
     """The exponent of two that belongs to `mantissa`."""

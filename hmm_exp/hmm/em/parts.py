@@ -14,6 +14,7 @@ from hmm_exp.hmm.em.update import log_prior, update, whiten
 class Parts(NamedTuple):
     """Addresses of the parts of an iteration, which are compiled apart from the loop."""
 
+    advance: int
     filter: int
     smooth: int
     log_prior: int
@@ -38,8 +39,9 @@ def _compiled(rows, model, best, prior, floor, accelerate, buffers) -> Parts:
     stats, leaps = buffers.stats, buffers.leaps
     sweep = (rows, model, buffers.forward, buffers.scratch)
     return Parts(
-        filter=address(e_step.filter, *sweep),
-        smooth=address(e_step.smooth, *sweep, stats),
+        advance=address(e_step.advance, 0, 0, *sweep),
+        filter=address(e_step.filter, 0, *sweep),
+        smooth=address(e_step.smooth, 0, *sweep, stats),
         log_prior=address(log_prior, model, prior),
         update=address(update, model, stats, prior),
         whiten=address(whiten, model, floor, buffers.hits),
