@@ -212,17 +212,24 @@ def all_above(typingctx, value, least):
     return types.boolean(lanes_type, types.float64), codegen
 
 
-@intrinsic
-def where_equal(typingctx, a, b, value):
-    """`value` where a equals b, else zero."""
+def _where(comparison, meaning):
+    """An intrinsic that gives a value where two numbers compare so, else zero."""
 
-    def codegen(context, builder, signature, args):
-        a, b, value = (
-            _as_vector(builder, *pair) for pair in zip(signature.args, args, strict=True)
-        )
-        return builder.select(builder.fcmp_ordered("==", a, b), value, _ZEROS)
+    @intrinsic
+    def apply(typingctx, a, b, value):
+        def codegen(context, builder, signature, args):
+            a, b, value = (
+                _as_vector(builder, *pair) for pair in zip(signature.args, args, strict=True)
+            )
+            return builder.select(builder.fcmp_ordered(comparison, a, b), value, _ZEROS)
 
-    return lanes_type(a, b, value), codegen
+        return lanes_type(a, b, value), codegen
+
+    apply.__doc__ = f"`value` where a {meaning} b, else zero."
+    return apply
+
+
+where_equal, where_below = _where("==", "equals"), _where("<", "is below")
 
 
 @intrinsic

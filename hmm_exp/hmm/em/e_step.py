@@ -53,10 +53,12 @@ from hmm_exp.hmm.simd import (
     store,
     to_next,
     to_previous,
+    where_below,
     where_equal,
 )
 
-_LEAST = 1e-290  # lower bound of f
+_LEAST = 1e-290  # lower bound of f over the mantissa of the |f| before it
+_RAISED = 2.1e-290  # above all raised f
 _LEAST_AHEAD = 1e-300  # lower bound of the sum over i of f(i) A_ij
 MOST_RAISED = 1e-60  # total smoothed probability of all raised f
 _AGREE = 1e-12  # of a probability
@@ -152,11 +154,12 @@ def advance(begin, end, rows, model, forward, work):
                 total = total + load(forward, now + i)
             scale = inverse_power(total)
             powers = powers + exponent(total)
+            total = total * scale
             here = (s - block) * K
-            _step(forward, now, transmat, density, here, scale, K)
+            _step(forward, now, transmat, density, here, scale, total * _LEAST, K)
             if special[s]:
                 _flag(code, s, flags)
-                _begin(forward, now + K, startprob, density, here, total * scale, load(flags, 0), K)
+                _begin(forward, now + K, startprob, density, here, total, load(flags, 0), K)
             now += K
     _copy(forward, now, work.state, 0, K)
     store(work.logs, 0, offset)
@@ -165,7 +168,7 @@ def advance(begin, end, rows, model, forward, work):
 
 
 @inlined
-def _step(forward, now, transmat, density, here, scale, K):
+def _step(forward, now, transmat, density, here, scale, least, K):
     """Filter one step, whose f is stored after that of the step before; four states at a time."""
     for j in range(0, K - 3, 4):
         f = load(forward, now)
@@ -176,15 +179,15 @@ def _step(forward, now, transmat, density, here, scale, K):
             p0, p1 = fma(f, transmat[i, j], p0), fma(f, transmat[i, j + 1], p1)
             p2, p3 = fma(f, transmat[i, j + 2], p2), fma(f, transmat[i, j + 3], p3)
         at, then = here + j, now + K + j
-        store(forward, then, largest(p0 * (load(density, at) * scale), _LEAST))
-        store(forward, then + 1, largest(p1 * (load(density, at + 1) * scale), _LEAST))
-        store(forward, then + 2, largest(p2 * (load(density, at + 2) * scale), _LEAST))
-        store(forward, then + 3, largest(p3 * (load(density, at + 3) * scale), _LEAST))
+        store(forward, then, largest(p0 * (load(density, at) * scale), least))
+        store(forward, then + 1, largest(p1 * (load(density, at + 1) * scale), least))
+        store(forward, then + 2, largest(p2 * (load(density, at + 2) * scale), least))
+        store(forward, then + 3, largest(p3 * (load(density, at + 3) * scale), least))
     for j in range(K - K % 4, K):
         p = load(forward, now) * transmat[0, j]
         for i in range(1, K):
             p = fma(load(forward, now + i), transmat[i, j], p)
-        f = largest(p * (load(density, here + j) * scale), _LEAST)
+        f = largest(p * (load(density, here + j) * scale), least)
         store(forward, now + K + j, f)
 
 
@@ -194,7 +197,7 @@ def _begin(forward, then, startprob, density, here, total, first, K):
     for j in range(K):
         start = total * startprob[j] * load(density, here + j)
         f = fma(first, start, (1.0 - first) * load(forward, then + j))
-        store(forward, then + j, largest(f, _LEAST))
+        store(forward, then + j, largest(f, total * _LEAST))
 
 
 @kernel
@@ -345,7 +348,7 @@ def _step_back(forward, now, transmat, ratio, here, posterior, place, raised, K)
         store(posterior, place + i, g * load(forward, now + i))
     more = splat(0.0)
     for i in range(K):
-        more = more + where_equal(load(forward, now + i), _LEAST, load(posterior, place + i))
+        more = more + where_below(load(forward, now + i), _RAISED, load(posterior, place + i))
     return raised + more
 
 
@@ -358,7 +361,7 @@ def _end(forward, now, first, posterior, place, raised, K):
     alone = first / total
     for i in range(K):
         f = load(forward, now + i)
-        raised = raised + where_equal(f, _LEAST, f * alone)
+        raised = raised + where_below(f, _RAISED, f * alone)
         store(posterior, place + i, fma(f, alone, load(posterior, place + i)))
     return raised
 
