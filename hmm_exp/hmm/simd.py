@@ -247,6 +247,17 @@ def _times_power_of_two(typingctx, value, shifted, x, lowest):
 
 
 @intrinsic
+def _shifted_power(typingctx, value, shifted):
+    """value * 2**n where n are the low bits of `shifted`."""
+
+    def codegen(context, builder, signature, args):
+        power = builder.shl(builder.bitcast(args[1], _BITS), _constant(52))
+        return builder.bitcast(builder.add(builder.bitcast(args[0], _BITS), power), _VECTOR)
+
+    return lanes_type(lanes_type, lanes_type), codegen
+
+
+@intrinsic
 def mantissa(typingctx, value):
     """Mantissa in [1, 2) of a positive normal number."""
 
@@ -362,11 +373,14 @@ def exp(x):
 
 @kernel
 def quick_exp(x):
-    """e**x as `exp` computes it, with other bits in less time: for many independent numbers.
+    """e**x with other bits than `exp` in less time, for many independent numbers x <= 700.
+
+    Below -690 it is e**-690: a product with it may still be a normal number.
 
     In e**r = 1 + r + r**2 q(r) the polynomial q of degree 9 interpolates at Chebyshev's points,
     and its even and odd terms are summed side by side, as a processor cannot look far ahead.
     """
+    x = largest(x, -690.0)
     shifted = fma(x, 1.4426950408889634, 6755399441055744.0)
     n = shifted - 6755399441055744.0
     r = fma(n, -1.90821492927058770002e-10, fma(n, -6.93147180369123816490e-01, x))
@@ -380,7 +394,7 @@ def quick_exp(x):
     even = fma(even, square, 0.5000000000000001)
     odd = fma(odd, square, 0.16666666666666669)
     p = fma(fma(odd, r, even), square, r) + 1.0
-    return _times_power_of_two(p, shifted, x, -708.0)
+    return _shifted_power(p, shifted)
 
 
 def aligned_zeros(n_vectors: int) -> np.ndarray:

@@ -5,7 +5,7 @@ sums in registers at a time and read a number once for all of them.
 """
 
 from hmm_exp.compiling import inlined, kernel
-from hmm_exp.hmm.simd import fma, largest, load, reciprocal, splat, store
+from hmm_exp.hmm.simd import fma, load, reciprocal, splat, store
 
 BLOCK = 16  # steps whose numbers fit in the first-level cache, a multiple of 4
 AHEAD = 3  # steps after a block that are read and written where four are done at a time
@@ -18,25 +18,26 @@ def rounded_up(n: int) -> int:
 
 @kernel
 def predict(forward, first, transmat, least, out, n):
-    """Write 1 / max(sum over i of f(i) A_ij, least) of n steps; f of the first is at `first`."""
+    """Write 1 / (least + sum over i of f(i) A_ij) of n steps; f of the first is at `first`."""
     K = transmat.shape[0]
     width = out.shape[0] // BLOCK
     for j in range(K):
         row, place = first, j
         for _ in range(0, n, 4):
             chance = transmat[0, j]
-            p0, p1 = load(forward, row) * chance, load(forward, row + K) * chance
-            p2, p3 = load(forward, row + 2 * K) * chance, load(forward, row + 3 * K) * chance
+            p0, p1 = fma(load(forward, row), chance, least), fma(load(forward, row + K), chance, least)
+            p2 = fma(load(forward, row + 2 * K), chance, least)
+            p3 = fma(load(forward, row + 3 * K), chance, least)
             for i in range(1, K):
                 chance = transmat[i, j]
                 p0 = fma(load(forward, row + i), chance, p0)
                 p1 = fma(load(forward, row + K + i), chance, p1)
                 p2 = fma(load(forward, row + 2 * K + i), chance, p2)
                 p3 = fma(load(forward, row + 3 * K + i), chance, p3)
-            store(out, place, reciprocal(largest(p0, least)))
-            store(out, place + width, reciprocal(largest(p1, least)))
-            store(out, place + 2 * width, reciprocal(largest(p2, least)))
-            store(out, place + 3 * width, reciprocal(largest(p3, least)))
+            store(out, place, reciprocal(p0))
+            store(out, place + width, reciprocal(p1))
+            store(out, place + 2 * width, reciprocal(p2))
+            store(out, place + 3 * width, reciprocal(p3))
             row += 4 * K
             place += 4 * width
 

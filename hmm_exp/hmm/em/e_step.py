@@ -48,18 +48,18 @@ from hmm_exp.hmm.simd import (
     largest,
     load,
     quick_exp,
-    reciprocal,
     splat,
     store,
     to_next,
     to_previous,
     where_below,
-    where_equal,
 )
 
-_LEAST = 1e-290  # lower bound of f over the mantissa of the |f| before it
-_RAISED = 2.1e-290  # above all raised f
-_LEAST_AHEAD = 1e-300  # lower bound of the sum over i of f(i) A_ij
+_LEAST = 1e-290  # added to f, in units of the mantissa of the |f| before it
+_RAISED = 1e-272  # f below it owe a noticeable part to what is added
+_LEAST_AHEAD = 1e-300  # added to the sum over i of f(i) A_ij
+_RAISED_AHEAD = 1e282  # inverse of the largest such sum that counts as raised
+_TINY = 1e-280  # added to smoothed probabilities: subnormal numbers take a hundred times as long
 MOST_RAISED = 1e-60  # total smoothed probability of all raised f
 _AGREE = 1e-12  # of a probability
 _SLACK = 1e-70  # additional absolute difference of smoothed probabilities
@@ -170,24 +170,25 @@ def advance(begin, end, rows, model, forward, work):
 @inlined
 def _step(forward, now, transmat, density, here, scale, least, K):
     """Filter one step, whose f is stored after that of the step before; four states at a time."""
+    tiny = splat(_LEAST_AHEAD)
     for j in range(0, K - 3, 4):
         f = load(forward, now)
-        p0, p1 = f * transmat[0, j], f * transmat[0, j + 1]
-        p2, p3 = f * transmat[0, j + 2], f * transmat[0, j + 3]
+        p0, p1 = fma(f, transmat[0, j], tiny), fma(f, transmat[0, j + 1], tiny)
+        p2, p3 = fma(f, transmat[0, j + 2], tiny), fma(f, transmat[0, j + 3], tiny)
         for i in range(1, K):
             f = load(forward, now + i)
             p0, p1 = fma(f, transmat[i, j], p0), fma(f, transmat[i, j + 1], p1)
             p2, p3 = fma(f, transmat[i, j + 2], p2), fma(f, transmat[i, j + 3], p3)
         at, then = here + j, now + K + j
-        store(forward, then, largest(p0 * (load(density, at) * scale), least))
-        store(forward, then + 1, largest(p1 * (load(density, at + 1) * scale), least))
-        store(forward, then + 2, largest(p2 * (load(density, at + 2) * scale), least))
-        store(forward, then + 3, largest(p3 * (load(density, at + 3) * scale), least))
+        store(forward, then, fma(p0, load(density, at) * scale, least))
+        store(forward, then + 1, fma(p1, load(density, at + 1) * scale, least))
+        store(forward, then + 2, fma(p2, load(density, at + 2) * scale, least))
+        store(forward, then + 3, fma(p3, load(density, at + 3) * scale, least))
     for j in range(K - K % 4, K):
-        p = load(forward, now) * transmat[0, j]
+        p = fma(load(forward, now), transmat[0, j], tiny)
         for i in range(1, K):
             p = fma(load(forward, now + i), transmat[i, j], p)
-        f = largest(p * (load(density, here + j) * scale), least)
+        f = fma(p, load(density, here + j) * scale, least)
         store(forward, now + K + j, f)
 
 
@@ -195,9 +196,8 @@ def _step(forward, now, transmat, density, here, scale, least, K):
 def _begin(forward, then, startprob, density, here, total, first, K):
     """Replace f where a sequence begins; `total` keeps what the log-likelihood lacks."""
     for j in range(K):
-        start = total * startprob[j] * load(density, here + j)
-        f = fma(first, start, (1.0 - first) * load(forward, then + j))
-        store(forward, then + j, largest(f, total * _LEAST))
+        start = fma(total * startprob[j], load(density, here + j), total * _LEAST)
+        store(forward, then + j, fma(first, start, (1.0 - first) * load(forward, then + j)))
 
 
 @kernel
@@ -315,12 +315,11 @@ def _backward(rows, model, forward, work, stats, begin, end, warming):
 @inlined
 def _divide(posterior, after, ratio, here, is_special, flags, raised, K):
     """Turn the inverse divisors of one step into r; gives `raised` with that of the divisors."""
-    most = reciprocal(splat(_LEAST_AHEAD))
     for j in range(K):
         inverse, later = load(ratio, here + j), load(posterior, after + j)
         if is_special:
             later = later * (1.0 - load(flags, 0))
-        raised = raised + where_equal(inverse, most, later)
+        raised = raised + where_below(_RAISED_AHEAD, inverse, later)
         store(ratio, here + j, later * inverse)
     return raised
 
@@ -328,24 +327,25 @@ def _divide(posterior, after, ratio, here, is_special, flags, raised, K):
 @inlined
 def _step_back(forward, now, transmat, ratio, here, posterior, place, raised, K):
     """Smoothed probabilities of one step from r, four states at a time; gives `raised`."""
+    tiny = splat(_LEAST_AHEAD)
     for i in range(0, K - 3, 4):
         r = load(ratio, here)
-        g0, g1 = r * transmat[i, 0], r * transmat[i + 1, 0]
-        g2, g3 = r * transmat[i + 2, 0], r * transmat[i + 3, 0]
+        g0, g1 = fma(r, transmat[i, 0], tiny), fma(r, transmat[i + 1, 0], tiny)
+        g2, g3 = fma(r, transmat[i + 2, 0], tiny), fma(r, transmat[i + 3, 0], tiny)
         for j in range(1, K):
             r = load(ratio, here + j)
             g0, g1 = fma(r, transmat[i, j], g0), fma(r, transmat[i + 1, j], g1)
             g2, g3 = fma(r, transmat[i + 2, j], g2), fma(r, transmat[i + 3, j], g3)
         at = place + i
-        store(posterior, at, g0 * load(forward, now + i))
-        store(posterior, at + 1, g1 * load(forward, now + i + 1))
-        store(posterior, at + 2, g2 * load(forward, now + i + 2))
-        store(posterior, at + 3, g3 * load(forward, now + i + 3))
+        store(posterior, at, fma(g0, load(forward, now + i), _TINY))
+        store(posterior, at + 1, fma(g1, load(forward, now + i + 1), _TINY))
+        store(posterior, at + 2, fma(g2, load(forward, now + i + 2), _TINY))
+        store(posterior, at + 3, fma(g3, load(forward, now + i + 3), _TINY))
     for i in range(K - K % 4, K):
-        g = load(ratio, here) * transmat[i, 0]
+        g = fma(load(ratio, here), transmat[i, 0], tiny)
         for j in range(1, K):
             g = fma(load(ratio, here + j), transmat[i, j], g)
-        store(posterior, place + i, g * load(forward, now + i))
+        store(posterior, place + i, fma(g, load(forward, now + i), _TINY))
     more = splat(0.0)
     for i in range(K):
         more = more + where_below(load(forward, now + i), _RAISED, load(posterior, place + i))
