@@ -79,9 +79,9 @@ def _add_three(left, first, height, right, sums, n, i):
             a2, b2, c2 = fma(p, x, a2), fma(q, x, b2), fma(r, x, c2)
             x = load(right, column + 3)
             a3, b3, c3 = fma(p, x, a3), fma(q, x, b3), fma(r, x, c3)
-        _store_four(sums, a, a0, a1, a2, a3)
-        _store_four(sums, b, b0, b1, b2, b3)
-        _store_four(sums, c, c0, c1, c2, c3)
+        store_four(sums, a, a0, a1, a2, a3)
+        store_four(sums, b, b0, b1, b2, b3)
+        store_four(sums, c, c0, c1, c2, c3)
 
 
 @inlined
@@ -105,12 +105,13 @@ def _add_two(left, first, height, right, sums, n, i):
             a2, b2 = fma(p, x, a2), fma(q, x, b2)
             x = load(right, column + 3)
             a3, b3 = fma(p, x, a3), fma(q, x, b3)
-        _store_four(sums, a, a0, a1, a2, a3)
-        _store_four(sums, b, b0, b1, b2, b3)
+        store_four(sums, a, a0, a1, a2, a3)
+        store_four(sums, b, b0, b1, b2, b3)
 
 
 @kernel
-def _store_four(array, row, a, b, c, d):
+def store_four(array, row, a, b, c, d):
+    """Store four vectors one after the other."""
     store(array, row, a)
     store(array, row + 1, b)
     store(array, row + 2, c)

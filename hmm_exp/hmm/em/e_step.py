@@ -34,7 +34,7 @@ The bits depend on the number of rows, so this E step is for training only.
 import math
 
 from hmm_exp.compiling import call, inlined, kernel, part
-from hmm_exp.hmm.em.blocks import AHEAD, BLOCK, add_products, monomials, predict
+from hmm_exp.hmm.em.blocks import AHEAD, BLOCK, add_products, monomials, predict, store_four
 from hmm_exp.hmm.em.densities import log_densities, weigh
 from hmm_exp.hmm.em.rows import FILLING, FIRST, MISSING
 from hmm_exp.hmm.em.update import TIED, clear
@@ -336,20 +336,22 @@ def _step_back(forward, now, transmat, ratio, here, posterior, place, raised, K)
             r = load(ratio, here + j)
             g0, g1 = fma(r, transmat[i, j], g0), fma(r, transmat[i + 1, j], g1)
             g2, g3 = fma(r, transmat[i + 2, j], g2), fma(r, transmat[i + 3, j], g3)
-        at = place + i
-        store(posterior, at, fma(g0, load(forward, now + i), _TINY))
-        store(posterior, at + 1, fma(g1, load(forward, now + i + 1), _TINY))
-        store(posterior, at + 2, fma(g2, load(forward, now + i + 2), _TINY))
-        store(posterior, at + 3, fma(g3, load(forward, now + i + 3), _TINY))
+        f0, f1 = load(forward, now + i), load(forward, now + i + 1)
+        f2, f3 = load(forward, now + i + 2), load(forward, now + i + 3)
+        g0, g1 = fma(g0, f0, _TINY), fma(g1, f1, _TINY)
+        g2, g3 = fma(g2, f2, _TINY), fma(g3, f3, _TINY)
+        raised = raised + (where_below(f0, _RAISED, g0) + where_below(f1, _RAISED, g1))
+        raised = raised + (where_below(f2, _RAISED, g2) + where_below(f3, _RAISED, g3))
+        store_four(posterior, place + i, g0, g1, g2, g3)
     for i in range(K - K % 4, K):
         g = fma(load(ratio, here), transmat[i, 0], tiny)
         for j in range(1, K):
             g = fma(load(ratio, here + j), transmat[i, j], g)
-        store(posterior, place + i, fma(g, load(forward, now + i), _TINY))
-    more = splat(0.0)
-    for i in range(K):
-        more = more + where_below(load(forward, now + i), _RAISED, load(posterior, place + i))
-    return raised + more
+        f = load(forward, now + i)
+        g = fma(g, f, _TINY)
+        raised = raised + where_below(f, _RAISED, g)
+        store(posterior, place + i, g)
+    return raised
 
 
 @inlined
