@@ -48,40 +48,8 @@ def add_products(left, first, height, right, sums, n):
 
     The left side of step s is at `left[first + s * height]`, the right one at `right[s * width]`.
     """
-    i = 0
-    while i < height:
-        if height - i == 3 or height - i > 4:
-            _add_three(left, first, height, right, sums, n, i)
-            i += 3
-        else:
-            _add_two(left, first, height, right, sums, n, i)
-            i += 2
-
-
-@inlined
-def _add_three(left, first, height, right, sums, n, i):
-    """Three rows of `add_products`, four columns at a time."""
-    width = right.shape[0] // BLOCK
-    for j in range(0, width, 4):
-        a = i * width + j
-        b, c = a + width, a + 2 * width
-        a0, a1, a2, a3 = load(sums, a), load(sums, a + 1), load(sums, a + 2), load(sums, a + 3)
-        b0, b1, b2, b3 = load(sums, b), load(sums, b + 1), load(sums, b + 2), load(sums, b + 3)
-        c0, c1, c2, c3 = load(sums, c), load(sums, c + 1), load(sums, c + 2), load(sums, c + 3)
-        for s in range(n - 1, -1, -1):
-            row, column = first + s * height + i, s * width + j
-            p, q, r = load(left, row), load(left, row + 1), load(left, row + 2)
-            x = load(right, column)
-            a0, b0, c0 = fma(p, x, a0), fma(q, x, b0), fma(r, x, c0)
-            x = load(right, column + 1)
-            a1, b1, c1 = fma(p, x, a1), fma(q, x, b1), fma(r, x, c1)
-            x = load(right, column + 2)
-            a2, b2, c2 = fma(p, x, a2), fma(q, x, b2), fma(r, x, c2)
-            x = load(right, column + 3)
-            a3, b3, c3 = fma(p, x, a3), fma(q, x, b3), fma(r, x, c3)
-        store_four(sums, a, a0, a1, a2, a3)
-        store_four(sums, b, b0, b1, b2, b3)
-        store_four(sums, c, c0, c1, c2, c3)
+    for i in range(0, height, 2):
+        _add_two(left, first, height, right, sums, n, i)
 
 
 @inlined

@@ -105,11 +105,8 @@ def _weigh_student_t(x, model, work, begin, end):
 @kernel
 def _distances(x, model, out, begin, end):
     """Squared Mahalanobis distances from all states, by `_from_distance`; two states at a time."""
-    K = model.means.shape[0]
-    for k in range(0, K - 1, 2):
-        _two_states(x, model, k, out, begin, end)
-    if K % 2:
-        _one_state(x, model, K - 1, out, begin, end)
+    for k in range(model.means.shape[0]):
+        _one_state(x, model, k, out, begin, end)
 
 
 @inlined
