@@ -25,7 +25,10 @@ def predict(forward, first, transmat, least, out, n):
         row, place = first, j
         for _ in range(0, n, 4):
             chance = transmat[0, j]
-            p0, p1 = fma(load(forward, row), chance, least), fma(load(forward, row + K), chance, least)
+            p0, p1 = (
+                fma(load(forward, row), chance, least),
+                fma(load(forward, row + K), chance, least),
+            )
             p2 = fma(load(forward, row + 2 * K), chance, least)
             p3 = fma(load(forward, row + 3 * K), chance, least)
             for i in range(1, K):
@@ -88,7 +91,10 @@ def store_four(array, row, a, b, c, d):
 
 @kernel
 def monomials(x, special, code, missing, D, full, out, begin, end):
-    """1, x_i and x_i x_j (only squares unless `full`) of a block, zeros where a row has the code `missing`."""
+    """1, x_i and x_i x_j (only squares unless `full`) of a block.
+
+    All are zero where a row has the code `missing`, as its observations are.
+    """
     width = out.shape[0] // BLOCK
     first = 0
     for s in range(begin, end):

@@ -104,51 +104,9 @@ def _weigh_student_t(x, model, work, begin, end):
 
 @kernel
 def _distances(x, model, out, begin, end):
-    """Squared Mahalanobis distances from all states, by `_from_distance`; two states at a time."""
+    """Squared Mahalanobis distances from all states, by `_from_distance`."""
     for k in range(model.means.shape[0]):
         _one_state(x, model, k, out, begin, end)
-
-
-@inlined
-def _two_states(x, model, k, out, begin, end):
-    """`_distances` of the states k and k + 1, four steps at a time."""
-    K, D = model.means.shape
-    full = model.kind[0] >= TIED
-    factor, summand = _from_distance(model, k)
-    other_factor, other_summand = _from_distance(model, k + 1)
-    place = k
-    for s in range(begin, end, 4):
-        row = s * D
-        a0, a1, a2, a3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-        b0, b1, b2, b3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-        for i in range(D):
-            p, q = model.whiten[k, i, i], model.whiten[k + 1, i, i]
-            start, other = -model.shift[k, i], -model.shift[k + 1, i]
-            x0, x1 = load(x, row + i), load(x, row + D + i)
-            x2, x3 = load(x, row + 2 * D + i), load(x, row + 3 * D + i)
-            y0, y1, y2, y3 = (
-                fma(x0, p, start),
-                fma(x1, p, start),
-                fma(x2, p, start),
-                fma(x3, p, start),
-            )
-            z0, z1, z2, z3 = (
-                fma(x0, q, other),
-                fma(x1, q, other),
-                fma(x2, q, other),
-                fma(x3, q, other),
-            )
-            for j in range(i if full else 0):
-                p, q = model.whiten[k, i, j], model.whiten[k + 1, i, j]
-                x0, x1 = load(x, row + j), load(x, row + D + j)
-                x2, x3 = load(x, row + 2 * D + j), load(x, row + 3 * D + j)
-                y0, y1, y2, y3 = fma(x0, p, y0), fma(x1, p, y1), fma(x2, p, y2), fma(x3, p, y3)
-                z0, z1, z2, z3 = fma(x0, q, z0), fma(x1, q, z1), fma(x2, q, z2), fma(x3, q, z3)
-            a0, a1, a2, a3 = fma(y0, y0, a0), fma(y1, y1, a1), fma(y2, y2, a2), fma(y3, y3, a3)
-            b0, b1, b2, b3 = fma(z0, z0, b0), fma(z1, z1, b1), fma(z2, z2, b2), fma(z3, z3, b3)
-        _store_steps(out, place, K, factor, summand, a0, a1, a2, a3)
-        _store_steps(out, place + 1, K, other_factor, other_summand, b0, b1, b2, b3)
-        place += 4 * K
 
 
 @inlined

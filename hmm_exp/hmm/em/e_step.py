@@ -4,9 +4,10 @@ Filter and smoother are chains: row t depends on row t - 1, so their arithmetic 
 only. Therefore the series is cut into 8 stretches (see `rows`), one per lane, that are processed
 together. The recursions are those of `e_step_log`, in plain probabilities:
 
-    f_t(j) = b_j(x_t) sum_i f_t-1(i) A_ij / |f_t-1|,     log-likelihood = sum_t ln |f_t|,
+    f_t(j) = b_j(x_t) sum_i f_t-1(i) A_ij / 2^e_t-1,     log-likelihood = sum_t e_t ln 2 + ln |f_T|,
 
-with b the density over the row's largest, whose logarithm is added separately; and backward
+with e_t the exponent of |f_t| as a float, which is scaled away without a division, and b the
+density over the row's largest, whose logarithm is added separately; and backward
 
     r_j = g_t+1(j) / sum_i f_t(i) A_ij,   g_t(i) = f_t(i) sum_j A_ij r_j,   pairs: f_t(i) A_ij r_j,
 
@@ -22,11 +23,16 @@ ends become the new guesses and the sweep is repeated; after p sweeps the first 
 so 8 sweeps suffice for any model. A warm-up that was too short doubles. The backward pass works the
 same way (each step is a Markov kernel, so errors do not grow).
 
-*Underflow.* Every f below 1e-290 is raised to that value. This only adds paths, so the sum of the
-smoothed probabilities of all raised f is an upper bound of the share of the added paths in the
-likelihood and in every expected count. A divisor of r below 1e-300 is raised too, and its g
-counts. If the sum exceeds 1e-60, the caller uses `e_step_log`. Zeros in the transition matrix and
-far observations are thus harmless unless a lost path is needed.
+*Underflow.* 1e-290 is added to every f (times the mantissa of the |f| before it, so that relative
+to |f| it does not depend on the start of a lane). This only adds paths, so the sum of the smoothed
+probabilities of all f below 1e-265 bounds their share in the likelihood and in every expected
+count; a larger f owes less than 1e-24 to it. 1e-300 is added to a divisor of r too, and its g
+counts where the divisor is below 1e-275. If the sum exceeds 1e-60, the caller uses `e_step_log`.
+Zeros in the transition matrix and far observations are thus harmless unless a lost path is needed.
+With such summands no product is subnormal either: those take a hundred times as long.
+
+*Memory.* Of a long series only the f of a segment are kept (see `scratch`). The backward sweep
+filters every segment once more from its checkpoint, with the same bits.
 
 The bits depend on the number of rows, so this E step is for training only.
 """
@@ -56,11 +62,11 @@ from hmm_exp.hmm.simd import (
 )
 
 _LEAST = 1e-290  # added to f, in units of the mantissa of the |f| before it
-_RAISED = 1e-272  # f below it owe a noticeable part to what is added
+_RAISED = 1e-265  # f below it may owe a noticeable part to what is added
 _LEAST_AHEAD = 1e-300  # added to the sum over i of f(i) A_ij
-_RAISED_AHEAD = 1e282  # inverse of the largest such sum that counts as raised
-_TINY = 1e-280  # added to smoothed probabilities: subnormal numbers take a hundred times as long
-MOST_RAISED = 1e-60  # total smoothed probability of all raised f
+_RAISED_AHEAD = 1e275  # inverse of the largest such sum that counts as raised
+_TINY = 1e-280  # added to smoothed probabilities
+MOST_RAISED = 1e-60  # total smoothed probability of all raised f and divisors
 _AGREE = 1e-12  # of a probability
 _SLACK = 1e-70  # additional absolute difference of smoothed probabilities
 
@@ -72,25 +78,30 @@ def _length(forward, K):
 
 
 @part
-def filter(advance, rows, model, forward, work):
+def filter(only, rows, model, forward, work):
     """Sweep forward until every lane starts where the one before it ended.
 
-    Returns the log-likelihood in nats. `advance` is the address of that part.
+    Returns the log-likelihood in nats. If `only` is no negative number, filters that segment once
+    more from its checkpoint and returns nothing of use.
     """
     K = model.startprob.size
     n = rows.code.shape[0] - 1
     length = _length(forward, K)
     warm_up = min(work.warm_up[0], n)
+    again = only >= 0
     before = work.checkpoints[work.checkpoints.shape[0] - K :]
     for k in range(K):
-        store(work.state, k, splat(1.0 / K))
+        store(work.state, k, load(work.checkpoints, only * K + k) if again else splat(1.0 / K))
     for sweep in range(-1, LANES):  # the first is the warm-up
-        begin = n - warm_up if sweep < 0 else 0
+        begin = n - warm_up if sweep < 0 and not again else 0
+        last = max(only, 0)
         _zero(work.logs)
-        for segment in range((n - begin - 1) // length, -1, -1):
+        for segment in range(only if again else (n - begin - 1) // length, last - 1, -1):
             _copy(work.state, 0, work.checkpoints, segment * K, K)
             first = max(n - (segment + 1) * length, begin)
-            call(advance, (first, n - segment * length, rows, model, forward, work))
+            _advance(rows, model, forward, work, first, n - segment * length)
+        if again:
+            return 0.0
         if sweep >= 0 and _agree(before, work.state, 0.0):
             break
         if sweep >= 0:
@@ -131,8 +142,8 @@ def _copy(source, place, target, other, n):
         store(target, other + i, load(source, place + i))
 
 
-@part
-def advance(begin, end, rows, model, forward, work):
+@inlined
+def _advance(rows, model, forward, work, begin, end):
     """Filter the steps begin..end of all lanes, starting from `work.state`.
 
     Stores f of step s at s + 1 - begin in `forward`, shape (n * K, LANES), and adds to `work.logs`.
@@ -164,7 +175,6 @@ def advance(begin, end, rows, model, forward, work):
     _copy(forward, now, work.state, 0, K)
     store(work.logs, 0, offset)
     store(work.logs, 1, powers)
-    return 0.0
 
 
 @inlined
@@ -228,11 +238,11 @@ def _scale_densities(special, code, density, flags, K, begin, end, offset):
 
 
 @part
-def smooth(advance, rows, model, forward, work, stats):
+def smooth(again, rows, model, forward, work, stats):
     """Sweep backward until every lane ends where the one after it starts; fill `stats`.
 
     Returns the total smoothed probability of all raised f: above `MOST_RAISED` neither `stats` nor
-    the log-likelihood are accurate. `advance` is the address of that part.
+    the log-likelihood are accurate. `again` is the address of `filter`.
     """
     K = model.startprob.size
     n = rows.code.shape[0] - 1
@@ -245,8 +255,7 @@ def smooth(advance, rows, model, forward, work, stats):
         for segment in range((n - end) // length, n_segments):
             first, last = max(n - (segment + 1) * length, 0), min(n - segment * length, end)
             if n_segments > 1:
-                _copy(work.checkpoints, segment * K, work.state, 0, K)
-                call(advance, (first, last, rows, model, forward, work))
+                call(again, (segment, rows, model, forward, work))
             _backward(rows, model, forward, work, stats, first, last, end if sweep < 0 else -1)
         if sweep >= 0 and _agree(work.smoothed, work.guess, _SLACK):
             break

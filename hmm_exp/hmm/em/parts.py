@@ -14,7 +14,6 @@ from hmm_exp.hmm.em.update import log_prior, update, whiten
 class Parts(NamedTuple):
     """Addresses of the parts of an iteration, which are compiled apart from the loop."""
 
-    advance: int
     filter: int
     smooth: int
     log_prior: int
@@ -39,7 +38,6 @@ def _compiled(rows, model, best, prior, floor, accelerate, buffers) -> Parts:
     stats, leaps = buffers.stats, buffers.leaps
     sweep = (rows, model, buffers.forward, buffers.scratch)
     return Parts(
-        advance=address(e_step.advance, 0, 0, *sweep),
         filter=address(e_step.filter, 0, *sweep),
         smooth=address(e_step.smooth, 0, *sweep, stats),
         log_prior=address(log_prior, model, prior),

@@ -255,9 +255,9 @@ def _run(parts, rows, model, best, prior, floor, tol, accelerate, buffers, log_d
             exact = False
             if not log_domain:
                 forward, scratch = buffers.forward, buffers.scratch
-                sweep = parts.advance, rows, model, forward, scratch
-                buffers.history[i] = call(parts.filter, sweep)
-                raised = call(parts.smooth, (*sweep, stats))
+                sweep = rows, model, forward, scratch
+                buffers.history[i] = call(parts.filter, (-1, *sweep))
+                raised = call(parts.smooth, (parts.filter, *sweep, stats))
                 exact = raised <= e_step.MOST_RAISED
             if not exact:
                 counts[_LOG_STEPS] += 1

@@ -11,7 +11,7 @@ import numpy as np
 from hmm_exp.hmm.em.blocks import AHEAD, BLOCK, rounded_up
 from hmm_exp.hmm.simd import aligned_zeros
 
-_MOST_WHOLE = 1 << 20  # vectors of all f that are kept: 64 MB
+_MOST_WHOLE = 1 << 16  # vectors of all f that are kept: 4 MB
 _SEGMENT = 1 << 12  # vectors of the f of a segment: 256 kB stay in the second-level cache
 _FIRST_WARM_UP = 32
 
