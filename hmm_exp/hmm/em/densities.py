@@ -21,16 +21,15 @@ from numba import types
 from numba.extending import overload
 
 from hmm_exp.compiling import inlined, kernel
+from hmm_exp.hmm.em.blocks import BLOCK
 from hmm_exp.hmm.em.update import TIED
 from hmm_exp.hmm.simd import fma, load, log, splat, store
-
-BLOCK = 16  # steps whose densities and posteriors fit in the first-level cache
 
 
 def log_densities(x: Any, model: Any, out: Any, begin: Any, end: Any) -> None:
     """Write ln b of the steps begin..end into `out`, K vectors per step; compiled code only.
 
-    Two steps at a time: after an odd number of steps one more is read and written.
+    Four steps at a time: up to three more are read and written.
     """
 
 
@@ -40,6 +39,10 @@ def weigh(x: Any, model: Any, work: Any, begin: Any, end: Any) -> None:
     Both sums leave out missing rows, whose first monomial is zero. Nothing for Gaussian states.
     Compiled code only.
     """
+
+
+def _from_distance(model: Any, k: Any) -> Any:
+    """Factor and summand that make ln b (Gaussian) or q (Student-t) of a squared distance."""
 
 
 @overload(log_densities)
@@ -54,48 +57,44 @@ def _weigh(x, model, work, begin, end):
     return lambda x, model, work, begin, end: _weigh_student_t(x, model, work, begin, end)
 
 
+@overload(_from_distance, inline="always")
+def _by_distance(model, k):
+    if heavy_tailed(model):
+        return lambda model, k: (1.0 / model.df[k], 1.0)
+    return lambda model, k: (-0.5, model.log_norm[k])
+
+
 def heavy_tailed(model: types.NamedTuple) -> bool:
     """Whether numba's type of a model is that of Student-t states."""
     return not isinstance(model.types[model.fields.index("heavy_tailed")], types.NoneType)
 
 
 def _gaussian_densities(x, model, out, begin, end):
-    K, D = model.means.shape
-    for k in range(K):
-        peak, place = model.log_norm[k], k
-        for s in range(begin, end, 2):
-            early, late = _two_distances(x, s * D, model, k)
-            store(out, place, fma(early, -0.5, peak))
-            store(out, place + K, fma(late, -0.5, peak))
-            place += 2 * K
+    _distances(x, model, out, begin, end)
 
 
 def _student_t_densities(x, model, out, begin, end):
     K, D = model.means.shape
+    _distances(x, model, out, begin, end)
     for k in range(K):
         peak = model.log_norm[k] + model.log_tail[k]
-        per_df, power = 1.0 / model.df[k], -0.5 * (model.df[k] + D)
-        place = k
-        for s in range(begin, end, 2):
-            early, late = _two_distances(x, s * D, model, k)
-            store(out, place, fma(log(fma(early, per_df, 1.0)), power, peak))
-            store(out, place + K, fma(log(fma(late, per_df, 1.0)), power, peak))
-            place += 2 * K
+        power = -0.5 * (model.df[k] + D)
+        for place in range(k, (end - begin) * K, K):
+            store(out, place, fma(log(load(out, place)), power, peak))
 
 
 @kernel
 def _weigh_student_t(x, model, work, begin, end):
     K, D = model.means.shape
-    even_states = work.posterior.shape[0] // BLOCK
     width = work.monomials.shape[0] // BLOCK
+    _distances(x, model, work.density, begin, end)
     for k in range(K):
-        per_df, most = 1.0 / model.df[k], (model.df[k] + D) / model.df[k]
+        most = (model.df[k] + D) / model.df[k]
         mass, logs = load(work.tails, 2 * k), load(work.tails, 2 * k + 1)
-        for s in range(begin, end):
-            place = (s - begin) * even_states + k
-            posterior = load(work.posterior, place)
-            q = fma(_distance(x, s * D, model, k), per_df, 1.0)
-            seen = posterior * load(work.monomials, (s - begin) * width)
+        for s in range(end - begin):
+            place = s * K + k
+            posterior, q = load(work.posterior, place), load(work.density, place)
+            seen = posterior * load(work.monomials, s * width)
             mass = mass + seen
             logs = fma(seen, log(q), logs)
             store(work.posterior, place, posterior * (most / q))
@@ -103,33 +102,43 @@ def _weigh_student_t(x, model, work, begin, end):
         store(work.tails, 2 * k + 1, logs)
 
 
-@inlined
-def _two_distances(x, place, model, k):
-    """`_distance` of a step and of the next, which share the loads of the model's numbers."""
-    early, late = splat(0.0), splat(0.0)
-    D = model.means.shape[1]
-    full = model.kind[0] >= TIED
-    for i in range(D):
-        scale, shift = model.whiten[k, i, i], -model.shift[k, i]
-        z_early = fma(load(x, place + i), scale, shift)
-        z_late = fma(load(x, place + D + i), scale, shift)
-        for j in range(i if full else 0):
-            scale = model.whiten[k, i, j]
-            z_early = fma(load(x, place + j), scale, z_early)
-            z_late = fma(load(x, place + D + j), scale, z_late)
-        early = fma(z_early, z_early, early)
-        late = fma(z_late, z_late, late)
-    return early, late
+@kernel
+def _distances(x, model, out, begin, end):
+    """Squared Mahalanobis distances from all states, by `_from_distance`."""
+    for k in range(model.means.shape[0]):
+        _one_state(x, model, k, out, begin, end)
 
 
 @inlined
-def _distance(x, place, model, k):
-    """Squared Mahalanobis distance of one step from state k, its features at x[place...]."""
-    distance = splat(0.0)
+def _one_state(x, model, k, out, begin, end):
+    """`_distances` of state k, four steps at a time."""
+    K, D = model.means.shape
     full = model.kind[0] >= TIED
-    for i in range(model.means.shape[1]):
-        z = fma(load(x, place + i), model.whiten[k, i, i], -model.shift[k, i])
-        for j in range(i if full else 0):
-            z = fma(load(x, place + j), model.whiten[k, i, j], z)
-        distance = fma(z, z, distance)
-    return distance
+    factor, summand = _from_distance(model, k)
+    place = k
+    for s in range(begin, end, 4):
+        row = s * D
+        a0, a1, a2, a3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+        for i in range(D):
+            p, start = model.whiten[k, i, i], -model.shift[k, i]
+            y0, y1 = fma(load(x, row + i), p, start), fma(load(x, row + D + i), p, start)
+            y2, y3 = (
+                fma(load(x, row + 2 * D + i), p, start),
+                fma(load(x, row + 3 * D + i), p, start),
+            )
+            for j in range(i if full else 0):
+                p = model.whiten[k, i, j]
+                y0, y1 = fma(load(x, row + j), p, y0), fma(load(x, row + D + j), p, y1)
+                y2, y3 = fma(load(x, row + 2 * D + j), p, y2), fma(load(x, row + 3 * D + j), p, y3)
+            a0, a1, a2, a3 = fma(y0, y0, a0), fma(y1, y1, a1), fma(y2, y2, a2), fma(y3, y3, a3)
+        _store_steps(out, place, K, factor, summand, a0, a1, a2, a3)
+        place += 4 * K
+
+
+@kernel
+def _store_steps(out, place, K, factor, summand, a0, a1, a2, a3):
+    """Store factor * a + summand of one state in four steps."""
+    store(out, place, fma(a0, factor, summand))
+    store(out, place + K, fma(a1, factor, summand))
+    store(out, place + 2 * K, fma(a2, factor, summand))
+    store(out, place + 3 * K, fma(a3, factor, summand))

@@ -4,9 +4,10 @@ Filter and smoother are chains: row t depends on row t - 1, so their arithmetic 
 only. Therefore the series is cut into 8 stretches (see `rows`), one per lane, that are processed
 together. The recursions are those of `e_step_log`, in plain probabilities:
 
-    f_t(j) = b_j(x_t) sum_i f_t-1(i) A_ij / |f_t-1|,     log-likelihood = sum_t ln |f_t|,
+    f_t(j) = b_j(x_t) sum_i f_t-1(i) A_ij / 2^e_t-1,     log-likelihood = sum_t e_t ln 2 + ln |f_T|,
 
-with b the density over the row's largest, whose logarithm is added separately; and backward
+with e_t the exponent of |f_t| as a float, which is scaled away without a division, and b the
+density over the row's largest, whose logarithm is added separately; and backward
 
     r_j = g_t+1(j) / sum_i f_t(i) A_ij,   g_t(i) = f_t(i) sum_j A_ij r_j,   pairs: f_t(i) A_ij r_j,
 
@@ -22,141 +23,95 @@ ends become the new guesses and the sweep is repeated; after p sweeps the first 
 so 8 sweeps suffice for any model. A warm-up that was too short doubles. The backward pass works the
 same way (each step is a Markov kernel, so errors do not grow).
 
-*Underflow.* Every f below 1e-290 is raised to that value. This only adds paths, so the sum of the
-smoothed probabilities of all raised f is an upper bound of the share of the added paths in the
-likelihood and in every expected count. A divisor of r below 1e-300 is raised too, and its g
-counts. If the sum exceeds 1e-60, the caller uses `e_step_log`. Zeros in the transition matrix and
-far observations are thus harmless unless a lost path is needed.
+*Underflow.* 1e-290 is added to every f (times the mantissa of the |f| before it, so that relative
+to |f| it does not depend on the start of a lane). This only adds paths, so the sum of the smoothed
+probabilities of all f below 1e-265 bounds their share in the likelihood and in every expected
+count; a larger f owes less than 1e-24 to it. 1e-300 is added to a divisor of r too, and its g
+counts where the divisor is below 1e-275. If the sum exceeds 1e-60, the caller uses `e_step_log`.
+Zeros in the transition matrix and far observations are thus harmless unless a lost path is needed.
+With such summands no product is subnormal either: those take a hundred times as long.
+
+*Memory.* Of a long series only the f of a segment are kept (see `scratch`). The backward sweep
+filters every segment once more from its checkpoint, with the same bits.
 
 The bits depend on the number of rows, so this E step is for training only.
 """
 
 import math
-from typing import NamedTuple
 
-import numpy as np
-
-from hmm_exp.compiling import inlined, kernel, part
-from hmm_exp.hmm.em.densities import BLOCK, log_densities, weigh
+from hmm_exp.compiling import call, inlined, kernel, part
+from hmm_exp.hmm.em.blocks import AHEAD, BLOCK, add_products, monomials, predict, store_four
+from hmm_exp.hmm.em.densities import log_densities, weigh
 from hmm_exp.hmm.em.rows import FILLING, FIRST, MISSING
-from hmm_exp.hmm.em.update import clear
+from hmm_exp.hmm.em.update import TIED, clear
 from hmm_exp.hmm.loops import copy
 from hmm_exp.hmm.simd import (
     LANES,
-    aligned_zeros,
     exponent,
     fma,
+    inverse_power,
     lane_sum,
     largest,
     load,
-    mantissa,
     quick_exp,
     splat,
     store,
     to_next,
     to_previous,
-    where_equal,
+    where_below,
 )
 
-_LEAST = 1e-290  # lower bound of f
-_LEAST_AHEAD = 1e-300  # lower bound of the sum over i of f(i) A_ij
-MOST_RAISED = 1e-60  # total smoothed probability of all raised f
+_LEAST = 1e-290  # added to f, in units of the mantissa of the |f| before it
+_RAISED = 1e-265  # f below it may owe a noticeable part to what is added
+_LEAST_AHEAD = 1e-300  # added to the sum over i of f(i) A_ij
+_RAISED_AHEAD = 1e275  # inverse of the largest such sum that counts as raised
+_TINY = 1e-280  # added to smoothed probabilities
+MOST_RAISED = 1e-60  # total smoothed probability of all raised f and divisors
 _AGREE = 1e-12  # of a probability
 _SLACK = 1e-70  # additional absolute difference of smoothed probabilities
-_FIRST_WARM_UP = 32
 
 
-class Scratch(NamedTuple):
-    """Memory of the E step, in vectors of 8 lanes unless a shape is given.
-
-    Attributes
-    ----------
-    density
-        BLOCK * K: densities over the row's largest.
-    posterior
-        BLOCK * K2: smoothed probabilities, K2 being K rounded up to even.
-    monomials
-        BLOCK * F2: 1, x_i and x_i x_j of every step (zeros where missing), F of them, rounded up.
-    factors
-        Indices i and j of the products among the monomials, int64 of shape (F - 1 - D, 2).
-    moments
-        K2 * F2: sums of posterior times monomial, for Student-t states also times the precision.
-    tails
-        2 * K: sums of posterior and of posterior times ln q, for Student-t states.
-    pairs
-        K2 * K2: sums of f_t(i) r_j.
-    smoothed
-        K: smoothed probabilities of the step after the current one.
-    guess
-        K: initial value of `smoothed`.
-    ratio
-        BLOCK * K2: r of every step, zeros where K2 is more than K.
-    flags
-        2: 1.0 where the row is FIRST, and where it is MISSING.
-    warm_up
-        Rows of warm-up, forward and backward, int64 of shape (2,); kept between E steps.
-    """
-
-    density: np.ndarray
-    posterior: np.ndarray
-    monomials: np.ndarray
-    factors: np.ndarray
-    moments: np.ndarray
-    tails: np.ndarray
-    pairs: np.ndarray
-    smoothed: np.ndarray
-    guess: np.ndarray
-    ratio: np.ndarray
-    flags: np.ndarray
-    warm_up: np.ndarray
-
-
-def make_scratch(n_states: int, n_features: int, full: bool) -> Scratch:
-    """Allocate memory for models of K states and D features, with or without covariances."""
-    K, D = n_states, n_features
-    factors = [(i, j) for i in range(D) for j in range(i + 1) if full or i == j]
-    even_states = K + K % 2
-    n_monomials = 1 + D + len(factors)
-    n_monomials += n_monomials % 2
-    return Scratch(
-        density=aligned_zeros(BLOCK * K),
-        posterior=aligned_zeros(BLOCK * even_states),
-        monomials=aligned_zeros(BLOCK * n_monomials),
-        factors=np.array(factors),
-        moments=aligned_zeros(even_states * n_monomials),
-        tails=aligned_zeros(2 * K),
-        pairs=aligned_zeros(even_states**2),
-        smoothed=aligned_zeros(K),
-        guess=aligned_zeros(K),
-        ratio=aligned_zeros(BLOCK * even_states),
-        flags=aligned_zeros(2),
-        warm_up=np.full(2, _FIRST_WARM_UP),
-    )
+@kernel
+def _length(forward, K):
+    """Steps of a segment."""
+    return forward.shape[0] // K - 1 - AHEAD
 
 
 @part
-def filter(rows, model, forward, work):
+def filter(only, rows, model, forward, work):
     """Sweep forward until every lane starts where the one before it ended.
 
-    Returns the log-likelihood in nats. `forward` stores f, shape ((n + 1) * K, LANES): step s at
-    s + 1, the rows before the lanes at 0.
+    Returns the log-likelihood in nats. If `only` is no negative number, filters that segment once
+    more from its checkpoint and returns nothing of use.
     """
     K = model.startprob.size
     n = rows.code.shape[0] - 1
+    length = _length(forward, K)
     warm_up = min(work.warm_up[0], n)
-    before, last = forward[:K], forward[n * K :]
+    again = only >= 0
+    before = work.checkpoints[work.checkpoints.shape[0] - K :]
     for k in range(K):
-        store(forward, (n - warm_up) * K + k, splat(1.0 / K))
-    log_lik = 0.0
+        store(work.state, k, load(work.checkpoints, only * K + k) if again else splat(1.0 / K))
     for sweep in range(-1, LANES):  # the first is the warm-up
-        log_lik = _forward(rows, model, forward, work, n - warm_up if sweep < 0 else 0, n)
-        if sweep >= 0 and _agree(before, last, 0.0):
+        begin = n - warm_up if sweep < 0 and not again else 0
+        last = max(only, 0)
+        _zero(work.logs)
+        for segment in range(only if again else (n - begin - 1) // length, last - 1, -1):
+            _copy(work.state, 0, work.checkpoints, segment * K, K)
+            first = max(n - (segment + 1) * length, begin)
+            _advance(rows, model, forward, work, first, n - segment * length)
+        if again:
+            return 0.0
+        if sweep >= 0 and _agree(before, work.state, 0.0):
             break
         if sweep >= 0:
             work.warm_up[0] = min(2 * warm_up, n)
         for k in range(K):  # lane 0 starts a sequence: any guess will do
-            store(before, k, to_next(load(last, k), 1.0 / K))
-    return log_lik + math.log(_total(last, LANES - 1))
+            store(work.state, k, to_next(load(work.state, k), 1.0 / K))
+    log_lik = lane_sum(fma(load(work.logs, 1), math.log(2.0), load(work.logs, 0)))
+    for lane in range(LANES):
+        log_lik += math.log(_total(work.state, lane) / _total(before, lane))
+    return log_lik
 
 
 @kernel
@@ -180,48 +135,79 @@ def _agree(early, late, slack):
     return True
 
 
-@inlined
-def _forward(rows, model, forward, work, begin, end):
-    """Filter the steps begin..end of all lanes, starting from the step stored before them.
+@kernel
+def _copy(source, place, target, other, n):
+    """Copy n vectors."""
+    for i in range(n):
+        store(target, other + i, load(source, place + i))
 
-    Returns the log-likelihood, with |f| of the row before the first instead of that of the last.
+
+@inlined
+def _advance(rows, model, forward, work, begin, end):
+    """Filter the steps begin..end of all lanes, starting from `work.state`.
+
+    Stores f of step s at s + 1 - begin in `forward`, shape (n * K, LANES), and adds to `work.logs`.
     """
     K = model.startprob.size
     special, code, x = rows.special, rows.code, rows.x
     startprob, transmat = model.startprob, model.transmat
     density, flags = work.density, work.flags
-    log_lik, powers = splat(0.0), splat(0.0)
-    product, first = splat(1.0), splat(0.0)
+    offset, powers = load(work.logs, 0), load(work.logs, 1)
+    _copy(work.state, 0, forward, 0, K)
+    now = 0
     for block in range(begin, end, BLOCK):
         block_end = min(block + BLOCK, end)
         log_densities(x, model, density, block, block_end)
-        log_lik = log_lik + _scale_densities(special, code, density, flags, K, block, block_end)
+        offset = _scale_densities(special, code, density, flags, K, block, block_end, offset)
         for s in range(block, block_end):
-            is_special = special[s]
-            if is_special:
-                _flag(code, s, flags)
-                first = load(flags, 0)
-            total = load(forward, s * K)
+            total = load(forward, now)
             for i in range(1, K):
-                total = total + load(forward, s * K + i)
-            inverse = 1.0 / total
-            for j in range(K):
-                ahead = load(forward, s * K) * transmat[0, j]
-                for i in range(1, K):
-                    ahead = fma(load(forward, s * K + i), transmat[i, j], ahead)
-                ahead = ahead * inverse
-                if is_special:
-                    ahead = fma(first, startprob[j], (1.0 - first) * ahead)
-                f = largest(ahead * load(density, (s - block) * K + j), _LEAST)
-                store(forward, (s + 1) * K + j, f)
-            product = product * total
-            powers = powers + exponent(product)
-            product = mantissa(product)
-    store(flags, 0, product)
-    total = lane_sum(fma(powers, math.log(2.0), log_lik))
-    for lane in range(LANES):
-        total += math.log(flags[0, lane])
-    return total
+                total = total + load(forward, now + i)
+            scale = inverse_power(total)
+            powers = powers + exponent(total)
+            total = total * scale
+            here = (s - block) * K
+            _step(forward, now, transmat, density, here, scale, total * _LEAST, K)
+            if special[s]:
+                _flag(code, s, flags)
+                _begin(forward, now + K, startprob, density, here, total, load(flags, 0), K)
+            now += K
+    _copy(forward, now, work.state, 0, K)
+    store(work.logs, 0, offset)
+    store(work.logs, 1, powers)
+
+
+@inlined
+def _step(forward, now, transmat, density, here, scale, least, K):
+    """Filter one step, whose f is stored after that of the step before; four states at a time."""
+    tiny = splat(_LEAST_AHEAD)
+    for j in range(0, K - 3, 4):
+        f = load(forward, now)
+        p0, p1 = fma(f, transmat[0, j], tiny), fma(f, transmat[0, j + 1], tiny)
+        p2, p3 = fma(f, transmat[0, j + 2], tiny), fma(f, transmat[0, j + 3], tiny)
+        for i in range(1, K):
+            f = load(forward, now + i)
+            p0, p1 = fma(f, transmat[i, j], p0), fma(f, transmat[i, j + 1], p1)
+            p2, p3 = fma(f, transmat[i, j + 2], p2), fma(f, transmat[i, j + 3], p3)
+        at, then = here + j, now + K + j
+        store(forward, then, fma(p0, load(density, at) * scale, least))
+        store(forward, then + 1, fma(p1, load(density, at + 1) * scale, least))
+        store(forward, then + 2, fma(p2, load(density, at + 2) * scale, least))
+        store(forward, then + 3, fma(p3, load(density, at + 3) * scale, least))
+    for j in range(K - K % 4, K):
+        p = fma(load(forward, now), transmat[0, j], tiny)
+        for i in range(1, K):
+            p = fma(load(forward, now + i), transmat[i, j], p)
+        f = fma(p, load(density, here + j) * scale, least)
+        store(forward, now + K + j, f)
+
+
+@inlined
+def _begin(forward, then, startprob, density, here, total, first, K):
+    """Replace f where a sequence begins; `total` keeps what the log-likelihood lacks."""
+    for j in range(K):
+        start = fma(total * startprob[j], load(density, here + j), total * _LEAST)
+        store(forward, then + j, fma(first, start, (1.0 - first) * load(forward, then + j)))
 
 
 @kernel
@@ -233,9 +219,8 @@ def _flag(code, s, flags):
 
 
 @kernel
-def _scale_densities(special, code, density, flags, K, begin, end):
-    """Scale the densities of a block by each row's largest; return the sum of the largest logs."""
-    offset = splat(0.0)
+def _scale_densities(special, code, density, flags, K, begin, end, offset):
+    """Scale the densities of a block by each row's largest, and add its logarithm to `offset`."""
     for s in range(begin, end):
         top = load(density, (s - begin) * K)
         for k in range((s - begin) * K + 1, (s - begin + 1) * K):
@@ -253,19 +238,25 @@ def _scale_densities(special, code, density, flags, K, begin, end):
 
 
 @part
-def smooth(rows, model, forward, work, stats):
+def smooth(again, rows, model, forward, work, stats):
     """Sweep backward until every lane ends where the one after it starts; fill `stats`.
 
     Returns the total smoothed probability of all raised f: above `MOST_RAISED` neither `stats` nor
-    the log-likelihood are accurate.
+    the log-likelihood are accurate. `again` is the address of `filter`.
     """
     K = model.startprob.size
     n = rows.code.shape[0] - 1
+    length = _length(forward, K)
+    n_segments = work.checkpoints.shape[0] // K
     warm_up = min(work.warm_up[1], n)
-    raised = 0.0
     for sweep in range(-1, LANES):  # the first is the warm-up
         end = warm_up if sweep < 0 else n
-        raised = _backward(rows, model, forward, work, stats, end, sweep < 0)
+        _clear(work, stats)
+        for segment in range((n - end) // length, n_segments):
+            first, last = max(n - (segment + 1) * length, 0), min(n - segment * length, end)
+            if n_segments > 1:
+                call(again, (segment, rows, model, forward, work))
+            _backward(rows, model, forward, work, stats, first, last, end if sweep < 0 else -1)
         if sweep >= 0 and _agree(work.smoothed, work.guess, _SLACK):
             break
         if sweep >= 0:
@@ -275,108 +266,124 @@ def smooth(rows, model, forward, work, stats):
             store(work.guess, k, guess)
             store(work.smoothed, k, guess)
     _collect(model, work, stats)
+    return lane_sum(load(work.raised, 0))
+
+
+@inlined
+def _clear(work, stats):
+    """Set all sums to zero."""
+    _zero(work.moments)
+    _zero(work.tails)
+    _zero(work.pairs)
+    _zero(work.raised)
+    clear(stats)
+
+
+@inlined
+def _backward(rows, model, forward, work, stats, begin, end, warming):
+    """Smooth the steps end..begin of all lanes from `work.smoothed`, and sum counts.
+
+    A warm-up sums nothing. It begins before the step `warming`, which is negative otherwise, and
+    takes the filtered probabilities of its first step as smoothed ones.
+    """
+    K, D = model.means.shape
+    special, code, transmat, x = rows.special, rows.code, model.transmat, rows.x
+    smoothed, posterior, flags, ratio = work.smoothed, work.posterior, work.flags, work.ratio
+    width = ratio.shape[0] // BLOCK
+    raised = load(work.raised, 0)
+    for block_end in range(end, begin, -BLOCK):
+        block = max(block_end - BLOCK, begin)
+        n = block_end - block
+        now = (block + 1 - begin) * K
+        predict(forward, now, transmat, _LEAST_AHEAD, ratio, n)
+        _copy(smoothed, 0, posterior, n * K, K)
+        for s in range(n - 1, -1, -1):
+            is_special = special[block + s + 1]
+            if is_special:
+                _flag(code, block + s + 1, flags)
+            if block + s + 1 == warming:
+                is_special = True
+                store(flags, 0, splat(1.0))
+            f, here = now + s * K, s * width
+            raised = _divide(posterior, (s + 1) * K, ratio, here, is_special, flags, raised, K)
+            raised = _step_back(forward, f, transmat, ratio, here, posterior, s * K, raised, K)
+            if is_special:
+                raised = _end(forward, f, load(flags, 0), posterior, s * K, raised, K)
+            if warming < 0 and special[block + s]:
+                _add_starts(code, block + s, posterior, s * K, stats.start)
+        _copy(posterior, 0, smoothed, 0, K)
+        if warming < 0:
+            add_products(forward, now, K, ratio, work.pairs, n)
+            full = model.kind[0] >= TIED
+            monomials(x, special, code, MISSING, D, full, work.monomials, block, block_end)
+            weigh(x, model, work, block, block_end)
+            add_products(posterior, 0, K, work.monomials, work.moments, n)
+    store(work.raised, 0, raised)
+
+
+@inlined
+def _divide(posterior, after, ratio, here, is_special, flags, raised, K):
+    """Turn the inverse divisors of one step into r; gives `raised` with that of the divisors."""
+    for j in range(K):
+        inverse, later = load(ratio, here + j), load(posterior, after + j)
+        if is_special:
+            later = later * (1.0 - load(flags, 0))
+        raised = raised + where_below(_RAISED_AHEAD, inverse, later)
+        store(ratio, here + j, later * inverse)
     return raised
 
 
 @inlined
-def _backward(rows, model, forward, work, stats, end, warming):
-    """Smooth the steps end..0 of all lanes from `work.smoothed`; sum counts unless warming up.
+def _step_back(forward, now, transmat, ratio, here, posterior, place, raised, K):
+    """Smoothed probabilities of one step from r, four states at a time; gives `raised`."""
+    tiny = splat(_LEAST_AHEAD)
+    for i in range(0, K - 3, 4):
+        r = load(ratio, here)
+        g0, g1 = fma(r, transmat[i, 0], tiny), fma(r, transmat[i + 1, 0], tiny)
+        g2, g3 = fma(r, transmat[i + 2, 0], tiny), fma(r, transmat[i + 3, 0], tiny)
+        for j in range(1, K):
+            r = load(ratio, here + j)
+            g0, g1 = fma(r, transmat[i, j], g0), fma(r, transmat[i + 1, j], g1)
+            g2, g3 = fma(r, transmat[i + 2, j], g2), fma(r, transmat[i + 3, j], g3)
+        f0, f1 = load(forward, now + i), load(forward, now + i + 1)
+        f2, f3 = load(forward, now + i + 2), load(forward, now + i + 3)
+        g0, g1 = fma(g0, f0, _TINY), fma(g1, f1, _TINY)
+        g2, g3 = fma(g2, f2, _TINY), fma(g3, f3, _TINY)
+        raised = raised + (where_below(f0, _RAISED, g0) + where_below(f1, _RAISED, g1))
+        raised = raised + (where_below(f2, _RAISED, g2) + where_below(f3, _RAISED, g3))
+        store_four(posterior, place + i, g0, g1, g2, g3)
+    for i in range(K - K % 4, K):
+        g = fma(load(ratio, here), transmat[i, 0], tiny)
+        for j in range(1, K):
+            g = fma(load(ratio, here + j), transmat[i, j], g)
+        f = load(forward, now + i)
+        g = fma(g, f, _TINY)
+        raised = raised + where_below(f, _RAISED, g)
+        store(posterior, place + i, g)
+    return raised
 
-    When warming up, the last step uses its filtered probabilities as smoothed ones.
-    """
-    K = model.startprob.size
-    special, code, transmat = rows.special, rows.code, model.transmat
-    smoothed, posterior, flags, start = work.smoothed, work.posterior, work.flags, stats.start
-    ratio, pairs = work.ratio, work.pairs
-    x, factors, monomials, moments = rows.x, work.factors, work.monomials, work.moments
-    D = model.means.shape[1]
-    even_states = posterior.shape[0] // BLOCK
-    first, alone, raised = splat(0.0), splat(0.0), splat(0.0)
-    if not warming:
-        _zero(moments)
-        _zero(work.tails)
-        _zero(pairs)
-        clear(stats)
-    for block_end in range(end, 0, -BLOCK):
-        block = max(block_end - BLOCK, 0)
-        for s in range(block_end - 1, block - 1, -1):
-            now = (s + 1) * K
-            here = (s - block) * even_states
-            is_special = special[s + 1]
-            if is_special:
-                _flag(code, s + 1, flags)
-                first = load(flags, 0)
-            if warming and s == end - 1:
-                is_special = True
-                first = splat(1.0)
-            for j in range(K):
-                ahead = load(forward, now) * transmat[0, j]
-                for i in range(1, K):
-                    ahead = fma(load(forward, now + i), transmat[i, j], ahead)
-                ahead = largest(ahead, _LEAST_AHEAD)
-                later = load(smoothed, j)
-                if is_special:
-                    later = later * (1.0 - first)
-                raised = raised + where_equal(ahead, _LEAST_AHEAD, later)
-                store(ratio, here + j, later / ahead)
-            if is_special:
-                total = load(forward, now)
-                for i in range(1, K):
-                    total = total + load(forward, now + i)
-                alone = first / total
-            for i in range(K):
-                behind = load(ratio, here) * transmat[i, 0]
-                for j in range(1, K):
-                    behind = fma(load(ratio, here + j), transmat[i, j], behind)
-                if is_special:
-                    behind = behind + alone
-                f = load(forward, now + i)
-                g = f * behind
-                raised = raised + where_equal(f, _LEAST, g)
-                store(smoothed, i, g)
-                store(posterior, here + i, g)
-            if not warming and special[s]:
-                _add_starts(code, s, smoothed, start)
-        if not warming:
-            _add_products(forward, (block + 1) * K, K, ratio, pairs, block_end - block)
-            _monomials(x, special, code, flags, factors, D, monomials, block, block_end)
-            weigh(x, model, work, block, block_end)
-            _add_products(posterior, 0, even_states, monomials, moments, block_end - block)
-    return lane_sum(raised)
+
+@inlined
+def _end(forward, now, first, posterior, place, raised, K):
+    """Add the filtered probabilities where a sequence ends; gives `raised`."""
+    total = load(forward, now)
+    for i in range(1, K):
+        total = total + load(forward, now + i)
+    alone = first / total
+    for i in range(K):
+        f = load(forward, now + i)
+        raised = raised + where_below(f, _RAISED, f * alone)
+        store(posterior, place + i, fma(f, alone, load(posterior, place + i)))
+    return raised
 
 
 @kernel
-def _add_starts(code, s, smoothed, start):
+def _add_starts(code, s, posterior, place, start):
     """Count the initial states of the sequences that start at this step."""
     for lane in range(LANES):
         if code[s, lane] & (FIRST | FILLING) == FIRST:
             for k in range(start.size):
-                start[k] += smoothed[k, lane]
-
-
-@kernel
-def _add_products(left, first, height, right, sums, n):
-    """sums += left' right over n steps, the last first, two by two columns at a time.
-
-    The left side of step s is at `left[first + s * height]`, the right one at `right[s * width]`.
-    """
-    width = right.shape[0] // BLOCK
-    for i in range(0, height, 2):
-        other = min(i + 1, height - 1)
-        for j in range(0, width, 2):
-            a, b = i * width + j, (i + 1) * width + j
-            m00, m01 = load(sums, a), load(sums, a + 1)
-            m10, m11 = load(sums, b), load(sums, b + 1)
-            for s in range(n - 1, -1, -1):
-                row = first + s * height
-                p0, p1 = load(left, row + i), load(left, row + other)
-                q0, q1 = load(right, s * width + j), load(right, s * width + j + 1)
-                m00, m01 = fma(p0, q0, m00), fma(p0, q1, m01)
-                m10, m11 = fma(p1, q0, m10), fma(p1, q1, m11)
-            store(sums, a, m00)
-            store(sums, a + 1, m01)
-            store(sums, b, m10)
-            store(sums, b + 1, m11)
+                start[k] += posterior[place + k, lane]
 
 
 @kernel
@@ -385,43 +392,23 @@ def _zero(array):
         store(array, row, splat(0.0))
 
 
-@kernel
-def _monomials(x, special, code, flags, factors, D, out, begin, end):
-    """1, x_i and x_i x_j of the steps of a block, zeros where missing."""
-    width = out.shape[0] // BLOCK
-    n = end - begin
-    for s in range(n):
-        one = splat(1.0)
-        if special[begin + s]:
-            _flag(code, begin + s, flags)
-            one = one - load(flags, 1)
-        store(out, s * width, one)
-    for i in range(D):
-        for s in range(n):
-            store(out, s * width + 1 + i, load(x, (begin + s) * D + i))
-    for f in range(factors.shape[0]):
-        i, j, place = factors[f, 0], factors[f, 1], 1 + D + f
-        for s in range(n):
-            row = (begin + s) * D
-            store(out, s * width + place, load(x, row + i) * load(x, row + j))
-
-
 @inlined
 def _collect(model, work, stats):
     """Sum over the lanes."""
     K, D = model.means.shape
+    full = model.kind[0] >= TIED
     width = work.monomials.shape[0] // BLOCK
-    even_states = work.posterior.shape[0] // BLOCK
     for k in range(K):
         for j in range(K):
-            pairs = lane_sum(load(work.pairs, k * even_states + j))
+            pairs = lane_sum(load(work.pairs, k * (work.ratio.shape[0] // BLOCK) + j))
             stats.pairs[k, j] = model.transmat[k, j] * pairs
         stats.weight[k] = lane_sum(load(work.moments, k * width))
+        place = k * width + 1 + D
         for i in range(D):
             stats.first[k, i] = lane_sum(load(work.moments, k * width + 1 + i))
-        for f in range(work.factors.shape[0]):
-            i, j = work.factors[f, 0], work.factors[f, 1]
-            stats.second[k, i, j] = lane_sum(load(work.moments, k * width + 1 + D + f))
+            for j in range(0 if full else i, i + 1):
+                stats.second[k, i, j] = lane_sum(load(work.moments, place))
+                place += 1
     copy(stats.weight, stats.mass)
     for k in range(model.df.size):
         stats.mass[k] = lane_sum(load(work.tails, 2 * k))

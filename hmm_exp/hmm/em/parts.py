@@ -38,8 +38,8 @@ def _compiled(rows, model, best, prior, floor, accelerate, buffers) -> Parts:
     stats, leaps = buffers.stats, buffers.leaps
     sweep = (rows, model, buffers.forward, buffers.scratch)
     return Parts(
-        filter=address(e_step.filter, *sweep),
-        smooth=address(e_step.smooth, *sweep, stats),
+        filter=address(e_step.filter, 0, *sweep),
+        smooth=address(e_step.smooth, 0, *sweep, stats),
         log_prior=address(log_prior, model, prior),
         update=address(update, model, stats, prior),
         whiten=address(whiten, model, floor, buffers.hits),

@@ -12,6 +12,7 @@ import numpy as np
 
 from hmm_exp.compiling import entry, kernel
 from hmm_exp.errors import FitError
+from hmm_exp.hmm.em.blocks import AHEAD
 from hmm_exp.hmm.simd import LANES, aligned_zeros
 
 # Bits of a row's code.
@@ -26,8 +27,8 @@ class PaddedRows(NamedTuple):
     Attributes
     ----------
     x
-        Observations minus `centre`, zeros where missing, shape ((n + 1) * D, LANES); step n is
-        zero.
+        Observations minus `centre`, zeros where missing, shape ((n + AHEAD) * D, LANES); the steps
+        from n on are zero.
     code
         Code of every row, shape (n + 1, LANES); step n is the row after each lane's end.
     special
@@ -81,7 +82,7 @@ def lay_out(X: np.ndarray, steps: np.ndarray) -> PaddedRows:
         raise FitError(f"feature {int(np.argmin(np.isfinite(spread)))} is too large to be squared")
     n_rows = len(X) + int(np.maximum(steps[1:] - 1, 0).sum())
     n = -(-n_rows // LANES)
-    x = aligned_zeros((n + 1) * D)
+    x = aligned_zeros((n + AHEAD) * D)
     code = np.full((n + 1, LANES), MISSING | FIRST | FILLING, dtype=np.uint8)
     _fill(X, steps, centre, x, code)
     code[n, :-1] = code[0, 1:]

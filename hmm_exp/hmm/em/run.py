@@ -33,6 +33,7 @@ from hmm_exp.hmm.em.leap import Leaps, make_leaps, shorten
 from hmm_exp.hmm.em.parts import parts_for
 from hmm_exp.hmm.em.progress import follow
 from hmm_exp.hmm.em.rows import PaddedRows, lay_out
+from hmm_exp.hmm.em.scratch import Scratch, make_forward, make_scratch
 from hmm_exp.hmm.em.student_t import TailSteps, log_tail, update_tails, withdraw
 from hmm_exp.hmm.em.update import KINDS, EMParams, Prior, Stats
 from hmm_exp.hmm.loops import copy
@@ -187,7 +188,8 @@ def em(
     status = run(log_domain, False)
     while status == _IN_LOGS:
         i = buffers.counts[_UPDATES]
-        buffers.history[i] = e_step_log.e_step(rows, model, buffers.forward, buffers.stats)
+        forward = _whole(buffers.forward, rows, model)
+        buffers.history[i] = e_step_log.e_step(rows, model, forward, buffers.stats)
         status = run(log_domain, True)
     n_updates = int(buffers.counts[_UPDATES])
     if status == _LOST:
@@ -225,8 +227,8 @@ def absolute_floor(
 class _EMBuffers(NamedTuple):
     """Memory of an EM run, allocated once."""
 
-    forward: np.ndarray  # ((n + 1) * K, LANES)
-    scratch: e_step.Scratch
+    forward: np.ndarray  # see `make_forward`
+    scratch: Scratch
     stats: Stats
     hits: np.ndarray  # (K, D), of the current model
     best_hits: np.ndarray  # (K, D)
@@ -253,8 +255,9 @@ def _run(parts, rows, model, best, prior, floor, tol, accelerate, buffers, log_d
             exact = False
             if not log_domain:
                 forward, scratch = buffers.forward, buffers.scratch
-                buffers.history[i] = call(parts.filter, (rows, model, forward, scratch))
-                raised = call(parts.smooth, (rows, model, forward, scratch, stats))
+                sweep = rows, model, forward, scratch
+                buffers.history[i] = call(parts.filter, (-1, *sweep))
+                raised = call(parts.smooth, (parts.filter, *sweep, stats))
                 exact = raised <= e_step.MOST_RAISED
             if not exact:
                 counts[_LOG_STEPS] += 1
@@ -383,8 +386,8 @@ def _buffers(rows: PaddedRows, start: GaussianParams, model: EMParams, n_iter: i
         "log_tail": np.zeros(K),
     }
     return _EMBuffers(
-        forward=aligned_zeros((n + 1) * K),
-        scratch=e_step.make_scratch(K, D, full),
+        forward=make_forward(n, K),
+        scratch=make_scratch(n, K, D, full),
         stats=Stats(**_in_one_piece(sums)),
         hits=np.zeros((K, D), dtype=np.bool_),
         best_hits=np.zeros((K, D), dtype=np.bool_),
@@ -397,6 +400,12 @@ def _buffers(rows: PaddedRows, start: GaussianParams, model: EMParams, n_iter: i
         leaps=make_leaps(K, D, start.df is not None),
         counts=np.zeros(5, dtype=np.int64),
     )
+
+
+def _whole(forward: np.ndarray, rows: PaddedRows, model: EMParams) -> np.ndarray:
+    """Memory for the filtered probabilities of all rows."""
+    n_vectors = (len(rows.code) - 1) * model.startprob.size
+    return forward if len(forward) >= n_vectors else aligned_zeros(n_vectors)
 
 
 def _params(model: EMParams, centre: np.ndarray, covariance_type: str) -> GaussianParams:
