@@ -112,6 +112,9 @@ def _end(error: BaseException) -> None:
     """Exit after an unexpected error: close an open sweep, or refuse what Hydra cannot use."""
     from hmm_exp.callback import abandon
 
+    if isinstance(error, KeyboardInterrupt):
+        for number in (signal.SIGINT, signal.SIGTERM):  # the runs are closed first
+            signal.signal(number, signal.SIG_IGN)
     if not abandon(error):
         if not _at_work:
             from hmm_exp.store.folders import remove_run_folder

@@ -93,18 +93,19 @@ def test_what_befalls_a_cell_costs_that_cell_only(train_cli, workdir, launcher):
 
 
 @pytest.mark.skipif(not beside.IS_POSSIBLE, reason="figures are drawn beside a fit on Linux alone")
-def test_a_cell_that_is_lost_with_the_next_before_it_is_drawn_is_fitted_again(train_cli, workdir):
-    words = ("model.random_state=1,909,904,2", "model.n_states=2", *SMALL, DRAWN)
-    done = train_cli(workdir, "-m", *words, PYTHONPATH=FAULTS)
+@pytest.mark.parametrize(("fault", "n_again"), [(904, 1), (910, 0)])
+def test_a_cell_is_not_lost_with_the_next_while_it_is_drawn(train_cli, workdir, fault, n_again):
+    """It is fitted again where its figures were not finished."""
+    words = (f"model.random_state=1,909,{fault},2", "model.n_states=2", *SMALL, DRAWN)
+    done = train_cli(workdir, "-m", *words, "sweep.cell_timeout=8", PYTHONPATH=FAULTS)
     assert done.returncode == 1, done.stderr
-    client = store_of(workdir)
     statuses = {
         int(run.data.params["model.random_state"]): run.info.status
-        for run in runs_of(client, "cell")
+        for run in runs_of(store_of(workdir), "cell")
     }
-    assert statuses == {1: "FINISHED", 909: "FINISHED", 904: "FAILED", 2: "FINISHED"}
-    (line,) = [line for line in done.stderr.splitlines() if "is fitted again" in line]
-    assert "random_state=909" in line
+    assert statuses == {1: "FINISHED", 909: "FINISHED", fault: "FAILED", 2: "FINISHED"}
+    again = [line for line in done.stderr.splitlines() if "is fitted again" in line]
+    assert ["random_state=909" in line for line in again] == [True] * n_again
 
 
 def test_two_files_of_the_same_bars_are_two_cells(train_cli, workdir):
@@ -149,7 +150,7 @@ def test_a_killed_sweep_goes_on_and_runs_only_what_is_missing(train_cli, workdir
     assert "fitting" in (logs / "1.1.log").read_text()
     assert "fitting" not in (logs / "1.2.log").read_text()
     assert champion(client, "hmm_regime").run_id in {run.info.run_id for run in finished(client)}
-    assert not list((workdir / "mlruns" / "sweeps" / sweep_id / "pending").iterdir())
+    assert not (workdir / "mlruns" / "sweeps" / sweep_id / "pending").exists()
 
 
 def test_a_sweep_that_is_elsewhere_is_refused_and_nothing_is_made(train_cli, workdir):
@@ -271,15 +272,24 @@ def test_a_sweep_that_still_runs_is_not_started_again(train_cli, workdir, starte
     assert killed.data.tags[tags.STATUS_REASON] == "interrupted"
 
 
-def test_a_sweep_that_is_terminated_says_how_to_go_on_and_leaves_nothing_running(workdir, started):
+@pytest.mark.parametrize(
+    ("numbers", "status"),
+    [([signal.SIGTERM], 143), ([signal.SIGINT] * 3, 130)],
+    ids=lambda value: " ".join(number.name for number in value) if isinstance(value, list) else "",
+)
+def test_a_sweep_that_is_stopped_says_how_to_go_on_and_leaves_nothing_running(
+    workdir, started, numbers, status
+):
     words = ("model.random_state=903", "model.n_states=2", *SMALL)
     main = started(workdir, *words, PYTHONPATH=FAULTS)
     until(lambda: "sweep " in main.output())
     client = opened(workdir)
     until(lambda: runs_of(client, "cell"))
-    main.send_signal(signal.SIGTERM)
+    for number in numbers:  # a key pressed again must not end what closes the runs
+        main.send_signal(number)
+        time.sleep(0.3)
     ended = main.wait()
-    assert ended.returncode == 143
+    assert ended.returncode == status
     sweep_id = sweep_id_of(client)
     assert f"error: interrupted; go on with sweep_id={sweep_id}\n" in ended.stderr
     assert "Traceback" not in ended.stderr

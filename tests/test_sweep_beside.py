@@ -54,6 +54,7 @@ def fails() -> None:
         (lambda: os._exit(3), "its process ended with exit status 3"),
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "its process was ended by SIGKILL (out of"),
         (lambda: time.sleep(60), "no end after 0.2 s (sweep.cell_timeout): killed"),
+        (lambda: os.kill(os.getpid(), signal.SIGSTOP), "no end after 0.2 s (sweep.cell_timeout)"),
     ],
 )
 def test_a_failure_is_told_in_one_line(work, reason):

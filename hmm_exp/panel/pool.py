@@ -31,7 +31,7 @@ from hmm_exp.registry import promotion
 from hmm_exp.store.store import patiently
 from hmm_exp.sweep import child
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.bundle import LEFT_OUT_FILE, Bundle, cell_name
+from hmm_exp.tracking.bundle import LEFT_OUT_FILE, PENDING, Bundle, cell_name
 from hmm_exp.tracking.read import read_scores, read_text
 from hmm_exp.tracking.record import LONGEST_NAME, RunRecord, recorded
 from hmm_exp.tracking.runs import all_runs, called, current_cells, sweep_cells
@@ -169,10 +169,9 @@ class Pools:
         with recorded(record):
             run_id = record.start(known)
             client.update_run(run_id, name=f"pool {cell_name(cell)}"[:LONGEST_NAME])
-            place = folder / "pending" / known[tags.FINGERPRINT]
+            place = folder / PENDING / known[tags.FINGERPRINT]
             bundle = self._fitted(cell, own, place, log_file)
             record.finish(bundle)
-        bundle.remove()
         return self._ask(lambda: client.get_run(run_id))
 
     def _fitted(self, cell: Config, own: dict[str, Path], place: Path, log_file: Path) -> Bundle:

@@ -10,6 +10,7 @@ end of its time, or with the process it is a copy of.
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import threading
@@ -48,7 +49,7 @@ def work_beside(
     if copy == 0:
         status = 1
         try:
-            _end_with(parent, within)
+            _end_with(parent)
             prepare()
             work()
             status = 0
@@ -62,20 +63,21 @@ def work_beside(
     threading.Thread(target=_watch, args=(copy, ours, within, done), daemon=True).start()
 
 
-def _end_with(parent: int, within: float | None) -> None:
-    """End this process with its parent, or after some seconds."""
+def _end_with(parent: int) -> None:
+    """End this process with its parent."""
     ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, within or 0.0)
 
 
 def _watch(copy: int, ours: int, within: float | None, done: Callable[[str | None], None]) -> None:
-    """Wait for the end of a copy, and tell."""
+    """Wait for the end of a copy, or end it when its time is over, and tell."""
     with open(ours, "rb") as channel:
+        in_time = bool(select.select([channel], [], [], within)[0])
+        if not in_time:
+            os.kill(copy, signal.SIGKILL)  # also what is stopped, or waits for a disk
         reason = channel.read().decode()
     status = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
-    if status == -signal.SIGALRM and within is not None:
+    if not in_time and within is not None:
         reason = too_long(within)
     done(reason or (how_it_ended(status) if status else None))

@@ -32,7 +32,7 @@ from hmm_exp.sweep import child, progress, terminal
 from hmm_exp.sweep.search import value_of, worst
 from hmm_exp.sweep.start import LOCKS, close_orphans, earlier_cell
 from hmm_exp.tracking import tags, ui
-from hmm_exp.tracking.bundle import LOG_FILE, Bundle, cell_name, data_identity
+from hmm_exp.tracking.bundle import LOG_FILE, PENDING, Bundle, cell_name, data_identity
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.record import RunRecord, recorded, removed_on_error, status_after
 
@@ -89,7 +89,7 @@ def _run_alone(settings: Config) -> None:
             prepared = prepare(settings)
         store = open_store(settings.tracking)
         close_orphans(store)
-    except HmmExpError:
+    except (HmmExpError, KeyboardInterrupt):
         remove_run_folder()
         raise
     _show_reading(prepared)
@@ -259,7 +259,7 @@ class SweepCell:
                 line.skipped = True
                 return
             record.start(space)
-            self.place = self.folder / "pending" / space[tags.FINGERPRINT]
+            self.place = self.folder / PENDING / space[tags.FINGERPRINT]
             if last is not None and last.place == self.place:
                 last.record()
             if not self.place.is_dir():  # of an earlier start that could not record it
@@ -287,14 +287,14 @@ class SweepCell:
         if place is None or self._open is None:
             return
         with self._reported(self._open):
-            if self._child is not None and not self._child.has_written(place, self._within):
+            is_told = self._child is None or self._child.has_written(place, self._within)
+            if not is_told and not place.is_dir():
                 self._fit_again(place)
             bundle = Bundle.read(place)
             try:
                 self._open.finish(self.to_record(bundle))
             except TrackingError as error:
                 raise TrackingError(f"{error}; the finished work is in {place}") from None
-            bundle.remove()
             self.value = value_of(self.settings.sweep.objective, bundle.metrics, bundle.tags)
             self.report(bundle)
         self.place = self._child = None
@@ -315,8 +315,9 @@ class SweepCell:
                 yield
         except (Exception, KeyboardInterrupt) as error:
             self.place = self._child = None
-            self.report_failure(error, record.unrecorded)
-            if isinstance(error, KeyboardInterrupt):
+            if not record.is_finished:
+                self.report_failure(error, record.unrecorded)
+            if isinstance(error, KeyboardInterrupt) or record.is_finished:
                 raise
 
     def _lock_others_out(self, space: dict[str, str]) -> None:

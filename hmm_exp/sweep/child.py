@@ -108,14 +108,13 @@ class Worker:
             self._clock = _Deadline(within)
         while str(folder) not in self._written:
             try:
-                self._receive(_TICK)
+                if not self._receive(_TICK) and self._clock.left() <= 0.0:
+                    self.stop()
             except (EOFError, OSError):
                 if self._is_asked:
+                    self._process.wait()  # until then `worker` would take it for alive
                     return False
-                raise CellError(how_it_ended(self._process.wait())) from None
-            if not self._is_asked and self._clock.left() <= 0.0:
-                self.stop()
-                raise CellError(too_long(self._clock.within))
+                raise CellError(self._how_it_ended()) from None
         if reason := self._written.pop(str(folder)):
             raise CellError(reason)
         return True
@@ -146,9 +145,9 @@ class Worker:
             left = self._clock.left()
             try:
                 if not self._receive(min(_TICK, max(0.0, left))) and left <= 0.0:
-                    raise CellError(too_long(self._clock.within))
+                    self.stop()
             except (EOFError, OSError):
-                raise CellError(how_it_ended(self._process.wait())) from None
+                raise CellError(self._how_it_ended()) from None
         (kind, content), self._answer = self._answer, None
         self._is_asked = False
         if kind == "failed":
@@ -156,6 +155,11 @@ class Worker:
         if kind == "damaged":
             raise CellError(content)
         return content
+
+    def _how_it_ended(self) -> str:
+        status = self._process.wait()
+        over = self._clock.left() <= 0.0
+        return too_long(self._clock.within) if over else how_it_ended(status)
 
     def _receive(self, within: float) -> bool:
         """Take one message, if there is one within some seconds."""

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from hmm_exp.sweep import child, progress
 from hmm_exp.sweep.plan import CheckedData, SweepPlan, new_sweep_id, set_up_launcher
 from hmm_exp.sweep.resume import changes
 from hmm_exp.tracking import tags
+from hmm_exp.tracking.bundle import PART, PENDING
 from hmm_exp.tracking.provenance import ENVIRONMENT_FILE, command_line, environment
 from hmm_exp.tracking.record import removed_on_error
 from hmm_exp.tracking.runs import sweep_members, sweep_named, sweep_parent
@@ -140,11 +142,15 @@ def abandon_sweep(settings: Config, interrupted: bool) -> None:
 
 
 def end_cells(settings: Config) -> None:
-    """Remove what only cells need: live lines, child process, cache, locks."""
+    """Remove what only cells need: live lines, child process, cache, locks, cut-off bundles."""
     progress.stop()
     child.dismiss()
-    for name in (CACHE, LOCKS):
-        shutil.rmtree(Path(str(settings.sweep.folder)) / name, ignore_errors=True)
+    folder = Path(str(settings.sweep.folder))
+    pending = folder / PENDING
+    for place in (folder / CACHE, folder / LOCKS, *pending.glob(f"*{PART}")):
+        shutil.rmtree(place, ignore_errors=True)
+    with suppress(OSError):  # it holds bundles that the store has not taken yet
+        pending.rmdir()
 
 
 def _opened(store: Store, settings: Config, plan: SweepPlan, sweep_id: str) -> Run:

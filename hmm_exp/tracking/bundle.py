@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RECORD, DETECTOR, ARTIFACTS = "record.json", "detector.json", "artifacts"
 LOG_FILE = "run.log"
+PENDING, PART = "pending", ".part"  # folder of bundles in that of a sweep; ending while written
 # Of a pool: the table of its comparison; symbols that are not in it, and why.
 POOL_FILE, LEFT_OUT_FILE = "pool.csv", "left_out.csv"
 

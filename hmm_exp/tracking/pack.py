@@ -23,6 +23,7 @@ from hmm_exp.tracking.bundle import (
     DETECTOR,
     LEFT_OUT_FILE,
     LOG_FILE,
+    PART,
     POOL_FILE,
     RECORD,
     Bundle,
@@ -46,7 +47,7 @@ def write_pool_bundle(result: PoolResult, folder: Path) -> Bundle:
 
 def _whole(folder: Path, write: Callable[[Path], None]) -> Bundle:
     """Write a bundle beside its folder and rename it there when complete."""
-    part = folder.with_name(f"{folder.name}.part")
+    part = folder.with_name(folder.name + PART)
     shutil.rmtree(part, ignore_errors=True)
     try:
         write(part)

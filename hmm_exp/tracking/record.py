@@ -50,6 +50,8 @@ class RunRecord:
         Tags from before the fit.
     unrecorded
         After `fail`: why the store does not hold the failure, in words; empty when it does.
+    is_finished
+        Whether the store holds all of it.
     """
 
     def __init__(self, store: Store, settings: Config, log_file: Path) -> None:
@@ -58,22 +60,35 @@ class RunRecord:
         self.run_id: str | None = None
         self.known: dict[str, str] = {}
         self.unrecorded = ""
+        self.is_finished = False
 
     def start(self, known: dict[str, str] | None = None) -> str:
         """Open the run with these tags; gives its id."""
         known = {tags.LOG: str(self.log_file)} | (known or {}) if self.in_sweep else known
         self.known = identity(self.settings) | (known or {})
-        self.run_id = self._ask(lambda: start_run(self.store, self.settings, known))
-        return self.run_id
+
+        def step() -> str:
+            self.run_id = start_run(self.store, self.settings, known)
+            return self.run_id
+
+        return self._ask(step)
 
     def finish(self, bundle: Bundle) -> None:
-        """Store all that a bundle holds and close the run as FINISHED."""
+        """Store all that a bundle holds, close the run as FINISHED and remove the bundle."""
         assert self.run_id is not None
         run_id, tries = self.run_id, count()
-        self._ask(lambda: finish_run(self.store, run_id, bundle, self.known, next(tries) > 0))
+
+        def step() -> None:
+            finish_run(self.store, run_id, bundle, self.known, next(tries) > 0)
+            self.is_finished = True
+            bundle.remove()
+
+        self._ask(step)
 
     def fail(self, error: BaseException) -> None:
-        """Close the run as FAILED or KILLED with its log, as far as the store lets it."""
+        """Close a run that is not finished as FAILED or KILLED, as far as the store lets it."""
+        if self.is_finished:  # an interrupt waits for the end of a step
+            return
         try:
             run_id = self.start() if self.run_id is None and self.in_sweep else self.run_id
             if run_id is not None:

@@ -37,6 +37,7 @@ FAULTS = {
     903: lambda: time.sleep(600),
     904: lambda: os.kill(os.getpid(), signal.SIGKILL),
     905: _exhaust,
+    910: lambda: os.kill(os.getpid(), signal.SIGSTOP),
 }
 # With the figures, after the fit, in a copy of the process that fitted.
 IN_WRITING = {906: _raise, 907: FAULTS[904], 908: FAULTS[903], 909: lambda: time.sleep(4)}
