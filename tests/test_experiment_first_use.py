@@ -1,8 +1,15 @@
 """The program that compiles what judges a fit while another process compiles the fit."""
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_sweep import until
+from tests.warm import environment_of_a_user
 
 SEEN = """
 import sys
@@ -61,3 +68,23 @@ def test_it_ends_with_the_process_that_began_it():
     assert begun.stdin is not None
     begun.stdin.close()
     assert begun.wait(timeout=120) == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are listed on Linux")
+def test_a_single_run_on_a_new_machine_compiles_in_two_processes(tmp_path):
+    environment = environment_of_a_user(XDG_CACHE_HOME=str(tmp_path / "cache"))
+    command = [sys.executable, "-m", "hmm_exp.train", "model.n_states=2", "data.n_bars=2500"]
+    with (tmp_path / "said").open("w") as said:
+        run = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=said, stderr=said)
+    try:
+        until(lambda: any("hmm_exp.experiment.first_use" in words for words in children_of(run)))
+    finally:
+        run.send_signal(signal.SIGINT)
+        run.wait()
+    assert (tmp_path / "said").read_text().count("compiling") == 1
+
+
+def children_of(process: subprocess.Popen) -> list[str]:
+    """Command lines of the children of a process."""
+    pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in pids]

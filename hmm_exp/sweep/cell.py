@@ -79,6 +79,7 @@ def join_main(settings: Config) -> None:
 
 
 def _run_alone(settings: Config) -> None:
+    from hmm_exp.experiment.first_use import compile_beside
     from hmm_exp.experiment.prepare import prepare
     from hmm_exp.registry import promotion
     from hmm_exp.sweep.verdict import verdict_lines
@@ -96,6 +97,7 @@ def _run_alone(settings: Config) -> None:
     with tempfile.TemporaryDirectory() as folder:
         log_file = Path(folder) / LOG_FILE
         with recorded(RunRecord(store, settings, log_file)) as record, _logged(log_file):
+            compile_beside()
             run_id = record.start(data_identity(prepared) | {tags.COMMAND: command_line()})
             with removed_on_error(store, run_id):
                 store.client.log_text(run_id, environment(), ENVIRONMENT_FILE)
