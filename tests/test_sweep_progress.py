@@ -63,7 +63,7 @@ def on_a_terminal(folder: Path, *words: str) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_cells_side_by_side_have_a_line_each_and_leave_one_each(workdir):
-    words = ("compute=joblib", "compute.workers=2", "model.n_states=4,5,6", "data.n_bars=15000")
+    words = ("compute=joblib", "compute.workers=2", "model.n_states=4,5,6", "data.n_bars=80000")
     status, text = on_a_terminal(
         workdir, "-m", *words, "tracking.figures=false", "promote=false", "model.tol=1e-6"
     )
@@ -86,7 +86,7 @@ def test_cells_side_by_side_have_a_line_each_and_leave_one_each(workdir):
 
 
 def test_a_single_run_shows_its_progress_and_records_no_colours(workdir):
-    words = ("model.n_states=3", "data.n_bars=6000", "tracking.figures=false", "promote=true")
+    words = ("model.n_states=3", "data.n_bars=20000", "tracking.figures=false", "promote=true")
     status, text = on_a_terminal(workdir, *words, "gate=strictest", "model.tol=1e-7")
     assert status == 0, text
     *drawn, last = screens(text)
