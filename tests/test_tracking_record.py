@@ -1,6 +1,8 @@
 """The record of a run: whole, or when it cannot be, closed or as if it had never begun."""
 
 import json
+import os
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,9 +15,9 @@ from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
 from hmm_exp.tracking import tags
-from hmm_exp.tracking.bundle import data_identity
+from hmm_exp.tracking.bundle import Bundle, data_identity
 from hmm_exp.tracking.pack import write_bundle
-from hmm_exp.tracking.record import RunRecord, fail_run, start_run, status_after
+from hmm_exp.tracking.record import RunRecord, fail_run, recorded, start_run, status_after
 from hmm_exp.tracking.ui import HISTORY, history_key
 from tests.small_detector import forget_store, store_in
 
@@ -61,6 +63,27 @@ def test_a_run_is_closed_even_where_its_reason_is_refused(store, small_config):
 )
 def test_an_interrupt_is_no_failure(error, status):
     assert status_after(error) == status
+
+
+class Interrupting(Bundle):
+    """A bundle during whose recording the user presses Ctrl-C."""
+
+    def remove(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        super().remove()
+
+
+def test_an_interrupt_while_a_cell_is_recorded_leaves_it_finished(store, small_config, tmp_path):
+    small_config.tracking.figures = False
+    small_config.sweep.parent_run = start_run(store, small_config)
+    prepared = prepare(small_config)
+    record = RunRecord(store, small_config, tmp_path / "run.log")
+    run_id = record.start(data_identity(prepared))
+    bundle = Interrupting(**vars(write_bundle(run(prepared), tmp_path / "bundle")))
+    with pytest.raises(KeyboardInterrupt), recorded(record):
+        record.finish(bundle)
+    assert store.client.get_run(run_id).info.status == "FINISHED"
+    assert not bundle.folder.exists()
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
-"""Work in a copy of this process, which goes on meanwhile.
+"""Run a function in a copy of this process, while this process continues.
 
-    done = lambda reason: print(reason or "written")
-    work_beside(write, within=60.0, done=done)
+    work_beside(write, within=60.0, prepare=channel.close, done=print)  # None, or why it failed
 
 The child that fits the cells of a sweep draws each in a copy of itself while it fits the next. The
-copy shares what the fit left in memory and gives back files alone. It ends with its work, at the
-end of its time, or with the process it is a copy of.
+copy starts with the fitted model in memory and returns files only. It ends when its work is done,
+at its time limit, or together with the original process.
 """
 
 import ctypes
@@ -21,7 +20,7 @@ from contextlib import suppress
 from hmm_exp.errors import described
 from hmm_exp.sweep.child import how_it_ended, too_long
 
-IS_POSSIBLE = sys.platform == "linux"  # where a process can be told to end with another
+IS_POSSIBLE = sys.platform == "linux"  # only there can a process ask to end with its parent
 _END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -32,20 +31,25 @@ def work_beside(
     prepare: Callable[[], None],
     done: Callable[[str | None], None],
 ) -> None:
-    """Call `work` in a copy of this process; raises OSError where none can be made.
+    """Call `work` in a copy of this process; raises OSError if the copy cannot be made.
 
     Parameters
     ----------
     within
         Seconds after which the copy is killed; None for no limit.
     prepare
-        Called in the copy first: it must not use what belongs to this process.
+        Called in the copy first, to close what only the original may use.
     done
-        Called in a thread of this process at the end, with the reason of a failure in one line.
+        Called in a thread of this process at the end, with None or the failure in one line.
     """
     ours, theirs = os.pipe()
     parent = os.getpid()
-    copy = os.fork()
+    try:
+        copy = os.fork()
+    except OSError:
+        os.close(ours)
+        os.close(theirs)
+        raise
     if copy == 0:
         status = 1
         try:
@@ -71,7 +75,7 @@ def _end_with(parent: int) -> None:
 
 
 def _watch(copy: int, ours: int, within: float | None, done: Callable[[str | None], None]) -> None:
-    """Wait for the end of a copy, or end it when its time is over, and tell."""
+    """Wait for a copy, kill it at its time limit, and report how it ended."""
     with open(ours, "rb") as channel:
         in_time = bool(select.select([channel], [], [], within)[0])
         if not in_time:

@@ -217,8 +217,8 @@ class SweepCell:
     def __post_init__(self) -> None:
         self.value: float | None = worst(self.settings.sweep.objective)
         self._open: RunRecord | None = None
-        self._child: child.Worker | None = None  # that is at work on the bundle
-        self.place: Path | None = None  # of a bundle that is not recorded
+        self._child: child.Worker | None = None  # that fits the cell and writes its bundle
+        self.place: Path | None = None  # folder of a bundle that is not recorded yet
         self._line = ExitStack()  # ends the cell's live line
         self._lock: FileLock | None = None  # on the same cell of another trial
 
@@ -240,8 +240,8 @@ class SweepCell:
     def begin(self, last: "SweepCell | None" = None) -> None:
         """Open the run and let the child fit.
 
-        `last` is a cell that is not recorded yet: it is, before another one of the same data and
-        settings needs its place.
+        `last` is the cell before, not recorded yet. If it has the same data and settings, it is
+        recorded first, because both bundles have the same folder.
         """
         try:
             store = store_of(self.settings.tracking)

@@ -50,7 +50,7 @@ class Worker:
         self._on_progress: Callable[[str], None] = lambda text: None
         self._is_asked = False
         self._answer: tuple[str, Any] | None = None
-        self._written: dict[str, str | None] = {}  # by folder; why not
+        self._written: dict[str, str | None] = {}  # reason of failure or None, by folder
 
     @property
     def pid(self) -> int:
@@ -223,12 +223,12 @@ def dismiss() -> None:
 
 
 def too_long(within: float) -> str:
-    """What is said of a process that was killed at the end of its time, in seconds."""
+    """Message for a process that was killed after its time limit, in seconds."""
     return f"no end after {within:g} s (sweep.cell_timeout): killed"
 
 
 def how_it_ended(status: int) -> str:
-    """What is said of a process by its exit status, negative after a signal."""
+    """Message for the exit status of a process; a negative one is a signal."""
     if status >= 0:
         return f"its process ended with exit status {status}"
     name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"

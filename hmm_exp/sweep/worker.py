@@ -92,7 +92,7 @@ class _Server:
         self.results: dict[str, RunResult] = {}  # of cells on the same data, by fingerprint
         self.log_file: Path | None = None
         self.write: Callable[[], object] | None = None  # what is left to do of the last fit
-        self.folder: Path | None = None  # where
+        self.folder: Path | None = None  # its destination
         self.can_draw = False  # whether all that figures need is loaded
 
     def prepare(self, settings: Config, log_file: Path | None) -> dict[str, str]:
@@ -112,7 +112,7 @@ class _Server:
     def fit(self, folder: Path, watched: bool = False) -> bool:
         """Fit the prepared data; the bundle is written into `folder` after the answer.
 
-        Gives whether a copy of this process writes it, while this one is ready for a request.
+        Gives whether a copy of this process writes it, so that this one can take a request.
         """
         from hmm_exp.experiment.run import run
         from hmm_exp.tracking.pack import write_bundle
@@ -135,9 +135,10 @@ class _Server:
 
     @property
     def writes_beside(self) -> bool:
-        """Whether a copy of this process draws; what draws nothing is written sooner than copied.
+        """Whether a copy of this process writes the bundle.
 
-        The first figures are drawn here: what they load stays for the copies.
+        Without figures, writing is faster than copying. The first figures are drawn here, so that
+        later copies start with the drawing code loaded.
         """
         assert self.prepared is not None
         return beside.IS_POSSIBLE and self.can_draw and self.prepared.config.tracking.figures
