@@ -128,8 +128,9 @@ def kill(process: subprocess.Popen, whom: str) -> None:
 
 
 def seen_id(folder: Path) -> str | None:
-    """Id of the sweep, when it got as far as printing it."""
-    found = re.search(r"^sweep (\S+):", (folder / "output.txt").read_text(), re.MULTILINE)
+    """Id of the sweep, when it got as far as printing how to go on."""
+    text = (folder / "output.txt").read_text()
+    found = re.search(r"^if stopped, go on with sweep_id=(\S+)", text, re.MULTILINE)
     return found[1] if found else None
 
 

@@ -148,7 +148,8 @@ def test_a_killed_sweep_goes_on_and_runs_only_what_is_missing(train_cli, workdir
     assert statuses == ["FINISHED"] * 3 + ["KILLED"] * before.count("RUNNING")
     logs = workdir / "mlruns" / "sweeps" / sweep_id / "logs"
     assert "fitting" in (logs / "1.1.log").read_text()
-    assert "fitting" not in (logs / "1.2.log").read_text()
+    if moment != "fit":  # when the second is fitted, the first may not be written yet
+        assert "fitting" not in (logs / "1.2.log").read_text()
     assert champion(client, "hmm_regime").run_id in {run.info.run_id for run in finished(client)}
     assert not (workdir / "mlruns" / "sweeps" / sweep_id / "pending").exists()
 

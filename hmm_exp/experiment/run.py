@@ -5,10 +5,12 @@
 
 Train fits, validation chooses the number of states, test only judges. With `split=walk_forward`
 the bars up to val_end choose and the later ones judge, all of them out of sample.
+
+`run` is `evaluated(fitted(prepared))`: a sweep evaluates one run while it fits the next.
 """
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -31,7 +33,25 @@ from hmm_exp.judge.strategy import TradingRules
 from hmm_exp.judge.strategy_table import StrategyTable
 from hmm_exp.uncertainty.estimates import StandardErrors
 
-__all__ = ["RunResult", "regime_in_words", "run"]
+__all__ = ["Fitted", "RunResult", "evaluated", "fitted", "regime_in_words", "run"]
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A run that is fitted and not judged yet.
+
+    Attributes
+    ----------
+    detector
+        Without baseline, standard errors and trading rules.
+    seconds
+        Seconds of the fit.
+    """
+
+    prepared: Prepared
+    fits: Fits
+    detector: Detector
+    seconds: float
 
 
 def run(prepared: Prepared, progress: Progress = lambda text: None) -> RunResult:
@@ -47,22 +67,33 @@ def run(prepared: Prepared, progress: Progress = lambda text: None) -> RunResult
     FitError
         When no number of states can be fitted, or the chain of the chosen one never forgets.
     """
-    with threadpool_limits(limits=1, user_api="blas"):  # a few parameters: threads would only wait
-        return _run(prepared, progress)
+    return evaluated(fitted(prepared, progress), progress)
 
 
-def _run(prepared: Prepared, progress: Progress) -> RunResult:
+def fitted(prepared: Prepared, progress: Progress = lambda text: None) -> Fitted:
+    """Fit every number of states, choose one and build its detector; raises FitError as `run`."""
     started = time.perf_counter()
     fit = fit_walks if isinstance(prepared.split, WalkForward) else fit_grid
-    fits = fit(prepared, progress)
-    detector = build_detector(fits)
-    fitted = time.perf_counter()
+    with _one_thread():
+        fits = fit(prepared, progress)
+        detector = build_detector(fits)
+    return Fitted(prepared, fits, detector, time.perf_counter() - started)
 
+
+def evaluated(fit: Fitted, progress: Progress = lambda text: None) -> RunResult:
+    """Judge a run that is fitted."""
+    started = time.perf_counter()
     progress("evaluating")
-    result = judged(prepared, fits, detector, fit_errors(fits))
-    seconds = {"seconds_features": prepared.seconds, "seconds_fit": fitted - started}
-    seconds["seconds_evaluate"] = time.perf_counter() - fitted
+    with _one_thread():
+        result = judged(fit.prepared, fit.fits, fit.detector, fit_errors(fit.fits))
+    seconds = {"seconds_features": fit.prepared.seconds, "seconds_fit": fit.seconds}
+    seconds["seconds_evaluate"] = time.perf_counter() - started
     return replace(result, metrics=result.metrics | seconds)
+
+
+def _one_thread() -> threadpool_limits:
+    """For a few parameters, threads of BLAS would only wait for each other."""
+    return threadpool_limits(limits=1, user_api="blas")
 
 
 def judged(

@@ -18,7 +18,7 @@ from hmm_exp.config import Config
 from hmm_exp.sweep import child, progress
 from hmm_exp.sweep.garbage import collect_seldom
 from hmm_exp.sweep.like import resolve_like
-from hmm_exp.sweep.plan import announce, check_launcher, refuse_own_words
+from hmm_exp.sweep.plan import announce, announce_opened, check_launcher, refuse_own_words
 
 if TYPE_CHECKING:
     from hmm_exp.store.store import Store
@@ -51,6 +51,7 @@ def panel(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     notes = escaped(settings.registry.name, plan.symbols)
     data = replace(data, read=data.read + notes)
     announce(str(settings.sweep_id), plan.sweep, data, settings.quiet)
+    announce_opened(str(settings.sweep_id), settings.quiet)
     watch(settings)
     names = [one.symbol for one in plan.symbols]
     yield settings

@@ -56,6 +56,7 @@ class PanelPlan:
             except CellError as error:
                 errors.append(error)
                 continue
+            worker().work_ahead([])
             named = [f"{one.symbol}: {text}" for text in warnings]
             return CheckedData(set(), [self.line, *read], named)
         if len(errors) > 1:

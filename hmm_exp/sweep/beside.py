@@ -30,7 +30,7 @@ def work_beside(
     within: float | None,
     prepare: Callable[[], None],
     done: Callable[[str | None], None],
-) -> None:
+) -> "Copy":
     """Call `work` in a copy of this process; raises OSError if the copy cannot be made.
 
     Parameters
@@ -45,12 +45,12 @@ def work_beside(
     ours, theirs = os.pipe()
     parent = os.getpid()
     try:
-        copy = os.fork()
+        pid = os.fork()
     except OSError:
         os.close(ours)
         os.close(theirs)
         raise
-    if copy == 0:
+    if pid == 0:
         status = 1
         try:
             _end_with(parent)
@@ -64,7 +64,33 @@ def work_beside(
         finally:
             os._exit(status)
     os.close(theirs)
+    copy = Copy(pid)
     threading.Thread(target=_watch, args=(copy, ours, within, done), daemon=True).start()
+    return copy
+
+
+class Copy:
+    """A copy of this process."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid, self._lock = pid, threading.Lock()
+        self._status: int | None = None
+
+    def kill(self) -> None:
+        """End it, also where it is stopped, or waits for a disk."""
+        with self._lock:
+            if self._status is None:  # else another process may have its number
+                os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Wait for its end; gives its exit status, of a signal the negative number."""
+        if self._status is None:
+            with suppress(ChildProcessError):  # another thread was faster
+                os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
+        with self._lock:
+            if self._status is None:
+                self._status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+            return self._status
 
 
 def _end_with(parent: int) -> None:
@@ -74,14 +100,14 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
 
-def _watch(copy: int, ours: int, within: float | None, done: Callable[[str | None], None]) -> None:
+def _watch(copy: Copy, ours: int, within: float | None, done: Callable[[str | None], None]) -> None:
     """Wait for a copy, kill it at its time limit, and report how it ended."""
     with open(ours, "rb") as channel:
         in_time = bool(select.select([channel], [], [], within)[0])
         if not in_time:
-            os.kill(copy, signal.SIGKILL)  # also what is stopped, or waits for a disk
+            copy.kill()
         reason = channel.read().decode()
-    status = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+    status = copy.wait()
     if not in_time and within is not None:
         reason = too_long(within)
     done(reason or (how_it_ended(status) if status else None))

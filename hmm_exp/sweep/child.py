@@ -22,6 +22,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
+from hmm_exp.config import Config
 from hmm_exp.errors import HmmExpError
 
 _TICK = 0.5  # seconds between two looks at the clock
@@ -98,6 +99,11 @@ class Worker:
         """
         with self._stopped_on_error():
             return self._wait()
+
+    def work_ahead(self, cells: list[Config]) -> None:
+        """Let the child load what a fit needs and fit cells, in order, until the first request."""
+        with suppress(OSError):  # a dead child is seen by what it does not answer
+            self._channel.send(("work_ahead", (cells,)))
 
     def has_written(self, folder: Path, within: float | None) -> bool:
         """Wait until the bundle of a fit is written; False when the child ended in a later request.

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from operator import attrgetter
 from typing import Any
 
@@ -58,6 +58,7 @@ class SweepPlan:
     n_jobs: int  # jobs that Hydra launches, of a search at a time
     choices: dict[str, list[str]]  # words of the grid, by setting
     variations: list[Config]  # one config per variation
+    first_cells: list[Config]  # the same, in the order in which Hydra runs them
     varied: list[str]  # swept settings that `cell_name` does not show otherwise
     repeated: list[str]  # warnings about values that are named twice and run once
     job_words: tuple[str, ...] = ()  # more words for Hydra, of the program
@@ -107,7 +108,8 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
         config.hydra.overrides.task = [
             given.get(name) or as_word(values) for name, values in choices.items()
         ]
-    return SweepPlan(n_cells, n_jobs, choices, variations, varied, repeated, search=search)
+    in_turn = [variations[0], *chain(*reversed(by_setting))]
+    return SweepPlan(n_cells, n_jobs, choices, variations, in_turn, varied, repeated, search=search)
 
 
 def all_cells(config: DictConfig, choices: dict[str, list[str]]) -> list[Config]:
@@ -194,7 +196,13 @@ def announce(sweep_id: str, plan: SweepPlan, data: CheckedData, quiet: bool) -> 
         print(f"warning: {line}", file=sys.stderr, flush=True)
     if not quiet:
         cells = plan.search.in_words if plan.search else counted(plan.n_cells, "cell")
-        print(f"sweep {sweep_id}: {cells}; if stopped, go on with sweep_id={sweep_id}", flush=True)
+        print(f"sweep {sweep_id}: {cells}", flush=True)
+
+
+def announce_opened(sweep_id: str, quiet: bool) -> None:
+    """Print how to go on with a sweep that the store knows now."""
+    if not quiet:
+        print(f"if stopped, go on with sweep_id={sweep_id}", flush=True)
 
 
 def said_of_cells(command: str) -> dict[str, set[str]]:

@@ -18,13 +18,17 @@ from omegaconf import DictConfig
 from hmm_exp.config import Config
 from hmm_exp.store.address import resolve_uri
 from hmm_exp.store.health import check_file
-from hmm_exp.sweep import progress
+from hmm_exp.sweep import child, progress
 from hmm_exp.sweep.garbage import collect_seldom
 from hmm_exp.sweep.like import resolve_like
 from hmm_exp.sweep.plan import (
+    CheckedData,
+    SweepPlan,
     announce,
+    announce_opened,
     check_data,
     check_launcher,
+    in_this_process,
     new_sweep_id,
     plan_sweep,
     refuse_own_words,
@@ -42,6 +46,14 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     HmmExpError: before the first value nothing is written, after it finished work stays.
     """
     sweep_id = found = None
+
+    def check(plan: SweepPlan) -> CheckedData:
+        data = check_data(plan)
+        if in_this_process(config):  # the child works while the store is opened
+            cells = plan.first_cells if first.sweep_id is None and not plan.search else []
+            child.worker().work_ahead(cells)
+        return data
+
     with progress.busy("checking settings and data", config.quiet):
         resolve_like(config)
         plan = plan_sweep(config)
@@ -50,7 +62,7 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         check_launcher(config, first)
         collect_seldom()
         if first.sweep_id is None and check_file(resolve_uri(first.tracking.uri)):
-            found = check_data(plan)
+            found = check(plan)
             sweep_id = new_sweep_id()
     if found and sweep_id:  # before MLflow has opened the store, which takes seconds
         announce(sweep_id, plan, found, config.quiet)
@@ -58,9 +70,10 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         from hmm_exp.sweep.start import end_cells, open_sweep, watch
 
         collect_seldom()  # once more: MLflow is loaded now
-        settings, checked = open_sweep(config, plan, found or check_data, sweep_id)
+        settings, checked = open_sweep(config, plan, found or check, sweep_id)
     if not found:
         announce(str(settings.sweep_id), plan, checked, config.quiet)
+    announce_opened(str(settings.sweep_id), config.quiet)
     watch(settings)
     end = ["hmm_exp.sweep.finish"]  # what the end needs, while the child fits the first cell
     if settings.tracking.report:

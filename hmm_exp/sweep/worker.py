@@ -29,6 +29,7 @@ from hmm_exp.errors import HmmExpError, described, refusal
 from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.experiment.source import forget_sources
 from hmm_exp.sweep import beside
+from hmm_exp.sweep.ahead import Ahead, print_to
 from hmm_exp.sweep.garbage import collect_seldom
 from hmm_exp.sweep.progress import ProgressThread
 from hmm_exp.tracking.bundle import data_identity
@@ -37,10 +38,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hmm_exp.experiment.result import RunResult
+    from hmm_exp.experiment.run import Fitted
 
 # What a request other than `prepare` needs; the first line of a sweep does not wait for it.
 FOR_FITS = ("hmm_exp.experiment.run", "hmm_exp.tracking.pack", "sklearn.preprocessing")
-_IDLE = 0.2  # seconds between two requests of one check
 OUT_OF_MEMORY_FIRST = "500"  # of -1000..1000: of all processes the kernel shall take this one
 log = logging.getLogger("hmm_exp")
 
@@ -90,10 +91,12 @@ class _Server:
         self.answers = answers
         self.prepared: Prepared | None = None
         self.results: dict[str, RunResult] = {}  # of cells on the same data, by fingerprint
+        self.ahead: Ahead | None = None  # fits that are made before they are asked for
         self.log_file: Path | None = None
         self.write: Callable[[], object] | None = None  # what is left to do of the last fit
         self.folder: Path | None = None  # its destination
         self.can_draw = False  # whether all that figures need is loaded
+        self.familiar: set[str] = set()  # kinds of runs that this process has judged
 
     def prepare(self, settings: Config, log_file: Path | None) -> dict[str, str]:
         """Prepare the data of a cell; gives its identifying tags."""
@@ -109,42 +112,70 @@ class _Server:
         self.prepared = prepare(settings)
         return data_identity(self.prepared)
 
-    def fit(self, folder: Path, watched: bool = False) -> bool:
-        """Fit the prepared data; the bundle is written into `folder` after the answer.
+    def work_ahead(self, cells: list[Config]) -> None:
+        """Load what a cell needs, and let a copy of this process fit cells until one is asked."""
+        self.can_draw = _warm_up(self.answers)
+        if cells and beside.IS_POSSIBLE:
+            with suppress(OSError):  # no room for another process
+                self.ahead = Ahead(cells, prepare=self.answers.close)
 
-        Gives whether a copy of this process writes it, so that this one can take a request.
+    def fit(self, folder: Path, watched: bool = False) -> bool:
+        """Fit the prepared data; it is judged, and its bundle written, after the answer.
+
+        Gives whether a copy of this process does that, so that this one can take a request.
         """
-        from hmm_exp.experiment.run import run
+        assert self.prepared is not None
+        fit = self.ahead.take(self.prepared) if self.ahead else None
+        if fit is None:
+            fit = self._fitted(self.prepared, watched)
+        self.write, self.folder = self._rest(fit, folder), folder
+        return self.writes_beside
+
+    def _fitted(self, prepared: Prepared, watched: bool) -> "Fitted":
+        """Fit, and report the stages and the climb."""
+        from hmm_exp.experiment.run import fitted
+
+        tell = partial(self.answers.send, "progress")
+        with ProgressThread(tell, watched) as report:
+            return fitted(prepared, partial(_stage, report))
+
+    def _rest(self, fit: "Fitted", folder: Path) -> Callable[[], object]:
+        """What is left to do of a fit.
+
+        The first of its kind is judged at once, so that copies start with what that loads and
+        computes of the bars; and a symbol's, for what is shown of its winner.
+        """
+        from hmm_exp.experiment.run import evaluated
         from hmm_exp.tracking.pack import write_bundle
 
-        assert self.prepared is not None
-        with ProgressThread(lambda text: self.answers.send("progress", text), watched) as report:
+        settings, log_file = fit.prepared.config, self.log_file
+        stage = partial(_stage, partial(self.answers.send, "progress"))
 
-            def stage(text: str) -> None:
-                with suppress(OSError):  # the disk of the log is full
-                    print(text, file=sys.stderr, flush=True)
-                report(text)
-
-            result = run(self.prepared, stage)
+        def write(result: "RunResult") -> None:
             stage("writing")
-        self.write = partial(write_bundle, result, folder, self.log_file)
-        self.folder = folder
-        if self.prepared.config.sweep.symbol is not None:  # whose winner is shown later
-            self.results[self.prepared.fingerprint] = result
-        return self.writes_beside
+            write_bundle(result, folder, log_file)
+
+        kind = repr((settings.data, settings.split, settings.timeframe, settings.model.emission))
+        if kind in self.familiar and settings.sweep.symbol is None:
+            return lambda: write(evaluated(fit, stage))
+        result = evaluated(fit, stage)
+        self.familiar.add(kind)
+        if settings.sweep.symbol is not None:
+            self.results[fit.prepared.fingerprint] = result
+        return partial(write, result)
 
     @property
     def writes_beside(self) -> bool:
-        """Whether a copy of this process writes the bundle.
+        """Whether a copy of this process judges the fit and writes the bundle.
 
-        Without figures, writing is faster than copying. The first figures are drawn here, so that
+        Without figures, that is faster than copying. The first figures are drawn here, so that
         later copies start with the drawing code loaded.
         """
         assert self.prepared is not None
         return beside.IS_POSSIBLE and self.can_draw and self.prepared.config.tracking.figures
 
     def write_last(self) -> None:
-        """Write the bundle of the last fit, which includes its figures, and tell the parent."""
+        """Do the rest of the last fit, its bundle with the figures, and tell the parent."""
         write, self.write, folder = self.write, None, self.folder
         if write is None or self.prepared is None:
             return
@@ -227,19 +258,15 @@ def main() -> None:
     when_compiling(answers.starting)
     answers.send("ready")
     server = _Server(answers)
-    idle = None  # seconds without a request until the rest is imported
     while True:
-        try:
-            name, arguments = requests.get(timeout=idle)
-        except queue.Empty:  # the data is checked, and the parent opens the store
-            _import_for_fits(answers)
-            server.can_draw = _warm_up(answers)
-            name, arguments = requests.get()
+        name, arguments = requests.get()
         if name != "prepare":
             _import_for_fits(answers)
+        if name == "work_ahead":  # nobody waits for an answer
+            server.work_ahead(*arguments)
+            continue
         answers.send(*_answer(server, name, arguments))
         server.write_last()  # while the parent makes the next request, or beside that
-        idle = None if FOR_FITS[-1] in sys.modules else _IDLE
 
 
 def _import_for_fits(answers: _Answers) -> None:
@@ -258,7 +285,7 @@ def _import_for_fits(answers: _Answers) -> None:
 
 
 def _warm_up(answers: _Answers) -> bool:
-    """Use the time until the first cell to load what fits, judges and draws it; say if it did."""
+    """Load what fits, judges and draws a cell; say whether that worked."""
     from hmm_exp.experiment.first_use import warm_up
 
     answers.starting(True)
@@ -291,16 +318,18 @@ def _read(channel: Connection, requests: queue.Queue) -> None:
     os._exit(0)
 
 
+def _stage(report: Callable[[str], None], text: str) -> None:
+    """Report the start of a stage, and print it into the log."""
+    with suppress(OSError):  # the disk of the log is full
+        print(text, file=sys.stderr, flush=True)
+    report(text)
+
+
 def _print_into(path: Path) -> None:
     """Redirect standard output and error into a file, for compiled code too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(OSError):  # the disk of the log before is full
-        sys.stdout.flush()
-        sys.stderr.flush()
-    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(target, 1)
-    os.dup2(target, 2)
-    os.close(target)
+    with path.open("ab") as target:
+        print_to(target.fileno())
     logging.getLogger().handlers[0].setLevel(logging.NOTSET)
 
 

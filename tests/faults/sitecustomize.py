@@ -79,7 +79,7 @@ def _change_run(module) -> None:
         if prepared.config.sweep_id:  # a cell, and not what warms a process up
             _kill("fit", os.getppid())
 
-    module.run = _around(module.run, before)
+    module.fitted = _around(module.fitted, before)
 
 
 def _change_packing(module) -> None:
