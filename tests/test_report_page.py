@@ -12,7 +12,7 @@ import pytest
 from bokeh.document import Document
 
 from hmm_exp.judge.residuals import ResidualLimits
-from hmm_exp.report import charts, tables
+from hmm_exp.report import charts, plots, tables
 from hmm_exp.report.collect import Subject, read_sweep
 from hmm_exp.report.page import TEMPLATES, render
 from hmm_exp.report.words import verdict
@@ -268,7 +268,8 @@ def test_quantiles_beyond_the_plot_are_counted(subject):
     rows = pd.DataFrame(
         {"kind": "quantile", "x": [-4.0, 0.0, 4.0, 4.2], "value": [-7.0, 0.0, 4.0, 5.0]}
     )
-    assert charts.quantiles(rows).about == {"points": 4, "beyond": 2, "reach": 4.1}
+    _, note = plots.quantiles(rows)
+    assert note == "2 of 4 points beyond ±4.1, at the edge"
     residuals = subject.model.residuals.copy()
     residuals.loc[residuals["kind"] == "quantile", "value"] = 0.1
     model = replace(subject.model, residuals=residuals)

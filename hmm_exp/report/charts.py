@@ -35,14 +35,12 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from hmm_exp.figures.style import regime_colors
-from hmm_exp.judge.residuals import ResidualLimits
 from hmm_exp.report.collect import RecordedRun
 
 MOST_ROWS = 120_000  # of the timeline; beyond it only every second, third ... bar is kept
 UNKNOWN = 255  # missing state or probability
 _CERTAIN = 250  # code of probability 1
 _COURSE = 1_500  # points of the cumulative gain per part
-_REACH = 4.1  # of a quantile plot: points beyond it are drawn at its edge
 _LOG_FROM = 3.0  # ratio of highest to lowest price from which the axis is logarithmic
 GAINS = {"static": "ink", "ewma": "grey"}
 _DASHES = {"full": "solid", "diag": "dashed", "tied": "dotted", "spherical": "dotdash"}
@@ -286,53 +284,15 @@ def _is_far_null(rows: pd.DataFrame, name: str, some: pd.DataFrame) -> pd.Series
     return (some["n_states"] == 1) & (some[name] - lowest > 3.0 * others) & (others > 0)
 
 
-def quantiles(rows: pd.DataFrame) -> PageChart:
-    """Normal quantile plot of residuals; a correct model is on the diagonal."""
-    panel = _small(y_range=Range1d(-4.2, 4.2), x_range=Range1d(-4.2, 4.2))
-    right = panel.line([-4.2, 4.2], [-4.2, 4.2], line_width=1)
-    _follow(right.glyph, line_color="grey")
-    shown = rows[rows["kind"] == "quantile"]
-    dots = panel.scatter(
-        shown["x"].to_numpy(), shown["value"].clip(-_REACH, _REACH).to_numpy(), size=4, line_width=0
-    )
-    _follow(dots.glyph, fill_color="ink")
-    panel.xaxis.axis_label = "normal quantile"
-    for axis in (panel.xaxis, panel.yaxis):
-        axis.ticker = FixedTicker(ticks=[-3, 0, 3])
-    beyond = int((shown["value"].abs() > _REACH).sum())
-    return PageChart(_item(panel), {"points": len(shown), "beyond": beyond, "reach": _REACH})
-
-
-def autocorrelations(rows: pd.DataFrame) -> PageChart:
-    """Autocorrelations of residuals and their squares, with the limits of a correct model."""
-    limit = ResidualLimits().memory
-    panel = _small(height=130)
-    for kind, role, shift in (("memory", "ink", -0.2), ("square_memory", "square", 0.2)):
-        shown = rows[rows["kind"] == kind]
-        x = shown["x"].to_numpy() + shift
-        stems = panel.segment(x, np.zeros(len(x)), x, shown["value"].to_numpy(), line_width=2)
-        _follow(stems.glyph, line_color=role)
-    for at, role in ((0.0, "grey"), (limit, "faint"), (-limit, "faint")):
-        line = Span(dimension="width", location=at, line_width=1)
-        _follow(line, line_color=role)
-        panel.add_layout(line)
-    reach = max(1.25 * limit, 1.1 * float(rows.loc[rows["kind"] != "quantile", "value"].max()))
-    panel.y_range = Range1d(-1.25 * limit, reach)
-    panel.xaxis.axis_label = "lag (rows)"
-    panel.xaxis.ticker = FixedTicker(ticks=[1, 5, 10, 15, 20])
-    return PageChart(_item(panel), {})
-
-
-def _small(height: int = 190, **ranges: Any) -> figure:
-    """A small static chart."""
+def _small() -> figure:
+    """A small chart without tools."""
     panel = figure(
-        height=height,
+        height=190,
         sizing_mode="stretch_width",
         toolbar_location=None,
         tools="",
         min_border_left=48,
         min_border_right=8,
-        **ranges,
     )
     _style(panel)
     return panel

@@ -23,9 +23,10 @@ from hmm_exp.judge.strategy_words import in_words
 from hmm_exp.judge.wording import percent
 from hmm_exp.market.iso import iso
 from hmm_exp.report import board, charts, tables
-from hmm_exp.report.charts import PageChart, autocorrelations
+from hmm_exp.report.charts import PageChart
 from hmm_exp.report.collect import RecordedRun, Subject
 from hmm_exp.report.picture import darkened
+from hmm_exp.report.plots import Plot, autocorrelations, quantiles
 from hmm_exp.report.words import verdict
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.runs import called
@@ -109,7 +110,7 @@ def _model_parts(model: RecordedRun | None) -> dict[str, Any]:
         "strategy_words": None if model.strategies is None else in_words(model.strategies),
         "strategy_figures": [*_pictures(model)],
         "effects": tables.effects(model),
-        "residuals": [*_residual_charts(model)],
+        "residuals": [*_residual_plots(model)],
         "facts": [*tables.facts(model)],
         "space": model.run.data.tags[tags.OBSERVATION_SPACE].split("#")[0],
         "n_rows": len(model.regimes),
@@ -153,20 +154,15 @@ def _override(value: Any) -> str:
     return {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
 
 
-def _residual_charts(model: RecordedRun) -> Iterator[tuple[str, str, Markup, Markup]]:
-    """Name, note, quantile chart and autocorrelation chart of each series shown."""
+def _residual_plots(model: RecordedRun) -> Iterator[tuple[str, str, list[Plot]]]:
+    """Name, note, and plots of quantiles and autocorrelations of each series shown."""
     if model.residuals is None:
         return
     for name in tables.worst_series(model):
         rows = model.residuals[model.residuals["series"] == name]
         if len(rows):
-            quantiles = charts.quantiles(rows)
-            yield name, _beyond(**quantiles.about), _json(quantiles), _json(autocorrelations(rows))
-
-
-def _beyond(points: int, beyond: int, reach: float) -> str:
-    """What a quantile plot draws at its edge; empty if that is nothing."""
-    return f"{beyond} of {points} points beyond ±{reach:g}, at the edge" if beyond else ""
+            plot, note = quantiles(rows)
+            yield name, note, [plot, autocorrelations(rows)]
 
 
 def _sweep_parts(subject: Subject) -> dict[str, Any]:
