@@ -90,6 +90,14 @@ def test_a_bad_row_is_an_error_or_dropped_and_counted(frame, column, value, line
     assert bars.report["gaps"]["missing_bars"] == 1
 
 
+@pytest.mark.parametrize("text", ["$101.50", "101,50", "about 101"])
+def test_leaving_out_every_row_is_no_advice(frame, text):
+    frame["high"] = text
+    line = "10 rows with text instead of a number, first high=.*Z; that is every row"
+    with pytest.raises(DataError, match=f"^{line}$"):
+        bars_from_frame(frame, ReadOptions("open"))
+
+
 def test_several_kinds_of_bad_rows_stand_in_one_line_each_row_under_one(frame):
     frame.loc[[1, 2], "low"] = -1.0
     frame.loc[[2, 4], "volume"] = -1.0

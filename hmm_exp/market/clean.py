@@ -69,6 +69,8 @@ class StampedRows:
 
     def refuse(self, bad: np.ndarray, counts: dict[str, int], line: str, remedy: str) -> None:
         """Raise `line` with the remedy, or leave the rows `bad` (T,) out, counted by reason."""
+        if not self.drop and bad.all():
+            raise DataError(f"{line}; that is every row")
         if not self.drop:
             raise DataError(f"{line}; data.bad_rows=drop {remedy}")
         self.dropped |= counts
