@@ -246,6 +246,21 @@ def opened(folder: Path) -> MlflowClient:
     return client
 
 
+def test_a_sweep_that_was_killed_as_soon_as_it_said_how_to_go_on_can_go_on(
+    train_cli, workdir, started
+):
+    words = ("model.n_states=2", "promote=false", *SMALL)
+    main = started(workdir, *words)
+    said = "if stopped, go on with sweep_id="
+    until(lambda: said in main.output())
+    main.send_signal(signal.SIGKILL)
+    main.wait()
+    sweep_id = main.output().partition(said)[2].splitlines()[0]
+    done = train_cli(workdir, "-m", *words, f"sweep_id={sweep_id}")
+    assert done.returncode == 0, done.stderr
+    assert len(finished(store_of(workdir))) == 1
+
+
 def test_a_sweep_that_still_runs_is_not_started_again(train_cli, workdir, started):
     words = ("model.random_state=1,903", "model.n_states=2", *SMALL)
     main = started(workdir, *words, "promote=false", PYTHONPATH=FAULTS)
