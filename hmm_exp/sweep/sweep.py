@@ -62,6 +62,7 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         check_launcher(config, first)
         collect_seldom()
         if first.sweep_id is None and check_file(resolve_uri(first.tracking.uri)):
+            _import_beside("hmm_exp.sweep.start")  # and MLflow, while the child reads the data
             found = check(plan)
             sweep_id = new_sweep_id()
     if found and sweep_id:  # before MLflow has opened the store, which takes seconds
@@ -102,7 +103,7 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
 
 
 def _import_beside(*modules: str) -> None:
-    """Import modules in a thread, while this process waits for the first cell."""
+    """Import modules in a thread, while this process waits for its child."""
 
     def load() -> None:
         with suppress(Exception):  # who imports them next meets it again, and reports it
