@@ -113,6 +113,20 @@ def splat(typingctx, value):
     return lanes_type(types.float64), codegen
 
 
+@intrinsic
+def spread(typingctx, array, place):
+    """The number at a place of the memory of a C-ordered array, in all lanes."""
+    if not (isinstance(array, types.Array) and array.layout == "C"):
+        return None
+
+    def codegen(context, builder, signature, args):
+        struct = context.make_array(array)(context, builder, args[0])
+        number = builder.load(builder.gep(struct.data, [args[1]], inbounds=True))
+        return _as_vector(builder, types.float64, number)
+
+    return lanes_type(array, types.intp), codegen
+
+
 def _shift(by):
     """An intrinsic that shifts the lanes by `by` and fills the empty lane with a float."""
 

@@ -21,16 +21,21 @@ class Scratch(NamedTuple):
 
     Attributes
     ----------
+    ahead, behind
+        Transition matrix and its transpose, with columns of zeros up to a multiple of 4; float64 of
+        shape (K, K4).
     density
-        BLOCK * K: densities over the row's largest.
+        BLOCK * K + 3: densities over the row's largest.
     posterior
-        (BLOCK + 1) * K: smoothed probabilities of the steps of a block and of the one after it.
-    monomials
-        BLOCK * F4: 1, x_i and x_i x_j of every step (zeros where missing), F of them; F4 is F
-        rounded up to a multiple of 4.
-    moments
-        (K + 1) * F4: sums of posterior times monomial, for Student-t states also times the
-        precision.
+        (BLOCK + 1) * K4: smoothed probabilities of the steps of a block and of the one after it.
+    columns
+        BLOCK * D4: 1 and x_i of every step, zeros where missing; D4 is D + 1 rounded up to a
+        multiple of 4.
+    products
+        BLOCK * 4: up to four x_i x_j of every step.
+    moments, squares
+        (K + 1) * D4 and (K + 1) * F4: sums of posterior times columns and their products, for
+        Student-t states also times the precision; F4 is the number of products rounded up.
     tails
         2 * K: sums of posterior and of posterior times ln q, for Student-t states.
     pairs
@@ -55,10 +60,14 @@ class Scratch(NamedTuple):
         Rows of warm-up, forward and backward, int64 of shape (2,); kept between E steps.
     """
 
+    ahead: np.ndarray
+    behind: np.ndarray
     density: np.ndarray
     posterior: np.ndarray
-    monomials: np.ndarray
+    columns: np.ndarray
+    products: np.ndarray
     moments: np.ndarray
+    squares: np.ndarray
     tails: np.ndarray
     pairs: np.ndarray
     ratio: np.ndarray
@@ -75,15 +84,20 @@ class Scratch(NamedTuple):
 def make_scratch(n: int, n_states: int, n_features: int, full: bool) -> Scratch:
     """Allocate memory for n steps of K states and D features, with or without covariances."""
     K, D = n_states, n_features
-    width = rounded_up(1 + D + (D * (D + 1) // 2 if full else D))
+    K4, D4 = rounded_up(K), rounded_up(1 + D)
+    F4 = rounded_up(D * (D + 1) // 2 if full else D)
     return Scratch(
-        density=aligned_zeros(BLOCK * K),
-        posterior=aligned_zeros((BLOCK + 1) * K),
-        monomials=aligned_zeros(BLOCK * width),
-        moments=aligned_zeros((K + 1) * width),
+        ahead=np.zeros((K, K4)),
+        behind=np.zeros((K, K4)),
+        density=aligned_zeros(BLOCK * K + 3),
+        posterior=aligned_zeros((BLOCK + 1) * K4),
+        columns=aligned_zeros(BLOCK * D4),
+        products=aligned_zeros(BLOCK * 4),
+        moments=aligned_zeros((K + 1) * D4),
+        squares=aligned_zeros((K + 1) * F4),
         tails=aligned_zeros(2 * K),
-        pairs=aligned_zeros((K + 1) * rounded_up(K)),
-        ratio=aligned_zeros(BLOCK * rounded_up(K)),
+        pairs=aligned_zeros((K + 1) * K4),
+        ratio=aligned_zeros(BLOCK * K4),
         state=aligned_zeros(K),
         checkpoints=aligned_zeros(-(-n // _segment(n, K)) * K),
         logs=aligned_zeros(2),
