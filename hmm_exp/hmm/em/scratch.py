@@ -4,6 +4,7 @@ Where the filtered probabilities of all steps take much memory, those of a segme
 with checkpoints from which the backward sweep filters each segment again.
 """
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -86,26 +87,31 @@ def make_scratch(n: int, n_states: int, n_features: int, full: bool) -> Scratch:
     K, D = n_states, n_features
     K4, D4 = rounded_up(K), rounded_up(1 + D)
     F4 = rounded_up(D * (D + 1) // 2 if full else D)
+    n_vectors = {
+        "density": BLOCK * K + 3,
+        "posterior": (BLOCK + 1) * K4,
+        "columns": BLOCK * D4,
+        "products": BLOCK * 4,
+        "moments": (K + 1) * D4,
+        "squares": (K + 1) * F4,
+        "tails": 2 * K,
+        "pairs": (K + 1) * K4,
+        "ratio": BLOCK * K4,
+        "state": K,
+        "checkpoints": -(-n // _segment(n, K)) * K,
+        "logs": 2,
+        "smoothed": K,
+        "guess": K,
+        "raised": 1,
+        "flags": 2,
+    }
+    ends = dict(zip(n_vectors, accumulate(n_vectors.values()), strict=True))
+    memory = aligned_zeros(sum(n_vectors.values()))
     return Scratch(
         ahead=np.zeros((K, K4)),
         behind=np.zeros((K, K4)),
-        density=aligned_zeros(BLOCK * K + 3),
-        posterior=aligned_zeros((BLOCK + 1) * K4),
-        columns=aligned_zeros(BLOCK * D4),
-        products=aligned_zeros(BLOCK * 4),
-        moments=aligned_zeros((K + 1) * D4),
-        squares=aligned_zeros((K + 1) * F4),
-        tails=aligned_zeros(2 * K),
-        pairs=aligned_zeros((K + 1) * K4),
-        ratio=aligned_zeros(BLOCK * K4),
-        state=aligned_zeros(K),
-        checkpoints=aligned_zeros(-(-n // _segment(n, K)) * K),
-        logs=aligned_zeros(2),
-        smoothed=aligned_zeros(K),
-        guess=aligned_zeros(K),
-        raised=aligned_zeros(1),
-        flags=aligned_zeros(2),
         warm_up=np.full(2, _FIRST_WARM_UP),
+        **{name: memory[ends[name] - size : ends[name]] for name, size in n_vectors.items()},
     )
 
 
