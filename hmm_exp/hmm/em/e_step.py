@@ -200,10 +200,11 @@ def _advance(rows, model, forward, work, begin, end):
 def _step(forward, now, ahead, density, here, scale, least, K):
     """Filter one step, whose f is stored after that of the step before; four states at a time.
 
-    The last four may reach into the step after, which overwrites them.
+    The last four may reach into the step after, which overwrites them. A single last state is
+    followed alone.
     """
     width = ahead.shape[1]
-    for j in range(0, K, 4):
+    for j in range(0, K - 1, 4):
         p0 = p1 = p2 = p3 = splat(_LEAST_AHEAD)
         chance = j
         for i in range(now, now + K):
@@ -217,6 +218,12 @@ def _step(forward, now, ahead, density, here, scale, least, K):
         p2 = fma(p2, load(density, at + 2) * scale, least)
         p3 = fma(p3, load(density, at + 3) * scale, least)
         store_four(forward, now + K + j, p0, p1, p2, p3)
+    if K % 4 == 1:
+        p, chance = splat(_LEAST_AHEAD), K - 1
+        for i in range(now, now + K):
+            p = fma(load(forward, i), spread(ahead, chance), p)
+            chance += width
+        store(forward, now + 2 * K - 1, fma(p, load(density, here + K - 1) * scale, least))
 
 
 @inlined
@@ -356,7 +363,7 @@ def _divide(posterior, after, ratio, here, is_special, flags, raised, K):
 def _step_back(forward, now, behind, ratio, here, posterior, place, raised, K):
     """Smoothed probabilities of one step from r, four states at a time; gives `raised`."""
     width = behind.shape[1]
-    for i in range(0, K, 4):
+    for i in range(0, K - 1, 4):
         g0 = g1 = g2 = g3 = splat(_LEAST_AHEAD)
         chance = i
         for j in range(here, here + K * BLOCK, BLOCK):
@@ -371,6 +378,15 @@ def _step_back(forward, now, behind, ratio, here, posterior, place, raised, K):
         raised = raised + (where_below(f0, _RAISED, g0) + where_below(f1, _RAISED, g1))
         raised = raised + (where_below(f2, _RAISED, g2) + where_below(f3, _RAISED, g3))
         store_four(posterior, place + i, g0, g1, g2, g3)
+    if K % 4 == 1:
+        g, chance = splat(_LEAST_AHEAD), K - 1
+        for j in range(here, here + K * BLOCK, BLOCK):
+            g = fma(load(ratio, j), spread(behind, chance), g)
+            chance += width
+        f = load(forward, now + K - 1)
+        g = fma(g, f, _TINY)
+        raised = raised + where_below(f, _RAISED, g)
+        store(posterior, place + K - 1, g)
     return raised
 
 
