@@ -113,6 +113,20 @@ def splat(typingctx, value):
     return lanes_type(types.float64), codegen
 
 
+@intrinsic
+def spread(typingctx, array, place):
+    """The number at a place of the memory of a C-ordered array, in all lanes."""
+    if not (isinstance(array, types.Array) and array.layout == "C"):
+        return None
+
+    def codegen(context, builder, signature, args):
+        struct = context.make_array(array)(context, builder, args[0])
+        number = builder.load(builder.gep(struct.data, [args[1]], inbounds=True))
+        return _as_vector(builder, types.float64, number)
+
+    return lanes_type(array, types.intp), codegen
+
+
 def _shift(by):
     """An intrinsic that shifts the lanes by `by` and fills the empty lane with a float."""
 
@@ -375,7 +389,8 @@ def exp(x):
 def quick_exp(x):
     """e**x with other bits than `exp` in less time, for many independent numbers x <= 700.
 
-    Below -690 it is e**-690: a product with it may still be a normal number.
+    Below -690 it is e**-690: a product with it may still be a normal number. The relative error is
+    1.5e-16 plus 3.4e-17 |x|, and x owes more than the latter to its own rounding.
 
     In e**r = 1 + r + r**2 q(r) the polynomial q of degree 9 interpolates at Chebyshev's points,
     and its even and odd terms are summed side by side, as a processor cannot look far ahead.
@@ -383,7 +398,7 @@ def quick_exp(x):
     x = largest(x, -690.0)
     shifted = fma(x, 1.4426950408889634, 6755399441055744.0)
     n = shifted - 6755399441055744.0
-    r = fma(n, -1.90821492927058770002e-10, fma(n, -6.93147180369123816490e-01, x))
+    r = fma(n, -0.6931471805599453, x)
     square = r * r
     even = fma(square, 2.7620088445409746e-07, 2.4801521295954376e-05)
     odd = fma(square, 2.510038549551032e-08, 2.7557268459997064e-06)

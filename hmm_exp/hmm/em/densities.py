@@ -21,9 +21,8 @@ from numba import types
 from numba.extending import overload
 
 from hmm_exp.compiling import inlined, kernel
-from hmm_exp.hmm.em.blocks import BLOCK
 from hmm_exp.hmm.em.update import TIED
-from hmm_exp.hmm.simd import fma, load, log, splat, store
+from hmm_exp.hmm.simd import fma, load, log, splat, spread, store
 
 
 def log_densities(x: Any, model: Any, out: Any, begin: Any, end: Any) -> None:
@@ -36,7 +35,7 @@ def log_densities(x: Any, model: Any, out: Any, begin: Any, end: Any) -> None:
 def weigh(x: Any, model: Any, work: Any, begin: Any, end: Any) -> None:
     """Multiply the posteriors of a block by u; add posterior and posterior times ln q to `tails`.
 
-    Both sums leave out missing rows, whose first monomial is zero. Nothing for Gaussian states.
+    Both sums leave out missing rows, whose first column is zero. Nothing for Gaussian states.
     Compiled code only.
     """
 
@@ -86,15 +85,14 @@ def _student_t_densities(x, model, out, begin, end):
 @kernel
 def _weigh_student_t(x, model, work, begin, end):
     K, D = model.means.shape
-    width = work.monomials.shape[0] // BLOCK
     _distances(x, model, work.density, begin, end)
     for k in range(K):
         most = (model.df[k] + D) / model.df[k]
         mass, logs = load(work.tails, 2 * k), load(work.tails, 2 * k + 1)
         for s in range(end - begin):
-            place = s * K + k
-            posterior, q = load(work.posterior, place), load(work.density, place)
-            seen = posterior * load(work.monomials, s * width)
+            place = s * work.ahead.shape[1] + k
+            posterior, q = load(work.posterior, place), load(work.density, s * K + k)
+            seen = posterior * load(work.columns, s)
             mass = mass + seen
             logs = fma(seen, log(q), logs)
             store(work.posterior, place, posterior * (most / q))
@@ -113,23 +111,26 @@ def _distances(x, model, out, begin, end):
 def _one_state(x, model, k, out, begin, end):
     """`_distances` of state k, four steps at a time."""
     K, D = model.means.shape
+    whiten, shift = model.whiten, model.shift
     full = model.kind[0] >= TIED
     factor, summand = _from_distance(model, k)
     place = k
     for s in range(begin, end, 4):
         row = s * D
         a0, a1, a2, a3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+        at = k * D * D
         for i in range(D):
-            p, start = model.whiten[k, i, i], -model.shift[k, i]
+            p, start = spread(whiten, at + i), splat(0.0) - spread(shift, k * D + i)
             y0, y1 = fma(load(x, row + i), p, start), fma(load(x, row + D + i), p, start)
             y2, y3 = (
                 fma(load(x, row + 2 * D + i), p, start),
                 fma(load(x, row + 3 * D + i), p, start),
             )
             for j in range(i if full else 0):
-                p = model.whiten[k, i, j]
+                p = spread(whiten, at + j)
                 y0, y1 = fma(load(x, row + j), p, y0), fma(load(x, row + D + j), p, y1)
                 y2, y3 = fma(load(x, row + 2 * D + j), p, y2), fma(load(x, row + 3 * D + j), p, y3)
+            at += D
             a0, a1, a2, a3 = fma(y0, y0, a0), fma(y1, y1, a1), fma(y2, y2, a2), fma(y3, y3, a3)
         _store_steps(out, place, K, factor, summand, a0, a1, a2, a3)
         place += 4 * K

@@ -40,7 +40,15 @@ The bits depend on the number of rows, so this E step is for training only.
 import math
 
 from hmm_exp.compiling import call, inlined, kernel, part
-from hmm_exp.hmm.em.blocks import AHEAD, BLOCK, add_products, monomials, predict, store_four
+from hmm_exp.hmm.em.blocks import (
+    AHEAD,
+    BLOCK,
+    add_products,
+    add_squares,
+    predict,
+    set_columns,
+    store_four,
+)
 from hmm_exp.hmm.em.densities import log_densities, weigh
 from hmm_exp.hmm.em.rows import FILLING, FIRST, MISSING
 from hmm_exp.hmm.em.update import TIED, clear
@@ -55,6 +63,7 @@ from hmm_exp.hmm.simd import (
     load,
     quick_exp,
     splat,
+    spread,
     store,
     to_next,
     to_previous,
@@ -89,6 +98,7 @@ def filter(only, rows, model, forward, work):
     length = _length(forward, K)
     warm_up = min(work.warm_up[0], n)
     again = only >= 0
+    _set_chances(model.transmat, work.ahead, work.behind)
     before = work.checkpoints[work.checkpoints.shape[0] - K :]
     for k in range(K):
         store(work.state, k, load(work.checkpoints, only * K + k) if again else splat(1.0 / K))
@@ -112,6 +122,15 @@ def filter(only, rows, model, forward, work):
     for lane in range(LANES):
         log_lik += math.log(_total(work.state, lane) / _total(before, lane))
     return log_lik
+
+
+@kernel
+def _set_chances(transmat, ahead, behind):
+    """Copy the transition matrix and its transpose."""
+    for i in range(transmat.shape[0]):
+        for j in range(transmat.shape[0]):
+            ahead[i, j] = transmat[i, j]
+            behind[j, i] = transmat[i, j]
 
 
 @kernel
@@ -150,7 +169,7 @@ def _advance(rows, model, forward, work, begin, end):
     """
     K = model.startprob.size
     special, code, x = rows.special, rows.code, rows.x
-    startprob, transmat = model.startprob, model.transmat
+    startprob, ahead = model.startprob, work.ahead
     density, flags = work.density, work.flags
     offset, powers = load(work.logs, 0), load(work.logs, 1)
     _copy(work.state, 0, forward, 0, K)
@@ -167,7 +186,7 @@ def _advance(rows, model, forward, work, begin, end):
             powers = powers + exponent(total)
             total = total * scale
             here = (s - block) * K
-            _step(forward, now, transmat, density, here, scale, total * _LEAST, K)
+            _step(forward, now, ahead, density, here, scale, total * _LEAST, K)
             if special[s]:
                 _flag(code, s, flags)
                 _begin(forward, now + K, startprob, density, here, total, load(flags, 0), K)
@@ -178,28 +197,33 @@ def _advance(rows, model, forward, work, begin, end):
 
 
 @inlined
-def _step(forward, now, transmat, density, here, scale, least, K):
-    """Filter one step, whose f is stored after that of the step before; four states at a time."""
-    tiny = splat(_LEAST_AHEAD)
-    for j in range(0, K - 3, 4):
-        f = load(forward, now)
-        p0, p1 = fma(f, transmat[0, j], tiny), fma(f, transmat[0, j + 1], tiny)
-        p2, p3 = fma(f, transmat[0, j + 2], tiny), fma(f, transmat[0, j + 3], tiny)
-        for i in range(1, K):
-            f = load(forward, now + i)
-            p0, p1 = fma(f, transmat[i, j], p0), fma(f, transmat[i, j + 1], p1)
-            p2, p3 = fma(f, transmat[i, j + 2], p2), fma(f, transmat[i, j + 3], p3)
-        at, then = here + j, now + K + j
-        store(forward, then, fma(p0, load(density, at) * scale, least))
-        store(forward, then + 1, fma(p1, load(density, at + 1) * scale, least))
-        store(forward, then + 2, fma(p2, load(density, at + 2) * scale, least))
-        store(forward, then + 3, fma(p3, load(density, at + 3) * scale, least))
-    for j in range(K - K % 4, K):
-        p = fma(load(forward, now), transmat[0, j], tiny)
-        for i in range(1, K):
-            p = fma(load(forward, now + i), transmat[i, j], p)
-        f = fma(p, load(density, here + j) * scale, least)
-        store(forward, now + K + j, f)
+def _step(forward, now, ahead, density, here, scale, least, K):
+    """Filter one step, whose f is stored after that of the step before; four states at a time.
+
+    The last four may reach into the step after, which overwrites them. A single last state is
+    followed alone.
+    """
+    width = ahead.shape[1]
+    for j in range(0, K - 1, 4):
+        p0 = p1 = p2 = p3 = splat(_LEAST_AHEAD)
+        chance = j
+        for i in range(now, now + K):
+            f = load(forward, i)
+            p0, p1 = fma(f, spread(ahead, chance), p0), fma(f, spread(ahead, chance + 1), p1)
+            p2, p3 = fma(f, spread(ahead, chance + 2), p2), fma(f, spread(ahead, chance + 3), p3)
+            chance += width
+        at = here + j
+        p0 = fma(p0, load(density, at) * scale, least)
+        p1 = fma(p1, load(density, at + 1) * scale, least)
+        p2 = fma(p2, load(density, at + 2) * scale, least)
+        p3 = fma(p3, load(density, at + 3) * scale, least)
+        store_four(forward, now + K + j, p0, p1, p2, p3)
+    if K % 4 == 1:
+        p, chance = splat(_LEAST_AHEAD), K - 1
+        for i in range(now, now + K):
+            p = fma(load(forward, i), spread(ahead, chance), p)
+            chance += width
+        store(forward, now + 2 * K - 1, fma(p, load(density, here + K - 1) * scale, least))
 
 
 @inlined
@@ -273,6 +297,7 @@ def smooth(again, rows, model, forward, work, stats):
 def _clear(work, stats):
     """Set all sums to zero."""
     _zero(work.moments)
+    _zero(work.squares)
     _zero(work.tails)
     _zero(work.pairs)
     _zero(work.raised)
@@ -288,15 +313,15 @@ def _backward(rows, model, forward, work, stats, begin, end, warming):
     """
     K, D = model.means.shape
     special, code, transmat, x = rows.special, rows.code, model.transmat, rows.x
+    behind, width = work.behind, work.behind.shape[1]
     smoothed, posterior, flags, ratio = work.smoothed, work.posterior, work.flags, work.ratio
-    width = ratio.shape[0] // BLOCK
     raised = load(work.raised, 0)
     for block_end in range(end, begin, -BLOCK):
         block = max(block_end - BLOCK, begin)
         n = block_end - block
         now = (block + 1 - begin) * K
         predict(forward, now, transmat, _LEAST_AHEAD, ratio, n)
-        _copy(smoothed, 0, posterior, n * K, K)
+        _copy(smoothed, 0, posterior, n * width, K)
         for s in range(n - 1, -1, -1):
             is_special = special[block + s + 1]
             if is_special:
@@ -305,19 +330,20 @@ def _backward(rows, model, forward, work, stats, begin, end, warming):
                 is_special = True
                 store(flags, 0, splat(1.0))
             f, here = now + s * K, s * width
-            raised = _divide(posterior, (s + 1) * K, ratio, here, is_special, flags, raised, K)
-            raised = _step_back(forward, f, transmat, ratio, here, posterior, s * K, raised, K)
+            raised = _divide(posterior, here + width, ratio, s, is_special, flags, raised, K)
+            raised = _step_back(forward, f, behind, ratio, s, posterior, here, raised, K)
             if is_special:
-                raised = _end(forward, f, load(flags, 0), posterior, s * K, raised, K)
+                raised = _end(forward, f, load(flags, 0), posterior, here, raised, K)
             if warming < 0 and special[block + s]:
-                _add_starts(code, block + s, posterior, s * K, stats.start)
+                _add_starts(code, block + s, posterior, here, stats.start)
         _copy(posterior, 0, smoothed, 0, K)
         if warming < 0:
-            add_products(forward, now, K, ratio, work.pairs, n)
-            full = model.kind[0] >= TIED
-            monomials(x, special, code, MISSING, D, full, work.monomials, block, block_end)
+            add_products(forward, now, K, K, ratio, work.pairs, n)
+            columns, full = work.columns, model.kind[0] >= TIED
+            set_columns(x, special, code, MISSING, D, columns, block, block_end)
             weigh(x, model, work, block, block_end)
-            add_products(posterior, 0, K, work.monomials, work.moments, n)
+            add_products(posterior, 0, width, K, columns, work.moments, n)
+            add_squares(posterior, width, K, columns, D, full, work.products, work.squares, n)
     store(work.raised, 0, raised)
 
 
@@ -325,26 +351,26 @@ def _backward(rows, model, forward, work, stats, begin, end, warming):
 def _divide(posterior, after, ratio, here, is_special, flags, raised, K):
     """Turn the inverse divisors of one step into r; gives `raised` with that of the divisors."""
     for j in range(K):
-        inverse, later = load(ratio, here + j), load(posterior, after + j)
+        inverse, later = load(ratio, here + j * BLOCK), load(posterior, after + j)
         if is_special:
             later = later * (1.0 - load(flags, 0))
         raised = raised + where_below(_RAISED_AHEAD, inverse, later)
-        store(ratio, here + j, later * inverse)
+        store(ratio, here + j * BLOCK, later * inverse)
     return raised
 
 
 @inlined
-def _step_back(forward, now, transmat, ratio, here, posterior, place, raised, K):
+def _step_back(forward, now, behind, ratio, here, posterior, place, raised, K):
     """Smoothed probabilities of one step from r, four states at a time; gives `raised`."""
-    tiny = splat(_LEAST_AHEAD)
-    for i in range(0, K - 3, 4):
-        r = load(ratio, here)
-        g0, g1 = fma(r, transmat[i, 0], tiny), fma(r, transmat[i + 1, 0], tiny)
-        g2, g3 = fma(r, transmat[i + 2, 0], tiny), fma(r, transmat[i + 3, 0], tiny)
-        for j in range(1, K):
-            r = load(ratio, here + j)
-            g0, g1 = fma(r, transmat[i, j], g0), fma(r, transmat[i + 1, j], g1)
-            g2, g3 = fma(r, transmat[i + 2, j], g2), fma(r, transmat[i + 3, j], g3)
+    width = behind.shape[1]
+    for i in range(0, K - 1, 4):
+        g0 = g1 = g2 = g3 = splat(_LEAST_AHEAD)
+        chance = i
+        for j in range(here, here + K * BLOCK, BLOCK):
+            r = load(ratio, j)
+            g0, g1 = fma(r, spread(behind, chance), g0), fma(r, spread(behind, chance + 1), g1)
+            g2, g3 = fma(r, spread(behind, chance + 2), g2), fma(r, spread(behind, chance + 3), g3)
+            chance += width
         f0, f1 = load(forward, now + i), load(forward, now + i + 1)
         f2, f3 = load(forward, now + i + 2), load(forward, now + i + 3)
         g0, g1 = fma(g0, f0, _TINY), fma(g1, f1, _TINY)
@@ -352,14 +378,15 @@ def _step_back(forward, now, transmat, ratio, here, posterior, place, raised, K)
         raised = raised + (where_below(f0, _RAISED, g0) + where_below(f1, _RAISED, g1))
         raised = raised + (where_below(f2, _RAISED, g2) + where_below(f3, _RAISED, g3))
         store_four(posterior, place + i, g0, g1, g2, g3)
-    for i in range(K - K % 4, K):
-        g = fma(load(ratio, here), transmat[i, 0], tiny)
-        for j in range(1, K):
-            g = fma(load(ratio, here + j), transmat[i, j], g)
-        f = load(forward, now + i)
+    if K % 4 == 1:
+        g, chance = splat(_LEAST_AHEAD), K - 1
+        for j in range(here, here + K * BLOCK, BLOCK):
+            g = fma(load(ratio, j), spread(behind, chance), g)
+            chance += width
+        f = load(forward, now + K - 1)
         g = fma(g, f, _TINY)
         raised = raised + where_below(f, _RAISED, g)
-        store(posterior, place + i, g)
+        store(posterior, place + K - 1, g)
     return raised
 
 
@@ -397,17 +424,17 @@ def _collect(model, work, stats):
     """Sum over the lanes."""
     K, D = model.means.shape
     full = model.kind[0] >= TIED
-    width = work.monomials.shape[0] // BLOCK
+    n_moments, n_squares = work.moments.shape[0] // (K + 1), work.squares.shape[0] // (K + 1)
     for k in range(K):
         for j in range(K):
-            pairs = lane_sum(load(work.pairs, k * (work.ratio.shape[0] // BLOCK) + j))
+            pairs = lane_sum(load(work.pairs, k * work.ahead.shape[1] + j))
             stats.pairs[k, j] = model.transmat[k, j] * pairs
-        stats.weight[k] = lane_sum(load(work.moments, k * width))
-        place = k * width + 1 + D
+        stats.weight[k] = lane_sum(load(work.moments, k * n_moments))
+        place = k * n_squares
         for i in range(D):
-            stats.first[k, i] = lane_sum(load(work.moments, k * width + 1 + i))
+            stats.first[k, i] = lane_sum(load(work.moments, k * n_moments + 1 + i))
             for j in range(0 if full else i, i + 1):
-                stats.second[k, i, j] = lane_sum(load(work.moments, place))
+                stats.second[k, i, j] = lane_sum(load(work.squares, place))
                 place += 1
     copy(stats.weight, stats.mass)
     for k in range(model.df.size):

@@ -26,15 +26,18 @@ class Parts(NamedTuple):
 _known_parts: dict[tuple, Parts] = {}
 
 
-def parts_for(rows, model, best, prior, floor, accelerate, buffers) -> Parts:
-    """The parts for models of this type; those of leaps only if needed."""
-    key = accelerate, layout((rows, model, best, prior, floor, buffers))
+def parts_for(rows, model, prior, floor, accelerate, buffers) -> Parts:
+    """The parts for models of this type; those of leaps only if needed.
+
+    The layout of all arrays that `em.run` makes itself follows from the type of the states.
+    """
+    key = accelerate, model.heavy_tailed, layout((rows, prior))
     if key not in _known_parts:
-        _known_parts[key] = _compiled(rows, model, best, prior, floor, accelerate, buffers)
+        _known_parts[key] = _compiled(rows, model, prior, floor, accelerate, buffers)
     return _known_parts[key]
 
 
-def _compiled(rows, model, best, prior, floor, accelerate, buffers) -> Parts:
+def _compiled(rows, model, prior, floor, accelerate, buffers) -> Parts:
     stats, leaps = buffers.stats, buffers.leaps
     sweep = (rows, model, buffers.forward, buffers.scratch)
     return Parts(
@@ -43,6 +46,6 @@ def _compiled(rows, model, best, prior, floor, accelerate, buffers) -> Parts:
         log_prior=address(log_prior, model, prior),
         update=address(update, model, stats, prior),
         whiten=address(whiten, model, floor, buffers.hits),
-        plan=address(plan, best, model, stats, prior, leaps) if accelerate else 0,
+        plan=address(plan, model, model, stats, prior, leaps) if accelerate else 0,
         take=address(take, model, prior, leaps) if accelerate else 0,
     )

@@ -183,7 +183,7 @@ def em(
     floor = absolute_floor(rows, start.covariance_type, covar_floor)
     buffers = _buffers(rows, start, model, n_iter)
     follow(buffers.counts, buffers.history)
-    parts = parts_for(rows, model, best, prior, floor, accelerate, buffers)
+    parts = parts_for(rows, model, prior, floor, accelerate, buffers)
     run = partial(_run, parts, rows, model, best, prior, floor, tol, accelerate, buffers)
     status = run(log_domain, False)
     while status == _IN_LOGS:
@@ -342,12 +342,11 @@ def _model(params: GaussianParams, centre: np.ndarray) -> EMParams:
 def _in_one_piece(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Copies of arrays of floats that lie one after the other in `flat`."""
     flat = np.concatenate([part.ravel() for part in parts.values()])
-    ends = np.cumsum([part.size for part in parts.values()])
-    views = {
-        name: flat[end - part.size : end].reshape(part.shape)
-        for (name, part), end in zip(parts.items(), ends, strict=True)
-    }
-    return {**views, "flat": flat}
+    views, begin = {"flat": flat}, 0
+    for name, part in parts.items():
+        views[name] = flat[begin : begin + part.size].reshape(part.shape)
+        begin += part.size
+    return views
 
 
 def _prior(priors: Priors, start: GaussianParams, centre: np.ndarray, updated: str) -> Prior:

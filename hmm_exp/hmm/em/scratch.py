@@ -4,6 +4,7 @@ Where the filtered probabilities of all steps take much memory, those of a segme
 with checkpoints from which the backward sweep filters each segment again.
 """
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -21,16 +22,21 @@ class Scratch(NamedTuple):
 
     Attributes
     ----------
+    ahead, behind
+        Transition matrix and its transpose, with columns of zeros up to a multiple of 4; float64 of
+        shape (K, K4).
     density
-        BLOCK * K: densities over the row's largest.
+        BLOCK * K + 3: densities over the row's largest.
     posterior
-        (BLOCK + 1) * K: smoothed probabilities of the steps of a block and of the one after it.
-    monomials
-        BLOCK * F4: 1, x_i and x_i x_j of every step (zeros where missing), F of them; F4 is F
-        rounded up to a multiple of 4.
-    moments
-        (K + 1) * F4: sums of posterior times monomial, for Student-t states also times the
-        precision.
+        (BLOCK + 1) * K4: smoothed probabilities of the steps of a block and of the one after it.
+    columns
+        BLOCK * D4: 1 and x_i of every step, zeros where missing; D4 is D + 1 rounded up to a
+        multiple of 4.
+    products
+        BLOCK * 4: up to four x_i x_j of every step.
+    moments, squares
+        (K + 1) * D4 and (K + 1) * F4: sums of posterior times columns and their products, for
+        Student-t states also times the precision; F4 is the number of products rounded up.
     tails
         2 * K: sums of posterior and of posterior times ln q, for Student-t states.
     pairs
@@ -55,10 +61,14 @@ class Scratch(NamedTuple):
         Rows of warm-up, forward and backward, int64 of shape (2,); kept between E steps.
     """
 
+    ahead: np.ndarray
+    behind: np.ndarray
     density: np.ndarray
     posterior: np.ndarray
-    monomials: np.ndarray
+    columns: np.ndarray
+    products: np.ndarray
     moments: np.ndarray
+    squares: np.ndarray
     tails: np.ndarray
     pairs: np.ndarray
     ratio: np.ndarray
@@ -75,23 +85,33 @@ class Scratch(NamedTuple):
 def make_scratch(n: int, n_states: int, n_features: int, full: bool) -> Scratch:
     """Allocate memory for n steps of K states and D features, with or without covariances."""
     K, D = n_states, n_features
-    width = rounded_up(1 + D + (D * (D + 1) // 2 if full else D))
+    K4, D4 = rounded_up(K), rounded_up(1 + D)
+    F4 = rounded_up(D * (D + 1) // 2 if full else D)
+    n_vectors = {
+        "density": BLOCK * K + 3,
+        "posterior": (BLOCK + 1) * K4,
+        "columns": BLOCK * D4,
+        "products": BLOCK * 4,
+        "moments": (K + 1) * D4,
+        "squares": (K + 1) * F4,
+        "tails": 2 * K,
+        "pairs": (K + 1) * K4,
+        "ratio": BLOCK * K4,
+        "state": K,
+        "checkpoints": -(-n // _segment(n, K)) * K,
+        "logs": 2,
+        "smoothed": K,
+        "guess": K,
+        "raised": 1,
+        "flags": 2,
+    }
+    ends = dict(zip(n_vectors, accumulate(n_vectors.values()), strict=True))
+    memory = aligned_zeros(sum(n_vectors.values()))
     return Scratch(
-        density=aligned_zeros(BLOCK * K),
-        posterior=aligned_zeros((BLOCK + 1) * K),
-        monomials=aligned_zeros(BLOCK * width),
-        moments=aligned_zeros((K + 1) * width),
-        tails=aligned_zeros(2 * K),
-        pairs=aligned_zeros((K + 1) * rounded_up(K)),
-        ratio=aligned_zeros(BLOCK * rounded_up(K)),
-        state=aligned_zeros(K),
-        checkpoints=aligned_zeros(-(-n // _segment(n, K)) * K),
-        logs=aligned_zeros(2),
-        smoothed=aligned_zeros(K),
-        guess=aligned_zeros(K),
-        raised=aligned_zeros(1),
-        flags=aligned_zeros(2),
+        ahead=np.zeros((K, K4)),
+        behind=np.zeros((K, K4)),
         warm_up=np.full(2, _FIRST_WARM_UP),
+        **{name: memory[ends[name] - size : ends[name]] for name, size in n_vectors.items()},
     )
 
 
