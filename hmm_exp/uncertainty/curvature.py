@@ -145,8 +145,9 @@ def _forward(chain, emission, own, turn, trail, scores):
     """Differentiate the filter in eight directions.
 
     `emission` holds the slopes, (K * Q, T); `own` (LANES,) the place of each lane's parameter in
-    it, -1 for none; `turn` (K * K, LANES) the derivative of the transition matrix, or nothing. Writes the derivatives of
-    the filtered probabilities into `trail` (T * K, LANES) and of ln c into `scores` (T, LANES).
+    it, -1 for none; `turn` (K * K, LANES) the derivative of the transition matrix, or nothing.
+    Writes the derivatives of the filtered probabilities into `trail` (T * K, LANES) and of ln c
+    into `scores` (T, LANES).
     """
     T, K = chain.filtered.shape
     Q = len(emission) // K
