@@ -69,12 +69,10 @@ class Label(Text):
         """Lower left pixel, and opacities from the top, shape (height, width)."""
         figure = self.get_figure()
         assert figure is not None
-        text, points = self.get_text(), float(self.get_fontsize())
-        font = _font(points * figure.dpi / _INCH)
-        ink, (right, down) = font.getmask2(text, mode="L", anchor="ls")
-        mask = np.array(ink, dtype=np.uint8).reshape(ink.size[::-1])
-        ascent, descent = font.getmetrics()
-        rise, length = (ascent - descent) / 2, font.getlength(text)
+        pixels = float(self.get_fontsize()) * figure.dpi / _INCH
+        mask, (right, down), length = _ink(self.get_text(), pixels)
+        ascent, descent = _font(pixels).getmetrics()
+        rise = (ascent - descent) / 2
         x, y = self.get_transform().transform(self.get_unitless_position())
         half, whole = length / 2, length
         before = {"center": half, "center_baseline": half, "right": whole, "top": whole}
@@ -92,6 +90,15 @@ class Label(Text):
 def _font(pixels: float) -> ImageFont.FreeTypeFont:
     basic = ImageFont.Layout.BASIC  # the other is not everywhere
     return ImageFont.truetype(Path(get_data_path()) / _FONT, pixels, layout_engine=basic)
+
+
+@lru_cache(maxsize=2048)  # figures of a run, and those of the next run, share most of their labels
+def _ink(text: str, pixels: float) -> tuple[np.ndarray, tuple[int, int], float]:
+    """Opacities (height, width) of a text, their place right of and below its start, its length."""
+    font = _font(pixels)
+    ink, place = font.getmask2(text, mode="L", anchor="ls")
+    mask = np.array(ink, dtype=np.uint8).reshape(ink.size[::-1])
+    return mask, place, font.getlength(text)
 
 
 @lru_cache(maxsize=8192)
