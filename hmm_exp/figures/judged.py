@@ -10,7 +10,7 @@ from scipy.special import ndtr, ndtri
 
 from hmm_exp.figures import style
 from hmm_exp.figures.decimate import group_size
-from hmm_exp.figures.panels import Panel, Sheet, cut
+from hmm_exp.figures.panels import Panel, Sheet, cut, wide
 from hmm_exp.judge.residuals import (
     ResidualLimits,
     autocorrelation,
@@ -59,19 +59,20 @@ def cumulative_gain(
         _best_week(time[judged], gains[first][judged], f"{last} gain over {first}"),
         subject,
     )
-    axes = style.add_axes(figure, xlabel="time (UTC)", ylabel="cumulative gain (nats)")
+    sheet, ends = Sheet(figure), style.time_range(time)
     starts = np.searchsorted(time, sorted(splits.values()))
-    low, high = 0.0, 0.0
-    for gain, color in zip(gains.values(), _LINES, strict=False):
-        x, y = _courses(time, gain, starts)
-        axes.plot(x, y, color=color, linewidth=1.6)
-        low, high = np.nanmin([low, *y]), np.nanmax([high, *y])
-    axes.axhline(0, color=style.FAINT, linewidth=0.8, zorder=0)
-    style.set_time_axis(axes, time)
-    axes.set_ylim(*style.padded(low, high, 0.05))
-    ticks = style.round_ticks(*axes.get_ylim(), 5)
-    style.set_ticks(axes, "y", ticks, map(style.number, ticks))
-    style.mark_splits(axes, splits)
+    courses = [_courses(time, gain, starts) for gain in gains.values()]
+    every = np.concatenate([[0.0], *(y for _, y in courses)])
+    span = style.padded(float(np.nanmin(every)), float(np.nanmax(every)), 0.05)
+    panel = wide().scaled(tuple(style.days(np.array(ends))), span)
+    sheet.lines([panel.at(panel.xlim, [0, 0])], style.FAINT, linewidths=0.8, zorder=0)
+    for (x, y), color in zip(courses, _LINES, strict=False):
+        sheet.line(*panel.at(x, y), color=color, linewidth=1.6)
+    sheet.draw_frames([panel])
+    sheet.draw_time(panel, *ends, y=20, points=9)
+    sheet.draw_yticks(panel, style.round_ticks(*span, 5), points=9)
+    sheet.name_y(panel, "cumulative gain (nats)")
+    sheet.mark_splits(panel, splits)
     style.add_key(figure, [f"over {name}" for name in gains], _LINES[: len(gains)])
     return figure
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib import get_data_path
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -32,14 +31,11 @@ _FONT = Path("fonts", "ttf", "DejaVuSans.ttf")  # matplotlib's own
 _INCH = 72  # points
 
 
-def write(place: Figure | Axes, x: float, y: float, text: str, **style: Any) -> None:
+def write(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
     """Write one line of text, horizontal or turned by 90 degrees, as `Figure.text` would."""
-    if isinstance(place, Axes):
-        place.add_artist(Label(x, y, text, parse_math=False, **style))
-        return
-    label = Label(x, y, text, parse_math=False, **{"transform": place.transFigure} | style)
-    label.set_figure(place)
-    place.texts.append(label)
+    label = Label(x, y, text, parse_math=False, **{"transform": figure.transFigure} | style)
+    label.set_figure(figure)
+    figure.texts.append(label)
 
 
 class Label(Text):
@@ -61,9 +57,6 @@ class Label(Text):
         """Box of the drawn pixels."""
         (x0, y0), mask = self._placed()
         return Bbox.from_bounds(x0, y0, mask.shape[1], mask.shape[0])
-
-    def set_clip_path(self, path, transform=None) -> None:
-        """Stay as it is: a label may leave its axes."""
 
     def _placed(self) -> tuple[tuple[int, int], np.ndarray]:
         """Lower left pixel, and opacities from the top, shape (height, width)."""
