@@ -11,6 +11,7 @@ from scipy.special import ndtr, ndtri
 from hmm_exp.figures import style
 from hmm_exp.figures.decimate import group_size
 from hmm_exp.figures.panels import Panel, Sheet, cut, wide
+from hmm_exp.judge.gains import quantiles
 from hmm_exp.judge.residuals import (
     ResidualLimits,
     autocorrelation,
@@ -199,7 +200,8 @@ def _draw_quantiles(sheet: Sheet, panels: Sequence[Panel], zs: Sequence[np.ndarr
         z = z[np.isfinite(z)]
         reach = min(-float(ndtri(0.5 / len(z))), _REACH) if len(z) else 0.0
         normal = np.linspace(-reach, reach, 161 if len(z) else 0)
-        sample = np.clip(np.quantile(z, ndtr(normal)), -_REACH, _REACH) if len(z) else normal
+        sample = quantiles(z[:, None], ndtr(normal))[:, 0] if len(z) else normal
+        sample = np.clip(sample, -_REACH, _REACH)
         dots.append(panel.at(normal, sample))
     sheet.lines([panel.at(ends, ends) for panel in panels], style.GREY, linewidths=0.8)
     sheet.marks(*np.hstack(dots), color=style.INK, markersize=2.2, mew=0)
