@@ -176,7 +176,9 @@ def _png(figure: Figure) -> bytes:
     rows = np.zeros((height, 1 + width * channels), dtype=np.uint8)  # each begins with its filter
     rows[:, 1:] = pixels.reshape(height, -1)
     head = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)  # eight bits of RGBA
-    parts = {b"IHDR": head, b"IDAT": zlib.compress(rows.data, 1), b"IEND": b""}
+    packer = zlib.compressobj(3, memLevel=6)  # a hash table in the first-level cache is faster
+    packed = packer.compress(rows.data) + packer.flush()
+    parts = {b"IHDR": head, b"IDAT": packed, b"IEND": b""}
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part))
         for name, part in parts.items()

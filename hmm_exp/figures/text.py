@@ -19,6 +19,7 @@ from matplotlib import get_data_path
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import ImageFont
@@ -33,7 +34,9 @@ _INCH = 72  # points
 
 def write(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
     """Write one line of text, horizontal or turned by 90 degrees, as `Figure.text` would."""
-    label = Label(x, y, text, parse_math=False, **{"transform": figure.transFigure} | style)
+    style = {"transform": figure.transFigure} | style
+    font = _properties(style.pop("fontsize", None))
+    label = Label(x, y, text, parse_math=False, fontproperties=font, **style)
     label.set_figure(figure)
     figure.texts.append(label)
 
@@ -77,6 +80,11 @@ class Label(Text):
         x -= before.get(self.get_horizontalalignment(), 0.0)
         y -= above.get(self.get_verticalalignment(), 0.0)
         return (round(x) + right, round(y) - down - len(mask)), mask
+
+
+@lru_cache(maxsize=64)
+def _properties(points: float | None) -> FontProperties:
+    return FontProperties(size=points)  # made once: it reads matplotlib's settings
 
 
 @lru_cache(maxsize=256)
