@@ -217,7 +217,7 @@ def part_means(
         inside = {part: mask & counted for part, mask in inside.items()}
     for name, series in values.items():
         for part, mask in inside.items():
-            known = np.compress(mask, series)
+            known = series[mask]
             known = known[np.isfinite(known)]
             if len(known):
                 means[f"{name}_{SPLIT_NAMES[part]}"] = float(known.mean())
