@@ -36,7 +36,8 @@ def strategies(
         State known at the close of every judged bar, shape (n,); -1 if unknown.
     """
     delays, names = table.rows["delay"].to_numpy(), table.rows["strategy"].to_numpy()
-    places = {str(names[place]): place for place in np.flatnonzero(delays == delays[0])}
+    first = np.flatnonzero(delays == delays[0]).tolist()
+    places = {str(names[place]): place for place in first}
     courses = {name: wealth(table.net[place]) for name, place in places.items()}
     part, cost = table.rows["part"].iloc[0], table.rows["cost_bp"].iloc[0]
     figure = style.new_figure(
