@@ -26,6 +26,7 @@ from hmm_exp.uncertainty.derivatives import Derivatives, derivatives
 from hmm_exp.uncertainty.estimates import LEVEL, StandardErrors, estimates_of, without_errors
 
 _MOST_SCORES = 1 << 27  # of rows by parameters, 1 GB
+_BLOCK = 1024  # rows whose sums are in memory
 _SINGULAR = 1e-10  # least eigenvalue of the information, scaled to a diagonal of ones
 
 
@@ -74,9 +75,14 @@ def outer_products(slopes: np.ndarray, window: int = 1) -> np.ndarray:
     """
     if window == 1:
         return slopes.T @ slopes
-    sums = np.empty((len(slopes) + window - 1, slopes.shape[1]))
-    _window_sums(np.ascontiguousarray(slopes), window, sums)
-    return sums.T @ sums / window
+    slopes, n_parameters = np.ascontiguousarray(slopes), slopes.shape[1]
+    total, inside = np.zeros((n_parameters, n_parameters)), np.zeros(n_parameters)
+    sums, n_sums = np.empty((_BLOCK, n_parameters)), len(slopes) + window - 1
+    for first in range(0, n_sums, _BLOCK):
+        block = sums[: n_sums - first]
+        _window_sums(slopes, window, first, inside, block)
+        total += block.T @ block
+    return total / window
 
 
 def _n_rows(steps: np.ndarray) -> int:
@@ -117,14 +123,18 @@ def _bounds_in_words(params: GaussianParams, slopes: Derivatives) -> str:
 
 
 @entry
-def _window_sums(slopes, width, out):
-    """Sums of rows (T, P) over `width` neighbours, partial ones at the ends, (T + width - 1, P)."""
+def _window_sums(slopes, width, first, inside, out):
+    """Write sums of rows (T, P) over `width` neighbours, from that which ends at row `first` on.
+
+    `inside` (P,) holds the sum before it and afterwards the last one. There are partial sums at
+    both ends, T + width - 1 in all.
+    """
     T, P = slopes.shape
-    inside = np.zeros(P)
-    for t in range(len(out)):
+    for i in range(len(out)):
+        t = first + i
         for p in range(P):
             if t < T:
                 inside[p] += slopes[t, p]
             if t >= width:
                 inside[p] -= slopes[t - width, p]
-            out[t, p] = inside[p]
+            out[i, p] = inside[p]
