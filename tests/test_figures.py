@@ -16,6 +16,7 @@ from PIL import Image
 from hmm_exp import figures
 from hmm_exp.figures.behaviour import run_lengths, survival
 from hmm_exp.figures.decimate import column_means, majority, regime_lines
+from hmm_exp.figures.panels import wide
 from hmm_exp.figures.timeline import confusion
 
 HOUR = 3_600_000_000_000
@@ -163,8 +164,18 @@ def drawn(figure, kind):
     return [artist for artist in figure.artists if isinstance(artist, kind)]
 
 
+PANEL = wide()
+
+
+def is_straight(lines):
+    """Whether all points of some lines lie on one straight line."""
+    x, y = (np.concatenate([getattr(line, f"get_{a}data")() for line in lines]) for a in "xy")
+    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+    return np.abs(np.polyval(np.polyfit(x, y, 1), x) - y).max() < 1.5
+
+
 def price_lines(figure):
-    return [line for line in figure.axes[0].lines if len(line.get_xdata())]
+    return [line for line in drawn(figure, Line2D) if line.get_linewidth() == 1.3]
 
 
 def colors_in(figure):
@@ -174,8 +185,6 @@ def colors_in(figure):
         for artist in figure.findobj(kind):
             shown = [*artist.get_facecolor(), *artist.get_edgecolor()]
             found |= {to_hex(color) for color in shown}
-    for axes in figure.axes:
-        found |= {to_hex(patch.get_facecolor()) for patch in axes.patches}
     return found
 
 
@@ -225,9 +234,9 @@ def test_a_million_bars_give_a_bounded_number_of_points():
     price = figures.price(time, close, states, labels(3))
     assert sum(len(line.get_xdata()) for line in price_lines(price)) <= 3 * 900
     stack = figures.probabilities(time, posterior(states, 3), labels(3))
-    areas = stack.axes[0].findobj(PolyCollection)
-    assert len(areas) == 3
-    assert max(len(path.vertices) for area in areas for path in area.get_paths()) <= 4 * 452
+    (areas,) = drawn(stack, PolyCollection)
+    assert len(areas.get_paths()) == 3
+    assert max(len(path.vertices) for path in areas.get_paths()) <= 4 * 452
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 899, 900, 901, 1_799, 12_345])
@@ -269,11 +278,12 @@ def test_stacked_probabilities_reach_one_and_skip_missing_rows():
     time, _, states = market(3, n_bars=300)
     probs = posterior(states, 3)
     probs[100:200] = np.nan
-    areas = figures.probabilities(time, probs, labels(3)).axes[0].findobj(PolyCollection)
-    outer = np.concatenate([path.vertices for path in areas[0].get_paths()])
-    assert outer[:, 1].max() == 1.0
-    hole = (outer[:, 0] * 86_400e9 > time[100]) & (outer[:, 0] * 86_400e9 < time[199])
-    assert not hole.any()
+    (areas,) = drawn(figures.probabilities(time, probs, labels(3)), PolyCollection)
+    outer = np.concatenate([path.vertices for path in areas.get_paths()[:2]])
+    assert len(areas.get_paths()) == 6
+    assert outer[:, 1].max() == pytest.approx(PANEL.bottom + PANEL.height)
+    start, end = PANEL.left + PANEL.width * (time[[100, 199]] - time[0]) / (time[-1] - time[0])
+    assert not ((outer[:, 0] > start + 1e-6) & (outer[:, 0] < end)).any()
 
 
 def test_titles_are_computed_from_the_data():
@@ -290,8 +300,10 @@ def test_a_large_price_range_gets_a_log_axis_and_a_small_one_does_not():
     time, _, states = market(2, n_bars=500)
     wide = figures.price(time, np.geomspace(1e-5, 1e-3, 500), states, labels(2))
     narrow = figures.price(time, np.linspace(100, 150, 500), states, labels(2))
-    assert wide.axes[0].get_yscale() == "log"
-    assert narrow.axes[0].get_yscale() == "linear"
+    assert is_straight(price_lines(wide))
+    assert is_straight(price_lines(narrow))
+    assert "log scale" in wide.texts[1].get_text()
+    assert "log scale" not in narrow.texts[1].get_text()
     assert_texts_are_apart(wide)
 
 
@@ -305,9 +317,10 @@ def test_splits_are_marked_where_they_start():
     time, close, states = market(2, n_bars=1_000)
     splits = {"train": time[0], "val": time[700], "test": time[850]}
     figure = figures.price(time, close, states, labels(2), splits=splits)
-    marks = figure.axes[0].findobj(LineCollection)[-1]
+    marks = drawn(figure, LineCollection)[-1]
     at = [segment[0, 0] for segment in marks.get_segments()]
-    np.testing.assert_allclose(at, np.array([time[700], time[850]]) / 86_400e9)
+    share = (time[[700, 850]] - time[0]) / (time[-1] - time[0])
+    np.testing.assert_allclose(at, PANEL.left + PANEL.width * share)
     assert {"train", "val", "test"} <= {t.get_text() for t in texts(figure)}
 
 

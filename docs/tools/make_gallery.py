@@ -21,7 +21,8 @@ from PIL import Image
 
 import hmm_exp
 from hmm_exp.figures import style
-from hmm_exp.figures.style import days, set_time_axis
+from hmm_exp.figures.panels import Sheet, wide
+from hmm_exp.figures.style import days, time_range
 
 DOCS = Path(__file__).resolve().parents[1]
 GALLERY = DOCS / "images" / "gallery"
@@ -104,13 +105,15 @@ def filtered_and_smoothed(detector: hmm_exp.Detector, bars: hmm_exp.Bars) -> Fig
         f"to each time, smoothed: all bars",
         height=360,
     )
-    axes = style.add_axes(figure, xlabel="UTC", ylabel="probability")
-    axes.set_ylim(-0.03, 1.03)
-    set_time_axis(axes, time)
+    sheet, ends = Sheet(figure), time_range(time)
+    panel = wide(top=260).scaled(tuple(days(np.array(ends))), (-0.03, 1.03))
     colors = (style.INK, style.regime_colors(detector.n_states)[-1])
-    lines = [np.vstack([days(time), series[window]]) for series in (live, later)]
-    style.draw_lines(axes, lines, colors, linewidths=[1.6, 1.6])
-    style.set_ticks(axes, "y", (0, 0.5, 1), ("0", "0.5", "1"))
+    lines = [panel.at(days(time), series[window]) for series in (live, later)]
+    sheet.lines(lines, colors, linewidths=[1.6, 1.6])
+    sheet.draw_frames([panel])
+    sheet.draw_yticks(panel, (0, 0.5, 1), ("0", "0.5", "1"), points=9)
+    sheet.draw_time(panel, *ends, y=20, points=9)
+    sheet.name_y(panel, "probability")
     style.add_key(figure, ("filtered: known live", "smoothed: hindsight"), colors)
     return figure
 

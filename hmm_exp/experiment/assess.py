@@ -316,7 +316,7 @@ def _forecasts(
     now = np.compress(later, bar_probs, axis=0), np.compress(later, returns)
     residuals[later] = return_residuals(densities, *now)
     columns = [*scores.values(), *shapes.values(), residuals]
-    bars = pd.DataFrame(dict(zip(BAR_COLUMNS, columns, strict=True)))
+    bars = pd.DataFrame(dict(zip(BAR_COLUMNS, columns, strict=True)), copy=False)
     return {"bars": bars, "densities": densities, "unscored": unscored}
 
 
@@ -408,7 +408,7 @@ def _recorded_scores(prepared: Prepared, scores: pd.DataFrame) -> pd.DataFrame:
     columns |= {f"{name}_score": scores[name].to_numpy() for name in scores}
     if (bars := prepared.source.bars) is not None:
         columns["close"] = bars.frame["close"].to_numpy()
-    return pd.DataFrame(columns, index=scores.index)
+    return pd.DataFrame(columns, index=scores.index, copy=False)
 
 
 def _next_bar(

@@ -157,9 +157,13 @@ def _split_starts(result: RunResult) -> dict[str, int]:
 
 def _next_bar_rows(result: RunResult) -> pd.DataFrame:
     """The per-state tables of train and test under each other."""
-    parts = [
-        table.reset_index().assign(split=split)
-        for split, table in result.assessment.next_bar.items()
-        if table["n"].sum()
-    ]
-    return pd.concat(parts, ignore_index=True)
+    tables = result.assessment.next_bar
+    parts = {split: table for split, table in tables.items() if table["n"].sum()}
+    columns = ("mean", "mean_error", "volatility", "volatility_error")
+    stacked = {
+        name: np.concatenate([table[name].to_numpy() for table in parts.values()])
+        for name in columns
+    }
+    stacked["state"] = np.concatenate([table.index.to_numpy() for table in parts.values()])
+    stacked["split"] = np.repeat([*parts], [len(table) for table in parts.values()])
+    return pd.DataFrame(stacked)

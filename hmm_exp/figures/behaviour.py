@@ -1,6 +1,6 @@
 """Figures of the states' behaviour: lengths of visits, and next-bar returns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -130,13 +130,13 @@ def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str 
     ...), `mean`, `mean_error` (its standard error) and `volatility`, log returns per bar, and
     optionally `volatility_error`. Rows with NaN are left out.
     """
-    table = table.dropna(subset=["mean", "volatility"]).fillna({"mean_error": 0.0})
+    rows = _complete(table)
     turn, deeper = style.turned(labels, 430 / len(labels) - 8)
     height = 400 + deeper
-    splits = enumerate(dict.fromkeys(table["split"]))
+    splits = enumerate(dict.fromkeys(rows["split"]))
     fills = ", ".join(f"{'hollow' if i else 'filled'} {name}" for i, name in splits)
     figure = style.new_figure(
-        _return_title(table, labels),
+        _return_title(rows, labels),
         f"Next bar by state, 95 % intervals: {fills}",
         subject,
         height=height,
@@ -144,11 +144,12 @@ def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str 
     sheet = Sheet(figure)
     panels = cut(2, 2, (style.MARGIN, 36 + deeper, style.WIDTH + 36, height - 54), (62, 36))
     for i, name in enumerate(("mean", "volatility")):
-        middle, half = _in_basis_points(table, name)
+        middle, half = (rows[column] / _BASIS_POINT for column in (name, f"{name}_error"))
+        half = _ERRORS_95 * half
         low, high = style.padded(min(0, (middle - half).min()), max(0, (middle + half).max()))
         low = low if name == "mean" else 0.0
         panel = panels[i] = panels[i].scaled((-0.5, len(labels) - 0.5), (low, high))
-        _draw_intervals(sheet, panel, table, middle, half, style.regime_colors(len(labels)))
+        _draw_intervals(sheet, panel, rows, middle, half, style.regime_colors(len(labels)))
         sheet.draw_title(panel, f"{name} of the log return per bar (basis points)")
         sheet.draw_yticks(panel, style.round_ticks(*panel.ylim, 5))
         deep = deeper + 14 if turn else None
@@ -157,19 +158,24 @@ def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str 
     return figure
 
 
-def _in_basis_points(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A column and half its 95 % interval, zero without an error."""
-    half = np.zeros(len(table))
-    if f"{name}_error" in table:
-        half = _ERRORS_95 * table[f"{name}_error"].fillna(0.0).to_numpy()
-    return table[name].to_numpy() / _BASIS_POINT, half / _BASIS_POINT
+def _complete(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Columns of the rows with a mean and a volatility; an unknown error is zero."""
+    rows = {str(name): table[name].to_numpy() for name in table}
+    known = np.isfinite(rows["mean"]) & np.isfinite(rows["volatility"])
+    rows = {name: column[known] for name, column in rows.items()}
+    none = np.zeros(known.sum())
+    errors = {name: rows.get(name, none) for name in ("mean_error", "volatility_error")}
+    return rows | {name: np.nan_to_num(error) for name, error in errors.items()}
 
 
-def _draw_intervals(sheet: Sheet, panel: Panel, table: pd.DataFrame, middle, half, palette) -> None:
+def _draw_intervals(
+    sheet: Sheet, panel: Panel, rows: Mapping[str, np.ndarray], middle, half, palette
+) -> None:
     """Neighbouring dots for the parts of the data: the first filled, the others hollow."""
-    part = pd.factorize(table["split"])[0]
-    x = table["state"].to_numpy() + 0.24 * (part - part.max() / 2)
-    colors = [palette[k] for k in table["state"]]
+    splits = list(dict.fromkeys(rows["split"]))
+    part = np.array([splits.index(split) for split in rows["split"]])
+    x = rows["state"] + 0.24 * (part - part.max() / 2)
+    colors = [palette[k] for k in rows["state"]]
     if panel.ylim[0] < 0:
         sheet.lines([panel.at(panel.xlim, [0, 0])], style.GREY, linewidths=0.8)
     bars = [panel.at([at] * 2, [m - h, m + h]) for at, m, h in zip(x, middle, half, strict=True)]
@@ -179,13 +185,14 @@ def _draw_intervals(sheet: Sheet, panel: Panel, table: pd.DataFrame, middle, hal
     sheet.dots(x, y, 52, facecolors=faces, edgecolors=colors, linewidths=1.8, zorder=3)
 
 
-def _return_title(table: pd.DataFrame, labels: Sequence[str]) -> str:
+def _return_title(rows: Mapping[str, np.ndarray], labels: Sequence[str]) -> str:
     """Name the states whose mean has the same significant sign in every part of the data."""
-    side = np.sign(table["mean"]).where(table["mean"].abs() > _ERRORS_95 * table["mean_error"], 0)
-    sides = side.groupby(table["state"]).agg(["min", "max"])
-    steady = sides.index[(sides["min"] == sides["max"]) & (sides["min"] != 0)]
-    parts = " and ".join(dict.fromkeys(table["split"]))
-    if not len(steady):
+    significant = np.abs(rows["mean"]) > _ERRORS_95 * rows["mean_error"]
+    side = np.where(significant, np.sign(rows["mean"]), 0.0)
+    sides = {k: set(side[rows["state"] == k].tolist()) for k in range(len(labels))}
+    steady = [k for k in sides if sides[k] in ({1.0}, {-1.0})]
+    parts = " and ".join(dict.fromkeys(rows["split"]))
+    if not steady:
         return f"No state's mean next-bar return differs significantly from zero on {parts}"
-    names = ", ".join(f"{labels[k]} ({'+' if sides['min'][k] > 0 else '−'})" for k in steady)
+    names = ", ".join(f"{labels[k]} ({'+' if 1.0 in sides[k] else '−'})" for k in steady)
     return f"Mean next-bar return significantly non-zero on {parts}: {names}"

@@ -10,7 +10,8 @@ from scipy.special import ndtr, ndtri
 
 from hmm_exp.figures import style
 from hmm_exp.figures.decimate import group_size
-from hmm_exp.figures.panels import Panel, Sheet, cut
+from hmm_exp.figures.panels import Panel, Sheet, cut, wide
+from hmm_exp.judge.gains import quantiles
 from hmm_exp.judge.residuals import (
     ResidualLimits,
     autocorrelation,
@@ -59,19 +60,20 @@ def cumulative_gain(
         _best_week(time[judged], gains[first][judged], f"{last} gain over {first}"),
         subject,
     )
-    axes = style.add_axes(figure, xlabel="time (UTC)", ylabel="cumulative gain (nats)")
+    sheet, ends = Sheet(figure), style.time_range(time)
     starts = np.searchsorted(time, sorted(splits.values()))
-    low, high = 0.0, 0.0
-    for gain, color in zip(gains.values(), _LINES, strict=False):
-        x, y = _courses(time, gain, starts)
-        axes.plot(x, y, color=color, linewidth=1.6)
-        low, high = np.nanmin([low, *y]), np.nanmax([high, *y])
-    axes.axhline(0, color=style.FAINT, linewidth=0.8, zorder=0)
-    style.set_time_axis(axes, time)
-    axes.set_ylim(*style.padded(low, high, 0.05))
-    ticks = style.round_ticks(*axes.get_ylim(), 5)
-    style.set_ticks(axes, "y", ticks, map(style.number, ticks))
-    style.mark_splits(axes, splits)
+    courses = [_courses(time, gain, starts) for gain in gains.values()]
+    every = np.concatenate([[0.0], *(y for _, y in courses)])
+    span = style.padded(float(np.nanmin(every)), float(np.nanmax(every)), 0.05)
+    panel = wide().scaled(tuple(style.days(np.array(ends))), span)
+    sheet.lines([panel.at(panel.xlim, [0, 0])], style.FAINT, linewidths=0.8, zorder=0)
+    for (x, y), color in zip(courses, _LINES, strict=False):
+        sheet.line(*panel.at(x, y), color=color, linewidth=1.6)
+    sheet.draw_frames([panel])
+    sheet.draw_time(panel, *ends, y=20, points=9)
+    sheet.draw_yticks(panel, style.round_ticks(*span, 5), points=9)
+    sheet.name_y(panel, "cumulative gain (nats)")
+    sheet.mark_splits(panel, splits)
     style.add_key(figure, [f"over {name}" for name in gains], _LINES[: len(gains)])
     return figure
 
@@ -198,7 +200,8 @@ def _draw_quantiles(sheet: Sheet, panels: Sequence[Panel], zs: Sequence[np.ndarr
         z = z[np.isfinite(z)]
         reach = min(-float(ndtri(0.5 / len(z))), _REACH) if len(z) else 0.0
         normal = np.linspace(-reach, reach, 161 if len(z) else 0)
-        sample = np.clip(np.quantile(z, ndtr(normal)), -_REACH, _REACH) if len(z) else normal
+        sample = quantiles(z[:, None], ndtr(normal))[:, 0] if len(z) else normal
+        sample = np.clip(sample, -_REACH, _REACH)
         dots.append(panel.at(normal, sample))
     sheet.lines([panel.at(ends, ends) for panel in panels], style.GREY, linewidths=0.8)
     sheet.marks(*np.hstack(dots), color=style.INK, markersize=2.2, mew=0)

@@ -1,4 +1,4 @@
-"""Small multiples without Axes: a sheet in pixels, cut into panels with their own scales.
+"""Plots without Axes: a sheet in pixels, with panels that have their own scales.
 
 An Axes takes milliseconds to make and to draw, a panel only its labels.
 
@@ -8,7 +8,7 @@ An Axes takes milliseconds to make and to draw, a panel only its labels.
         sheet.line(*panel.at(x, y), color="black")
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,8 +21,8 @@ from matplotlib.path import Path
 from matplotlib.transforms import Affine2D, Bbox, IdentityTransform, TransformedBbox
 
 from hmm_exp.figures.decimate import column_times, majority
-from hmm_exp.figures.style import FAINT, GREY, INK, days, number, time_ticks
-from hmm_exp.figures.text import DPI, fit_all, fit_block, write
+from hmm_exp.figures.style import FAINT, GREY, INK, MARGIN, WIDTH, days, number, time_ticks
+from hmm_exp.figures.text import DPI, fit_all, fit_block, width, write
 
 _POINTS = 8
 _TITLES = ((_POINTS, 1), (7, 2))  # points and most lines
@@ -103,6 +103,12 @@ class Sheet:
         style: dict[str, Any] = {"facecolors": colors, "linewidths": 0, "antialiaseds": False}
         self.figure.add_artist(PolyCollection(corners, transform=self.pixels, **style))
 
+    def areas(self, outlines: Sequence[np.ndarray], colors) -> None:
+        """Fill outlines, each (2, n), as one artist, the last on top."""
+        corners = [outline.T for outline in outlines]
+        style: dict[str, Any] = {"facecolors": colors, "linewidths": 0}
+        self.figure.add_artist(PolyCollection(corners, transform=self.pixels, **style))
+
     def states(
         self, panel: Panel, ends: tuple[float, float], time: np.ndarray, states, colors
     ) -> None:
@@ -165,18 +171,42 @@ class Sheet:
         for x, name in zip(places, names, strict=True):
             self.write(float(x), panel.bottom - 4, name, rotation=rotation, **style)
 
-    def draw_time(self, panel: Panel, start: int, end: int, y: float) -> None:
+    def draw_time(
+        self, panel: Panel, start: int, end: int, y: float, points: float = _POINTS
+    ) -> None:
         """Label round instants from `start` to `end` (nanoseconds), and the axis at height `y`."""
-        at, names = time_ticks(start, end, panel.width, most=9, points=_POINTS)
-        self.draw_xticks(panel, days(at), names)
+        at, names = time_ticks(start, end, panel.width, most=9, points=points)
+        self.draw_xticks(panel, days(at), names, points=points)
         middle = panel.left + panel.width / 2
         self.write(middle, y, "time (UTC)", ha="center", va="top", fontsize=9)
 
     def name_axes(self, panel: Panel, x: str, y: str) -> None:
         """Name the axes of a panel at the figure's lower and left edges."""
-        middle = panel.left + panel.width / 2, panel.bottom + panel.height / 2
-        self.write(middle[0], 20, x, ha="center", va="top", fontsize=9)
-        self.write(15, middle[1], y, ha="center", va="center", rotation=90, fontsize=9)
+        middle = panel.left + panel.width / 2
+        self.write(middle, 20, x, ha="center", va="top", fontsize=9)
+        self.name_y(panel, y)
+
+    def name_y(self, panel: Panel, name: str) -> None:
+        """Name the y axis of a panel at the figure's left edge."""
+        middle = panel.bottom + panel.height / 2
+        self.write(15, middle, name, ha="center", va="center", rotation=90, fontsize=9)
+
+    def mark_splits(self, panel: Panel, splits: Mapping[str, int]) -> None:
+        """Draw a dashed line at the start of each part of the data, labelled if there is room.
+
+        `splits` maps a part's name to its first instant (nanoseconds); the panel's x are days.
+        """
+        low, high = panel.xlim
+        parts = sorted((max(float(days(np.array(t))), low), name) for name, t in splits.items())
+        parts = [(at, name) for at, name in parts if at < high]
+        edges = [at for at, _ in parts if at > low + 0.01 * (high - low)]  # others hide the frame
+        marks = [panel.at([at, at], panel.ylim) for at in edges]
+        self.lines(marks, "white", linewidths=3, zorder=1.5)
+        self.lines(marks, INK, linewidths=1, linestyles=[(0, (4, 3))])
+        starts = panel.x([at for at, _ in parts] + [high])
+        for (_, name), start, room in zip(parts, starts, np.diff(starts), strict=False):
+            if room > width(name, 9) + 10:
+                self.write(float(start) + 3, panel.bottom + panel.height + 3, name, fontsize=9)
 
     def draw_heat(self, panel: Panel, names: Sequence[Sequence[str]], shade: np.ndarray) -> None:
         """Fill a panel with fields in greys by `shade` (0 white to 1 dark), each with its name.
@@ -202,6 +232,11 @@ class Sheet:
         """Write small text at a position in pixels."""
         style = {"fontsize": _POINTS, "color": color, "transform": self.pixels} | style
         write(self.figure, x, y, text, **style)
+
+
+def wide(bottom: float = 48, top: float = 340) -> Panel:
+    """A panel across the figure, between two heights."""
+    return Panel(MARGIN, bottom, WIDTH - MARGIN - 20, top - bottom)
 
 
 def cut(

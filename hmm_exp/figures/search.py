@@ -94,7 +94,7 @@ def _draw_criterion(
     states = table["n_states"].to_numpy()
     course, eligible = _tried(states, excess), _eligible(table)
     dashed: dict[str, Any] = {"linestyle": dashes, "linewidth": width, "gid": name}
-    sheet.line(*panel.at(course.index, course), color=color, clip_box=sheet.box(panel), **dashed)
+    sheet.line(*panel.at(*course), color=color, clip_box=sheet.box(panel), **dashed)
     seen = excess <= panel.ylim[1]
     for rows, face in ((eligible & seen, color), (~eligible & seen, "white")):
         if rows.any():
@@ -103,10 +103,12 @@ def _draw_criterion(
     sheet.marks(*best, color=style.ACCENT, markersize=13, mfc="none", mew=1.8)
 
 
-def _tried(n_states: Sequence[int] | np.ndarray, values: np.ndarray) -> pd.Series:
-    """Lowest value by number of states, NaN where a number was not tried: lines break there."""
-    lowest = pd.Series(values, index=np.asarray(n_states)).groupby(level=0).min()
-    return lowest.reindex(range(lowest.index[0], lowest.index[-1] + 1))
+def _tried(n_states: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of states and their lowest values, NaN where not tried: lines break there."""
+    numbers = np.arange(n_states.min(), n_states.max() + 1)
+    lowest = np.full(len(numbers), np.nan)
+    np.fmin.at(lowest, (n_states - numbers[0]).astype(np.intp), values)
+    return numbers, lowest
 
 
 def _name_lines(sheet: Sheet, panel: Panel, names: Sequence[str], excess: dict) -> None:
@@ -137,19 +139,21 @@ def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
         return (
             f"{style.capitalize(_states(int(table['n_states'].iloc[0])))}, nothing to compare with"
         )
-    bic = table.set_index("n_states")["bic"].dropna().sort_values()
-    best = int(bic.index[0])
+    tried, bic = table["n_states"].to_numpy(), table["bic"].to_numpy(float)
+    order = np.argsort(bic, kind="stable")[: np.isfinite(bic).sum()]  # NaN are last
+    ranked, bic = tried[order], bic[order]
+    best = int(ranked[0])
     text = f"BIC is lowest at {_states(best)}"
     if len(bic) > 1:
-        ahead = style.number(round(bic.iloc[1] - bic.iloc[0], 1))
-        pair = len(bic) == 2 and 1 in bic  # one fit and its null: no search
+        ahead = style.number(round(bic[1] - bic[0], 1))
+        pair = len(bic) == 2 and 1 in ranked  # one fit and its null: no search
         text = f"BIC of {_states(best)} is" if pair else f"{text},"
-        text += f" {ahead} below {_states(int(bic.index[1]))}"
-    if not _eligible(table)[(table["n_states"] == best).to_numpy()].all():
+        text += f" {ahead} below {_states(int(ranked[1]))}"
+    if not _eligible(table)[tried == best].all():
         text += ", but ineligible"
     if chosen is not None and chosen != best:
         text = f"{_states(chosen)} chosen; {text}"
-    elif best == bic.index.max() and (bic.index > 1).sum() > 1:
+    elif best == ranked.max() and (ranked > 1).sum() > 1:
         text += "; the grid ends there"
     return style.capitalize(text)
 
@@ -290,7 +294,7 @@ def _draw_space(sheet: Sheet, panel: Panel, part: pd.DataFrame, space: str, winn
     for covariance, line in shown.groupby("covariance", sort=False):
         color, dashes, marker = _COVARIANCES.get(str(covariance), (style.GREY, "-", "D"))
         course = _tried(line["n_states"].to_numpy(), line["excess"].to_numpy())
-        sheet.line(*panel.at(course.index, course), color=color, linestyle=dashes, linewidth=1.5)
+        sheet.line(*panel.at(*course), color=color, linestyle=dashes, linewidth=1.5)
         x, y = panel.at(line["n_states"], line["excess"])
         for rows, face in ((_eligible(line), color), (~_eligible(line), "white")):
             sheet.marks(x[rows], y[rows], marker=marker, color=color, mfc=face, markersize=6)

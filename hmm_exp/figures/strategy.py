@@ -35,13 +35,15 @@ def strategies(
     regimes
         State known at the close of every judged bar, shape (n,); -1 if unknown.
     """
-    shown = table.rows[table.rows["delay"] == table.rows["delay"].iloc[0]]
-    courses = {row["strategy"]: wealth(table.net[place]) for place, row in shown.iterrows()}
+    delays, names = table.rows["delay"].to_numpy(), table.rows["strategy"].to_numpy()
+    first = np.flatnonzero(delays == delays[0]).tolist()
+    places = {str(names[place]): place for place in first}
+    courses = {name: wealth(table.net[place]) for name, place in places.items()}
+    part, cost = table.rows["part"].iloc[0], table.rows["cost_bp"].iloc[0]
     figure = style.new_figure(
-        _title(shown),
+        _title(table.rows, places),
         "Wealth and drawdown after costs",
-        f"{shown['part'].iloc[0]}, delay {shown['delay'].iloc[0]}, "
-        f"{shown['cost_bp'].iloc[0]:g} bp one way",
+        f"{part}, delay {delays[0]}, {cost:g} bp one way",
         "strip: decided regime",
         subject,
         height=_HEIGHT,
@@ -72,16 +74,16 @@ def _unequal(box: tuple[float, float, float, float]) -> tuple[Panel, Panel]:
     return thirds[2], Panel(left, bottom, width, top)
 
 
-def _title(shown: pd.DataFrame) -> str:
-    """Sharpe ratio and drawdown of the regimes and of buy and hold."""
-    rows = shown[["sharpe", "max_drawdown", "note"]].set_axis(shown["strategy"]).to_dict("index")
+def _title(rows: pd.DataFrame, places: Mapping[str, int]) -> str:
+    """Sharpe ratio and drawdown of the regimes and of buy and hold, by the rows' `places`."""
+    sharpes, losses = rows["sharpe"].to_numpy(), rows["max_drawdown"].to_numpy()
     texts = []
     for name in ("regime", HOLD):
-        sharpe, loss = rows[name]["sharpe"], rows[name]["max_drawdown"]
+        sharpe, loss = sharpes[places[name]], losses[places[name]]
         ratio = f"{sharpe:.2f}" if np.isfinite(sharpe) else "unknown"
         ratio = without_sign_of_zero(ratio).replace("-", "−")
         texts.append(f"{STRATEGIES[name]}: Sharpe {ratio}, drawdown {percent(abs(loss))}")
-    note = rows["regime"]["note"]
+    note = rows["note"].iloc[places["regime"]]
     return f"Regime {note}: {texts[1].partition(': ')[2]}" if note == EQUAL else "; ".join(texts)
 
 

@@ -1,30 +1,27 @@
-"""Common style of all figures: regime colours, axes, keys, numbers, time axes, heat maps, `save`.
+"""Common style of all figures: regime colours, keys, numbers, ticks, `save`.
 
-Positions are pixels of a 100 dpi canvas. Small multiples share one Axes (see `panels`).
+Positions are pixels of a 100 dpi canvas, see `panels`.
 """
 
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import ScaledTranslation
 
-from hmm_exp.figures.text import DPI, SMALLEST, fit_all, fit_block, fit_row, width, write
+from hmm_exp.figures.text import DPI, SMALLEST, fit_block, fit_row, width, write
 from hmm_exp.files import written_beside
 
 WIDTH = 1000  # pixels
-MARGIN = 84  # pixels left of the axes, where titles start too
+MARGIN = 84  # pixels left of the panels
 INK = "#222222"
 GREY = "#6b6b6b"
 FAINT = "#d9d9d9"
@@ -70,68 +67,6 @@ def new_figure(title: str, *subtitle: str, height: float = 440) -> Figure:
             style: dict[str, Any] = {"fontsize": points, "color": color, "va": "top"}
             write(figure, 20 / WIDTH, y, line, **style)
     return figure
-
-
-def add_axes(
-    figure: Figure,
-    *,
-    left: float = MARGIN,
-    right: float = 20,
-    top: float = 100,
-    bottom: float = 48,
-    xlabel: str = "",
-    ylabel: str = "",
-) -> Axes:
-    """Add framed axes, `left`, `right`, `top`, `bottom` pixels from the figure's edges."""
-    width, height = figure.get_size_inches() * DPI
-    axes = figure.add_axes(
-        (
-            left / width,
-            bottom / height,
-            (width - left - right) / width,
-            (height - top - bottom) / height,
-        )
-    )
-    axes.set_axis_off()  # matplotlib's ticks would double the time
-    frame = np.array([[left, left, width - right], [height - top, bottom, bottom]])
-    x, y = frame / [[width], [height]]
-    figure.add_artist(Line2D(x, y, color=FAINT, linewidth=1))
-    label: dict[str, Any] = {"fontsize": _TEXT, "color": GREY, "ha": "center"}
-    if xlabel:
-        write(figure, (left + width - right) / 2 / width, 20 / height, xlabel, va="top", **label)
-    if ylabel:
-        middle = (bottom + height - top) / 2 / height
-        write(figure, 15 / width, middle, ylabel, va="center", rotation=90, **label)
-    return axes
-
-
-def draw_lines(axes: Axes, segments: Sequence[np.ndarray], colors, **style) -> LineCollection:
-    """Draw polylines, each (2, n), as one artist without autoscaling."""
-    lines = LineCollection([segment.T for segment in segments], colors=colors, **style)
-    axes.add_collection(lines, autolim=False)
-    return lines
-
-
-def set_ticks(
-    axes: Axes, which: str, ticks: Iterable[float], names: Iterable[str], *, rotation: float = 0
-) -> None:
-    """Label the x or y axis of `axes`; set its scale before. Labels shrink to the free room."""
-    ticks, names = list(ticks), list(names)
-    style: dict[str, Any] = {"color": GREY, "rotation": rotation}
-    if which == "x":
-        places = axes.transData.transform([(tick, 1.0) for tick in [*ticks, 1.0]])[:-1, 0]
-        apart = min(np.diff(places), default=axes.bbox.width) - 8
-        names, size = fit_all(names, _TEXT, axes.bbox.y0 - 29 if rotation else apart)
-        below, at = -7 / axes.bbox.height, axes.get_xaxis_transform()
-        style |= {"transform": at, "ha": "center", "va": "top", "fontsize": size}
-        for tick, name in zip(ticks, names, strict=True):
-            write(axes, tick, below, name, **style)
-    else:
-        names, size = fit_all(names, _TEXT, axes.bbox.x0 - 33)
-        left, at = -7 / axes.bbox.width, axes.get_yaxis_transform()
-        style |= {"transform": at, "ha": "right", "va": "center", "fontsize": size}
-        for tick, name in zip(ticks, names, strict=True):
-            write(axes, left, tick, name, **style)
 
 
 def turned(names: Sequence[str], room: float) -> tuple[int, float]:
@@ -241,7 +176,9 @@ def _png(figure: Figure) -> bytes:
     rows = np.zeros((height, 1 + width * channels), dtype=np.uint8)  # each begins with its filter
     rows[:, 1:] = pixels.reshape(height, -1)
     head = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)  # eight bits of RGBA
-    parts = {b"IHDR": head, b"IDAT": zlib.compress(rows.data, 1), b"IEND": b""}
+    packer = zlib.compressobj(3, memLevel=6)  # a hash table in the first-level cache is faster
+    packed = packer.compress(rows.data) + packer.flush()
+    parts = {b"IHDR": head, b"IDAT": packed, b"IEND": b""}
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part))
         for name, part in parts.items()
@@ -304,35 +241,3 @@ def time_range(time: np.ndarray) -> tuple[int, int]:
     """First and last of `time` (nanoseconds, not empty); an hour around a single instant."""
     hour = int(_DAY / 24) if time[0] == time[-1] else 0
     return int(time[0]) - hour, int(time[-1]) + hour
-
-
-def set_time_axis(axes: Axes, time: np.ndarray) -> None:
-    """Set the x axis of `axes` to the range of `time`."""
-    start, end = time_range(time)
-    at, names = time_ticks(start, end, axes.bbox.width)
-    axes.set_xlim(*days(np.array([start, end])))
-    set_ticks(axes, "x", days(at), names)
-
-
-def mark_splits(axes: Axes, splits: Mapping[str, int]) -> None:
-    """Draw a dashed line at the start of each part of the data, labelled if there is room.
-
-    `splits` maps a part's name to its first instant (nanoseconds).
-    """
-    if not splits:
-        return
-    low, high = axes.get_xlim()
-    parts = sorted((max(float(days(np.array(t))), low), name) for name, t in splits.items())
-    parts = [(at, name) for at, name in parts if at < high]
-    ends = [at for at, _ in parts[1:]] + [high]
-    edges = [
-        at for at, _ in parts if at > low + 0.01 * (high - low)
-    ]  # a line here would hide the frame
-    across = axes.get_xaxis_transform()
-    marks = [np.array([[at, at], [0, 1]]) for at in edges]
-    draw_lines(axes, marks, "white", transform=across, linewidths=3, zorder=1.5)
-    draw_lines(axes, marks, INK, transform=across, linewidths=1, linestyles=[(0, (4, 3))])
-    for (at, name), end in zip(parts, ends, strict=True):
-        if (end - at) / (high - low) * axes.bbox.width > width(name, _TEXT) + 10:
-            above = ScaledTranslation(3 / DPI, 3 / DPI, axes.figure.dpi_scale_trans)
-            write(axes, at, 1, name, transform=across + above, fontsize=_TEXT, color=GREY)

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib import get_data_path
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import ImageFont
@@ -32,14 +32,13 @@ _FONT = Path("fonts", "ttf", "DejaVuSans.ttf")  # matplotlib's own
 _INCH = 72  # points
 
 
-def write(place: Figure | Axes, x: float, y: float, text: str, **style: Any) -> None:
+def write(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
     """Write one line of text, horizontal or turned by 90 degrees, as `Figure.text` would."""
-    if isinstance(place, Axes):
-        place.add_artist(Label(x, y, text, parse_math=False, **style))
-        return
-    label = Label(x, y, text, parse_math=False, **{"transform": place.transFigure} | style)
-    label.set_figure(place)
-    place.texts.append(label)
+    style = {"transform": figure.transFigure} | style
+    font = _properties(style.pop("fontsize", None))
+    label = Label(x, y, text, parse_math=False, fontproperties=font, **style)
+    label.set_figure(figure)
+    figure.texts.append(label)
 
 
 class Label(Text):
@@ -62,19 +61,14 @@ class Label(Text):
         (x0, y0), mask = self._placed()
         return Bbox.from_bounds(x0, y0, mask.shape[1], mask.shape[0])
 
-    def set_clip_path(self, path, transform=None) -> None:
-        """Stay as it is: a label may leave its axes."""
-
     def _placed(self) -> tuple[tuple[int, int], np.ndarray]:
         """Lower left pixel, and opacities from the top, shape (height, width)."""
         figure = self.get_figure()
         assert figure is not None
-        text, points = self.get_text(), float(self.get_fontsize())
-        font = _font(points * figure.dpi / _INCH)
-        ink, (right, down) = font.getmask2(text, mode="L", anchor="ls")
-        mask = np.array(ink, dtype=np.uint8).reshape(ink.size[::-1])
-        ascent, descent = font.getmetrics()
-        rise, length = (ascent - descent) / 2, font.getlength(text)
+        pixels = float(self.get_fontsize()) * figure.dpi / _INCH
+        mask, (right, down), length = _ink(self.get_text(), pixels)
+        ascent, descent = _font(pixels).getmetrics()
+        rise = (ascent - descent) / 2
         x, y = self.get_transform().transform(self.get_unitless_position())
         half, whole = length / 2, length
         before = {"center": half, "center_baseline": half, "right": whole, "top": whole}
@@ -88,10 +82,24 @@ class Label(Text):
         return (round(x) + right, round(y) - down - len(mask)), mask
 
 
+@lru_cache(maxsize=64)
+def _properties(points: float | None) -> FontProperties:
+    return FontProperties(size=points)  # made once: it reads matplotlib's settings
+
+
 @lru_cache(maxsize=256)
 def _font(pixels: float) -> ImageFont.FreeTypeFont:
     basic = ImageFont.Layout.BASIC  # the other is not everywhere
     return ImageFont.truetype(Path(get_data_path()) / _FONT, pixels, layout_engine=basic)
+
+
+@lru_cache(maxsize=2048)  # figures of a run, and those of the next run, share most of their labels
+def _ink(text: str, pixels: float) -> tuple[np.ndarray, tuple[int, int], float]:
+    """Opacities (height, width) of a text, their place right of and below its start, its length."""
+    font = _font(pixels)
+    ink, place = font.getmask2(text, mode="L", anchor="ls")
+    mask = np.array(ink, dtype=np.uint8).reshape(ink.size[::-1])
+    return mask, place, font.getlength(text)
 
 
 @lru_cache(maxsize=8192)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hmm_exp.figures import style
@@ -14,7 +13,7 @@ from hmm_exp.figures.decimate import (
     group_size,
     regime_lines,
 )
-from hmm_exp.figures.panels import Panel, Sheet
+from hmm_exp.figures.panels import Panel, Sheet, wide
 from hmm_exp.judge.states import occupancy
 from hmm_exp.judge.wording import percent
 
@@ -46,19 +45,19 @@ def price(
         Unit of the price.
     """
     shares = occupancy(states, len(labels))
-    logarithmic = bool(np.nanmax(close) > _LOG_FROM * np.nanmin(close))
-    scale = "log scale" if logarithmic else ""
+    scale = "log scale" if _is_logarithmic(close) else ""
     size = group_size(len(time))
     most = f"most frequent of {size} bars per pixel" if size > 1 else ""
     figure = style.new_figure(
         occupancy_title(labels, shares), f"Close by {kind} regime", most, scale, subject
     )
     colors = style.regime_colors(len(labels))
-    axes = style.add_axes(figure, xlabel="time (UTC)", ylabel=f"close ({unit})")
-    _draw_price(axes, time, close, states, colors)
-    _set_price_axis(axes, close, logarithmic)
-    style.set_time_axis(axes, time)
-    style.mark_splits(axes, splits or {})
+    sheet, panel = Sheet(figure), _over(time, wide())
+    panel = _draw_price(sheet, panel, time, close, states, colors)
+    sheet.draw_frames([panel])
+    sheet.name_y(panel, f"close ({unit})")
+    sheet.draw_time(panel, *style.time_range(time), y=20, points=9)
+    sheet.mark_splits(panel, splits or {})
     _add_key(figure, labels, shares, "unknown" if (states < 0).any() else "")
     return figure
 
@@ -86,22 +85,21 @@ def regimes(
     unit
         Unit of the price.
     """
-    logarithmic = bool(np.nanmax(close) > _LOG_FROM * np.nanmin(close))
     shares, colors = occupancy(states, len(labels)), style.regime_colors(len(labels))
     figure = style.new_figure(
         occupancy_title(labels, shares),
         "Close by decided regime, and filtered probabilities",
-        "log scale" if logarithmic else "",
+        "log scale" if _is_logarithmic(close) else "",
         subject,
         height=640,
     )
-    upper = style.add_axes(figure, bottom=250, ylabel=f"close ({unit})")
-    lower = style.add_axes(figure, top=410, xlabel="time (UTC)", ylabel="probability")
-    _draw_price(upper, time, close, states, colors)
-    _set_price_axis(upper, close, logarithmic)
-    _draw_stack(lower, time, probs, colors)
-    style.set_time_axis(lower, time)
-    upper.set_xlim(lower.get_xlim())
+    sheet, lower = Sheet(figure), _over(time, wide(top=230))
+    upper = _draw_price(sheet, _over(time, wide(250, 540)), time, close, states, colors)
+    _draw_stack(sheet, lower, time, probs, colors)
+    sheet.draw_frames([upper, lower])
+    sheet.name_y(upper, f"close ({unit})")
+    sheet.name_y(lower, "probability")
+    sheet.draw_time(lower, *style.time_range(time), y=20, points=9)
     _add_key(figure, labels, shares, "undecided" if (states < 0).any() else "")
     return figure
 
@@ -115,13 +113,32 @@ def _add_key(figure: Figure, labels: Sequence[str], shares: np.ndarray, other: s
     style.add_key(figure, names, colors[: len(names)])
 
 
-def _draw_price(axes: Axes, time, close, states, colors) -> None:
-    n_states = len(colors)
+def _over(time: np.ndarray, panel: Panel) -> Panel:
+    """The panel with the days of `time` across, and 0 to 1 upwards."""
+    return panel.scaled(tuple(style.days(np.array(style.time_range(time)))), (0.0, 1.0))
+
+
+def _draw_price(sheet: Sheet, panel: Panel, time, close, states, colors) -> Panel:
+    """Draw one line per regime and the ticks; return the panel with its range."""
+    n_states, logarithmic = len(colors), _is_logarithmic(close)
+    low, high = float(np.nanmin(close)), float(np.nanmax(close))
+    scale = np.log10 if logarithmic else np.asarray
+    ends = (low / 1.05, high * (high / low) ** 0.05) if logarithmic else ()
+    ends = ends or style.padded(low, high, 0.05)
+    panel = panel.scaled(panel.xlim, tuple(scale(ends).tolist()))
     known = np.where(states < 0, n_states, states)
     lines = regime_lines(style.days(time), close, known, n_states + 1, breaks=_gaps(time))
     for (x, y), color in zip(lines, (*colors, style.FAINT), strict=True):
         if len(x):
-            axes.plot(x, y, color=color, linewidth=1.3, solid_capstyle="projecting")
+            points = panel.at(x, scale(y))
+            sheet.line(*points, color=color, linewidth=1.3, solid_capstyle="projecting")
+    ticks = style.log_ticks(low, high, 7) if logarithmic else style.round_ticks(low, high, 5)
+    sheet.draw_yticks(panel, scale(ticks), [style.number(tick) for tick in ticks], points=9)
+    return panel
+
+
+def _is_logarithmic(close: np.ndarray) -> bool:
+    return bool(np.nanmax(close) > _LOG_FROM * np.nanmin(close))
 
 
 def _gaps(time: np.ndarray) -> np.ndarray:
@@ -129,18 +146,6 @@ def _gaps(time: np.ndarray) -> np.ndarray:
     step = np.diff(time, prepend=time[:1])
     usual = np.median(step[1:]) if len(step) > 1 else 0
     return (step > 25 * usual) & (step > 0.01 * (time[-1] - time[0]))
-
-
-def _set_price_axis(axes: Axes, close: np.ndarray, logarithmic: bool) -> None:
-    low, high = float(np.nanmin(close)), float(np.nanmax(close))
-    if logarithmic:
-        ticks = style.log_ticks(low, high, 7)
-        axes.set_yscale("log")
-        axes.set_ylim(low / 1.05, high * (high / low) ** 0.05)
-    else:
-        ticks = style.round_ticks(low, high, 5)
-        axes.set_ylim(*style.padded(low, high, 0.05))
-    style.set_ticks(axes, "y", ticks, map(style.number, ticks))
 
 
 def probabilities(
@@ -166,32 +171,35 @@ def probabilities(
     size = group_size(len(time), _AREAS)
     averaged = f"mean of {size} bars per column" if size > 1 else ""
     figure = style.new_figure(title, f"{kind.capitalize()} probabilities", averaged, subject)
-    axes = style.add_axes(figure, xlabel="time (UTC)", ylabel="probability")
+    sheet, panel = Sheet(figure), _over(time, wide())
     colors = style.regime_colors(len(labels))
-    _draw_stack(axes, time, probs, colors)
-    style.set_time_axis(axes, time)
-    style.mark_splits(axes, splits or {})
+    _draw_stack(sheet, panel, time, probs, colors)
+    sheet.draw_frames([panel])
+    sheet.name_y(panel, "probability")
+    sheet.draw_time(panel, *style.time_range(time), y=20, points=9)
+    sheet.mark_splits(panel, splits or {})
     style.add_key(figure, labels, colors)
     return figure
 
 
-def _draw_stack(axes: Axes, time: np.ndarray, probs: np.ndarray, colors: Sequence[str]) -> None:
+def _draw_stack(
+    sheet: Sheet, panel: Panel, time: np.ndarray, probs: np.ndarray, colors: Sequence[str]
+) -> None:
     """Draw overlapping areas down to zero, turbulent first, without seams between neighbours."""
-    x = np.append(style.days(column_times(time, _AREAS)), style.days(time[-1:]))
+    edges = np.append(style.days(column_times(time, _AREAS)), style.days(time[-1:]))
     heights = np.cumsum(column_means(probs, _AREAS), axis=1)
-    heights[:, -1] = np.where(np.isfinite(heights[:, -1]), 1.0, np.nan)
-    heights = np.vstack([heights, heights[-1:]])
+    known = np.isfinite(heights[:, -1])
+    heights[known, -1] = 1.0
+    turns = np.flatnonzero(np.diff(known, prepend=False, append=False)).reshape(-1, 2)
+    outlines, inks = [], []
     for k in range(len(colors))[::-1]:
-        axes.fill_between(
-            x,
-            heights[:, k],
-            where=np.isfinite(heights[:, k]),
-            step="post",
-            color=colors[k],
-            linewidth=0,
-        )
-    axes.set_ylim(0, 1)
-    style.set_ticks(axes, "y", (0, 0.5, 1), ("0", "0.5", "1"))
+        for first, end in turns:
+            x = np.repeat(edges[first : end + 1], 2)
+            y = np.concatenate([[0.0], np.repeat(heights[first:end, k], 2), [0.0]])
+            outlines.append(panel.at(x, y))
+            inks.append(colors[k])
+    sheet.areas(outlines, inks)
+    sheet.draw_yticks(panel, (0, 0.5, 1), ("0", "0.5", "1"), points=9)
 
 
 def recovered(

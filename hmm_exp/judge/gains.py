@@ -302,8 +302,20 @@ def bootstrap_intervals(
     means = np.array([x.mean() for x in series])
     errors = bootstrap_errors(np.column_stack(series), means, block, seed, n_draws)
     tails = [0.5 * (1.0 - share), 0.5 * (1.0 + share)]
-    ends = means + np.quantile(errors, tails, axis=0)  # (2, M)
+    ends = means + quantiles(errors, tails)  # (2, M)
     return [(float(low), float(high)) for low, high in ends.T]
+
+
+def quantiles(draws: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Quantiles of every column of draws (n, M), linear between two draws, (len(shares), M).
+
+    `np.quantile` selects them along a column and takes three times as long as a sort.
+    """
+    ordered = np.sort(np.ascontiguousarray(draws.T), axis=1)
+    place = np.array(shares) * (len(draws) - 1)
+    below = np.floor(place).astype(np.intp)
+    above, part = np.minimum(below + 1, len(draws) - 1), place - below
+    return (ordered[:, below] + part * (ordered[:, above] - ordered[:, below])).T
 
 
 def bootstrap_errors(

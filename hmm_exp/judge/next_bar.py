@@ -64,8 +64,9 @@ def next_bar_table(
     counted = np.isfinite(next_return)
     if mask is not None:
         counted &= mask
+    returns, states = np.compress(counted, next_return), np.compress(counted, states)
     rows = [
-        _statistics(next_return[counted & (states == state)], bars_per_year)
+        _statistics(np.compress(states == state, returns), bars_per_year)
         for state in range(n_states)
     ]
     columns = {name: np.array([row.get(name, np.nan) for row in rows]) for name in COLUMNS}

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hmm_exp.compiling import entry
+from hmm_exp.hmm.simd import LANES, aligned_zeros, load, splat, store
 
 KEPT = 4  # draws of each kind that are kept
 MOST_KEPT = 4_000_000  # numbers; larger draws are made again
@@ -44,6 +45,20 @@ def drawn_blocks(draws: Draws) -> Blocks:
     """Blocks of samples as long as the series; their bars add up to `n_bars` in each."""
     expected = draws.n_draws * (draws.n_bars / draws.block + 1.0)
     return _kept(_blocks, 2.0 * expected)(draws)
+
+
+def block_means(
+    sums: np.ndarray, start: np.ndarray, length: np.ndarray, end: np.ndarray
+) -> np.ndarray:
+    """Means of samples, (n_draws, M), from cumulative sums (n + 1, M) that start at zero."""
+    means = np.empty((len(end), sums.shape[1]))
+    for first in range(0, sums.shape[1], LANES):
+        some = sums[:, first : first + LANES]
+        lanes, found = aligned_zeros(len(sums)), aligned_zeros(len(end))
+        lanes[:, : some.shape[1]] = some
+        _block_means(lanes, start, length, end, found)
+        means[:, first : first + LANES] = found[:, : some.shape[1]]
+    return means
 
 
 def stretches(draws: Draws, length: int) -> np.ndarray:
@@ -100,22 +115,17 @@ def _draw_stretches(n, block, rng, places):
 
 
 @entry
-def block_means(sums, start, length, end):
-    """Means of samples, (n_draws, M), from cumulative sums (n + 1, M) that start at zero."""
-    n, M = len(sums) - 1, sums.shape[1]
-    means = np.zeros((len(end), M))
-    place = 0
+def _block_means(sums, start, length, end, means):
+    """Write means (n_draws, 8) of samples of eight series, from their sums (n + 1, 8)."""
+    n, place = len(sums) - 1, 0
     for draw in range(len(end)):
+        total = splat(0.0)
         while place < end[draw]:
             first = start[place]
             last = first + length[place]
             if last > n:  # around the end of the series, once, as a block is at most n long
-                for m in range(M):
-                    means[draw, m] += sums[n, m] - sums[first, m] + sums[last - n, m]
-            else:
-                for m in range(M):
-                    means[draw, m] += sums[last, m] - sums[first, m]
+                last -= n
+                total = total + load(sums, n)
+            total = total + (load(sums, last) - load(sums, first))
             place += 1
-        for m in range(M):
-            means[draw, m] /= n
-    return means
+        store(means, draw, total / float(n))

@@ -27,12 +27,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr, ndtri, stdtr
+from scipy.special import ndtr, ndtri
 
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.rows import finite_rows, missing_rows
 from hmm_exp.judge.return_forecasts import ReturnDensities, mix
+from hmm_exp.judge.tails import student_t_tail
 
 LAGS = 5
 FAR = 3.0  # deviations: a normal variable exceeds them in .27 % of rows
@@ -105,8 +106,7 @@ def forecast_residuals(params: GaussianParams, X: np.ndarray, weights: np.ndarra
     X, weights = (np.compress(observed, rows, axis=0) for rows in (X, weights))
     for d in range(X.shape[1]):
         z = (X[:, d, None] - params.means[:, d]) / scale[:, d]  # (n, K)
-        far = -np.abs(z)
-        smaller = ndtr(far) if params.df is None else stdtr(params.df, far)
+        smaller = ndtr(-np.abs(z)) if params.df is None else _by_state(params.df, z)
         residuals[observed, d] = _normal_quantile(weights, *_tails(z, smaller))
     return residuals
 
@@ -146,7 +146,7 @@ def return_residuals(
         return residuals
     scored = np.isfinite(next_return) & finite_rows(probs)
     z = (np.compress(scored, next_return)[:, None] - densities.loc) / densities.scale
-    tails = _tails(z, stdtr(densities.df, -np.abs(z)))
+    tails = _tails(z, student_t_tail(densities.df, z))
     residuals[scored] = _normal_quantile(np.compress(scored, probs, axis=0), *tails)
     return residuals
 
@@ -246,6 +246,11 @@ def rejections(
         for what, effect, limit, room in found
         if effect > limit + room
     ]
+
+
+def _by_state(df: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Student-t tails of z (n, K) with the df of every state, (n, K)."""
+    return np.column_stack([student_t_tail(own, z[:, k]) for k, own in enumerate(df.tolist())])
 
 
 def _tails(z: np.ndarray, smaller: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -212,12 +212,15 @@ def part_means(
 ) -> dict[str, float]:
     """Means `{name}_{split}` of series (N,) over their known bars; arguments as in `summarise`."""
     means: dict[str, float] = {}
+    inside = {part: split == part for part in parts}
+    if counted is not None:
+        inside = {part: mask & counted for part, mask in inside.items()}
     for name, series in values.items():
-        known = np.isfinite(series) if counted is None else np.isfinite(series) & counted
-        for part in parts:
-            rows = known & (split == part)
-            if rows.any():
-                means[f"{name}_{SPLIT_NAMES[part]}"] = float(series[rows].mean())
+        for part, mask in inside.items():
+            known = series[mask]
+            known = known[np.isfinite(known)]
+            if len(known):
+                means[f"{name}_{SPLIT_NAMES[part]}"] = float(known.mean())
     return means
 
 

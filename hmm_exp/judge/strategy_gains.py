@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmm_exp.judge.gains import bootstrap_errors, window
+from hmm_exp.judge.gains import bootstrap_errors, quantiles, window
 
 MEASURES = ("return", "sharpe")
 N_DRAWS = 10_000
@@ -85,7 +85,7 @@ def _compare(series: np.ndarray, seed: int, n_draws: int) -> np.ndarray:
     """Estimates, interval ends and adjusted p-values of means of series (n, F), shape (4, F)."""
     estimate = series.mean(axis=0)
     errors = bootstrap_errors(series, estimate, window(len(series)) / 2, seed, n_draws)
-    low, high = np.quantile(errors, [0.5 * (1 - SHARE), 0.5 * (1 + SHARE)], axis=0)
+    low, high = quantiles(errors, [0.5 * (1 - SHARE), 0.5 * (1 + SHARE)])
     spread = series.std(axis=0)
     differs = spread > _STILL
     best = (errors[:, differs] / spread[differs]).max(axis=1, initial=0.0)

@@ -73,13 +73,13 @@ class StrategyTable:
     def metrics(self) -> dict[str, float]:
         """Metrics of a run: buy and hold, and the regime row of the first delay."""
         names = self.rows["strategy"].tolist()
-        measured = self.rows[_OF_RUN].to_dict("list")
+        measured = {name: self.rows[name].to_numpy() for name in _OF_RUN}
         regime, hold = (
             {name: values[names.index(strategy)] for name, values in measured.items()}
             for strategy in ("regime", HOLD)
         )
         by_regime = [name.startswith("regime") for name in names]
-        p_values = self.rows[[f"{name}_p" for name in MEASURES]].to_numpy()[by_regime]
+        p_values = [self.rows[f"{name}_p"].to_numpy()[by_regime] for name in MEASURES]
         found = {
             "strategy_regime_return_test": regime["return"],
             "strategy_regime_sharpe_test": regime["sharpe"],

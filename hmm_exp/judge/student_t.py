@@ -16,8 +16,10 @@ one CM-step sets
 (the divisor sum q u instead of sum q is the parameter expansion of Kent, Tyler & Vardi 1994 and
 Meng & van Dyk 1997: the same fixed point, far fewer steps), and the other takes a safeguarded
 Newton step in ln df on the observed log-likelihood. Scales and df converge slowly together, so
-Anderson acceleration extrapolates from the last few maps (Henderson & Varadhan 2019); a step that
-does not raise the likelihood is replaced by the plain map. No step lowers the likelihood.
+Anderson acceleration extrapolates from the last few maps (Henderson & Varadhan 2019). For it both
+CM-steps start from the same E-step, with the same fixed point for half of the passes over the rows.
+An extrapolation that lowers the likelihood is replaced by one CM-step after the other, so no step
+lowers it.
 
 The E-step and the log densities are computed for eight rows at a time.
 
@@ -195,23 +197,22 @@ def _maximise(problem: Problem, point: _Point, secants: Secants = ()) -> Mixture
     """
     history, last = [point.log_lik], None
     for _ in range(MAX_MAPS):
-        halfway = _better_densities(problem, point)
-        df = _newton_df(halfway)
+        loc, scale = _densities(problem, point)
         vector = _vector(problem, point)
-        change = _vector(problem, halfway._replace(df=df)) - vector
+        mapped = point._replace(loc=loc, scale=scale, df=_newton_df(point))
+        change = _vector(problem, mapped) - vector
         if last is not None:
             secants = (*secants[1 - MEMORY :], (vector - last[0], change - last[1]))
         if np.abs(change).max() < problem.tolerance:
-            history.append(halfway.log_lik)
-            return MixtureFit(halfway.loc, halfway.scale, halfway.df, np.array(history), secants)
+            return MixtureFit(point.loc, point.scale, point.df, np.array(history), secants)
         last, before = (vector, change), point
         point = _evaluate(problem, *_extrapolated(problem, vector, change, secants))
-        if point.log_lik < halfway.log_lik:
-            point = _better_df(problem, halfway)
+        if point.log_lik < before.log_lik:
+            point = _better_df(problem, _better_densities(problem, before))
             if point.log_lik <= before.log_lik:
                 return MixtureFit(before.loc, before.scale, before.df, np.array(history))
             secants, last = (), None
-        history += [halfway.log_lik, point.log_lik]
+        history.append(point.log_lik)
     raise FitError(f"the Student-t fit did not converge in {MAX_MAPS} steps")
 
 
@@ -267,6 +268,11 @@ def _evaluate(problem: Problem, loc: np.ndarray, scale: np.ndarray, df: float) -
 
 def _better_densities(problem: Problem, point: _Point) -> _Point:
     """CM-step for locations and scales at the point's df."""
+    return _evaluate(problem, *_densities(problem, point), point.df)
+
+
+def _densities(problem: Problem, point: _Point) -> tuple[np.ndarray, np.ndarray]:
+    """Locations and scales of the CM-step, (K,) each."""
     weight, precision, first, second = point.moments
     held = precision > 0.0
     weight, precision = np.where(held, weight, 1.0), np.where(held, precision, 1.0)
@@ -276,7 +282,7 @@ def _better_densities(problem: Problem, point: _Point) -> _Point:
     # At the floor only the unexpanded divisor keeps the likelihood from falling.
     plain = np.maximum(np.sqrt(spread / weight), problem.floor)
     scale = np.where(scale < problem.floor, plain, scale)
-    return _evaluate(problem, point.loc + shift, np.where(held, scale, point.scale), point.df)
+    return point.loc + shift, np.where(held, scale, point.scale)
 
 
 def _newton_df(point: _Point) -> float:

@@ -124,17 +124,19 @@ def losses_of_bars(
     """Columns of `variance_losses` by name, (N,) each, from those of `shapes`. Raises FitError."""
     known = {name: np.isfinite(forecast) for name, forecast in forecasts.items()}
     made = [mask for mask in known.values() if mask.any()]
-    complete = np.flatnonzero(np.logical_and.reduce([np.isfinite(proxy), *made]))
-    fitted = complete[train[complete]]
-    if not (proxy[fitted] > 0.0).any():
-        raise FitError(f"no variance on the {len(fitted)} train bars that have a forecast")
-    unit, losses = proxy[fitted].mean(), {}
-    in_units = proxy[complete] / unit
+    complete = np.logical_and.reduce([np.isfinite(proxy), *made])
+    fitted = complete & train
+    on_train = proxy[fitted]
+    if not (on_train > 0.0).any():
+        raise FitError(f"no variance on the {len(on_train)} train bars that have a forecast")
+    unit, losses = on_train.mean(), {}
+    gap = None if complete.all() else ~complete
     for name, forecast in forecasts.items():
-        level = (proxy[fitted] / forecast[fitted]).mean()
-        scaled = forecast[complete] * level / unit
-        losses[name] = np.full(len(proxy), np.nan)
-        losses[name][complete] = in_units / scaled + np.log(scaled)
+        ratio = proxy / forecast
+        level = ratio[fitted].mean()
+        losses[name] = ratio / level + np.log(forecast * (level / unit))
+        if gap is not None:
+            losses[name][gap] = np.nan
     return losses
 
 

@@ -300,7 +300,7 @@ def _expected_series(
     usable = usable & finite_rows(weights)
     counted = usable & counted
     known, by_row = np.compress(usable, y), np.compress(usable, weights, axis=0)
-    mass, sums = column_sums(by_row), column_sums(by_row * known[:, None])
+    mass, sums = column_sums(by_row), known @ by_row
     by_state = np.where(mass > 1.0, sums / np.maximum(mass, 1.0), known.mean())
     later = np.compress(counted, y)
     expected = mix(np.compress(counted, weights, axis=0), by_state)

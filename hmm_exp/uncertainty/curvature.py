@@ -57,7 +57,7 @@ class Emissions(NamedTuple):
     Attributes
     ----------
     slopes
-        d ln p(x_t | k) by the parameters of state k, shape (T, K, Q); 0 at a missing row.
+        d ln p(x_t | k) by the parameters of state k, shape (K, Q, T); 0 at a missing row.
     curvature
         Second derivatives, summed over the rows by the smoothed probabilities, shape (K, Q, Q).
     """
@@ -85,7 +85,8 @@ def differentiate(
     hessian
         Shape (F + K Q, F + K Q), symmetric.
     """
-    K, Q = emissions.slopes.shape[1:]
+    K, Q = emissions.slopes.shape[:2]
+    emission = emissions.slopes.reshape(K * Q, -1)
     T, P = len(chain.filtered), len(free) + K * Q
     n_blocks = -(-P // LANES)
     turns = _turns(chain.transmat, free, n_blocks)
@@ -97,8 +98,8 @@ def differentiate(
         turn = turns[block] if block * LANES < len(free) else turns[block][:0]
         scores, trail = np.empty((T, LANES)), np.empty((T * K, LANES))
         pairs, moments = np.zeros((K * K, LANES)), np.zeros((K * Q, LANES))
-        _forward(chain, emissions.slopes, own, turn, trail, scores)
-        _backward(chain, emissions.slopes, own, turn, trail, scores, pairs, moments)
+        _forward(chain, emission, own, turn, trail, scores)
+        _backward(chain, emission, own, turn, trail, scores, pairs, moments)
         return scores[:, : P - block * LANES], pairs, moments
 
     slopes, pairs, moments = zip(*run_all(along, range(n_blocks), threads), strict=True)
@@ -143,12 +144,13 @@ def _logit_columns(
 def _forward(chain, emission, own, turn, trail, scores):
     """Differentiate the filter in eight directions.
 
-    `own` (LANES,) holds the place of each lane's parameter in (K * Q,), -1 for none; `turn`
-    (K * K, LANES) the derivative of the transition matrix, or nothing. Writes the derivatives of
-    the filtered probabilities into `trail` (T * K, LANES) and of ln c into `scores` (T, LANES).
+    `emission` holds the slopes, (K * Q, T); `own` (LANES,) the place of each lane's parameter in
+    it, -1 for none; `turn` (K * K, LANES) the derivative of the transition matrix, or nothing.
+    Writes the derivatives of the filtered probabilities into `trail` (T * K, LANES) and of ln c
+    into `scores` (T, LANES).
     """
     T, K = chain.filtered.shape
-    Q = emission.shape[2]
+    Q = len(emission) // K
     slope = np.zeros((K, LANES))
     before = np.zeros((K, LANES))
     for t in range(T):
@@ -179,7 +181,7 @@ def _backward(chain, emission, own, turn, trail, scores, pairs, moments):
     (K * K, LANES), and those of the smoothed sums of emission slopes to `moments` (K * Q, LANES).
     """
     T, K = chain.filtered.shape
-    Q = emission.shape[2]
+    Q = len(emission) // K
     slope = np.zeros((K, LANES))
     later, weight = np.ones(K), np.empty(K)
     change, rise = np.zeros((K, LANES)), np.empty((K, LANES))
@@ -191,9 +193,8 @@ def _backward(chain, emission, own, turn, trail, scores, pairs, moments):
         for k in range(K):
             smoothed = load(trail, t * K + k) * later[k]
             smoothed = fma(load(change, k), chain.filtered[t, k], smoothed)
-            for q in range(Q):
-                place = k * Q + q
-                store(moments, place, fma(smoothed, emission[t, k, q], load(moments, place)))
+            for place in range(k * Q, (k + 1) * Q):
+                store(moments, place, fma(smoothed, emission[place, t], load(moments, place)))
         if chain.first[t]:
             continue
         _own_slopes(emission, t, own, Q, slope)
@@ -221,5 +222,4 @@ def _own_slopes(emission, t, own, Q, out):
     """Write d ln p(x_t | k) of every lane's own parameter into `out` (K, LANES), else zero."""
     for lane in range(LANES):
         if own[lane] >= 0:
-            k = own[lane] // Q
-            out[k, lane] = emission[t, k, own[lane] - k * Q]
+            out[own[lane] // Q, lane] = emission[own[lane], t]

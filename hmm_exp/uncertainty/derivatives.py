@@ -129,31 +129,35 @@ def _emissions(params: GaussianParams, X: np.ndarray, probs: np.ndarray) -> Emis
     (K, D), C = params.means.shape, len(_places(params)[0])
     Q = D + C + (params.df is not None)
     seen = ~missing_rows(X)
-    slopes, curvature = np.zeros((len(X), K, Q)), np.zeros((K, Q, Q))
+    slopes, curvature = np.empty((K, Q, len(X))), np.zeros((K, Q, Q))
+    slopes[:, :, ~seen] = 0.0
     rows = slice(None) if seen.all() else seen  # a slice makes no copies
+    columns = np.ascontiguousarray(X[rows].T)
     for k, factor in enumerate(np.linalg.cholesky(params.full_covars())):
-        z = (X[rows] - params.means[k]) @ np.linalg.inv(factor).T
+        z = np.linalg.inv(factor) @ (columns - params.means[k][:, None])
         own = np.ascontiguousarray(probs[rows, k])
         if params.df is None:
-            slopes[rows, k], curvature[k] = _gaussian(params, z, own)
+            slopes[k][:, rows], curvature[k] = _gaussian(params, z, own)
         else:
-            slopes[rows, k], curvature[k] = _student_t(params, z, own, params.df[k])
+            slopes[k][:, rows], curvature[k] = _student_t(params, z, own, params.df[k])
     return Emissions(slopes, curvature)
 
 
 def _gaussian(
     params: GaussianParams, z: np.ndarray, probs: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slopes (T, D + C) and curvature of a Gaussian whose squared distances are weighed."""
+    """Slopes (D + C, T) and curvature of a Gaussian whose squared distances are weighed.
+
+    Here and below z has the shape (D, T), as NumPy is slow along a short axis.
+    """
     (i, j), D = _places(params), params.n_features
     bases = _bases(params)
     slopes = _steepness(params, z)
     if weights is not None:
-        slopes = _weighed(slopes, weights)
-    for column in D + np.flatnonzero(i == j):
-        slopes[:, column] -= 0.5  # of half the trace of M
+        slopes *= weights
+    slopes[D + np.flatnonzero(i == j)] -= 0.5  # of half the trace of M
     weight = probs if weights is None else probs * weights
-    first, second = weight @ z, _weighed(z, weight).T @ z
+    first, second = z @ weight, (z * weight) @ z.T
     both = np.einsum("qab,rbc,ac->qr", bases, bases, second, optimize=True)
     across = -bases @ first
     upper = np.hstack([-weight.sum() * np.eye(D), across.T])
@@ -161,40 +165,26 @@ def _gaussian(
 
 
 def _steepness(params: GaussianParams, z: np.ndarray) -> np.ndarray:
-    """-1/2 times the derivatives of the squared distance by d and M, shape (T, D + C)."""
-    D, places = params.n_features, list(zip(*_places(params), strict=True))
-    steep = np.empty((len(z), D + len(places)))
-    steep[:, :D] = z
-    for column, (i, j) in enumerate(places, D):
-        np.multiply(z[:, i], z[:, j], out=steep[:, column])
-        if i == j:
-            steep[:, column] *= 0.5
-    return steep
-
-
-def _weighed(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Rows (T, N) times weights (T,), column by column: NumPy is slow along a short axis."""
-    weighed = np.empty(rows.shape)
-    for column in range(rows.shape[1]):
-        np.multiply(rows[:, column], weights, out=weighed[:, column])
-    return weighed
+    """-1/2 times the derivatives of the squared distance by d and M, shape (D + C, T)."""
+    i, j = _places(params)
+    return np.concatenate([z, z[i] * z[j] * np.where(i == j, 0.5, 1.0)[:, None]])
 
 
 def _student_t(
     params: GaussianParams, z: np.ndarray, probs: np.ndarray, df: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slopes (T, D + C + 1) and curvature of a Student-t state, ln df last."""
-    D, square = params.n_features, (z**2).sum(axis=1)
+    """Slopes (D + C + 1, T) and curvature of a Student-t state, ln df last."""
+    D, square = params.n_features, (z**2).sum(axis=0)
     weights = (df + D) / (df + square)
     slopes, curvature = _gaussian(params, z, probs, weights)
     steep = _steepness(params, z)
     bent = probs * 2.0 * weights / (df + square)
-    curvature += _weighed(steep, bent).T @ steep
-    across = df * (probs * (square - D) / (df + square) ** 2) @ steep
+    curvature += (steep * bent) @ steep.T
+    across = df * steep @ (probs * (square - D) / (df + square) ** 2)
     tail, bend = _tail(df, D, square)
     corner = np.array([[probs @ bend]])
     curvature = np.block([[curvature, across[:, None]], [across[None], corner]])
-    return np.column_stack([slopes, tail]), curvature
+    return np.vstack([slopes, tail]), curvature
 
 
 def _tail(df: float, D: int, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,12 +20,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from hmm_exp.compiling import entry
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.uncertainty.derivatives import Derivatives, derivatives
 from hmm_exp.uncertainty.estimates import LEVEL, StandardErrors, estimates_of, without_errors
 
 _MOST_SCORES = 1 << 27  # of rows by parameters, 1 GB
-_BLOCK = 256  # rows that are summed at a time
+_BLOCK = 1024  # rows whose sums are in memory
 _SINGULAR = 1e-10  # least eigenvalue of the information, scaled to a diagonal of ones
 
 
@@ -74,26 +75,14 @@ def outer_products(slopes: np.ndarray, window: int = 1) -> np.ndarray:
     """
     if window == 1:
         return slopes.T @ slopes
-    sums = _window_sums(slopes, window)
-    return sums.T @ sums / window
-
-
-def _window_sums(slopes: np.ndarray, window: int) -> np.ndarray:
-    """Sums over `window` neighbours, partial ones at the ends, shape (T + window - 1, P).
-
-    Block by block, as columns of many rows do not stay in the processor's cache.
-    """
-    n_rows = len(slopes)
-    sums = np.empty((n_rows + window - 1, slopes.shape[1]))
-    sums[:n_rows] = slopes
-    for first in range(0, n_rows - 1, _BLOCK):
-        block = sums[first : min(first + _BLOCK + 1, n_rows)]  # begins with the last total
-        np.cumsum(block, axis=0, out=block)
-    sums[n_rows:] = sums[n_rows - 1]
-    for end in range(len(sums), window, -window):  # what is taken off is still a total
-        first = max(end - window, window)
-        sums[first:end] -= sums[first - window : end - window]
-    return sums
+    slopes, n_parameters = np.ascontiguousarray(slopes), slopes.shape[1]
+    total, inside = np.zeros((n_parameters, n_parameters)), np.zeros(n_parameters)
+    sums, n_sums = np.empty((_BLOCK, n_parameters)), len(slopes) + window - 1
+    for first in range(0, n_sums, _BLOCK):
+        block = sums[: n_sums - first]
+        _window_sums(slopes, window, first, inside, block)
+        total += block.T @ block
+    return total / window
 
 
 def _n_rows(steps: np.ndarray) -> int:
@@ -131,3 +120,21 @@ def _bounds_in_words(params: GaussianParams, slopes: Derivatives) -> str:
         names = ", ".join(map(str, np.flatnonzero(slopes.fixed_df)))
         sentences.append(f"no error for df at its bound: state {names}")
     return "; ".join(sentences)
+
+
+@entry
+def _window_sums(slopes, width, first, inside, out):
+    """Write sums of rows (T, P) over `width` neighbours, from that which ends at row `first` on.
+
+    `inside` (P,) holds the sum before it and afterwards the last one. There are partial sums at
+    both ends, T + width - 1 in all.
+    """
+    T, P = slopes.shape
+    for i in range(len(out)):
+        t = first + i
+        for p in range(P):
+            if t < T:
+                inside[p] += slopes[t, p]
+            if t >= width:
+                inside[p] -= slopes[t - width, p]
+            out[i, p] = inside[p]
