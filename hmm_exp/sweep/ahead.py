@@ -14,12 +14,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from typing import IO, TYPE_CHECKING, cast
 
 from hmm_exp.config import Config
 from hmm_exp.experiment.prepare import Prepared, prepare
 from hmm_exp.judge.split import WalkForward
+from hmm_exp.parallel import cores
 from hmm_exp.sweep.beside import work_beside
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def _fit_all(cells: list[Config], file: IO[bytes]) -> None:
         for settings in cells:
             start = printed.seek(0, os.SEEK_END)
             with suppress(Exception):  # the cell meets it again
-                prepared = prepare(settings)
+                prepared = prepare(_with_a_core_less(settings))
                 if isinstance(prepared.split, WalkForward):
                     continue
                 fit = fitted(prepared, partial(print, file=sys.stderr, flush=True))
@@ -103,6 +105,12 @@ def _fit_all(cells: list[Config], file: IO[bytes]) -> None:
                 _WithoutRows(made).dump((fit, printed.read()))
                 pickle.dump({prepared.fingerprint: made.getvalue()}, file)
                 file.flush()
+
+
+def _with_a_core_less(settings: Config) -> Config:
+    """Settings that leave a core to the process that opens the store; the fits are the same."""
+    threads = settings.compute.threads or max(1, cores() - 1)
+    return replace(settings, compute=replace(settings.compute, threads=threads))
 
 
 def print_to(target: int) -> None:

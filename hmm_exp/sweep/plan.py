@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from itertools import chain, combinations, product
+from itertools import combinations, product
 from operator import attrgetter
 from typing import Any
 
@@ -58,7 +58,7 @@ class SweepPlan:
     n_jobs: int  # jobs that Hydra launches, of a search at a time
     choices: dict[str, list[str]]  # words of the grid, by setting
     variations: list[Config]  # one config per variation
-    first_cells: list[Config]  # the same, in the order in which Hydra runs them
+    first_cells: list[Config]  # one or two settings changed, in the order in which Hydra runs them
     varied: list[str]  # swept settings that `cell_name` does not show otherwise
     repeated: list[str]  # warnings about values that are named twice and run once
     job_words: tuple[str, ...] = ()  # more words for Hydra, of the program
@@ -101,15 +101,15 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
         n_cells, given = search.n_trials, ordered(said)
     if n_cells > MOST_CELLS:
         raise ConfigError(f"a sweep of {n_cells:,} cells: at most {MOST_CELLS:,}; sweep in parts")
-    _check_pairs(variations[0], by_setting)
+    first_cells = _first_cells(variations[0], by_setting)
     if config.hydra.sweeper.get("params"):
         set_for_hydra(config, "hydra.sweeper.params", None)
     with unlocked(config):  # the sweeper reads the cells from here
         config.hydra.overrides.task = [
             given.get(name) or as_word(values) for name, values in choices.items()
         ]
-    in_turn = [variations[0], *chain(*reversed(by_setting))]
-    return SweepPlan(n_cells, n_jobs, choices, variations, in_turn, varied, repeated, search=search)
+    found = variations, first_cells, varied, repeated
+    return SweepPlan(n_cells, n_jobs, choices, *found, search=search)
 
 
 def all_cells(config: DictConfig, choices: dict[str, list[str]]) -> list[Config]:
@@ -123,12 +123,21 @@ def all_cells(config: DictConfig, choices: dict[str, list[str]]) -> list[Config]
     return cells
 
 
-def _check_pairs(first: Config, by_setting: list[list[Config]]) -> None:
-    """Refuse values of two settings that do not go together, as no cell by itself shows."""
-    changes = [[difference(first, one) for one in variations] for variations in by_setting]
+def _first_cells(first: Config, by_setting: list[list[Config]]) -> list[Config]:
+    """Cells with the first value of all settings but two at most, in Hydra's order.
+
+    Values of two settings that do not go together are refused, as no cell by itself shows it.
+    """
+    cells, changes, stride = {0: first}, [], 1  # by place in the grid, the last setting first
+    for variations in reversed(by_setting):
+        cells |= {place * stride: one for place, one in enumerate(variations, 1)}
+        here = {place * stride: difference(first, one) for place, one in enumerate(variations, 1)}
+        changes.append(here)
+        stride *= len(variations) + 1
     for some, others in combinations(changes, 2):
-        for one, other in product(some, others):
-            checked(with_values(first, one | other))
+        for (place, one), (other_place, other) in product(some.items(), others.items()):
+            cells[place + other_place] = checked(with_values(first, one | other))
+    return [cells[place] for place in sorted(cells)]
 
 
 def with_values(settings: Config, values: dict[str, Any]) -> Config:

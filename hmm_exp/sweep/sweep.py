@@ -37,6 +37,8 @@ from hmm_exp.sweep.plan import (
 if TYPE_CHECKING:
     from hmm_exp.store.store import Store
 
+_MOST_AHEAD = 50  # cells; there is time for a few
+
 
 def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator[Config | bool]:
     """Run one sweep; Hydra runs the cells between the first and the second value.
@@ -51,7 +53,7 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         data = check_data(plan)
         if in_this_process(config):  # the child works while the store is opened
             cells = plan.first_cells if first.sweep_id is None and not plan.search else []
-            child.worker().work_ahead(cells)
+            child.worker().work_ahead(cells[:_MOST_AHEAD])
         return data
 
     with progress.busy("checking settings and data", config.quiet):
