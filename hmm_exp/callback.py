@@ -56,6 +56,7 @@ class SweepCallback(Callback):
             check_folder("hydra.sweep.dir", config.hydra.sweep.dir)
             _running = (panel if config.data.kind == "panel" else sweep)(config, _report)
             self.settings = _open = cast(Config, next(_running))
+            next(_running)  # announces it
             if not in_this_process(config):
                 child.dismiss()  # the launcher's own processes have theirs
 

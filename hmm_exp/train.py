@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,7 @@ from hmm_exp.sweep.progress import busy
 # What a config may name to be called; Hydra 1.3 knows no such list, and 1.4 no `version_base`.
 _OF_1_4: dict[str, Any] = {"execution_whitelist": ["hmm_exp.*"]}
 _HYDRA = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else _OF_1_4
+_A_MOMENT = 0.05  # seconds
 _at_work = False  # Hydra has made what it needs, and a cell runs
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -140,11 +142,17 @@ def _terminate(signum: int, frame: object) -> None:
 
 
 def _send_again(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Send a signal again when a callback, such as the compiler's, has swallowed its exception."""
+    """Send a signal again when a callback, such as the compiler's, has swallowed its exception.
+
+    It is sent a moment later: what a signal raises within this hook would be swallowed, too.
+    """
     error = unraisable.exc_value
     if isinstance(error, KeyboardInterrupt):
         stops = isinstance(error, _TerminatedError)
-        os.kill(os.getpid(), signal.SIGTERM if stops else signal.SIGINT)
+        again = os.getpid(), signal.SIGTERM if stops else signal.SIGINT
+        timer = threading.Timer(_A_MOMENT, os.kill, again)
+        timer.daemon = True
+        timer.start()
     else:
         sys.__unraisablehook__(unraisable)
 

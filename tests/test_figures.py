@@ -294,6 +294,8 @@ def test_titles_are_computed_from_the_data():
     title = figures.transition_matrix(np.array([[0.99, 0.01], [0.1, 0.9]]), labels(2)).texts[0]
     assert "calm last longest, 100 bars expected" in title.get_text()
     assert "turbulent shortest, 10.0" in title.get_text()
+    title = figures.transition_matrix(np.array([[0.9, 0.1], [0.1, 0.9]]), labels(2)).texts[0]
+    assert title.get_text() == "Visits to all states last equally long, 10.0 bars expected"
 
 
 def test_a_large_price_range_gets_a_log_axis_and_a_small_one_does_not():

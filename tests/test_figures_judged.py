@@ -102,6 +102,15 @@ def test_the_title_names_the_series_that_fails_most():
     assert residuals(series).texts[0].get_text() == "Residuals of all 2 series are within limits"
 
 
+def test_residuals_too_few_to_judge_are_not_called_within_limits():
+    few, enough = {"close": good(12)}, {"next return": good()}
+    figure = residuals(few)
+    assert figure.texts[0].get_text() == "Too few rows to judge the residuals"
+    assert "too few rows to judge" in [t.get_text() for t in texts(figure)]
+    both = residuals(few | enough)
+    assert both.texts[0].get_text() == "Residuals of 1 of 2 series are within limits"
+
+
 def test_of_many_series_the_worst_and_the_last_are_drawn():
     series = {f"feature {i}": good(seed=i) for i in range(9)} | {"bad": 0.5 * good(seed=20)}
     series["next return"] = good(seed=30)

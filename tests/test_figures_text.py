@@ -243,6 +243,8 @@ def test_a_left_out_null_is_named():
     assert any(note in t.get_text() for t in texts(figures.bic_by_space(table)))
     without = table[table["n_states"] > 1]
     assert not any(note in t.get_text() for t in texts(figures.bic_by_space(without)))
+    lowest = table.assign(bic=table["bic"].where(table["n_states"] > 1, table["bic"].min() - 5.0))
+    assert not any(note in t.get_text() for t in texts(figures.bic_by_space(lowest)))
 
 
 @pytest.mark.parametrize("room", [60, 90, 120])

@@ -95,6 +95,15 @@ def test_series_one_after_the_other_are_refused_by_any_usual_name(name):
         check_one_series(frame)
 
 
+@pytest.mark.parametrize("name", ["asset_id", "securityId", "Coin ID", "contract_id"])
+def test_numbers_of_instruments_are_symbols_and_those_of_trades_are_not(name):
+    frame = pd.DataFrame({name: [1] * 3 + [2] * 3})
+    with pytest.raises(DataError, match=rf"2 symbols in column '{name}': 1 \(3 rows\), 2"):
+        check_one_series(frame)
+    check_one_series(frame.set_axis(["trade_id"], axis=1))
+    check_one_series(frame.set_axis(["id"], axis=1))
+
+
 def test_a_number_that_tells_repeated_times_apart_is_named():
     stamps, rows = np.repeat(np.arange(5), 2), np.arange(10)
     frame = pd.DataFrame({"key": [10_001, 10_002] * 5, "close": np.linspace(1, 2, 10)})

@@ -131,6 +131,8 @@ def test_the_headline_counts_promotions_and_turbulence():
     assert "expect about 2 to be luck" in words(many)
     assert words(panel_subject(days)).startswith("None of 40 symbols promoted")
     assert "No model is better than luck beyond doubt" in words(panel_subject(days))
+    kept_back = panel_subject(days, S0={"q_bh": 0.01}, S1={"q_bh": 0.03})  # promote=false
+    assert "The models of 2 symbols are better than luck, and none is" in words(kept_back)
 
 
 def test_the_answers_name_gains_symbols_without_a_winner_and_those_without_a_run():

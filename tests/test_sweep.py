@@ -246,16 +246,21 @@ def opened(folder: Path) -> MlflowClient:
     return client
 
 
-def test_a_sweep_that_was_killed_as_soon_as_it_said_how_to_go_on_can_go_on(
-    train_cli, workdir, started
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_sweep_that_is_stopped_as_soon_as_it_said_how_to_go_on_can_go_on(
+    train_cli, workdir, started, number
 ):
     words = ("model.n_states=2", "promote=false", *SMALL)
     main = started(workdir, *words)
     said = "if stopped, go on with sweep_id="
     until(lambda: said in main.output())
-    main.send_signal(signal.SIGKILL)
-    main.wait()
+    main.send_signal(number)
+    ended = main.wait()
     sweep_id = main.output().partition(said)[2].splitlines()[0]
+    if number == signal.SIGINT:
+        assert f"error: interrupted; go on with sweep_id={sweep_id}\n" in ended.stderr
+        runs = runs_of(store_of(workdir), "sweep") + runs_of(store_of(workdir), "cell")
+        assert {run.info.status for run in runs} == {"KILLED"}
     done = train_cli(workdir, "-m", *words, f"sweep_id={sweep_id}")
     assert done.returncode == 0, done.stderr
     assert len(finished(store_of(workdir))) == 1

@@ -9,7 +9,6 @@ import sys
 import time
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -361,9 +360,17 @@ def test_cells_of_different_data_are_not_played_against_each_other(train_cli, wo
     assert "nothing to promote" in done.stdout
 
 
-def test_a_signal_that_a_callback_swallows_is_sent_again():
+def test_a_signal_that_a_callback_swallows_is_sent_again(monkeypatch):
+    """What it raises within the hook that sends it would be swallowed, too."""
+
+    class Swallows:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "unraisablehook", train._send_again)
+
     def swallowed() -> None:
-        train._send_again(SimpleNamespace(exc_value=KeyboardInterrupt()))
+        Swallows()
         time.sleep(5)
 
     with pytest.raises(KeyboardInterrupt):

@@ -122,10 +122,16 @@ class _Series:
 
     name: str
     z: np.ndarray  # (T,)
-    effect: str  # the largest one
+    effect: str  # the largest one; empty with too few rows to judge
     size: float
     rejected: bool
     memory: np.ndarray  # (2, lags): autocorrelations of z and of its squares
+
+    @property
+    def verdict(self) -> str:
+        if not self.effect:
+            return "too few rows to judge"
+        return "rejected" if self.rejected else "within limits"
 
 
 def residuals(
@@ -161,7 +167,7 @@ def residuals(
         beyond = int((np.abs(one.z) > _REACH).sum())
         note = f"{beyond:,} beyond ±{_REACH:g}" if beyond else ""
         sheet.draw_title(above, one.name, note, room=style.WIDTH / len(shown) - 24)
-        sheet.draw_title(below, "rejected" if one.rejected else "within limits")
+        sheet.draw_title(below, one.verdict)
     _draw_quantiles(sheet, quantiles, [one.z for one in shown])
     _draw_memory(sheet, memories, [one.memory for one in shown], limits.memory)
     _label(sheet, quantiles, memories)
@@ -186,6 +192,11 @@ def _judge(name: str, z: np.ndarray, limits: ResidualLimits) -> _Series:
 
 def _residual_title(judged: Sequence[_Series]) -> str:
     rejected = [one for one in judged if one.rejected]
+    known = [one for one in judged if one.effect]
+    if not known:
+        return "Too few rows to judge the residuals"
+    if not rejected and len(known) < len(judged):
+        return f"Residuals of {len(known)} of {len(judged)} series are within limits"
     if not rejected:
         return f"Residuals of all {len(judged)} series are within limits"
     worst = max(rejected, key=lambda one: one.size)

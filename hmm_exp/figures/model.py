@@ -72,6 +72,8 @@ def _dwell_title(labels: Sequence[str], dwell: np.ndarray) -> str:
     if len(labels) == 1:
         return "One state, no transitions"
     short, long = int(dwell.argmin()), int(dwell.argmax())
+    if bars_text(dwell[short]) == bars_text(dwell[long]):
+        return f"Visits to all states last equally long, {bars_text(dwell[long])} bars expected"
     return (
         f"Visits to {labels[long]} last longest, {bars_text(dwell[long])} bars expected; "
         f"to {labels[short]} shortest, {bars_text(dwell[short])}"

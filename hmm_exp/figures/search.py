@@ -309,8 +309,11 @@ def _draw_space(sheet: Sheet, panel: Panel, part: pd.DataFrame, space: str, winn
 
 def _without_null(part: pd.DataFrame) -> bool:
     """Whether one state is left out, because it would flatten the other values."""
-    states = part["n_states"]
-    return bool((states == 1).any() and states[states > 1].nunique() > 1)
+    one = part["n_states"] == 1
+    others = part["bic"][~one] - part["bic"].min()
+    if part["n_states"][~one].nunique() < 2:
+        return False
+    return bool((part["bic"][one] - part["bic"].min() > _OFF_SCALE * others.max()).any())
 
 
 def _name_covariances(sheet: Sheet, names: Sequence[str], y: float) -> None:

@@ -68,9 +68,7 @@ def is_features_header(names: Sequence[str]) -> bool:
 def is_known(name: str) -> bool:
     """Whether a column of that name may hold a time, a price, a volume or the instrument."""
     return (
-        _bare(_MARK.sub("", name)) in _KNOWN
-        or _asset(name) is not None
-        or bool(_ENDS_OF_SYMBOLS & set(_in_order(name)[-1:]))
+        _bare(_MARK.sub("", name)) in _KNOWN or _asset(name) is not None or _ends_as_symbols(name)
     )
 
 
@@ -179,7 +177,7 @@ def find_volume(names: Sequence[str], chosen: str | None = None, hint: str = "")
 def find_series(names: Sequence[str]) -> dict[str, list[str]]:
     """Columns that name the instrument or the bar's length of each row, by what they name."""
     known = _called(names, _SYMBOLS)
-    ends = [name for name in names if _ENDS_OF_SYMBOLS & set(_in_order(name)[-1:])]
+    ends = [name for name in names if _ends_as_symbols(name)]
     symbols = [*known, *(name for name in ends if name not in known)]
     return {"symbol": symbols, "interval": _called(names, _INTERVALS)}
 
@@ -246,6 +244,14 @@ def _bare(name: str) -> str:
 
 def _words(name: str) -> set[str]:
     return set(_in_order(name))
+
+
+def _ends_as_symbols(name: str) -> bool:
+    """Whether a name ends as one of symbols: `local_ticker`, `asset_id`."""
+    *words, last = _in_order(name) or [""]
+    if last == "id":
+        return bool(set(words[-1:]) & set(_SYMBOLS) - _GROUPS - {"name", "code"})
+    return last in _ENDS_OF_SYMBOLS
 
 
 def _in_order(name: str) -> list[str]:

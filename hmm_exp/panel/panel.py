@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 
 def panel(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator[Config | bool]:
-    """Run one panel; Hydra runs the jobs between the first and the second value.
+    """Run one panel; Hydra runs the jobs between the second and the third value.
 
-    Yields the settings of the open panel, then True when every symbol finished and one of them has
-    a winner. `report` makes the report and gives the line that names its place. Raises
-    HmmExpError: before the first value nothing is written, after it finished work stays.
+    Yields the settings as soon as the panel is open, so that the caller can close it, and again
+    when it is announced; then True when every symbol finished and one of them has a winner.
+    `report` makes the report and gives the line that names its place. Raises HmmExpError: before
+    the first value nothing is written, after it finished work stays.
     """
     with progress.busy("checking settings and data", config.quiet):
         resolve_like(config)
@@ -45,6 +46,9 @@ def panel(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         from hmm_exp.tracking import tags
 
         settings, data = open_sweep(config, plan.sweep, plan.check_data)
+    yield settings
+
+    with progress.busy("opening the store", config.quiet):
         n_symbols = str(len(plan.symbols))
         client = store_of(settings.tracking).client
         client.set_tag(str(settings.sweep.parent_run), tags.N_SYMBOLS, n_symbols)

@@ -158,6 +158,10 @@ def _spread(gains: pd.Series, what: str) -> str:
 
 def _meaning(subject: PanelSubject, promoted: int) -> tuple[str, list[str]]:
     lines = [*_caveats()]
+    found = pd.to_numeric(subject.symbols["q_bh"])
+    better = 0 if subject.fdr is None else int((found <= subject.fdr).sum())
+    if not promoted and better:
+        return f"The models of {symbols(better)} are better than luck, and none is promoted", lines
     if not promoted:
         return "No model is better than luck beyond doubt", lines
     if subject.fdr is None:

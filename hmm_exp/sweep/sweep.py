@@ -4,6 +4,7 @@ Hydra runs the cells, in this process or on other machines, while the generator 
 
     running = sweep(config, report)
     settings = next(running)    # the settings are valid, the parent run is open
+    next(running)               # announced
     succeeded = next(running)   # after the cells: a winner is chosen, promoted and reported
 """
 
@@ -41,11 +42,12 @@ _MOST_AHEAD = 50  # cells; there is time for a few
 
 
 def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator[Config | bool]:
-    """Run one sweep; Hydra runs the cells between the first and the second value.
+    """Run one sweep; Hydra runs the cells between the second and the third value.
 
-    Yields the settings of the open sweep, then True when every cell finished and one of them could
-    be chosen. `report` makes the report and gives the line that names its place. Raises
-    HmmExpError: before the first value nothing is written, after it finished work stays.
+    Yields the settings as soon as the sweep is open, so that the caller can close it, and again
+    when it is announced; then True when every cell finished and one of them could be chosen.
+    `report` makes the report and gives the line that names its place. Raises HmmExpError: before
+    the first value nothing is written, after it finished work stays.
     """
     sweep_id = found = None
 
@@ -74,6 +76,8 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
 
         collect_seldom()  # once more: MLflow is loaded now
         settings, checked = open_sweep(config, plan, found or check, sweep_id)
+    yield settings
+
     if not found:
         announce(str(settings.sweep_id), plan, checked, config.quiet)
     announce_opened(str(settings.sweep_id), config.quiet)
