@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PolyCollection
+from matplotlib.lines import Line2D
 
 from hmm_exp.detector import Detector
 from hmm_exp.errors import DataError
@@ -204,10 +206,17 @@ def test_plot_draws_the_price_by_regime_above_the_probabilities(detector, bars, 
     figure = detector.plot(frame.set_index("timestamp"))
     labels = [text.get_text() for text in figure.texts]
     assert {"close (quote currency)", "probability", "time (UTC)"} <= set(labels)
-    price, shares = figure.axes
-    assert price.get_xlim() == shares.get_xlim()
-    assert len(price.lines) >= len(set(detector.filter(bars)["regime"]))
-    assert len(shares.collections) == detector.n_states
+    lines = [artist for artist in figure.artists if isinstance(artist, Line2D)]
+    lines = [line for line in lines if np.nanmax(line.get_ydata()) > 1]  # the key's are in shares
+    (areas,) = [artist for artist in figure.artists if isinstance(artist, PolyCollection)]
+    price = np.concatenate([line.get_xydata() for line in lines])
+    shares = np.concatenate([path.vertices for path in areas.get_paths()])
+    assert np.nanmin(price[:, 1]) > shares[:, 1].max()
+    ends = np.nanmin(price[:, 0]), np.nanmax(price[:, 0])
+    np.testing.assert_allclose(ends, (shares[:, 0].min(), shares[:, 0].max()), atol=5)  # pixels
+    colors = {line.get_color() for line in lines}
+    assert len(colors) >= len(set(detector.filter(bars)["regime"]))
+    assert len(areas.get_paths()) == detector.n_states
 
 
 def test_plot_refuses_what_has_no_price(detector, bars):
