@@ -261,7 +261,7 @@ def bic_by_space(
     columns = min(len(spaces), 3)
     rows = -(-len(spaces) // columns)
     height = rows * (290 if rows == 1 else 220) + 130
-    no_null = any(_without_null(part) for _, part in table.groupby("space"))
+    no_null = any(far_null(part, "bic") for _, part in table.groupby("space"))
     figure = style.new_figure(
         _sweep_title(table, winner),
         "BIC above the lowest of its observation space (2 × nats)",
@@ -285,7 +285,7 @@ def bic_by_space(
 def _draw_space(sheet: Sheet, panel: Panel, part: pd.DataFrame, space: str, winner) -> Panel:
     """Draw the lines of one observation space; return the panel with its scale."""
     shown = part.assign(excess=part["bic"] - part["bic"].min()).sort_values("n_states")
-    if _without_null(part):
+    if far_null(part, "bic"):
         shown = shown[shown["n_states"] > 1]
     states = np.unique(shown["n_states"])
     panel = panel.scaled(
@@ -307,13 +307,17 @@ def _draw_space(sheet: Sheet, panel: Panel, part: pd.DataFrame, space: str, winn
     return panel
 
 
-def _without_null(part: pd.DataFrame) -> bool:
-    """Whether one state is left out, because it would flatten the other values."""
-    one = part["n_states"] == 1
-    others = part["bic"][~one] - part["bic"].min()
-    if part["n_states"][~one].nunique() < 2:
-        return False
-    return bool((part["bic"][one] - part["bic"].min() > _OFF_SCALE * others.max()).any())
+def far_null(part: pd.DataFrame, name: str) -> bool:
+    """Whether one state is so far above the others of its space that it would flatten them.
+
+    Parameters
+    ----------
+    part
+        Rows of one observation space, with `n_states` and the criterion `name`.
+    """
+    one, above = part["n_states"] == 1, part[name] - part[name].min()
+    others = above[~one].max()
+    return bool(others > 0 and (above[one] > _OFF_SCALE * others).any())
 
 
 def _name_covariances(sheet: Sheet, names: Sequence[str], y: float) -> None:

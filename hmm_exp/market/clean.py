@@ -69,10 +69,9 @@ class StampedRows:
 
     def refuse(self, bad: np.ndarray, counts: dict[str, int], line: str, remedy: str) -> None:
         """Raise `line` with the remedy, or leave the rows `bad` (T,) out, counted by reason."""
-        if not self.drop and bad.all():
-            raise DataError(f"{line}; that is every row")
         if not self.drop:
-            raise DataError(f"{line}; data.bad_rows=drop {remedy}")
+            hint = "that is every row" if bad.all() else f"data.bad_rows=drop {remedy}"
+            raise DataError(f"{line}; {hint}")
         self.dropped |= counts
         self.take(np.flatnonzero(~bad))
 

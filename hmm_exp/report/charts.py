@@ -34,6 +34,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
+from hmm_exp.figures.search import far_null
 from hmm_exp.figures.style import regime_colors
 from hmm_exp.report.collect import RecordedRun
 
@@ -261,7 +262,7 @@ def criteria(rows: pd.DataFrame) -> PageChart:
     panel.xaxis.ticker = FixedTicker(ticks=states)
     panel.xaxis.axis_label = "number of states"
     panel.yaxis.formatter = NumeralTickFormatter(format="0,0")
-    null_left_out = any(_is_far_null(rows, name, rows).any() for name in CRITERIA if name in rows)
+    null_left_out = any(far_null(rows, name) for name in CRITERIA if name in rows)
     return PageChart(_item(panel), {"covariances": kept["names"], "null_left_out": null_left_out})
 
 
@@ -274,14 +275,8 @@ def _with_gaps(group: pd.DataFrame) -> pd.DataFrame:
 def _above_lowest(rows: pd.DataFrame, name: str, group: pd.DataFrame) -> np.ndarray:
     """A criterion minus its minimum; NaN for one state if that would dwarf the others."""
     excess = group[name] - rows[name].min()
-    return np.where(_is_far_null(rows, name, group), np.nan, excess).astype(np.float64)
-
-
-def _is_far_null(rows: pd.DataFrame, name: str, some: pd.DataFrame) -> pd.Series:
-    """Which of some rows are of one state and would dwarf all others of the space."""
-    lowest = rows[name].min()
-    others = rows.loc[rows["n_states"] > 1, name].max() - lowest
-    return (some["n_states"] == 1) & (some[name] - lowest > 3.0 * others) & (others > 0)
+    left_out = (group["n_states"] == 1) & far_null(rows, name)
+    return np.where(left_out, np.nan, excess).astype(np.float64)
 
 
 def _small() -> figure:

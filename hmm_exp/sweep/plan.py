@@ -130,9 +130,9 @@ def _first_cells(first: Config, by_setting: list[list[Config]]) -> list[Config]:
     """
     cells, changes, stride = {0: first}, [], 1  # by place in the grid, the last setting first
     for variations in reversed(by_setting):
-        cells |= {place * stride: one for place, one in enumerate(variations, 1)}
-        here = {place * stride: difference(first, one) for place, one in enumerate(variations, 1)}
-        changes.append(here)
+        here = {place * stride: one for place, one in enumerate(variations, 1)}
+        changes.append({place: difference(first, one) for place, one in here.items()})
+        cells |= here
         stride *= len(variations) + 1
     for some, others in combinations(changes, 2):
         for (place, one), (other_place, other) in product(some.items(), others.items()):
