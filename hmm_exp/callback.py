@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config import Config, checked
 from hmm_exp.config.overrides import composition_error
-from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
+from hmm_exp.errors import HmmExpError, described, interrupt_behind, is_from_outside, one_line
 from hmm_exp.experiment.candles import download
 from hmm_exp.panel.panel import panel
 from hmm_exp.store.folders import check_folder
@@ -117,14 +117,15 @@ def _exits_with(status: int, hint: str = "") -> Iterator[None]:
     """Leave the program on an error: Hydra turns a callback's into a warning and goes on."""
     try:
         yield
-    except (HmmExpError, HydraException, OmegaConfBaseException) as error:
-        child.dismiss()  # which may still be starting
-        line = str(error) if isinstance(error, HmmExpError) else composition_error(error)
-        print(f"error: {one_line(f'{line}{hint}')}", file=sys.stderr)
-        raise SystemExit(status) from None
     except Exception as error:
-        child.dismiss()
-        if not is_from_outside(error):
-            traceback.print_exc()
-        print(f"error: {one_line(f'{described(error)}{hint}')}", file=sys.stderr)
+        if interrupt := interrupt_behind(error):
+            raise interrupt from None
+        child.dismiss()  # which may still be starting
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            line = composition_error(error)
+        else:
+            line = described(error)
+            if not (isinstance(error, HmmExpError) or is_from_outside(error)):
+                traceback.print_exc()
+        print(f"error: {one_line(f'{line}{hint}')}", file=sys.stderr)
         raise SystemExit(status) from None

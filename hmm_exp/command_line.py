@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
-from hmm_exp.errors import HmmExpError, is_from_outside, one_line, refusal
+from hmm_exp.errors import HmmExpError, interrupt_behind, is_from_outside, one_line, refusal
 from hmm_exp.version import __version__
 
 if TYPE_CHECKING:
@@ -290,9 +290,9 @@ def _exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Nam
     except BrokenPipeError:  # the reader of the output has gone, which is no error
         _discard(sys.stdout)
         return DONE
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupt_behind(error):
+            return INTERRUPTED
         words = refusal(error)
         if not words and not isinstance(error, HmmExpError) and not is_from_outside(error):
             raise

@@ -69,9 +69,20 @@ def refusal(error: object) -> str | None:
     return f"{words}: {place}" if place else words
 
 
+def interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The interrupt that an error is, or from which it came; None for other errors.
+
+    Where an interrupt arrives in the middle of a library's work, its clean-up may fail on what is
+    half made: that second error hides the first.
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
+
+
 def described(error: BaseException) -> str:
     """One line for any error; errors of other libraries keep their type."""
-    if isinstance(error, KeyboardInterrupt):
+    if interrupt_behind(error):
         return "interrupted"
     name = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
     if isinstance(error, HmmExpError):

@@ -25,7 +25,7 @@ from hmm_exp.command_line import VERSION, Output, coloured, quiet_libraries, run
 from hmm_exp.config import Config, checked, conf_dir
 from hmm_exp.config.help import help_text
 from hmm_exp.config.overrides import composition_error, hydra_words
-from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
+from hmm_exp.errors import HmmExpError, described, interrupt_behind, is_from_outside, one_line
 from hmm_exp.sweep import child
 from hmm_exp.sweep.progress import busy
 
@@ -53,9 +53,11 @@ def cell(config: DictConfig) -> float | None:
             # MLflow and numba only when there is work
             run = _runs(settings)
         return run(settings)
-    except HmmExpError as error:  # raised further, Hydra would add lines of its own
-        _refuse(str(error))
     except Exception as error:
+        if interrupt := interrupt_behind(error):
+            raise interrupt from None  # at which Hydra stops
+        if isinstance(error, HmmExpError):  # raised further, Hydra would add lines of its own
+            _refuse(str(error))
         if not is_from_outside(error):
             raise
         _refuse(described(error), status=1)
@@ -100,18 +102,18 @@ def _run() -> None:
         if {"-m", "--multirun"} & set(sys.argv[1:]):
             child.worker()  # it imports while Hydra composes
         cell()
-    except HmmExpError as error:
-        _refuse(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        _refuse(composition_error(error))
     except (Exception, KeyboardInterrupt) as error:
-        _end(error)
+        _end(interrupt_behind(error) or error)
     finally:
         child.dismiss()
 
 
 def _end(error: BaseException) -> None:
-    """Exit after an unexpected error: close an open sweep, or refuse what Hydra cannot use."""
+    """Exit after an error: refuse bad input, close an open sweep, name what Hydra cannot use."""
+    if isinstance(error, HmmExpError):
+        _refuse(str(error))
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        _refuse(composition_error(error))
     from hmm_exp.callback import abandon
 
     if isinstance(error, KeyboardInterrupt):

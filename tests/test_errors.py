@@ -9,7 +9,14 @@ import pytest
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
 
-from hmm_exp.errors import LONGEST_LINE, DataError, described, one_line, refusal
+from hmm_exp.errors import (
+    LONGEST_LINE,
+    DataError,
+    described,
+    interrupt_behind,
+    one_line,
+    refusal,
+)
 
 
 def system_error(number: int, *files: str) -> OSError:
@@ -67,6 +74,32 @@ def test_another_error_is_no_refusal(error):
 )
 def test_any_error_is_described_in_one_line(error, line):
     assert described(error) == line
+
+
+def hidden_by(second: Exception, error: BaseException, chain: object) -> Exception:
+    """An error of a clean-up that came after another, as libraries raise it."""
+    try:
+        try:
+            raise error
+        finally:
+            if chain == "plain":
+                raise second
+            raise second from chain
+    except Exception as raised:
+        return raised
+
+
+@pytest.mark.parametrize("chain", ["plain", None, ValueError("what the clean-up met")])
+def test_an_interrupt_behind_another_error_is_found(chain):
+    interrupt = KeyboardInterrupt()
+    once = hidden_by(AttributeError("half made"), interrupt, chain)
+    twice = hidden_by(DataError("unreadable"), once, chain)
+    for error in (interrupt, once, twice):
+        assert interrupt_behind(error) is interrupt
+        assert described(error) == "interrupted"
+    failed = hidden_by(DataError("unreadable"), ValueError("no"), chain)
+    assert interrupt_behind(failed) is None
+    assert described(failed) == "unreadable"
 
 
 @pytest.mark.parametrize("longest", [60, 130, 294, 1000])

@@ -318,6 +318,29 @@ def test_a_sweep_that_is_stopped_says_how_to_go_on_and_leaves_nothing_running(
     assert {run.info.status for run in runs} == {"KILLED"}
 
 
+@pytest.mark.parametrize(
+    ("place", "opened", "statuses"),
+    [
+        ("hmm_exp.sweep.plan:_compose", False, set()),
+        ("hmm_exp.sweep.cell:run_cell", True, set()),
+        ("hmm_exp.tracking.record:log_detector", True, {"KILLED"}),
+        ("hmm_exp.report.log:log_report", True, {"FINISHED"}),
+    ],
+)
+def test_an_interrupt_hidden_by_a_second_error_is_an_interrupt(
+    train_cli, workdir, place, opened, statuses
+):
+    """A library interrupted amid its work may fail in its clean-up."""
+    words = ("model.n_states=2,3", *SMALL[:-1], "tracking.report=true")
+    done = train_cli(workdir, "-m", *words, INTERRUPTED=place, PYTHONPATH=FAULTS)
+    assert done.returncode == 130
+    go_on = "; go on with sweep_id=\\S+" if opened else ""
+    assert re.search(f"(?m)^error: interrupted{go_on}$", done.stderr)
+    assert "Traceback" not in done.stderr
+    runs = runs_of(store_of(workdir), "cell") if opened else []
+    assert {run.info.status for run in runs} == statuses
+
+
 def test_stopped_before_it_begins_a_sweep_says_so_in_one_line(workdir):
     main = subprocess.Popen(
         [sys.executable, "-m", "hmm_exp.train", "-m", "model.n_states=2", *SMALL],

@@ -25,7 +25,14 @@ from hydra.core.hydra_config import HydraConfig
 
 from hmm_exp import owner
 from hmm_exp.config import Config
-from hmm_exp.errors import LONGEST_LINE, HmmExpError, TrackingError, described, one_line
+from hmm_exp.errors import (
+    LONGEST_LINE,
+    HmmExpError,
+    TrackingError,
+    described,
+    interrupt_behind,
+    one_line,
+)
 from hmm_exp.store.folders import remove_run_folder
 from hmm_exp.store.store import Store, check_store, open_store, patiently, store_of
 from hmm_exp.sweep import child, progress, terminal
@@ -319,7 +326,7 @@ class SweepCell:
             self.place = self._child = None
             if not record.is_finished:
                 self.report_failure(error, record.unrecorded)
-            if isinstance(error, KeyboardInterrupt) or record.is_finished:
+            if interrupt_behind(error) or record.is_finished:
                 raise
 
     def _lock_others_out(self, space: dict[str, str]) -> None:

@@ -7,6 +7,9 @@ parent, a launcher's main process, is killed in the same moment.
 
 LOST_ANSWER names a function of LOST, `module:name`, that does its work LOST_TIMES times (1) in a
 process and then fails as if the store's answer to it were lost.
+
+INTERRUPTED names a function of INTERRUPTIBLE, `module:name`, in which Ctrl-C arrives; as in a
+library that cleans up what is half made, a second error hides the interrupt.
 """
 
 import importlib.machinery
@@ -122,6 +125,26 @@ def _lose_answers(name: str):
     return change
 
 
+def _interrupt(name: str):
+    def before(*_):
+        if os.environ.get("INTERRUPTED") == name:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+            finally:
+                None.clean_up  # noqa: B018
+
+    def change(module) -> None:
+        step = name.partition(":")[2]
+        setattr(module, step, _around(getattr(module, step), before))
+
+    return change
+
+
+INTERRUPTIBLE = (
+    *("hmm_exp.sweep.plan:_compose", "hmm_exp.sweep.cell:run_cell"),
+    *("hmm_exp.tracking.record:log_detector", "hmm_exp.report.log:log_report"),
+)
 LOST = (
     *("hmm_exp.tracking.record:log_detector", "hmm_exp.serving.mlflow_model:_save"),
     "hmm_exp.sweep.finish:_write_parent",
@@ -134,6 +157,8 @@ CHANGES = {
 }
 for name in LOST:
     CHANGES.setdefault(name.partition(":")[0], []).append(_lose_answers(name))
+for name in INTERRUPTIBLE:
+    CHANGES.setdefault(name.partition(":")[0], []).append(_interrupt(name))
 
 
 class _Finder:
