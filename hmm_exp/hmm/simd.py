@@ -412,6 +412,12 @@ def quick_exp(x):
     return _shifted_power(p, shifted)
 
 
+@kernel
+def has_bit(bits, lane):
+    """Whether the bit of a lane is set in a number of eight bits."""
+    return (bits >> lane) & 1 == 1
+
+
 def aligned_zeros(n_vectors: int) -> np.ndarray:
     """Zeros of shape (n_vectors, LANES), aligned to a cache line."""
     line = 64

@@ -5,7 +5,7 @@ sums in registers at a time and read a number once for all of them.
 """
 
 from hmm_exp.compiling import kernel
-from hmm_exp.hmm.simd import fma, load, reciprocal, splat, store
+from hmm_exp.hmm.simd import fma, has_bit, load, reciprocal, splat, store
 
 BLOCK = 16  # steps whose numbers fit in the first-level cache, a multiple of 4
 AHEAD = 3  # steps after a block that are read and written where four are done at a time
@@ -94,8 +94,8 @@ def add_squares(left, stride, height, columns, D, full, products, sums, n):
 
 
 @kernel
-def set_columns(x, special, code, missing, D, columns, begin, end):
-    """Columns 1 and x_i of a block, zero where a row has the code `missing`."""
+def set_columns(x, missing, D, columns, begin, end):
+    """Columns 1 and x_i of a block, zero where the lane's bit in `missing` is set."""
     for i in range(D):
         row = begin * D + i
         for at in range((1 + i) * BLOCK, (1 + i) * BLOCK + end - begin, 4):
@@ -104,9 +104,9 @@ def set_columns(x, special, code, missing, D, columns, begin, end):
             row += 4 * D
     for s in range(end - begin):
         store(columns, s, splat(1.0))
-        if special[begin + s]:
+        if missing[begin + s]:
             for lane in range(columns.shape[1]):
-                if code[begin + s, lane] & missing:
+                if has_bit(missing[begin + s], lane):
                     columns[s, lane] = 0.0
 
 

@@ -50,13 +50,13 @@ from hmm_exp.hmm.em.blocks import (
     store_four,
 )
 from hmm_exp.hmm.em.densities import log_densities, weigh
-from hmm_exp.hmm.em.rows import FILLING, FIRST, MISSING
 from hmm_exp.hmm.em.update import TIED, clear
 from hmm_exp.hmm.loops import copy
 from hmm_exp.hmm.simd import (
     LANES,
     exponent,
     fma,
+    has_bit,
     inverse_power,
     lane_sum,
     largest,
@@ -94,7 +94,7 @@ def filter(only, rows, model, forward, work):
     more from its checkpoint and returns nothing of use.
     """
     K = model.startprob.size
-    n = rows.code.shape[0] - 1
+    n = rows.missing.shape[0] - 1
     length = _length(forward, K)
     warm_up = min(work.warm_up[0], n)
     again = only >= 0
@@ -168,7 +168,7 @@ def _advance(rows, model, forward, work, begin, end):
     Stores f of step s at s + 1 - begin in `forward`, shape (n * K, LANES), and adds to `work.logs`.
     """
     K = model.startprob.size
-    special, code, x = rows.special, rows.code, rows.x
+    missing, first, x = rows.missing, rows.first, rows.x
     startprob, ahead = model.startprob, work.ahead
     density, flags = work.density, work.flags
     offset, powers = load(work.logs, 0), load(work.logs, 1)
@@ -177,7 +177,7 @@ def _advance(rows, model, forward, work, begin, end):
     for block in range(begin, end, BLOCK):
         block_end = min(block + BLOCK, end)
         log_densities(x, model, density, block, block_end)
-        offset = _scale_densities(special, code, density, flags, K, block, block_end, offset)
+        offset = _scale_densities(missing, density, flags, K, block, block_end, offset)
         for s in range(block, block_end):
             total = load(forward, now)
             for i in range(1, K):
@@ -187,8 +187,8 @@ def _advance(rows, model, forward, work, begin, end):
             total = total * scale
             here = (s - block) * K
             _step(forward, now, ahead, density, here, scale, total * _LEAST, K)
-            if special[s]:
-                _flag(code, s, flags)
+            if first[s]:
+                _flag(first[s], flags)
                 _begin(forward, now + K, startprob, density, here, total, load(flags, 0), K)
             now += K
     _copy(forward, now, work.state, 0, K)
@@ -235,15 +235,14 @@ def _begin(forward, then, startprob, density, here, total, first, K):
 
 
 @kernel
-def _flag(code, s, flags):
-    """Expand the codes of a step to 0.0 and 1.0."""
+def _flag(bits, flags):
+    """Expand the bits of a step to 0.0 and 1.0."""
     for lane in range(LANES):
-        flags[0, lane] = 1.0 if code[s, lane] & FIRST else 0.0
-        flags[1, lane] = 1.0 if code[s, lane] & MISSING else 0.0
+        flags[0, lane] = 1.0 if has_bit(bits, lane) else 0.0
 
 
 @kernel
-def _scale_densities(special, code, density, flags, K, begin, end, offset):
+def _scale_densities(missing, density, flags, K, begin, end, offset):
     """Scale the densities of a block by each row's largest, and add its logarithm to `offset`."""
     for s in range(begin, end):
         top = load(density, (s - begin) * K)
@@ -251,12 +250,12 @@ def _scale_densities(special, code, density, flags, K, begin, end, offset):
             top = largest(top, load(density, k))
         for k in range((s - begin) * K, (s - begin + 1) * K):
             store(density, k, quick_exp(load(density, k) - top))
-        if special[s]:
-            _flag(code, s, flags)
-            missing = load(flags, 1)
-            top = top * (1.0 - missing)
+        if missing[s]:
+            _flag(missing[s], flags)
+            is_missing = load(flags, 0)
+            top = top * (1.0 - is_missing)
             for k in range((s - begin) * K, (s - begin + 1) * K):
-                store(density, k, fma(load(density, k), 1.0 - missing, missing))
+                store(density, k, fma(load(density, k), 1.0 - is_missing, is_missing))
         offset = offset + top
     return offset
 
@@ -269,7 +268,7 @@ def smooth(again, rows, model, forward, work, stats):
     the log-likelihood are accurate. `again` is the address of `filter`.
     """
     K = model.startprob.size
-    n = rows.code.shape[0] - 1
+    n = rows.missing.shape[0] - 1
     length = _length(forward, K)
     n_segments = work.checkpoints.shape[0] // K
     warm_up = min(work.warm_up[1], n)
@@ -312,7 +311,7 @@ def _backward(rows, model, forward, work, stats, begin, end, warming):
     takes the filtered probabilities of its first step as smoothed ones.
     """
     K, D = model.means.shape
-    special, code, transmat, x = rows.special, rows.code, model.transmat, rows.x
+    missing, first, transmat, x = rows.missing, rows.first, model.transmat, rows.x
     behind, width = work.behind, work.behind.shape[1]
     smoothed, posterior, flags, ratio = work.smoothed, work.posterior, work.flags, work.ratio
     raised = load(work.raised, 0)
@@ -323,24 +322,24 @@ def _backward(rows, model, forward, work, stats, begin, end, warming):
         predict(forward, now, transmat, _LEAST_AHEAD, ratio, n)
         _copy(smoothed, 0, posterior, n * width, K)
         for s in range(n - 1, -1, -1):
-            is_special = special[block + s + 1]
-            if is_special:
-                _flag(code, block + s + 1, flags)
+            ends = first[block + s + 1] != 0
+            if ends:
+                _flag(first[block + s + 1], flags)
             if block + s + 1 == warming:
-                is_special = True
+                ends = True
                 store(flags, 0, splat(1.0))
             f, here = now + s * K, s * width
-            raised = _divide(posterior, here + width, ratio, s, is_special, flags, raised, K)
+            raised = _divide(posterior, here + width, ratio, s, ends, flags, raised, K)
             raised = _step_back(forward, f, behind, ratio, s, posterior, here, raised, K)
-            if is_special:
+            if ends:
                 raised = _end(forward, f, load(flags, 0), posterior, here, raised, K)
-            if warming < 0 and special[block + s]:
-                _add_starts(code, block + s, posterior, here, stats.start)
+            if warming < 0 and first[block + s]:
+                _add_starts(rows, block + s, posterior, here, stats.start)
         _copy(posterior, 0, smoothed, 0, K)
         if warming < 0:
             add_products(forward, now, K, K, ratio, work.pairs, n)
             columns, full = work.columns, model.kind[0] >= TIED
-            set_columns(x, special, code, MISSING, D, columns, block, block_end)
+            set_columns(x, missing, D, columns, block, block_end)
             weigh(x, model, work, block, block_end)
             add_products(posterior, 0, width, K, columns, work.moments, n)
             add_squares(posterior, width, K, columns, D, full, work.products, work.squares, n)
@@ -348,11 +347,11 @@ def _backward(rows, model, forward, work, stats, begin, end, warming):
 
 
 @inlined
-def _divide(posterior, after, ratio, here, is_special, flags, raised, K):
+def _divide(posterior, after, ratio, here, ends, flags, raised, K):
     """Turn the inverse divisors of one step into r; gives `raised` with that of the divisors."""
     for j in range(K):
         inverse, later = load(ratio, here + j * BLOCK), load(posterior, after + j)
-        if is_special:
+        if ends:
             later = later * (1.0 - load(flags, 0))
         raised = raised + where_below(_RAISED_AHEAD, inverse, later)
         store(ratio, here + j * BLOCK, later * inverse)
@@ -405,10 +404,11 @@ def _end(forward, now, first, posterior, place, raised, K):
 
 
 @kernel
-def _add_starts(code, s, posterior, place, start):
-    """Count the initial states of the sequences that start at this step."""
+def _add_starts(rows, s, posterior, place, start):
+    """Count the initial states of the sequences that start at this step, without filling rows."""
+    n = rows.missing.shape[0] - 1
     for lane in range(LANES):
-        if code[s, lane] & (FIRST | FILLING) == FIRST:
+        if has_bit(rows.first[s], lane) and lane * n + s < rows.n_rows:
             for k in range(start.size):
                 start[k] += posterior[place + k, lane]
 

@@ -21,9 +21,9 @@ import math
 import numpy as np
 
 from hmm_exp.compiling import entry, inlined, kernel
-from hmm_exp.hmm.em.rows import FIRST, MISSING
 from hmm_exp.hmm.em.update import clear
 from hmm_exp.hmm.loops import copy
+from hmm_exp.hmm.simd import has_bit
 
 
 @entry
@@ -42,22 +42,22 @@ def e_step(rows, model, forward, stats):
 def _filter(rows, model, log_transmat, forward):
     K = model.startprob.size
     D = model.means.shape[1]
-    n = rows.code.shape[0] - 1
+    n = rows.missing.shape[0] - 1
     log_startprob = np.log(model.startprob)
     now, ahead, x = np.empty(K), np.empty(K), np.empty(D)
     no_weight = np.zeros(K)
     log_lik = 0.0
     for t in range(rows.n_rows):
         s, lane = t % n, t // n
-        code = rows.code[s, lane]
-        if code & FIRST:
+        is_missing = has_bit(rows.missing[s], lane)
+        if has_bit(rows.first[s], lane):
             copy(log_startprob, ahead)
         else:
             _log_ahead(now, log_transmat, ahead)
         for d in range(D):
             x[d] = rows.x[s * D + d, lane]
         for j in range(K):
-            now[j] = ahead[j] + (0.0 if code & MISSING else _log_density(model, x, j))
+            now[j] = ahead[j] + (0.0 if is_missing else _log_density(model, x, j))
         total = _log_sum_exp(now, no_weight)
         log_lik += total
         for j in range(K):
@@ -71,7 +71,7 @@ def _smooth(rows, model, log_transmat, forward, stats):
     """Smooth backward and sum the expected counts."""
     K = model.startprob.size
     D = model.means.shape[1]
-    n = rows.code.shape[0] - 1
+    n = rows.missing.shape[0] - 1
     clear(stats)
     now, ahead, ratio, smoothed = np.empty(K), np.empty(K), np.empty(K), np.empty(K)
     followed = False  # whether row t + 1 belongs to the same sequence
@@ -89,13 +89,13 @@ def _smooth(rows, model, log_transmat, forward, stats):
                 smoothed[i] += now[i]
         else:
             copy(now, smoothed)
-        code = rows.code[s, lane]
-        if code & FIRST:
+        is_first = has_bit(rows.first[s], lane)
+        if is_first:
             for k in range(K):
                 stats.start[k] += math.exp(smoothed[k])
-        if not code & MISSING:
+        if not has_bit(rows.missing[s], lane):
             _add_moments(rows.x[s * D : (s + 1) * D, lane], smoothed, model, stats)
-        followed = not code & FIRST
+        followed = not is_first
 
 
 @kernel

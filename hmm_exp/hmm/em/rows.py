@@ -2,8 +2,8 @@
 
 The series, with one row for every missing bar of a gap, is cut into 8 stretches of n rows. Row t is
 step s = t mod n of lane t // n, and feature d of step s is one vector of 8 numbers (one per lane)
-at `x[s * D + d]`. A code marks the special rows: without observation, first of a sequence, filling
-at the end.
+at `x[s * D + d]`. Two bits of a row say whether it has no observation and whether it is the first
+of a sequence; both are set in the rows that fill the last lane.
 """
 
 from typing import NamedTuple
@@ -15,10 +15,7 @@ from hmm_exp.errors import FitError
 from hmm_exp.hmm.em.blocks import AHEAD
 from hmm_exp.hmm.simd import LANES, aligned_zeros
 
-# Bits of a row's code.
-MISSING = 1  # no observation: density 1 in every state
-FIRST = 2  # starts a sequence: the state is drawn from startprob
-FILLING = 4  # past the end of the data: a sequence of one missing row, not counted
+_ALL = 255  # the bits of eight lanes
 
 
 class PaddedRows(NamedTuple):
@@ -29,10 +26,11 @@ class PaddedRows(NamedTuple):
     x
         Observations minus `centre`, zeros where missing, shape ((n + AHEAD) * D, LANES); the steps
         from n on are zero.
-    code
-        Code of every row, shape (n + 1, LANES); step n is the row after each lane's end.
-    special
-        Whether any lane of the step has a code, shape (n + 1,).
+    missing
+        Which lanes have no observation at a step, so that its density is 1 in every state: a bit
+        each, shape (n + 1,), uint8. Step n is the row after each lane's end.
+    first
+        Which lanes start a sequence, whose state is drawn from startprob, in the same way.
     centre
         Mean of every feature over the observed rows, shape (D,). Moments about it lose no digits
         for data far from zero.
@@ -45,8 +43,8 @@ class PaddedRows(NamedTuple):
     """
 
     x: np.ndarray
-    code: np.ndarray
-    special: np.ndarray
+    missing: np.ndarray
+    first: np.ndarray
     centre: np.ndarray
     spread: np.ndarray
     n_rows: int
@@ -83,11 +81,12 @@ def lay_out(X: np.ndarray, steps: np.ndarray) -> PaddedRows:
     n_rows = len(X) + int(np.maximum(steps[1:] - 1, 0).sum())
     n = -(-n_rows // LANES)
     x = aligned_zeros((n + AHEAD) * D)
-    code = np.full((n + 1, LANES), MISSING | FIRST | FILLING, dtype=np.uint8)
-    _fill(X, steps, centre, x, code)
-    code[n, :-1] = code[0, 1:]
-    special = np.asarray(code.any(axis=1))
-    return PaddedRows(x, code, special, centre, spread, n_rows, n_observed)
+    missing = np.full(n + 1, _ALL, dtype=np.uint8)
+    first = np.full(n + 1, _ALL, dtype=np.uint8)
+    _fill(X, steps, centre, x, missing, first)
+    for bits in (missing, first):
+        bits[n] = bits[0] >> 1 | 1 << (LANES - 1)
+    return PaddedRows(x, missing, first, centre, spread, n_rows, n_observed)
 
 
 def _check(X: np.ndarray, steps: np.ndarray) -> None:
@@ -132,22 +131,22 @@ def _moments(X):
 
 
 @entry
-def _fill(X, steps, centre, x, code):
-    """Write observations and codes; missing bars become missing rows."""
+def _fill(X, steps, centre, x, missing, first):
+    """Write observations, and clear bits; missing bars become missing rows."""
     T, D = X.shape
-    n = code.shape[0] - 1
+    n = missing.shape[0] - 1
     row = 0
     for t in range(T):
-        first = t == 0 or steps[t] == 0
-        if not first:
+        starts = t == 0 or steps[t] == 0
+        if not starts:
             for _ in range(steps[t] - 1):
-                code[row % n, row // n] = MISSING
+                first[row % n] &= ~(1 << row // n)
                 row += 1
         s, lane = row % n, row // n
-        code[s, lane] = FIRST if first else 0
-        if _is_missing(X[t]):
-            code[s, lane] |= MISSING
-        else:
+        if not starts:
+            first[s] &= ~(1 << lane)
+        if not _is_missing(X[t]):
+            missing[s] &= ~(1 << lane)
             for d in range(D):
                 x[s * D + d, lane] = X[t, d] - centre[d]
         row += 1

@@ -374,7 +374,7 @@ def _floats(values: ArrayLike) -> np.ndarray:
 def _buffers(rows: PaddedRows, start: GaussianParams, model: EMParams, n_iter: int) -> _EMBuffers:
     K, D = start.means.shape
     full = start.covariance_type in ("full", "tied")
-    n = rows.code.shape[0] - 1
+    n = rows.missing.shape[0] - 1
     sums = {
         "start": np.zeros(K),
         "pairs": np.zeros((K, K)),
@@ -403,7 +403,7 @@ def _buffers(rows: PaddedRows, start: GaussianParams, model: EMParams, n_iter: i
 
 def _whole(forward: np.ndarray, rows: PaddedRows, model: EMParams) -> np.ndarray:
     """Memory for the filtered probabilities of all rows."""
-    n_vectors = (len(rows.code) - 1) * model.startprob.size
+    n_vectors = (len(rows.missing) - 1) * model.startprob.size
     return forward if len(forward) >= n_vectors else aligned_zeros(n_vectors)
 
 

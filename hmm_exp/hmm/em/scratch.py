@@ -56,7 +56,7 @@ class Scratch(NamedTuple):
     raised
         1: smoothed probability of all raised f.
     flags
-        2: 1.0 where the row is FIRST, and where it is MISSING.
+        1: 1.0 in the lanes where a bit is set.
     warm_up
         Rows of warm-up, forward and backward, int64 of shape (2,); kept between E steps.
     """
@@ -103,7 +103,7 @@ def make_scratch(n: int, n_states: int, n_features: int, full: bool) -> Scratch:
         "smoothed": K,
         "guess": K,
         "raised": 1,
-        "flags": 2,
+        "flags": 1,
     }
     ends = dict(zip(n_vectors, accumulate(n_vectors.values()), strict=True))
     memory = aligned_zeros(sum(n_vectors.values()))
