@@ -27,7 +27,8 @@ from requests.exceptions import RequestException
 
 from hmm_exp.config import TrackingConfig
 from hmm_exp.errors import TrackingError, described, one_line, refusal
-from hmm_exp.store.address import ARTIFACTS, is_served, resolve_uri, sqlite_path, sqlite_uri
+from hmm_exp.store.address import ARTIFACTS, is_served, resolve_uri, sqlite_path
+from hmm_exp.store.creation import make_database
 from hmm_exp.store.health import NoAnswerError, check_answer, check_writable, reason
 from hmm_exp.store.relocation import check_name, check_place
 
@@ -223,7 +224,7 @@ def _open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock"):
         if not database.exists():
-            _make_tables(database)
+            make_database(database)
         client = _client(uri)
         location = (database.parent / ARTIFACTS).as_uri()
         experiment_id = _get_or_create(client, name, artifact_location=location)
@@ -231,33 +232,6 @@ def _open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
             connection.execute("PRAGMA journal_mode=WAL")  # readers do not block writers
         connection.close()
     return client, experiment_id
-
-
-def _make_tables(database: Path) -> None:
-    """Create MLflow's tables in a temporary file and rename it when it is complete.
-
-    MLflow creates them one by one and refuses a database in which some are missing.
-    """
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-    from sqlalchemy.exc import SQLAlchemyError
-
-    part = database.with_name(f"{database.name}.part")
-    for name in (database, part):  # SQLite would apply leftover journals to the new file
-        _remove_database(name)
-    try:
-        store = SqlAlchemyStore(sqlite_uri(part), (database.parent / ARTIFACTS).as_uri())
-        store.engine.dispose()  # closing the last connection writes everything to the file
-        part.replace(database)
-    except BaseException as error:
-        _remove_database(part)
-        if isinstance(error, SQLAlchemyError):  # a full disk
-            raise TrackingError(f"no database {database}: {described(error)}") from None
-        raise
-
-
-def _remove_database(database: Path) -> None:
-    for ending in ("", "-journal", "-wal", "-shm"):
-        database.with_name(database.name + ending).unlink(missing_ok=True)
 
 
 def _client(uri: str) -> MlflowClient:
