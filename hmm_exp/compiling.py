@@ -121,6 +121,11 @@ def call(typingctx, address, arguments):
     return types.float64(address, arguments), codegen
 
 
+def get_ready() -> None:
+    """Let numba import what it needs once a process has compiled code, which takes .3 s."""
+    njit(lambda: None)()
+
+
 def _save(save: Callable[..., None], *arguments: Any) -> None:
     """Keep compiled code on disk; on a full one the next process compiles it again."""
     with suppress(OSError):

@@ -66,7 +66,7 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
         check_launcher(config, first)
         collect_seldom()
         if first.sweep_id is None and check_file(resolve_uri(first.tracking.uri)):
-            _import_beside("hmm_exp.sweep.start")  # and MLflow, while the child reads the data
+            _load_beside("hmm_exp.sweep.start")  # and MLflow, while the child reads the data
             found = check(plan)
             sweep_id = new_sweep_id()
     if found and sweep_id:  # before MLflow has opened the store, which takes seconds
@@ -85,7 +85,7 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     end = ["hmm_exp.sweep.finish"]  # what the end needs, while the child fits the first cell
     if settings.tracking.report:
         end += ["hmm_exp.report.log", "hmm_exp.report.page"]  # and the charts library
-    _import_beside(*end)
+    _load_beside(*end, compiled_code=True)
     yield settings
 
     from hmm_exp.sweep.cell import record_last
@@ -108,12 +108,14 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     yield complete and was_asked and choice.run_id is not None
 
 
-def _import_beside(*modules: str) -> None:
-    """Import modules in a thread, while this process waits for its child."""
+def _load_beside(*modules: str, compiled_code: bool = False) -> None:
+    """Import modules, and what compiled code needs, in a thread: this process waits for another."""
 
     def load() -> None:
-        with suppress(Exception):  # who imports them next meets it again, and reports it
+        with suppress(Exception):  # who needs it next meets it again, and reports it
             for name in modules:
                 import_module(name)
+            if compiled_code:
+                import_module("hmm_exp.compiling").get_ready()
 
     Thread(target=load, name="hmm_exp.load", daemon=True).start()
