@@ -93,7 +93,10 @@ def test_a_bad_row_is_an_error_or_dropped_and_counted(frame, column, value, line
 @pytest.mark.parametrize("text", ["$101.50", "101,50", "about 101"])
 def test_leaving_out_every_row_is_no_advice(frame, text):
     frame["high"] = text
-    line = "10 rows with text instead of a number, first high=.*Z; that is every row"
+    line = (
+        "10 rows with text instead of a number, first high=.*Z; that is every row: "
+        "write numbers as 1234.5, without a currency or unit, thousands unmarked"
+    )
     with pytest.raises(DataError, match=f"^{line}$"):
         bars_from_frame(frame, ReadOptions("open"))
 

@@ -34,6 +34,9 @@ QUIET_SHARE = 0.05  # of bars without a range; more of them are worth a warning
 _IDLE_SHARE = 0.95  # of bars with one and the same volume; such a volume shows no activity
 
 
+_PLAINLY = ": write numbers as 1234.5, without a currency or unit, thousands unmarked"
+
+
 class StampedRows:
     """Stamps and values of the same rows, narrowed and ordered step by step.
 
@@ -70,7 +73,9 @@ class StampedRows:
     def refuse(self, bad: np.ndarray, counts: dict[str, int], line: str, remedy: str) -> None:
         """Raise `line` with the remedy, or leave the rows `bad` (T,) out, counted by reason."""
         if not self.drop:
-            hint = "that is every row" if bad.all() else f"data.bad_rows=drop {remedy}"
+            hint = f"data.bad_rows=drop {remedy}"
+            if bad.all():
+                hint = "that is every row" + (_PLAINLY if self.text.any(axis=1).all() else "")
             raise DataError(f"{line}; {hint}")
         self.dropped |= counts
         self.take(np.flatnonzero(~bad))
