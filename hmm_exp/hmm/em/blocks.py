@@ -4,11 +4,14 @@ Unlike the recursions of `e_step` they are limited by the arithmetic alone, so t
 sums in registers at a time and read a number once for all of them.
 """
 
+import numpy as np
+
 from hmm_exp.compiling import kernel
 from hmm_exp.hmm.simd import fma, has_bit, load, reciprocal, splat, store
 
 BLOCK = 16  # steps whose numbers fit in the first-level cache, a multiple of 4
 AHEAD = 3  # steps after a block that are read and written where four are done at a time
+ZERO = np.int64(0)  # for a literal 0 as an argument numba would compile a kernel once more
 
 
 def rounded_up(n: int) -> int:
@@ -89,7 +92,7 @@ def add_squares(left, stride, height, columns, D, full, products, sums, n):
                 store(products, made * BLOCK + s, product)
             made += 1
             if made == 4 or j == D:
-                _add_four(left, 0, stride, height, products, 0, sums, place, n)
+                _add_four(left, ZERO, stride, height, products, ZERO, sums, place, n)
                 made, place = 0, place + 4
 
 

@@ -43,6 +43,7 @@ from hmm_exp.compiling import call, inlined, kernel, part
 from hmm_exp.hmm.em.blocks import (
     AHEAD,
     BLOCK,
+    ZERO,
     add_products,
     add_squares,
     predict,
@@ -107,7 +108,7 @@ def filter(only, rows, model, forward, work):
         last = max(only, 0)
         _zero(work.logs)
         for segment in range(only if again else (n - begin - 1) // length, last - 1, -1):
-            _copy(work.state, 0, work.checkpoints, segment * K, K)
+            _copy(work.state, ZERO, work.checkpoints, segment * K, K)
             first = max(n - (segment + 1) * length, begin)
             _advance(rows, model, forward, work, first, n - segment * length)
         if again:
@@ -172,7 +173,7 @@ def _advance(rows, model, forward, work, begin, end):
     startprob, ahead = model.startprob, work.ahead
     density, flags = work.density, work.flags
     offset, powers = load(work.logs, 0), load(work.logs, 1)
-    _copy(work.state, 0, forward, 0, K)
+    _copy(work.state, ZERO, forward, ZERO, K)
     now = 0
     for block in range(begin, end, BLOCK):
         block_end = min(block + BLOCK, end)
@@ -191,7 +192,7 @@ def _advance(rows, model, forward, work, begin, end):
                 _flag(first[s], flags)
                 _begin(forward, now + K, startprob, density, here, total, load(flags, 0), K)
             now += K
-    _copy(forward, now, work.state, 0, K)
+    _copy(forward, now, work.state, ZERO, K)
     store(work.logs, 0, offset)
     store(work.logs, 1, powers)
 
@@ -320,7 +321,7 @@ def _backward(rows, model, forward, work, stats, begin, end, warming):
         n = block_end - block
         now = (block + 1 - begin) * K
         predict(forward, now, transmat, _LEAST_AHEAD, ratio, n)
-        _copy(smoothed, 0, posterior, n * width, K)
+        _copy(smoothed, ZERO, posterior, n * width, K)
         for s in range(n - 1, -1, -1):
             ends = first[block + s + 1] != 0
             if ends:
@@ -335,13 +336,13 @@ def _backward(rows, model, forward, work, stats, begin, end, warming):
                 raised = _end(forward, f, load(flags, 0), posterior, here, raised, K)
             if warming < 0 and first[block + s]:
                 _add_starts(rows, block + s, posterior, here, stats.start)
-        _copy(posterior, 0, smoothed, 0, K)
+        _copy(posterior, ZERO, smoothed, ZERO, K)
         if warming < 0:
             add_products(forward, now, K, K, ratio, work.pairs, n)
             columns, full = work.columns, model.kind[0] >= TIED
             set_columns(x, missing, D, columns, block, block_end)
             weigh(x, model, work, block, block_end)
-            add_products(posterior, 0, width, K, columns, work.moments, n)
+            add_products(posterior, ZERO, width, K, columns, work.moments, n)
             add_squares(posterior, width, K, columns, D, full, work.products, work.squares, n)
     store(work.raised, 0, raised)
 
