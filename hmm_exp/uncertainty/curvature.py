@@ -183,7 +183,7 @@ def _backward(chain, emission, own, turn, trail, scores, pairs, moments):
     T, K = chain.filtered.shape
     Q = len(emission) // K
     slope = np.zeros((K, LANES))
-    later, weight = np.ones(K), np.empty(K)
+    later, weight = np.empty(K), np.empty(K)
     change, rise = np.zeros((K, LANES)), np.empty((K, LANES))
     for t in range(T - 1, -1, -1):
         if t == T - 1 or chain.first[t + 1]:
