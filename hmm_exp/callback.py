@@ -15,8 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hmm_exp.config import Config, checked
 from hmm_exp.config.overrides import composition_error
-from hmm_exp.errors import HmmExpError, described, interrupt_behind, is_from_outside, one_line
+from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
 from hmm_exp.experiment.candles import download
+from hmm_exp.interrupts import interrupt_of
 from hmm_exp.panel.panel import panel
 from hmm_exp.store.folders import check_folder
 from hmm_exp.store.login import hide_login
@@ -118,7 +119,7 @@ def _exits_with(status: int, hint: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if interrupt := interrupt_behind(error):
+        if interrupt := interrupt_of(error):
             raise interrupt from None
         child.dismiss()  # which may still be starting
         if isinstance(error, HydraException | OmegaConfBaseException):

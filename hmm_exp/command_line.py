@@ -16,7 +16,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
-from hmm_exp.errors import HmmExpError, interrupt_behind, is_from_outside, one_line, refusal
+from hmm_exp import interrupts
+from hmm_exp.errors import HmmExpError, is_from_outside, one_line, refusal
+from hmm_exp.interrupts import interrupt_of, listening
 from hmm_exp.version import __version__
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from hmm_exp.market.bars import Bars
     from hmm_exp.market.options import ReadOptions
 
-DONE, REFUSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, REFUSED, BAD_INPUT = 0, 1, 2
 
 
 VERSION = f"hmm_exp {__version__}"
@@ -278,7 +280,11 @@ def quiet_libraries() -> None:
 def exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run a command and return its exit status; errors become one line on standard error."""
     quiet_libraries()
-    with redirect_stdout(coloured(sys.stdout)), redirect_stderr(coloured(sys.stderr)):
+    with (
+        listening(),
+        redirect_stdout(coloured(sys.stdout)),
+        redirect_stderr(coloured(sys.stderr)),
+    ):
         return _exit_status(action, args)
 
 
@@ -291,8 +297,8 @@ def _exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Nam
         _discard(sys.stdout)
         return DONE
     except (Exception, KeyboardInterrupt) as error:
-        if interrupt_behind(error):
-            return INTERRUPTED
+        if interrupt := interrupt_of(error):
+            return interrupts.exit_status(interrupt)
         words = refusal(error)
         if not words and not isinstance(error, HmmExpError) and not is_from_outside(error):
             raise

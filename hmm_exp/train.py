@@ -8,9 +8,7 @@ stopped by Ctrl-C or SIGTERM.
 
 import logging
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -25,14 +23,14 @@ from hmm_exp.command_line import VERSION, Output, coloured, quiet_libraries, run
 from hmm_exp.config import Config, checked, conf_dir
 from hmm_exp.config.help import help_text
 from hmm_exp.config.overrides import composition_error, hydra_words
-from hmm_exp.errors import HmmExpError, described, interrupt_behind, is_from_outside, one_line
+from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
+from hmm_exp.interrupts import exit_status, ignore_further, interrupt_of, listening
 from hmm_exp.sweep import child
 from hmm_exp.sweep.progress import busy
 
 # What a config may name to be called; Hydra 1.3 knows no such list, and 1.4 no `version_base`.
 _OF_1_4: dict[str, Any] = {"execution_whitelist": ["hmm_exp.*"]}
 _HYDRA = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else _OF_1_4
-_A_MOMENT = 0.05  # seconds
 _at_work = False  # Hydra has made what it needs, and a cell runs
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -54,7 +52,7 @@ def cell(config: DictConfig) -> float | None:
             run = _runs(settings)
         return run(settings)
     except Exception as error:
-        if interrupt := interrupt_behind(error):
+        if interrupt := interrupt_of(error):
             raise interrupt from None  # at which Hydra stops
         if isinstance(error, HmmExpError):  # raised further, Hydra would add lines of its own
             _refuse(str(error))
@@ -85,7 +83,8 @@ def main() -> None:
     elif "--version" in sys.argv[1:]:
         print(VERSION)
     else:
-        _run()
+        with listening():
+            _run()
     output.flush()
     if output.error and not isinstance(output.error, BrokenPipeError):
         _refuse(f"standard output: {described(output.error)}", status=1)
@@ -95,15 +94,13 @@ def _run() -> None:
     quiet_libraries()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that the line below is all
     warnings.formatwarning = _warning
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.unraisablehook = _send_again
     try:
         sys.argv[1:] = hydra_words(sys.argv[1:])
         if {"-m", "--multirun"} & set(sys.argv[1:]):
             child.worker()  # it imports while Hydra composes
         cell()
     except (Exception, KeyboardInterrupt) as error:
-        _end(interrupt_behind(error) or error)
+        _end(interrupt_of(error) or error)
     finally:
         child.dismiss()
 
@@ -117,8 +114,7 @@ def _end(error: BaseException) -> None:
     from hmm_exp.callback import abandon
 
     if isinstance(error, KeyboardInterrupt):
-        for number in (signal.SIGINT, signal.SIGTERM):  # the runs are closed first
-            signal.signal(number, signal.SIG_IGN)
+        ignore_further()  # the runs are closed first
     if not abandon(error):
         if not _at_work:
             from hmm_exp.store.folders import remove_run_folder
@@ -132,31 +128,7 @@ def _end(error: BaseException) -> None:
             words = " ".join(word for word in sys.argv[1:] if "hydra" in word) or "these words"
             _refuse(f"Hydra cannot start with {words}: {described(error)}")
     exec("")  # after an interrupt inside an exec, `python -m` ends by SIGINT unless one follows
-    sys.exit(_exit_status(error))
-
-
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, by which systemd, Docker and SLURM stop: ends what Ctrl-C ends."""
-
-
-def _terminate(signum: int, frame: object) -> None:
-    raise _TerminatedError
-
-
-def _send_again(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Send a signal again when a callback, such as the compiler's, has swallowed its exception.
-
-    It is sent a moment later: what a signal raises within this hook would be swallowed, too.
-    """
-    error = unraisable.exc_value
-    if isinstance(error, KeyboardInterrupt):
-        stops = isinstance(error, _TerminatedError)
-        again = os.getpid(), signal.SIGTERM if stops else signal.SIGINT
-        timer = threading.Timer(_A_MOMENT, os.kill, again)
-        timer.daemon = True
-        timer.start()
-    else:
-        sys.__unraisablehook__(unraisable)
+    sys.exit(exit_status(error) if isinstance(error, KeyboardInterrupt) else 1)
 
 
 def _warning(
@@ -164,12 +136,6 @@ def _warning(
 ) -> str:
     """A warning on one line, without the line of code that gives it."""
     return f"warning: {one_line(message)}\n"
-
-
-def _exit_status(error: BaseException) -> int:
-    if not isinstance(error, KeyboardInterrupt):
-        return 1
-    return 128 + (signal.SIGTERM if isinstance(error, _TerminatedError) else signal.SIGINT)
 
 
 def _refuse(line: str, status: int = 2) -> None:

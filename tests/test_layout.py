@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "hmm_exp"
 FLOORS = [
     {"errors", "version", "compiling", "owner"},
-    {"files", "parallel"},
+    {"files", "parallel", "interrupts"},
     {"config", "stored"},
     {"hmm", "market"},
     {"features", "store", "uncertainty"},

@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from hmm_exp import train
 from hmm_exp.market.synthetic import make_market
 from hmm_exp.registry.promotion import champion
 from hmm_exp.tracking import tags
@@ -358,20 +356,3 @@ def test_cells_of_different_data_are_not_played_against_each_other(train_cli, wo
     assert done.returncode == 1
     assert "no winner: the spaces hold different data" in done.stdout
     assert "nothing to promote" in done.stdout
-
-
-def test_a_signal_that_a_callback_swallows_is_sent_again(monkeypatch):
-    """What it raises within the hook that sends it would be swallowed, too."""
-
-    class Swallows:
-        def __del__(self) -> None:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys, "unraisablehook", train._send_again)
-
-    def swallowed() -> None:
-        Swallows()
-        time.sleep(5)
-
-    with pytest.raises(KeyboardInterrupt):
-        swallowed()

@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     from hmm_exp.server.server import SharedStore
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # by which it is stopped in good order
+        signal.signal(number, signal.default_int_handler)
     try:
         options = tuple(args.options)
         with SharedStore(

@@ -9,7 +9,8 @@ LOST_ANSWER names a function of LOST, `module:name`, that does its work LOST_TIM
 process and then fails as if the store's answer to it were lost.
 
 INTERRUPTED names a function of INTERRUPTIBLE, `module:name`, in which Ctrl-C arrives; as in a
-library that cleans up what is half made, a second error hides the interrupt.
+library that cleans up what is half made, a second error hides the interrupt. SWALLOWED names one
+in which nothing is left of it.
 """
 
 import importlib.machinery
@@ -133,6 +134,12 @@ def _interrupt(name: str):
                 time.sleep(5)
             finally:
                 None.clean_up  # noqa: B018
+        if os.environ.get("SWALLOWED") == name:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+            except BaseException:
+                os.environ.pop("SWALLOWED", None)
 
     def change(module) -> None:
         step = name.partition(":")[2]
