@@ -64,6 +64,24 @@ def test_a_store_is_made_in_a_folder_of_any_name_with_its_artifacts_next_to_it(t
     forget_store()
 
 
+def test_the_file_of_a_store_alone_holds_what_a_program_recorded(tmp_path):
+    program = (
+        "from hmm_exp.command_line import run_program\n"
+        "from hmm_exp.config import TrackingConfig\n"
+        "from hmm_exp.store.store import open_store\n"
+        "def main():\n"
+        "    store = open_store(TrackingConfig())\n"
+        "    store.client.create_run(store.experiment_id, run_name='recorded')\n"
+        "run_program(main)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=120)
+    copy = tmp_path / "moved" / "copy.db"
+    copy.parent.mkdir()
+    copy.write_bytes((tmp_path / "mlflow.db").read_bytes())
+    with closing(sqlite3.connect(copy)) as database:
+        assert database.execute("SELECT name FROM runs").fetchall() == [("recorded",)]
+
+
 def test_the_command_for_the_ui_serves_the_store_that_was_used(workdir, monkeypatch):
     monkeypatch.chdir(workdir)
     here = store_in(workdir)

@@ -4,9 +4,11 @@ MLflow makes its tables by some seventy migrations one after the other, which ta
 store of a version of MLflow begins with the same ones, so the first is kept in the user's cache.
 """
 
+import hashlib
 import os
 import shutil
 import sqlite3
+import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -65,9 +67,9 @@ def _is_made_from_blank(database: Path, artifact_root: str) -> bool:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        if not _blank().stat().st_size:  # as a machine that lost its power leaves a file
+        if (content := _blank_content()) is None:
             return False
-        shutil.copyfile(_blank(), database)
+        database.write_bytes(content)
         _open(database, artifact_root)
     except (OSError, MlflowException, SQLAlchemyError) as error:
         remove_database(database)
@@ -80,14 +82,35 @@ def _is_made_from_blank(database: Path, artifact_root: str) -> bool:
 def _keep_blank(database: Path) -> None:
     """Keep a copy of a new database without its experiment, which names a folder."""
     with suppress(OSError, sqlite3.Error):  # a cache that cannot be written costs a second
-        blank = _blank()
-        blank.parent.mkdir(parents=True, exist_ok=True)
-        with written_beside(blank) as part:
-            shutil.copyfile(database, part)
-            with closing(sqlite3.connect(part)) as connection, connection:
+        folder = _cache()
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(_name("*")):
+            old.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory() as beside:
+            blank = Path(shutil.copy(database, beside))
+            with closing(sqlite3.connect(blank)) as connection, connection:
                 connection.execute("DELETE FROM experiments")
+            content = blank.read_bytes()
+        with written_beside(folder / _name(_digest(content))) as part:
+            part.write_bytes(content)
 
 
-def _blank() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "hmm_exp" / f"mlflow-{mlflow.__version__}.db"
+def _blank_content() -> bytes | None:
+    """The blank database; None where there is none that is as it was written."""
+    for path in _cache().glob(_name("*")):
+        content = path.read_bytes()
+        if path.name == _name(_digest(content)):
+            return content
+    return None
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmm_exp"
+
+
+def _name(digest: str) -> str:
+    return f"mlflow-{mlflow.__version__}-{digest}.db"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

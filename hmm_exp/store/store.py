@@ -4,6 +4,7 @@ Default: `mlflow.db` (SQLite) and `mlruns/` in the current folder, so that a bar
 `mlflow.pyfunc.load_model` in the same folder finds everything.
 """
 
+import atexit
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -240,12 +241,29 @@ def _client(uri: str) -> MlflowClient:
         return MlflowClient(uri)
     from sqlalchemy.exc import SQLAlchemyError
 
+    if database := sqlite_path(uri):
+        _settle_at_exit(database)
     try:
         return MlflowClient(uri)
     except (MlflowException, SQLAlchemyError) as error:
         why = refusal(error) or f"{one_line(error)}; if it is broken, move it away"
         place = sqlite_path(uri) or uri
         raise TrackingError(f"tracking database {place} cannot be used: {why}") from None
+
+
+@cache
+def _settle_at_exit(database: Path) -> None:
+    """When this process ends, let the database's file alone hold all, for who copies only that.
+
+    SQLite keeps the latest changes in a file beside it as long as a connection is open.
+    """
+
+    def settle() -> None:
+        if database.is_file():
+            with suppress(sqlite3.Error), closing(sqlite3.connect(database, timeout=0.1)) as link:
+                link.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    atexit.register(settle)
 
 
 def _get_or_create(client: MlflowClient, name: str, artifact_location: str | None) -> str:
