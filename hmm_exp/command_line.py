@@ -10,6 +10,7 @@ import atexit
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, replace
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from hmm_exp.market.options import ReadOptions
 
 DONE, REFUSED, BAD_INPUT = 0, 1, 2
+_STOPPED = 128  # statuses above are those of signals
+_MOST_AFTER_STOP = 5.0  # seconds
 
 
 VERSION = f"hmm_exp {__version__}"
@@ -312,7 +315,8 @@ def run_program(main: Callable[[], None]) -> None:
     """Run the whole of a program whose process ends without freeing its memory piece by piece.
 
     After MLflow and the charts library that takes Python half a second and more. Threads are joined
-    and exit handlers called before: the last of them, registered first, ends the process.
+    and exit handlers called before: the last of them, registered first, ends the process. One that
+    was stopped waits for neither longer than some seconds.
     """
     status = REFUSED  # of an unexpected error, whose traceback Python prints before it ends
 
@@ -328,6 +332,10 @@ def run_program(main: Callable[[], None]) -> None:
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
             status = error.code or DONE
+        if status > _STOPPED:
+            timer = threading.Timer(_MOST_AFTER_STOP, os._exit, (status,))
+            timer.daemon = True
+            timer.start()
         raise
 
 

@@ -319,3 +319,26 @@ run_program(main)
     assert done.returncode == status
     assert done.stdout == "written, handler\n"
     assert (done.stderr.splitlines() or [""])[-1] == error
+
+
+@pytest.mark.parametrize(
+    "hangs", ["threading.Thread(target=time.sleep, args=(60,)).start()", "atexit.register(wait)"]
+)
+def test_a_stopped_program_does_not_wait_for_what_does_not_end(hangs):
+    program = f"""
+import atexit, sys, threading, time
+from hmm_exp.command_line import run_program
+
+def wait():
+    time.sleep(60)
+
+def main():
+    {hangs}
+    sys.exit(130)
+
+run_program(main)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=45)
+    assert done.returncode == 130
+    assert not done.stderr
