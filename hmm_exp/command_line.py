@@ -10,7 +10,6 @@ import atexit
 import os
 import re
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, replace
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from hmm_exp.market.options import ReadOptions
 
 DONE, REFUSED, BAD_INPUT = 0, 1, 2
-_STOPPED = 128  # statuses above are those of signals
-_MOST_AFTER_STOP = 5.0  # seconds
 
 
 VERSION = f"hmm_exp {__version__}"
@@ -332,10 +329,7 @@ def run_program(main: Callable[[], None]) -> None:
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
             status = error.code or DONE
-        if status > _STOPPED:
-            timer = threading.Timer(_MOST_AFTER_STOP, os._exit, (status,))
-            timer.daemon = True
-            timer.start()
+        interrupts.end_soon(status)
         raise
 
 

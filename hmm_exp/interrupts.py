@@ -17,6 +17,8 @@ from hmm_exp.errors import interrupt_behind
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _A_MOMENT = 0.2  # seconds until what a signal raised is handled somewhere, or was swallowed
+_STOPPED = 128  # exit statuses above are those of signals
+_MOST_AFTER_STOP = 5.0  # seconds
 _arrived: KeyboardInterrupt | None = None
 _over = threading.Event()  # set once signals raise nothing any more
 _over.set()
@@ -67,7 +69,15 @@ def interrupt_of(error: BaseException) -> KeyboardInterrupt | None:
 def exit_status(interrupt: KeyboardInterrupt) -> int:
     """Exit status of a program that was stopped: 130 by Ctrl-C, 143 by SIGTERM."""
     stopped_by = signal.SIGTERM if isinstance(interrupt, TerminatedError) else signal.SIGINT
-    return 128 + stopped_by
+    return _STOPPED + stopped_by
+
+
+def end_soon(status: int) -> None:
+    """After a stop, end this process in some seconds, whatever else its end waits for."""
+    if status > _STOPPED:
+        timer = threading.Timer(_MOST_AFTER_STOP, os._exit, (status,))
+        timer.daemon = True
+        timer.start()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
