@@ -48,7 +48,7 @@ def listening() -> Iterator[None]:
         yield
     finally:
         _over.set()
-        sys.unraisablehook = hook
+        _arrived, sys.unraisablehook = None, hook
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

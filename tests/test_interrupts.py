@@ -67,6 +67,7 @@ def test_an_error_after_a_swallowed_interrupt_counts_as_the_interrupt(number, st
         caught(number)
         found = interrupt_of(error)
     assert exit_status(found) == status
+    assert interrupt_of(error) is None  # outside of the block
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -133,7 +133,7 @@ def _interrupt(name: str):
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(5)
             finally:
-                None.clean_up  # noqa: B018
+                raise AttributeError("half made")
         if os.environ.get("SWALLOWED") == name:
             try:
                 os.kill(os.getpid(), signal.SIGINT)
