@@ -4,6 +4,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 from hydra.core.utils import JobReturn
@@ -109,8 +110,9 @@ def _close(settings: Config, interrupted: bool = False) -> str:
 
 def _report(store: Any, sweep_id: str) -> str:
     from hmm_exp.report.log import report_line
+    from hmm_exp.report.page import DRAW
 
-    return report_line(store, sweep_id)
+    return report_line(store, sweep_id, partial(child.helped, DRAW))
 
 
 @contextmanager

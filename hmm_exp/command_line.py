@@ -268,11 +268,16 @@ _QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # lines on standard error where tqdm is
     # Otherwise numba has a terminal's colours reset at exit, also where nothing has a colour.
     "NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING": "1",
+    # OpenBLAS wakes its threads at every start and fork; they sleep after 2^4 cycles, not 2^26.
+    "OPENBLAS_THREAD_TIMEOUT": "4",
 }
 
 
 def quiet_libraries() -> None:
-    """Set the variables by which libraries send and print nothing, unless the user has set them."""
+    """Set variables by which libraries send and print nothing, and wait asleep.
+
+    What the user has set stays.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
 

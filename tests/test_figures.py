@@ -1,5 +1,7 @@
 """Figures: what they show, that colours agree, that nothing overlaps, that size stays bounded."""
 
+import importlib
+import pkgutil
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
@@ -493,3 +495,10 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path):
         figures.save(Broken(), tmp_path / "old.svg")
     assert [p.name for p in tmp_path.iterdir()] == ["old.svg"]
     assert (tmp_path / "old.svg").read_bytes() == b"old"
+
+
+def test_every_public_name_is_a_function_whatever_was_imported():
+    for module in pkgutil.iter_modules(figures.__path__):
+        importlib.import_module(f"hmm_exp.figures.{module.name}")
+    assert [name for name in figures.__all__ if not callable(getattr(figures, name))] == []
+    assert set(figures.__all__) == set(dir(figures))

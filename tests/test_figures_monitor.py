@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from hmm_exp.figures.monitor import monitor
-from hmm_exp.figures.style import regime_colors
+from hmm_exp.figures.palette import regime_colors
 from tests.test_figures import assert_texts_are_apart, colors_in, labels, posterior
 
 

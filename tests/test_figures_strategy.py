@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hmm_exp.figures.palette import ACCENT, INK, regime_colors
 from hmm_exp.figures.strategy import strategies
-from hmm_exp.figures.style import ACCENT, INK, regime_colors
 from hmm_exp.judge.strategy import PricedBars, TradingRules
 from hmm_exp.judge.strategy_table import Judged, judge_strategies
 from tests.test_figures import assert_texts_are_apart, colors_in, labels

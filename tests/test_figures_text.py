@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hmm_exp import figures
-from hmm_exp.figures import style
+from hmm_exp.figures import scales, style
 from hmm_exp.figures.judged import cumulative_gain, residuals
 from hmm_exp.figures.monitor import monitor
 from hmm_exp.figures.text import SEPARATOR, SMALLEST, fit_all, fit_block, fit_row, width, write
@@ -181,8 +181,8 @@ def test_labels_of_a_time_axis_are_apart_and_more_than_one(days, room):
 
 @pytest.mark.parametrize("ends", [(100, 130), (5.0, 5.2), (1, 2), (3, 1e6), (0.01, 0.0101)])
 def test_a_number_axis_has_more_than_one_label(ends):
-    assert len(style.log_ticks(*ends, 4)) >= 2
-    assert len(style.round_ticks(*ends, 4)) >= 2
+    assert len(scales.log_ticks(*ends, 4)) >= 2
+    assert len(scales.round_ticks(*ends, 4)) >= 2
 
 
 def test_drift_of_steady_fits_shows_its_own_scale():
@@ -258,7 +258,7 @@ def test_a_long_name_wraps_only_after_an_underscore(name, room):
 
 @pytest.mark.parametrize("ends", [(-476, 816), (-2.6, 1.9), (0, 19.9), (95, 100), (-0.7, 0.31)])
 def test_an_axis_has_three_labels_or_more(ends):
-    ticks = style.round_ticks(*ends, 3)
+    ticks = scales.round_ticks(*ends, 3)
     assert 3 <= len(ticks) <= 7
     assert ticks[0] >= ends[0]
     assert ticks[-1] <= ends[1]

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).resolve().parents[1] / "hmm_exp"
 FLOORS = [
     {"errors", "version", "compiling", "owner"},
@@ -24,6 +26,7 @@ FLOORS = [
     {"callback"},
     {"train"},
 ]
+LIBRARIES_THAT_DRAW = "matplotlib.figure bokeh.models bokeh.plotting sklearn scipy.stats"
 MOST_LINES, LARGEST_SHARE = 450, 0.18
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 # What a function of a module imports from above its room when it is called, and no module at once.
@@ -87,10 +90,17 @@ def test_every_room_has_a_floor_and_none_is_a_fifth_of_the_package():
     assert lines[largest] < LARGEST_SHARE * sum(lines.values()), largest
 
 
-def test_help_imports_nothing_heavy():
-    heavy = "mlflow sklearn numba matplotlib pandas numpy"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("hmm_exp.train", "mlflow sklearn numba matplotlib pandas numpy"),  # `--help` and typos
+        # A sweep's child draws the figures and charts of its end.
+        ("hmm_exp.report.log, hmm_exp.report.page, hmm_exp.sweep.finish", LIBRARIES_THAT_DRAW),
+    ],
+)
+def test_some_modules_import_nothing_heavy(module, heavy):
     program = (
-        "import sys, hmm_exp.train\n"
+        f"import sys, {module}\n"
         f"loaded = [name for name in '{heavy}'.split() if name in sys.modules]\n"
         "sys.exit(', '.join(loaded) or 0)"
     )

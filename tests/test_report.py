@@ -17,14 +17,14 @@ from PIL import Image
 
 from hmm_exp.commands import promote
 from hmm_exp.errors import TrackingError
-from hmm_exp.figures.style import regime_colors
+from hmm_exp.figures.palette import regime_colors
 from hmm_exp.judge.return_forecasts import GAINS
 from hmm_exp.judge.strategy_words import in_words
 from hmm_exp.judge.unscored import FORECASTS
 from hmm_exp.market.iso import write_csv
 from hmm_exp.report.board import heatmap
-from hmm_exp.report.charts import UNKNOWN, bars_with_regimes
 from hmm_exp.report.collect import Subject, read_run, read_sweep
+from hmm_exp.report.course import UNKNOWN, bars_with_regimes
 from hmm_exp.report.log import report_line
 from hmm_exp.report.page import TEMPLATES, render
 from hmm_exp.report.tables import baselines

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from hmm_exp.figures.style import regime_colors
+from hmm_exp.figures.palette import regime_colors
 from hmm_exp.report.panel_page import panel_page
 from tests.browsed import READABLE, TEXTS, WIDTHS, contrast, framed, mixed
 from tests.small_panel import EVIL, mixed_panel, panel_subject, symbol_days

@@ -7,8 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw
 
-from hmm_exp.figures.strategy import DARK
-from hmm_exp.figures.style import INK, regime_colors
+from hmm_exp.figures.palette import DARK, INK, regime_colors
 from hmm_exp.report.page import setting, typeset
 from hmm_exp.report.picture import NEUTRAL, darkened
 from tests.browsed import READABLE, contrast

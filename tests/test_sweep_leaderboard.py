@@ -10,8 +10,8 @@ import pytest
 from matplotlib.lines import Line2D
 
 from hmm_exp.errors import TrackingError
+from hmm_exp.figures.palette import INK
 from hmm_exp.figures.search import bic_by_space
-from hmm_exp.figures.style import INK
 from hmm_exp.report import charts
 from hmm_exp.sweep.leaderboard import choose, common_scores, criteria_by_states, leaderboard
 from hmm_exp.sweep.luck import missing_scores, shortfalls

@@ -10,8 +10,8 @@ import pytest
 
 from hmm_exp.judge.unscored import unusual
 from hmm_exp.report.board import rows
-from hmm_exp.report.charts import gains_of
 from hmm_exp.report.collect import read_run, read_sweep
+from hmm_exp.report.course import gains_of
 from hmm_exp.report.page import render
 from hmm_exp.report.words import verdict
 from hmm_exp.sweep.terminal import summary_line

@@ -79,3 +79,14 @@ def test_only_the_last_runs_are_kept(store, tmp_path, monkeypatch):
     first, second, _ = (read_validation(store.client, run) for run in runs)
     assert read_validation(store.client, runs[1]) is second
     assert read_validation(store.client, runs[0]) is not first
+
+
+def test_a_file_of_a_store_on_disk_is_read_in_place(store, tmp_path, monkeypatch):
+    run = recorded(store, tmp_path)
+    monkeypatch.setattr(read, "download_artifacts", None)
+    assert len(read_scores(store.client, run)) == 6
+
+
+def test_a_run_that_is_gone_has_no_files(store):
+    assert read_scores(store.client, "0" * 32) is None
+    assert read.read_text(store.client, "0" * 32, "metrics.json") is None

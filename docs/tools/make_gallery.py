@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 import hmm_exp
-from hmm_exp.figures import style
+from hmm_exp.figures import palette, style
 from hmm_exp.figures.panels import Sheet, wide
 from hmm_exp.figures.style import days, time_range
 
@@ -107,7 +107,7 @@ def filtered_and_smoothed(detector: hmm_exp.Detector, bars: hmm_exp.Bars) -> Fig
     )
     sheet, ends = Sheet(figure), time_range(time)
     panel = wide(top=260).scaled(tuple(days(np.array(ends))), (-0.03, 1.03))
-    colors = (style.INK, style.regime_colors(detector.n_states)[-1])
+    colors = (palette.INK, palette.regime_colors(detector.n_states)[-1])
     lines = [panel.at(days(time), series[window]) for series in (live, later)]
     sheet.lines(lines, colors, linewidths=[1.6, 1.6])
     sheet.draw_frames([panel])

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hmm_exp.figures import style
+from hmm_exp.figures import palette, scales, style
 from hmm_exp.figures.model import bars_text
-from hmm_exp.figures.panels import Panel, Sheet, cut
+from hmm_exp.figures.panels import Sheet
+from hmm_exp.figures.scales import Panel, cut
 from hmm_exp.hmm.health import expected_dwell
 
 _BASIS_POINT = 1e-4
@@ -55,13 +56,13 @@ def dwell_times(
     panels = cut(n_states, columns, (style.MARGIN, 50, style.WIDTH, height - 56), (26, 48))
     for k, panel in enumerate(panels):
         panels[k] = panel = panel.scaled((1.0, _longest(runs[k], dwell[k])), (least, 0.0))
-        _draw_survival(sheet, panel, runs[k], transmat[k, k], style.regime_colors(n_states)[k])
+        _draw_survival(sheet, panel, runs[k], transmat[k, k], palette.regime_colors(n_states)[k])
         lengths = f"mean {_mean(runs[k])}, expected {bars_text(dwell[k])}"
         sheet.draw_title(panel, labels[k], lengths)
-        ticks = style.round_ticks(0, panel.xlim[1], 4)
+        ticks = scales.round_ticks(0, panel.xlim[1], 4)
         sheet.draw_xticks(panel, [1.0, *ticks[panel.x(ticks) > panel.left + 0.15 * panel.width]])
         if k % columns == 0:
-            shares = style.log_ticks(10**least, 1.0, 5)
+            shares = scales.log_ticks(10**least, 1.0, 5)
             sheet.draw_yticks(panel, np.log10(shares), [f"{share:g}" for share in shares])
     sheet.draw_frames(panels)
     sheet.write(style.WIDTH / 2, 22, "length of visit n (bars)", ha="center", va="top", fontsize=9)
@@ -107,7 +108,7 @@ def _draw_survival(sheet: Sheet, panel: Panel, runs: np.ndarray, stay: float, co
     if stay > 0:
         slope = np.log10(min(stay, 1.0))
         end = min(panel.xlim[1], 1 + panel.ylim[0] / slope) if slope < 0 else panel.xlim[1]
-        sheet.line(*panel.at([1, end], [0, slope * (end - 1)]), color=style.INK, linewidth=1)
+        sheet.line(*panel.at([1, end], [0, slope * (end - 1)]), color=palette.INK, linewidth=1)
 
 
 def _runs_title(labels: Sequence[str], runs: Sequence[np.ndarray], dwell: np.ndarray) -> str:
@@ -146,12 +147,12 @@ def next_bar_return(table: pd.DataFrame, labels: Sequence[str], *, subject: str 
     for i, name in enumerate(("mean", "volatility")):
         middle, half = (rows[column] / _BASIS_POINT for column in (name, f"{name}_error"))
         half = _ERRORS_95 * half
-        low, high = style.padded(min(0, (middle - half).min()), max(0, (middle + half).max()))
+        low, high = scales.padded(min(0, (middle - half).min()), max(0, (middle + half).max()))
         low = low if name == "mean" else 0.0
         panel = panels[i] = panels[i].scaled((-0.5, len(labels) - 0.5), (low, high))
-        _draw_intervals(sheet, panel, rows, middle, half, style.regime_colors(len(labels)))
+        _draw_intervals(sheet, panel, rows, middle, half, palette.regime_colors(len(labels)))
         sheet.draw_title(panel, f"{name} of the log return per bar (basis points)")
-        sheet.draw_yticks(panel, style.round_ticks(*panel.ylim, 5))
+        sheet.draw_yticks(panel, scales.round_ticks(*panel.ylim, 5))
         deep = deeper + 14 if turn else None
         sheet.draw_xticks(panel, range(len(labels)), labels, rotation=turn, room=deep)
     sheet.draw_frames(panels)
@@ -169,15 +170,15 @@ def _complete(table: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def _draw_intervals(
-    sheet: Sheet, panel: Panel, rows: Mapping[str, np.ndarray], middle, half, palette
+    sheet: Sheet, panel: Panel, rows: Mapping[str, np.ndarray], middle, half, inks
 ) -> None:
     """Neighbouring dots for the parts of the data: the first filled, the others hollow."""
     splits = list(dict.fromkeys(rows["split"]))
     part = np.array([splits.index(split) for split in rows["split"]])
     x = rows["state"] + 0.24 * (part - part.max() / 2)
-    colors = [palette[k] for k in rows["state"]]
+    colors = [inks[k] for k in rows["state"]]
     if panel.ylim[0] < 0:
-        sheet.lines([panel.at(panel.xlim, [0, 0])], style.GREY, linewidths=0.8)
+        sheet.lines([panel.at(panel.xlim, [0, 0])], palette.GREY, linewidths=0.8)
     bars = [panel.at([at] * 2, [m - h, m + h]) for at, m, h in zip(x, middle, half, strict=True)]
     sheet.lines(bars, colors, linewidths=2)
     faces = [color if p == 0 else "white" for color, p in zip(colors, part, strict=True)]

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import ndtr, ndtri
 
-from hmm_exp.figures import style
+from hmm_exp.figures import palette, scales, style
 from hmm_exp.figures.decimate import group_size
-from hmm_exp.figures.panels import Panel, Sheet, cut, wide
+from hmm_exp.figures.panels import Sheet, wide
+from hmm_exp.figures.scales import Panel, cut
 from hmm_exp.judge.gains import quantiles
 from hmm_exp.judge.residuals import (
     ResidualLimits,
@@ -22,7 +23,7 @@ from hmm_exp.judge.residuals import (
 from hmm_exp.judge.wording import percent, signed
 
 _WEEK = 7 * 86_400_000_000_000  # ns
-_LINES = (style.INK, "#9a9a9a", "#8e5ea2")  # far from the regimes' colours
+_LINES = (palette.INK, "#9a9a9a", "#8e5ea2")  # far from the regimes' colours
 _SERIES = 6  # in one row
 _LAGS = 20
 _REACH = 4.5  # range of a QQ plot, in deviations
@@ -64,14 +65,14 @@ def cumulative_gain(
     starts = np.searchsorted(time, sorted(splits.values()))
     courses = [_courses(time, gain, starts) for gain in gains.values()]
     every = np.concatenate([[0.0], *(y for _, y in courses)])
-    span = style.padded(float(np.nanmin(every)), float(np.nanmax(every)), 0.05)
+    span = scales.padded(float(np.nanmin(every)), float(np.nanmax(every)), 0.05)
     panel = wide().scaled(tuple(style.days(np.array(ends))), span)
-    sheet.lines([panel.at(panel.xlim, [0, 0])], style.FAINT, linewidths=0.8, zorder=0)
+    sheet.lines([panel.at(panel.xlim, [0, 0])], palette.FAINT, linewidths=0.8, zorder=0)
     for (x, y), color in zip(courses, _LINES, strict=False):
         sheet.line(*panel.at(x, y), color=color, linewidth=1.6)
     sheet.draw_frames([panel])
     sheet.draw_time(panel, *ends, y=20, points=9)
-    sheet.draw_yticks(panel, style.round_ticks(*span, 5), points=9)
+    sheet.draw_yticks(panel, scales.round_ticks(*span, 5), points=9)
     sheet.name_y(panel, "cumulative gain (nats)")
     sheet.mark_splits(panel, splits)
     style.add_key(figure, [f"over {name}" for name in gains], _LINES[: len(gains)])
@@ -160,7 +161,7 @@ def residuals(
         2 * len(shown), len(shown), (style.MARGIN, 46, style.WIDTH + 14, height - 56), (34, 50)
     )
     every = np.concatenate([[-0.25, 0.25], *(one.memory.ravel() for one in shown)])
-    reach, room = (-_REACH, _REACH), style.padded(float(every.min()), float(every.max()), 0.05)
+    reach, room = (-_REACH, _REACH), scales.padded(float(every.min()), float(every.max()), 0.05)
     quantiles = [panel.scaled(reach, reach) for panel in panels[: len(shown)]]
     memories = [panel.scaled((0.5, _LAGS + 0.5), room) for panel in panels[len(shown) :]]
     for one, above, below in zip(shown, quantiles, memories, strict=True):
@@ -171,7 +172,7 @@ def residuals(
     _draw_quantiles(sheet, quantiles, [one.z for one in shown])
     _draw_memory(sheet, memories, [one.memory for one in shown], limits.memory)
     _label(sheet, quantiles, memories)
-    style.add_key(figure, ["residuals", "their squares"], [style.INK, _SQUARES])
+    style.add_key(figure, ["residuals", "their squares"], [palette.INK, _SQUARES])
     return figure
 
 
@@ -214,8 +215,8 @@ def _draw_quantiles(sheet: Sheet, panels: Sequence[Panel], zs: Sequence[np.ndarr
         sample = quantiles(z[:, None], ndtr(normal))[:, 0] if len(z) else normal
         sample = np.clip(sample, -_REACH, _REACH)
         dots.append(panel.at(normal, sample))
-    sheet.lines([panel.at(ends, ends) for panel in panels], style.GREY, linewidths=0.8)
-    sheet.marks(*np.hstack(dots), color=style.INK, markersize=2.2, mew=0)
+    sheet.lines([panel.at(ends, ends) for panel in panels], palette.GREY, linewidths=0.8)
+    sheet.marks(*np.hstack(dots), color=palette.INK, markersize=2.2, mew=0)
 
 
 def _draw_memory(
@@ -224,10 +225,10 @@ def _draw_memory(
     """Autocorrelations as stems; dashed lines at the rejection limit."""
     zeros = [panel.at(panel.xlim, [0, 0]) for panel in panels]
     edges = [panel.at(panel.xlim, [sign * limit] * 2) for panel in panels for sign in (-1, 1)]
-    sheet.lines(zeros, style.GREY, linewidths=0.8)
-    sheet.lines(edges, style.FAINT, linewidths=0.8, linestyles=[(0, (4, 3))])
+    sheet.lines(zeros, palette.GREY, linewidths=0.8)
+    sheet.lines(edges, palette.FAINT, linewidths=0.8, linestyles=[(0, (4, 3))])
     lags = np.arange(1, _LAGS + 1)
-    for i, (color, shift) in enumerate(((style.INK, -0.2), (_SQUARES, 0.2))):
+    for i, (color, shift) in enumerate(((palette.INK, -0.2), (_SQUARES, 0.2))):
         stems = [
             np.stack([panel.at(lags + shift, 0.0), panel.at(lags + shift, memory[i])], axis=-1)
             for panel, memory in zip(panels, memories, strict=True)
@@ -241,7 +242,7 @@ def _label(sheet: Sheet, quantiles: Sequence[Panel], memories: Sequence[Panel]) 
         sheet.draw_xticks(above, (-3, 0, 3))
         sheet.draw_xticks(below, (1, 5, 10, 15, 20))
     sheet.draw_yticks(quantiles[0], (-3, 0, 3))
-    sheet.draw_yticks(memories[0], style.round_ticks(*memories[0].ylim, 4))
+    sheet.draw_yticks(memories[0], scales.round_ticks(*memories[0].ylim, 4))
     sheet.draw_frames([*quantiles, *memories])
     for panels, name in ((quantiles, "quantile of residuals"), (memories, "autocorrelation")):
         middle = panels[0].bottom + panels[0].height / 2

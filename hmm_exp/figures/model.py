@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.figure import Figure
 
-from hmm_exp.figures import style
-from hmm_exp.figures.panels import Panel, Sheet, cut
+from hmm_exp.figures import palette, scales, style
+from hmm_exp.figures.panels import Sheet
+from hmm_exp.figures.scales import Panel, cut
 from hmm_exp.hmm.health import expected_dwell
 
 _LEAST_SHOWN = 5e-5  # smaller transitions are left blank
@@ -61,11 +62,11 @@ def _draw_dwell_bars(sheet: Sheet, panel: Panel, dwell: np.ndarray) -> None:
     finite = dwell[np.isfinite(dwell)]
     panel = panel.scaled((0, finite.max() if len(finite) else 1.0), panel.ylim)
     rows, ends = np.arange(len(dwell)), panel.x(np.minimum(dwell, panel.xlim[1]))
-    colors = style.regime_colors(len(dwell))
+    colors = palette.regime_colors(len(dwell))
     sheet.boxes(panel.left, ends, panel.y(rows + 0.25), panel.y(rows - 0.25), colors)
     for k, (x, bars) in enumerate(zip(ends, dwell, strict=True)):
         y = float(panel.y(k))
-        sheet.write(x + 6, y, bars_text(bars), va="center", fontsize=9, color=style.INK)
+        sheet.write(x + 6, y, bars_text(bars), va="center", fontsize=9, color=palette.INK)
 
 
 def _dwell_title(labels: Sequence[str], dwell: np.ndarray) -> str:
@@ -130,9 +131,9 @@ def state_means(
     panels = cut(len(features), columns, box, (54 if unit == "raw" else 24, 34))
     low, high = (means - sds), (means + sds)
     sheet = Sheet(figure)
-    shared = style.padded(low.min(), high.max())
+    shared = scales.padded(low.min(), high.max())
     panels = [
-        panel.scaled((-0.6, len(labels) - 0.4), shared if unit == "z" else style.padded(*ends))
+        panel.scaled((-0.6, len(labels) - 0.4), shared if unit == "z" else scales.padded(*ends))
         for panel, *ends in zip(panels, low.min(axis=0), high.max(axis=0), strict=True)
     ]
     sheet.draw_frames(panels)
@@ -140,8 +141,8 @@ def state_means(
     for i, (panel, name) in enumerate(zip(panels, features, strict=True)):
         sheet.draw_title(panel, name, room=(style.WIDTH - style.MARGIN) / columns - 8)
         if unit == "raw" or i % columns == 0:
-            sheet.draw_yticks(panel, style.round_ticks(*panel.ylim, 3))
-    style.add_key(figure, labels, style.regime_colors(len(labels)))
+            sheet.draw_yticks(panel, scales.round_ticks(*panel.ylim, 3))
+    style.add_key(figure, labels, palette.regime_colors(len(labels)))
     if unit == "z":
         middle = (height - 84) / 2
         sheet.write(18, middle, "train deviations", rotation=90, va="center", fontsize=9)
@@ -151,7 +152,7 @@ def state_means(
 def _draw_means(sheet: Sheet, panels: Sequence[Panel], means: np.ndarray, sds: np.ndarray) -> None:
     """Draw all whiskers, dots and zero lines as three artists."""
     n_states, n_features = means.shape
-    colors = style.regime_colors(n_states) * n_features
+    colors = palette.regime_colors(n_states) * n_features
     at = np.arange(n_states)
     dots = [panel.at(at, means[:, d]) for d, panel in enumerate(panels)]
     whiskers = [
@@ -160,7 +161,7 @@ def _draw_means(sheet: Sheet, panels: Sequence[Panel], means: np.ndarray, sds: n
         for k in at
     ]
     zeros = [c.at(c.xlim, [0, 0]) for c in panels if c.ylim[0] < 0 < c.ylim[1]]
-    sheet.lines(zeros, style.FAINT, linewidths=0.8, linestyles="dashed", zorder=0)
+    sheet.lines(zeros, palette.FAINT, linewidths=0.8, linestyles="dashed", zorder=0)
     sheet.lines(whiskers, colors, linewidths=2)
     x, y = np.hstack(dots)
     sheet.dots(x, y, 34, facecolors=list(colors), linewidths=0, zorder=3)

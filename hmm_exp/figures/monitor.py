@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hmm_exp.figures import style
+from hmm_exp.figures import palette, scales, style
 from hmm_exp.figures.decimate import column_means, column_times
-from hmm_exp.figures.panels import Panel, Sheet, cut
+from hmm_exp.figures.panels import Sheet
+from hmm_exp.figures.scales import Panel, cut
 from hmm_exp.judge.wording import percent
 from hmm_exp.market.iso import iso
 
-_PAIR = (("log_lik", "log-likelihood", style.INK), ("score", "next-bar score", "#8e5ea2"))
+_PAIR = (("log_lik", "log-likelihood", palette.INK), ("score", "next-bar score", "#8e5ea2"))
 _ALARM = "#c2185b"  # not a regime's colour
 _COLUMNS = 225  # of four pixels: the likelihood of single bars is noisy
 _HIGHEST = 100.0  # thresholds: higher values are drawn at the edge
@@ -27,8 +28,8 @@ def monitor(
 
     `rows` and `bars` are those of a `monitor.monitor.MonitorResult`.
     """
-    colors = style.regime_colors(len(labels))
-    lines = [(rows, "log_lik", style.INK), (bars, "score", _PAIR[1][2])]
+    colors = palette.regime_colors(len(labels))
+    lines = [(rows, "log_lik", palette.INK), (bars, "score", _PAIR[1][2])]
     lines += [(rows, f"p_state_{k}", color) for k, color in enumerate(colors)]
     charts = [(f[f"{name}_chart"], color) for f, name, color in lines if f"{name}_chart" in f]
     alarm = _first_alarm([chart for chart, _ in charts])
@@ -42,7 +43,7 @@ def monitor(
         subject,
         height=150 * (len(shown) + 2) + 120,
     )
-    style.add_key(figure, ["expected", *labels], [style.ACCENT, *colors])
+    style.add_key(figure, ["expected", *labels], [palette.ACCENT, *colors])
     sheet = Sheet(figure)
     box = (style.MARGIN, 44, style.WIDTH - 20, 150 * (len(shown) + 2) + 44)
     ends = _nanoseconds(rows.index)[[0, -1]]
@@ -97,14 +98,14 @@ def _draw_pair(
     least, low, high = np.nanquantile(values, [0.0, 0.002, 1.0])
     if high - least < _DEEP * (high - low):  # a single crash must not flatten the rest
         low = least
-    panel = panel.scaled(panel.xlim, style.padded(low, high))
+    panel = panel.scaled(panel.xlim, scales.padded(low, high))
     below = values[:, 1] < panel.ylim[0]  # NaN is not below
     values = np.clip(values, *panel.ylim)
-    for y, color, width in zip(values.T, (style.ACCENT, ink), (2.2, 1.0), strict=True):
+    for y, color, width in zip(values.T, (palette.ACCENT, ink), (2.2, 1.0), strict=True):
         sheet.line(*panel.at(x, y), color=color, linewidth=width)
     edge = panel.at(x[below], values[below, 1])
     sheet.marks(*edge, marker="v", color=ink, markersize=5)
-    sheet.draw_yticks(panel, style.round_ticks(*panel.ylim, 4))
+    sheet.draw_yticks(panel, scales.round_ticks(*panel.ylim, 4))
     notes = {"below the axis": below.sum(), "impossible": np.isinf(frame[column]).sum()}
     return panel, ", ".join(f"{n:,} {what}" for what, n in notes.items() if n)
 
@@ -137,7 +138,7 @@ def _draw_charts(
     edge = panel.at(panel.xlim, [1, 1])
     sheet.lines([edge], _ALARM, linewidths=1, linestyles=[(0, (4, 3))])
     ticks = _apart(panel)
-    names = ["alarm" if tick == 1 else style.number(tick) for tick in ticks]
+    names = ["alarm" if tick == 1 else scales.number(tick) for tick in ticks]
     sheet.draw_yticks(panel, np.sqrt(ticks), names)
     beyond = sum(int((chart > _HIGHEST).sum()) for chart, _ in charts)
     return panel, f"{beyond:,} values above {_HIGHEST:g} at the edge" if beyond else ""

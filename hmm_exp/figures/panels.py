@@ -9,7 +9,6 @@ An Axes takes milliseconds to make and to draw, a panel only its labels.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,9 @@ from matplotlib.path import Path
 from matplotlib.transforms import Affine2D, Bbox, IdentityTransform, TransformedBbox
 
 from hmm_exp.figures.decimate import column_times, majority
-from hmm_exp.figures.style import FAINT, GREY, INK, MARGIN, WIDTH, days, number, time_ticks
+from hmm_exp.figures.palette import FAINT, GREY, INK
+from hmm_exp.figures.scales import Panel, number
+from hmm_exp.figures.style import MARGIN, WIDTH, days, time_ticks
 from hmm_exp.figures.text import DPI, fit_all, fit_block, width, write
 
 _POINTS = 8
@@ -29,36 +30,6 @@ _TITLES = ((_POINTS, 1), (7, 2))  # points and most lines
 _LINE = 12  # pixels of a title's line
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#c9ced6", "#3d4654"])
 _DARK = 0.75  # shade from which white text reads better
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A rectangle of the sheet in pixels with its data ranges."""
-
-    left: float
-    bottom: float
-    width: float
-    height: float
-    xlim: tuple[float, float] = (0.0, 1.0)
-    ylim: tuple[float, float] = (0.0, 1.0)
-
-    def scaled(self, xlim: tuple[float, float], ylim: tuple[float, float]) -> "Panel":
-        """The same rectangle with other data ranges."""
-        return replace(self, xlim=xlim, ylim=ylim)
-
-    def x(self, values) -> np.ndarray:
-        """Horizontal pixels of data values."""
-        low, high = self.xlim
-        return self.left + self.width * (np.asarray(values, dtype=float) - low) / (high - low)
-
-    def y(self, values) -> np.ndarray:
-        """Vertical pixels of data values."""
-        low, high = self.ylim
-        return self.bottom + self.height * (np.asarray(values, dtype=float) - low) / (high - low)
-
-    def at(self, x, y) -> np.ndarray:
-        """Pixels of data points, shape (2, n)."""
-        return np.stack(np.broadcast_arrays(self.x(x), self.y(y)))
 
 
 class Sheet:
@@ -237,24 +208,3 @@ class Sheet:
 def wide(bottom: float = 48, top: float = 340) -> Panel:
     """A panel across the figure, between two heights."""
     return Panel(MARGIN, bottom, WIDTH - MARGIN - 20, top - bottom)
-
-
-def cut(
-    n: int, columns: int, box: tuple[float, float, float, float], gap: tuple[float, float]
-) -> list[Panel]:
-    """`n` equal panels in rows of `columns`, from the top left of `box` (x0, y0, x1, y1).
-
-    `gap` is the free space right of and above each panel, in pixels.
-    """
-    x0, y0, x1, y1 = box
-    rows = -(-n // columns)
-    width, height = (x1 - x0) / columns, (y1 - y0) / rows
-    return [
-        Panel(
-            x0 + (i % columns) * width,
-            y1 - (i // columns + 1) * height,
-            width - gap[0],
-            height - gap[1],
-        )
-        for i in range(n)
-    ]

@@ -1,32 +1,34 @@
 """Figures of model selection: criteria by number of states, convergence, and BIC of a sweep."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hmm_exp.figures import style
-from hmm_exp.figures.panels import Panel, Sheet, cut
+from hmm_exp.figures import palette, scales, style
+from hmm_exp.figures.panels import Sheet
+from hmm_exp.figures.scales import Panel, cut
 from hmm_exp.figures.text import width
+from hmm_exp.judge.wording import capitalize
 
 _CRITERIA = {  # column: colour, dashes, width
-    "bic": (style.INK, "-", 2.2),
-    "icl": (style.INK, (0, (1, 1.4)), 1.6),
-    "hqc": (style.GREY, (0, (5, 2)), 1.4),
+    "bic": (palette.INK, "-", 2.2),
+    "icl": (palette.INK, (0, (1, 1.4)), 1.6),
+    "hqc": (palette.GREY, (0, (5, 2)), 1.4),
     "aic": ("#9a9a9a", "-", 1.4),
     "cv": ("#8e5ea2", (0, (3, 1, 1, 1)), 1.8),
 }
 _COVARIANCES = {  # colour, dashes, marker
-    "full": (style.INK, "-", "s"),
+    "full": (palette.INK, "-", "s"),
     "full-t": ("#8e5ea2", "-", "s"),
-    "diag": (style.INK, (0, (5, 2)), "o"),
+    "diag": (palette.INK, (0, (5, 2)), "o"),
     "diag-t": ("#8e5ea2", (0, (5, 2)), "o"),
     "tied": ("#8a8a8a", "-", "^"),
     "spherical": ("#8a8a8a", (0, (1, 1.4)), "v"),
 }
-_OFF_SCALE = 3.0  # multiple of the other values at which the null is off the axis
 _SAME_OPTIMUM = 0.01  # nats, as `hmm.fit.AGREEMENT`
 _FLOOR = 1e-3  # nats
 _FAINT_INK = "#c4c4c4"
@@ -63,14 +65,14 @@ def criteria(table: pd.DataFrame, *, chosen: int | None = None, subject: str = "
     panel = panel.scaled((states.min() - 0.4, states.max() + 0.4), (-0.05 * top, top))
     if chosen is not None:
         sheet.lines(
-            [panel.at([chosen, chosen], panel.ylim)], style.ACCENT, linewidths=8, alpha=0.15
+            [panel.at([chosen, chosen], panel.ylim)], palette.ACCENT, linewidths=8, alpha=0.15
         )
     for name in reversed(names):
         _draw_criterion(sheet, panel, table, name, excess[name])
     sheet.draw_frames([panel])
     sheet.name_axes(panel, "number of states", "above the lowest (2 × nats)")
     sheet.draw_xticks(panel, states, [str(n) for n in states], points=9)
-    ticks = style.round_ticks(0, top, 5) if len(table) > 1 else np.zeros(1)
+    ticks = scales.round_ticks(0, top, 5) if len(table) > 1 else np.zeros(1)
     sheet.draw_yticks(panel, ticks, points=9)
     _name_lines(sheet, panel, names, excess)
     _note_null(sheet, panel, states, excess)
@@ -82,7 +84,7 @@ def _axis_top(states: np.ndarray, excess: dict[str, np.ndarray]) -> float:
     every = np.concatenate(list(excess.values()))
     several = np.concatenate([v[states > 1] for v in excess.values()])
     most = np.nanmax(several, initial=0.0)
-    if (states > 1).sum() > 1 and np.nanmax(every) > _OFF_SCALE * most > 0:
+    if (states > 1).sum() > 1 and np.nanmax(every) > scales.OFF_SCALE * most > 0:
         return float(1.3 * most)
     return float(1.1 * np.nanmax(every)) or 1.0
 
@@ -100,7 +102,7 @@ def _draw_criterion(
         if rows.any():
             sheet.marks(*panel.at(states[rows], excess[rows]), color=color, mfc=face, ms=5)
     best = panel.at(states[int(np.nanargmin(excess))], 0)
-    sheet.marks(*best, color=style.ACCENT, markersize=13, mfc="none", mew=1.8)
+    sheet.marks(*best, color=palette.ACCENT, markersize=13, mfc="none", mew=1.8)
 
 
 def _tried(n_states: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +123,7 @@ def _name_lines(sheet: Sheet, panel: Panel, names: Sequence[str], excess: dict) 
         y = panel.bottom + (0.95 - 0.09 * i) * panel.height
         ends_of_line = [right + 24, right + 55]
         sheet.line(ends_of_line, [y, y], color=color, linestyle=dashes, linewidth=width)
-        sheet.write(right + 63, y, name.upper(), va="center", fontsize=9, color=style.INK)
+        sheet.write(right + 63, y, name.upper(), va="center", fontsize=9, color=palette.INK)
 
 
 def _note_null(sheet: Sheet, panel: Panel, states: np.ndarray, excess: dict) -> None:
@@ -129,23 +131,21 @@ def _note_null(sheet: Sheet, panel: Panel, states: np.ndarray, excess: dict) -> 
     name = next(iter(excess))
     if 1 not in states or not excess[name][states == 1][0] > panel.ylim[1]:
         return
-    text = f"↑ one state: {name.upper()} {style.number(excess[name][states == 1][0])} above"
+    text = f"↑ one state: {name.upper()} {scales.number(excess[name][states == 1][0])} above"
     x, y = panel.at(0.75, panel.ylim[1])
     sheet.write(x, y - 8, text, va="top", fontsize=9)
 
 
 def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
     if len(table) == 1:
-        return (
-            f"{style.capitalize(_states(int(table['n_states'].iloc[0])))}, nothing to compare with"
-        )
+        return f"{capitalize(_states(int(table['n_states'].iloc[0])))}, nothing to compare with"
     tried, bic = table["n_states"].to_numpy(), table["bic"].to_numpy(float)
     order = np.argsort(bic, kind="stable")[: np.isfinite(bic).sum()]  # NaN are last
     ranked, bic = tried[order], bic[order]
     best = int(ranked[0])
     text = f"BIC is lowest at {_states(best)}"
     if len(bic) > 1:
-        ahead = style.number(round(bic[1] - bic[0], 1))
+        ahead = scales.number(round(bic[1] - bic[0], 1))
         pair = len(bic) == 2 and 1 in ranked  # one fit and its null: no search
         text = f"BIC of {_states(best)} is" if pair else f"{text},"
         text += f" {ahead} below {_states(int(ranked[1]))}"
@@ -155,7 +155,7 @@ def _criteria_title(table: pd.DataFrame, chosen: int | None) -> str:
         text = f"{_states(chosen)} chosen; {text}"
     elif best == ranked.max() and (ranked > 1).sum() > 1:
         text += "; the grid ends there"
-    return style.capitalize(text)
+    return capitalize(text)
 
 
 def _states(n: int) -> str:
@@ -201,8 +201,8 @@ def convergence(
     panel = _gap_panel(sheet, gaps)
     rest = full & (np.arange(len(full)) != best)
     _draw_starts(sheet, panel, [gaps[i] for i in np.flatnonzero(~full)], _FAINT_INK, 1.0)
-    _draw_starts(sheet, panel, [gaps[i] for i in np.flatnonzero(rest)], style.GREY, 1.2)
-    _draw_starts(sheet, panel, [gaps[best]], style.ACCENT, 2.6)
+    _draw_starts(sheet, panel, [gaps[i] for i in np.flatnonzero(rest)], palette.GREY, 1.2)
+    _draw_starts(sheet, panel, [gaps[best]], palette.ACCENT, 2.6)
     return figure
 
 
@@ -229,12 +229,12 @@ def _gap_panel(sheet: Sheet, gaps: Sequence[np.ndarray]) -> Panel:
     low, high = np.log10(_FLOOR / 1.6), decades[-1]
     panel = panel.scaled((1 - 0.02 * longest, 1.02 * longest + 1), (float(low), float(high)))
     same = panel.at(panel.xlim, [np.log10(_SAME_OPTIMUM)] * 2)
-    sheet.lines([same], style.GREY, linewidths=0.8, linestyles=[(0, (4, 3))], zorder=0)
+    sheet.lines([same], palette.GREY, linewidths=0.8, linestyles=[(0, (4, 3))], zorder=0)
     sheet.draw_frames([panel])
     sheet.name_axes(panel, "iteration", "nats below the best final value")
-    names = ["≤ 0.001", *(style.number(10.0**d) for d in decades[1:])]
+    names = ["≤ 0.001", *(scales.number(10.0**d) for d in decades[1:])]
     sheet.draw_yticks(panel, decades, names, points=9)
-    ticks = style.round_ticks(1, longest, 6)
+    ticks = scales.round_ticks(1, longest, 6)
     sheet.draw_xticks(panel, ticks[ticks == ticks.round()], points=9)
     return panel
 
@@ -261,7 +261,7 @@ def bic_by_space(
     columns = min(len(spaces), 3)
     rows = -(-len(spaces) // columns)
     height = rows * (290 if rows == 1 else 220) + 130
-    no_null = any(far_null(part, "bic") for _, part in table.groupby("space"))
+    no_null = any(scales.far_null(part, "bic") for _, part in table.groupby("space"))
     figure = style.new_figure(
         _sweep_title(table, winner),
         "BIC above the lowest of its observation space (2 × nats)",
@@ -282,17 +282,22 @@ def bic_by_space(
     return figure
 
 
+def save_bic_by_space(path: Path, table: pd.DataFrame, winner: tuple[str, str, int] | None) -> None:
+    """Write `bic_by_space` to a file."""
+    style.save(bic_by_space(table, winner=winner), path)
+
+
 def _draw_space(sheet: Sheet, panel: Panel, part: pd.DataFrame, space: str, winner) -> Panel:
     """Draw the lines of one observation space; return the panel with its scale."""
     shown = part.assign(excess=part["bic"] - part["bic"].min()).sort_values("n_states")
-    if far_null(part, "bic"):
+    if scales.far_null(part, "bic"):
         shown = shown[shown["n_states"] > 1]
     states = np.unique(shown["n_states"])
     panel = panel.scaled(
-        (states[0] - 0.5, states[-1] + 0.5), style.padded(0, float(shown["excess"].max()) or 1.0)
+        (states[0] - 0.5, states[-1] + 0.5), scales.padded(0, float(shown["excess"].max()) or 1.0)
     )
     for covariance, line in shown.groupby("covariance", sort=False):
-        color, dashes, marker = _COVARIANCES.get(str(covariance), (style.GREY, "-", "D"))
+        color, dashes, marker = _COVARIANCES.get(str(covariance), (palette.GREY, "-", "D"))
         course = _tried(line["n_states"].to_numpy(), line["excess"].to_numpy())
         sheet.line(*panel.at(*course), color=color, linestyle=dashes, linewidth=1.5)
         x, y = panel.at(line["n_states"], line["excess"])
@@ -300,33 +305,20 @@ def _draw_space(sheet: Sheet, panel: Panel, part: pd.DataFrame, space: str, winn
             sheet.marks(x[rows], y[rows], marker=marker, color=color, mfc=face, markersize=6)
         if winner is not None and winner[:2] == (space, covariance):
             won = (line["n_states"] == winner[2]).to_numpy()
-            sheet.marks(x[won], y[won], color=style.ACCENT, markersize=15, mfc="none", mew=2)
+            sheet.marks(x[won], y[won], color=palette.ACCENT, markersize=15, mfc="none", mew=2)
     sheet.draw_title(panel, space)
-    sheet.draw_yticks(panel, style.round_ticks(0, panel.ylim[1], 4))
+    sheet.draw_yticks(panel, scales.round_ticks(0, panel.ylim[1], 4))
     sheet.draw_xticks(panel, states, [str(k) for k in states])
     return panel
-
-
-def far_null(part: pd.DataFrame, name: str) -> bool:
-    """Whether one state is so far above the others of its space that it would flatten them.
-
-    Parameters
-    ----------
-    part
-        Rows of one observation space, with `n_states` and the criterion `name`.
-    """
-    one, above = part["n_states"] == 1, part[name] - part[name].min()
-    others = above[~one].max()
-    return bool(others > 0 and (above[one] > _OFF_SCALE * others).any())
 
 
 def _name_covariances(sheet: Sheet, names: Sequence[str], y: float) -> None:
     left = 26.0
     for name in names:
-        color, dashes, marker = _COVARIANCES.get(name, (style.GREY, "-", "D"))
+        color, dashes, marker = _COVARIANCES.get(name, (palette.GREY, "-", "D"))
         sheet.line([left, left + 30], [y, y], color=color, linestyle=dashes, linewidth=1.5)
         sheet.marks(left + 15, y, marker=marker, color=color, markersize=6)
-        sheet.write(left + 38, y, name, color=style.INK, va="center_baseline", fontsize=9)
+        sheet.write(left + 38, y, name, color=palette.INK, va="center_baseline", fontsize=9)
         left += 38 + width(name, 9) + 18
 
 

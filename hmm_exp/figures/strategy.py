@@ -6,21 +6,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hmm_exp.figures import style
+from hmm_exp.figures import palette, scales, style
 from hmm_exp.figures.decimate import group_size
-from hmm_exp.figures.panels import Panel, Sheet, cut
+from hmm_exp.figures.panels import Sheet
+from hmm_exp.figures.scales import Panel, cut
 from hmm_exp.judge.strategy import HOLD, STRATEGIES
 from hmm_exp.judge.strategy_table import EQUAL, StrategyTable, drawdown, wealth
 from hmm_exp.judge.wording import percent, without_sign_of_zero
 
 _COLORS = {  # far from the regimes' colours
-    HOLD: style.INK,
-    "regime": style.ACCENT,
+    HOLD: palette.INK,
+    "regime": palette.ACCENT,
     "regime_target": "#5cb8a7",
     "average": "#9a9a9a",
     "ewma": "#8e5ea2",
 }
-DARK = {style.ACCENT: "#58b8a8", "#5cb8a7": "#2f7f72", "#8e5ea2": "#b993c9"}  # on a dark ground
 _HEIGHT, _FOOT, _STRIP = 584, 96, 12  # pixels
 _LEAST = 1e-6  # of wealth on the log axis
 
@@ -62,7 +62,7 @@ def strategies(
     _draw_regimes(sheet, low, table.time, regimes, labels)
     strip = Panel(low.left, low.bottom - _STRIP - 6, low.width, 1, low.xlim)
     sheet.draw_time(strip, int(table.time[0]), int(table.time[-1]), y=48)
-    style.add_key(figure, labels, style.regime_colors(len(labels)), below=_HEIGHT - 20)
+    style.add_key(figure, labels, palette.regime_colors(len(labels)), below=_HEIGHT - 20)
     return figure
 
 
@@ -93,14 +93,14 @@ def _draw_wealth(
     """Draw logarithms of the wealth; return the panel with its range."""
     logs = {name: np.log10(np.maximum(course, _LEAST)) for name, course in courses.items()}
     every = np.concatenate([[0.0], *logs.values()])
-    panel = panel.scaled(panel.xlim, style.padded(float(every.min()), float(every.max()), 0.05))
-    sheet.lines([panel.at(panel.xlim, [0, 0])], style.FAINT, linewidths=0.8)
+    panel = panel.scaled(panel.xlim, scales.padded(float(every.min()), float(every.max()), 0.05))
+    sheet.lines([panel.at(panel.xlim, [0, 0])], palette.FAINT, linewidths=0.8)
     _draw_courses(sheet, panel, days, logs)
     low, high = 10.0 ** panel.ylim[0], 10.0 ** panel.ylim[1]
-    ticks = style.log_ticks(low, high, 6)
+    ticks = scales.log_ticks(low, high, 6)
     if len(ticks) < 3:
-        ticks = style.round_ticks(low, high, 6)
-    sheet.draw_yticks(panel, np.log10(ticks), [style.number(tick) for tick in ticks])
+        ticks = scales.round_ticks(low, high, 6)
+    sheet.draw_yticks(panel, np.log10(ticks), [scales.number(tick) for tick in ticks])
     return panel
 
 
@@ -111,7 +111,7 @@ def _draw_drawdown(
     least = min(float(loss.min()) for loss in losses.values()) or -0.01
     panel = panel.scaled(panel.xlim, (1.05 * least, 0.0))
     _draw_courses(sheet, panel, days, losses)
-    ticks = style.round_ticks(*panel.ylim, 4)
+    ticks = scales.round_ticks(*panel.ylim, 4)
     names = [f"−{percent(-tick)}" if tick else "0" for tick in ticks]
     sheet.draw_yticks(panel, ticks, names)
     return panel
@@ -134,5 +134,5 @@ def _draw_regimes(
 ) -> None:
     """Strip of the most frequent regime per pixel column, under the lowest panel."""
     bottom = panel.bottom - _STRIP - 4
-    colors = (*style.regime_colors(len(labels)), "white")
+    colors = (*palette.regime_colors(len(labels)), "white")
     sheet.states(panel, (bottom, bottom + _STRIP), time, regimes, colors)

@@ -12,20 +12,16 @@ from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
+from hmm_exp.figures.palette import GREY, INK
 from hmm_exp.figures.text import DPI, SMALLEST, fit_block, fit_row, width, write
 from hmm_exp.files import written_beside
+from hmm_exp.judge.wording import capitalize
 
 WIDTH = 1000  # pixels
 MARGIN = 84  # pixels left of the panels
-INK = "#222222"
-GREY = "#6b6b6b"
-FAINT = "#d9d9d9"
-ACCENT = "#00695c"  # what was chosen or best; far from every regime colour
 _TEXT = 9  # points
 # Points and most lines, by preference; and the first line's place below the top edge, in pixels.
 _TITLES, _TITLE_TOP = ((12, 1), (10, 1), (8, 2)), {1: 10, 2: 6}
@@ -34,22 +30,6 @@ _KEY_LEFT, _KEY_GAP = 26.0, 24.0  # pixels: the first mark, and of a mark and th
 _LINE = 1.16 * DPI / 72  # pixels of a line per point
 _DEEPEST = 230  # pixels of a turned label
 _TURN_BELOW = 7.5  # points: a label that would be smaller is turned
-
-# Calm to turbulent: CIE lightness 75 falling to 32, and at least 13 Delta E apart pairwise in
-# normal, protan, deutan and tritan sight (simulated after Machado et al. 2009).
-_RAMP = ("#66c1ff", "#89b2ce", "#92a4a9", "#b18f55", "#c37500", "#ba561b", "#af3327", "#8d2428")
-
-
-def regime_colors(n_states: int) -> tuple[str, ...]:
-    """Hex colours of states in order, calm to turbulent, increasingly dark.
-
-    The ends are the same for any number of states; a single state has the middle colour.
-    """
-    ramp = np.array([to_rgb(color) for color in _RAMP])
-    places = np.linspace(0, 1, n_states) if n_states > 1 else np.array([0.5])
-    knots = np.linspace(0, 1, len(ramp))
-    mixed = np.column_stack([np.interp(places, knots, channel) for channel in ramp.T])
-    return tuple(to_hex((r, g, b)) for r, g, b in mixed)
 
 
 def new_figure(title: str, *subtitle: str, height: float = 440) -> Figure:
@@ -101,52 +81,6 @@ def add_key(figure: Figure, names: Sequence[str], colors: Sequence[str], below: 
             style: dict[str, Any] = {"fontsize": size, "color": INK, "va": "center_baseline"}
             write(figure, (left + 10) / across, y, name, **style)
             left += width(name, size) + _KEY_GAP
-
-
-def capitalize(text: str) -> str:
-    """Make the first letter upper case and keep the rest."""
-    return text[:1].upper() + text[1:]
-
-
-def number(value: float) -> str:
-    """Format a number with at most five significant digits: 1.2M, 70,000, 0.00005, −0.5."""
-    if 1e-7 < abs(value) < 1e-4:
-        text = np.format_float_positional(value, 5, fractional=False, trim="-")
-    elif abs(value) >= 1e6:
-        text = f"{value / 1e6:,.5g}M"
-    else:
-        text = f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:,.5g}"
-    return text.replace("-", "−")
-
-
-def round_ticks(low: float, high: float, n: int) -> np.ndarray:
-    """About `n` round values inside [low, high], more of them if fewer than three are inside."""
-    for nbins in range(n, 3 * n):
-        ticks = np.asarray(MaxNLocator(nbins, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
-        ticks[np.abs(ticks) < 1e-9 * (high - low)] = 0.0
-        ticks = ticks[(ticks >= low) & (ticks <= high)]
-        if len(ticks) >= 3:
-            break
-    return ticks
-
-
-def log_ticks(low: float, high: float, most: int) -> np.ndarray:
-    """At most `most` round values inside [low, high], a factor of 1.4 or more apart if wide."""
-    tens = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
-        ticks = np.outer(tens, digits).ravel()
-        ticks = ticks[(ticks >= low) & (ticks <= high)]
-        if len(ticks) < 2:
-            return round_ticks(low, high, most)
-        if len(ticks) <= most:
-            return ticks
-    return ticks[:: -(-len(ticks) // most)]
-
-
-def padded(low: float, high: float, share: float = 0.08) -> tuple[float, float]:
-    """Widen a range by `share` on both sides; never empty."""
-    room = share * (high - low) or 0.1 * abs(high) or 1.0
-    return low - room, high + room
 
 
 def save(figure: Figure, path: str | os.PathLike) -> Path:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from hmm_exp.figures import style
+from hmm_exp.figures import palette, scales, style
 from hmm_exp.figures.decimate import (
     COLUMNS,
     column_means,
@@ -13,7 +13,8 @@ from hmm_exp.figures.decimate import (
     group_size,
     regime_lines,
 )
-from hmm_exp.figures.panels import Panel, Sheet, wide
+from hmm_exp.figures.panels import Sheet, wide
+from hmm_exp.figures.scales import Panel
 from hmm_exp.judge.states import occupancy
 from hmm_exp.judge.wording import percent
 
@@ -51,7 +52,7 @@ def price(
     figure = style.new_figure(
         occupancy_title(labels, shares), f"Close by {kind} regime", most, scale, subject
     )
-    colors = style.regime_colors(len(labels))
+    colors = palette.regime_colors(len(labels))
     sheet, panel = Sheet(figure), _over(time, wide())
     panel = _draw_price(sheet, panel, time, close, states, colors)
     sheet.draw_frames([panel])
@@ -85,7 +86,7 @@ def regimes(
     unit
         Unit of the price.
     """
-    shares, colors = occupancy(states, len(labels)), style.regime_colors(len(labels))
+    shares, colors = occupancy(states, len(labels)), palette.regime_colors(len(labels))
     figure = style.new_figure(
         occupancy_title(labels, shares),
         "Close by decided regime, and filtered probabilities",
@@ -107,7 +108,7 @@ def regimes(
 def _add_key(figure: Figure, labels: Sequence[str], shares: np.ndarray, other: str) -> None:
     """Key of the regimes with their shares, and of the bars without one if they have a name."""
     names = [f"{n} {percent(s)}" for n, s in zip(labels, shares, strict=True)]
-    colors = [*style.regime_colors(len(labels)), style.FAINT]
+    colors = [*palette.regime_colors(len(labels)), palette.FAINT]
     if other:
         names.append(other)
     style.add_key(figure, names, colors[: len(names)])
@@ -124,16 +125,16 @@ def _draw_price(sheet: Sheet, panel: Panel, time, close, states, colors) -> Pane
     low, high = float(np.nanmin(close)), float(np.nanmax(close))
     scale = np.log10 if logarithmic else np.asarray
     ends = (low / 1.05, high * (high / low) ** 0.05) if logarithmic else ()
-    ends = ends or style.padded(low, high, 0.05)
+    ends = ends or scales.padded(low, high, 0.05)
     panel = panel.scaled(panel.xlim, tuple(scale(ends).tolist()))
     known = np.where(states < 0, n_states, states)
     lines = regime_lines(style.days(time), close, known, n_states + 1, breaks=_gaps(time))
-    for (x, y), color in zip(lines, (*colors, style.FAINT), strict=True):
+    for (x, y), color in zip(lines, (*colors, palette.FAINT), strict=True):
         if len(x):
             points = panel.at(x, scale(y))
             sheet.line(*points, color=color, linewidth=1.3, solid_capstyle="projecting")
-    ticks = style.log_ticks(low, high, 7) if logarithmic else style.round_ticks(low, high, 5)
-    sheet.draw_yticks(panel, scale(ticks), [style.number(tick) for tick in ticks], points=9)
+    ticks = scales.log_ticks(low, high, 7) if logarithmic else scales.round_ticks(low, high, 5)
+    sheet.draw_yticks(panel, scale(ticks), [scales.number(tick) for tick in ticks], points=9)
     return panel
 
 
@@ -172,7 +173,7 @@ def probabilities(
     averaged = f"mean of {size} bars per column" if size > 1 else ""
     figure = style.new_figure(title, f"{kind.capitalize()} probabilities", averaged, subject)
     sheet, panel = Sheet(figure), _over(time, wide())
-    colors = style.regime_colors(len(labels))
+    colors = palette.regime_colors(len(labels))
     _draw_stack(sheet, panel, time, probs, colors)
     sheet.draw_frames([panel])
     sheet.name_y(panel, "probability")
@@ -269,7 +270,7 @@ def _draw_strips(
     panel = panel.scaled(tuple(style.days(np.array([start, end]))), panel.ylim)
     for height, (states, n_states) in zip((1, 0), rows, strict=True):
         bottom, top = panel.y([height + 0.08, height + 0.92])
-        colors = (*style.regime_colors(n_states), style.FAINT)
+        colors = (*palette.regime_colors(n_states), palette.FAINT)
         sheet.states(panel, (bottom, top), time, states, colors)
     sheet.draw_time(panel, start, end, y=20)
     sheet.draw_yticks(panel, (0.5, 1.5), ("recovered", "planted"), room=90, points=9)

@@ -102,3 +102,8 @@ def listed(names: list[str]) -> str:
     """Names in a sentence: `a, b and c`."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def capitalize(text: str) -> str:
+    """Make the first letter upper case and keep the rest."""
+    return text[:1].upper() + text[1:]

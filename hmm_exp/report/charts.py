@@ -6,7 +6,6 @@ The page itself thins the timeline at each zoom (`report.js`).
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,31 +33,34 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from hmm_exp.figures.search import far_null
-from hmm_exp.figures.style import regime_colors
-from hmm_exp.report.collect import RecordedRun
+from hmm_exp.figures.palette import regime_colors
+from hmm_exp.figures.scales import far_null
+from hmm_exp.report.course import (
+    CRITERIA,
+    GAINS,
+    Course,
+    PageChart,
+    PageCharts,
+    bars_with_regimes,
+    cumulative_gains,
+)
 
-MOST_ROWS = 120_000  # of the timeline; beyond it only every second, third ... bar is kept
-UNKNOWN = 255  # missing state or probability
-_CERTAIN = 250  # code of probability 1
-_COURSE = 1_500  # points of the cumulative gain per part
 _LOG_FROM = 3.0  # ratio of highest to lowest price from which the axis is logarithmic
-GAINS = {"static": "ink", "ewma": "grey"}
 _DASHES = {"full": "solid", "diag": "dashed", "tied": "dotted", "spherical": "dotdash"}
-CRITERIA = ("bic", "aic", "hqc", "icl", "cv")
 
 
-@dataclass(frozen=True)
-class PageChart:
-    """A chart for the page: its JSON and the facts that `report.js` needs."""
+def draw(course: Course | None, criteria_by_states: pd.DataFrame) -> PageCharts:
+    """Draw all charts of a page; `criteria_by_states` are those of a sweep, or empty."""
+    spaces = criteria_by_states.groupby("space", sort=False) if len(criteria_by_states) else ()
+    return PageCharts(
+        timeline=None if course is None else timeline(course),
+        criteria={str(space): criteria(rows) for space, rows in spaces},
+    )
 
-    item: dict[str, Any]
-    about: dict[str, Any]
 
-
-def timeline(model: RecordedRun) -> PageChart:
+def timeline(course: Course) -> PageChart:
     """Price by regime, probabilities and cumulative gain over a common time axis."""
-    bars = bars_with_regimes(model)
+    bars = bars_with_regimes(course)
     seconds = (bars.index - bars.index[0]).total_seconds().to_numpy()
     source = ColumnDataSource(
         {"t": seconds.astype(np.uint32)} | {name: bars[name].to_numpy() for name in bars},
@@ -66,16 +68,16 @@ def timeline(model: RecordedRun) -> PageChart:
     )
     start = bars.index[0].value / 1e6  # milliseconds since 1970, as Bokeh counts
     end = start + 1000 * float(seconds[-1])
-    colors = regime_colors(len(model.labels))
-    panels = _panels(model, bars, Range1d(start, end, name="time"), colors)
-    first = model.regimes["split"].drop_duplicates()  # row of every part, in time order
+    colors = regime_colors(len(course.labels))
+    panels = _panels(course, bars, Range1d(start, end, name="time"), colors)
+    first = course.regimes["split"].drop_duplicates()  # row of every part, in time order
     starts = dict(zip(first.astype(str), pd.DatetimeIndex(first.index), strict=True))
     _link(panels, list(starts.values())[1:])
     root = column(panels, sizing_mode="stretch_width")
     root.tags = [source]  # the page finds it by its name
     about = {
         "start": start,
-        "labels": model.labels,
+        "labels": course.labels,
         "colors": colors,
         "price": "close" in bars,
         "log": "close" in bars and isinstance(panels[0].y_scale, LogScale),
@@ -86,14 +88,14 @@ def timeline(model: RecordedRun) -> PageChart:
 
 
 def _panels(
-    model: RecordedRun, bars: pd.DataFrame, x_range: Range1d, colors: Sequence[str]
+    course: Course, bars: pd.DataFrame, x_range: Range1d, colors: Sequence[str]
 ) -> list[figure]:
     """Panels from top to bottom: price and gain only if they are recorded."""
     panels = [_probability_panel(x_range, colors)]
     if "close" in bars:
         panels.insert(0, _price_panel(bars["close"].to_numpy(), x_range, colors))
-    if (course := _cumulative_gains(model)) is not None:
-        panels.append(_gain_panel(course, x_range))
+    if (gains := cumulative_gains(course)) is not None:
+        panels.append(_gain_panel(gains, x_range))
     return panels
 
 
@@ -111,31 +113,6 @@ def _link(panels: list[figure], boundaries: list[pd.Timestamp]) -> None:
         panel.js_on_event("mouseleave", _dispatch("gone"))
         panel.js_on_event("doubletap", _dispatch("whole"))
         panel.xaxis.visible = panel is panels[-1]
-
-
-def bars_with_regimes(model: RecordedRun) -> pd.DataFrame:
-    """Regime known at the close of every base bar, or of every model row without prices.
-
-    Columns: `close` (float32, if recorded), `state` (the decided regime) and `p0 ...` in 1/250
-    (uint8); `UNKNOWN` before the first regime.
-    """
-    scores = model.scores
-    rows = model.regimes
-    n_states = len(model.labels)
-    known = pd.DataFrame(index=rows.index)
-    decided = rows["regime"] if "regime" in rows else rows["state"]  # none in earlier versions
-    known["state"] = decided.where(decided >= 0, UNKNOWN).astype(np.float32)
-    shares = np.rint(_CERTAIN * model.probs.to_numpy(np.float64))
-    for k in range(n_states):
-        known[f"p{k}"] = shares[:, k]
-    if scores is not None and "close" in scores:
-        places = known.index.searchsorted(scores.index, side="right") - 1
-        known = known.take(np.maximum(places, 0)).set_axis(scores.index)
-        known[places < 0] = np.nan
-    compact = known.fillna(UNKNOWN).astype(np.uint8)
-    if scores is not None and "close" in scores:
-        compact["close"] = scores["close"].to_numpy(np.float32)
-    return compact.iloc[:: -(-len(compact) // MOST_ROWS)]
 
 
 def _price_panel(close: np.ndarray, x_range: Range1d, colors: Iterable[str]) -> figure:
@@ -164,28 +141,6 @@ def _probability_panel(x_range: Range1d, colors: Iterable[str]) -> figure:
         area = {"x": "x", "y1": f"y{k}", "y2": f"y{k + 1}"}
         panel.varea_step(**area, source=source, fill_color=color, step_mode="after")
     return panel
-
-
-def _cumulative_gains(model: RecordedRun) -> pd.DataFrame | None:
-    """Cumulative gains from zero in every part, thinned, NaN between parts."""
-    gains = gains_of(model)
-    if model.scores is None or gains.empty:
-        return None
-    parts = []
-    for _, rows in gains.fillna(0.0).groupby(model.scores["split"], sort=False):
-        sums = rows.cumsum()
-        shown = sums.iloc[:: -(-len(sums) // _COURSE)]
-        parts += [shown, sums.iloc[-1:], sums.iloc[-1:] * np.nan]
-    return pd.concat(parts)
-
-
-def gains_of(model: RecordedRun) -> pd.DataFrame:
-    """Gain of every bar over each measurable baseline in `GAINS`, nats, NaN if not scored."""
-    if model.scores is None:
-        return pd.DataFrame()
-    model_score = model.scores["model_score"]
-    gains = pd.DataFrame({name: model_score - model.scores[f"{name}_score"] for name in GAINS})
-    return gains.dropna(axis=1, how="all")
 
 
 def _gain_panel(course: pd.DataFrame, x_range: Range1d) -> figure:

@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 from hmm_exp.errors import TrackingError
 from hmm_exp.experiment.source import STRATEGY_FILE
 from hmm_exp.judge.gains import GainEstimate, estimate_gain
+from hmm_exp.report.course import Course
 from hmm_exp.store.run_ids import full_run_id
 from hmm_exp.sweep.leaderboard import criteria_by_states, leaderboard
 from hmm_exp.sweep.verdict import StatesTried, states_tried
@@ -70,6 +71,11 @@ class RecordedRun:
     def probs(self) -> pd.DataFrame:
         """Filtered probabilities of every row, one column per state."""
         return self.regimes[[f"p_state_{k}" for k in range(len(self.labels))]]
+
+    @property
+    def course(self) -> Course:
+        """What the timeline shows."""
+        return Course(self.labels, self.regimes, self.probs, self.scores)
 
 
 @dataclass(frozen=True)
@@ -162,30 +168,29 @@ def read_run(client: MlflowClient, run_id: str) -> Subject:
 
 
 def _environment(client: MlflowClient, run: Run) -> str:
-    return read_text(client, run.info.run_id, ENVIRONMENT_FILE) or ""
+    return read_text(client, run, ENVIRONMENT_FILE) or ""
 
 
 def _read_model(client: MlflowClient, run: Run) -> RecordedRun:
-    run_id = run.info.run_id
-    regimes = read_table(client, run_id, REGIMES_FILE)
-    diagnostics = read_table(client, run_id, "diagnostics.csv")
+    regimes = read_table(client, run, REGIMES_FILE)
+    diagnostics = read_table(client, run, "diagnostics.csv")
     if regimes is None or diagnostics is None:
-        raise TrackingError(f"run {run_id} has lost its {REGIMES_FILE} or diagnostics.csv")
+        raise TrackingError(f"run {run.info.run_id} has lost its {REGIMES_FILE} or diagnostics.csv")
     return RecordedRun(
         run=run,
         regimes=by_time(regimes),
-        scores=read_scores(client, run_id),
+        scores=read_scores(client, run),
         tables={str(name): _wide(rows) for name, rows in diagnostics.groupby("table", sort=False)},
-        residuals=read_table(client, run_id, "residuals.csv"),
-        data=json.loads(read_text(client, run_id, REPORT_FILE) or "{}"),
-        strategies=_strategies(client, run_id),
-        strategy_figure=read_bytes(client, run_id, "plots/strategy.png"),
+        residuals=read_table(client, run, "residuals.csv"),
+        data=json.loads(read_text(client, run, REPORT_FILE) or "{}"),
+        strategies=_strategies(client, run),
+        strategy_figure=read_bytes(client, run, "plots/strategy.png"),
     )
 
 
-def _strategies(client: MlflowClient, run_id: str) -> pd.DataFrame | None:
+def _strategies(client: MlflowClient, run: Run) -> pd.DataFrame | None:
     """The strategy table; a column without any value has lost its type in the file."""
-    table = read_table(client, run_id, STRATEGY_FILE)
+    table = read_table(client, run, STRATEGY_FILE)
     if table is None:
         return None
     table = table.fillna({"invested": "", "note": ""})

@@ -17,6 +17,7 @@ from hmm_exp.tracking.runs import is_panel, sweep_named, sweep_parent
 from hmm_exp.tracking.ui import REPORT
 
 if TYPE_CHECKING:
+    from hmm_exp.report.page import Draw
     from hmm_exp.report.panel import PanelSubject
 
     AnySubject = Subject | PanelSubject
@@ -32,15 +33,15 @@ def read_any(client: MlflowClient, sweep_id: str) -> "AnySubject":
     return read_sweep(client, sweep_id)
 
 
-def report_line(store: Store, sweep_id: str) -> str:
+def report_line(store: Store, sweep_id: str, draw: "Draw | None" = None) -> str:
     """Make and log the report of a finished sweep; return a line for the terminal.
 
-    A failed report does not fail the sweep: the line gives the reason and the command to retry.
-    Only errors of the machine, such as a full disk, are raised.
+    `draw` draws the charts of its page. A failed report does not fail the sweep: the line gives the
+    reason and the command to retry. Only errors of the machine, such as a full disk, are raised.
     """
     try:
         subject = read_any(store.client, sweep_id)
-        log_report(store.client, subject)
+        log_report(store.client, subject, draw)
     except Exception as error:
         if refusal(error) or interrupt_behind(error):
             raise
@@ -58,19 +59,19 @@ def make_report(client: MlflowClient, subject: "AnySubject", output: Path | None
     return place(subject) or f"{REPORT} of run {subject.main.info.run_id}"
 
 
-def log_report(client: MlflowClient, subject: "AnySubject") -> None:
+def log_report(client: MlflowClient, subject: "AnySubject", draw: "Draw | None" = None) -> None:
     """Log a report as an artifact of the sweep's parent, or of the run."""
     with tempfile.TemporaryDirectory() as folder:
-        write_report(subject, Path(folder) / REPORT)
+        write_report(subject, Path(folder) / REPORT, draw)
         log_files(client, subject.main.info.run_id, Path(folder))
 
 
-def write_report(subject: "AnySubject", path: Path) -> None:
+def write_report(subject: "AnySubject", path: Path, draw: "Draw | None" = None) -> None:
     """Write the page; an existing file is replaced only by a complete one."""
     if isinstance(subject, Subject):
         from hmm_exp.report.page import render
 
-        page = render(subject)
+        page = render(subject, draw)
     else:
         from hmm_exp.report.panel_page import panel_page
 

@@ -7,24 +7,25 @@ import ast
 import base64
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import jinja2
+import pandas as pd
 from bokeh.resources import Resources
 from markupsafe import Markup, escape
 
 import hmm_exp
-from hmm_exp.figures.strategy import DARK
-from hmm_exp.figures.style import capitalize, regime_colors
+from hmm_exp.figures.palette import DARK, regime_colors
 from hmm_exp.judge.strategy_words import in_words
-from hmm_exp.judge.wording import percent
+from hmm_exp.judge.wording import capitalize, percent
 from hmm_exp.market.iso import iso
-from hmm_exp.report import board, charts, tables
-from hmm_exp.report.charts import PageChart
+from hmm_exp.report import board, tables
 from hmm_exp.report.collect import RecordedRun, Subject
+from hmm_exp.report.course import CRITERIA, Course, PageChart, PageCharts, gains_of
 from hmm_exp.report.picture import darkened
 from hmm_exp.report.plots import Plot, autocorrelations, quantiles
 from hmm_exp.report.words import verdict
@@ -32,6 +33,9 @@ from hmm_exp.tracking import tags
 from hmm_exp.tracking.runs import called
 
 TEMPLATES = Path(__file__).parent / "templates"
+DRAW = "hmm_exp.report.charts:draw"
+# Begins to draw, and gives what waits for the charts.
+Draw = Callable[[Course | None, pd.DataFrame], Callable[[], PageCharts]]
 
 
 def template(name: str) -> jinja2.Template:
@@ -48,8 +52,10 @@ def template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def render(subject: Subject) -> str:
-    """Render a sweep or a run as an HTML page."""
+def render(subject: Subject, draw: Draw | None = None) -> str:
+    """Render a sweep or a run as an HTML page; `draw` draws its charts elsewhere meanwhile."""
+    course = subject.model.course if subject.model else None
+    charts = (draw or _draw_here)(course, subject.criteria)
     run = subject.model.run if subject.model else next(iter(subject.cells), subject.main)
     started = datetime.fromtimestamp(subject.main.info.start_time // 1000, UTC)
     return template("report.html").render(
@@ -57,6 +63,7 @@ def render(subject: Subject) -> str:
         bokeh=_charts_library(),
         **_model_parts(subject.model),
         **_sweep_parts(subject),
+        **_chart_parts(charts()),
         subject=subject,
         verdict=verdict(subject),
         title=run.data.tags.get(tags.INSTRUMENT, "regimes"),
@@ -67,6 +74,10 @@ def render(subject: Subject) -> str:
         started=iso(started),
         version=hmm_exp.__version__,
     )
+
+
+def _draw_here(course: Course | None, criteria: pd.DataFrame) -> Callable[[], PageCharts]:
+    return lambda: resolve_name(DRAW)(course, criteria)
 
 
 def assets(*names: str) -> dict[str, Markup]:
@@ -97,8 +108,7 @@ def _model_parts(model: RecordedRun | None) -> dict[str, Any]:
         "model": model,
         "regimes": tables.regimes(model),
         "regime_now": model.run.data.tags.get(tags.REGIME_NOW, ""),
-        "timeline": _json(charts.timeline(model)),
-        "gains": [*charts.gains_of(model)],
+        "gains": [*gains_of(model.course)],
         "baselines": tables.baselines(model),
         "transitions": tables.transitions(model),
         "dwells": tables.dwells(model),
@@ -166,7 +176,6 @@ def _residual_plots(model: RecordedRun) -> Iterator[tuple[str, str, list[Plot]]]
 
 
 def _sweep_parts(subject: Subject) -> dict[str, Any]:
-    criteria = subject.criteria
     return {
         "board": board.rows(subject) if len(subject.table) else [],
         "failures": board.failures(subject),
@@ -179,13 +188,16 @@ def _sweep_parts(subject: Subject) -> dict[str, Any]:
                 ("over the EWMA Student-t", "ewma_gain_val"),
             )
         ],
+        "criteria_names": [name for name in CRITERIA if name in subject.criteria],
+    }
+
+
+def _chart_parts(charts: PageCharts) -> dict[str, Any]:
+    return {
+        "timeline": charts.timeline and _json(charts.timeline),
         "criteria": [
-            (str(space), (chart := charts.criteria(rows)).about, _json(chart))
-            for space, rows in criteria.groupby("space", sort=False)
-        ]
-        if len(criteria)
-        else [],
-        "criteria_names": [name for name in charts.CRITERIA if name in criteria],
+            (space, chart.about, _json(chart)) for space, chart in charts.criteria.items()
+        ],
     }
 
 

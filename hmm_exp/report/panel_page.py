@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 import hmm_exp
-from hmm_exp.figures.style import capitalize, regime_colors
-from hmm_exp.judge.wording import percent
+from hmm_exp.figures.palette import regime_colors
+from hmm_exp.judge.wording import capitalize, percent
 from hmm_exp.market.iso import iso
 from hmm_exp.report import panel_words
 from hmm_exp.report.page import assets, script_json, template, with_minus

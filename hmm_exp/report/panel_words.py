@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from hmm_exp.figures.style import capitalize
-from hmm_exp.judge.wording import percent
+from hmm_exp.judge.wording import capitalize, percent
 from hmm_exp.report.panel import PanelSubject
 from hmm_exp.report.panel_map import SymbolDays
 from hmm_exp.report.words import signed

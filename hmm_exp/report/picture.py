@@ -5,10 +5,9 @@ from io import BytesIO
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import to_rgb
 from PIL import Image
 
-from hmm_exp.figures.style import FAINT, GREY, INK
+from hmm_exp.figures.palette import FAINT, GREY, INK, rgb
 
 # From the figure to the page's dark theme: ground and neutral colours, dark to light.
 NEUTRAL = {INK: "#e6e3dd", GREY: "#a09d97", FAINT: "#45474b", "#ffffff": "#131416"}
@@ -39,7 +38,7 @@ def darkened(png: bytes, colors: Mapping[str, str], kept: Iterable[str] = ()) ->
         _mixed(shades, inks, others),
     )
     redrawn = np.rint(dark).astype(np.uint8)[places].reshape(pixels.shape)
-    Image.fromarray(redrawn).save(found := BytesIO(), "PNG", optimize=True)
+    Image.fromarray(redrawn).save(found := BytesIO(), "PNG")
     return found.getvalue()
 
 
@@ -51,7 +50,7 @@ def _distinct(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rgb(colors: Iterable[str]) -> np.ndarray:
-    return 255.0 * np.array([to_rgb(color) for color in colors]).reshape(-1, 3)
+    return 255.0 * np.array([rgb(color) for color in colors]).reshape(-1, 3)
 
 
 def _neutral(lightness: np.ndarray) -> np.ndarray:

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from hmm_exp.figures.panels import Panel
-from hmm_exp.figures.style import number, round_ticks
+from hmm_exp.figures.scales import Panel, number, round_ticks
 from hmm_exp.judge.residuals import ResidualLimits
 
 _REACH = 4.1  # of a quantile plot: points beyond it are drawn at its edge

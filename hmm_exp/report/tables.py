@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hmm_exp.figures.style import number, regime_colors
+from hmm_exp.figures.palette import regime_colors
+from hmm_exp.figures.scales import number
 from hmm_exp.judge.residuals import ResidualLimits
 from hmm_exp.judge.return_forecasts import GAINS, SCORES
 from hmm_exp.judge.strategy_words import differences_shown, measures_shown

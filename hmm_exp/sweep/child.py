@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from hmm_exp.config import Config
@@ -27,6 +28,7 @@ from hmm_exp.errors import HmmExpError
 
 _TICK = 0.5  # seconds between two looks at the clock
 _START_WITHIN = 300.0  # seconds for imports on a slow disk
+_HELP_WITHIN = 60.0  # seconds
 
 
 class CellError(HmmExpError):
@@ -104,6 +106,11 @@ class Worker:
         """Let the child load what a fit needs and fit cells, in order, until the first request."""
         with suppress(OSError):  # a dead child is seen by what it does not answer
             self._channel.send(("work_ahead", (cells,)))
+
+    def load(self, *modules: str) -> None:
+        """Let the child load modules for a later `call`."""
+        with suppress(OSError):  # a dead child is seen by what it does not answer
+            self._channel.send(("load", modules))
 
     def has_written(self, folder: Path, within: float | None) -> bool:
         """Wait until the bundle of a fit is written; False when the child ended in a later request.
@@ -218,6 +225,32 @@ def worker() -> Worker:
     if _current is None or _current.gone:
         _current = Worker()
     return _current
+
+
+def prepare_help(*modules: str) -> None:
+    """Let the child of this process, if there is one, load modules for `helped`."""
+    if _current is not None:
+        _current.load(*modules)
+
+
+def helped(name: str, *arguments: Any) -> Callable[[], Any]:
+    """Begin to call a function, `"module:function"`, in the child of this process if there is one.
+
+    Gives what waits for the result. Arguments and result are pickled. At the end of a sweep the
+    child is idle, and has loaded what draws. Without a child, or where it fails, the function is
+    called here.
+    """
+    helper = None if _current is None or _current.gone else _current
+    if helper is not None:
+        helper.send("call", name, *arguments, within=_HELP_WITHIN)
+
+    def result() -> Any:
+        if helper is not None:
+            with suppress(CellError):
+                return helper.answer()
+        return resolve_name(name)(*arguments)
+
+    return result
 
 
 def dismiss() -> None:

@@ -15,7 +15,7 @@ from hmm_exp.config import Config
 from hmm_exp.errors import TrackingError
 from hmm_exp.registry import promotion
 from hmm_exp.store.store import Store, analyse, patiently, store_of
-from hmm_exp.sweep import leaderboard, luck, terminal
+from hmm_exp.sweep import child, leaderboard, luck, terminal
 from hmm_exp.sweep.leaderboard import Choice
 from hmm_exp.sweep.search import caveat
 from hmm_exp.sweep.start import close_orphans
@@ -26,6 +26,7 @@ from hmm_exp.tracking.read import LEADERBOARD_FILE
 from hmm_exp.tracking.record import log_files
 from hmm_exp.tracking.runs import called, current_cells, sweep_cells, sweep_members, sweep_parent
 
+DRAW_BIC = "hmm_exp.figures.search:save_bic_by_space"
 Result = TypeVar("Result")
 
 
@@ -198,12 +199,9 @@ def _write_parent(
             leaderboard.leaderboard(cells).to_csv(Path(folder) / LEADERBOARD_FILE, index=False)
         criteria = leaderboard.criteria_by_states(cells)
         if not criteria.empty:
-            from hmm_exp import figures  # matplotlib only when there is something to draw
-
             (Path(folder) / "plots").mkdir()
-            place = leaderboard.won_place(cells, choice)
-            figure = figures.bic_by_space(criteria, winner=place)
-            figures.save(figure, Path(folder) / "plots" / "bic.png")
+            won = leaderboard.won_place(cells, choice)
+            child.helped(DRAW_BIC, Path(folder) / "plots" / "bic.png", criteria, won)()
         log_files(store.client, run_id, Path(folder))
     store.client.set_tag(run_id, tags.VERDICT, "\n".join(choice.reasons)[: tags.LONGEST])
     if choice.run_id:

@@ -38,6 +38,7 @@ from hmm_exp.sweep.plan import (
 if TYPE_CHECKING:
     from hmm_exp.store.store import Store
 
+_CHARTS = ("hmm_exp.report.charts",)  # and their library
 _MOST_AHEAD = 50  # cells; there is time for a few
 
 
@@ -84,15 +85,19 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     watch(settings)
     end = ["hmm_exp.sweep.finish"]  # what the end needs, while the child fits the first cell
     if settings.tracking.report:
-        end += ["hmm_exp.report.log", "hmm_exp.report.page"]  # and the charts library
+        end += ["hmm_exp.report.log", "hmm_exp.report.page"]
+        if not in_this_process(config):  # else the child draws the charts
+            end += [*_CHARTS]
     _load_beside(*end, compiled_code=True)
     yield settings
 
     from hmm_exp.sweep.cell import record_last
     from hmm_exp.sweep.finish import FinishedSweep
 
+    if settings.tracking.report:
+        child.prepare_help(*_CHARTS)
     record_last()
-    end_cells(settings)
+    progress.stop()
     finished = FinishedSweep.read(settings)
     choice, complete = finished.choose(), finished.complete
     finished.print_leaderboard(choice.run_id)
@@ -103,6 +108,7 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     finished.record(choice, complete)
     if settings.tracking.report:
         print(report(finished.store, finished.sweep_id))
+    end_cells(settings)
     finished.describe(choice, [*notes, *decision])
     finished.print_links(choice, complete)
     yield complete and was_asked and choice.run_id is not None

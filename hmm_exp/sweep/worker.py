@@ -21,6 +21,7 @@ from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from hmm_exp.compiling import when_compiling
@@ -213,6 +214,16 @@ class _Server:
             write_figures(result, folder / "plots")
         return regime_at_end(result.regimes)
 
+    def load(self, *modules: str) -> None:
+        """Load modules for a later `call`."""
+        for name in modules:
+            with suppress(Exception):  # the call raises it again
+                import_module(name)
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call a function of the package, `"module:function"`."""
+        return resolve_name(name)(*arguments)
+
     def pool(
         self, settings: dict[str, Config], own: dict[str, Path], folder: Path, log_file: Path
     ) -> None:
@@ -262,8 +273,8 @@ def main() -> None:
         name, arguments = requests.get()
         if name != "prepare":
             _import_for_fits(answers)
-        if name == "work_ahead":  # nobody waits for an answer
-            server.work_ahead(*arguments)
+        if name in ("work_ahead", "load"):  # nobody waits for an answer
+            getattr(server, name)(*arguments)
             continue
         answers.send(*_answer(server, name, arguments))
         server.write_last()  # while the parent makes the next request, or beside that

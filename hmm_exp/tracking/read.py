@@ -15,7 +15,8 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
-from mlflow.utils.uri import append_to_uri_path
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import append_to_uri_path, is_local_uri
 
 from hmm_exp.config import DataConfig
 from hmm_exp.errors import HmmExpError
@@ -132,38 +133,46 @@ def read_data(client: MlflowClient, run_id: str) -> Source | None:
 
 @contextmanager
 def _local(client: MlflowClient, run: str | Run, name: str) -> Iterator[Path | None]:
-    """A copy of one artifact for as long as it is read, None where there is none.
+    """One artifact for as long as it is read, None where there is none.
 
-    A store that does not answer raises: it is not taken for a run without the file.
+    It is read in place, or from a copy where a server keeps it. A store that does not answer
+    raises: it is not taken for a run without the file.
     """
+    found = _found(client, run) if isinstance(run, str) else run
+    if found is None:
+        yield None
+        return
+    place = append_to_uri_path(found.info.artifact_uri, name)
+    if is_local_uri(place):
+        path = Path(local_file_uri_to_path(place))
+        yield path if path.is_file() else None
+        return
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = _downloaded(client, run, name, folder)
+        copied = None
+        try:  # `client.download_artifacts` would read the whole run twice
+            copied = download_artifacts(
+                artifact_uri=place, dst_path=folder, tracking_uri=client.tracking_uri
+            )
         except (MlflowException, OSError):
-            if _is_there(client, run if isinstance(run, str) else run.info.run_id, name):
+            if _is_there(client, found.info.run_id, name):
                 raise
-            path = None
-        yield path
+        yield None if copied is None else Path(copied)
 
 
-def _downloaded(client: MlflowClient, run: str | Run, name: str, folder: str) -> Path:
-    """Copy an artifact; `client.download_artifacts` would read the whole run twice."""
-    info = (client.get_run(run) if isinstance(run, str) else run).info
-    place = append_to_uri_path(info.artifact_uri, name)
-    return Path(
-        download_artifacts(artifact_uri=place, dst_path=folder, tracking_uri=client.tracking_uri)
-    )
+def _found(client: MlflowClient, run_id: str) -> Run | None:
+    """A run, None where it is gone."""
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            return None
+        raise
 
 
 def _is_there(client: MlflowClient, run_id: str, name: str) -> bool:
-    """Whether a run, which may be gone, lists a file."""
+    """Whether a run lists a file."""
     above = name.rpartition("/")[0] or None
-    try:
-        return any(item.path == name for item in client.list_artifacts(run_id, above))
-    except MlflowException as error:
-        if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            return False
-        raise
+    return any(item.path == name for item in client.list_artifacts(run_id, above))
 
 
 def densities_of(run: Run) -> str | None:

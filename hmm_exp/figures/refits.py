@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hmm_exp.figures import style
+from hmm_exp.figures import palette, scales, style
 from hmm_exp.figures.model import bars_text
-from hmm_exp.figures.panels import Panel, Sheet, cut
+from hmm_exp.figures.panels import Sheet
+from hmm_exp.figures.scales import Panel, cut
 from hmm_exp.judge.wording import percent
 
 _DAY = 86_400e9  # nanoseconds
@@ -62,7 +63,7 @@ def drift(
     panels = cut(n_panels, columns, box, (66, 44))
     edge = _DAY / 2 if len(time) == 1 else 0.0
     span = (float(time[0]) - edge, float(time[-1]) + edge)
-    colors = style.regime_colors(len(labels))
+    colors = palette.regime_colors(len(labels))
     room = (style.WIDTH - style.MARGIN) / columns - 8
     scaled = [
         *_draw_means(sheet, panels, span, time, means, colors),
@@ -74,7 +75,11 @@ def drift(
         unit += f", {beyond} longer at the edge"
     for panel, name in zip(scaled, [*features, unit, "agreement with the fit before"], strict=True):
         sheet.draw_title(panel, name, room=room)
-        ringed: dict[str, Any] = {"facecolors": "white", "edgecolors": style.GREY, "linewidths": 1}
+        ringed: dict[str, Any] = {
+            "facecolors": "white",
+            "edgecolors": palette.GREY,
+            "linewidths": 1,
+        }
         x = panel.x(time[refused])
         sheet.dots(x, np.full(len(x), panel.bottom + 6), 20, zorder=4, **ringed)
     sheet.draw_frames(scaled)
@@ -95,9 +100,9 @@ def _draw_time(sheet: Sheet, panel: Panel, time: np.ndarray) -> None:
 def _draw_means(sheet: Sheet, panels: Sequence[Panel], span, time, means, colors) -> list[Panel]:
     drawn = []
     for d, panel in enumerate(panels[: means.shape[2]]):
-        scaled = panel.scaled(span, style.padded(means[:, :, d].min(), means[:, :, d].max()))
+        scaled = panel.scaled(span, scales.padded(means[:, :, d].min(), means[:, :, d].max()))
         _draw_courses(sheet, scaled, time, means[:, :, d], colors)
-        sheet.draw_yticks(scaled, style.round_ticks(*scaled.ylim, 4))
+        sheet.draw_yticks(scaled, scales.round_ticks(*scaled.ylim, 4))
         drawn.append(scaled)
     return drawn
 
@@ -105,9 +110,9 @@ def _draw_means(sheet: Sheet, panels: Sequence[Panel], span, time, means, colors
 def _draw_dwell(sheet: Sheet, panel: Panel, time, dwell, colors) -> Panel:
     """Draw expected dwell times on a log axis."""
     logs = np.log10(np.clip(dwell, 1, _LONGEST))
-    scaled = panel.scaled(panel.xlim, style.padded(logs.min(), logs.max()))
+    scaled = panel.scaled(panel.xlim, scales.padded(logs.min(), logs.max()))
     _draw_courses(sheet, scaled, time, logs, colors)
-    ticks = style.log_ticks(10.0 ** max(scaled.ylim[0], 0.0), 10.0 ** scaled.ylim[1], 4)
+    ticks = scales.log_ticks(10.0 ** max(scaled.ylim[0], 0.0), 10.0 ** scaled.ylim[1], 4)
     names = [bars_text(tick).removesuffix(".0") for tick in ticks]
     sheet.draw_yticks(scaled, np.log10(ticks), names)
     return scaled
@@ -116,11 +121,11 @@ def _draw_dwell(sheet: Sheet, panel: Panel, time, dwell, colors) -> Panel:
 def _draw_agreement(sheet: Sheet, panel: Panel, time, agreement) -> Panel:
     known = np.isfinite(agreement)
     low = min(float(agreement[known].min()), 0.999) if known.any() else 0.0
-    scaled = panel.scaled(panel.xlim, style.padded(low, 1.0))
+    scaled = panel.scaled(panel.xlim, scales.padded(low, 1.0))
     if known.any():
-        _draw_courses(sheet, scaled, time[known], agreement[known][:, None], (style.INK,))
-    ticks = style.round_ticks(low, 1.0, 4)
-    sheet.draw_yticks(scaled, ticks, [f"{style.number(round(100 * tick, 6))} %" for tick in ticks])
+        _draw_courses(sheet, scaled, time[known], agreement[known][:, None], (palette.INK,))
+    ticks = scales.round_ticks(low, 1.0, 4)
+    sheet.draw_yticks(scaled, ticks, [f"{scales.number(round(100 * tick, 6))} %" for tick in ticks])
     return scaled
 
 
