@@ -27,6 +27,7 @@ from hmm_exp.market.files import NO_VALUE
 from hmm_exp.market.gaps import gap_report, usual_step
 from hmm_exp.market.iso import iso
 from hmm_exp.market.options import ReadOptions
+from hmm_exp.market.stamp_doubts import clocks_set_back, taken_for_starts
 from hmm_exp.market.time_column import TimeColumn, time_column
 from hmm_exp.market.zones import UNREADABLE
 
@@ -50,6 +51,8 @@ class StampedRows:
         Where a value was text that is no number, shape (T, D).
     notes, dropped
         What was normalised; how many rows were left out, by reason.
+    is_local
+        Whether the times name no zone, and none was told.
     newest_first
         Whether the table holds the newest row first.
     """
@@ -60,6 +63,7 @@ class StampedRows:
         self.drop = options.bad_rows == "drop"
         self.table, self.raw, self.times = table, table[columns], times
         self.stamps, self.notes = times.stamps.ns, list(times.stamps.notes)
+        self.is_local = times.stamps.local and options.timezone == "UTC"
         self.newest_first = False
         numbers = [_numbers(self.raw.iloc[:, i]) for i in range(self.raw.shape[1])]
         self.values = np.column_stack([values for values, _ in numbers])
@@ -139,6 +143,10 @@ class StampedRows:
             line = (
                 f"{counted(len(stamps), 'conflicting duplicate timestamp')}, first {iso(stamps[0])}"
             )
+            if self.is_local and clocks_set_back(stamps):
+                line += (
+                    " (local times come twice when clocks are set back: data.timezone reads them)"
+                )
             counts = {"conflicting duplicate timestamp": int(conflict.sum())}
             kept = "upper one (newest first)" if self.newest_first else "last"
             self.refuse(conflict, counts, line, f"keeps the {kept}")
@@ -259,6 +267,7 @@ def bars_from_frame(
         "times_compared": times.stamps.needs_all,
         "warnings": [
             *times.warnings,
+            *taken_for_starts(rows.stamps, step_ns, options.bar_stamp),
             *_volume_warnings(rows, columns, others, needs),
             *_unused_warnings(unused, absent),
             *_quiet_warnings(rows, needs),

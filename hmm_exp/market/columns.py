@@ -91,7 +91,10 @@ def find_prices(names: Sequence[str], needed: Collection[str] = PRICES) -> dict[
     missing = [price for price in PRICES if price in needed and not found[price]]
     if missing:
         absent = ", ".join(missing)
-        raise MissingColumnError(f"no column named {absent}; {_there_are(names)}", column=absent)
+        line = f"no column named {absent}; {_there_are(names)}"
+        if _are_values(names):
+            line += "; the first line holds values: write a line of names above it"
+        raise MissingColumnError(line, column=absent)
     for price, columns in found.items():
         if len(columns) > 1:
             shown = ", ".join(map(_printable, columns))
@@ -107,7 +110,7 @@ def find_timestamps(names: Sequence[str], bar_stamp: str, chosen: str | None = N
     """
     if chosen is not None:
         return [_chosen(names, chosen, "data.timestamp_column")]
-    found = [*times_of_stamp(names, bar_stamp), *_called(names, _TIMES)]
+    found = [*times_of_stamp(names, bar_stamp), *_called(names, _TIMES, twins=True)]
     if found:
         return found
     for other in times_of_other_stamp(names, bar_stamp):
@@ -227,10 +230,22 @@ def _names_a_time(names: Sequence[str]) -> bool:
     return bool(_called(names, (*_TIMES, *_TIMES_OF["open"], *_TIMES_OF["close"])))
 
 
-def _called(names: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The first column of each known name, in the order of `known`."""
-    by_name = {_bare(name): name for name in reversed(names)}
-    return [by_name[name] for name in known if name in by_name]
+def _called(names: Sequence[str], known: Sequence[str], twins: bool = False) -> list[str]:
+    """The first column of each known name, in the order of `known`.
+
+    With `twins` followed by further ones, such as `Time` beside `time`.
+    """
+    by_name: dict[str, list[str]] = {}
+    for name in names:
+        by_name.setdefault(_bare(name), []).append(name)
+    found = [by_name[name] for name in known if name in by_name]
+    return [one for ones in found for one in (ones if twins else ones[:1])]
+
+
+def _are_values(names: Sequence[str]) -> bool:
+    """Whether most names are numbers, as where the first row stands in place of a header."""
+    numbers = [name for name in names if re.fullmatch(r"[+-]?\d[\d.,:eE+-]*", name.strip())]
+    return len(names) > 1 and len(numbers) > len(names) / 2
 
 
 def _all_called(names: Sequence[str], known: str) -> list[str]:

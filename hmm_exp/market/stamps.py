@@ -168,7 +168,10 @@ def _of_text(column: pd.Series, timezone: str) -> Stamps:
         stamps.needs_all |= read.needs_all
         stamps.notes += ["dates not in ISO form"] if set(read.forms) - {"year first"} else []
         if read.unknown_zones:
-            stamps.reason = f"no zone is named {_shown(read.unknown_zones[0])}"
+            stamps.reason = (
+                f"no zone is named {_shown(read.unknown_zones[0])}: write an offset (-04:00), "
+                "or no zone and set data.timezone"
+            )
     return _in_zone(stamps, local, timezone)
 
 
