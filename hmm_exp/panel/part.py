@@ -3,7 +3,8 @@
 import logging
 
 from hmm_exp.config import Config
-from hmm_exp.errors import HmmExpError, described, interrupt_behind, is_from_outside, one_line
+from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
+from hmm_exp.interrupts import interrupt_of
 from hmm_exp.panel.plan import Job
 from hmm_exp.panel.symbol import Symbol
 from hmm_exp.store.store import Store, patiently, store_of
@@ -27,7 +28,7 @@ def run_job(settings: Config) -> None:
                 return
             Symbol(job, number, one, store, n_symbols).run()
         except Exception as error:
-            if interrupt_behind(error):
+            if interrupt_of(error):
                 raise
             if not isinstance(error, HmmExpError) and not is_from_outside(error):
                 log.debug("the whole story", exc_info=True)

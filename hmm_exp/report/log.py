@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-from hmm_exp.errors import described, interrupt_behind, refusal
+from hmm_exp.errors import described, refusal
 from hmm_exp.files import written_beside
+from hmm_exp.interrupts import interrupt_of
 from hmm_exp.report.collect import Subject, read_run, read_sweep
 from hmm_exp.store.store import Store
 from hmm_exp.tracking import ui
@@ -43,7 +44,7 @@ def report_line(store: Store, sweep_id: str, draw: "Draw | None" = None) -> str:
         subject = read_any(store.client, sweep_id)
         log_report(store.client, subject, draw)
     except Exception as error:
-        if refusal(error) or interrupt_behind(error):
+        if refusal(error) or interrupt_of(error):
             raise
         reason = described(error)
         return f"warning: no report ({reason}); retry: python -m hmm_exp.report --sweep {sweep_id}"

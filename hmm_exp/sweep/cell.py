@@ -30,9 +30,9 @@ from hmm_exp.errors import (
     HmmExpError,
     TrackingError,
     described,
-    interrupt_behind,
     one_line,
 )
+from hmm_exp.interrupts import interrupt_of
 from hmm_exp.store.folders import remove_run_folder
 from hmm_exp.store.store import Store, check_store, open_store, patiently, store_of
 from hmm_exp.sweep import child, progress, terminal
@@ -326,7 +326,7 @@ class SweepCell:
             self.place = self._child = None
             if not record.is_finished:
                 self.report_failure(error, record.unrecorded)
-            if interrupt_behind(error) or record.is_finished:
+            if interrupt_of(error) or record.is_finished:
                 raise
 
     def _lock_others_out(self, space: dict[str, str]) -> None:

@@ -23,7 +23,8 @@ from mlflow.tracking import MlflowClient
 from hmm_exp import owner
 from hmm_exp.config import Config
 from hmm_exp.detector.pooled import read_detector
-from hmm_exp.errors import described, interrupt_behind, refusal
+from hmm_exp.errors import described, refusal
+from hmm_exp.interrupts import interrupt_of
 from hmm_exp.serving.mlflow_model import log_detector
 from hmm_exp.store.store import Store, git_sha, patiently
 from hmm_exp.tracking import tags
@@ -210,7 +211,7 @@ def fail_run(store: Store, run_id: str, error: BaseException, log_file: Path | N
 
 def status_after(error: BaseException) -> str:
     """Status after an error: KILLED when the user stopped the run, else FAILED."""
-    return "KILLED" if interrupt_behind(error) else "FAILED"
+    return "KILLED" if interrupt_of(error) else "FAILED"
 
 
 def _has_model(store: Store, run_id: str) -> bool:
