@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_sweep import until
 from tests.warm import environment_of_a_user
+from tests.watching import until
 
 SEEN = """
 import sys

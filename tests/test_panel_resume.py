@@ -17,9 +17,10 @@ from hmm_exp.store.store import open_store
 from hmm_exp.sweep.finish import close_left
 from hmm_exp.tracking import tags
 from tests.small_detector import forget_store
-from tests.test_sweep import processes_in, started, until  # noqa: F401 (a fixture)
 from tests.test_sweep_plan import needs
+from tests.test_sweep_stopping import started  # noqa: F401 (a fixture)
 from tests.test_train_cli import runs_of, store_of
+from tests.watching import processes_in, until
 
 SYMBOLS = ("AAA", "BBB", "CCC", "DDD", "EEE")
 WORDS = (

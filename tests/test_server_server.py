@@ -30,9 +30,9 @@ from hmm_exp.sweep import housekeeping
 from hmm_exp.tracking import tags
 from tests.conftest import ROOT
 from tests.small_detector import forget_store
-from tests.test_sweep import finished, until
 from tests.test_train_cli import SMALL, runs_of
 from tests.warm import FAULTS
+from tests.watching import finished, until
 
 SCRIPT = str(ROOT / "scripts" / "server.py")
 

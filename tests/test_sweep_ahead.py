@@ -14,8 +14,8 @@ from hmm_exp.experiment.run import evaluated, fitted
 from hmm_exp.sweep import ahead, beside
 from hmm_exp.sweep.ahead import Ahead
 from hmm_exp.sweep.child import Worker
-from tests.test_sweep import until
 from tests.test_train_cli import SMALL, store_of
+from tests.watching import until
 
 pytestmark = pytest.mark.skipif(not beside.IS_POSSIBLE, reason="copies are made on Linux alone")
 

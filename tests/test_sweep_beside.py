@@ -12,7 +12,7 @@ import pytest
 
 from hmm_exp.sweep import beside
 from tests.conftest import ROOT
-from tests.test_sweep import until
+from tests.watching import until
 
 pytestmark = pytest.mark.skipif(not beside.IS_POSSIBLE, reason="copies are made on Linux alone")
 

@@ -25,9 +25,10 @@ from hmm_exp.sweep.plan import set_up_launcher
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.runs import current_cells, sweep_cells
 from tests.small_detector import forget_store
-from tests.test_sweep import REASONS, finished, until
+from tests.test_sweep import REASONS
 from tests.test_train_cli import SMALL, runs_of, store_of
 from tests.warm import FAULTS
+from tests.watching import finished, until
 
 KILLED = 904  # the seed of a cell whose process is killed
 

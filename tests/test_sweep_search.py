@@ -16,10 +16,10 @@ from hmm_exp.config.grid import grid
 from hmm_exp.sweep.search import caveat, value_of
 from hmm_exp.tracking import tags
 from tests.conftest import ROOT
-from tests.test_sweep import finished, launched, sweep_id_of
 from tests.test_sweep_plan import needs
 from tests.test_train_cli import SMALL, runs_of, store_of
 from tests.warm import FAULTS, environment_of_a_user
+from tests.watching import finished, launched, sweep_id_of
 
 optuna = pytest.importorskip("optuna", reason="the extra optuna is not installed")
 if importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
