@@ -260,7 +260,7 @@ def _show_doubts(report: dict[str, Any], detector: "Detector | None") -> None:
                 file=sys.stderr,
             )
     for warning in report["warnings"]:
-        print(f"warning: {one_line(warning)}", file=sys.stderr)
+        print(f"warning: {own_words(warning)}", file=sys.stderr)
 
 
 _QUIET = {
@@ -446,5 +446,5 @@ def own_words(error: object) -> str:
     def option(setting: re.Match) -> str:
         return f"--{setting[1].replace('_', '-')}" + (f" {setting[2]}" if setting[2] else "")
 
-    setting = r"\bdata\.(\w+_column|\w+(?==))(?:=('[^']*'|\w+))?"
+    setting = r"\bdata\.(\w+_column|timezone|\w+(?==))(?:=('[^']*'|\w+))?"
     return one_line(re.sub(setting, option, _OF_TRAINING.sub("", str(error))))

@@ -34,11 +34,23 @@ LAST_INSTANTS = {
 }
 
 
+LAST_INSTANTS |= {
+    "minutes of hours": hours() + pd.Timedelta("59min"),
+    "minutes of days": hours(freq="D") + pd.Timedelta("23h59min"),
+    "a first and a running bar": hours(60).where(
+        np.isin(np.arange(60), (0, 59)), hours(60) + pd.Timedelta("59min59s")
+    ),
+}
+
+
 @pytest.mark.parametrize("form", LAST_INSTANTS)
 def test_last_instants_of_bars_are_no_starts(form):
     frame = table(LAST_INSTANTS[form])
-    assert "set data.bar_stamp=close" in warnings_of(frame)
-    assert warnings_of(frame, bar_stamp="close") == ""
+    said = warnings_of(frame)
+    assert "set data.bar_stamp=close" in said
+    assert "; " not in said  # lines of a sweep are cut there
+    assert ":59" in said.partition(" are ")[0]
+    assert "instants" not in warnings_of(frame, bar_stamp="close")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +67,17 @@ def test_other_times_are_taken_as_told(times):
     assert "instants" not in warnings_of(table(times))
 
 
-@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Sydney"])
+@pytest.mark.parametrize(
+    "zone",
+    [
+        "Europe/Berlin",
+        "America/New_York",
+        "Australia/Sydney",
+        "America/Santiago",
+        "Africa/Cairo",
+        "Asia/Beirut",
+    ],
+)
 def test_an_hour_that_comes_twice_names_the_remedy_and_the_remedy_helps(zone):
     local = pd.date_range("2023-01-01", periods=9000, freq="h", tz=zone)
     frame = table(local.tz_localize(None).strftime("%Y-%m-%d %H:%M"))
@@ -88,6 +110,32 @@ def test_of_two_columns_of_one_name_in_other_letters_the_difference_is_told():
     assert warnings_of(table(hours(), Time=hours())) == ""
 
 
+def test_two_times_of_the_same_end_differ_aloud():
+    late = hours() + pd.Timedelta("1h")
+    frame = table(late, **{"open_time": hours(), "Open Time": late}).drop(columns="time")
+    assert "'Open Time' is 01:00:00 from 'open_time'" in warnings_of(frame)
+
+
+@pytest.mark.parametrize("name", ["EDT", "EST", "New York", "Eastern Daylight Time"])
+def test_a_name_in_brackets_alone_is_no_zone_to_pass_over(name):
+    with pytest.raises(DataError, match="no column of times: 'time' begins with"):
+        warnings_of(table([f"{time} ({name})" for time in hours()]))
+    offsets = table([f"{time} GMT-0400 ({name})" for time in hours()])
+    bars = bars_from_frame(offsets, ReadOptions(bar_stamp="open"))
+    assert bars.frame["timestamp"].iloc[0] == pd.Timestamp("2024-01-01 04:00", tz="UTC")
+
+
+@pytest.mark.parametrize("name", ["America/New_York", "AMT"])
+def test_a_zone_that_begins_like_a_half_of_the_day_is_whole(name):
+    if "/" in name:
+        frame = table([f"{time} {name}" for time in hours()])
+        bars = bars_from_frame(frame, ReadOptions(bar_stamp="open"))
+        assert bars.frame["timestamp"].iloc[0] == pd.Timestamp("2024-01-01 05:00", tz="UTC")
+    else:
+        with pytest.raises(DataError, match=f"no zone is named '{name}'"):
+            warnings_of(table([f"{time} {name}" for time in hours()]))
+
+
 def test_an_abbreviation_that_is_no_zone_is_refused_with_what_to_write():
     times = pd.date_range("2024-03-01", periods=600, freq="h", tz="America/New_York")
     frame = table([f"{time:%Y-%m-%d %H:%M %Z}" for time in times])
@@ -99,7 +147,7 @@ def test_an_abbreviation_that_is_no_zone_is_refused_with_what_to_write():
 
 def test_values_in_place_of_names_are_called_so():
     frame = table(hours()).set_axis(["2024-01-01", "1.5", "2", "1", "1.25", "10"], axis=1)
-    with pytest.raises(DataError, match="the first line holds values: write a line of names"):
+    with pytest.raises(DataError, match="the first line holds numbers: write a line of names"):
         warnings_of(frame)
     words = table(hours()).rename(columns={"close": "settle"})
     with pytest.raises(DataError) as refused:

@@ -1,6 +1,8 @@
 """A child that is idle helps its parent: it calls a function of the package there."""
 
 import os
+import signal
+import sys
 
 import pandas as pd
 import pytest
@@ -45,6 +47,20 @@ def test_what_fails_there_fails_here_with_its_own_error(helper):
     with pytest.raises(FileNotFoundError):
         child.helped("os:stat", "/no/such/file")()
     assert child.helped("os:getpid")() == helper.pid  # and it still helps
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are stopped by SIGSTOP")
+@pytest.mark.parametrize("size", [10, 5_000_000])  # a large argument does not fit into the channel
+def test_a_child_that_stands_still_is_not_waited_for(helper, monkeypatch, size):
+    child.helped("os:getpid")()
+    monkeypatch.setattr(child, "_HELP_WITHIN", 1.0)
+    os.kill(helper.pid, signal.SIGSTOP)
+    assert child.helped("builtins:len", b"x" * size)() == size
+    assert helper.gone
+
+
+def test_what_cannot_be_sent_is_done_here(helper):
+    assert child.helped("operator:call", lambda: 3)() == 3
 
 
 def criteria() -> pd.DataFrame:

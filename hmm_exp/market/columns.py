@@ -93,7 +93,7 @@ def find_prices(names: Sequence[str], needed: Collection[str] = PRICES) -> dict[
         absent = ", ".join(missing)
         line = f"no column named {absent}; {_there_are(names)}"
         if _are_values(names):
-            line += "; the first line holds values: write a line of names above it"
+            line += "; the first line holds numbers: write a line of names above or in place of it"
         raise MissingColumnError(line, column=absent)
     for price, columns in found.items():
         if len(columns) > 1:
@@ -110,7 +110,7 @@ def find_timestamps(names: Sequence[str], bar_stamp: str, chosen: str | None = N
     """
     if chosen is not None:
         return [_chosen(names, chosen, "data.timestamp_column")]
-    found = [*times_of_stamp(names, bar_stamp), *_called(names, _TIMES, twins=True)]
+    found = _called(names, (*_TIMES_OF[bar_stamp], *_TIMES), twins=True)
     if found:
         return found
     for other in times_of_other_stamp(names, bar_stamp):

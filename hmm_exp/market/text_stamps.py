@@ -32,17 +32,17 @@ _DATES = {  # in the order in which they are tried
 _CLOCK = (
     r"(?:(?P<compact>\d{4}(?:\d{2}(?:\d{3})?)?)|"
     r"(?P<hour>\d{1,2})(?::(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9}))?)?)?"
-    r"(?:[ -]?(?P<half>[AaPp])\.?[Mm]\.?)?)"
+    r"(?:[ -]?(?P<half>[AaPp])\.?[Mm]\b\.?)?)"
 )
 _OFFSET = r"[+-]\d{1,2}(?::?\d{2})?"
-_ZONE = rf"(?: ?(?P<zone>[A-Za-z]+(?:/[A-Za-z_-]+)*(?: ?{_OFFSET})?|{_OFFSET}))?"
 _NAMED = r"(?: *\([A-Za-z ]*\))?"  # as in "GMT+0100 (Central European Time)"
+_ZONE = rf"(?: ?(?P<zone>[A-Za-z]+(?:/[A-Za-z_-]+)*(?: ?{_OFFSET})?|{_OFFSET}){_NAMED})?"
 _MARKS = r"(?:[Tt_]|,? +|,)"  # between date and clock
 
 
 _HYPHEN = {"digits": "|-"}  # after another date a hyphen would be a zone's sign
 _PATTERNS = {
-    name: rf"^{_WEEKDAY}{date}(?:(?:{_MARKS}{_HYPHEN.get(name, '')}){_CLOCK})?{_ZONE}{_NAMED}$"
+    name: rf"^{_WEEKDAY}{date}(?:(?:{_MARKS}{_HYPHEN.get(name, '')}){_CLOCK})?{_ZONE}$"
     for name, date in _DATES.items()
 }
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september",

@@ -15,8 +15,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from pathlib import Path
@@ -26,6 +28,7 @@ from typing import Any
 from hmm_exp.config import Config
 from hmm_exp.errors import HmmExpError
 
+log = logging.getLogger(__name__)
 _TICK = 0.5  # seconds between two looks at the clock
 _START_WITHIN = 300.0  # seconds for imports on a slow disk
 _HELP_WITHIN = 60.0  # seconds
@@ -48,7 +51,7 @@ class Worker:
                 stdout=2,  # results are printed by this process alone
                 process_group=0,  # Ctrl-C is for this process, which decides what it means
             )
-        self._ready = False
+        self._ready, self._stopping = False, threading.Lock()
         self._clock = _Deadline(None)  # of the last request
         self._on_progress: Callable[[str], None] = lambda text: None
         self._is_asked = False
@@ -134,9 +137,10 @@ class Worker:
 
     def stop(self) -> None:
         """Kill the process; its unfinished work leaves only a log and a `.part` folder."""
-        self._process.kill()
-        self._process.wait()
-        self._channel.close()
+        with self._stopping:
+            self._process.kill()
+            self._process.wait()
+            self._channel.close()
 
     @property
     def gone(self) -> bool:
@@ -240,14 +244,19 @@ def helped(name: str, *arguments: Any) -> Callable[[], Any]:
     child is idle, and has loaded what draws. Without a child, or where it fails, the function is
     called here.
     """
-    helper = None if _current is None or _current.gone else _current
-    if helper is not None:
-        helper.send("call", name, *arguments, within=_HELP_WITHIN)
+    if _current is None or _current.gone:
+        return lambda: resolve_name(name)(*arguments)
+    helper, thread = _current, ThreadPoolExecutor(1)  # a child that stands still takes no request
+    asked = thread.submit(helper.ask, "call", name, *arguments)
+    thread.shutdown(wait=False)
 
     def result() -> Any:
-        if helper is not None:
-            with suppress(CellError):
-                return helper.answer()
+        try:
+            return asked.result(_HELP_WITHIN)
+        except TimeoutError:
+            helper.stop()
+        except Exception:  # whatever it is, here it fails for its own reason
+            log.debug("the child did not help", exc_info=True)
         return resolve_name(name)(*arguments)
 
     return result

@@ -145,7 +145,7 @@ def _local(client: MlflowClient, run: str | Run, name: str) -> Iterator[Path | N
     place = append_to_uri_path(found.info.artifact_uri, name)
     if is_local_uri(place):
         path = Path(local_file_uri_to_path(place))
-        yield path if path.is_file() else None
+        yield path if path.is_file() and path.stat().st_size else None  # cut off by a full disk
         return
     with tempfile.TemporaryDirectory() as folder:
         copied = None
