@@ -14,7 +14,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import Config, DataConfig, ModelConfig
-from tests.warm import Warm, environment_of_a_user
+from tests.warm import Fork, Warm, environment_of_a_user
 
 ROOT = Path(__file__).resolve().parents[1]
 # Hydra 1.3 composes by its older defaults without it, and 1.4 warns of it.
@@ -28,8 +28,8 @@ for name in ("NO_COLOR", "FORCE_COLOR"):  # what tests compare has no colours
 
 
 LONGEST = (
-    *("sweep", "readme", "server_server", "sweep_plan", "tracking_ui", "train_cli", "report"),
-    *("report_page", "report_panel_page"),
+    *("sweep", "sweep_stopping", "readme", "server_server", "sweep_plan", "tracking_ui"),
+    *("train_cli", "report", "report_page", "report_panel_page"),
 )
 QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -130,6 +130,21 @@ def train_cli(warm):
         )
 
     return run
+
+
+@pytest.fixture
+def started(warm):
+    """Start sweeps that run beside the test; none outlives it."""
+    mains = []
+
+    def start(folder: Path, *words: str, **environment: str) -> Fork:
+        mains.append(warm.start(folder, "-m", *words, **environment))
+        return mains[-1]
+
+    yield start
+    for main in mains:
+        main.send_signal(signal.SIGKILL)
+        main.wait()
 
 
 @pytest.fixture(scope="session")

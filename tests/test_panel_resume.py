@@ -18,7 +18,6 @@ from hmm_exp.sweep.finish import close_left
 from hmm_exp.tracking import tags
 from tests.small_detector import forget_store
 from tests.test_sweep_plan import needs
-from tests.test_sweep_stopping import started  # noqa: F401 (a fixture)
 from tests.test_train_cli import runs_of, store_of
 from tests.watching import processes_in, until
 
@@ -76,7 +75,7 @@ def test_a_killed_panel_goes_on_over_files_that_came_went_and_changed(
     undisturbed,
     train_cli,
     workdir,
-    started,  # noqa: F811
+    started,
     engine,
 ):
     make_lake(workdir, SYMBOLS)

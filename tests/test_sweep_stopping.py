@@ -12,7 +12,7 @@ import pytest
 from hmm_exp.registry.promotion import champion
 from hmm_exp.tracking import tags
 from tests.test_train_cli import SMALL, runs_of, store_of
-from tests.warm import FAULTS, Fork, environment_of_a_user
+from tests.warm import FAULTS, environment_of_a_user
 from tests.watching import finished, launched, opened, processes_in, sweep_id_of, until
 
 DRAWN = "tracking.figures=true"
@@ -68,21 +68,6 @@ def test_main_and_worker_killed_at_once_under_joblib_lose_nothing(train_cli, wor
     assert not list(workdir.glob("mlruns/sweeps/*/pending/*"))
     assert not list(workdir.glob("mlruns/sweeps/*/cache"))
     until(lambda: not processes_in(workdir))
-
-
-@pytest.fixture
-def started(warm):
-    """Start sweeps that run beside the test; none outlives it."""
-    mains = []
-
-    def start(folder: Path, *words: str, **environment: str) -> Fork:
-        mains.append(warm.start(folder, "-m", *words, **environment))
-        return mains[-1]
-
-    yield start
-    for main in mains:
-        main.send_signal(signal.SIGKILL)
-        main.wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
