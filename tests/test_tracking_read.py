@@ -90,3 +90,10 @@ def test_a_file_of_a_store_on_disk_is_read_in_place(store, tmp_path, monkeypatch
 def test_a_run_that_is_gone_has_no_files(store):
     assert read_scores(store.client, "0" * 32) is None
     assert read.read_text(store.client, "0" * 32, "metrics.json") is None
+
+
+def test_a_file_cut_off_by_a_full_disk_counts_as_lost(store, tmp_path):
+    run = recorded(store, tmp_path)
+    (tmp_path / "scores.parquet").write_bytes(b"")
+    store.client.log_artifact(run.info.run_id, str(tmp_path / "scores.parquet"))
+    assert read_scores(store.client, run) is None

@@ -38,7 +38,7 @@ from hmm_exp.sweep.plan import (
 if TYPE_CHECKING:
     from hmm_exp.store.store import Store
 
-_CHARTS = ("hmm_exp.report.charts",)  # and their library
+_CHARTS = "hmm_exp.report.charts"  # and their library
 _MOST_AHEAD = 50  # cells; there is time for a few
 
 
@@ -87,7 +87,7 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     if settings.tracking.report:
         end += ["hmm_exp.report.log", "hmm_exp.report.page"]
         if not in_this_process(config):  # else the child draws the charts
-            end += [*_CHARTS]
+            end.append(_CHARTS)
     _load_beside(*end, compiled_code=True)
     yield settings
 
@@ -95,7 +95,7 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     from hmm_exp.sweep.finish import FinishedSweep
 
     if settings.tracking.report:
-        child.prepare_help(*_CHARTS)
+        child.prepare_help(_CHARTS)
     record_last()
     progress.stop()
     finished = FinishedSweep.read(settings)
