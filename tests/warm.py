@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -115,6 +116,7 @@ class ForkedWorker:
 
     def __init__(self, command: list[str], pass_fds: list[int], **_) -> None:
         self.returncode: int | None = None
+        self._reaping = threading.Lock()  # the sweep and what waits for help end it both
         self.pid = os.fork()
         if self.pid == 0:
             (channel,) = pass_fds
@@ -125,18 +127,28 @@ class ForkedWorker:
             sys.argv = command[2:]
             importlib.import_module("hmm_exp.sweep.worker").main()
 
-    def poll(self, how: int = os.WNOHANG) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, how)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+    def poll(self) -> int | None:
+        if self._reaping.acquire(blocking=False):  # else another thread waits for the end
+            try:
+                self._reap(os.WNOHANG)
+            finally:
+                self._reaping.release()
         return self.returncode
 
     def wait(self) -> int | None:
-        return self.poll(how=0)
+        with self._reaping:
+            self._reap(0)
+        return self.returncode
 
     def kill(self) -> None:
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pid, signal.SIGKILL)
+
+    def _reap(self, how: int) -> None:
+        if self.returncode is None:  # a process can be asked for its status once
+            pid, status = os.waitpid(self.pid, how)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
 
 
 def start_worker_early() -> None:
