@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hydra
 import pytest
+from hypothesis import settings
 from mlflow.tracking import MlflowClient
 
 from hmm_exp.config import Config, DataConfig, ModelConfig
@@ -25,6 +26,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's backgr
 
 for name in ("NO_COLOR", "FORCE_COLOR"):  # what tests compare has no colours
     os.environ.pop(name, None)
+
+# Every run tries the same examples; `pytest --hypothesis-profile=default` looks for others.
+settings.register_profile("same_examples", derandomize=True, deadline=None)
+settings.load_profile("same_examples")
 
 
 LONGEST = (

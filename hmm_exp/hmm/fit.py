@@ -9,8 +9,8 @@ EM (Baum et al. 1970; Rabiner 1989, section III.C) maximises the log-likelihood 
 This objective is recorded in `history`, tested for convergence and compared between starts;
 `log_lik` is without the prior.
 
-From three states on, the best solution starts once more with even moves between its states
-(`starts.released`): EM can lose a transition early and cannot find it again.
+From three states on, the best solution starts once more with the moves between states that it has
+lost (`starts.released`): EM can lose a move early, and there are optima with and without it.
 
 At the optimum more states are never less likely than fewer. If they are, EM has missed the optimum:
 `fit_larger` then makes more starts and reports a remaining shortfall.

@@ -35,6 +35,7 @@ _BLOCKS_PER_STATE = 5
 _REDUNDANT = 1e-8  # share of a feature's variance that is its own
 _CHUNK = 4_096  # rows at a time, so that their products stay in the processor's cache
 _LOST = 1e-4  # probability of a transition that hardly happens
+_OF_LOST = 10.0  # share of a lost move in a released solution, over that of another
 _STICKY_LEAST = 0.01
 _SOFT = 1e-4  # weight of even probabilities mixed into a transition matrix
 _STAY = 0.95  # share of a split state's persistence that stays within each half
@@ -131,17 +132,21 @@ def starts_from(
 
 
 def released(params: GaussianParams) -> StartingPoint | None:
-    """A solution with even moves between its states as a starting point; None if none is lost.
+    """A solution whose lost moves prevail as a starting point; None if none is lost.
 
-    EM can lose a transition early, while the densities are still wrong, and a probability of zero
-    stays zero. Staying probabilities and densities are kept.
+    EM can lose a move between states early, while the densities are still wrong, and find an
+    optimum without it. Of what leaves a state, a lost move gets ten times the share of one that is
+    left. Staying probabilities and densities are kept.
     """
     K = params.n_states
     apart = ~np.eye(K, dtype=bool)
-    if K < 3 or not (params.transmat[apart] < _LOST).any():
+    lost = apart & (params.transmat < _LOST)
+    if K < 3 or not lost.any():
         return None
     stay = np.clip(np.diagonal(params.transmat), _STICKY_LEAST, _STICKY[1])
-    transmat = np.where(apart, (1 - stay[:, None]) / (K - 1), np.diag(stay))
+    shares = np.where(lost, _OF_LOST, 1.0) * apart
+    leaving = (1 - stay[:, None]) * shares / shares.sum(axis=1, keepdims=True)
+    transmat = np.where(apart, leaving, np.diag(stay))
     even = np.full(K, 1.0 / K)
     return StartingPoint("released", replace(params, startprob=even, transmat=transmat))
 

@@ -5,10 +5,17 @@ the gradient of the objective, and the Hessian is -(I - J) with the Jacobian J o
 eigenvalues are the rates of convergence (Dempster, Laird & Rubin 1977, JRSS B 39). Rates near one
 make EM slow, and quasi-Newton steps remove them (Jamshidian & Jennrich 1997, JRSS B 59). Here the
 Hessian comes from the last `MEMORY` pairs of successive places and steps (Nocedal 1980, Mathematics
-of Computation 35), from the identity as first guess. A leap d = H f costs no pass over the data.
+of Computation 35), from a multiple of the identity, 1 to 2: EM's steps still rise near an optimum
+when up to twice as long (Peters & Walker 1978, SIAM Journal on Applied Mathematics 35). A leap
+d = H f costs no pass over the data.
 
 *Coordinates* are roots, so that every point is feasible: square roots of probabilities, means,
 Cholesky factors of covariances, and ln df. Probabilities of zero stay zero.
+
+*Probabilities near zero* hardly move in roots, also where the likelihood wants them back (the
+condition of Karush, Kuhn and Tucker fails): EM multiplies such a probability by some g > 1 in each
+iteration. Of N draws, one that a single observation asks for is best at (1 - 1/g) / N, and half of
+that is its step.
 
 *What is left.* At distance d from the optimum the objective is f'd / 2 nats too low. The estimate,
 at least f'f / 2, ends the run. It is too small while a slow direction is not in the memory, so
@@ -39,6 +46,10 @@ _UNSURE = 1e4  # near a saddle, what the estimate of what is left is multiplied 
 _TINY = 1e-300
 _LEAST_DF, _MOST_DF = DF_BOUNDS
 _LEAST_SHARE = 0.1  # of EM's root of a probability or Cholesky pivot that a leap keeps
+_MOST_STRETCH = 2.0  # of EM's step, in directions that the memory does not know
+# Draws that a probability near zero expects: fewer than the first; below the second the limits of
+# the E step move it. It returns where EM multiplies it by more than the third.
+_ASLEEP, _LOST, _WAKES = 0.01, 1e-200, 1.01
 
 
 class Leaps(NamedTuple):
@@ -94,7 +105,7 @@ def plan(before, after, stats, prior, leaps):
 
     Returns the estimated gain in nats that is left at `before`.
     """
-    _remember(before, after, leaps)
+    _remember(before, after, stats, prior, leaps)
     for row in range(2 * MEMORY + 1):
         _to_metric(before, stats, prior, leaps.rows[row], leaps.metric_rows[row])
     return _combine(leaps)
@@ -115,12 +126,22 @@ def _combine(leaps):
     for i in range(1, n_pairs + 1):
         if products[i, i + MEMORY] > _FLATTEST * products[i, i]:
             shares[i + MEMORY] = -_product(leaps, i) / products[i, i + MEMORY]
+    stretch = _stretch(products) if n_pairs > 0 else 1.0
+    for i in range(shares.size):
+        shares[i] *= stretch
     for i in range(n_pairs, 0, -1):
         if products[i, i + MEMORY] > _FLATTEST * products[i, i]:
             share = _product(leaps, i + MEMORY) / products[i, i + MEMORY]
-            shares[i] = -shares[i + MEMORY] - share
+            shares[i] = -shares[i + MEMORY] / stretch - share
     left = 0.5 * max(products[0, 0], _product(leaps, 0))
     return left * _UNSURE if near_saddle else left
+
+
+@inlined
+def _stretch(products):
+    """Multiple of the identity with the curvature of the last pair (Nocedal & Wright 2006, 7.2)."""
+    steps = max(products[1 + MEMORY, 1 + MEMORY], _TINY)
+    return min(max(products[1, 1 + MEMORY] / steps, 1.0), _MOST_STRETCH)
 
 
 @kernel
@@ -211,7 +232,7 @@ def shorten(leaps):
 
 
 @inlined
-def _remember(before, after, leaps):
+def _remember(before, after, stats, prior, leaps):
     """Store the place and EM's step, and what both changed by since the last time."""
     rows = leaps.rows
     copy(leaps.place, leaps.leap)
@@ -223,6 +244,7 @@ def _remember(before, after, leaps):
         rows[1, p] = leaps.place[p] - leaps.leap[p]
         rows[1 + MEMORY, p] = rows[0, p]
     _coordinates(after, rows[0])
+    _wake(before, after, stats, prior, rows[0])
     for p in range(leaps.place.size):
         rows[0, p] -= leaps.place[p]
         rows[1 + MEMORY, p] -= rows[0, p]
@@ -255,6 +277,25 @@ def _coordinates(model, out):
     for k in range(model.df.size):
         out[p] = math.log(model.df[k])
         p += 1
+
+
+@inlined
+def _wake(before, after, stats, prior, roots):
+    """Let probabilities return that EM raises from almost zero."""
+    K = before.startprob.size
+    draws = _total(stats.start, prior.startprob)
+    _wake_some(before.startprob, after.startprob, draws, roots[:K])
+    for k in range(K):
+        draws = _total(stats.pairs[k], prior.transmat[k])
+        _wake_some(before.transmat[k], after.transmat[k], draws, roots[K + k * K : 2 * K + k * K])
+
+
+@kernel
+def _wake_some(before, after, draws, roots):
+    for j in range(before.size):
+        if _LOST < draws * before[j] < _ASLEEP and after[j] > _WAKES * before[j]:
+            least = 0.5 * (1.0 - before[j] / after[j]) / draws
+            roots[j] = math.sqrt(max(after[j], least))
 
 
 @inlined
