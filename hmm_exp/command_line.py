@@ -1,4 +1,4 @@
-"""Shared parts of the command lines: one-line errors, common options, exit status, colour.
+"""Shared parts of the command lines: one-line errors, common options, exit status.
 
 parser = Parser(description="Do it.", epilog="examples: ...")
 add_store_options(parser)
@@ -14,11 +14,12 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hmm_exp import interrupts
 from hmm_exp.errors import HmmExpError, is_from_outside, one_line, refusal
 from hmm_exp.interrupts import interrupt_of, listening
+from hmm_exp.output import Output, coloured, discard, has_colour, tinted
 from hmm_exp.version import __version__
 
 if TYPE_CHECKING:
@@ -299,7 +300,7 @@ def _exit_status(action: Callable[[argparse.Namespace], int], args: argparse.Nam
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # the reader of the output has gone, which is no error
-        _discard(sys.stdout)
+        discard(sys.stdout)
         return DONE
     except (Exception, KeyboardInterrupt) as error:
         if interrupt := interrupt_of(error):
@@ -336,100 +337,6 @@ def run_program(main: Callable[[], None]) -> None:
             status = error.code or DONE
         interrupts.end_soon(status)
         raise
-
-
-class Output:
-    """A standard stream without write errors: text that cannot be written is dropped.
-
-    Attributes
-    ----------
-    error
-        The first error, such as a full disk or a closed pipe; None without one.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self.error: OSError | None = None
-
-    def write(self, text: str) -> int:
-        """Write, or drop the text."""
-        return self._do(lambda: self._stream.write(text))
-
-    def flush(self) -> None:
-        """Flush, or drop the text."""
-        self._do(self._stream.flush)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def _do(self, step: Callable[[], Any]) -> Any:
-        try:
-            return step()
-        except OSError as error:
-            self.error = self.error or error
-            _discard(self._stream)
-
-
-DIM, WINS = "2", "1;32"  # of a row: faint; bold green
-_RED, _YELLOW, _GREEN = "31", "33", "32"
-_LABELS = (  # parts of a line that have a colour of their own
-    (re.compile(r"^(error|not promoted|would be refused|hard fault|MISSING):"), _RED),
-    (re.compile(r"(^|(?<=  ))(FAILED|KILLED):"), _RED),
-    (re.compile(r"^ *warning:"), _YELLOW),
-    (re.compile(r"^(promoted:|would be promoted)"), _GREEN),
-    (re.compile(r"(?<=  )ineligible: .*"), DIM),
-)
-
-
-def has_colour(stream: TextIO) -> bool:
-    """Whether a stream shows colours: a terminal, unless NO_COLOR or FORCE_COLOR decides.
-
-    As on https://no-color.org and https://force-color.org, an empty variable decides nothing.
-    """
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def painted(text: str, colour: str) -> str:
-    """A text in a colour, such as DIM."""
-    return f"\x1b[{colour}m{text}\x1b[0m"
-
-
-def tinted(text: str) -> str:
-    """Lines with their labels in colour: errors and refusals, warnings, promotions."""
-    return "\n".join(map(_tinted_line, text.split("\n")))
-
-
-def _tinted_line(line: str) -> str:
-    for label, colour in _LABELS:
-        line = label.sub(painted(r"\g<0>", colour), line)
-    return line
-
-
-def coloured(stream: TextIO) -> TextIO:
-    """A stream that tints what is written to it, or the stream itself where it has no colour."""
-    return cast(TextIO, _Coloured(stream)) if has_colour(stream) else stream
-
-
-class _Coloured:
-    """A stream with tinted lines; `print` writes each line by itself."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        return self._stream.write(tinted(text))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def _discard(stream: TextIO) -> None:
-    """Redirect a stream to the null device."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def note(text: str) -> None:

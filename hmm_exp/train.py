@@ -19,12 +19,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hmm_exp.command_line import VERSION, Output, coloured, quiet_libraries, run_program
+from hmm_exp.command_line import VERSION, quiet_libraries, run_program
 from hmm_exp.config import Config, checked, conf_dir
 from hmm_exp.config.help import help_text
 from hmm_exp.config.overrides import composition_error, hydra_words
 from hmm_exp.errors import HmmExpError, described, is_from_outside, one_line
 from hmm_exp.interrupts import exit_status, ignore_further, interrupt_of, listening
+from hmm_exp.output import Output, coloured
 from hmm_exp.sweep import child
 from hmm_exp.sweep.progress import busy
 

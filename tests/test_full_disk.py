@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from hmm_exp import compiling, figures
-from hmm_exp.command_line import Output, exit_status
+from hmm_exp.command_line import exit_status
 from hmm_exp.detector.files import RegimeFile
 from hmm_exp.detector.pipe import RegimeLines, follow
 from hmm_exp.errors import LONGEST_LINE
@@ -21,6 +21,7 @@ from hmm_exp.features.build import build_features
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.files import written_beside
 from hmm_exp.market.synthetic import make_market
+from hmm_exp.output import Output
 from tests.full_disk import enlarge, fill, small_disk
 from tests.small_detector import small_detector
 

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "hmm_exp"
 FLOORS = [
     {"errors", "version", "compiling", "owner"},
-    {"files", "parallel", "interrupts"},
+    {"files", "parallel", "interrupts", "output"},
     {"config", "stored"},
     {"hmm", "market"},
     {"features", "store", "uncertainty"},

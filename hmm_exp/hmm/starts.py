@@ -144,9 +144,8 @@ def released(params: GaussianParams) -> StartingPoint | None:
     if K < 3 or not lost.any():
         return None
     stay = np.clip(np.diagonal(params.transmat), _STICKY_LEAST, _STICKY[1])
-    shares = np.where(lost, _OF_LOST, 1.0) * apart
-    leaving = (1 - stay[:, None]) * shares / shares.sum(axis=1, keepdims=True)
-    transmat = np.where(apart, leaving, np.diag(stay))
+    shares = np.where(lost, _OF_LOST, apart)
+    transmat = np.diag(stay) + (1 - stay[:, None]) * shares / shares.sum(axis=1, keepdims=True)
     even = np.full(K, 1.0 / K)
     return StartingPoint("released", replace(params, startprob=even, transmat=transmat))
 

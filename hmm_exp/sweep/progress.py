@@ -26,9 +26,9 @@ from pathlib import Path
 from statistics import median
 
 from hmm_exp import owner
-from hmm_exp.command_line import has_colour, tinted
 from hmm_exp.files import written_beside
 from hmm_exp.hmm.em.progress import under_way
+from hmm_exp.output import has_colour, tinted
 
 PERIOD = 0.2  # seconds between two pictures
 _ROW, _SAID = ".row", ".said"

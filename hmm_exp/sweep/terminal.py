@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from hmm_exp.command_line import DIM, WINS, has_colour, painted
 from hmm_exp.judge.unscored import why_no_gain
 from hmm_exp.judge.wording import signed
+from hmm_exp.output import DIM, WINS, has_colour, painted
 from hmm_exp.tracking import tags
 from hmm_exp.tracking.ui import GAIN_COLUMNS, plain_table
 

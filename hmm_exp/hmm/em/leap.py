@@ -49,7 +49,7 @@ _LEAST_SHARE = 0.1  # of EM's root of a probability or Cholesky pivot that a lea
 _MOST_STRETCH = 2.0  # of EM's step, in directions that the memory does not know
 # Draws that a probability near zero expects: fewer than the first; below the second the limits of
 # the E step move it. It returns where EM multiplies it by more than the third.
-_ASLEEP, _LOST, _WAKES = 0.01, 1e-200, 1.01
+_ASLEEP, _GONE, _WAKES = 0.01, 1e-200, 1.01
 
 
 class Leaps(NamedTuple):
@@ -139,7 +139,7 @@ def _combine(leaps):
 
 @inlined
 def _stretch(products):
-    """Multiple of the identity with the curvature of the last pair (Nocedal & Wright 2006, 7.2)."""
+    """Multiple of the identity that fits the last pair (Nocedal & Wright 2006, equation 7.20)."""
     steps = max(products[1 + MEMORY, 1 + MEMORY], _TINY)
     return min(max(products[1, 1 + MEMORY] / steps, 1.0), _MOST_STRETCH)
 
@@ -292,8 +292,9 @@ def _wake(before, after, stats, prior, roots):
 
 @kernel
 def _wake_some(before, after, draws, roots):
+    """Change the roots of those probabilities of one distribution with a number of draws."""
     for j in range(before.size):
-        if _LOST < draws * before[j] < _ASLEEP and after[j] > _WAKES * before[j]:
+        if _GONE < draws * before[j] < _ASLEEP and after[j] > _WAKES * before[j]:
             least = 0.5 * (1.0 - before[j] / after[j]) / draws
             roots[j] = math.sqrt(max(after[j], least))
 
