@@ -33,13 +33,18 @@ settings.load_profile("same_examples")
 
 
 LONGEST = (
-    *("sweep", "sweep_stopping", "readme", "server_server", "sweep_plan", "tracking_ui"),
-    *("train_cli", "report", "report_page", "report_panel_page"),
+    *("sweep", "panel_resume", "sweep_stopping", "readme", "server_server", "sweep_plan"),
+    *("tracking_ui", "train_cli", "sweep_search", "report", "report_page", "report_panel_page"),
 )
 QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 )
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One worker more than cores: a third of the time tests wait for processes and servers."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
