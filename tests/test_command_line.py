@@ -145,6 +145,16 @@ def test_a_subcommand_prints_the_version_and_no_line_about_completion(capsys):
         assert "argcomplete" not in text
 
 
+@pytest.mark.parametrize(("told", "level"), [({}, "1"), ({"NUMBA_OPT": "3"}, "3")])
+def test_commands_compile_with_little_optimisation_unless_told(told, level):
+    program = "from hmm_exp import command_line; command_line.quiet_libraries(); import numba;"
+    program += "print(int(numba.config.OPT))"
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_OPT"} | told
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == level
+
+
 @pytest.mark.parametrize("installed", [True, False])
 def test_the_shell_gets_completions_and_the_command_does_not_run(tmp_path, installed):
     """Without the library the command must still not run: a Tab key promotes nothing."""
