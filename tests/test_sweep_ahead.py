@@ -95,10 +95,9 @@ def test_the_process_of_the_cells_uses_what_was_fitted_ahead(small_config, tmp_p
     try:
         worker.ask("prepare", small_config, None)
         worker.work_ahead([small_config])
+        worker.ask("prepare", small_config, tmp_path / "1.log")  # answered after the copy began
         children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
-        until(lambda: children.read_text())
-        until(lambda: not children.read_text())
-        worker.ask("prepare", small_config, tmp_path / "1.log")
+        until(lambda: not children.read_text())  # and before it is asked for the fit, it ended
         worker.ask("fit", tmp_path / "bundle", on_progress=told.append)
         assert worker.has_written(tmp_path / "bundle", None)
     finally:
