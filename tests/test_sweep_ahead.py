@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hmm_exp.config import Config, SplitConfig
+from hmm_exp.experiment.first_use import warm_up
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import evaluated, fitted
 from hmm_exp.sweep import ahead, beside
@@ -91,6 +92,7 @@ def test_one_that_is_under_way_when_a_cell_is_asked_for_is_given_up(
 
 
 def test_the_process_of_the_cells_uses_what_was_fitted_ahead(small_config, tmp_path):
+    warm_up()  # a process that compiles would be a child, too
     worker, told = Worker(), []
     try:
         worker.ask("prepare", small_config, None)

@@ -47,9 +47,9 @@ _TINY = 1e-300
 _LEAST_DF, _MOST_DF = DF_BOUNDS
 _LEAST_SHARE = 0.1  # of EM's root of a probability or Cholesky pivot that a leap keeps
 _MOST_STRETCH = 2.0  # of EM's step, in directions that the memory does not know
-# Draws that a probability near zero expects: fewer than the first; below the second the limits of
-# the E step move it. It returns where EM multiplies it by more than the third.
-_ASLEEP, _GONE, _WAKES = 0.01, 1e-200, 1.01
+_ASLEEP = 0.01  # draws that a probability near zero expects, at most
+_GONE = 1e-200  # the same, at least: below, the limits of the E step move it
+_WAKES = 1.01  # by which EM multiplies a probability near zero that is wanted back, at least
 
 
 class Leaps(NamedTuple):
