@@ -33,7 +33,9 @@ from numba import extending, types
 from numba.core import cgutils, event
 
 config: Any = numba.config
-njit: Any = numba.njit  # its type hints lack some options
+# Its type hints lack some options. Divisions by zero give inf or nan, as numpy's do, instead of an
+# exception, which would be a branch and a path of its own for every division.
+njit: Any = partial(numba.njit, error_model="numpy")
 intrinsic: Any = extending.intrinsic  # its type hints lack the calls
 
 inlined = njit(inline="always", _nrt=False)
@@ -50,14 +52,15 @@ def entry(function: Callable | None = None, **options: Any) -> Any:
     """
     if function is None:
         return partial(entry, **options)
+    unlocked = {"nogil": True, "no_cfunc_wrapper": True}  # nothing calls it from C
     usual = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder())
     try:
-        compiled = njit(cache=True, nogil=True, **options)(function)
+        compiled = njit(cache=True, **unlocked, **options)(function)
         compiled._cache.save_overload = partial(_save, compiled._cache.save_overload)
         return compiled
     except (RuntimeError, OSError):  # no place to write to
-        return njit(nogil=True, **options)(function)
+        return njit(**unlocked, **options)(function)
     finally:
         config.CACHE_DIR = usual
 
@@ -80,7 +83,7 @@ def part(function: Callable) -> Any:
     LLVM takes far longer for one large function than for its parts, and a kernel is compiled once
     more in whatever calls it. A part allocates nothing and gives a float64.
     """
-    return entry(function, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return entry(function, _nrt=False, no_cpython_wrapper=True)
 
 
 def address(dispatcher: Any, *arguments: Any) -> int:

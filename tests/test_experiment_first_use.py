@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,15 @@ import pytest
 from tests.warm import environment_of_a_user
 from tests.watching import until
 
+on_linux = pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="children are listed on Linux"
+)
+
 SEEN = """
 import sys
 from dataclasses import replace
 from numba.core.dispatcher import Dispatcher
-from hmm_exp.experiment.first_use import small_run
+from hmm_exp.experiment.first_use import compile_the_rest, small_run
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import run
 
@@ -27,22 +33,21 @@ def used():
     return {(one.py_func.__name__, str(one.signatures)) for one in entries}
 
 
-settings = small_run()
-run(prepare(settings))
+compile_the_rest()
 before = used()
-settings.model.engine = "native"
+settings = small_run("native")
 settings.model.n_states = 3
 run(prepare(settings))
 print(len(before), *sorted({name for name, _ in used() - before}))
 """
 
 
-def test_a_fit_by_the_own_engine_uses_nothing_more_than_its_em():
+def test_a_fit_uses_nothing_more_than_what_is_left_of_its_em():
     said = subprocess.run(
         [sys.executable, "-c", SEEN], capture_output=True, text=True, check=True
     ).stdout.split()
     assert int(said[0]) > 15
-    parts = ["filter", "log_prior", "plan", "smooth", "take", "update", "whiten"]
+    parts = ["filter", "log_prior", "smooth", "take", "update", "whiten"]
     assert said[1:] == ["_fill", "_moments", "_run", *parts]
 
 
@@ -70,21 +75,46 @@ def test_it_ends_with_the_process_that_began_it():
     assert begun.wait(timeout=120) == 0
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are listed on Linux")
+@on_linux
 def test_a_single_run_on_a_new_machine_compiles_in_two_processes(tmp_path):
-    environment = environment_of_a_user(XDG_CACHE_HOME=str(tmp_path / "cache"))
-    command = [sys.executable, "-m", "hmm_exp.train", "model.n_states=2", "data.n_bars=2500"]
-    with (tmp_path / "said").open("w") as said:
-        run = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=said, stderr=said)
-    try:
-        until(lambda: any("hmm_exp.experiment.first_use" in words for words in children_of(run)))
-    finally:
-        run.send_signal(signal.SIGINT)
-        run.wait()
+    with new_machine(tmp_path) as run:
+        until(
+            lambda: any(
+                "hmm_exp.experiment.first_use" in words for words in children_of(run.pid).values()
+            )
+        )
     assert (tmp_path / "said").read_text().count("compiling") == 1
 
 
-def children_of(process: subprocess.Popen) -> list[str]:
-    """Command lines of the children of a process."""
-    pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in pids]
+@on_linux
+def test_the_process_of_a_sweep_on_a_new_machine_compiles_together_with_its_copy(tmp_path):
+    with new_machine(tmp_path, "-m", "model.n_states=2,3") as sweep:
+        (worker,) = until(lambda: children_of(sweep.pid))
+        (copy,) = until(lambda: children_of(worker))
+        both = children_of(sweep.pid)[worker], children_of(worker)[copy]
+        compiled = [path.name for path in (tmp_path / "cache").rglob("*.nbc")]
+        until(lambda: "compiling" in (tmp_path / "said").read_text())
+    assert ["hmm_exp.sweep.worker" in words for words in both] == [True, True]
+    assert not any("._run-" in name for name in compiled)
+    assert (tmp_path / "said").read_text().count("compiling") == 1
+
+
+@contextmanager
+def new_machine(folder: Path, *words: str) -> Iterator[subprocess.Popen]:
+    """A run on a machine without compiled code, which is interrupted at the end."""
+    environment = environment_of_a_user(XDG_CACHE_HOME=str(folder / "cache"))
+    command = [sys.executable, "-m", "hmm_exp.train", "data.n_bars=2500", *words]
+    with (folder / "said").open("w") as said:
+        run = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said)
+    try:
+        yield run
+    finally:
+        run.send_signal(signal.SIGINT)
+        run.wait()
+
+
+def children_of(process: int) -> dict[int, str]:
+    """Command lines of the children of a process, by its threads."""
+    lists = [path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children")]
+    pids = [int(pid) for pids in lists for pid in pids]
+    return {pid: Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in pids}

@@ -51,7 +51,7 @@ class BarBuffers(NamedTuple):
     log_prob: np.ndarray
 
 
-@entry(error_model="numpy")
+@entry
 def run(settings, numbers, clock, memory, time_ns, ohlcv, row_time, row_probs):
     """Take bars and write the rows that they complete.
 
@@ -81,7 +81,7 @@ def run(settings, numbers, clock, memory, time_ns, ohlcv, row_time, row_probs):
     return n
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _new_work(F, D, K):
     return BarBuffers(
         np.empty((F, 2), np.int64),
@@ -98,7 +98,7 @@ def _new_work(F, D, K):
     )
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _skip_begun(constants, clock, time_ns):
     """Mark first bins that began before the data: no value may depend on where the data begin."""
     for f in range(len(constants.step_ns)):
@@ -108,7 +108,7 @@ def _skip_begun(constants, clock, time_ns):
             clock[HEADER + PER_TIMEFRAME * f + SKIPPED] = edge
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _close_bins(constants, clock, memory, work, time_ns, ohlcv, t):
     """Add a bar to the open bin of every timeframe, and gather the bins that are closed by now."""
     for f in range(len(constants.step_ns)):
@@ -132,7 +132,7 @@ def _close_bins(constants, clock, memory, work, time_ns, ohlcv, t):
             )
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _take_closed(constants, clock, memory, work, row_time, row_probs, n):
     """Advance every timeframe by its closed bins, in time order, and write the grid's rows."""
     grid = constants.grid
@@ -149,7 +149,7 @@ def _take_closed(constants, clock, memory, work, row_time, row_probs, n):
     return n
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _advance_until(constants, clock, memory, work, time_ns):
     """Advance every timeframe by those of its closed bins that were known at a time."""
     for f in range(len(constants.step_ns)):
@@ -159,7 +159,7 @@ def _advance_until(constants, clock, memory, work, time_ns):
             work.n_taken[f] += 1
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _advance_timeframe(constants, clock, memory, f, edge, bar):
     """Features of one closed bar of timeframe f, unless it began before the data."""
     at, start = HEADER + PER_TIMEFRAME * f, constants.start[f]
@@ -173,7 +173,7 @@ def _advance_timeframe(constants, clock, memory, f, edge, bar):
     clock[at + LAST_EDGE] = edge
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _filter_row(constants, clock, memory, work, time_ns):
     """One row from the latest values of all timeframes; False while windows still fill."""
     missing = _scaled_row(constants, clock, memory, work.X)
@@ -197,7 +197,7 @@ def _filter_row(constants, clock, memory, work, time_ns):
     return True
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _scaled_row(constants, clock, memory, X):
     """Write the model's observation into X[0]; True where it lacks a feature."""
     missing = False
@@ -212,7 +212,7 @@ def _scaled_row(constants, clock, memory, X):
     return missing
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _chain_step(constants, before, edge, f):
     """Chain steps between two bars of timeframe f, as `gaps.chain_steps` counts them."""
     if constants.bridge:
@@ -295,7 +295,7 @@ def new_state(model: StreamModel) -> tuple[np.ndarray, np.ndarray]:
     return clock, np.concatenate(parts)
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def unpacked(settings, numbers):
     """Views of the parts, by name."""
     F, D, K = settings[0], settings[1], settings[2]

@@ -58,7 +58,7 @@ def burn_in(
     return int(bars)
 
 
-@entry(error_model="numpy")
+@entry
 def _burn_in(startprob, transmat, log_lik, steps, tolerance):
     """Bars needed, and whether the filters agree at all.
 
@@ -79,7 +79,7 @@ def _burn_in(startprob, transmat, log_lik, steps, tolerance):
     return longest + _SLACK, agreed
 
 
-@kernel(error_model="numpy", allocates=True)
+@kernel(allocates=True)
 def _rows_apart(startprob, transmat, log_lik, steps, first, tolerance):
     """Rows from `first` until K certain starts agree permanently, and whether they do."""
     T, K = log_lik.shape

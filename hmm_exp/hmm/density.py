@@ -107,7 +107,7 @@ def _pieces(n_rows: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def log_density_row(X, t, density, out, z):
     """Write ln p(X[t] | k) into out[t, k] for every k; z (D,) is scratch."""
     if density.df.size == 0:
@@ -116,7 +116,7 @@ def log_density_row(X, t, density, out, z):
         _student_t_row(X, t, density, out, z)
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _gaussian_row(X, t, density, out, z):
     K, D = density.means.shape
     missing = False
@@ -130,7 +130,7 @@ def _gaussian_row(X, t, density, out, z):
         out[t, k] = 0.0 if missing else density.log_norm[k] - 0.5 * distance
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _student_t_row(X, t, density, out, z):
     K, D = density.means.shape
     missing = False
@@ -145,7 +145,7 @@ def _student_t_row(X, t, density, out, z):
         out[t, k] = 0.0 if missing else density.log_norm[k] - fall
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _scaled_distance(X, t, density, k):
     """Squared Mahalanobis distance of row t from state k for independent features."""
     distance = 0.0
@@ -155,7 +155,7 @@ def _scaled_distance(X, t, density, k):
     return distance
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _whitened_distance(X, t, density, k, z):
     """The same for any covariance: solve L z = x - m forward."""
     distance = 0.0
@@ -168,14 +168,14 @@ def _whitened_distance(X, t, density, k, z):
     return distance
 
 
-@entry(error_model="numpy")
+@entry
 def _gaussian_rows(X, density, out):
     z = np.empty(X.shape[1])
     for t in range(X.shape[0]):
         _gaussian_row(X, t, density, out, z)
 
 
-@entry(error_model="numpy")
+@entry
 def _student_t_rows(X, density, out):
     z = np.empty(X.shape[1])
     for t in range(X.shape[0]):

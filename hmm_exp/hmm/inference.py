@@ -191,7 +191,7 @@ def entropy_filtered(filtered: Filtered, transmat: np.ndarray, steps: np.ndarray
     return _path_entropy(filtered.probs, _powers(transmat, steps), steps)
 
 
-@entry(error_model="numpy")
+@entry
 def advance(startprob, transmat, log_lik, steps, current, probs, log_prob):
     """Filter rows (T, K): the common kernel of batch (T rows) and stream (one row).
 
@@ -232,7 +232,7 @@ def advance(startprob, transmat, log_lik, steps, current, probs, log_prob):
             log_prob[t] = 0.0
 
 
-@kernel(error_model="numpy", allocates=True)
+@kernel(allocates=True)
 def _shifted_densities(log_lik, out, shift):
     """exp(log_lik - the row's maximum), and that maximum; two passes are faster than one."""
     T, K = log_lik.shape
@@ -245,7 +245,7 @@ def _shifted_densities(log_lik, out, shift):
     _exp_all(out.reshape(T * K))
 
 
-@kernel(error_model="numpy", allocates=True)
+@kernel(allocates=True)
 def _exp_all(numbers):
     """Replace every x by e**x, eight at a time; the bits do not depend on the position."""
     n_vectors = len(numbers) // LANES
@@ -260,7 +260,7 @@ def _exp_all(numbers):
         numbers[i] = rest[0, i - n_vectors * LANES]
 
 
-@kernel(error_model="numpy")
+@kernel
 def _is_missing(log_lik, t):
     missing = True
     for k in range(log_lik.shape[1]):
@@ -268,7 +268,7 @@ def _is_missing(log_lik, t):
     return missing
 
 
-@kernel(error_model="numpy")
+@kernel
 def _update_faint(predicted, log_lik, t, out):
     """Bayes' rule in logs, for a row whose likeliest state was almost ruled out before.
 
@@ -288,7 +288,7 @@ def _update_faint(predicted, log_lik, t, out):
     return total, shift
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _propagate(probs, t, transmat, out, s):
     """out[s] = probs[t] A, summed in a fixed order."""
     for j in range(transmat.shape[0]):
@@ -298,7 +298,7 @@ def _propagate(probs, t, transmat, out, s):
         out[s, j] = total
 
 
-@entry(error_model="numpy")
+@entry
 def _predict(probs, transmat, steps, out):
     work = np.empty((2, transmat.shape[0]))
     for t in range(probs.shape[0]):
@@ -309,7 +309,7 @@ def _predict(probs, transmat, steps, out):
         copy(work[0], out[t])
 
 
-@entry(error_model="numpy")
+@entry
 def _smooth(transmat, steps, probs, pairs, trail):
     """Turn filtered probs (T, K) into smoothed ones in place; trail (max steps + 1, K)."""
     K = transmat.shape[0]
@@ -330,7 +330,7 @@ def _smooth(transmat, steps, probs, pairs, trail):
             probs[t, k] = later[k]
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _step_back(trail, s, transmat, later, pairs, scratch):
     """Smooth `later` one step back in place, and count its expected transitions."""
     K = transmat.shape[0]
@@ -348,7 +348,7 @@ def _step_back(trail, s, transmat, later, pairs, scratch):
         later[i] = scratch[i] / total
 
 
-@entry(error_model="numpy")
+@entry
 def _viterbi(log_start, log_powers, log_lik, steps, origin, states):
     T, K = log_lik.shape
     score = np.zeros(K)
@@ -375,7 +375,7 @@ def _viterbi(log_start, log_powers, log_lik, steps, origin, states):
     return log_prob
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _best_origin(score, log_transition):
     best = 0
     value = score[0] + log_transition[0]
@@ -386,7 +386,7 @@ def _best_origin(score, log_transition):
     return best, value
 
 
-@entry(error_model="numpy")
+@entry
 def _path_entropy(probs, powers, steps):
     """From filtered probs (T, K), smoothing backward."""
     T, K = probs.shape
@@ -416,7 +416,7 @@ def _path_entropy(probs, powers, steps):
     return entropy
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _x_log_x(x):
     return x * math.log(x) if x > 0.0 else 0.0
 

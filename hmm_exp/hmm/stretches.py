@@ -169,7 +169,7 @@ def _new_work(K: int, D: int) -> _Work:
     return _Work(*(aligned_zeros(n) for n in rows))
 
 
-@entry(error_model="numpy")
+@entry
 def _filter_stretches(
     startprob, transmat, density, X, given, steps, special, lead, work, begun, probs, log_prob
 ):

@@ -291,8 +291,20 @@ def _import_for_fits(answers: _Answers) -> None:
         collect_seldom()
         from hmm_exp.experiment.first_use import compile_beside
 
-        compile_beside()
+        compile_beside(partial(_compile_in_copy, answers) if beside.IS_POSSIBLE else None)
     answers.starting(False)
+
+
+def _compile_in_copy(answers: _Answers) -> None:
+    """Let a copy of this process compile, silently, a part of what the first cell uses."""
+    from hmm_exp.experiment.first_use import compile_the_rest
+
+    def work() -> None:
+        with Path(os.devnull).open("wb") as nowhere:
+            print_to(nowhere.fileno())
+        compile_the_rest()
+
+    beside.work_beside(work, within=None, prepare=answers.close, done=lambda reason: None)
 
 
 def _warm_up(answers: _Answers) -> bool:

@@ -140,7 +140,7 @@ def _logit_columns(
     return columns[:, free[:, 0], free[:, 1]]
 
 
-@entry(error_model="numpy")
+@entry
 def _forward(chain, emission, own, turn, trail, scores):
     """Differentiate the filter in eight directions.
 
@@ -173,7 +173,7 @@ def _forward(chain, emission, own, turn, trail, scores):
             store(before, k, now)
 
 
-@entry(error_model="numpy")
+@entry
 def _backward(chain, emission, own, turn, trail, scores, pairs, moments):
     """Differentiate the backward recursion and with it the expected complete-data score.
 
@@ -217,7 +217,7 @@ def _backward(chain, emission, own, turn, trail, scores, pairs, moments):
             store(change, i, total)
 
 
-@entry(error_model="numpy", inline="always")
+@entry(inline="always")
 def _own_slopes(emission, t, own, Q, out):
     """Write d ln p(x_t | k) of every lane's own parameter into `out` (K, LANES), else zero."""
     for lane in range(LANES):

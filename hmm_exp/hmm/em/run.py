@@ -26,10 +26,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hmm_exp.compiling import announce, call, entry, kernel
+from hmm_exp.compiling import address, announce, call, entry, kernel
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.em import e_step, e_step_log
-from hmm_exp.hmm.em.leap import Leaps, make_leaps, shorten
+from hmm_exp.hmm.em.leap import Leaps, make_leaps, plan, shorten
 from hmm_exp.hmm.em.parts import parts_for
 from hmm_exp.hmm.em.progress import follow
 from hmm_exp.hmm.em.rows import PaddedRows, lay_out
@@ -181,7 +181,7 @@ def em(
     best = _model(start, rows.centre)
     prior = _prior(priors or Priors(), start, rows.centre, params)
     floor = absolute_floor(rows, start.covariance_type, covar_floor)
-    buffers = _buffers(rows, start, model, n_iter)
+    buffers = _buffers(len(rows.missing) - 1, start, model, n_iter)
     follow(buffers.counts, buffers.history)
     parts = parts_for(rows, model, prior, floor, accelerate, buffers)
     run = partial(_run, parts, rows, model, best, prior, floor, tol, accelerate, buffers)
@@ -212,6 +212,14 @@ def em(
 def announce_compilation() -> bool:
     """Log one line to `hmm_exp.hmm` if the next fit has to compile; gives whether it did."""
     return announce(_run)
+
+
+def compile_plan(start: GaussianParams) -> None:
+    """Compile the part of a fit that plans leaps, for models of this kind."""
+    centre = np.zeros(start.n_features)
+    model, prior = _model(start, centre), _prior(Priors(), start, centre, "stmc")
+    buffers = _buffers(1, start, model, n_iter=1)
+    address(plan, model, model, buffers.stats, prior, buffers.leaps)
 
 
 def absolute_floor(
@@ -371,10 +379,10 @@ def _floats(values: ArrayLike) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
-def _buffers(rows: PaddedRows, start: GaussianParams, model: EMParams, n_iter: int) -> _EMBuffers:
+def _buffers(n: int, start: GaussianParams, model: EMParams, n_iter: int) -> _EMBuffers:
+    """Allocate memory for n steps."""
     K, D = start.means.shape
     full = start.covariance_type in ("full", "tied")
-    n = rows.missing.shape[0] - 1
     sums = {
         "start": np.zeros(K),
         "pairs": np.zeros((K, K)),
