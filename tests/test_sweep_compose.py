@@ -20,6 +20,12 @@ CELLS = [
     ["compute=joblib", "compute.workers=3", "data.path='${oc.env:HOME}/x'"],
     ["hydra.job.name=own", "+hydra.job.env_set.A=b", "features.window=30"],
     ["features=v2", "++model.n_states=3"],
+    [
+        "hydra.job.config.override_dirname.exclude_keys=[sweep_id]",
+        "hydra.job.config.override_dirname.kv_sep='-'",
+        "model.n_states=3",
+        "features=v1",
+    ],
 ]
 
 

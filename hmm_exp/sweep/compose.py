@@ -8,7 +8,7 @@ those in a copy of what it composed for the first of them.
 from copy import deepcopy
 from functools import cache
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -33,11 +33,9 @@ class CellLoader(ConfigLoaderImpl):
         overrides = [_parsed(word) for word in sweep_overrides]
         plain = [one for one in overrides if is_setting(names[str(one.input_line)])]
         self._apply_overrides_to_config(plain, config)
-        job, text = config.hydra.job, config.hydra.job.config.override_dirname
         config.hydra.overrides.task = sweep_overrides
-        job.override_dirname = get_overrides_dirname(
-            overrides, text.exclude_keys, item_sep=text.item_sep, kv_sep=text.kv_sep
-        )
+        if not OmegaConf.is_interpolation(config.hydra.job, "override_dirname"):  # before Hydra 1.4
+            config.hydra.job.override_dirname = _joined(overrides, config.hydra.job.config)
         return config
 
     def _of_groups(self, master_config: DictConfig, groups: tuple[str, ...]) -> DictConfig:
@@ -53,6 +51,13 @@ class CellLoader(ConfigLoaderImpl):
 def groups_of(words: list[str]) -> tuple[str, ...]:
     """Words that are no plain setting: they choose what Hydra composes from."""
     return tuple(word for word in words if not is_setting(word.partition("=")[0]))
+
+
+def _joined(overrides: list[Override], job: DictConfig) -> str:
+    """What Hydra offers as the name of a folder of a cell."""
+    text = job.override_dirname
+    kept = [one.input_line for one in overrides if one.key_or_group not in text.exclude_keys]
+    return text.item_sep.join(sorted(kept)).replace("=", text.kv_sep)
 
 
 @cache
