@@ -55,3 +55,4 @@ def test_a_sweep_ends_in_its_verdict(next_hydra, tmp_path, words):
     done = sweep(next_hydra, tmp_path, *words)
     assert done.returncode == 0, done.stderr
     assert "believe it?" in done.stdout
+    assert "whitelist" not in done.stderr  # what a config may call stays limited

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from hmm_exp import train
 from hmm_exp.config import conf_dir
 from hmm_exp.sweep.compose import CellLoader
+from tests.conftest import OF_HYDRA
 
 OF_PROGRAM = ["sweep_id=a-b", "sweep.varied=[features.window]", 'sweep.folder="/a b, c"']
 CELLS = [
@@ -32,7 +33,7 @@ CELLS = [
 @pytest.fixture
 def loader():
     assert train  # whose import stores the schema
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), **OF_HYDRA):
         yield GlobalHydra.instance().config_loader()
 
 

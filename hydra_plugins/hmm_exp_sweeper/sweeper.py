@@ -1,7 +1,7 @@
 """The sweeper `hydra/sweeper=grid`. Hydra imports this module on every start: it stays light."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
@@ -34,7 +34,7 @@ class GridSweeper(BasicSweeper):
         from hmm_exp.sweep.compose import CellLoader
 
         loader = CellLoader(hydra_context.config_loader.get_search_path())
-        context = HydraContext(config_loader=loader, callbacks=hydra_context.callbacks)
+        context = replace(hydra_context, config_loader=loader)
         super().setup(hydra_context=context, task_function=task_function, config=config)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
