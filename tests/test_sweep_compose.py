@@ -74,15 +74,15 @@ def test_a_bad_value_is_hydras_error(loader):
 
 def test_each_choice_of_groups_is_composed_once(loader, monkeypatch):
     composed = []
-    load = ConfigLoaderImpl.load_configuration
+    load = ConfigLoaderImpl.load_sweep_config
 
-    def counted(self, *arguments, **options):
-        composed.append(options["overrides"])
-        return load(self, *arguments, **options)
+    def counted(self, master_config, sweep_overrides):
+        composed.append(sweep_overrides)
+        return load(self, master_config, sweep_overrides)
 
     master, ours = master_of(loader, "hydra.job.name=count"), CellLoader(loader.get_search_path())
-    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
     for features in ("v1", "v2"):
         for n_states in range(2, 6):
             ours.load_sweep_config(master, [f"model.n_states={n_states}", f"features={features}"])
-    assert composed == [["hydra.job.name=count", f"features={name}"] for name in ("v1", "v2")]
+    assert composed == [["features=v1"], ["features=v2"]]
