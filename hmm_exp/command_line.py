@@ -7,6 +7,7 @@ sys.exit(exit_status(do_it, parser.parse_args()))
 
 import argparse
 import atexit
+import logging
 import os
 import re
 import sys
@@ -281,6 +282,7 @@ def quiet_libraries() -> None:
 
     What the user has set stays.
     """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a cache it cannot write
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
 

@@ -32,7 +32,10 @@ import numpy as np
 from numba import extending, types
 from numba.core import cgutils, event
 
+from hmm_exp.owner import is_dead, this_process
+
 config: Any = numba.config
+config.DISABLE_JIT = 0  # vectors of SIMD lanes exist in compiled code alone
 # Its type hints lack some options. Divisions by zero give inf or nan, as numpy's do, instead of an
 # exception, which would be a branch and a path of its own for every division.
 njit: Any = partial(numba.njit, error_model="numpy")
@@ -136,12 +139,19 @@ def _save(save: Callable[..., None], *arguments: Any) -> None:
 
 
 def announce(dispatcher: Any) -> bool:
-    """Announce in one line that the next call of an entry compiles it; gives whether it did.
+    """Announce in one line that the next call of an entry compiles it, for this machine.
 
     Goes to the logger `hmm_exp.hmm` at level INFO, and of processes that begin together one says
-    it. Folders of old versions are removed then.
+    it. Folders of old versions are removed then. Gives whether this process said it, and others can
+    use what it compiles.
     """
-    if dispatcher.signatures or _is_cached(dispatcher) or _is_said():
+    if dispatcher.signatures or _is_cached(dispatcher):
+        return False
+    try:
+        if _is_said():
+            return False
+    except OSError:
+        _say_that_nothing_is_kept(cache_folder())
         return False
     _log.info("compiling the fitting engine, once on this machine (10 to 30 s) ...")
     prune(cache_folder().parent)
@@ -203,16 +213,27 @@ def _is_cached(dispatcher: Any) -> bool:
     return any(cache_folder().rglob(name))
 
 
+@cache
+def _say_that_nothing_is_kept(folder: Path) -> None:
+    """Announce a compilation, once, where each process has to compile."""
+    why = f"each time anew, as {folder} cannot be written"
+    _log.info("compiling the fitting engine (10 to 30 s), %s ...", why)
+
+
 def _is_said() -> bool:
-    """Whether another process has just announced a compilation; if not, this one does."""
+    """Whether a living process has just announced a compilation; if not, this one does.
+
+    Raises OSError if compiled code cannot be kept.
+    """
     mark = cache_folder() / "compiling"
-    try:
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        if mark.exists() and abs(time.time() - mark.stat().st_mtime) > _TOGETHER:
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):  # there is none, or another was quicker with the old mark
+        since = abs(time.time() - mark.stat().st_mtime)
+        if since > _TOGETHER or is_dead(mark.read_text() or this_process()):
             mark.unlink()
-        mark.touch(exist_ok=False)
+    try:
+        with mark.open("x") as file:
+            file.write(this_process())
     except FileExistsError:
         return True
-    except OSError:  # no place to write to, or another was quicker with the old mark
-        return False
     return False

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -19,7 +20,9 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _A_MOMENT = 0.2  # seconds until what a signal raised is handled somewhere, or was swallowed
 _STOPPED = 128  # exit statuses above are those of signals
 _MOST_AFTER_STOP = 5.0  # seconds
+_ONE_STOP = 2.0  # seconds in which further signals mean the first, while the program ends its work
 _arrived: KeyboardInterrupt | None = None
+_arrived_at = 0.0  # by the clock of `time.monotonic`
 _over = threading.Event()  # set once signals raise nothing any more
 _over.set()
 
@@ -81,7 +84,10 @@ def end_soon(status: int) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _arrived
+    global _arrived, _arrived_at
+    if _arrived and time.monotonic() < _arrived_at + _ONE_STOP and _is_handled():
+        return  # a step with the store that was cut off would hold its lock
+    _arrived_at = time.monotonic()
     if _arrived is None:
         threading.Thread(target=_insist, args=(number, _over), daemon=True).start()
     _arrived = TerminatedError() if number == signal.SIGTERM else KeyboardInterrupt()

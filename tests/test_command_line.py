@@ -125,6 +125,14 @@ def test_every_command_prints_the_version_and_how_to_complete_it(name, capsys):
         assert shown in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_is_the_program_of_its_module(name):
+    module = COMMANDS[name].split(":")[0].removesuffix(".__main__")
+    command = [sys.executable, "-m", module, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"hmm_exp {__version__}\n"
+
+
 def test_train_prints_the_version_and_how_to_complete_it(monkeypatch, capsys):
     for option, shown in (("--version", __version__), ("--help", "hmm-train -sc install=bash")):
         monkeypatch.setattr(sys, "argv", ["hmm-train", option])

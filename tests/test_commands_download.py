@@ -217,6 +217,10 @@ def test_without_a_network_there_is_one_line_and_no_file(capsys):
         (("--url=127.0.0.1",), "--url 127.0.0.1: must be http:// or https:// and a host"),
         (("--timeframe=1M",), "--timeframe 1M: binance has"),
         (("--since=soon",), "--since soon is not a date"),
+        (
+            ("--since=2024-02-01", "--until=2024-01-01"),
+            "--until 2024-01-01 is not after --since 2024-02-01",
+        ),
         (("--until=now",), "--until now is not a date"),
         (("--since=2030-01-01",), "binance BTC/USDT 1h: the exchange has no closed candle in this"),
         (("--output=bars.xlsx",), "bars.xlsx: the name must end in .parquet or .csv"),

@@ -176,6 +176,16 @@ def test_a_session_market_has_no_missing_rows(market):
     assert (table.steps[1:] == 1).all()
 
 
+def test_a_price_that_never_changes_is_said_to_be_that(market):
+    bars = replace(market, frame=market.frame.assign(open=5.0, high=5.0, low=5.0, close=5.0))
+    for columns in (["close_logret_current_1H"], ["high_low_range_pct_current_1H"]):
+        recipe = Recipe.of_columns(columns, 4, 96.0)
+        same = f"the close is the same in all {len(bars):,} bars"
+        assert ways_out(columns, recipe, bars) == f"{columns[0]}; {same}"
+        advice = f"use another feature set than {columns[0]} (a table with others)"
+        assert ways_out(columns, recipe, None) == advice
+
+
 def test_volume_that_never_is_leaves_no_row_and_names_the_ways_out(market):
     frame = market.frame.assign(volume=0.0)
     columns = "volume_rvol_4_1H,close_over_vwap_1H,close_log_ratio_vwap_1H"

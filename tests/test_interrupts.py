@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import pytest
 
+from hmm_exp import interrupts
 from hmm_exp.interrupts import (
     TerminatedError,
     exit_status,
@@ -91,6 +92,29 @@ def test_the_handling_of_an_interrupt_is_not_disturbed(number):
         ignore_further()
         send(number)
     assert ended == [True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("later", [False, True])
+def test_further_signals_within_a_moment_do_not_cut_off_the_end(number, later, monkeypatch):
+    ended = []
+
+    def work() -> None:
+        try:
+            send(number)
+        finally:
+            for again in (number, signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), again)
+                time.sleep(0.05)
+            ended.append(True)
+
+    if later:
+        monkeypatch.setattr(interrupts, "_ONE_STOP", 0.0)
+    with listening(), pytest.raises(KeyboardInterrupt) as raised:
+        work()
+    assert ended == ([] if later else [True])
+    if not later:
+        assert exit_status(raised.value) == dict(SIGNALS)[number]
 
 
 def test_what_was_there_before_is_there_afterwards():

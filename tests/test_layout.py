@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "hmm_exp"
 FLOORS = [
-    {"errors", "version", "compiling", "owner"},
-    {"files", "parallel", "interrupts", "output"},
+    {"errors", "version", "owner"},
+    {"compiling", "files", "parallel", "interrupts", "output"},
     {"config", "stored"},
     {"hmm", "market"},
     {"features", "store", "uncertainty"},

@@ -3,6 +3,8 @@
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from hmm_exp import compiling
 from hmm_exp.hmm import restarts
 from hmm_exp.hmm.em import run
 from hmm_exp.hmm.starts import KINDS
+from hmm_exp.owner import tag_of
 from hmm_exp.parallel import cores, run_ahead, run_all
 from tests.test_hmm_fit import fit, planted
 
@@ -181,4 +184,25 @@ def test_of_processes_that_begin_together_one_says_that_it_compiles(caplog, monk
         assert len(caplog.records) == 1
         os.utime(folder / "compiling", (1e9, 1e9))  # killed long ago, before it was done
         compiling.announce(Unseen)
-    assert len(caplog.records) == 2
+        assert len(caplog.records) == 2
+        (folder / "compiling").write_text(ended_process())
+        compiling.announce(Unseen)
+        compiling.announce(Unseen)
+    assert len(caplog.records) == 3
+
+
+def ended_process() -> str:
+    """Owner tag of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        return tag_of(process.pid)
+
+
+def test_where_compiled_code_cannot_be_kept_the_line_says_so(caplog, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    folder = tmp_path / "file" / "0123456789abcdef"
+    monkeypatch.setattr(compiling, "cache_folder", lambda: folder)
+    with caplog.at_level(logging.INFO, logger="hmm_exp.hmm"):
+        for _ in range(2):
+            assert not compiling.announce(Unseen)  # nobody else can use what is compiled
+    (record,) = caplog.records
+    assert f"each time anew, as {folder} cannot be written" in record.getMessage()

@@ -16,6 +16,7 @@ from hmm_exp.hmm.fit import Search, fit
 from hmm_exp.hmm.params import GaussianParams
 from hmm_exp.hmm.simd import LANES
 from hmm_exp.uncertainty.derivatives import at_bounds, derivatives
+from hmm_exp.uncertainty.estimates import StandardErrors, without_errors
 from hmm_exp.uncertainty.standard_errors import outer_products, standard_errors
 
 
@@ -184,6 +185,16 @@ def test_derivatives_are_the_same_bits_with_any_number_of_threads():
     assert alone.scores.shape[1] > 2 * LANES  # three blocks of directions
     for one, other in zip(alone, together, strict=True):
         assert one.tobytes() == other.tobytes()
+
+
+def test_a_long_reason_for_no_errors_is_kept_in_a_line():
+    params = GaussianParams([1.0], [[1.0]], [[0.0]], [[1.0]])
+    reason = "; ".join(f"state {k} rests on 1 row for its 50 parameters" for k in range(500))
+    errors = without_errors(params, reason)
+    again = StandardErrors.from_dict(errors.to_dict(), params)
+    assert again.reason == errors.reason
+    assert errors.reason.startswith("no errors: state 0 rests on 1 row")
+    assert len(errors.reason) < 300
 
 
 def test_errors_follow_the_units():

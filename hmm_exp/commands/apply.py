@@ -7,6 +7,7 @@ many symbols failed; 2 bad input, with one line on standard error.
 import argparse
 import json
 import shlex
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -58,6 +59,8 @@ may repeat bars already processed, and they are skipped. An --output file holds 
 standard output may repeat the last rows before a kill.
 With --bad-rows drop, an unreadable line is skipped with a note on standard error. An unreadable
 header always stops the command.
+
+exit status: 0 done; 1 a symbol could not be read; 2 bad input
 """
 
 
@@ -275,3 +278,7 @@ def _joined_file(args: argparse.Namespace, detector: Any) -> Iterator[Callable[[
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; bad input is one line on standard error."""
     return exit_status(run, parse(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -31,6 +31,8 @@ The second command adds what has closed since the first one. A download that was
 on in the same way. Exchanges, symbols and timeframes have the names of ccxt: BTC/USDT is a spot
 market, BTC/USDT:USDT a perpetual. Only public data is asked for, without an account. The command
 needs the library: pip install 'hmm_exp[ccxt]'.
+
+exit status: 0 done; 1 the exchange does not answer; 2 bad input
 """
 
 
@@ -66,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
     from hmm_exp.market.candles import CandleFile, Series
     from hmm_exp.market.exchange import Exchange
 
-    span = _milliseconds("--since", args.since), _milliseconds("--until", args.until)
+    since, until = _milliseconds("--since", args.since), _milliseconds("--until", args.until)
+    if since is not None and until is not None and since >= until:
+        raise ConfigError(f"--until {args.until} is not after --since {args.since}")
     paths = _paths(args)
     of = [Series(args.exchange, symbol, args.timeframe) for symbol in paths]
     files = [CandleFile.open(path, one) for path, one in zip(paths.values(), of, strict=True)]
@@ -77,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         exchange = Exchange.of(args.exchange, [*paths], args.timeframe, args.url, _note)
         for file in files:
             file.path.parent.mkdir(parents=True, exist_ok=True)
-            _download(exchange, file, *span)
+            _download(exchange, file, since, until)
     except DownloadError as error:
         print(f"error: {own_words(f'{args.exchange}: {error}')}", file=sys.stderr)
         return REFUSED
@@ -134,3 +138,7 @@ def _note(line: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; bad input is one line on standard error."""
     return exit_status(run, parse(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

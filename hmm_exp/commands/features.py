@@ -6,6 +6,7 @@ for each timeframe.
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ EXAMPLE = """examples:
 Give the model's timeframes, and the options for reading with which the model was trained. With
 --hours only the last bars are written: enough for the windows and for the model's start, else
 hmm-apply refuses the folder or its first regimes differ.
+
+exit status: 0 done; 2 bad input
 """
 
 
@@ -140,3 +143,7 @@ def build(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; bad input is one line on standard error."""
     return exit_status(build, parse(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,6 +4,7 @@ Exit status: 0 promoted, or in Production already; 1 refused; 2 bad input.
 """
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from hmm_exp.command_line import DONE, REFUSED, Parser, add_store_options, exit_status, named
@@ -195,3 +196,7 @@ def _print_verdict(client: "MlflowClient", run_id: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; bad input is one line on standard error."""
     return exit_status(promote, parse(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,6 +4,7 @@ Exit status: 0 done; 2 bad input, or there is nothing to roll back to.
 """
 
 import argparse
+import sys
 from glob import has_magic
 from pathlib import Path
 
@@ -116,3 +117,7 @@ def _rollback(versions, args: argparse.Namespace) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; bad input is one line on standard error."""
     return exit_status(run, parse(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,7 @@ Exit status: 0 stopped by Ctrl-C; 2 bad input, or MLflow or PostgreSQL does not 
 
 import argparse
 import signal
+import sys
 from pathlib import Path
 
 from hmm_exp.command_line import DONE, Parser, exit_status, whole
@@ -72,3 +73,7 @@ def run(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; bad input is one line on standard error."""
     return exit_status(run, parse(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

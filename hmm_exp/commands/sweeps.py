@@ -5,6 +5,7 @@ Exit status: 0 done, 2 bad input.
 
 import argparse
 import shutil
+import sys
 from typing import TYPE_CHECKING
 
 from hmm_exp.command_line import DONE, Parser, add_tracking_uri, exit_status, named
@@ -95,3 +96,7 @@ def clean(client: "MlflowClient", sweep: str | None, sure: bool) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; bad input is one line on standard error."""
     return exit_status(run, parse(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -203,8 +203,11 @@ def ways_out(columns: Sequence[str], recipe: Recipe, bars: Bars | None) -> str:
     """
     them = "it" if len(columns) == 1 else "them"
     help_ = f"features.exclude=[{','.join(columns)}] leaves {them} out"
+    if bars and np.ptp(bars.frame["close"]) == 0:
+        return f"{', '.join(columns)}; the close is the same in all {len(bars):,} bars"
     if set(columns) == set(recipe.columns):
-        help_ = f"use another feature set than {', '.join(columns)} (features=v1, v2 or returns)"
+        others = "features=v1, v2 or returns" if bars else "a table with others"
+        help_ = f"use another feature set than {', '.join(columns)} ({others})"
     if bars is None or not _volume_in(columns, recipe):
         return help_
     used = bars.report.get("columns", {}).get("volume", "volume")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmm_exp.errors import FitError
+from hmm_exp.errors import FitError, counted
 from hmm_exp.hmm.params import GaussianParams, n_covariance_parameters
 
 _AT_FLOOR = 1e-4  # relative; a Cholesky pivot at a floor of 1e-8 is no more accurate
@@ -132,8 +132,8 @@ def _occupancy_faults(
             )
         if share * n_rows < needed:
             faults.append(
-                f"state {k} rests on {share * n_rows:.0f} rows for its {own} parameters "
-                f"(least {needed:.0f})"
+                f"state {k} rests on {counted(round(share * n_rows), 'row')} "
+                f"for its {own} parameters (least {needed:.0f})"
             )
     return faults
 

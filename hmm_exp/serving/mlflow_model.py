@@ -55,6 +55,7 @@ _SOURCE = (  # parts of this package needed to load and predict
     "errors.py",
     "files.py",
     "compiling.py",
+    "owner.py",
     "parallel.py",
     "config",
     "detector",

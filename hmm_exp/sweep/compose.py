@@ -56,7 +56,7 @@ def groups_of(words: list[str]) -> tuple[str, ...]:
 def _joined(overrides: list[Override], job: DictConfig) -> str:
     """What Hydra offers as the name of a folder of a cell."""
     text = job.override_dirname
-    kept = [one.input_line for one in overrides if one.key_or_group not in text.exclude_keys]
+    kept = [str(one.input_line) for one in overrides if one.key_or_group not in text.exclude_keys]
     return text.item_sep.join(sorted(kept)).replace("=", text.kv_sep)
 
 

@@ -260,6 +260,7 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text(OUT_OF_MEMORY_FIRST)
     line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.WARNING, format=line)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a cache it cannot write
     logging.getLogger().handlers[0].setLevel(logging.WARNING)  # until there is a log file
     log.setLevel(logging.INFO)
     log.addHandler(_ParentHandler(answers))

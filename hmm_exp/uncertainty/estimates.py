@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from hmm_exp.errors import one_line
 from hmm_exp.hmm.params import DF_BOUNDS, GaussianParams
 from hmm_exp.stored.fields import Fields
 
@@ -135,9 +136,9 @@ def estimates_of(
 
 
 def without_errors(params: GaussianParams, reason: str) -> StandardErrors:
-    """A model's estimates with no errors at all, for one reason."""
+    """A model's estimates with no errors at all, for one reason, of which a line is kept."""
     missing = np.full(_n_natural(params), np.nan)
-    return replace(estimates_of(params, missing, missing), reason=f"no errors: {reason}")
+    return replace(estimates_of(params, missing, missing), reason=one_line(f"no errors: {reason}"))
 
 
 def _kinds(params: GaussianParams) -> list[tuple[np.ndarray, Interval]]:
