@@ -76,8 +76,13 @@ def exit_status(interrupt: KeyboardInterrupt) -> int:
 
 
 def end_soon(status: int) -> None:
-    """After a stop, end this process in some seconds, whatever else its end waits for."""
+    """After a stop, end this process in some seconds, whatever else its end waits for.
+
+    Further signals are ignored from here on.
+    """
     if status > _STOPPED:
+        for number in _NUMBERS:
+            signal.signal(number, signal.SIG_IGN)
         timer = threading.Timer(_MOST_AFTER_STOP, os._exit, (status,))
         timer.daemon = True
         timer.start()
