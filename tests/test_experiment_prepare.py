@@ -9,7 +9,7 @@ import pytest
 
 from hmm_exp.config import checked
 from hmm_exp.errors import ConfigError, DataError, FitError, HmmExpError
-from hmm_exp.experiment.prepare import prepare
+from hmm_exp.experiment.prepare import _check_scale, prepare
 from hmm_exp.experiment.run import run
 from hmm_exp.judge.split import TRAIN
 
@@ -187,6 +187,33 @@ def test_bad_settings_for_the_data_are_one_line_before_any_fit(
     with pytest.raises(error, match=says) as caught:
         prepare(checked(edited(small_config, bars_csv, **changes)))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("factor", "outlier", "says"),
+    [
+        (1.0, 1e150, "f: beside 1e.150 its other values are as good as equal: remove that row"),
+        (1.0, -1e9, "f: beside -1e.09 its other values"),
+        (1e200, None, "f: values up to .*e[+]200 have no finite variance: rescale it"),
+        (1e-200, None, "f: values up to .*e-200 have no finite variance: rescale it"),
+        (1.0, 1e3, None),
+        (1e-100, None, None),
+    ],
+)
+def test_a_column_whose_differences_a_scaler_would_lose_is_named(factor, outlier, says):
+    values = factor * np.random.default_rng(0).normal(size=2000)
+    if outlier:
+        values[1000] = outlier
+    if says is None:
+        _check_scale("f", values)
+        return
+    with pytest.raises(FitError, match=says):
+        _check_scale("f", values)
+
+
+def test_a_column_of_few_values_is_no_outlier():
+    _check_scale("f", np.r_[np.zeros(1999), 1.0])
+    _check_scale("f", np.tile([1.0, 2.0], 500))
 
 
 def test_a_constant_feature_is_named(small_config, bars_csv):

@@ -48,6 +48,7 @@ IN_FINGERPRINT_OTHERWISE = {
 }  # digest; numbers of states; a report alone; dates
 _BASE = "base"  # the timeframe of the bars themselves
 _ROUNDING = 1e-9  # of means by hour: a log that follows the clock alone is constant without them
+_HIDDEN = 1e-6  # of the deviation of a column: the floor of variances hides differences below
 
 
 @dataclass(frozen=True)
@@ -368,11 +369,28 @@ def _check_rows(table: FeatureTable, train: np.ndarray, config: Config, source: 
     if constant:
         help_ = ways_out(constant, table.recipe, source.bars)
         raise FitError(f"constant on all {len(rows)} train rows: {help_}")
+    for name in rows:
+        _check_scale(str(name), rows[name].to_numpy())
     distinct = len(rows.drop_duplicates())
     if distinct < n_states:
         option = "model.state_grid" if config.model.state_grid else "model.n_states"
         raise FitError(
             f"{n_states} states from {distinct} distinct train rows: use fewer states ({option})"
+        )
+
+
+def _check_scale(name: str, values: np.ndarray) -> None:
+    """Refuse a column whose differences the scaler would lose. Raises FitError."""
+    largest = np.abs(values).max()
+    with np.errstate(all="ignore"):
+        offset, spread = values - values.mean(), values.std()
+    if not 0 < spread < np.inf:
+        raise FitError(f"{name}: values up to {largest:.3g} have no finite variance: rescale it")
+    most = values[np.abs(offset) < spread]
+    if most.size and 0 < np.ptp(most) < _HIDDEN * spread:
+        outlier = values[np.abs(offset).argmax()]
+        raise FitError(
+            f"{name}: beside {outlier:.3g} its other values are as good as equal: remove that row"
         )
 
 
