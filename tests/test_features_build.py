@@ -180,8 +180,10 @@ def test_a_price_that_never_changes_is_said_to_be_that(market):
     bars = replace(market, frame=market.frame.assign(open=5.0, high=5.0, low=5.0, close=5.0))
     for columns in (["close_logret_current_1H"], ["high_low_range_pct_current_1H"]):
         recipe = Recipe.of_columns(columns, 4, 96.0)
-        same = f"the close is the same in all {len(bars):,} bars"
+        used = " and ".join(sorted(recipe.uses(columns[0])))
+        same = f"{used} never change in {len(bars):,} bars"
         assert ways_out(columns, recipe, bars) == f"{columns[0]}; {same}"
+        assert "never change" not in ways_out(columns, recipe, market)
         advice = f"use another feature set than {columns[0]} (a table with others)"
         assert ways_out(columns, recipe, None) == advice
 

@@ -18,7 +18,7 @@ def next_hydra(tmp_path_factory) -> Path:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), NEXT]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"{NEXT} cannot be fetched: {done.stderr.strip().splitlines()[-1:]}")
+        pytest.skip(f"{NEXT} cannot be fetched: {done.stderr.strip()[-200:]}")
     return folder
 
 

@@ -203,8 +203,10 @@ def ways_out(columns: Sequence[str], recipe: Recipe, bars: Bars | None) -> str:
     """
     them = "it" if len(columns) == 1 else "them"
     help_ = f"features.exclude=[{','.join(columns)}] leaves {them} out"
-    if bars and np.ptp(bars.frame["close"]) == 0:
-        return f"{', '.join(columns)}; the close is the same in all {len(bars):,} bars"
+    used = sorted({name for column in columns for name in recipe.uses(column)} - {"volume"})
+    if bars and used and all(np.ptp(bars.frame[name]) == 0 for name in used):
+        same = f"{' and '.join(used)} never change in {len(bars):,} bars"
+        return f"{', '.join(columns)}; {same}"
     if set(columns) == set(recipe.columns):
         others = "features=v1, v2 or returns" if bars else "a table with others"
         help_ = f"use another feature set than {', '.join(columns)} ({others})"

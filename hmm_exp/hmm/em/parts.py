@@ -37,8 +37,13 @@ def parts_for(rows, model, prior, floor, accelerate, buffers) -> Parts:
     return _known_parts[key]
 
 
+def plan_for(model, prior, buffers) -> int:
+    """Address of `plan` for models of this type."""
+    return address(plan, model, model, buffers.stats, prior, buffers.leaps)
+
+
 def _compiled(rows, model, prior, floor, accelerate, buffers) -> Parts:
-    stats, leaps = buffers.stats, buffers.leaps
+    stats = buffers.stats
     sweep = (rows, model, buffers.forward, buffers.scratch)
     return Parts(
         filter=address(e_step.filter, 0, *sweep),
@@ -46,6 +51,6 @@ def _compiled(rows, model, prior, floor, accelerate, buffers) -> Parts:
         log_prior=address(log_prior, model, prior),
         update=address(update, model, stats, prior),
         whiten=address(whiten, model, floor, buffers.hits),
-        plan=address(plan, model, model, stats, prior, leaps) if accelerate else 0,
-        take=address(take, model, prior, leaps) if accelerate else 0,
+        plan=plan_for(model, prior, buffers) if accelerate else 0,
+        take=address(take, model, prior, buffers.leaps) if accelerate else 0,
     )

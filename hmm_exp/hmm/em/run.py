@@ -26,11 +26,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hmm_exp.compiling import address, announce, call, entry, kernel
+from hmm_exp.compiling import announce, call, entry, kernel
 from hmm_exp.errors import FitError
 from hmm_exp.hmm.em import e_step, e_step_log
-from hmm_exp.hmm.em.leap import Leaps, make_leaps, plan, shorten
-from hmm_exp.hmm.em.parts import parts_for
+from hmm_exp.hmm.em.leap import Leaps, make_leaps, shorten
+from hmm_exp.hmm.em.parts import parts_for, plan_for
 from hmm_exp.hmm.em.progress import follow
 from hmm_exp.hmm.em.rows import PaddedRows, lay_out
 from hmm_exp.hmm.em.scratch import Scratch, make_forward, make_scratch
@@ -218,8 +218,7 @@ def compile_plan(start: GaussianParams) -> None:
     """Compile the part of a fit that plans leaps, for models of this kind."""
     centre = np.zeros(start.n_features)
     model, prior = _model(start, centre), _prior(Priors(), start, centre, "stmc")
-    buffers = _buffers(1, start, model, n_iter=1)
-    address(plan, model, model, buffers.stats, prior, buffers.leaps)
+    plan_for(model, prior, _buffers(1, start, model, n_iter=1))
 
 
 def absolute_floor(
