@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 from hmmlearn.hmm import GaussianHMM
 from scipy import stats
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from hmm_exp.config import TimeframeConfig, checked
 from hmm_exp.detector.detector import Detector
 from hmm_exp.experiment import fits
+from hmm_exp.experiment import run as run_module
 from hmm_exp.experiment.artifacts import data_report, write_artifacts
 from hmm_exp.experiment.candidate import train_steps
 from hmm_exp.experiment.prepare import prepare
@@ -41,6 +43,21 @@ def test_fit_and_choice_do_not_see_test_bars(small_config, bars_csv):
     gains = ("return_gain", *(f"{name}_gain" for name in VOLATILITY), "added_gain")
     for name in ("bic", "log_lik_val", *(f"{gain}_val" for gain in gains)):
         assert before.metrics[name] == after.metrics[name]
+
+
+def test_a_run_is_judged_on_one_thread_of_every_blas(monkeypatch, small_config, result):
+    def threads() -> dict[str, int]:
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        return {pool["filepath"]: pool["num_threads"] for pool in pools}
+
+    seen = []
+    monkeypatch.setattr(run_module, "judged", lambda *parts: seen.append(threads()) or result)
+    with threadpool_limits(2):
+        before = threads()
+        run(result.prepared)
+        assert threads() == before
+    assert seen == [dict.fromkeys(before, 1)]
+    assert len(before) >= 2  # of NumPy and of SciPy
 
 
 def test_a_naive_scorer_of_the_files_agrees_with_the_metrics(small_config, result):

@@ -10,11 +10,13 @@ the bars up to val_end choose and the later ones judge, all of them out of sampl
 """
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from hmm_exp.detector.detector import Detector
 from hmm_exp.experiment.assess import ModelOutput, assess, model_output
@@ -91,9 +93,15 @@ def evaluated(fit: Fitted, progress: Progress = lambda text: None) -> RunResult:
     return replace(result, metrics=result.metrics | seconds)
 
 
-def _one_thread() -> threadpool_limits:
+def _one_thread() -> AbstractContextManager:
     """For a few parameters, threads of BLAS would only wait for each other."""
-    return threadpool_limits(limits=1, user_api="blas")
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The libraries of NumPy and SciPy, which this module's imports load; a search takes 2 ms."""
+    return ThreadpoolController()
 
 
 def judged(

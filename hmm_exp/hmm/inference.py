@@ -300,13 +300,12 @@ def _propagate(probs, t, transmat, out, s):
 
 @entry
 def _predict(probs, transmat, steps, out):
-    work = np.empty((2, transmat.shape[0]))
+    before = np.empty((1, transmat.shape[0]))
     for t in range(probs.shape[0]):
-        copy(probs[t], work[0])
+        copy(probs[t], out[t])
         for _ in range(steps):
-            _propagate(work, 0, transmat, work, 1)
-            copy(work[1], work[0])
-        copy(work[0], out[t])
+            copy(out[t], before[0])
+            _propagate(before, 0, transmat, out, t)
 
 
 @entry
