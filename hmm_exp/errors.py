@@ -5,6 +5,8 @@ message names the value, the rule, and the place or the option to change.
 """
 
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 LONGEST_LINE = 300  # characters of an error line, "error: " included
 _KEPT_END = 120  # characters kept at the end of a longer text, which names the remedy
@@ -141,6 +143,30 @@ class HistoryError(DataError):
 
 class FitError(HmmExpError):
     """A model cannot be fitted to these observations."""
+
+
+class FeatureError(FitError):
+    """A model cannot be fitted because of one feature.
+
+    Attributes
+    ----------
+    feature
+        Column of the observations, from 0; the message begins with "feature" and this number.
+    """
+
+    def __init__(self, *parts: object, feature: int = 0) -> None:
+        super().__init__(*parts)
+        self.feature = feature
+
+
+@contextmanager
+def features_named(columns: Sequence[str]) -> Iterator[None]:
+    """Call features by the names of their columns in errors."""
+    try:
+        yield
+    except FeatureError as error:
+        number = f"feature {error.feature}"
+        raise FitError(str(error).replace(number, columns[error.feature], 1)) from error
 
 
 class ModelError(HmmExpError):

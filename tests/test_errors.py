@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import shutil
 import sqlite3
 
@@ -12,7 +13,10 @@ from sqlalchemy.exc import OperationalError
 from hmm_exp.errors import (
     LONGEST_LINE,
     DataError,
+    FeatureError,
+    FitError,
     described,
+    features_named,
     interrupt_behind,
     one_line,
     refusal,
@@ -109,3 +113,14 @@ def test_a_line_is_bounded_and_keeps_both_ends(longest):
     assert one_line(text, longest).startswith("begin ")
     assert one_line(text, longest).endswith(" end")
     assert len(f"error: {described(ValueError(text))}") <= LONGEST_LINE
+
+
+def test_a_feature_of_an_engine_gets_the_name_of_its_column():
+    error = FeatureError("feature 1 is constant: leave feature 12 out", feature=1)
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.feature, str(again)) == (1, str(error))
+    named = r"^vol_1H is constant: leave feature 12 out$"
+    with pytest.raises(FitError, match=named), features_named(["ret_1H", "vol_1H"]):
+        raise again
+    with pytest.raises(FitError, match=r"^no start$"), features_named([]):
+        raise FitError("no start")

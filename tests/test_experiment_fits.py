@@ -65,3 +65,12 @@ def test_rows_that_repeat_a_coarser_range_leave_the_number_of_states_open(small_
 
 def test_one_timeframe_leaves_no_doubt(small_config):
     assert prepare(settings(small_config)).bic_doubt is None
+
+
+def test_a_column_that_follows_from_another_is_named(small_config):
+    small_config.covariance = replace(small_config.covariance, type="full")
+    prepared = prepare(settings(small_config, "v1", n_states=2, state_grid=None))
+    prepared.X[:, 1] = 2 * prepared.X[:, 0]
+    name = prepared.recipe.columns[1]
+    with pytest.raises(FitError, match=rf"^2 states: {name} is constant or follows from the feat"):
+        run(prepared)

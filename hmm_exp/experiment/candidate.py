@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hmm_exp.config import Config
-from hmm_exp.errors import FitError
+from hmm_exp.errors import FitError, features_named
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.hmm import inference
@@ -76,12 +76,13 @@ def fit_candidate(
     X, steps = prepared.X[rows], train_steps(prepared.table.steps, rows)
     options = fit_options(prepared, rows)
     note = None
-    if initial is None:
-        fitted, note = fit_larger(X, steps, n_states, smaller=smaller, **options)
-    else:
-        n_init = prepared.config.split.refit_starts
-        options["search"] = replace(options["search"], n_init=n_init)
-        fitted = fit(X, steps, n_states=n_states, initial=initial, **options)
+    with features_named(prepared.recipe.columns):
+        if initial is None:
+            fitted, note = fit_larger(X, steps, n_states, smaller=smaller, **options)
+        else:
+            n_init = prepared.config.split.refit_starts
+            options["search"] = replace(options["search"], n_init=n_init)
+            fitted = fit(X, steps, n_states=n_states, initial=initial, **options)
     fitted = replace(fitted, params=_ordered(prepared, fitted.params, rows))
     return measure(prepared, fitted, rows, note)
 

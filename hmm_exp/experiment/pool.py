@@ -26,6 +26,7 @@ from hmm_exp.errors import (
     HmmExpError,
     MissingColumnError,
     counted,
+    features_named,
 )
 from hmm_exp.experiment.assess import next_return_criterion
 from hmm_exp.experiment.build import traits_of
@@ -298,14 +299,15 @@ def _candidates(pool: Pool, progress: Progress) -> tuple[list[Candidate], list[s
 
 
 def _fitted(pool: Pool, n_states: int, smaller: list[Candidate]) -> Candidate:
-    fitted, note = fit_larger(
-        pool.X,
-        pool.steps,
-        n_states,
-        search_of(pool.config),
-        smaller=smaller[-1].fit if smaller else None,
-        volatility=_ranks(pool),
-    )
+    with features_named(pool.recipe.columns):
+        fitted, note = fit_larger(
+            pool.X,
+            pool.steps,
+            n_states,
+            search_of(pool.config),
+            smaller=smaller[-1].fit if smaller else None,
+            volatility=_ranks(pool),
+        )
     params = ordered(fitted.params, pool.X, pool.steps, pool.volatility, pool.returns)
     observed = ~np.isnan(pool.X).any(axis=1)
     rows = FittedRows(log_density(params, pool.X), observed, pool.steps)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmm_exp.errors import FitError
+from hmm_exp.errors import FeatureError, FitError
 from hmm_exp.hmm.health import bhattacharyya
 from hmm_exp.hmm.params import GaussianParams
 
@@ -326,10 +326,9 @@ def _check_features(rows: _Rows) -> None:
         others = standardised[:d, :d]
         explained = standardised[d, :d] @ np.linalg.solve(others, standardised[d, :d])
         if standardised[d, d] - explained < _REDUNDANT:
-            raise FitError(
-                f"feature {d} is constant or follows from the features before it: leave it out, "
-                'or take covariances of type "diag"'
-            )
+            fault = f"feature {d} is constant or follows from the features before it"
+            help_ = 'leave it out, or take covariances of type "diag"'
+            raise FeatureError(f"{fault}: {help_}", feature=d)
 
 
 def _drawn(

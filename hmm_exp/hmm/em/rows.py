@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hmm_exp.compiling import entry, kernel
-from hmm_exp.errors import FitError
+from hmm_exp.errors import FeatureError, FitError
 from hmm_exp.hmm.em.blocks import AHEAD
 from hmm_exp.hmm.simd import LANES, aligned_zeros
 
@@ -77,7 +77,8 @@ def lay_out(X: np.ndarray, steps: np.ndarray) -> PaddedRows:
     if n_observed == 0:
         raise FitError("every row is missing: nothing to fit")
     if not np.isfinite(spread).all():
-        raise FitError(f"feature {int(np.argmin(np.isfinite(spread)))} is too large to be squared")
+        d = int(np.argmin(np.isfinite(spread)))
+        raise FeatureError(f"feature {d} is too large to be squared", feature=d)
     n_rows = len(X) + int(np.maximum(steps[1:] - 1, 0).sum())
     n = -(-n_rows // LANES)
     x = aligned_zeros((n + AHEAD) * D)
