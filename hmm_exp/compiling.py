@@ -56,10 +56,12 @@ def entry(function: Callable | None = None, **options: Any) -> Any:
     if function is None:
         return partial(entry, **options)
     unlocked = {"nogil": True, "no_cfunc_wrapper": True}  # nothing calls it from C
-    usual = config.CACHE_DIR
-    config.CACHE_DIR = str(cache_folder())
+    usual, folder = config.CACHE_DIR, cache_folder()
+    config.CACHE_DIR = str(folder)
     try:
         compiled = njit(cache=True, **unlocked, **options)(function)
+        if not Path(compiled._cache.cache_path).is_relative_to(folder):
+            raise OSError("beside the source, where a change in another file would not be seen")
         compiled._cache.save_overload = partial(_save, compiled._cache.save_overload)
         return compiled
     except (RuntimeError, OSError):  # no place to write to

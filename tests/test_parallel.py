@@ -206,3 +206,21 @@ def test_where_compiled_code_cannot_be_kept_the_line_says_so(caplog, monkeypatch
             assert not compiling.announce(Unseen)  # nobody else can use what is compiled
     (record,) = caplog.records
     assert f"each time anew, as {folder} cannot be written" in record.getMessage()
+
+
+def test_compiled_code_is_kept_nowhere_else(tmp_path):
+    package = tmp_path / "hmm_exp"  # may be written to, and Numba would like to
+    shutil.copytree(Path(compiling.__file__).parent, package, ignore=lambda *_: {"__pycache__"})
+    (tmp_path / "file").write_text("no folder")
+    lines = (
+        "import numpy as np; from hmm_exp.hmm import inference as i;",
+        "print(i.__file__, i.predict(np.eye(2), np.eye(2)).tolist())",
+    )
+    places = {"PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "file")}
+    command = [sys.executable, "-c", "".join(lines)]
+    environment = {name: x for name, x in os.environ.items() if name != "NUMBA_CACHE_DIR"} | places
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{package / 'hmm' / 'inference.py'} [[1.0, 0.0], [0.0, 1.0]]\n"
+    assert not list(tmp_path.rglob("*.nb[ci]"))
