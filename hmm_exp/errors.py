@@ -5,7 +5,7 @@ message names the value, the rule, and the place or the option to change.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 LONGEST_LINE = 300  # characters of an error line, "error: " included
@@ -19,6 +19,13 @@ _OF_THE_STORE = {"mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3"}
 def counted(number: int, noun: str) -> str:
     """`1 row`, `3 rows`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def few(names: Iterable[str], most: int = 3) -> str:
+    """The first names, and how many more there are: "BTC, ETH, SOL and 12 more"."""
+    shown = list(names)
+    more = len(shown) - most
+    return ", ".join(shown[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def redacted(text: str) -> str:

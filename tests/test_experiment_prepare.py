@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hmm_exp.config import checked
+from hmm_exp.config import DataConfig, FeaturesConfig, checked
 from hmm_exp.errors import ConfigError, DataError, FitError, HmmExpError
 from hmm_exp.experiment.prepare import _check_scale, prepare
 from hmm_exp.experiment.run import run
@@ -290,3 +290,24 @@ def test_bars_of_half_a_minute_have_no_base_timeframe(small_config, bars_csv):
     frame.to_csv(bars_csv, index=False)
     with pytest.raises(ConfigError, match="timeframe=base: bars of 0 days 00:00:30"):
         prepare(edited(small_config, bars_csv, timeframe__timeframes=["base"]))
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        (["log_range_current_1H"], "has close_logret_current_1H, log_volume_delta_current_1H, "),
+        (["alpha"], "'alpha': a name is that of a feature and a timeframe, such as close_park"),
+    ],
+)
+def test_columns_that_a_ready_table_lacks_or_nobody_knows_are_named(
+    small_config, tmp_path, columns, says
+):
+    table = prepare(checked(small_config)).table
+    times = table.timestamp.dt.tz_localize(None)
+    frame = table.frame.assign(timestamp=times, alpha=1.0)
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    path = str(tmp_path / "table.csv")
+    small_config.data = DataConfig(kind="features", path=path, bar_stamp="open")
+    small_config.features = FeaturesConfig("columns", columns=columns)
+    with pytest.raises((DataError, ConfigError), match=says):
+        prepare(checked(small_config))

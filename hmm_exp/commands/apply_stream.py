@@ -16,8 +16,7 @@ from hmm_exp.command_line import DONE, REFUSED, Reading, note, own_words, with_r
 from hmm_exp.commands.panel_files import columns_of, folder_for_symbols, symbol_file
 from hmm_exp.commands.progress import Progress
 from hmm_exp.commands.symbols import cut_tables, own_models, symbol_bars, symbols_in, without
-from hmm_exp.config.checks import few
-from hmm_exp.errors import HmmExpError
+from hmm_exp.errors import HmmExpError, few
 
 if TYPE_CHECKING:
     from hmm_exp.detector.detector import Detector

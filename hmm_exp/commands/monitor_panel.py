@@ -18,6 +18,7 @@ from hmm_exp.commands.symbols import (
     symbols_in,
     without,
 )
+from hmm_exp.errors import counted, few
 from hmm_exp.files import written_beside
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ def _monitored(
 
 def _conclude(reports: dict[str, dict[str, Any]], models: PanelModels, found: list[str]) -> int:
     """Print the table, what is missing, and the conclusion; give the exit status."""
-    from hmm_exp.config.checks import few
-
     rows = sorted((_row(*pair) for pair in reports.items()), key=_nearest_first)
     alarms = [row["symbol"] for row in rows if row["alarm at"]]
     if rows:
@@ -107,9 +106,6 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _notes(n_symbols: int, alarms: list[str]) -> str:
-    from hmm_exp.config.checks import few
-    from hmm_exp.errors import counted
-
     ends = f"ALARM for {len(alarms):,} of {counted(n_symbols, 'symbol')}: {few(alarms)}"
     return (
         "highest, now: cumulated shortfall as a share of its alarm threshold, of the chart nearest "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from hmm_exp.command_line import CommaList, Reading, note, with_read_options
 from hmm_exp.commands.progress import Progress
-from hmm_exp.errors import HmmExpError, ModelError
+from hmm_exp.errors import HmmExpError, ModelError, counted, few
 
 if TYPE_CHECKING:
     from hmm_exp.detector.detector import Detector
@@ -93,8 +93,6 @@ def panel_models(args: argparse.Namespace, symbols: Sequence[str]) -> PanelModel
 
     Raises ModelError if there is no model, or none of these symbols.
     """
-    from hmm_exp.config.checks import few
-
     models = own_models(args) if has_many_models(args) else _shared_models(args, symbols)
     models.failed = {name: error for name, error in models.failed.items() if name in symbols}
     if not models.failed and not {*models.detectors} & {*symbols}:
@@ -107,7 +105,6 @@ def panel_models(args: argparse.Namespace, symbols: Sequence[str]) -> PanelModel
 
 def own_models(args: argparse.Namespace) -> PanelModels:
     """The model of each symbol that has one by the pattern of `--model`."""
-    from hmm_exp.config.checks import few
     from hmm_exp.registry.detectors import find_detectors
 
     found = find_detectors(args.model, args.symbols)
@@ -143,9 +140,6 @@ def _read_as_asked(
 
 def without(noun: str, lacks: str, names: Sequence[str]) -> list[str]:
     """A line that names the symbols or models that lack something; none if there are none."""
-    from hmm_exp.config.checks import few
-    from hmm_exp.errors import counted
-
     return [f"{counted(len(names), noun)} without {lacks}: {few(names)}"] if names else []
 
 

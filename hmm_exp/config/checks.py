@@ -82,13 +82,6 @@ def nearest(word: str, options: Iterable[str]) -> str:
     return f" (did you mean {known[match[0]]}?)" if match else ""
 
 
-def few(names: Iterable[str], most: int = 3) -> str:
-    """The first names, and how many more there are: "BTC, ETH, SOL and 12 more"."""
-    shown = list(names)
-    more = len(shown) - most
-    return ", ".join(shown[:most]) + (f" and {more:,} more" if more > 0 else "")
-
-
 def unknown_setting(name: str) -> str:
     """Complaint about a name that the schema does not know."""
     return (

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from hmm_exp.detector.model import OPTIONAL, StreamModel, named, part_names, read_parts
+from hmm_exp.detector.model import OPTIONAL, StreamModel, part_names, read_parts
 from hmm_exp.detector.sent import Table, bars_sent, frame_of, indexed
-from hmm_exp.errors import ConfigError, DataError, HistoryError, ModelError
+from hmm_exp.errors import ConfigError, DataError, HistoryError, ModelError, few
 from hmm_exp.features.build import FeatureTable, bars_in_words, build_features
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.features.season import row_ends
@@ -315,7 +315,7 @@ class Detector(StreamModel):
 
     def _ready(self, frame: pd.DataFrame) -> FeatureTable:
         if missing := [name for name in self.recipe.columns if name not in frame]:
-            raise DataError(f"no column {named(missing)}: send {self.input_hint}")
+            raise DataError(f"no column {few(missing)}: send {self.input_hint}")
         if len(frame) < self.min_rows:
             raise HistoryError(
                 f"{len(frame)} feature rows are too few: send at least {self.min_rows} "

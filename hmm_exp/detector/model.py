@@ -1,6 +1,5 @@
 """The computing parts of a fitted model: features, scaler, parameters, reading of bars."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from hmm_exp.detector.decision import ARGMAX, Decider, Decision
-from hmm_exp.errors import ConfigError, ModelError
+from hmm_exp.errors import ConfigError, ModelError, few
 from hmm_exp.features.recipe import Recipe
 from hmm_exp.features.season import HOURS
 from hmm_exp.hmm.params import GaussianParams
@@ -52,7 +51,7 @@ class StreamModel:
         return (
             f"{type(self).__name__} {self.name} {step_in_words(self.step)}: {K} "
             f"state{'' if K == 1 else 's'} ({', '.join(self.labels)}) of "
-            f"{named(self.recipe.columns)}\n"
+            f"{few(self.recipe.columns)}\n"
             f"trained until {end}; needs {self.min_history:,} bars of history; decides by "
             f"{self.decision}"
         )
@@ -97,7 +96,7 @@ class StreamModel:
     def input_hint(self) -> str:
         """What a caller may send, in words."""
         time, *bar = self.bar_columns
-        return f"{time} with {', '.join(bar)}, or {time} with {named(self.recipe.columns)}"
+        return f"{time} with {', '.join(bar)}, or {time} with {few(self.recipe.columns)}"
 
     def decider(self) -> Decider:
         """A decider by the model's rule that has seen no row."""
@@ -151,12 +150,6 @@ class StreamModel:
             "decision": self.decision.to_dict(),
             **known,
         }
-
-
-def named(columns: Sequence[str], most: int = 3) -> str:
-    """The first names of a list, and how many more there are."""
-    more = f" and {len(columns) - most} more" if len(columns) > most else ""
-    return ", ".join(columns[:most]) + more
 
 
 def read_model(values: dict[str, Any], form: int) -> StreamModel:

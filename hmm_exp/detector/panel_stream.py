@@ -10,13 +10,13 @@ from typing import IO
 
 import pandas as pd
 
-from hmm_exp.config.checks import few, nearest
+from hmm_exp.config.checks import nearest
 from hmm_exp.detector.bar_lines import SymbolLines
 from hmm_exp.detector.detector import Detector
 from hmm_exp.detector.pipe import take_lines
 from hmm_exp.detector.sent import Row, Table, bars_sent
 from hmm_exp.detector.stream import Regime, Stream
-from hmm_exp.errors import DataError, ModelError
+from hmm_exp.errors import DataError, ModelError, few
 from hmm_exp.market.bars import Bars
 from hmm_exp.market.panel import registry_part, symbol_named
 

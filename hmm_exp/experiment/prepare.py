@@ -16,7 +16,7 @@ import pandas as pd
 
 from hmm_exp.config import NOT_IN_RESULT, Config, flat
 from hmm_exp.detector.detector import feature_table
-from hmm_exp.errors import ConfigError, DataError, FitError
+from hmm_exp.errors import ConfigError, DataError, FitError, few
 from hmm_exp.experiment.cache import FOLDER as CACHE
 from hmm_exp.experiment.source import (
     Source,
@@ -330,9 +330,10 @@ def recipe_of(config: Config, ready: pd.DataFrame | None = None) -> Recipe:
         names = [name for name in names if name != "timestamp"]
     names = select_columns(names, features.include, features.exclude)
     if ready is not None and (absent := [name for name in names if name not in ready.columns]):
+        has = few(str(name) for name in ready if name != "timestamp")
         raise DataError(
-            f"no column {', '.join(absent)} in {config.data.path}: choose features and timeframe "
-            "that its columns are of, or features=columns, which takes all of them"
+            f"no column {', '.join(absent)} in {config.data.path}, which has {has}: choose "
+            "features and timeframe of its columns, or features=columns, which takes all of them"
         )
     recipe = Recipe.of_columns(names, *windows)
     return recipe.by_hour(config.data.timezone) if features.season == "hour" else recipe

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from hmm_exp.errors import ConfigError, DataError, HistoryError
+from hmm_exp.errors import ConfigError, DataError, HistoryError, few
 from hmm_exp.features.kernel import N_FEATURES, advance_all, find_missing, join_as_of, new_state
 from hmm_exp.features.lost import Lost, lost_rows
 from hmm_exp.features.recipe import FEATURES, Recipe
@@ -68,12 +68,10 @@ class FeatureTable:
     find_lost: Callable[[], Lost] = dict
 
     def __repr__(self) -> str:
-        columns = self.recipe.columns
-        more = f" and {len(columns) - 3} more" if len(columns) > 3 else ""
         first, last = (iso(time) for time in self.available_at[[0, -1]])
         return (
             f"FeatureTable: {len(self):,} rows of {self.recipe.grid}, known {first} to {last}\n"
-            f"{', '.join(columns[:3])}{more}; {self.n_missing:,} rows lack a feature"
+            f"{few(self.recipe.columns)}; {self.n_missing:,} rows lack a feature"
         )
 
     def __len__(self) -> int:

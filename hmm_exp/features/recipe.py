@@ -325,8 +325,9 @@ def _check_columns(recipe: Recipe) -> None:
     for column in recipe.columns:
         if column not in known:
             raise ConfigError(
-                f"unknown feature column {column!r}{nearest(column, known)}; "
-                f"windows are features.window={recipe.window}"
+                f"unknown feature column {column!r}{nearest(column, known)}: a name is that of a "
+                f"feature and a timeframe, such as close_parkinson_{recipe.window}_1H with "
+                f"features.window={recipe.window}"
             )
         if recipe.columns.count(column) > 1:
             raise ConfigError(f"feature column {column!r} is given twice")

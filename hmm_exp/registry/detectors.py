@@ -22,9 +22,9 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
-from hmm_exp.config.checks import few, nearest
+from hmm_exp.config.checks import nearest
 from hmm_exp.detector.detector import Detector
-from hmm_exp.errors import ModelError, one_line
+from hmm_exp.errors import ModelError, few, one_line
 from hmm_exp.parallel import run_all
 from hmm_exp.registry.versions import ALIAS, STAGE
 from hmm_exp.serving.load import detector_in, store_for

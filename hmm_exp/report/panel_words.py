@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from hmm_exp.errors import few
 from hmm_exp.judge.wording import capitalize, percent
 from hmm_exp.report.panel import PanelSubject
 from hmm_exp.report.panel_map import SymbolDays
@@ -124,8 +125,7 @@ def _promotions(subject: PanelSubject, promoted: int) -> tuple[str, list[str]]:
         lines.append(f"{already} of them were in Production before.")
     without = [*table.loc[table["winner"] == "", "symbol"]]
     if without:
-        more = f" and {len(without) - _NAMED:,} more" if len(without) > _NAMED else ""
-        lines.append(f"Without a winner: {', '.join(without[:_NAMED])}{more}.")
+        lines.append(f"Without a winner: {few(without, _NAMED)}.")
     missing = int(subject.main.data.tags.get(tags.N_SYMBOLS, 0)) - len(table)
     if missing > 0:
         lines.append(f"{capitalize(symbols(missing))} left no run.")
