@@ -24,6 +24,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
+from hmm_exp.command_line import quiet_libraries
 from hmm_exp.compiling import when_compiling
 from hmm_exp.config import Config
 from hmm_exp.errors import HmmExpError, described, refusal
@@ -260,7 +261,7 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text(OUT_OF_MEMORY_FIRST)
     line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.WARNING, format=line)
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a cache it cannot write
+    quiet_libraries()
     logging.getLogger().handlers[0].setLevel(logging.WARNING)  # until there is a log file
     log.setLevel(logging.INFO)
     log.addHandler(_ParentHandler(answers))
