@@ -93,8 +93,15 @@ def abandon(error: BaseException) -> bool:
         return False
     left = _close(_open, isinstance(error, KeyboardInterrupt))
     hint = f"; go on with sweep_id={_open.sweep_id}"
-    print(f"error: {one_line(f'{described(error)}{left}{hint}')}", file=sys.stderr)
+    print(f"error: {one_line(f'{_in_words(error)}{left}{hint}')}", file=sys.stderr)
     return True
+
+
+def _in_words(error: BaseException) -> str:
+    """What went wrong, as one sentence; of Hydra's errors with the setting."""
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return composition_error(error)
+    return described(error)
 
 
 def _close(settings: Config, interrupted: bool = False) -> str:
@@ -124,11 +131,8 @@ def _exits_with(status: int, hint: str = "") -> Iterator[None]:
         if interrupt := interrupt_of(error):
             raise interrupt from None
         child.dismiss()  # which may still be starting
-        if isinstance(error, HydraException | OmegaConfBaseException):
-            line = composition_error(error)
-        else:
-            line = described(error)
-            if not (isinstance(error, HmmExpError) or is_from_outside(error)):
-                traceback.print_exc()
-        print(f"error: {one_line(f'{line}{hint}')}", file=sys.stderr)
+        expected = HmmExpError | HydraException | OmegaConfBaseException
+        if not (isinstance(error, expected) or is_from_outside(error)):
+            traceback.print_exc()
+        print(f"error: {one_line(f'{_in_words(error)}{hint}')}", file=sys.stderr)
         raise SystemExit(status) from None

@@ -108,15 +108,13 @@ def _run() -> None:
 
 def _end(error: BaseException) -> None:
     """Exit after an error: refuse bad input, close an open sweep, name what Hydra cannot use."""
-    if isinstance(error, HmmExpError):
-        _refuse(str(error))
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        _refuse(composition_error(error))
-    from hmm_exp.callback import abandon
-
     if isinstance(error, KeyboardInterrupt):
         ignore_further()  # the runs are closed first
-    if not abandon(error):
+    if not _closed_sweep(error):
+        if isinstance(error, HmmExpError):
+            _refuse(str(error))
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            _refuse(composition_error(error))
         if not _at_work:
             from hmm_exp.store.folders import remove_run_folder
 
@@ -130,6 +128,12 @@ def _end(error: BaseException) -> None:
             _refuse(f"Hydra cannot start with {words}: {described(error)}")
     exec("")  # after an interrupt inside an exec, `python -m` ends by SIGINT unless one follows
     sys.exit(exit_status(error) if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def _closed_sweep(error: BaseException) -> bool:
+    """Close the sweep that this process has opened, if any; give whether there was one."""
+    callback = sys.modules.get("hmm_exp.callback")  # which opens them
+    return callback is not None and callback.abandon(error)
 
 
 def _warning(

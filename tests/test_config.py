@@ -162,6 +162,15 @@ def test_what_would_fail_or_be_ignored_later_is_refused_first(dotted, value, say
         checked(with_setting(dotted, value))
 
 
+def test_a_panel_on_ray_takes_the_number_of_its_workers():
+    config = Config()
+    config.compute.name, config.compute.workers = "ray", 320
+    with pytest.raises(ConfigError, match=r"compute\.workers=320 is set with compute=ray"):
+        checked(config)
+    config.data.kind, config.data.path, config.data.bar_stamp = "panel", "lake/*.parquet", "open"
+    assert checked(config).compute.workers == 320
+
+
 def test_a_start_of_train_alone_is_refused():
     config = with_setting("split.kind", "walk_forward")
     config.split.train_start = "2021-01-01"

@@ -13,10 +13,11 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from hmm_exp.config import TimeframeConfig, checked
 from hmm_exp.detector.detector import Detector
+from hmm_exp.errors import FitError
 from hmm_exp.experiment import fits
 from hmm_exp.experiment import run as run_module
 from hmm_exp.experiment.artifacts import data_report, write_artifacts
-from hmm_exp.experiment.candidate import train_steps
+from hmm_exp.experiment.candidate import fit_candidate, train_steps
 from hmm_exp.experiment.prepare import prepare
 from hmm_exp.experiment.run import regime_in_words, run
 from hmm_exp.judge.return_forecasts import fit_return_densities, fit_static
@@ -224,6 +225,24 @@ def test_refit_uses_validation_rows_for_the_detector_only(small_config, result):
     assert wider.detector.scaler_mean[2] != result.detector.scaler_mean[2]
     assert wider.metrics["bic"] == result.metrics["bic"]
     assert wider.metrics["return_gain_test"] == result.metrics["return_gain_test"]
+
+
+def test_a_larger_number_of_states_that_cannot_be_fitted_is_tried_all_the_same(
+    small_config, monkeypatch
+):
+    def failing(prepared, n_states, **options):
+        if n_states == 4:
+            raise FitError("no start")
+        return fit_candidate(prepared, n_states, **options)
+
+    monkeypatch.setattr(fits, "fit_candidate", failing)
+    for grid, edge in (([2, 3, 4], 0.0), ([2, 3], 1.0), ([3, 4], 0.0)):
+        small_config.model = replace(small_config.model, n_states=None, state_grid=grid)
+        outcome = run(prepare(checked(small_config)))
+        assert (outcome.n_states, outcome.metrics["grid_edge"]) == (3, edge)
+        warned = "the best number of states, 3, is the largest tried" in outcome.warnings
+        assert warned == bool(edge)
+        assert ("4 states: no start" in outcome.warnings) == (4 in grid)
 
 
 def test_a_refit_that_is_degenerate_is_not_used(small_config, result, monkeypatch):

@@ -61,8 +61,8 @@ def test_other_parts_of_an_error_stay():
     assert HmmExpError(3, "http://me:s3cret@host").args == (3, "http://host")
 
 
-def composed(uri: str | None) -> object:
-    words = ["a=1"] if uri is None else ["a=1", f"tracking.uri={uri}", "b=2"]
+def composed(uri: str | None, prefix: str = "") -> object:
+    words = ["a=1"] if uri is None else ["a=1", f"{prefix}tracking.uri={uri}", "b=2"]
     return OmegaConf.create(
         {
             "tracking": {"uri": uri},
@@ -71,11 +71,12 @@ def composed(uri: str | None) -> object:
     )
 
 
+@pytest.mark.parametrize("prefix", ["", "+", "++"])
 @pytest.mark.parametrize("uri", WITH_LOGIN)
-def test_a_composed_config_keeps_no_login_and_the_store_is_found_with_it(uri, monkeypatch):
+def test_a_composed_config_keeps_no_login_and_the_store_is_found_with_it(uri, prefix, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv(VARIABLE, "sqlite:///other.db")
-    config = composed(uri)
+    config = composed(uri, prefix)
     hide_login(config)
     assert "s3" not in OmegaConf.to_yaml(config)
     first, word, last = config.hydra.overrides.task

@@ -28,6 +28,8 @@ from hmm_exp.tracking.ui import ui_command
 from tests.conftest import ROOT
 from tests.small_detector import forget_store, store_in
 
+STATISTICS = "SELECT name FROM sqlite_master WHERE name = 'sqlite_stat1'"
+
 
 def test_a_store_whose_making_was_killed_is_made_by_the_next_start(tmp_path, monkeypatch):
     # no blank database is kept, which would be copied at once
@@ -61,6 +63,25 @@ def test_a_store_is_made_in_a_folder_of_any_name_with_its_artifacts_next_to_it(t
         }
     assert places == {f"{folder.as_uri()}/mlruns", f"{folder.as_uri()}/mlruns/0"}
     assert [path.name for path in tmp_path.iterdir()] == [name]
+    forget_store()
+
+
+def test_statistics_of_the_tables_wait_where_another_process_writes(tmp_path):
+    made = open_store(TrackingConfig(uri=sqlite_uri(tmp_path / "mlflow.db")))
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        analyse(made)
+        writer.rollback()
+        assert not writer.execute(STATISTICS).fetchall()
+        analyse(made)
+        assert writer.execute(STATISTICS).fetchall()
+    forget_store()
+
+
+def test_an_experiment_that_the_store_refuses_is_not_called_deleted(tmp_path):
+    refused = TrackingConfig(uri=sqlite_uri(tmp_path / "mlflow.db"), experiment="e" * 600)
+    with pytest.raises(TrackingError, match="exceeds the maximum length"):
+        open_store(refused)
     forget_store()
 
 

@@ -70,8 +70,9 @@ def test_without_it_nothing_changes(store):
 def test_what_decides_the_same_is_refused(store, recorded):
     with pytest.raises(ConfigError, match=r"split\.val_end=2021-02-01 are both set"):
         resolve_like(config_of(store, like=recorded, val_end="2021-02-01"))
-    with pytest.raises(ConfigError, match="choose one kind of split"):
-        resolve_like(config_of(store, "split=ratio,walk_forward", like=recorded))
+    for word in ("split=ratio,walk_forward", "split.kind=dates,walk_forward", "++split=a,b"):
+        with pytest.raises(ConfigError, match="choose one kind of split"):
+            resolve_like(config_of(store, word, like=recorded))
 
 
 def test_a_run_without_a_split_is_refused_in_one_line(store):

@@ -281,6 +281,28 @@ def test_the_sweeper_takes_infinite_values_and_several_trials_at_a_time():
 
 
 @own_sweeper
+def test_the_sweeper_writes_all_digits_of_whole_numbers():
+    jobs = study_of(["n=int(interval(1,2000000000))"], lambda cell: 1.0)
+    assert all(1 <= int(cell["n"]) <= 2_000_000_000 for cell in jobs.cells)
+    assert len({cell["n"] for cell in jobs.cells}) == 20
+
+
+@own_sweeper
+def test_an_error_of_the_sweeper_closes_the_sweep(train_cli, workdir):
+    storage = f"sqlite:///{workdir}/study.db"
+    optuna.create_study(storage=storage, study_name="kept")
+    options = (f"hydra.sweeper.storage={storage}", "hydra.sweeper.study_name=kept")
+    done = train_cli(workdir, *SEARCH, "model.n_states=choice(2,3)", *options, *SMALL)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: hydra.sweeper.study_name=kept: the storage has this study, choose another name"
+    )
+    client = store_of(workdir)
+    assert done.stderr.splitlines()[-1].endswith(f"; go on with sweep_id={sweep_id_of(client)}")
+    assert runs_of(client, "sweep")[0].info.status == "FAILED"
+
+
+@own_sweeper
 def test_the_sweeper_stops_at_a_job_without_a_value():
     with pytest.raises(Exception, match="trial 0 returned None, which is no number"):
         study_of(["a=1,2,3"], lambda cell: None)

@@ -88,6 +88,8 @@ def test_help_shows_examples(train_cli, tmp_path):
         (["-m", "compute.threads=1,2"], "one value for the whole sweep, compute.threads changes"),
         (["-m", "tracking.experiment=a,b"], "tracking.experiment=a,b: one value for the whole"),
         (["-m", "promote=true,false"], "promote changes no fit"),
+        (["-m", "selection=default,cv"], "whole sweep, whose cells are compared by it"),
+        (["-m", "selection.within=bic,icl"], "whole sweep, whose cells are compared by it"),
         (["model.n_states=3", "model.state_grid=[2,3]"], "unset one with model.state_grid=null"),
         (["data=bars", "data.path=no.csv", "data.bar_stamp=open"], "no.csv"),
         (["tracking.uri=http://127.0.0.1:9"], "does not answer"),

@@ -384,6 +384,8 @@ def _check_decision(settings: Config) -> None:
 def _check_workers(settings: Config) -> None:
     """Refuse a number of workers where the launcher does not read it."""
     compute = settings.compute
+    if compute.name == "ray" and settings.data.kind == "panel":
+        return  # it deals the symbols to so many workers
     if compute.name in ("serial", "ray") and compute.workers not in (1, None):
         raise ConfigError(
             f"compute.workers={compute.workers} is set with compute={compute.name}, which does not "

@@ -74,8 +74,8 @@ class Fits:
             "min_occupancy": float(chosen.occupancy.min()),
             "max_condition_number": chosen.max_condition_number,
         }
-        if len(self.candidates) > 1:
-            metrics["grid_edge"] = self.chosen is self.candidates[-1]
+        if len(grid := self.fitted.config.state_grid) > 1:
+            metrics["grid_edge"] = self.chosen.n_states == grid[-1]
         for part, log_lik in chosen.log_lik.items():
             metrics[f"log_lik_{part}"] = log_lik
             metrics[f"log_lik_{part}_per_bar"] = log_lik / chosen.n_rows[part]
@@ -90,7 +90,8 @@ def fit_grid(prepared: Prepared, progress: Progress) -> Fits:
     candidates = [c if c is chosen else replace(c, posterior=None) for c in candidates]
     refit, served = _refit(prepared, chosen, warnings, progress)
     table = selection_table(candidates, chosen, null)
-    warnings += edge_warning(candidates, chosen) + _choice_warnings(prepared, candidates, chosen)
+    warnings += edge_warning(prepared.config, chosen)
+    warnings += _choice_warnings(prepared, candidates, chosen)
     scaling = served.scaler, served.season
     return Fits(candidates, chosen, prepared, refit, *scaling, null, table, warnings)
 
@@ -104,7 +105,7 @@ def fit_walks(prepared: Prepared, progress: Progress) -> Fits:
     table = selection_table(candidates, walk.candidate, null)
     table = table.join(scores.set_axis(table.index[-len(walks) :]))
     fitted, chosen = walk.fitted, walk.candidate
-    warnings += edge_warning(candidates, chosen)
+    warnings += edge_warning(prepared.config, chosen)
     scaling = fitted.scaler, fitted.season
     return Fits(candidates, chosen, fitted, None, *scaling, null, table, warnings, walk)
 
@@ -172,9 +173,9 @@ def _refit(
     return refit, wider
 
 
-def edge_warning(candidates: list[Candidate], chosen: Candidate) -> list[str]:
+def edge_warning(config: Config, chosen: Candidate) -> list[str]:
     """A warning where the largest number of states tried is the best."""
-    if len(candidates) == 1 or chosen is not candidates[-1]:
+    if len(config.state_grid) == 1 or chosen.n_states != config.state_grid[-1]:
         return []
     return [f"the best number of states, {chosen.n_states}, is the largest tried"]
 

@@ -280,7 +280,7 @@ def fit_pool(pool: Pool, progress: Progress = lambda text: None) -> PoolFits:
         chosen=chosen,
         labels=_labels(pool, chosen.params),
         selection=selection_table(candidates, chosen, null),
-        warnings=warnings + edge_warning(candidates, chosen),
+        warnings=warnings + edge_warning(pool.config, chosen),
     )
 
 

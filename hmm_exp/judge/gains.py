@@ -17,7 +17,7 @@ which is the mean square of all sums over S neighbours, so it costs O(n). The wi
 S = 3 sqrt(n). Automatic windows (Newey & West 1994, Andrews 1991) are based on the first dozen
 autocorrelations. Gains of regimes have autocorrelations near .1 that last for hundreds of bars: on
 hourly BTC the long-run variance is twice the variance by ten lags and five to nine times by
-3 sqrt(n). With ten lags, 13 % to 20 % of such worthless gains pass a test of 2.5 %.
+3 sqrt(n). With ten lags, 12 to 20 % of such worthless gains pass a test of 2.5 %.
 
 *Bound.* A long window makes the error uncertain, and the critical values account for that (Kiefer &
 Vogelsang 2005, Econometric Theory 21; Lazarus, Lewis, Stock & Watson 2018, Journal of Business &

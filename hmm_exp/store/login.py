@@ -29,7 +29,7 @@ def hide_login(config: DictConfig) -> None:
         words = config.hydra.overrides.task
         config.hydra.overrides.task = [
             f"tracking.uri={hydra_text(redacted(uri))}"
-            if word.startswith("tracking.uri=")
+            if word.lstrip("+").startswith("tracking.uri=")
             else word
             for word in words
         ]

@@ -14,12 +14,13 @@ from hmm_exp.errors import TrackingError
 SHORTEST = 6  # characters that name a run
 _SHOWN = 12  # characters of each id in a list
 _MOST_LISTED = 5
-_BEGINNING = re.compile(r"[0-9a-f]{1,31}")
+_LONGEST = 32
+_ID = re.compile(r"[0-9a-f]{1,32}")  # or the beginning of one
 
 
 def is_short(name: str) -> bool:
     """Whether a text can be the beginning of a run's id, long enough to name it."""
-    return len(name) >= SHORTEST and bool(_BEGINNING.fullmatch(name))
+    return SHORTEST <= len(name) < _LONGEST and bool(_ID.fullmatch(name))
 
 
 def full_run_id(client: MlflowClient, name: str) -> str:
@@ -27,8 +28,11 @@ def full_run_id(client: MlflowClient, name: str) -> str:
 
     Raises TrackingError when the beginning is too short, or no run or several runs have it.
     """
-    name = name.lower()
-    if not _BEGINNING.fullmatch(name):
+    small = name.lower()
+    if not _ID.fullmatch(small):
+        return name
+    name = small
+    if len(name) == _LONGEST:
         return name
     if len(name) < SHORTEST:
         raise TrackingError(

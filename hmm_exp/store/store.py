@@ -128,10 +128,13 @@ def patiently(action: Callable[[], Result], patience: float) -> Result:
 
 
 def analyse(store: Store) -> None:
-    """Update SQLite's table statistics, which makes sorting many runs far faster."""
+    """Update SQLite's table statistics, which makes sorting many runs far faster.
+
+    Where another process writes for long, the next sweep updates them.
+    """
     database = sqlite_path(store.uri)
     if database is not None:
-        with closing(sqlite3.connect(database)) as connection:
+        with suppress(sqlite3.Error), closing(sqlite3.connect(database, timeout=1.0)) as connection:
             connection.execute("PRAGMA analysis_limit=1000")  # rows of each index: a sample
             connection.execute("ANALYZE")
 
@@ -271,9 +274,11 @@ def _get_or_create(client: MlflowClient, name: str, artifact_location: str | Non
     if experiment is None:
         try:
             return client.create_experiment(name, artifact_location=artifact_location)
-        except MlflowException:  # another process has just created it
+        except MlflowException:
             experiment = client.get_experiment_by_name(name)
-    if experiment is None or experiment.lifecycle_stage != "active":
+            if experiment is None:
+                raise  # no other process has just created it
+    if experiment.lifecycle_stage != "active":
         raise TrackingError(
             f"experiment {name!r} is deleted: restore it or set tracking.experiment"
         )

@@ -51,7 +51,8 @@ def _check_alone(config: DictConfig, like: object) -> None:
                 "out"
             )
     for word in config.hydra.overrides.task:
-        if word.startswith("split=") and "," in word:
+        name, _, value = word.lstrip("+").partition("=")
+        if name in ("split", "split.kind") and "," in value:
             raise ConfigError(f"{word} with split.like={like}: choose one kind of split")
 
 

@@ -90,7 +90,7 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
         by_setting.append(variations[-len(distinct) + 1 :] if len(distinct) > 1 else [])
     swept = [name for name, words in choices.items() if len(words) > 1]
     for name in swept:
-        _refuse_where_no_fit_changes(name, as_word(choices[name]))
+        _refuse_what_cells_share(name, as_word(choices[name]))
     named = [_NAMED_BY.get(name, name) for name in swept]
     varied = [name for name in named if is_setting(name) and name not in _IN_NAME]
     n_cells = math.prod(map(len, choices.values()))
@@ -254,11 +254,13 @@ def refuse_own_words(settings: Config) -> None:
             raise ConfigError(f"sweep.{name}={value}: the program sets it; leave the word out")
 
 
-def _refuse_where_no_fit_changes(name: str, word: str) -> None:
+def _refuse_what_cells_share(name: str, word: str) -> None:
     """Raise ConfigError for a sweep over a setting that all its cells share."""
     if name.split(".")[0] in NOT_IN_RESULT:
         why = "true fits both kinds of models" if name == "pool" else f"{name} changes no fit"
         raise ConfigError(f"{word}: one value for the whole sweep, {why}")
+    if name.split(".")[0] == "selection":
+        raise ConfigError(f"{word}: one value for the whole sweep, whose cells are compared by it")
 
 
 def _words(config: DictConfig) -> list[str]:

@@ -38,6 +38,8 @@ class Setting:
         """Override that gives the setting a value of the distribution."""
         if isinstance(self.distribution, CategoricalDistribution):
             return f"{self.name}={value}"
+        if isinstance(self.distribution, IntDistribution):
+            return f"{self.name}={value}"
         if self.words is None:
             return f"{self.name}={value:.6g}"  # more digits would only make names longer
         return f"{self.name}={min(self.words, key=lambda word: abs(float(word) - value))}"
@@ -68,13 +70,18 @@ def _study(options: dict[str, Any]) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     arguments = dict(options["sampler"])
     sampler = getattr(optuna.samplers, arguments.pop("name"))
-    return optuna.create_study(
-        sampler=sampler(**arguments),
-        direction=options["direction"],
-        storage=options["storage"],
-        study_name=options["study_name"],
-        load_if_exists=True,
-    )
+    name = options["study_name"]
+    try:
+        return optuna.create_study(
+            sampler=sampler(**arguments),
+            direction=options["direction"],
+            storage=options["storage"],
+            study_name=name,
+        )
+    except optuna.exceptions.DuplicatedStudyError:  # a seed would propose its trials once more
+        raise HydraException(
+            f"hydra.sweeper.study_name={name}: the storage has this study, choose another name"
+        ) from None
 
 
 def _value(trial: optuna.Trial, result: JobReturn) -> float:
