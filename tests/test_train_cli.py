@@ -113,6 +113,35 @@ def test_bad_input_is_one_line_and_leaves_nothing(train_cli, tmp_path, words, li
     assert not list(tmp_path.iterdir())
 
 
+def test_the_manual_names_all_that_is_recorded(swept):
+    """Metrics, tags and files of a sweep and its cells, those of MLflow itself aside."""
+    page = (ROOT / "docs" / "reference" / "record.md").read_text()
+    spans = [name for span in re.findall(r"`([^`\n]+)`", page) for name in span.split()]
+    patterns = [re.sub(r"\\{[^,}]*\\}|\\\*", ".+", re.escape(span)) for span in spans]
+    patterns = [re.sub(r"\\{(.+?)\\}", _alternatives, pattern) for pattern in patterns]
+    client = store_of(swept[0])
+    recorded = set()
+    for run in runs_of(client, "sweep") + runs_of(client, "cell"):
+        files = [file.path for file in client.list_artifacts(run.info.run_id)]
+        plots = [file.path for file in client.list_artifacts(run.info.run_id, "plots")]
+        recorded |= {*run.data.metrics, *run.data.tags, *files, *plots} - {"plots", "model"}
+    gains = {name for name in recorded if re.fullmatch(r"\w*gain_(val|test)_\w+", name)}
+    unnamed = {
+        name
+        for name in recorded - gains
+        if not any(re.fullmatch(pattern, name) for pattern in patterns)
+    }
+    assert {name for name in unnamed if not name.startswith("mlflow.")} == set()
+    ends = {re.sub(r".*gain_(val|test)_", "", name) for name in gains}
+    assert ends == {"error", "bound", "low", "high", "mnat"}
+    assert "`{gain}_{val,test}_{error,bound,low,high}`" in page
+
+
+def _alternatives(found: re.Match) -> str:
+    """`train,val` in braces as a regular expression."""
+    return f"(?:{'|'.join(found[1].split(','))})"
+
+
 def test_a_sweep_is_one_parent_with_a_finished_child_per_cell(swept):
     folder, done = swept
     assert done.returncode == 0, done.stderr
