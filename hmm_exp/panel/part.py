@@ -31,7 +31,7 @@ def run_job(settings: Config) -> None:
             if interrupt_of(error):
                 raise
             if not isinstance(error, HmmExpError) and not is_from_outside(error):
-                log.debug("the whole story", exc_info=True)
+                log.debug("the full traceback", exc_info=True)
             log.error("%s  FAILED: %s", head, one_line(described(error)))
 
 

@@ -198,10 +198,9 @@ class Symbol:
     def _judged(self, finished: FinishedSweep, seen: dict[str, Config]) -> Choice:
         """Choose and weigh the winner, and record what is found on the symbol's run."""
         choice = finished.choose()
-        notes = finished.weigh(choice)
+        notes, verdict = finished.weigh(choice)
         winner = finished.winner(choice)
-        verdict = notes[-2:] if winner else []
-        lines = [*verdict, *choice.reasons, *notes[: len(notes) - len(verdict)]]
+        lines = [*verdict, *choice.reasons, *notes]
         about = {tags.VERDICT: "\n".join(lines), tags.N_CELLS: str(len(finished.cells))}
         if finished.failures:
             about[tags.STATUS_REASON] = finished.failures[0]

@@ -87,7 +87,7 @@ def panel_page(subject: PanelSubject) -> str:
         found=found,
         n_cells=len(subject.cells),
         data=script_json(_data(subject, shown, found, now)),
-        details=script_json(_details(subject, shown, found)),
+        details=script_json(_details(subject, shown)),
         again=f"python -m hmm_exp.report --sweep {sweep_id}",
         started=iso(started),
         made=iso(datetime.now(UTC).replace(microsecond=0)),
@@ -227,9 +227,7 @@ def packed(values: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(np.ascontiguousarray(values).tobytes(), 6)).decode()
 
 
-def _details(
-    subject: PanelSubject, shown: Mapping[str, SymbolDays], found: RegimeMap
-) -> list[dict[str, Any]]:
+def _details(subject: PanelSubject, shown: Mapping[str, SymbolDays]) -> list[dict[str, Any]]:
     """What the page of each symbol shows, in the order of the table."""
     boards = dict(iter(subject.cells.groupby("symbol", sort=False)))
     return [

@@ -399,7 +399,7 @@ class SweepCell:
         """Print a failure in one line."""
         reason = f"{status_after(error)}: {described(error)} (log: {self.log_file}){unrecorded}"
         log.error("%s  %s", self.head, one_line(reason, LONGEST_LINE - len(self.head) - 2))
-        log.debug("the whole story", exc_info=True)
+        log.debug("the full traceback", exc_info=True)
 
     @property
     def _patience(self) -> float:

@@ -100,8 +100,11 @@ class FinishedSweep:
             return Choice(None, ["not every cell finished: no winner (sweep.require_all=true)"])
         return choice
 
-    def weigh(self, choice: Choice) -> list[str]:
-        """Record how likely the winner's gain is by luck; gives notes on it, then the verdict."""
+    def weigh(self, choice: Choice) -> tuple[list[str], list[str]]:
+        """Record how likely the winner's gain is by luck; gives notes on it, and the verdict.
+
+        Without a winner there is no verdict.
+        """
         client = self.store.client
         found = self._ask(lambda: luck.weigh_choice(client, self.cells, choice.run_id))
         self._ask(lambda: luck.write_luck(client, self.parent.info.run_id, found))
@@ -109,9 +112,8 @@ class FinishedSweep:
         notes = [*found.lines, *filter(None, [tried_by_search])]
         notes += [*luck.missing_scores(self.cells), *luck.shortfalls(self.cells)]
         if (winner := self.winner(choice)) is None:
-            return notes
-        lines = self._ask(lambda: verdict_lines(client, winner, self.cells, found.metrics))
-        return [*notes, *lines]
+            return notes, []
+        return notes, self._ask(lambda: verdict_lines(client, winner, self.cells, found.metrics))
 
     def promote(self, choice: Choice) -> tuple[list[str], bool]:
         """Ask the gate and print its decision; gives the lines, and whether it could be asked."""

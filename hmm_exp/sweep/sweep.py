@@ -102,14 +102,14 @@ def sweep(config: DictConfig, report: "Callable[[Store, str], str]") -> Iterator
     choice, complete = finished.choose(), finished.complete
     finished.print_leaderboard(choice.run_id)
     finished.print_failures()
-    notes = finished.weigh(choice)
-    print(*choice.reasons, *notes, sep="\n")
+    notes, verdict = finished.weigh(choice)
+    print(*choice.reasons, *notes, *verdict, sep="\n")
     decision, was_asked = finished.promote(choice)
     finished.record(choice, complete)
     if settings.tracking.report:
         print(report(finished.store, finished.sweep_id))
     end_cells(settings)
-    finished.describe(choice, [*notes, *decision])
+    finished.describe(choice, [*notes, *verdict, *decision])
     finished.print_links(choice, complete)
     yield complete and was_asked and choice.run_id is not None
 

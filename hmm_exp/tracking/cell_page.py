@@ -47,7 +47,7 @@ def cell_page(
 
 def failed_page(experiment_id: str, about: Mapping[str, str], status: str, reason: str) -> str:
     """Description of a cell without a model in Markdown: its status and the reason."""
-    log = "`run.log` under Artifacts has the whole story."
+    log = "`run.log` under Artifacts is the full log."
     return f"{cell_title(experiment_id, about)}\n\n**{status}**: {plain(reason)}\n\n{log}"
 
 

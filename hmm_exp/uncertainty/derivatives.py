@@ -81,7 +81,7 @@ def derivatives(
     smoothed = smooth_filtered(filtered, params.transmat, steps)
     ratio = np.exp(np.minimum(density - filtered.log_lik[:, None], _LARGEST_LOG))
     chain = Chain(params.transmat, filtered.probs, ratio, smoothed.pairs, steps == 0)
-    fixed = at_bounds(params.transmat, smoothed.pairs)
+    fixed = at_bounds(smoothed.pairs)
     free = _free_logits(params.transmat, fixed)
     emissions = _emissions(params, X, smoothed.probs)
     scores, hessian = differentiate(chain, emissions, free, threads)
@@ -93,8 +93,8 @@ def derivatives(
     return Derivatives(scores, shared.T @ hessian @ shared, natural, fixed, fixed_df)
 
 
-def at_bounds(transmat: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Transitions whose probability is at 0 or 1, shape (K, K).
+def at_bounds(pairs: np.ndarray) -> np.ndarray:
+    """Transitions whose probability is at 0 or 1, by the expected counts (K, K), shape (K, K).
 
     At 0 is a transition that is expected less than a hundredth of a time in all rows; at 1 is one
     with all others of its row at 0.
