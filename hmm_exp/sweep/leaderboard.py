@@ -313,8 +313,8 @@ def _validation_scores(client: MlflowClient, run: Run) -> pd.DataFrame:
 
 
 def _score_column(scores: pd.DataFrame, name: str) -> pd.Series:
-    baseline = {"return_gain_val": "static_score", "ewma_gain_val": "ewma_score"}.get(name)
-    return scores["model_score"] - (scores[baseline] if baseline else 0.0)
+    baseline = _BASELINES.get(name)
+    return scores["model_score"] - (scores[f"{baseline}_score"] if baseline else 0.0)
 
 
 def common_scores(scores: Sequence[pd.DataFrame], metric: str) -> pd.DataFrame:
