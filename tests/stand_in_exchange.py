@@ -26,7 +26,8 @@ class StandIn:
         Places of candles that do not exist.
     faults
         Number of a request for candles, from 1: a status, "drop" to close the connection, "page" to
-        send a web page, or "stall" to give no answer until the end.
+        send a web page, "object" for JSON that holds no candles, or "stall" to give no answer until
+        the end.
     garbage
         End of the address whose answers are web pages.
     doubled
@@ -122,6 +123,8 @@ def standing_in(**options) -> Iterator[StandIn]:
             body = json.dumps({"code": -1, "msg": "no"} if status != 200 else content).encode()
             if fault == "page" or parts.path.endswith(exchange.garbage or "?"):
                 body = b"<html>a portal</html>"
+            if fault == "object":
+                body = b'{"foo": 1}'
             self.send_response(status)
             for name, value in exchange.headers.items() if status != 200 else ():
                 self.send_header(name, value)

@@ -377,6 +377,12 @@ def test_follow_without_a_state_that_it_knows_does_not_write_behind_other_rows(f
     assert "holds rows already" in error
 
 
+def test_follow_refuses_a_state_in_a_folder_that_does_not_exist(folder, followed):
+    status, out, error = followed("", "--state", "none/stream.json")
+    assert (status, out) == (2, "")
+    assert error == "error: --state none/stream.json: the folder none does not exist\n"
+
+
 def test_follow_refuses_the_state_of_another_model(folder, followed):
     other = live_detector(RECIPE, seed=1)
     other.stream().save(folder / "stream.json")

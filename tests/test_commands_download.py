@@ -111,6 +111,32 @@ def test_the_same_command_later_adds_what_has_closed_since(tmp_path, capsys):
     assert new[:3] == ["30", "0", "3"]
 
 
+def test_an_answer_of_another_kind_is_asked_for_again_and_named(capsys):
+    with standing_in(faults={2: "object"}) as exchange:
+        assert run(exchange, *NEW, "--output=bars.csv") == 0
+        check("bars.csv", exchange)
+    assert "trying again in 0 s: binance answers something else than asked for" in (
+        capsys.readouterr().err
+    )
+    with standing_in(faults=dict.fromkeys(range(1, 9), "object")) as exchange:
+        assert run(exchange, *NEW, "--output=none.csv") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: binance: no answer: binance answers something else than asked")
+
+
+def test_a_refused_connection_is_named(capsys):
+    with standing_in() as exchange:
+        pass
+    assert run(exchange, *NEW, "--output=bars.csv") == 1
+    assert "refused" in capsys.readouterr().err.splitlines()[0]
+
+
+def test_a_name_that_ends_in_a_slash_is_a_folder(tmp_path):
+    with standing_in() as exchange:
+        assert run(exchange, *NEW, "--output=lake.v2/") == 0
+    assert [path.name for path in (tmp_path / "lake.v2").iterdir()] == ["BTC-USDT.parquet"]
+
+
 def test_the_exchange_decides_what_is_closed_whatever_this_machine_thinks(monkeypatch):
     monkeypatch.setattr(market.time, "time", lambda: 4e9)
     with standing_in(n_candles=5) as exchange:

@@ -1,6 +1,7 @@
 """`data=ccxt`: candles are downloaded once before training, from a stand-in of an exchange."""
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,28 @@ def test_a_file_that_exists_stays_though_newer_candles_have_closed(capsys):
         capsys.readouterr()
         download(of_binance(exchange.url), quiet=True)
         assert (FILE.read_bytes(), len(exchange.sent)) == (before, n_requests)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("span", "named"),
+    [
+        (("data.since=2020-01-01 05:00", "data.until=2020-01-03"), "data.since=.* and data.until"),
+        (("data.until=2020-01-01 12:00",), "data.until=2020-01-01 12:00"),
+        (("data.since=2019-12-01", "data.until=2020-02-01"), None),
+    ],
+)
+def test_a_file_that_exists_and_holds_bars_outside_the_span_is_named(capsys, span, named):
+    with standing_in(n_candles=100) as exchange:
+        download(of_binance(exchange.url))
+        capsys.readouterr()
+        data = of_binance(exchange.url)
+        values = dict(word.removeprefix("data.").split("=") for word in span)
+        download(replace(data, **values))
+        said = capsys.readouterr().err
+        download(replace(data, **values), quiet=True)
+    line = f"^warning: {FILE} exists and holds bars outside {named}.*: all of them are used; delete"
+    assert re.match(line, said) if named else said == ""
     assert capsys.readouterr().err == ""
 
 

@@ -284,11 +284,25 @@ def test_the_base_timeframe_is_that_of_the_bars(small_config, bars_csv):
     assert daily.timeframe == "1D"
 
 
+def test_the_base_timeframe_may_be_shorter_than_an_hour_with_a_window_as_short(
+    small_config, bars_csv
+):
+    frame = pd.read_csv(bars_csv)
+    frame["timestamp"] = pd.date_range("2024-02-28", periods=len(frame), freq="45min")
+    frame.to_csv(bars_csv, index=False)
+    changes = {"features__name": "v2", "features__vwap_hours": 0.75}
+    ready = prepare(edited(small_config, bars_csv, timeframe__timeframes=["base"], **changes))
+    named = prepare(edited(small_config, bars_csv, timeframe__timeframes=["45min"], **changes))
+    np.testing.assert_array_equal(ready.X, named.X)
+
+
 def test_bars_of_half_a_minute_have_no_base_timeframe(small_config, bars_csv):
     frame = pd.read_csv(bars_csv)
     frame["timestamp"] = pd.date_range("2024-01-01", periods=len(frame), freq="30s")
     frame.to_csv(bars_csv, index=False)
-    with pytest.raises(ConfigError, match="timeframe=base: bars of 0 days 00:00:30"):
+    with pytest.raises(
+        ConfigError, match="timeframe=base: bars of 30 s: a timeframe is whole minutes"
+    ):
         prepare(edited(small_config, bars_csv, timeframe__timeframes=["base"]))
 
 

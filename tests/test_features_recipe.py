@@ -85,7 +85,10 @@ def test_columns_by_name_keep_their_order_and_bring_their_timeframes():
         (lambda: Recipe.of_set("v1", ["1H", "60min"]), "1H and 60min are the same"),
         (lambda: Recipe.of_set("v1", ["1H"], window=1), "features.window=1"),
         (lambda: Recipe.of_set("v1", ["1H"], vwap_hours=float("nan")), "features.vwap_hours=nan"),
-        (lambda: Recipe.of_set("v2", ["1D"], vwap_hours=12), "shorter than one bar of 1D"),
+        (
+            lambda: Recipe.of_set("v2", ["1D"], vwap_hours=12),
+            "shorter than one bar of 1D, which close_over_vwap_1D needs: at least 24",
+        ),
         (
             lambda: Recipe.of_columns(["close_logret_curent_1H"]),
             "did you mean close_logret_current_1H",
@@ -194,3 +197,10 @@ def test_a_pattern_without_effect_and_an_empty_selection_are_refused(include, ex
 )
 def test_rows_share_bars_in_windows_and_in_coarser_timeframes(columns, overlaps):
     assert Recipe.of_columns(columns).overlaps == overlaps
+
+
+@pytest.mark.parametrize(
+    ("name", "timeframe"), [("range", "31D"), ("v1", "60D"), ("returns", "90D")]
+)
+def test_the_window_of_a_price_that_no_column_uses_may_be_shorter_than_a_bar(name, timeframe):
+    assert Recipe.of_set(name, [timeframe]).vwap_window(timeframe) == 1

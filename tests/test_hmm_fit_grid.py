@@ -91,3 +91,6 @@ def test_a_fold_that_cannot_be_fitted_is_named():
     X, steps = planted(40)
     with pytest.raises(FitError, match=r"block . of 2 held out: 30 states need at least 30"):
         cross_validate(X, steps, 30, n_blocks=2)
+    beside = "held out, with 15 rows on each side whose windows overlap with it: 0 rows are left"
+    with pytest.raises(FitError, match=beside):
+        cross_validate(X, steps, 2, n_blocks=3, embargo=15)

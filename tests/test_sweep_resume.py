@@ -56,6 +56,6 @@ def test_going_on_with_another_command_or_other_data_is_said(train_cli, workdir)
         f'warning: sweep {sweep_id} began as "{command}": cells of both commands count '
         "(they differ in model.n_states)",
         f"warning: the data changed since sweep {sweep_id} began (digest {old[:8]} → {new[:8]}): "
-        "its finished cells are of the data before, and count",
+        "with cells of both data it has no winner, restore the file or start a new sweep",
     ]
     assert client.get_run(parent.info.run_id).data.tags[tags.N_CELLS] == "1"

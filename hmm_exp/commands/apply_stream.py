@@ -16,7 +16,7 @@ from hmm_exp.command_line import DONE, REFUSED, Reading, note, own_words, with_r
 from hmm_exp.commands.panel_files import columns_of, folder_for_symbols, symbol_file
 from hmm_exp.commands.progress import Progress
 from hmm_exp.commands.symbols import cut_tables, own_models, symbol_bars, symbols_in, without
-from hmm_exp.errors import HmmExpError, few
+from hmm_exp.errors import ConfigError, HmmExpError, few
 
 if TYPE_CHECKING:
     from hmm_exp.detector.detector import Detector
@@ -37,8 +37,11 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
         rewind,
         times_in,
     )
+    from hmm_exp.market.iso import iso
     from hmm_exp.serving.load import find_detector
 
+    if args.state is not None and not args.state.parent.is_dir():
+        raise ConfigError(f"--state {args.state}: the folder {args.state.parent} does not exist")
     detector = with_read_options(find_detector(args.model), args)
     missing = _missing(args, detector)
     resumes = args.state is not None and args.state.exists()
@@ -46,7 +49,8 @@ def apply_to_pipe(args: argparse.Namespace) -> None:
         check_fresh(args.output)
     if resumes:
         stream = resumed(args.state, detector.stream(missing=missing))
-        note(f"{args.state}: resumes after the bar that closed at {stream.time}")
+        last = iso(stream.time) if stream.time else "no time yet"
+        note(f"{args.state}: resumes after the bar that closed at {last}")
     else:
         with Reading(detector) as reading:
             history = None if args.bars is None else reading.bars(args.bars)

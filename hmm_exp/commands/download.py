@@ -112,11 +112,12 @@ def _paths(args: argparse.Namespace) -> dict[str, Path]:
     """The file of each symbol."""
     output = Path(args.output)
     symbols = list(dict.fromkeys(args.symbol))
-    if len(symbols) == 1 and output.suffix and not output.is_dir():
+    is_file = output.suffix and not output.is_dir() and not args.output.endswith("/")
+    if len(symbols) == 1 and is_file:
         if not output.parent.is_dir():
             raise ConfigError(f"--output {output}: the folder {output.parent} does not exist")
         return {symbols[0]: output}
-    if output.suffix and not output.is_dir():
+    if is_file:
         raise ConfigError(f"--output {output}: must be a folder for {len(symbols)} symbols")
     paths = {symbol: output / f"{stem_of(symbol)}.parquet" for symbol in symbols}
     if len(set(paths.values())) < len(paths):

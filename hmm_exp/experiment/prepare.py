@@ -285,7 +285,11 @@ def volatility_column(recipe: Recipe) -> int | None:
 
 def needs_of(config: Config) -> tuple[str, ...]:
     """Columns of bars that a config's features use; all for a ready table."""
-    return OHLCV if config.data.kind == "features" else recipe_of(_on_base(config, "1H")).needs
+    if config.data.kind == "features":
+        return OHLCV
+    hours = max(config.features.vwap_hours, 1.0)  # bars of `base` may be shorter than 1H
+    features = replace(config.features, vwap_hours=hours)
+    return recipe_of(_on_base(replace(config, features=features), "1H")).needs
 
 
 def on_base(config: Config, source: Source) -> Config:
@@ -300,7 +304,8 @@ def on_base(config: Config, source: Source) -> Config:
     else:
         step = pd.Timedelta(usual_step(source.time.as_unit("ns").asi8), unit="ns")
     if step.value % 60_000_000_000:
-        raise ConfigError(f"timeframe={_BASE}: bars of {step}: a timeframe is of whole minutes")
+        seconds = step.total_seconds()
+        raise ConfigError(f"timeframe={_BASE}: bars of {seconds:g} s: a timeframe is whole minutes")
     return _on_base(config, step_in_words(step))
 
 

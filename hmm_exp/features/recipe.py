@@ -121,6 +121,7 @@ class Recipe:
         _check_timeframes(self.timeframes)
         _check_windows(self)
         _check_columns(self)
+        _check_vwap(self)
         _check_season(self)
 
     @classmethod
@@ -172,8 +173,8 @@ class Recipe:
         return min(self.timeframes, key=timeframe_step)
 
     def vwap_window(self, timeframe: str) -> int:
-        """Length of the VWAP's window in bars of `timeframe`."""
-        return math.floor(self.vwap_hours / (timeframe_step(timeframe) / HOUR) + 1e-9)
+        """Length of the VWAP's window in bars of `timeframe`, at least 1."""
+        return max(math.floor(self.vwap_hours / (timeframe_step(timeframe) / HOUR) + 1e-9), 1)
 
     def sources(self) -> list[tuple[str, int]]:
         """For every column its timeframe and the place of its feature in `FEATURES`."""
@@ -312,9 +313,16 @@ def _check_windows(recipe: Recipe) -> None:
                 f"features.vwap_hours={recipe.vwap_hours:g} is more than {LONGEST_WINDOW:,} bars "
                 f"of {timeframe}"
             )
-        if recipe.vwap_window(timeframe) < 1:
+
+
+def _check_vwap(recipe: Recipe) -> None:
+    """Refuse a window without a bar where a column uses it."""
+    for column, (timeframe, index) in zip(recipe.columns, recipe.sources(), strict=True):
+        shortest = timeframe_step(timeframe) / HOUR
+        if "vwap" in FEATURES[index].template and recipe.vwap_hours < shortest - 1e-9:
             raise ConfigError(
-                f"features.vwap_hours={recipe.vwap_hours:g} is shorter than one bar of {timeframe}"
+                f"features.vwap_hours={recipe.vwap_hours:g} is shorter than one bar of "
+                f"{timeframe}, which {column} needs: at least {shortest:g}"
             )
 
 

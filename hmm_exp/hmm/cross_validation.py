@@ -18,6 +18,7 @@ from hmm_exp.errors import FitError
 from hmm_exp.hmm import inference
 from hmm_exp.hmm.fit import Search, fit
 from hmm_exp.hmm.params import GaussianParams
+from hmm_exp.hmm.rows import finite_rows
 from hmm_exp.parallel import run_all
 
 
@@ -80,10 +81,16 @@ def cross_validate(
     def held_out(i: int) -> float:
         known = X.copy()
         known[max(blocks[i][0] - embargo, 0) : blocks[i][-1] + embargo + 1] = np.nan
+        held = f"block {i + 1} of {n_blocks} held out"
+        if embargo and (left := int(finite_rows(known).sum())) < n_states:
+            raise FitError(
+                f"{held}, with {embargo:,} rows on each side whose windows overlap with it: {left} "
+                "rows are left; take shorter windows or more train rows"
+            )
         try:
             fitted = fit(known, steps, n_states, alone, volatility=volatility)
         except FitError as error:
-            raise FitError(f"block {i + 1} of {n_blocks} held out: {error}") from None
+            raise FitError(f"{held}: {error}") from None
         return float(_predictive(fitted.params, X, steps)[blocks[i]].mean())
 
     native = search.engine == "native"  # hmmlearn's warnings are global to the process

@@ -153,7 +153,7 @@ class Exchange:
         pauses = list(PAUSES)
         while True:
             try:
-                answer = request()
+                answer = self._answer(request)
                 if not answer and self.client.last_json_response is None:  # ccxt takes it as empty
                     raise BadResponse(f"{self.client.id} answers, but not in JSON: a web page?")
                 return answer
@@ -167,6 +167,15 @@ class Exchange:
                 self.note(f"trying again in {pause} s: {_words(error)}")
                 del pauses[0]
             time.sleep(pause)
+
+    def _answer(self, request: Callable[[], Result]) -> Result:
+        """What ccxt makes of an answer, of which it takes for granted that it is as documented."""
+        from ccxt.base.errors import BadResponse
+
+        try:
+            return request()
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise BadResponse(f"{self.client.id} answers something else than asked for") from error
 
     def _asked_pause(self, error: Exception) -> int:
         """Seconds that an exchange which limits the rate asks for, else 0."""
@@ -195,7 +204,11 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _words(error: Exception) -> str:
-    return f"{error} ({type(error).__name__})"
+    """The error of ccxt, with what the network said."""
+    of_requests = error.__context__.args if error.__context__ else ()
+    reason = getattr(of_requests[0], "reason", None) if of_requests else None
+    said = f": {str(reason).partition(': ')[2]}" if isinstance(reason, Exception) else ""
+    return f"{error} ({type(error).__name__}{said})"
 
 
 def _client(name: str, url: str | None) -> Any:

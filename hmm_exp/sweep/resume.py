@@ -32,7 +32,8 @@ def changes(client: MlflowClient, parent: Run, digests: set[str]) -> list[str]:
     if (gone := before - digests) and (new := digests - before):
         lines.append(
             f"the data changed since sweep {sweep_id} began (digest {_short(gone)} → "
-            f"{_short(new)}): its finished cells are of the data before, and count"
+            f"{_short(new)}): with cells of both data it has no winner, restore the file or start "
+            "a new sweep"
         )
     return lines
 
