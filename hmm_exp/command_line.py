@@ -357,5 +357,5 @@ def own_words(error: object) -> str:
     def option(setting: re.Match) -> str:
         return f"--{setting[1].replace('_', '-')}" + (f" {setting[2]}" if setting[2] else "")
 
-    setting = r"\bdata\.(\w+_column|timezone|\w+(?==))(?:=('[^']*'|\w+))?"
+    setting = r"\bdata\.(\w+_column|symbol_pattern|timezone|\w+(?==))(?:=('[^']*'|\w+))?"
     return one_line(re.sub(setting, option, _OF_TRAINING.sub("", str(error))))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hmm_exp import causality, train
+from hmm_exp.command_line import own_words
 from hmm_exp.commands import backtest, features, monitor, promote, registry, server, sweeps
 from hmm_exp.report import __main__ as report
 from hmm_exp.version import __version__
@@ -257,3 +258,10 @@ run_program(main)
     done = subprocess.run(command, capture_output=True, text=True, timeout=45)
     assert done.returncode == 130
     assert not done.stderr
+
+
+def test_a_setting_of_training_is_named_as_the_option_of_a_command():
+    text = "2 files of symbol A: a and b; narrow the path, or set data.symbol_pattern"
+    assert own_words(text).endswith("; narrow the path, or set --symbol-pattern")
+    assert own_words("a bad row: data.bad_rows=drop") == "a bad row: --bad-rows drop"
+    assert own_words("no.csv is empty; set data.path to a file in it") == "no.csv is empty"

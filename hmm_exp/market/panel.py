@@ -127,7 +127,7 @@ def _of_files(files: list[str], pattern: str | None) -> Iterable[PanelSymbol]:
         symbol = instrument_name(file) if pattern is None else _matched(pattern, file)
         if symbol in named:
             raise DataError(
-                f"2 files of symbol {symbol}: {named[symbol]} and {file}; narrow data.path, or set "
+                f"2 files of symbol {symbol}: {named[symbol]} and {file}; narrow the path, or set "
                 "data.symbol_pattern"
             )
         named[symbol] = file
