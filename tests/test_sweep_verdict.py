@@ -86,6 +86,26 @@ def test_a_clear_winner_at_the_edge_is_still_at_the_edge(store, cells):
     assert opening(store, cells[3], [cells[3]]) == "Three regimes, best model M: only three tried"
 
 
+@pytest.mark.parametrize(
+    ("tried", "elsewhere", "end"),
+    [
+        ({3}, {2, 3, 4}, "only three tried with its features"),
+        ({2, 3}, {2, 3}, "at most three tried"),
+        ({2, 3}, {4}, "at most three tried with its features"),
+        ({3, 4}, {2}, "at least three tried with its features"),
+    ],
+)
+def test_other_spaces_may_have_tried_other_numbers(tried, elsewhere, end):
+    states = StatesTried(3, frozenset(tried), elsewhere=frozenset(elsewhere))
+    assert headline(states, "M") == f"Three regimes, M: {end}"
+
+
+def test_numbers_that_another_space_tried_are_known(store, cells):
+    other = cell(store, 5, 1.2, noise=6, **{tags.OBSERVATION_SPACE: "another"})
+    found = states_tried(store.client, cells[3], [cells[2], cells[3], other])
+    assert (found.tried, found.elsewhere) == ({2, 3}, {5})
+
+
 def test_cells_that_cannot_be_promoted_do_not_count_as_equal_but_were_tried(store, cells):
     faulty = cell(store, 6, 1.2, noise=6, **{tags.FAULTS: "not converged"})
     elsewhere = cell(store, 7, 1.2, noise=7, **{tags.OBSERVATION_SPACE: "v2"})

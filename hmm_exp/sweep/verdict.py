@@ -32,6 +32,7 @@ class StatesTried:
     # Other numbers by the word for their forecast of the next return on validation against the
     # winner's: `BETTER`, `AS_WELL` or `WORSE`.
     forecasts: Mapping[int, str] = field(default_factory=dict)
+    elsewhere: frozenset[int] = frozenset()  # numbers above one that other spaces tried
 
     @property
     def notes(self) -> list[str]:
@@ -45,11 +46,14 @@ class StatesTried:
         return notes
 
     def _edge(self) -> str:
+        among = " with its features" if self.elsewhere - self.tried else ""
         if self.tried <= {self.chosen}:
-            return f"only {_count(self.chosen)} tried"
+            return f"only {_count(self.chosen)} tried{among}"
         if self.chosen == max(self.tried):
-            return f"at most {_count(self.chosen)} tried"
-        return f"at least {_count(self.chosen)} tried" if 2 < self.chosen == min(self.tried) else ""
+            return f"at most {_count(self.chosen)} tried{among}"
+        if 2 < self.chosen == min(self.tried):
+            return f"at least {_count(self.chosen)} tried{among}"
+        return ""
 
 
 def verdict_lines(
@@ -82,14 +86,19 @@ def states_tried(client: MlflowClient, winner: Run, cells: Sequence[Run]) -> Sta
     Of each number the eligible cell with the highest score is compared. Two forecasts are about
     equal if the interval of the difference of their scores covers zero.
     """
-    space = winner.data.tags.get(tags.OBSERVATION_SPACE)
-    alike = [run for run in cells if run.data.tags.get(tags.OBSERVATION_SPACE) == space]
-    alike = [run for run in alike if run.info.status == "FINISHED" and not lacks(run)]
-    chosen = _n_states(winner)
-    known = {row["n_states"] for run in [winner, *alike] for row in tried(run)}
-    numbers = frozenset(int(n) for n in {*known, *map(_n_states, alike), chosen} if n > 1)
-    forecasts = {n: _against(client, winner, run) for n, run in _rivals(alike, chosen).items()}
-    return StatesTried(chosen, numbers, {n: word for n, word in forecasts.items() if word})
+    space, chosen = winner.data.tags.get(tags.OBSERVATION_SPACE), _n_states(winner)
+    finished = [run for run in cells if run.info.status == "FINISHED" and not lacks(run)]
+    alike = [run for run in finished if run.data.tags.get(tags.OBSERVATION_SPACE) == space]
+    others = [run for run in finished if run.data.tags.get(tags.OBSERVATION_SPACE) != space]
+    found = {n: _against(client, winner, run) for n, run in _rivals(alike, chosen).items()}
+    forecasts = {n: word for n, word in found.items() if word}
+    return StatesTried(chosen, _numbers_of([winner, *alike]), forecasts, _numbers_of(others))
+
+
+def _numbers_of(runs: Sequence[Run]) -> frozenset[int]:
+    """Numbers of states above one that runs tried."""
+    inside = {row["n_states"] for run in runs for row in tried(run)}
+    return frozenset(int(n) for n in {*inside, *map(_n_states, runs)} if n > 1)
 
 
 def belief(run: Run, sweep: Mapping[str, float]) -> str:
