@@ -76,8 +76,8 @@ def run_all_starts(
 ) -> list[EMRun]:
     """Run EM from all points, at most `n_iter` iterations each; results in their order.
 
-    Whenever a run ends, `progress` is called in this thread with the index of the start, the number
-    of starts and the log-likelihood reached.
+    Whenever the run of a start ends, in a long series the short one, `progress` is called in this
+    thread with the index of the start, the number of starts and the log-likelihood reached.
     """
     preselect = n_rows >= LONG and len(points) > N_POLISHED and n_iter > SHORT_RUN
     first = SHORT_RUN if preselect else n_iter
