@@ -124,6 +124,17 @@ def test_an_answer_of_another_kind_is_asked_for_again_and_named(capsys):
     assert error.startswith("error: binance: no answer: binance answers something else than asked")
 
 
+def test_candles_that_are_missing_at_the_end_are_reported(capsys):
+    with standing_in(missing={247, 248, 249}) as exchange:
+        assert run(exchange, *NEW, "--output=bars.csv") == 0
+        assert run(exchange, "--until=2020-01-11T08:30", "--output=bars.csv") == 0
+        assert run(exchange, "--until=2020-01-11T07:59", "--output=bars.csv") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("; none from 2020-01-11T07:00:00Z to 2020-01-11T10:30:00Z")
+    assert lines[1].endswith("; none from 2020-01-11T07:00:00Z to 2020-01-11T08:30:00Z")
+    assert lines[2].endswith(" to 2020-01-11T06:00:00Z")
+
+
 def test_a_refused_connection_is_named(capsys):
     with standing_in() as exchange:
         pass

@@ -114,12 +114,15 @@ class CandleFile:
         Candles that the file holds.
     repeated
         Number of candles that were delivered again.
+    end
+        Latest close that a download asked for, epoch milliseconds.
     """
 
     path: Path
     series: Series
     frame: pd.DataFrame
     repeated: int = 0
+    end: int = 0
     _rows: list[Candle] = field(default_factory=list)
 
     @classmethod
@@ -175,6 +178,9 @@ class CandleFile:
                 f"{_many(gaps['missing_bars'], 'missing candle')}, the longest after "
                 f"{gaps['longest_after']} ({_longest_missing(time, step)} missing)"
             )
+        after = int(time[-1]) // 1_000_000 + step
+        if after + step <= self.end:
+            text += f"; none from {iso(after * 1_000_000)} to {iso(self.end * 1_000_000)}"
         return text + (f"; {_many(self.repeated, 'repeated candle')} dropped" * bool(self.repeated))
 
 

@@ -124,7 +124,7 @@ class Exchange:
         limit = self.client.feature_value(symbol, "fetchOHLCV", "limit")
         begin = since if file.last is None else file.last + self.step
         now = self._now()
-        end = now if until is None else min(until, now)
+        end = file.end = now if until is None else min(until, now)
 
         def fetch(time: int) -> list[list[float]]:
             call = self.client.fetch_ohlcv
