@@ -178,7 +178,10 @@ def test_one_cell_proposed_twice_at_a_time_is_fitted_once(train_cli, workdir):
         (("sweep.objective=bic", "features=v1,range"), "cells of one observation space"),
         (("sweep.objective=cv",), "needs cross-validation: set selection.cv_blocks=5"),
         (("sweep.objective=bic", "split=walk_forward"), "is of one fit"),
-        (("features.window=interval(60,10)",), "must be an interval such as interval(10,60)"),
+        (
+            ("features.window=interval(60,10)",),
+            "features.window=interval(60,10): from a lower to a higher number, such as interval(10",
+        ),
         (("features.window=interval(1,10)",), "features.window=1: must be at least 2"),
         (("hydra.sweeper.n_trials=0",), "a search of 0 trials: at least 1"),
         (("hydra.sweeper.n_jobs=0",), "hydra.sweeper.n_jobs=0: must be at least 1"),

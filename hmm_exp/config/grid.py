@@ -7,6 +7,7 @@
 
 import glob
 import math
+import re
 from decimal import Decimal
 from fnmatch import fnmatch
 from itertools import islice
@@ -113,7 +114,8 @@ def _ends(override: Override) -> list[str]:
     assert isinstance(ends, IntervalSweep)
     low, high = ends.start or 0, ends.end or 0
     if not -math.inf < low < high < math.inf:
-        raise ConfigError(f"{override.input_line}: must be an interval such as interval(10,60)")
+        line = re.sub(r"=int\((.*)\)$", r"=\1", override.input_line or "")  # as the user typed it
+        raise ConfigError(f"{line}: from a lower to a higher number, such as interval(10,60)")
     return [str(low), str(high)]
 
 
