@@ -1,5 +1,6 @@
 """Fit one number of states and measure it: the unit that selection compares."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -49,6 +50,23 @@ class Candidate:
     def n_states(self) -> int:
         """Number of states."""
         return self.params.n_states
+
+    def metrics(self, grid: Sequence[int]) -> dict[str, float]:
+        """Metrics of the fit, some of them not finite; `grid` holds the numbers of states tried."""
+        fit, metrics = self.fit, dict(self.criteria)
+        metrics |= {
+            "n_params": self.params.n_parameters(),
+            "n_rows_train": self.n_rows["train"],
+            "n_states": self.n_states,
+            "n_features": self.params.n_features,
+            "n_iter": fit.n_iter,
+            "n_polished": fit.n_polished,
+            "converged": fit.converged,
+            "restart_agreement": fit.restart_agreement,
+            "min_occupancy": float(self.occupancy.min()),
+            "max_condition_number": self.max_condition_number,
+        }
+        return metrics | ({"grid_edge": self.n_states == grid[-1]} if len(grid) > 1 else {})
 
 
 def train_steps(steps: np.ndarray, rows: np.ndarray) -> np.ndarray:

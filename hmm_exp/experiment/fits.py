@@ -59,26 +59,11 @@ class Fits:
 
     def metrics(self) -> dict[str, float]:
         """Metrics of the chosen fit; those that do not exist are not finite."""
-        chosen = self.chosen
-        metrics: dict[str, float] = {
-            **chosen.criteria,
-            "bic_null": self.null["bic"],
-            "n_params": chosen.params.n_parameters(),
-            "n_rows_train": chosen.n_rows["train"],
-            "n_states": chosen.n_states,
-            "n_features": chosen.params.n_features,
-            "n_iter": chosen.fit.n_iter,
-            "n_polished": chosen.fit.n_polished,
-            "converged": chosen.fit.converged,
-            "restart_agreement": chosen.fit.restart_agreement,
-            "min_occupancy": float(chosen.occupancy.min()),
-            "max_condition_number": chosen.max_condition_number,
-        }
-        if len(grid := self.fitted.config.state_grid) > 1:
-            metrics["grid_edge"] = self.chosen.n_states == grid[-1]
-        for part, log_lik in chosen.log_lik.items():
+        metrics = self.chosen.metrics(self.fitted.config.state_grid)
+        metrics["bic_null"] = self.null["bic"]
+        for part, log_lik in self.chosen.log_lik.items():
             metrics[f"log_lik_{part}"] = log_lik
-            metrics[f"log_lik_{part}_per_bar"] = log_lik / chosen.n_rows[part]
+            metrics[f"log_lik_{part}_per_bar"] = log_lik / self.chosen.n_rows[part]
         return metrics
 
 

@@ -164,19 +164,9 @@ class _Judge:
         if not self._detectors:
             first = next(iter(fits.pool.left_out.items()))
             raise FitError(f"no symbol can be judged: {': '.join(first)}")
-        metrics: dict[str, float] = {
-            **fits.chosen.criteria,
-            "log_lik_train": fits.chosen.log_lik["train"],
-            "n_params": fits.chosen.params.n_parameters(),
-            "n_rows_train": fits.chosen.n_rows["train"],
-            "n_states": fits.chosen.n_states,
-            "n_symbols": len(self._detectors),
-            "n_features": fits.chosen.params.n_features,
-            "n_iter": fits.chosen.fit.n_iter,
-            "converged": fits.chosen.fit.converged,
-            "restart_agreement": fits.chosen.fit.restart_agreement,
-            "min_occupancy": float(fits.chosen.occupancy.min()),
-        }
+        metrics = fits.chosen.metrics(fits.pool.config.state_grid)
+        metrics["log_lik_train"] = fits.chosen.log_lik["train"]
+        metrics["n_symbols"] = len(self._detectors)
         for (part, name), mean in self._means.items():
             if estimate := mean.estimate():
                 metrics |= estimate.metrics(f"{name}_{part}")
