@@ -44,9 +44,15 @@ def test_going_on_with_another_command_or_other_data_is_said(train_cli, workdir)
     (parent,) = runs_of(client, "sweep")
     sweep_id, command = (parent.data.tags[name] for name in (tags.SWEEP_ID, tags.COMMAND))
     again = ("-m", *bars, f"sweep_id={sweep_id}")
+    # as of a process that is killed after it recorded a bundle
+    left = workdir / "mlruns" / "sweeps" / sweep_id / "pending"
+    (left / runs_of(client, "cell")[0].data.tags[tags.FINGERPRINT] / "artifacts").mkdir(
+        parents=True
+    )
     same = train_cli(workdir, *again, "model.n_states=3,2", "--quiet")
     assert same.returncode == 0, same.stderr
     assert "warning" not in same.stderr
+    assert not left.exists()
     write_bars(workdir, seed=8)
     other = train_cli(workdir, *again, "model.n_states=4")
     (old,) = {run.data.tags[tags.DATA_DIGEST] for run in runs_of(client, "cell")[:2]}

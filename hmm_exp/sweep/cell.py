@@ -9,6 +9,7 @@ Hydra composes the one after that meanwhile.
 
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -264,11 +265,13 @@ class SweepCell:
             words = ("prepare", self.settings, self.log_file)
             space = worker.ask(*words, within=within, on_progress=line)
             self._lock_others_out(space)
+            place = self.folder / PENDING / space[tags.FINGERPRINT]
             if self.is_done(store, space):
+                shutil.rmtree(place, ignore_errors=True)  # of a process killed after recording it
                 line.skipped = True
                 return
             record.start(space)
-            self.place = self.folder / PENDING / space[tags.FINGERPRINT]
+            self.place = place
             if last is not None and last.place == self.place:
                 last.record()
             if not self.place.is_dir():  # of an earlier start that could not record it
