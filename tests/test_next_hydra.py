@@ -17,8 +17,9 @@ def next_hydra(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("next")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), NEXT]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"{NEXT} cannot be fetched: {done.stderr.strip()[-200:]}")
+    if "No matching distribution found" in done.stderr:  # no index is reached, or it has it no more
+        pytest.skip(f"no package index has {NEXT}")
+    assert done.returncode == 0, done.stderr
     return folder
 
 

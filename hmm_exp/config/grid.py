@@ -7,7 +7,6 @@
 
 import glob
 import math
-import re
 from decimal import Decimal
 from fnmatch import fnmatch
 from itertools import islice
@@ -64,10 +63,11 @@ def _overrides(words: list[str], intervals: bool) -> list[Override]:
 
 def _in_whole_numbers(override: Override, parser: OverridesParser) -> Override:
     """An interval of whole numbers where the setting takes those; Hydra's own is of all numbers."""
-    name, _, interval = (override.input_line or "").partition("=")
-    if not (override.is_interval_sweep() and is_setting(name)):
+    if not override.is_interval_sweep():
         return override
-    if kind_in_words(name) != "a whole number":
+    _check_interval(override)  # quoted as it was given
+    name, _, interval = (override.input_line or "").partition("=")
+    if not is_setting(name) or kind_in_words(name) != "a whole number":
         return override
     return parser.parse_override(f"{name}=int({interval})")
 
@@ -112,11 +112,16 @@ def _ends(override: Override) -> list[str]:
     """Ends of an interval, which are checked for all values between them."""
     ends = override.value()
     assert isinstance(ends, IntervalSweep)
-    low, high = ends.start or 0, ends.end or 0
-    if not -math.inf < low < high < math.inf:
-        line = re.sub(r"=int\((.*)\)$", r"=\1", override.input_line or "")  # as the user typed it
-        raise ConfigError(f"{line}: from a lower to a higher number, such as interval(10,60)")
-    return [str(low), str(high)]
+    return [str(ends.start or 0), str(ends.end or 0)]
+
+
+def _check_interval(override: Override) -> None:
+    """Refuse an interval that does not go from a number to a higher one."""
+    ends = override.value()
+    assert isinstance(ends, IntervalSweep)
+    if not -math.inf < (ends.start or 0) < (ends.end or 0) < math.inf:
+        words = "from a lower to a higher number, such as interval(10,60)"
+        raise ConfigError(f"{override.input_line}: {words}")
 
 
 def _files(pattern: Glob) -> list[str]:

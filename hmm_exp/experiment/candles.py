@@ -76,14 +76,11 @@ def _note_bounds(path: Path, data: DataConfig, quiet: bool) -> None:
     if quiet or file.last is None:
         return
     first = int(file.frame["timestamp"].iloc[0].value // 1_000_000)
-    outside = [
-        f"{name}={time}"
-        for name, time, is_outside in (
-            ("data.since", data.since, since is not None and first < since),
-            ("data.until", data.until, until is not None and file.last >= until),
-        )
-        if is_outside
-    ]
+    outside = []
+    if since is not None and first < since:
+        outside.append(f"data.since={data.since}")
+    if until is not None and file.last >= until:
+        outside.append(f"data.until={data.until}")
     if outside:
         line = f"warning: {path} exists and holds bars outside {' and '.join(outside)}: all of them"
         print(one_line(f"{line} are used; delete it to download anew"), file=sys.stderr, flush=True)

@@ -15,7 +15,6 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from hmm_exp.detector.detector import Detector
 from hmm_exp.detector.pooled import PooledDetector
@@ -26,7 +25,7 @@ from hmm_exp.experiment.fits import Fits, Progress
 from hmm_exp.experiment.pool import Pool, PoolFits, fit_pool
 from hmm_exp.experiment.prepare import Prepared
 from hmm_exp.experiment.result import RunResult
-from hmm_exp.experiment.run import judged
+from hmm_exp.experiment.run import judged, one_thread
 from hmm_exp.judge.pool import AgainstOwn, PanelMean, PoolComparison, against_own
 from hmm_exp.judge.return_forecasts import GAINS, SCORES
 from hmm_exp.uncertainty.estimates import without_errors
@@ -95,7 +94,7 @@ def run_pool(
     FitError
         No number of states can be fitted, or no symbol can be judged.
     """
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_thread():
         judge = _Judge(fit_pool(pool, progress), own_scores, visit)
         comparison = PoolComparison.of(judge.each(progress))
     return judge.result(comparison)

@@ -76,7 +76,7 @@ def fitted(prepared: Prepared, progress: Progress = lambda text: None) -> Fitted
     """Fit every number of states, choose one and build its detector; raises FitError as `run`."""
     started = time.perf_counter()
     fit = fit_walks if isinstance(prepared.split, WalkForward) else fit_grid
-    with _one_thread():
+    with one_thread():
         fits = fit(prepared, progress)
         detector = build_detector(fits)
     return Fitted(prepared, fits, detector, time.perf_counter() - started)
@@ -86,14 +86,14 @@ def evaluated(fit: Fitted, progress: Progress = lambda text: None) -> RunResult:
     """Judge a run that is fitted."""
     started = time.perf_counter()
     progress("evaluating")
-    with _one_thread():
+    with one_thread():
         result = judged(fit.prepared, fit.fits, fit.detector, fit_errors(fit.fits))
     seconds = {"seconds_features": fit.prepared.seconds, "seconds_fit": fit.seconds}
     seconds["seconds_evaluate"] = time.perf_counter() - started
     return replace(result, metrics=result.metrics | seconds)
 
 
-def _one_thread() -> AbstractContextManager:
+def one_thread() -> AbstractContextManager:
     """For a few parameters, threads of BLAS would only wait for each other."""
     return _libraries().limit(limits=1, user_api="blas")
 

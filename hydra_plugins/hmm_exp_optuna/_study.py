@@ -36,9 +36,7 @@ class Setting:
 
     def word(self, value: Any) -> str:
         """Override that gives the setting a value of the distribution."""
-        if isinstance(self.distribution, CategoricalDistribution):
-            return f"{self.name}={value}"
-        if isinstance(self.distribution, IntDistribution):
+        if isinstance(self.distribution, CategoricalDistribution | IntDistribution):
             return f"{self.name}={value}"
         if self.words is None:
             return f"{self.name}={value:.6g}"  # more digits would only make names longer
